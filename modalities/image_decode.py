@@ -1,0 +1,107 @@
+"""One stored image, of any format and pixel layout that Pillow reads, to an 8-bit RGB tensor."""
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from jepa.modality import BadSampleError
+
+# EPS would start Ghostscript on the user's data; the others are recognised by Pillow, but it has no decoder for them.
+_REFUSED_FORMATS = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, the usual ones first: they are tried in this order."""
+    Image.init()
+    usual = ["JPEG", "PNG", "WEBP"]
+    return tuple(usual + [name for name in Image.OPEN if name not in {*usual, *_REFUSED_FORMATS}])
+
+
+@cache
+def image_extensions() -> frozenset[str]:
+    """The file name endings, in lower case and with their dot, that promise one of `image_formats`."""
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in image_formats())
+
+
+def decode_image(data: bytes | Path, min_side: int, source: str = "image in memory") -> Tensor:
+    """An encoded image, or its path  ->  uint8 [3, H, W], RGB, upright; of an animation the first frame.
+
+    A large JPEG may come smaller, by 2, 4 or 8, which is much faster to decode; no side falls below `min_side` thereby.
+    What is transparent shows white. In memory the channels lie innermost, as resizing is fastest then.
+    Whatever is wrong is a BadSampleError that names the path, or `source` for bytes.
+    """
+    stream: AbstractContextManager[IO[bytes]]
+    try:
+        stream = data.open("rb") if isinstance(data, Path) else nullcontext(BytesIO(data))
+        with stream as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # doubtful metadata: the pixels decide
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=image_formats()) as image:
+                image.draft(None, (min_side, min_side))
+                image.load()
+                return image_tensor(_upright(image))
+    except Exception as error:  # Broken files raise nearly any type in Pillow; nothing is swallowed, all is passed on.
+        raise BadSampleError(str(data) if isinstance(data, Path) else source, _reason(error)) from error
+
+
+def image_tensor(image: Image.Image) -> Tensor:
+    """A Pillow image of any mode  ->  uint8 [3, H, W], RGB; white shows through, deep pixels are scaled."""
+    if 0 in image.size:
+        raise ValueError(f"no pixels: {image.width} x {image.height}")
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey values of more than 8 bits [H, W]  ->  uint8 [H, W].
+
+    Black and white are 0 and 65535 for integers, 0 and 1 for floats; where values lie outside, the darkest and
+    brightest. Infinity and not-a-number count as 0.
+    """
+    grey = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    black, white = 0.0, 1.0 if values.dtype.kind == "f" else 65535.0
+    if grey.min() < black or grey.max() > white:
+        black, white = grey.min(), grey.max()
+    return np.rint((grey - black) * (255 / (white - black))).astype(np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # Unreadable EXIF says nothing about the pixels, which have been decoded by now.
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case UnidentifiedImageError():
+            return "not an image of a known format"
+        case OSError(strerror=str(reason)):
+            return reason
+        case _:
+            return str(error) or type(error).__name__

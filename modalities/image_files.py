@@ -1,0 +1,134 @@
+"""Images as files in folders."""
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from jepa.modality import Sample, Samples, Split
+from modalities.image_decode import decode_image, image_extensions
+from modalities.image_packed import PackedStrings
+from modalities.image_splits import SPLIT_NAMES, carved_split, named_splits, serving
+
+
+class ImageFiles:
+    """The images at `paths` below `folder`; the first part of a path is the class, where there are classes."""
+
+    def __init__(self, folder: Path, paths: Sequence[str], classes: Sequence[str], min_side: int) -> None:
+        self.folder, self.paths, self.min_side = folder, paths, min_side
+        self.class_index = {name: index for index, name in enumerate(classes)}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self.paths[index]
+        image = decode_image(self.folder / path, self.min_side)
+        return Sample(image, {"class": self.class_index[_top(path)]} if self.class_index else {})
+
+
+def open_folder(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
+    """The images of one split below `root`, and the names of their classes, () where they have no labels.
+
+    Splits: `root/train` beside `root/val` (or valid, validation) and/or `root/test`, or `root/train` with no other
+    folder of images beside it. Otherwise all of `root` is one training set. Splits that are not stored are carved from
+    the training set (image_splits).
+    Classes: where the training set has no image at its top and at least two folders with images there, these folders,
+    sorted, are the classes, and all that lies below one belongs to it. Otherwise it is unlabelled, at any depth: then
+    all its images are in train, and those carved from it for the other splits are not held out.
+    Hidden files and folders are ignored; links are followed, and every folder is listed once.
+    """
+    check_folder(root)
+    stored = folder_splits(root, image_extensions())
+    part, carve = serving(stored, split)
+    classes = class_folders(root / stored["train"])
+    everything = PackedStrings(walk(root / stored[part], image_extensions()))
+    if not everything:
+        endings = ", ".join(sorted(image_extensions()))
+        raise ValueError(f"no images below {root / stored[part]}; looked for files ending in {endings}")
+    strays = {_top(path) for path in everything} - set(classes) if classes else set()
+    if strays:
+        raise ValueError(
+            f"{root / stored[part] / min(strays)} is not one of the class folders of {root / stored['train']}: "
+            f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+        )
+    if not carve or (split == "train" and not classes):
+        paths = everything
+    else:
+        paths = PackedStrings(path for path in everything if carved_split(path, carve, seed) == split)
+    return ImageFiles(root / stored[part], paths, classes, min_side), classes
+
+
+def check_folder(root: Path) -> None:
+    """Raise, with a sentence, unless `root` is a folder."""
+    if not root.exists():
+        raise FileNotFoundError(f"data root {root} does not exist")
+    if not root.is_dir():
+        raise NotADirectoryError(f"data root {root} is a file; a folder is needed")
+
+
+def folder_splits(root: Path, extensions: Collection[str]) -> dict[Split, str]:
+    """The folders of `root` that hold the splits, by split; {"train": ""}, `root` itself, where none do."""
+    folders = [name for name, is_folder in _entries(root) if is_folder]
+    if not any(name.lower() in SPLIT_NAMES for name in folders):
+        return {"train": ""}
+    folders = [name for name in folders if holds_any(root / name, extensions)]
+    found = named_splits(folders, str(root))
+    held_out = found.keys() - {"train"}
+    if held_out and "train" not in found:
+        raise ValueError(f"{root} holds '{found[min(held_out)]}' but no 'train' folder with anything to read")
+    alone = folders == [found.get("train")]
+    return found if held_out or alone else {"train": ""}  # among other folders, train may well be a class
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The sorted names of the class folders of a training set, () where it is unlabelled."""
+    names = []
+    for name, is_folder in _entries(folder):
+        if not is_folder and _ending(name) in image_extensions():
+            return ()
+        if is_folder and holds_any(folder / name, image_extensions()):
+            names.append(name)
+    return tuple(names) if len(names) > 1 else ()
+
+
+def holds_any(folder: Path, extensions: Collection[str]) -> bool:
+    """Whether a file with one of these endings lies somewhere below `folder`."""
+    return next(walk(folder, extensions), None) is not None
+
+
+def walk(folder: Path, extensions: Collection[str]) -> Iterator[str]:
+    """The paths, relative to `folder`, of the files below it with one of these endings: depth first, sorted by name."""
+    return _walk(folder, "", extensions, set())
+
+
+def _walk(folder: Path, prefix: str, extensions: Collection[str], seen: set[tuple[int, int]]) -> Iterator[str]:
+    status = (folder / prefix).stat()
+    if (status.st_dev, status.st_ino) in seen:  # a link back up would be followed for ever
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for name, is_folder in _entries(folder / prefix):
+        if is_folder:
+            yield from _walk(folder, f"{prefix}{name}/", extensions, seen)
+        elif _ending(name) in extensions:
+            yield prefix + name
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    """The visible entries of a folder, sorted, and whether each is a folder, without asking the disk about every file.
+
+    Pipes and devices are left out; a link to nothing stays in, to be counted as a file that cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry.name, entry.is_dir())
+            for entry in entries
+            if not entry.name.startswith(".") and (entry.is_file() or entry.is_dir() or entry.is_symlink())
+        )
+
+
+def _ending(name: str) -> str:
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0]

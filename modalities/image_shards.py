@@ -1,0 +1,192 @@
+"""Images in tar files, as the webdataset package writes and reads them.
+
+Shards are indexed and then read at any place, rather than streamed through a shuffle buffer: so which image comes at
+which step follows from the index alone, and a run that was stopped goes on exactly where it was.
+"""
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from jepa.modality import BadSampleError, Sample, Samples, Split
+from modalities.image_decode import decode_image, image_extensions
+from modalities.image_files import check_folder, folder_splits, walk
+from modalities.image_packed import PackedStrings
+from modalities.image_splits import SPLIT_NAMES, carved_split, named_splits, serving
+
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # webdataset's rule: the key ends at the first dot of the name
+_META = re.compile(r"__[^/]*__($|/)")  # webdataset skips these
+_LABEL_KEYS = ("label", "cls", "class")
+_UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Where the images of one tar file lie; a damaged place is an entry too, with what is wrong in `damage`."""
+
+    path: Path
+    names: PackedStrings  # of the members that hold the images
+    places: np.ndarray[tuple[int, int], np.dtype[np.int64]]  # offset, size and label of each
+    damage: dict[int, str]
+
+
+class ShardImages:
+    """The chosen images of some shards; `chosen` holds a row (shard, entry) for each."""
+
+    def __init__(self, shards: Sequence[Shard], chosen: Sequence[tuple[int, int]], min_side: int) -> None:
+        self.shards, self.min_side = shards, min_side
+        self.chosen = np.array(chosen, dtype=np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Sample:
+        number, entry = self.chosen[index].tolist()
+        shard = self.shards[number]
+        source = f"{shard.path}/{shard.names[entry]}".rstrip("/")
+        if entry in shard.damage:
+            raise BadSampleError(source, shard.damage[entry])
+        offset, size, label = shard.places[entry].tolist()
+        try:
+            with shard.path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise BadSampleError(source, error.strerror or str(error)) from error
+        return Sample(decode_image(data, self.min_side, source), {} if label == _UNLABELLED else {"class": label})
+
+
+def open_shards(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
+    """The images of one split in the tar files at `root`, and their classes, by number, () where they have no labels.
+
+    `root` is one tar file or a folder of them: with folders train, val (valid, validation) and test; or with these
+    words in the names of the files (train-000.tar); or else one training set to carve from. Order: by shard, then as
+    stored. Label: `<key>.cls`, or "label", "cls" or "class" in `<key>.json`. A shard that breaks off gives the samples
+    before the damage, and one bad sample for all the rest.
+    """
+    stored = _stored_shards(root)
+    part, carve = serving(list(stored), split)
+    training = [_index(path) for path in stored["train"]]
+    shards = [_index(path) for path in stored[part]]
+    labels = [shard.places[:, 2].max(initial=_UNLABELLED) for shard in training]
+    classes = tuple(map(str, range(int(max(labels)) + 1)))
+    if not any(len(shard.names) > len(shard.damage) for shard in shards):
+        raise ValueError(f"no images in {', '.join(str(shard.path) for shard in shards[:3])}")
+    everything = not carve or (split == "train" and not classes)
+    chosen = [
+        (number, entry)
+        for number, shard in enumerate(shards)
+        for entry, name in enumerate(shard.names)
+        if everything or carved_split(f"{shard.path.name}/{name}", carve, seed) == split
+    ]
+    return ShardImages(shards, chosen, min_side), classes
+
+
+def _stored_shards(root: Path) -> dict[Split, list[Path]]:
+    """The tar files at `root` by the split that they belong to, sorted by path."""
+    if root.is_file() and root.suffix == ".tar":
+        return {"train": [root]}
+    check_folder(root)
+    folders = folder_splits(root, {".tar"})
+    if folders != {"train": ""}:
+        return {split: [root / name / path for path in walk(root / name, {".tar"})] for split, name in folders.items()}
+    paths = [root / path for path in walk(root, {".tar"})]
+    if not paths:
+        raise FileNotFoundError(f"no .tar files below {root}; compressed ones cannot be read at random")
+    parts = [_split_part(path.name) for path in paths]
+    named = named_splits(sorted(set(parts)), str(root))
+    if not named:
+        return {"train": paths}
+    if "" in parts or "train" not in named:
+        offender = f"{paths[parts.index('')].name} names no split" if "" in parts else "none is named train"
+        raise ValueError(
+            f"{root}: {offender}; where one tar file is named after a split, all must be, such as train-0.tar"
+        )
+    return {
+        split: [path for path, each in zip(paths, parts, strict=True) if each == part] for split, part in named.items()
+    }
+
+
+def _split_part(name: str) -> str:
+    """The part of a file name that means a split, as in `photos-train-000.tar`, or nothing."""
+    return next((part for part in re.split(r"[-_.]", name) if part.lower() in SPLIT_NAMES), "")
+
+
+def _index(path: Path) -> Shard:
+    status = path.stat()
+    return _index_of(path, status.st_size, status.st_mtime_ns)
+
+
+@cache  # every split asks for the same index, which is a function of the file
+def _index_of(path: Path, size: int, _modified: int) -> Shard:
+    """Read the headers and the labels of a tar file of `size` bytes."""
+    entries: dict[str, _Entry] = {}  # by key, in the order of the file
+    with path.open("rb") as file:
+        try:
+            for member in _members(file, size):
+                _note(member, file, entries)
+        except tarfile.TarError as error:
+            if entries:
+                entries.popitem()  # the last sample may lack its label
+            entries[""] = _Entry(size=1, fault=f"damaged tar file: {error}")
+    kept = [entry for entry in entries.values() if entry.size]
+    return Shard(
+        path,
+        PackedStrings(entry.name for entry in kept),
+        np.array([(entry.offset, entry.size, entry.label) for entry in kept], dtype=np.int64).reshape(-1, 3),
+        {place: entry.fault for place, entry in enumerate(kept) if entry.fault},
+    )
+
+
+@dataclass
+class _Entry:
+    """One sample of a shard as far as it has been read; without a size, no image has been seen."""
+
+    name: str = ""
+    offset: int = 0
+    size: int = 0
+    label: int = _UNLABELLED
+    fault: str = ""
+
+
+def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+    """The complete members of a tar file, then a TarError if it breaks off."""
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            if member.offset_data + member.size > size:
+                raise tarfile.ReadError(f"cut off within {member.name}")
+            yield member
+        file.seek(archive.offset)  # tarfile takes any nonsense after the first header for the end
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no end mark at byte {archive.offset}")
+
+
+def _note(member: tarfile.TarInfo, file: BinaryIO, entries: dict[str, _Entry]) -> None:
+    """Add what a member says to the entry of its key: the image, or its label."""
+    parts = _MEMBER.fullmatch(member.name)
+    if parts is None or not member.isreg() or _META.match(member.name):
+        return
+    entry, ending = entries.setdefault(parts[1], _Entry()), parts[2].lower()
+    if f".{ending}" in image_extensions() and not entry.name:
+        entry.name, entry.offset, entry.size = member.name, member.offset_data, max(member.size, 1)
+    elif ending in ("cls", "json"):
+        file.seek(member.offset_data)
+        data = file.read(member.size)
+        try:
+            entry.label = int(data) if ending == "cls" else _json_label(data, entry.label)
+        except ValueError:
+            entry.fault = f"unreadable label in {member.name}"
+
+
+def _json_label(data: bytes, known: int) -> int:
+    """The first whole number under one of the usual keys, unless a label is known."""
+    content = json.loads(data)
+    values = [content.get(key) for key in _LABEL_KEYS] if isinstance(content, dict) and known == _UNLABELLED else []
+    return next((value for value in values if type(value) is int), known)

@@ -1,0 +1,36 @@
+"""Where images come from: a folder, tar shards, or a data set of torchvision."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jepa.modality import Samples, Split
+from modalities.image_files import open_folder
+from modalities.image_shards import open_shards
+from modalities.image_torchvision import open_torchvision
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """One split of a source: `samples[i].inputs` is uint8 [3, H, W], RGB; `labels` is {"class": int}, {} if unknown."""
+
+    samples: Samples
+    classes: tuple[str, ...]  # by label; () where there are no labels
+
+
+def open_source(source: str, root: Path, split: Split, *, min_side: int, seed: int = 0) -> ImageSource:
+    """One split of the images at `root`.
+
+    source: "folder", "webdataset" (tar shards), or the name of a class in torchvision.datasets.
+    min_side: pixels that suffice for the shorter side: a large JPEG may be decoded at a fraction of its size.
+    seed: for the choice of the images that are carved from the training set, where a split is not stored apart.
+    """
+    if min_side < 1:
+        raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
+    match source:
+        case "folder":
+            samples, classes = open_folder(root, split, min_side, seed)
+        case "webdataset":
+            samples, classes = open_shards(root, split, min_side, seed)
+        case _:
+            samples, classes = open_torchvision(source, root, split, seed)
+    return ImageSource(samples, classes)

@@ -1,0 +1,63 @@
+"""Crops of a stored image, as a network sees them."""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms.v2.functional import resized_crop
+
+_TRIES = 10
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)  # of ImageNet, RGB
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+def random_resized_crop(
+    image: Tensor,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    aspect: tuple[float, float],
+    flip: bool,
+    generator: Generator,
+) -> Tensor:
+    """A random part of an image, resized with antialiasing  (Szegedy et al. 2015).
+
+    image uint8 [3, H, W], size (h, w), scale: least and greatest share of the area, aspect: of width to height
+      ->  uint8 [3, h, w], mirrored half the time if `flip`.
+    """
+    draws = torch.rand(4 * _TRIES + 1, generator=generator, dtype=torch.float64).tolist()
+    box = _random_box(image.shape[-2], image.shape[-1], scale, aspect, draws)
+    view: Tensor = resized_crop(image, *box, size=list(size), antialias=True)
+    return view.flip(-1) if flip and draws[-1] < 0.5 else view
+
+
+def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The largest centred part of the right shape, resized: uint8 [3, H, W], size (h, w)  ->  uint8 [3, h, w]."""
+    height, width = image.shape[-2:]
+    ratio = size[1] / size[0]
+    crop_height, crop_width = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    view: Tensor = resized_crop(image, top, left, crop_height, crop_width, size=list(size), antialias=True)
+    return view
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance over ImageNet."""
+    return (image.float().div_(255) - _MEAN.to(image.device)) / _STD.to(image.device)
+
+
+def _random_box(
+    height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float], draws: list[float]
+) -> tuple[int, int, int, int]:
+    """Top, left, height, width of the first of ten random boxes that fits; if none does, of the nearest centred one."""
+    shortest, longest = math.log(aspect[0]), math.log(aspect[1])
+    for first in range(0, 4 * _TRIES, 4):
+        share, shape, down, right = draws[first : first + 4]
+        area = height * width * (scale[0] + share * (scale[1] - scale[0]))
+        ratio = math.exp(shortest + shape * (longest - shortest))
+        crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < crop_height <= height and 0 < crop_width <= width:
+            top, left = int(down * (height - crop_height + 1)), int(right * (width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    crop_height, crop_width = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
