@@ -1,0 +1,28 @@
+"""`jepa COMMAND ...`, also `python -m jepa COMMAND ...`."""
+
+import sys
+
+
+def main() -> int:
+    """Hand the command line to the module of its command."""
+    command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    match command:
+        case "launch":
+            from jepa.launch import main as launch
+
+            return launch(arguments)
+        case "evaluate":
+            from jepa.evaluate.__main__ import main as evaluate
+
+            return evaluate(arguments)
+        case "report":
+            from jepa.report import main as report
+
+            return report(arguments)
+        case _:
+            print("usage: jepa launch|evaluate|report ... (each explains itself with --help)", file=sys.stderr)
+            return 0 if command in ("-h", "--help") else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Batches as a function of (seed, step, rank): nothing is counted, so nothing has to be restored."""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from jepa.distributed import World
+from jepa.masking import Masks
+from jepa.modality import BadSampleError, Modality, Samples, Split
+
+
+class DataError(ValueError):
+    """The data cannot be used as configured; its message is one sentence for the user."""
+
+
+def open_split(modality: Modality[Any], split: Split) -> Samples:
+    """Samples of a split; raises DataError for folders that are missing or hold nothing of use."""
+    try:
+        samples = modality.dataset(split)
+    except (OSError, ValueError) as error:
+        raise DataError(f"data: {error}") from error
+    if split == "train" and len(samples) == 0:
+        raise DataError("data: the training split has no samples")
+    return samples
+
+
+def seeded(*key: int | str) -> Generator:
+    """A generator that is a function of the key alone."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input of one process."""
+
+    inputs: Any  # tensors [B, ...], nested as the modality's views are
+    masks: list[Masks]
+    bad: list[tuple[str, str]]  # source and reason of the samples that had to be replaced
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device, without waiting where the memory is pinned."""
+        return Batch(to_device(self.inputs, device), [masks.to(device) for masks in self.masks], self.bad)
+
+    def sizes(self) -> dict[str, int]:
+        """Context and target tokens a sample, over all sets of masks."""
+        return {
+            "context_tokens": sum(masks.context.shape[1] for masks in self.masks),
+            "target_tokens": sum(masks.target.shape[1] * masks.target.shape[2] for masks in self.masks),
+        }
+
+    def pin_memory(self) -> "Batch":
+        """Page-locked copy, called by the loader's pinning thread."""
+        inputs = tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self.inputs)
+        return Batch(inputs, [masks.pin_memory() for masks in self.masks], self.bad)
+
+
+def to_device(tree: Any, device: torch.device) -> Any:
+    """Copy every tensor of a nested structure to a device."""
+    return tree_map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Which samples a step of a process sees: epoch after epoch, each a permutation of its own."""
+
+    seed: int
+    batch_size: int  # over all processes
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the global batch that are this process's."""
+        local = self.batch_size // self.world_size
+        return slice(self.rank * local, (self.rank + 1) * local)
+
+    def numbers(self, step: int) -> range:
+        """Running numbers, counted from the start of the run, of this process's samples at a step."""
+        first = step * self.batch_size
+        return range(first + self.rows.start, first + self.rows.stop)
+
+
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, count: int) -> Tensor:
+    """Order of one epoch: int64 [count]."""
+    return torch.randperm(count, generator=seeded("order", seed, epoch))
+
+
+class TrainingBatches(Dataset[Batch | DataError]):
+    """Batch of a step by its number.
+
+    Masks are drawn for the global batch, of which each process takes its rows: two processes see what one would.
+    """
+
+    def __init__(self, modality: Modality[Any], samples: Samples, order: Order, max_bad_fraction: float) -> None:
+        self.modality, self.samples, self.order = modality, samples, order
+        # More bad samples in a row than the whole data set may hold is an error for certain.
+        self.attempts = int(max_bad_fraction * len(samples)) + 1
+
+    def __getitem__(self, step: int) -> Batch | DataError:
+        bad: list[tuple[str, str]] = []
+        views = []
+        for number in self.order.numbers(step):
+            view = self._view(number, bad)
+            if isinstance(view, DataError):
+                return view
+            views.append(view)
+        masks = self.modality.sample_masks(self.order.batch_size, seeded("masks", self.order.seed, step))
+        return Batch(default_collate(views), [mask[self.order.rows] for mask in masks], bad)
+
+    def _view(self, number: int, bad: list[tuple[str, str]]) -> Any:
+        """View of the sample with this running number, or of the next in the data set that can be read."""
+        count = len(self.samples)
+        epoch, place = divmod(number, count)
+        first = int(permutation(self.order.seed, epoch, count)[place])
+        for attempt in range(self.attempts + 1):
+            try:
+                sample = self.samples[(first + attempt) % count]
+            except BadSampleError as error:
+                bad.append((error.source, error.reason))
+                continue
+            return self.modality.training_view(sample.inputs, seeded("view", self.order.seed, number))
+        source, reason = bad[-1]
+        return DataError(f"{len(bad)} samples in a row cannot be read, the last one is {source}: {reason}")
+
+
+def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Batch]:
+    """Batches of the given steps on this process's device, prepared ahead by worker processes."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=world.device.type == "cuda",
+        worker_init_fn=_start_worker,
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch.to(world.device)
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    # The main process decides when to stop: an interrupt from the keyboard reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class BadFiles:
+    """Samples that cannot be read, listed once each in a file of the run directory."""
+
+    def __init__(self, path: Path, samples: int, max_fraction: float) -> None:
+        self.path, self.samples, self.max_fraction = path, samples, max_fraction
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.seen = {line.split("\t")[0] for line in lines}
+
+    def add(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Note sources with their reasons; raises DataError when there are more than `max_fraction` of all samples."""
+        for source, reason in bad:
+            if source in self.seen:
+                continue
+            self.seen.add(source)
+            with self.path.open("a") as file:
+                file.write(f"{source}\t{' '.join(reason.split())}\n")
+        if len(self.seen) > self.max_fraction * self.samples:
+            raise DataError(
+                f"{len(self.seen)} of {self.samples} samples cannot be read, more than data.max_bad_fraction="
+                f"{self.max_fraction} allows; they are listed in {self.path}"
+            )

@@ -1,0 +1,145 @@
+"""The encoder: inputs -> tokens, all of them or only those kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from jepa.positions import rotary_angles, sincos_table
+from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitSize:
+    """A vision transformer in numbers."""
+
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    mlp_ratio: PositiveFloat = 4.0
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"a width of {self.width} does not split into {self.heads} heads of an even size")
+
+
+SizeName = Literal["vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant"]
+SIZES: dict[SizeName, VitSize] = {  # widths, depths and heads of I-JEPA (Assran et al. 2023); nano is ours, for CPUs
+    "vit_nano": VitSize(width=192, depth=4, heads=3),
+    "vit_tiny": VitSize(width=192, depth=12, heads=3),
+    "vit_small": VitSize(width=384, depth=12, heads=6),
+    "vit_base": VitSize(width=768, depth=12, heads=12),
+    "vit_large": VitSize(width=1024, depth=24, heads=16),
+    "vit_huge": VitSize(width=1280, depth=32, heads=16),
+    "vit_giant": VitSize(width=1408, depth=40, heads=16, mlp_ratio=48 / 11),
+}
+PositionKind = Literal["sincos", "rotary"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A transformer over tokens; `size` is a name or a mapping of width, depth, heads, mlp_ratio."""
+
+    size: SizeName | VitSize = "vit_small"
+    positions: PositionKind = "sincos"
+    initialisation: Initialisation = "xavier"
+
+    @property
+    def vit(self) -> VitSize:
+        """The size in numbers."""
+        return self.size if isinstance(self.size, VitSize) else SIZES[self.size]
+
+
+class PatchEmbedding(nn.Module):
+    """Cut inputs into patches and project each: ViT's strided convolution, written so that tokens can be dropped first.
+
+    pattern: an einops pattern from input axes to `batch tokens values`, e.g. "b c (h p) (w q) -> b (h w) (p q c)";
+    sizes: the lengths of those of its axes that the input does not tell, here p and q.
+    """
+
+    def __init__(self, pattern: str, values: int, dim: int, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.pattern, self.sizes, self.values = pattern, sizes, values
+        self.project = nn.Linear(values, dim)
+
+    def patches(self, inputs: Tensor) -> Tensor:
+        """Raw values of every patch: inputs -> [B, N, values]."""
+        return rearrange(inputs, self.pattern, **self.sizes)
+
+    def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Inputs, token indices [B, K] or None for all -> [B, K, D]."""
+        patches = self.patches(inputs)
+        return self.project(patches if keep is None else take(patches, keep))  # type: ignore[no-any-return]
+
+
+def patch_embedding(pattern: str, values: int, dim: int, **sizes: int) -> PatchEmbedding:
+    """`PatchEmbedding` with the sizes of the pattern's axes as keywords."""
+    return PatchEmbedding(pattern, values, dim, sizes)
+
+
+def take(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Pick tokens by index, per sample: [B, N, D], [B, ...] -> [B, ..., D]."""
+    flat = indices.flatten(1)
+    picked = tokens.gather(1, flat.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+    return picked.unflatten(1, indices.shape[1:])
+
+
+class Encoder(nn.Module):
+    """A vision transformer without a class token; what it is not given it does not compute.
+
+    embedding: module (inputs, keep) -> [B, K, D]; positions: coordinates of all tokens [N, A].
+    """
+
+    table: Tensor
+    angles: Tensor
+
+    def __init__(self, embedding: nn.Module, positions: Tensor, config: EncoderConfig) -> None:
+        super().__init__()
+        vit = config.vit
+        self.dim, self.heads = vit.width, vit.heads
+        self.position_kind, self.activation_checkpointing = config.positions, False
+        self.embedding = embedding
+        self.blocks = nn.ModuleList(Block(vit.width, vit.heads, vit.mlp_ratio) for _ in range(vit.depth))
+        self.norm = nn.LayerNorm(vit.width, NORM_EPS)
+        initialise(self, config.initialisation)
+        self.place(positions)
+
+    def place(self, positions: Tensor) -> None:
+        """Expect tokens at these coordinates [N, A] from now on; fractions lie between those of the training grid."""
+        device = self.norm.weight.device
+        if self.position_kind == "sincos":
+            self.register_buffer("table", sincos_table(positions, self.dim).to(device), persistent=False)
+        else:
+            angles = rotary_angles(positions, self.dim // self.heads)
+            self.register_buffer("angles", angles.to(device), persistent=False)
+
+    def forward(self, inputs: Any, keep: Tensor | None = None) -> Tensor:
+        """Encode inputs: all tokens, or those of indices keep [B, K] -> [B, N or K, D], normed."""
+        return self.layers(inputs, keep)[-1]
+
+    def layers(self, inputs: Any, keep: Tensor | None = None) -> list[Tensor]:
+        """Output of every block, the last one normed as `forward` gives it: depth times [B, N or K, D]."""
+        tokens = self.embedding(inputs, keep)
+        angles = None
+        if self.position_kind == "sincos":
+            tokens = tokens + (self.table if keep is None else self.table[keep]).to(tokens.dtype)
+        else:
+            angles = self.angles.unsqueeze(0) if keep is None else self.angles[keep]
+        outputs = []
+        for block in self.blocks:
+            tokens = run_block(block, self.activation_checkpointing and self.training, tokens, angles)
+            outputs.append(tokens)
+        outputs[-1] = self.norm(tokens)
+        return outputs
+
+
+def run_block(block: Callable[..., Tensor], checkpointed: bool, *arguments: Tensor | None) -> Tensor:
+    """Call a block; `checkpointed` forgets its activations and computes them again in the backward pass."""
+    if checkpointed and torch.is_grad_enabled():
+        return checkpoint(block, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+    return block(*arguments)

@@ -1,0 +1,23 @@
+"""How a representation is measured: the `evaluate` section of a config."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluation on frozen features after training.
+
+    encoder: whose features; the paper's choice is the target encoder. Up to `train_samples` labelled samples teach
+    the probes, up to `validation_samples` choose their settings, up to `test_samples` give the reported number.
+    """
+
+    enabled: bool = True
+    encoder: Literal["target_encoder", "context_encoder"] = "target_encoder"
+    train_samples: PositiveInt = 5_000
+    validation_samples: PositiveInt = 1_000
+    test_samples: PositiveInt = 2_000
+    low_shot_draws: PositiveInt = 5
+    batch_size: PositiveInt = 256

@@ -1,0 +1,135 @@
+"""Prediction losses, optional regularisers against collapse, and the signs of collapse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat
+from torch import Generator, Tensor
+
+from jepa.distributed import gather_rows
+from jepa.model import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Distance between prediction and target, and what is added to it.
+
+    normalise_prediction: layer-norm predictions (without affine) as the targets are. regulariser: acts on the context
+    encoder's mean-pooled tokens with weight `regulariser_weight`.
+    """
+
+    kind: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
+    normalise_prediction: bool = False
+    regulariser: Literal["none", "vicreg", "sigreg"] = "none"
+    regulariser_weight: NonNegativeFloat = 0.05
+
+
+def prediction_loss(predictions: Sequence[Prediction], config: LossConfig) -> Tensor:
+    """Mean distance over all predicted values, every set of masks weighing the same -> scalar."""
+    losses = []
+    for prediction in predictions:
+        predicted, target = prediction.predicted.float(), prediction.target.float()
+        if config.normalise_prediction:
+            predicted = F.layer_norm(predicted, predicted.shape[-1:])
+        match config.kind:
+            case "smooth_l1":
+                losses.append(F.smooth_l1_loss(predicted, target))
+            case "l1":
+                losses.append(F.l1_loss(predicted, target))
+            case "l2":
+                losses.append(F.mse_loss(predicted, target))
+    return torch.stack(losses).mean()
+
+
+def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:
+    """The weighted regulariser of the config on the pooled contexts of the global batch -> scalar."""
+    terms = []
+    for prediction in predictions:
+        pooled = gather_rows(prediction.context.float().mean(dim=1))  # [B, D]
+        match config.regulariser:
+            case "none":
+                terms.append(pooled.new_zeros(()))
+            case "vicreg":
+                terms.append(vicreg(pooled))
+            case "sigreg":
+                terms.append(sigreg(pooled, generator))
+    return config.regulariser_weight * torch.stack(terms).mean()
+
+
+def vicreg(features: Tensor) -> Tensor:
+    """Variance and covariance terms with weights 1 and 1/25: [B, D] -> scalar (Bardes et al. 2022, eq. 1-4).
+
+    Departs from VICReg: its invariance term is the JEPA's prediction loss.
+    """
+    centred = features - features.mean(dim=0)
+    deviation = (centred.square().sum(dim=0) / (len(features) - 1) + 1e-4).sqrt()
+    covariance = centred.T @ centred / (len(features) - 1)
+    off_diagonal = covariance - torch.diag(covariance.diagonal())
+    return F.relu(1 - deviation).mean() + off_diagonal.square().sum() / features.shape[1] / 25
+
+
+def sigreg(features: Tensor, generator: Generator, slices: int = 256, knots: int = 17) -> Tensor:
+    """Distance of random projections from a standard normal: [B, D] -> scalar (Balestriero & LeCun 2025, LeJEPA).
+
+    Epps-Pulley statistic of each projection: the weighted squared distance of the empirical characteristic function
+    from exp(-t^2 / 2), integrated by the trapezoid rule over |t| <= 3. Departs from LeJEPA: not multiplied by the
+    number of samples, so that its weight does not depend on the batch size.
+    """
+    directions = F.normalize(torch.randn(features.shape[1], slices, generator=generator), dim=0).to(features)
+    t = torch.linspace(0, 3, knots).to(features)
+    normal = (-t.square() / 2).exp()
+    angles = (features @ directions).unsqueeze(-1) * t  # [B, slices, knots]
+    distance = (angles.cos().mean(dim=0) - normal).square() + angles.sin().mean(dim=0).square()  # [slices, knots]
+    return 2 * torch.trapezoid(distance * normal, t, dim=-1).mean()
+
+
+@dataclass(frozen=True)
+class CollapseSigns:
+    """How much the representation still tells inputs apart.
+
+    target_std: per-dimension standard deviation over inputs of the layer-normed token at one position, averaged; 0
+    when all inputs look alike, also when tokens still differ by position (total collapse reads 0 here, healthy runs
+    .5 to 1). rankme: effective number of dimensions of these differences (Garrido et al. 2023); cosine: mean cosine
+    between the pooled representations of two inputs, 1 when they all point the same way.
+    """
+
+    target_std: float
+    rankme: float
+    cosine: float
+
+    def warning(self) -> str:
+        """What looks bad, in words; empty where nothing does."""
+        troubles = []
+        if self.target_std < 0.1:
+            troubles.append(f"targets hardly differ between inputs (std {self.target_std:.3f}, healthy above 0.3)")
+        if self.rankme < 4:
+            troubles.append(f"they vary in {self.rankme:.1f} dimensions only")
+        if self.cosine > 0.99:
+            troubles.append(f"all inputs point the same way (mean cosine {self.cosine:.3f})")
+        if not troubles:
+            return ""
+        advice = "try a smaller optim.peak_lr, a momentum nearer 1, loss.regulariser=vicreg, or model.target_layers=0"
+        return f"signs of collapse: {'; '.join(troubles)}; {advice}"
+
+
+@torch.no_grad()
+def collapse_signs(tokens: Tensor) -> CollapseSigns:
+    """Signs of collapse of encoded inputs: [B, N, D], B of 2 or more."""
+    tokens = F.layer_norm(tokens.float(), tokens.shape[-1:])
+    centred = tokens - tokens.mean(dim=0)
+    pooled = F.normalize(tokens.mean(dim=1), dim=-1)
+    batch = len(pooled)
+    cosine = (pooled.sum(dim=0).square().sum() - batch) / (batch * (batch - 1))
+    deviation = (centred.square().sum(dim=0) / (batch - 1)).sqrt().mean()
+    return CollapseSigns(float(deviation), rankme(centred.flatten(0, 1)), float(cosine))
+
+
+@torch.no_grad()
+def rankme(features: Tensor) -> float:
+    """Exponential of the entropy of the singular values: [n, D] -> 1..D (Garrido et al. 2023, eq. 1)."""
+    spectrum = torch.linalg.eigvalsh(features.double().T @ features.double()).clamp_min(0).sqrt()
+    shares = spectrum / spectrum.sum().clamp_min(1e-12) + 1e-12
+    return float((-(shares * shares.log()).sum()).exp())

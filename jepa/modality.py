@@ -1,0 +1,110 @@
+"""The contract of a modality: everything that knows pixels, frames, words or sound lives behind it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from jepa.encoder import Encoder, EncoderConfig
+from jepa.masking import Masks
+from jepa.positions import Grid, grid_positions
+
+Split = Literal["train", "validation", "test"]
+Label = int | float | Tensor
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One input as it is stored, before any crop or scaling, with whatever is known about it by name."""
+
+    inputs: Any
+    labels: Mapping[str, Label] = field(default_factory=dict)
+
+
+class BadSampleError(Exception):
+    """Raised by a dataset for a sample that cannot be read; the core skips, counts and lists it.
+
+    source: what to look for, a path say; reason: what is wrong with it.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(source, reason)  # both arguments, so that the error survives pickling between processes
+        self.source, self.reason = source, reason
+
+
+class Samples(Protocol):
+    """A data set with random access; `samples[index]` raises BadSampleError for what cannot be read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Something known about the samples on which frozen features are measured.
+
+    kind: `class` (integer label, by k-NN, linear probe and low-shot), `count` and `regression` (a number a sample, by
+    a ridge probe), `map` (a number a token [N], by a ridge probe on token features).
+    """
+
+    label: str
+    kind: Literal["class", "count", "regression", "map"]
+    classes: Sequence[str] = ()
+
+
+class Modality(ABC, Generic[C]):
+    """One kind of input: where it comes from, how it becomes tokens, which are hidden, what can be measured on it.
+
+    Subclasses set `grid` (tokens along each axis) in `__init__`, which receives the `data` section of the config
+    parsed as `config_type`, a frozen dataclass, and raises ValueError, in one sentence, for what cannot work.
+    Instances are pickled to worker processes.
+    """
+
+    config_type: ClassVar[type]
+    tasks: Sequence[Task] = ()
+    grid: Grid
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @property
+    def positions(self) -> Tensor:
+        """Coordinates of every token: [N, A]."""
+        return grid_positions(self.grid)
+
+    @abstractmethod
+    def dataset(self, split: Split) -> Samples:
+        """Stored samples of a split; `train` is what is pretrained on, its labels are not looked at."""
+
+    @abstractmethod
+    def embedding(self, dim: int) -> nn.Module:
+        """Module (inputs, keep [B, K] or None) -> [B, K, dim] that embeds the kept tokens, see `PatchEmbedding`."""
+
+    @abstractmethod
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        """Which tokens are context and which are targets, for every sample; several sets share one target pass."""
+
+    def encoder(self, config: EncoderConfig) -> Encoder:
+        """The network whose weights are wanted; by default a vision transformer over `embedding`."""
+        return Encoder(self.embedding(config.vit.width), self.positions, config)
+
+    def training_view(self, inputs: Any, generator: Generator) -> Any:
+        """What the networks see of stored inputs in training, by the generator alone: tensors without a batch axis."""
+        return self.evaluation_view(inputs)
+
+    def evaluation_view(self, inputs: Any) -> Any:
+        """What the encoder sees of stored inputs in evaluation."""
+        return inputs
+
+    def raw_features(self, view: Any) -> Tensor:
+        """The view as a plain vector [F] of moderate length: the floor that a representation has to beat."""
+        return torch.as_tensor(view).flatten()
+
+    def picture(self, view: Any) -> Tensor | None:
+        """The view as people see it, uint8 [H, W, 3], the token grid lying evenly over it; None where there is none."""
+        return None

@@ -1,0 +1,52 @@
+"""Where tokens sit: coordinates on a grid with any number of axes, as sin-cos tables or rotary angles."""
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, ...]  # tokens along each axis: (rows, columns) for an image, (time, rows, columns) for a video
+
+
+def grid_positions(grid: Grid, trained_grid: Grid | None = None) -> Tensor:
+    """Coordinates of every token of a grid, last axis fastest: grid (g_1..g_A) -> float [N, A].
+
+    With `trained_grid`, the new grid is stretched over the extent of that one, so that an encoder meets an input
+    of another resolution at coordinates that it knows: cell centres (i + 1/2) * trained / new - 1/2.
+    """
+    trained_grid = trained_grid or grid
+    axes = [
+        (torch.arange(size, dtype=torch.float32) + 0.5) * (trained / size) - 0.5
+        for size, trained in zip(grid, trained_grid, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+def sincos_table(positions: Tensor, dim: int, base: float = 10_000.0) -> Tensor:
+    """Fixed sin-cos embedding of coordinates: [N, A] -> [N, dim] (Vaswani et al. 2017, sec. 3.5, per axis).
+
+    Each axis gets an equal share of sin-cos pairs, the first axes one more where the shares are uneven; a single
+    column that no pair fills (odd `dim`) stays zero.
+    """
+    axes, pairs = positions.shape[1], dim // 2
+    columns = []
+    for axis in range(axes):
+        share = pairs // axes + (axis < pairs % axes)
+        angles = positions[:, axis, None] * _frequencies(share, base).to(positions)  # [N, share]
+        columns += [angles.sin(), angles.cos()]
+    table = torch.cat(columns, dim=1)
+    return torch.nn.functional.pad(table, (0, dim - table.shape[1]))
+
+
+def rotary_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
+    """Angles by which a head's channel pairs turn: [N, A] -> [N, head_dim // 2] (Su et al. 2021, per axis).
+
+    Every axis turns the same number of pairs; pairs left over stay unturned (angle 0), as in V-JEPA 2.
+    """
+    axes, pairs = positions.shape[1], head_dim // 2
+    share = pairs // axes
+    frequencies = _frequencies(share, base).to(positions)
+    angles = (positions[:, :, None] * frequencies).flatten(1)  # [N, A * share]
+    return torch.nn.functional.pad(angles, (0, pairs - angles.shape[1]))
+
+
+def _frequencies(count: int, base: float) -> Tensor:
+    return base ** (-torch.arange(count, dtype=torch.float32) / max(count, 1))

@@ -1,0 +1,58 @@
+"""Learning rate, weight decay and momentum as pure functions of the step: nothing to save, nothing to restore."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def warmup_cosine(step: int, steps: int, *, start: float, peak: float, final: float, warmup: float) -> float:
+    """Linear from `start` to `peak` over the first `warmup` (fraction) of `steps`, then a half cosine to `final`."""
+    warmup_steps = warmup * steps
+    if step < warmup_steps:
+        return start + (peak - start) * step / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
+    return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def cosine(step: int, steps: int, start: float, end: float) -> float:
+    """A half cosine from `start` at step 0 to `end` at `steps`; used for weight decay."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearMomentum:
+    """Momentum of the target encoder, linear in the step from `start` to `end` (I-JEPA: .996 to 1)."""
+
+    kind: Literal["linear"] = "linear"
+    start: Fraction = 0.996
+    end: Fraction = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfLifeMomentum:
+    """Momentum by the number of samples after which half of the old weights is left, so that it follows the batch size.
+
+    The half-life grows geometrically from `start_samples` to `end_samples` over the run.
+    """
+
+    kind: Literal["half_life"] = "half_life"
+    start_samples: PositiveFloat
+    end_samples: PositiveFloat
+
+
+MomentumConfig = Annotated[LinearMomentum | HalfLifeMomentum, Field(discriminator="kind")]
+
+
+def momentum(step: int, steps: int, batch_size: int, config: LinearMomentum | HalfLifeMomentum) -> float:
+    """Share of the old target weights that is kept at this step."""
+    progress = min(1.0, step / steps)
+    match config:
+        case LinearMomentum():
+            return config.start + (config.end - config.start) * progress
+        case HalfLifeMomentum():
+            half_life = config.start_samples * (config.end_samples / config.start_samples) ** progress
+            return float(0.5 ** (batch_size / half_life))

@@ -1,0 +1,207 @@
+"""The root config and, under it, the loop in one function."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch.nn.utils import clip_grad_norm_
+from torch.utils._pytree import tree_map
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
+from jepa.data import BadFiles, Batch, Order, TrainingBatches, open_split, seeded, training_batches
+from jepa.distributed import World, stop_on_signals
+from jepa.evaluate.protocol import EvaluateConfig
+from jepa.loss import CollapseSigns, LossConfig, collapse_signs, prediction_loss, regularisation
+from jepa.modality import C, Modality, Samples
+from jepa.model import JEPA, ModelConfig, TargetKind
+from jepa.optim import OptimConfig, adamw, set_schedule
+from jepa.run_log import RunLog
+from jepa.schedules import LinearMomentum, MomentumConfig, momentum
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Where and how to compute; none of it changes what is computed but for rounding.
+
+    workers: processes that prepare batches, per training process.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    workers: NonNegativeInt = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Generic[C]):
+    """A run. `data` is the modality's own section; lengths are in optimiser steps."""
+
+    modality: str
+    run_dir: Path
+    steps: PositiveInt = 10_000
+    seed: NonNegativeInt = 0
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 500
+    target: TargetKind = "latent"
+    data: C
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    momentum: MomentumConfig = field(default_factory=LinearMomentum)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became infinite or not a number; its message is for the user."""
+
+
+def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
+    """Pretrain until `config.steps`, from the run's last checkpoint where there is one.
+
+    Returns whether the end was reached; False when a signal asked to stop, with everything saved.
+    Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError.
+    """
+    samples = open_split(modality, "train")
+    if world.is_main:
+        prepare_run_dir(config)
+    torch.manual_seed(config.seed)
+    model = JEPA(config.model, modality, config.target).to(world.device)
+    model.set_activation_checkpointing(config.compute.activation_checkpointing)
+    optimizer = adamw(model, config.optim)
+    first_step, seconds_before = restore(config, model, optimizer, world.device)
+    if first_step == config.steps:
+        return True
+    if config.compute.compile:
+        model.compile()
+    forward = world.data_parallel(model)
+    bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
+    batches = _batches(config, modality, samples, first_step, world)
+
+    with RunLog(config.run_dir, first_step, config.steps, world.is_main) as log, stop_on_signals() as stop_request:
+        log.say(f"resumed from step {first_step}" if first_step else "fresh run")
+        clock = Stopwatch(seconds_before)
+        for step in range(first_step, config.steps):
+            # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
+            rate = set_schedule(optimizer, step, config.steps, config.optim)
+            kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+            batch = next(batches)
+            bad_files.add(batch.bad)
+
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
+                predictions = forward(batch.inputs, batch.masks)
+            loss = prediction_loss(predictions, config.loss)
+            total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
+            if not torch.isfinite(total):
+                raise NonFiniteLossError(_non_finite(step, world, config))
+            total.backward()
+            gradient_norm = clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            model.update_target(kept)
+
+            done = step + 1
+            stopping = done == config.steps or world.any(bool(stop_request))  # SLURM asks before it kills
+            log.advance(done)
+            if done % config.log_every == 0 or stopping:
+                loss = world.mean(loss.detach())
+                rates = {"learning_rate": rate, "momentum": kept, "gradient_norm": float(gradient_norm)}
+                rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
+                signs = signs_of(model, batch)
+                log.write(
+                    done, {"loss": float(loss), **rates, **asdict(signs), **batch.sizes(), "seconds": clock.total()}
+                )
+                log.warn(done, signs.warning())
+            if (done % config.checkpoint_every == 0 or stopping) and world.is_main:
+                state = (model.state_dict(), optimizer.state_dict())
+                Checkpoint(done, clock.total(), plain(config), *state).save(latest(config.run_dir))
+            if stopping:
+                break
+        if done < config.steps:
+            log.say(f"stopped by {stop_request.signal_name} after step {done}; the same command goes on from there")
+        return done == config.steps
+
+
+def prepare_run_dir(config: Config[Any]) -> None:
+    """Make the run directory and write the resolved config, which alone repeats the run, into it.
+
+    Raises ConfigError where the directory holds a run with another config; what only tells how to run it may differ.
+    """
+    path = config.run_dir / "config.yaml"
+    if path.exists():
+        free = ("run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.")
+        changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(free)]
+        if changed:
+            raise ConfigError(
+                f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
+                "Nothing was changed there; choose another run_dir, or remove that one"
+            )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_yaml(config))
+
+
+def restore(
+    config: Config[Any], model: JEPA, optimizer: torch.optim.Optimizer, device: torch.device
+) -> tuple[int, float]:
+    """Load the run's last checkpoint -> optimiser steps done, seconds spent; (0, 0) for a fresh run."""
+    path = latest(config.run_dir)
+    if not path.exists():
+        return 0, 0.0
+    checkpoint = Checkpoint.load(path, device)
+    model.load_state_dict(checkpoint.model)
+    optimizer.load_state_dict(checkpoint.optimizer)
+    return checkpoint.step, checkpoint.seconds
+
+
+class Stopwatch:
+    """Seconds of training over all attempts, and speed since the last look."""
+
+    def __init__(self, seconds_before: float) -> None:
+        self.started = self.looked = time.perf_counter()
+        self.seconds_before, self.steps = seconds_before, 0
+
+    def total(self) -> float:
+        """Seconds spent training, those of earlier attempts included."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def lap(self, steps: int) -> float:
+        """Steps a second since the last call, from the number of steps of this attempt."""
+        now = time.perf_counter()
+        speed = (steps - self.steps) / (now - self.looked)
+        self.steps, self.looked = steps, now
+        return speed
+
+
+@torch.no_grad()
+def signs_of(model: JEPA, batch: Batch) -> CollapseSigns:
+    """Signs of collapse of the target encoder on up to 128 samples of a batch."""
+    inputs = tree_map(lambda leaf: leaf[:128], batch.inputs)
+    return collapse_signs(model.target_encoder(inputs))
+
+
+def _batches(
+    config: Config[Any], modality: Modality[Any], samples: Samples, first_step: int, world: World
+) -> Iterator[Batch]:
+    batch_size = config.optim.batch_size
+    if batch_size % world.size or batch_size < 2 * world.size:
+        raise ConfigError(
+            f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes into 2 or more each"
+        )
+    order = Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size)
+    batches = TrainingBatches(modality, samples, order, config.data.max_bad_fraction)
+    return training_batches(batches, range(first_step, config.steps), config.compute.workers, world)
+
+
+def _non_finite(step: int, world: World, config: Config[Any]) -> str:
+    saved = latest(config.run_dir)
+    kept = f"the last good checkpoint stays at {saved}" if saved.exists() else "no checkpoint had been written yet"
+    return (
+        f"the loss is not finite at step {step} on rank {world.rank}; {kept}. Try a smaller optim.peak_lr, "
+        "optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
+    )

@@ -1,0 +1,73 @@
+"""Trained networks out of run directories and checkpoint files."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from jepa.checkpoint import Checkpoint, CheckpointError, latest
+from jepa.config import Tree, build
+from jepa.encoder import Encoder
+from jepa.modality import Modality
+from jepa.model import JEPA
+from jepa.positions import grid_positions
+from jepa.registry import MODALITIES
+from jepa.train import Config
+
+Which = Literal["target_encoder", "context_encoder"]
+
+
+def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> Encoder:
+    """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
+
+    `load_modality(run).evaluation_view(image)` makes the inputs. Raises CheckpointError where there is none.
+    """
+    checkpoint = read_checkpoint(run)
+    config, modality = configured(checkpoint)
+    return encoder_of(checkpoint, config, modality, which).to(device)
+
+
+def load_modality(run: Path | str) -> Modality[Any]:
+    """The modality that a run was trained with, as configured there."""
+    return configured(read_checkpoint(run))[1]
+
+
+def read_checkpoint(run: Path | str) -> Checkpoint:
+    """Checkpoint of a run directory, or of a file."""
+    path = Path(run)
+    if path.is_dir():
+        if not latest(path).exists():
+            raise CheckpointError(f"{path} holds no checkpoint; expected {latest(path)}")
+        path = latest(path)
+    return Checkpoint.load(path)
+
+
+def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tuple[Config[Any], Modality[Any]]:
+    """Config of a checkpoint, with further layers over it, and the modality that it describes."""
+    modality_type = MODALITIES.get(checkpoint.config["modality"])
+    config = build(Config[modality_type.config_type], [checkpoint.config, *(layers or [])])  # type: ignore[name-defined]
+    return config, modality_type(config.data)
+
+
+def encoder_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[Any], which: Which) -> Encoder:
+    """Trained encoder in evaluation mode; on another token grid than in training, positions are interpolated."""
+    trained = configured(checkpoint)[1]
+    encoder = modality.encoder(config.model)
+    encoder.load_state_dict(
+        {
+            name.removeprefix(f"{which}."): value
+            for name, value in checkpoint.model.items()
+            if name.startswith(f"{which}.")
+        }
+    )
+    if modality.grid != trained.grid:
+        encoder.place(grid_positions(modality.grid, trained.grid))
+    return encoder.eval().requires_grad_(False)
+
+
+def untrained_encoder(config: Config[Any], modality: Modality[Any]) -> Encoder:
+    """The encoder that a run starts from: same seed, same initialisation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = JEPA(config.model, modality, config.target)
+    return model.target_encoder.eval()

@@ -1,0 +1,144 @@
+"""Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Generator, Tensor, nn
+
+from jepa.encoder import patch_embedding
+from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
+from jepa.modality import Modality, Sample, Samples, Split, Task
+from jepa.positions import Grid
+from jepa.registry import MODALITIES
+from modalities.image_sources import ImageSource, open_source
+from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
+from modalities.scenes import CLASSES, Scenes, ScenesConfig, default_cache_dir
+
+_RAW_SIDE = 32  # pixels a side of the raw-input baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """Where images come from and how they become tokens.
+
+    source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but the
+    first need `root`. image_size: pixels, a number or [height, width]. crop_scale, crop_aspect: random resized crop,
+    the only augmentation unless `flip`.
+    """
+
+    source: str = "scenes"
+    root: Path | None = None
+    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
+    patch_size: PositiveInt = 16
+    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
+    crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    flip: bool = False
+    masking: MaskingConfig = field(default_factory=BlockMaskConfig)
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+@MODALITIES.register("image")
+class Image(Modality[ImageConfig]):
+    """Images as sequences of patches, row by row."""
+
+    config_type = ImageConfig
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__(config)
+        height, width = config.size
+        if height % config.patch_size or width % config.patch_size:
+            raise ValueError(f"patch_size {config.patch_size} does not divide image_size {height} x {width}")
+        if config.source != "scenes" and config.root is None:
+            raise ValueError(f"source '{config.source}' needs data.root, the folder that holds it")
+        self.grid = (height // config.patch_size, width // config.patch_size)
+        check_masking(self.grid, config.masking)
+
+    @cached_property
+    def _labelled_classes(self) -> Sequence[str]:
+        return CLASSES if self.config.source == "scenes" else self._open("train").classes
+
+    @property
+    def tasks(self) -> Sequence[Task]:  # type: ignore[override]
+        """Classes where images are labelled; in the embedded world also counting and depth."""
+        classes = [Task(label="class", kind="class", classes=self._labelled_classes)] if self._labelled_classes else []
+        if self.config.source != "scenes":
+            return classes
+        return [
+            *classes,
+            Task(label="count", kind="count"),
+            Task(label="depth", kind="regression"),
+            Task(label="depth_map", kind="map"),
+        ]
+
+    def dataset(self, split: Split) -> Samples:
+        """Images as uint8 [3, H, W] of their stored size."""
+        if self.config.source == "scenes":
+            return _Scenes(Scenes(self.config.scenes, split, max(self.config.size), default_cache_dir()), self.grid)
+        return self._open(split).samples
+
+    def embedding(self, dim: int) -> nn.Module:
+        """[B, 3, H, W] -> [B, N, dim]."""
+        p = self.config.patch_size
+        return patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", 3 * p * p, dim, p=p, q=p)
+
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        """One set of masks, by the strategy of the config."""
+        return [sample_masks(self.grid, self.config.masking, batch_size, generator)]
+
+    def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
+        config = self.config
+        return normalise(
+            random_resized_crop(inputs, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
+        )
+
+    def evaluation_view(self, inputs: Tensor) -> Tensor:
+        """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
+        return normalise(center_view(inputs, self.config.size))
+
+    def raw_features(self, view: Tensor) -> Tensor:
+        """Pixels, averaged down to at most 32 a side: [3, H, W] -> [F]."""
+        height, width = (min(side, _RAW_SIDE) for side in self.config.size)
+        return F.adaptive_avg_pool2d(view, (height, width)).flatten()
+
+    def picture(self, view: Tensor) -> Tensor:
+        """[3, H, W] -> uint8 [H, W, 3]."""
+        return denormalise(view).permute(1, 2, 0)
+
+    @property
+    def _stored_side(self) -> int:
+        """Pixels that suffice for the shorter side, so that the smallest crop is not enlarged."""
+        return math.ceil(min(self.config.size) / math.sqrt(self.config.crop_scale[0]))
+
+    def _open(self, split: Split) -> ImageSource:
+        assert self.config.root is not None  # checked in __init__
+        return open_source(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
+
+
+class _Scenes:
+    """Scenes whose depth map is one number a token."""
+
+    def __init__(self, scenes: Scenes, grid: Grid) -> None:
+        self.scenes, (self.rows, self.columns) = scenes, grid
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.scenes[index]
+        depth = torch.as_tensor(sample.labels["depth_map"], dtype=torch.float32)
+        pooled = F.adaptive_avg_pool2d(depth.unsqueeze(0), (self.rows, self.columns)).flatten()  # [N]
+        return Sample(sample.inputs, {**sample.labels, "depth_map": pooled})
