@@ -7,8 +7,8 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
 _TRIES = 10
-_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)  # of ImageNet, RGB
-_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+_MEAN = 255 * torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)  # of ImageNet, RGB
+_STD = 255 * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 def random_resized_crop(
@@ -42,7 +42,12 @@ def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def normalise(image: Tensor) -> Tensor:
     """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance over ImageNet."""
-    return (image.float().div_(255) - _MEAN.to(image.device)) / _STD.to(image.device)
+    return image.float().sub_(_MEAN.to(image.device)).div_(_STD.to(image.device))
+
+
+def denormalise(image: Tensor) -> Tensor:
+    """Inverse of `normalise`: float [..., 3, H, W]  ->  uint8."""
+    return ((image * _STD.to(image.device) + _MEAN.to(image.device)) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _random_box(
