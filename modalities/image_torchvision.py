@@ -134,12 +134,23 @@ def _check_items(dataset: Any) -> None:
     name = type(dataset).__name__
     if len(dataset) == 0:
         raise ValueError(f"torchvision's {name} is empty")
-    item = dataset[0]
+    try:
+        item = dataset[0]
+    except Exception:  # a broken file is no matter of kind; it will be counted where it is read
+        return
     kinds = [type(part).__name__ for part in item] if isinstance(item, tuple) else [type(item).__name__]
-    if len(kinds) != 2 or not isinstance(item[0], Image.Image) or not hasattr(item[1], "__index__"):
+    if len(kinds) != 2 or not isinstance(item[0], Image.Image) or not _is_whole_number(item[1]):
         raise ValueError(
             f"torchvision's {name} gives ({', '.join(kinds)}) for each item; an image and a class is needed"
         )
+
+
+def _is_whole_number(label: object) -> bool:
+    try:
+        operator.index(label)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # a tensor of several numbers, say
+        return False
+    return True
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:

@@ -42,7 +42,8 @@ def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def normalise(image: Tensor) -> Tensor:
     """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance over ImageNet."""
-    return image.float().sub_(_MEAN.to(image.device)).div_(_STD.to(image.device))
+    planar = image.to(torch.float32, memory_format=torch.contiguous_format)  # the sums are slow with channels innermost
+    return (planar - _MEAN.to(image.device)).div_(_STD.to(image.device))
 
 
 def denormalise(image: Tensor) -> Tensor:
