@@ -1,0 +1,91 @@
+"""Splits of the embedded world on disk: rendered once, by all cores, and never half."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from modalities.scene_worker import CHUNK, create_files
+
+WORLD_VERSION = 1  # to be raised with every change that alters a pixel or a label
+
+
+def rendered(cache_dir: Path, title: str, seed: int, first: int, count: int, size: int) -> Path:
+    """The folder with `count` scenes from number `first` at size x size pixels, rendered now if it is not there.
+
+    It gets its name when it is complete, so that what a killed process leaves is never taken for a cache. Of several
+    processes that ask at once one renders and the others wait.
+    """
+    digest = blake2b(repr((WORLD_VERSION, seed, first, count, size)).encode(), digest_size=8).hexdigest()
+    folder = cache_dir / f"{title}-{size}px-{digest}"
+    if folder.is_dir():
+        return folder
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(cache_dir / f"{folder.name}.lock"):
+        if folder.is_dir():
+            return folder
+        for abandoned in cache_dir.glob(f"{folder.name}.part-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=cache_dir))
+        try:
+            create_files(part, count, size)
+            _render(part, f"rendering scenes {size} px: {title}", seed, first, count)
+            part.chmod(0o755)
+            part.replace(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system releases when the process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _render(folder: Path, title: str, seed: int, first: int, count: int) -> None:
+    """Render with a program on every core.
+
+    Programs rather than a pool: a pool would import the caller's main script again, and threads would share one lock.
+    All write their progress to one pipe, which breaks, and ends them, when this process is gone.
+    """
+    chunks = [str(chunk) for chunk in range(-(-count // CHUNK))]
+    workers = min(_cores(), len(chunks))
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = {**os.environ, **single, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    command = [sys.executable, "-m", "modalities.scene_worker", str(folder.absolute()), str(seed), str(first)]
+    reports, report = os.pipe()
+    running = []
+    try:
+        for worker in range(workers):
+            mine = [*command, *chunks[worker::workers]]
+            running.append(subprocess.Popen(mine, stdin=subprocess.DEVNULL, stdout=report, env=environment))
+        os.close(report)
+        with os.fdopen(reports) as lines, Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task(title, total=count)
+            for line in lines:
+                progress.advance(task, int(line))
+        failed = [code for process in running if (code := process.wait())]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    if failed:
+        raise RuntimeError(
+            f"rendering into {folder} failed in {len(failed)} of {workers} processes; see their errors above"
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

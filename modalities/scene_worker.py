@@ -1,0 +1,82 @@
+"""Renders parts of a split of the embedded world into its files; run by scene_cache as a program of its own.
+
+Knows numpy only, so that starting one costs a fraction of a second.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modalities.scene_render import Views, render
+from modalities.scene_world import SceneBatch, sample_scenes
+
+IMAGES, LABELS, DEPTH_MAPS = "images.npy", "labels.npy", "depth_maps.npy"
+LABEL_TYPE = np.dtype([("class", np.int16), ("count", np.int16), ("depth", np.float32)])
+CHUNK = 64  # images that a worker does between two reports
+_BATCH = 8  # images rendered at once: more do not fit the caches of a processor core
+_VISIBLE = 0.004  # share of the image that an object must cover to be counted
+_DEPTH_CELL = 4  # pixels a side that a stored depth is the mean of
+
+
+def create_files(folder: Path, count: int, size: int) -> None:
+    """Files of the right shape without content."""
+    side = depth_side(size)
+    for name, shape, kind in (
+        (IMAGES, (count, 3, size, size), np.dtype(np.uint8)),
+        (LABELS, (count,), LABEL_TYPE),
+        (DEPTH_MAPS, (count, side, side), np.dtype(np.float16)),
+    ):
+        np.lib.format.open_memmap(folder / name, mode="w+", dtype=kind, shape=shape)
+
+
+def depth_side(size: int) -> int:
+    """Cells a side of the depth map of an image of size x size pixels."""
+    return -(-size // _DEPTH_CELL)
+
+
+def labels(scenes: SceneBatch, views: Views) -> NDArray[np.void]:
+    """What is known about pictures: [B] of LABEL_TYPE.
+
+    class: the shape of the main object; count: objects that cover at least 0.4 % of the pixels; depth: metres from
+    the camera to the nearest point seen of any object, which is on the main one.
+    """
+    pixels = views.objects[0].size
+    covered = np.stack([(views.objects == slot).sum(axis=(1, 2)) for slot in range(scenes.objects.shape.shape[1])])
+    found = np.empty(len(views.objects), dtype=LABEL_TYPE)
+    found["class"] = scenes.objects.shape[:, 0]
+    found["count"] = (covered >= _VISIBLE * pixels).sum(axis=0)
+    found["depth"] = np.where(views.objects >= 0, views.depth, np.inf).min(axis=(1, 2))
+    return found
+
+
+def depth_cells(depth: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Mean over cells of 4 x 4 pixels, slightly smaller ones where 4 does not divide: [B, S, S] -> [B, D, D]."""
+    size = depth.shape[-1]
+    starts = np.arange(depth_side(size)) * size // depth_side(size)
+    extent = np.diff(np.append(starts, size))
+    sums = np.add.reduceat(np.add.reduceat(depth, starts, axis=1), starts, axis=2)
+    return (sums / np.outer(extent, extent)).astype(np.float16)
+
+
+def render_chunk(folder: Path, seed: int, first: int, chunk: int) -> int:
+    """Fill one chunk of a split that starts at scene number `first`; gives the number of images in it."""
+    images, known, depth_maps = (np.load(folder / name, mmap_mode="r+") for name in (IMAGES, LABELS, DEPTH_MAPS))
+    start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, len(images))
+    for begin in range(start, stop, _BATCH):
+        part = slice(begin, min(begin + _BATCH, stop))
+        scenes = sample_scenes(seed, first + np.arange(part.start, part.stop))
+        views = render(scenes, images.shape[-1])
+        images[part], known[part], depth_maps[part] = views.images, labels(scenes, views), depth_cells(views.depth)
+    return stop - start
+
+
+def main(folder: str, seed: str, first: str, *chunks: str) -> None:
+    """Render chunks and report the number of images after each; without a reader of the reports it ends."""
+    for chunk in chunks:
+        print(render_chunk(Path(folder), int(seed), int(first), int(chunk)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,80 @@
+"""The embedded world as a data set: pictures of solids on a ground, with what is known about each, and no download."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jepa.modality import Sample, Split
+from modalities.scene_cache import rendered
+from modalities.scene_shapes import CLASSES
+from modalities.scene_worker import DEPTH_MAPS, IMAGES, LABELS
+
+__all__ = ["CLASSES", "Scenes", "ScenesConfig", "default_cache_dir"]
+
+_SPAN = 60 << 24  # scene numbers of a split, far more than anybody renders; a multiple of 60 keeps labels balanced
+_FIRST: dict[Split, int] = {"train": 0, "validation": _SPAN, "test": 2 * _SPAN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """Which scenes: another seed is another world of the same kind; numbers of images for each split."""
+
+    seed: int = 0
+    train: int = 20_000
+    validation: int = 2_000
+    test: int = 2_000
+
+
+class Scenes:
+    """Pictures with labels: `class`, `count`, `depth` and `depth_map`, from a cache that the first use fills.
+
+    inputs: uint8 [3, size, size], RGB. class: index in CLASSES of the shape of the main object, the nearest one.
+    count: objects that cover at least 0.4 % of the image, 1 to 6. depth: metres from the camera to the nearest
+    visible point of the main object. depth_map: float32 [D, D] with D = ceil(size / 4), distance in metres along the
+    ray, at most 20, as the mean of the pixels of a cell.
+    """
+
+    def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
+        count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
+        if config.seed < 0:
+            raise ValueError(f"scenes.seed is {config.seed}; it must not be negative")
+        if not 0 < count <= _SPAN:
+            raise ValueError(f"scenes.{split} is {count}; a split has 1 to {_SPAN} images")
+        self.folder = rendered(cache_dir, split, config.seed, _FIRST[split], count, size)
+        self._open()
+
+    def _open(self) -> None:
+        self._images, self._labels, self._depth_maps = (
+            np.load(self.folder / name, mmap_mode="r") for name in (IMAGES, LABELS, DEPTH_MAPS)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}  # the arrays stay on disk, whoever unpickles this opens them again
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.folder = state["folder"]
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        known = self._labels[index]
+        return Sample(
+            torch.from_numpy(np.array(self._images[index])),
+            {
+                "class": int(known["class"]),
+                "count": int(known["count"]),
+                "depth": float(known["depth"]),
+                "depth_map": torch.from_numpy(self._depth_maps[index].astype(np.float32)),
+            },
+        )
+
+
+def default_cache_dir() -> Path:
+    """Where rendered scenes are kept: $XDG_CACHE_HOME/openjepa/scenes, by default below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openjepa" / "scenes"
