@@ -33,6 +33,7 @@ __all__ = [
     "Masks",
     "RandomMaskConfig",
     "RandomTubeMaskConfig",
+    "Strategy",
     "TubeMaskConfig",
     "check_masking",
     "place_blocks",
@@ -58,7 +59,8 @@ class Masks:
 
     def to(self, device: torch.device | str) -> "Masks":
         """The same masks on a device; does not wait for the copy where memory is pinned."""
-        return Masks(self.context.to(device, non_blocking=True), self.target.to(device, non_blocking=True))
+        pinned = self.context.is_pinned()
+        return Masks(self.context.to(device, non_blocking=pinned), self.target.to(device, non_blocking=pinned))
 
     def pin_memory(self) -> "Masks":
         """The same masks in pinned memory; a DataLoader calls this."""
@@ -96,8 +98,8 @@ class BlockMaskConfig:
 class TubeMaskConfig:
     """The union of blocks is the target, what they leave the context (Bardes et al. 2024, sec. 3.2).
 
-    Blocks cover the share `scale` of the last two axes, all of those before, and `time_scale` of the first. On a grid of
-    no more than two axes they are blocks in space. legacy: masks as the public code of V-JEPA draws them.
+    Blocks cover the share `scale` of the last two axes, all of those before, and `time_scale` of the first. On
+    a grid of no more than two axes they are blocks in space. legacy: masks as the public code of V-JEPA draws them.
     """
 
     kind: Literal["tube"] = "tube"
@@ -156,8 +158,7 @@ def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Gener
             context, target = draw_scene(scene, batch_size, generator)
             return Masks(token_indices(context), token_indices(target))
         case TubeMaskConfig(legacy="vjepa"):
-            size = draw_block_size(grid[-2:], (config.scale, config.scale), config.aspect, generator)
-            size = _times(grid, config) + size
+            size = masking_legacy.vjepa_block_size(grid, config.scale, config.aspect, config.time_scale, generator)
             return Masks(*masking_legacy.vjepa_masks(grid, size, config.blocks, batch_size, generator))
         case TubeMaskConfig():
             size = draw_block_size(grid[-2:], (config.scale, config.scale), config.aspect, generator)
@@ -205,8 +206,10 @@ def _check_split(part: int, whole: int, what: str) -> None:
 
 
 def _check_block(grid: Grid, config: BlockMaskConfig) -> None:
-    if config.legacy == "ijepa" and len(grid) != 2:
-        raise ValueError(f"the masks of I-JEPA need a grid of 2 axes, not {len(grid)}")
+    if config.legacy == "ijepa" and (len(grid) != 2 or min(grid) < masking_legacy.MIN_SIDE):
+        raise ValueError(
+            f"the masks of I-JEPA need a grid of 2 axes from {masking_legacy.MIN_SIDE} tokens on, not {grid}"
+        )
     tokens = math.prod(grid)
     largest = max(possible_block_sizes(grid, config.target_scale, config.target_aspect), key=math.prod)
     scene = Scene(grid, block_size(grid, config.context_scale[0], 1.0), largest, config.targets, joined=False)
@@ -220,24 +223,18 @@ def _check_block(grid: Grid, config: BlockMaskConfig) -> None:
 
 def _check_tube(grid: Grid, config: TubeMaskConfig) -> None:
     if config.legacy == "vjepa" and len(grid) != 3:
-        raise ValueError(f"the masks of V-JEPA need a grid of 3 axes, not {len(grid)}")
+        raise ValueError(f"the masks of V-JEPA need a grid of 3 axes, not {grid}")
     for size in possible_block_sizes(grid[-2:], (config.scale, config.scale), config.aspect):
         context_windows(_tube_scene(grid, config, size))
 
 
-def _times(grid: Grid, config: TubeMaskConfig) -> Grid:
-    """The size of a tube along the axes before the last two."""
-    return tuple(
-        max(1, round(config.time_scale * tokens)) if not axis else tokens for axis, tokens in enumerate(grid[:-2])
-    )
-
-
 def _tube_scene(grid: Grid, config: TubeMaskConfig, size: Grid) -> Scene:
     """Blocks on the whole grid or, where they run through all of the axes before the last two, on those two alone."""
-    times = _times(grid, config)
-    if times == grid[:-2]:
-        return Scene(grid[-2:], grid[-2:], size, config.blocks, joined=True)
-    return Scene(grid, grid, times + size, config.blocks, joined=True)
+    space, before = grid[-2:], grid[:-2]
+    if not before or round(config.time_scale * before[0]) == before[0]:
+        return Scene(space, space, size, config.blocks, joined=True)
+    times = max(1, round(config.time_scale * before[0]))
+    return Scene(grid, grid, (times, *before[1:], *size), config.blocks, joined=True)
 
 
 def _repeated(grid: Grid, context: Tensor, target: Tensor) -> Masks:

@@ -1,8 +1,10 @@
 """Blocks on a grid, as boolean masks: where they lie, what they leave over, and how samples get equal lengths."""
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import groupby
 
 import torch
 from torch import Generator, Tensor
@@ -12,7 +14,7 @@ from jepa.positions import Grid
 Range = tuple[float, float]
 SIMULATED = 1000  # placements from which the usual numbers of context tokens are read
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # edges of the windows of context counts; see draw_scene
-OVERDRAW = 5  # about one placement in so many falls into a window
+OVERDRAW = 5  # placements drawn for each that is missing: about one in four or five falls into a window
 
 
 def place_blocks(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -20,13 +22,18 @@ def place_blocks(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Gene
 
     grid (g_1..g_A), size (s_1..s_A) -> bool [*shape, N], True inside the block.
     """
-    inside = torch.ones(*shape, 1, dtype=torch.bool)
+    inside = torch.ones(*shape, 1, dtype=torch.uint8)  # bytes: torch broadcasts & twice as fast over them as over bool
     for tokens, extent in zip(grid, size, strict=True):  # one axis at a time: a block is a product of intervals
         start = torch.randint(tokens - extent + 1, shape, generator=generator).unsqueeze(-1)
         along = torch.arange(tokens)
         interval = (along >= start) & (along < start + extent)
-        inside = (inside.unsqueeze(-1) & interval.unsqueeze(-2)).flatten(-2)
-    return inside
+        inside = (inside.unsqueeze(-1) & interval.view(torch.uint8).unsqueeze(-2)).flatten(-2)
+    return inside.view(torch.bool)
+
+
+def union(blocks: Tensor) -> Tensor:
+    """What any block covers: bool [B, M, N] -> bool [B, N]; many times as fast as torch.any."""
+    return reduce(torch.logical_or, blocks.unbind(dim=1))
 
 
 def block_size(grid: Grid, scale: float, aspect: float) -> Grid:
@@ -74,12 +81,12 @@ class Scene:
     def place(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Independent placements of all blocks -> context bool [count, N], target bool [count, M, N], disjoint."""
         blocks = place_blocks(self.grid, self.target_size, (count, self.targets), generator)
-        hidden = blocks.any(dim=1)
+        hidden = union(blocks)
         context = place_blocks(self.grid, self.context_size, (count,), generator) & ~hidden
         return context, hidden.unsqueeze(1) if self.joined else blocks
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def context_windows(scene: Scene) -> tuple[tuple[int, int], ...]:
     """Windows (fewest, most) of context counts, each once for every simulated placement that falls into it.
 
@@ -91,14 +98,14 @@ def context_windows(scene: Scene) -> tuple[tuple[int, int], ...]:
     usual = [count for count in counts if max(1, edges[0]) <= count <= edges[-1]]
     if len(usual) < SIMULATED // 2:
         raise ValueError(
-            f"{scene.targets} hidden blocks of {_product(scene.target_size)} tokens on a grid of {_product(scene.grid)} "
-            f"leave no context in {counts.count(0) / SIMULATED:.0%} of their placements"
+            f"{scene.targets} hidden blocks of {_product(scene.target_size)} tokens on a grid of {_product(scene.grid)}"
+            f" leave no context in {counts.count(0) / SIMULATED:.0%} of their placements"
         )
-    window_of = {count: sum(count >= edge for edge in edges[:-1]) for count in usual}
-    members: dict[int, list[int]] = {}
-    for count in usual:
-        members.setdefault(window_of[count], []).append(count)
-    return tuple((min(group), max(group)) for group in members.values() for _ in group)
+    windows: list[tuple[int, int]] = []
+    for _, group in groupby(usual, key=lambda count: bisect_right(edges[1:-1], count)):
+        members = list(group)
+        windows += [(members[0], members[-1])] * len(members)
+    return tuple(windows)
 
 
 def draw_scene(scene: Scene, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -136,7 +143,7 @@ def random_tokens(candidates: Tensor, count: int, generator: Generator) -> Tenso
 
 def token_indices(mask: Tensor) -> Tensor:
     """Where each row is True, ascending: bool [..., N] with K True in every row -> int64 [..., K]."""
-    return mask.nonzero()[:, -1].reshape(*mask.shape[:-1], -1).contiguous()
+    return mask.nonzero()[:, -1].reshape(*mask.shape[:-1], -1).clone()
 
 
 def _product(size: Grid) -> str:

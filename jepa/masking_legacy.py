@@ -5,20 +5,28 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from jepa.masking_blocks import Range, place_blocks, token_indices
+from jepa.masking_blocks import Range, place_blocks, token_indices, union
 from jepa.positions import Grid
 
-MIN_CONTEXT = 10  # tokens: a smaller context is drawn again
-TRIES = 20  # draws after which one target block less is cut out of the context
+MIN_CONTEXT = 10  # tokens: I-JEPA draws a context of no more again
+TRIES = 20  # draws after which I-JEPA cuts one target less out of the context
+MIN_SIDE = 5  # tokens: on smaller grids, a context of I-JEPA is hardly larger than that
 
 
 def ijepa_block_size(grid: Grid, scale: Range, aspect: Range, generator: Generator) -> Grid:
     """Rows and columns of a block, never as large as the grid; one random number sets both scale and aspect."""
     chance = float(torch.rand((), generator=generator))
     tokens = int(math.prod(grid) * (scale[0] + chance * (scale[1] - scale[0])))
-    ratio = aspect[0] + chance * (aspect[1] - aspect[0])
-    rows, columns = round(math.sqrt(tokens * ratio)), round(math.sqrt(tokens / ratio))
+    rows, columns = _rectangle(tokens, aspect[0] + chance * (aspect[1] - aspect[0]))
     return min(rows, grid[0] - 1), min(columns, grid[1] - 1)
+
+
+def vjepa_block_size(grid: Grid, scale: float, aspect: Range, time_scale: float, generator: Generator) -> Grid:
+    """Frames, rows and columns of a block."""
+    frames, height, width = grid
+    chance = float(torch.rand((), generator=generator))
+    rows, columns = _rectangle(int(height * width * scale), aspect[0] + chance * (aspect[1] - aspect[0]))
+    return max(1, int(frames * time_scale)), min(rows, height), min(columns, width)
 
 
 def ijepa_masks(
@@ -47,8 +55,13 @@ def vjepa_masks(grid: Grid, size: Grid, blocks: int, batch_size: int, generator:
     """
     hidden = torch.ones(batch_size, math.prod(grid), dtype=torch.bool)
     while len(empty := hidden.all(dim=1).nonzero().squeeze(1)):
-        hidden[empty] = place_blocks(grid, size, (len(empty), blocks), generator).any(dim=1)
+        hidden[empty] = union(place_blocks(grid, size, (len(empty), blocks), generator))
     return token_indices(_cut(~hidden)), token_indices(_cut(hidden)).unsqueeze(1)
+
+
+def _rectangle(tokens: int, ratio: float) -> tuple[int, int]:
+    """Rows and columns of about so many tokens, with `ratio` rows to a column."""
+    return max(1, round(math.sqrt(tokens * ratio))), max(1, round(math.sqrt(tokens / ratio)))
 
 
 def _place_but_in_last(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator) -> Tensor:
