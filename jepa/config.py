@@ -94,6 +94,7 @@ def merge(base: Any, layer: Any) -> Any:
 
 
 T = TypeVar("T")
+REQUIRED = object()
 
 
 def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
@@ -101,34 +102,40 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
 
     Raises ConfigError for unknown keys (naming the nearest and all allowed), wrong types and values out of range.
     """
-    tree: Any = default_tree(config_type)
+    known = default_tree(config_type)
+    tree: Any = _without_required(known)
     for layer in layers:
         tree = merge(tree, layer)
     try:
         config = TypeAdapter(config_type).validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         # An unknown key is the likelier cause of what else is wrong, so it is looked for first.
-        _refuse_unknown(tree, default_tree(config_type), "")
+        _refuse_unknown(tree, known, "")
         raise ConfigError(_explain(error, tree)) from error
     _refuse_unknown(tree, plain(config), "")
     return config
 
 
 def default_tree(config_type: Any) -> Tree:
-    """Defaults of a config dataclass as plain data; keys without a default are left out."""
+    """Defaults of a config dataclass as plain data; REQUIRED stands for a key without a default."""
     origin = get_origin(config_type) or config_type
     variables = dict(zip(getattr(origin, "__parameters__", ()), get_args(config_type), strict=False))
-    tree: Tree = {}
     hints = get_type_hints(origin, include_extras=True)
+    tree: Tree = {}
     for field in dataclasses.fields(origin):
         hint = variables.get(hints[field.name], hints[field.name])
         if field.default is not dataclasses.MISSING:
             tree[field.name] = plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             tree[field.name] = plain(field.default_factory())
-        elif dataclasses.is_dataclass(get_origin(hint) or hint):
-            tree[field.name] = default_tree(hint)
+        else:
+            tree[field.name] = default_tree(hint) if dataclasses.is_dataclass(get_origin(hint) or hint) else REQUIRED
     return tree
+
+
+def _without_required(tree: Tree) -> Tree:
+    kept = {key: value for key, value in tree.items() if value is not REQUIRED}
+    return {key: _without_required(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def plain(value: Any) -> Any:

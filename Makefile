@@ -1,0 +1,35 @@
+# `make demo` and `make test` set up everything they need in a virtual environment and run.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/demo
+
+.PHONY: help setup demo test check format
+help:
+	@echo "make demo    pretrain on the embedded world, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
+	@echo "make test    run the tests;  make check  lint, format, types;  make format  apply lint and format"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
+	  [ "$$(id -u)" = 0 ] && apt-get update && apt-get install -y python3-venv && $(PYTHON) -m venv $(VENV); } || \
+	  { echo "the venv module is missing; run: sudo apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
