@@ -3,6 +3,7 @@
 import math
 import pickle
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -59,6 +60,7 @@ def seeded(seed: int) -> Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@cache
 def uses(grid: Grid, config: Any, calls: int, batch_size: int) -> tuple[Tensor, Tensor]:
     """How often a token was context, and target, in every call: int64 [calls, N] each."""
     tokens, context, target = math.prod(grid), [], []
