@@ -46,12 +46,12 @@ def prediction_loss(predictions: Sequence[Prediction], config: LossConfig) -> Te
 
 def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:
     """The weighted regulariser of the config on the pooled contexts of the global batch -> scalar."""
+    if config.regulariser == "none":
+        return predictions[0].context.new_zeros(())
     terms = []
     for prediction in predictions:
         pooled = gather_rows(prediction.context.float().mean(dim=1))  # [B, D]
         match config.regulariser:
-            case "none":
-                terms.append(pooled.new_zeros(()))
             case "vicreg":
                 terms.append(vicreg(pooled))
             case "sigreg":
@@ -118,7 +118,8 @@ class CollapseSigns:
 @torch.no_grad()
 def collapse_signs(tokens: Tensor) -> CollapseSigns:
     """Signs of collapse of encoded inputs: [B, N, D], B of 2 or more."""
-    tokens = F.layer_norm(tokens.float(), tokens.shape[-1:])
+    # In double precision, as the mean of equal numbers is rounded otherwise, and rankme would count what is left.
+    tokens = F.layer_norm(tokens.float(), tokens.shape[-1:]).double()
     centred = tokens - tokens.mean(dim=0)
     pooled = F.normalize(tokens.mean(dim=1), dim=-1)
     batch = len(pooled)
