@@ -1,0 +1,142 @@
+"""The encoder: patches are convolutions, what is dropped cannot matter, sizes are those of the papers."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from tiny import SIZE, Noise, NoiseConfig, noise, random_masks, randomise
+from torch import Tensor, nn
+
+from jepa.encoder import SIZES, Encoder, EncoderConfig, PatchEmbedding, PositionKind, VitSize, patch_embedding, take
+from jepa.positions import Grid, grid_positions
+
+KINDS: tuple[PositionKind, ...] = ("sincos", "rotary")
+
+
+def encoder_of(positions: PositionKind, grid: Grid = (4, 6)) -> Encoder:
+    encoder = Noise(NoiseConfig(grid=grid)).encoder(EncoderConfig(size=SIZE, positions=positions))
+    randomise(encoder)
+    return encoder
+
+
+def test_embedding_image_patches_is_a_strided_convolution() -> None:
+    embedding = patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", 3 * 4 * 5, 16, p=4, q=5)
+    convolution = nn.Conv2d(3, 16, (4, 5), stride=(4, 5))
+    copy_weights(embedding, convolution, embedding.project.weight.unflatten(1, (3, 4, 5)))
+    images = torch.randn(2, 3, 12, 20)
+    torch.testing.assert_close(embedding(images), convolution(images).flatten(2).mT, atol=1e-5, rtol=1e-4)
+
+
+def test_embedding_tubelets_is_a_strided_convolution_in_three_dimensions() -> None:
+    embedding = patch_embedding("b c (t u) (h p) (w q) -> b (t h w) (u p q c)", 2 * 4 * 4 * 3, 16, u=2, p=4, q=4)
+    convolution = nn.Conv3d(3, 16, (2, 4, 4), stride=(2, 4, 4))
+    copy_weights(embedding, convolution, embedding.project.weight.unflatten(1, (2, 4, 4, 3)).permute(0, 4, 1, 2, 3))
+    clips = torch.randn(2, 3, 6, 8, 12)
+    torch.testing.assert_close(embedding(clips), convolution(clips).flatten(2).mT, atol=1e-5, rtol=1e-4)
+
+
+def copy_weights(embedding: PatchEmbedding, convolution: nn.Conv2d | nn.Conv3d, weight: Tensor) -> None:
+    convolution.load_state_dict({"weight": weight.detach(), "bias": embedding.project.bias.detach()})
+
+
+def test_taking_tokens_is_indexing_sample_by_sample() -> None:
+    tokens, indices = torch.randn(3, 24, 5), random_masks(3).target
+    expected = torch.stack([row[index] for row, index in zip(tokens, indices, strict=True)])
+    assert torch.equal(take(tokens, indices), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keeping_every_token_in_order_is_keeping_no_list(kind: PositionKind) -> None:
+    encoder, inputs = encoder_of(kind), noise(3)
+    every = torch.arange(24).expand(3, -1)
+    torch.testing.assert_close(encoder(inputs, every), encoder(inputs), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_of_dropped_patches_cannot_influence_the_kept_ones(kind: PositionKind) -> None:
+    encoder, inputs, keep = encoder_of(kind), noise(3), random_masks(3).context
+    kept = torch.zeros(3, 24).scatter(1, keep, 1.0).view(3, 1, 4, 6)
+    kept = kept.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) > 0  # bool [B, 1, H, W]
+    disturbed = torch.where(kept, inputs, noise(3, seed=1))
+    assert torch.equal(encoder(disturbed, keep), encoder(inputs, keep))
+    assert not torch.allclose(take(encoder(disturbed), keep), take(encoder(inputs), keep), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_the_kept_tokens_is_only_the_order_of_the_outputs(kind: PositionKind) -> None:
+    encoder, inputs, keep = encoder_of(kind), noise(3), random_masks(3).context
+    order = torch.randperm(keep.shape[1])
+    torch.testing.assert_close(encoder(inputs, keep[:, order]), encoder(inputs, keep)[:, order], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_patches_at_other_places_are_encoded_differently(kind: PositionKind) -> None:
+    """Rotary positions tell places apart only by what lies around them, so one patch differs from the rest."""
+    inputs = torch.ones(1, 2, 8, 12)
+    inputs[..., :2, :2] = 2.0
+    tokens = encoder_of(kind)(inputs)[0, 1:]
+    assert torch.pdist(tokens.detach()).min() > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forgetting_activations_changes_no_gradient(kind: PositionKind) -> None:
+    gradients = []
+    for checkpointed in (False, True):
+        encoder = encoder_of(kind)
+        encoder.activation_checkpointing = checkpointed
+        encoder(noise(3), random_masks(3).context).square().mean().backward()
+        gradients.append([parameter.grad for parameter in encoder.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_coarser_input_is_encoded_as_the_tokens_at_the_centres_of_its_cells(kind: PositionKind) -> None:
+    encoder = encoder_of(kind, grid=(6, 9))
+    centres = torch.arange(54).view(6, 9)[1::3, 1::3].reshape(1, -1)
+    large, small = torch.zeros(2, 2, 12, 18), noise(2, (2, 3))
+    for (row, column), offset in itertools.product(itertools.product(range(2), range(3)), range(2)):
+        large[..., 6 * row + 2 + offset, 6 * column + 2 : 6 * column + 4] = small[
+            ..., 2 * row + offset, 2 * column : 2 * column + 2
+        ]
+    expected = encoder(large, centres.expand(2, -1))
+    encoder.place(grid_positions((2, 3), (6, 9)))
+    torch.testing.assert_close(encoder(small), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_output_is_the_last_layer_normed() -> None:
+    encoder = encoder_of("sincos")
+    layers = encoder.layers(noise(2))
+    assert len(layers) == SIZE.depth
+    assert torch.equal(layers[-1], encoder(noise(2)))
+    torch.testing.assert_close(encoder.norm(encoder.blocks[1](layers[0])), layers[-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "published"),  # parameters of the Vision Transformer of that size with class and position tokens
+    [
+        ("vit_tiny", 16, 5_524_416),
+        ("vit_small", 16, 21_665_664),
+        ("vit_base", 16, 85_798_656),
+        ("vit_large", 16, 303_301_632),
+        ("vit_huge", 14, 630_764_800),
+    ],
+)
+def test_named_sizes_have_the_published_numbers_of_parameters(name: str, patch: int, published: int) -> None:
+    grid, width = (224 // patch, 224 // patch), SIZES[name].width
+    with torch.device("meta"):
+        embedding = patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", 3 * patch**2, width, p=patch, q=patch)
+        encoder = Encoder(embedding, grid_positions(grid), EncoderConfig(size=name))
+    learned_tokens = width * (1 + 1 + math.prod(grid))  # ours has neither a class token nor learned positions
+    assert sum(parameter.numel() for parameter in encoder.parameters()) + learned_tokens == published
+
+
+def test_the_feed_forward_layers_of_the_giant_are_6144_wide() -> None:
+    with torch.device("meta"):
+        encoder = Encoder(nn.Identity(), grid_positions((2, 2)), EncoderConfig(size="vit_giant"))
+    assert encoder.get_parameter("blocks.0.mlp.0.weight").shape == (6144, 1408)
+
+
+def test_a_width_that_does_not_split_into_heads_is_refused() -> None:
+    with pytest.raises(ValueError, match="a width of 100 does not split into 3 heads"):
+        VitSize(width=100, depth=2, heads=3)

@@ -1,0 +1,161 @@
+"""Losses by hand, regularisers against NumPy, and signs of collapse on representations whose state is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from jepa.loss import LossConfig, collapse_signs, prediction_loss, rankme, regularisation, sigreg, vicreg
+from jepa.model import Prediction
+
+
+def prediction(predicted: Tensor, target: Tensor) -> Prediction:
+    return Prediction(predicted, target, torch.zeros(len(predicted), 1, predicted.shape[-1]))
+
+
+def generator() -> Generator:
+    return Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("l1", (0.5 + 3.0) / 4),
+        ("l2", (0.25 + 9.0) / 4),
+        ("smooth_l1", (0.5 * 0.25 + (3.0 - 0.5)) / 4),  # quadratic below 1, linear above
+    ],
+)
+def test_prediction_losses_have_the_values_computed_by_hand(kind: str, expected: float) -> None:
+    predicted, target = torch.tensor([[[[1.0, 2.0, -1.0, 0.0]]]]), torch.tensor([[[[1.5, 2.0, 2.0, 0.0]]]])
+    assert float(prediction_loss([prediction(predicted, target)], LossConfig(kind=kind))) == pytest.approx(expected)
+
+
+def test_every_set_of_masks_weighs_the_same_however_many_tokens_it_predicts() -> None:
+    few, many = torch.full((2, 1, 3, 8), 2.0), torch.full((2, 4, 5, 8), 4.0)
+    both = [prediction(few, torch.zeros_like(few)), prediction(many, torch.zeros_like(many))]
+    assert float(prediction_loss(both, LossConfig(kind="l1"))) == pytest.approx(3.0)
+
+
+def test_normalised_predictions_are_compared_without_their_mean_and_size() -> None:
+    predicted, target = torch.randn(2, 3, 4, 16), torch.randn(2, 3, 4, 16)
+    config = LossConfig(kind="l2", normalise_prediction=True)
+    values = predicted.numpy()
+    centred = values - values.mean(-1, keepdims=True)
+    expected = np.square(centred / np.sqrt(values.var(-1, keepdims=True) + 1e-5) - target.numpy()).mean()
+    assert float(prediction_loss([prediction(predicted, target)], config)) == pytest.approx(float(expected), rel=1e-5)
+    moved = prediction_loss([prediction(7 * predicted + 3, target)], config)
+    assert float(moved) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_losses_are_computed_in_full_precision() -> None:
+    predicted = prediction(torch.ones(1, 1, 1, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 1.001))
+    assert float(prediction_loss([predicted], LossConfig(kind="l1"))) == pytest.approx(0.001, rel=1e-3)
+
+
+def test_vicreg_equals_its_formula_in_numpy() -> None:
+    features = torch.randn(50, 6) @ torch.randn(6, 6) * 0.4
+    covariance = np.cov(features.numpy().astype(np.float64), rowvar=False)
+    variance_term = np.maximum(0, 1 - np.sqrt(np.diag(covariance) + 1e-4)).mean()
+    covariance_term = (np.square(covariance).sum() - np.square(np.diag(covariance)).sum()) / 6
+    assert variance_term > 0.01
+    assert float(vicreg(features)) == pytest.approx(variance_term + covariance_term / 25, rel=1e-4)
+
+
+def test_sigreg_equals_its_integral_in_numpy() -> None:
+    features, slices = torch.randn(40, 5) * 2 + 1, 300
+    directions = torch.randn(5, slices, generator=generator()).numpy().astype(np.float64)
+    projected = features.numpy() @ (directions / np.linalg.norm(directions, axis=0))
+    t = np.linspace(-3, 3, 33)
+    empirical = np.exp(1j * projected[:, :, None] * t).mean(axis=0)
+    integrand = np.abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2)
+    expected = ((integrand[:, 1:] + integrand[:, :-1]) / 2).sum(axis=-1).mean() * (t[1] - t[0])
+    assert float(sigreg(features, generator(), slices=slices)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_sigreg_is_small_for_a_standard_normal_and_larger_for_everything_else() -> None:
+    normal = torch.randn(4000, 8)
+    value = float(sigreg(normal, generator()))
+    assert value < 1e-3
+    halves = torch.randn(4000, 8) * 0.2 + torch.randint(2, (4000, 1)) * 4
+    for other in (torch.zeros(4000, 8), 3 * normal, normal + 1, normal[:, :1].expand(-1, 8), halves):
+        assert float(sigreg(other, generator())) > 10 * value
+
+
+def test_sigreg_does_not_depend_on_the_number_of_samples() -> None:
+    features = torch.rand(32, 8)
+    repeated = sigreg(features.repeat(8, 1), generator())
+    torch.testing.assert_close(repeated, sigreg(features, generator()))
+
+
+@pytest.mark.parametrize("kind", ["vicreg", "sigreg"])
+def test_a_regulariser_spreads_collapsed_features_out(kind: str) -> None:
+    features = (torch.randn(64, 1) @ torch.randn(1, 4) * 0.1 + 5).requires_grad_()
+    config = LossConfig(regulariser=kind, regulariser_weight=1.0)
+    optimizer = torch.optim.Adam([features], lr=0.3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        encoded = Prediction(features, features, features.unsqueeze(1))
+        regularisation([encoded], config, generator()).backward()
+        optimizer.step()
+    assert rankme((features - features.mean(dim=0)).detach()) > 2.5
+    assert features.detach().std(dim=0).min() > 0.7
+
+
+def test_the_regulariser_is_weighted_pooled_over_tokens_and_averaged_over_sets_of_masks() -> None:
+    sets = [Prediction(torch.zeros(()), torch.zeros(()), torch.randn(16, 5, 4)) for _ in range(2)]
+    expected = 0.3 * sum(vicreg(one.context.mean(dim=1)) for one in sets) / 2
+    config = LossConfig(regulariser="vicreg", regulariser_weight=0.3)
+    torch.testing.assert_close(regularisation(sets, config, generator()), expected)
+    assert float(regularisation(sets, LossConfig(), generator())) == 0.0
+
+
+def test_inputs_that_all_look_alike_are_a_collapse() -> None:
+    signs = collapse_signs(torch.randn(1, 10, 32).expand(7, -1, -1))
+    assert signs.target_std == pytest.approx(0.0, abs=1e-6)
+    assert signs.rankme == pytest.approx(1.0)
+    assert signs.cosine == pytest.approx(1.0)
+
+
+def test_tokens_that_differ_by_position_only_are_a_collapse() -> None:
+    signs = collapse_signs(torch.randn(1, 10, 32) + 1e-3 * torch.randn(6, 10, 32))
+    assert signs.target_std < 0.01
+    assert "targets hardly differ between inputs (std 0.001, healthy above 0.3)" in signs.warning()
+    assert "all inputs point the same way (mean cosine 1.000)" in signs.warning()
+    assert signs.warning().endswith("loss.regulariser=vicreg, or model.target_layers=0")
+
+
+def test_tokens_that_vary_along_one_direction_are_a_collapse_of_dimensions() -> None:
+    signs = collapse_signs(torch.randn(64, 10, 1) * torch.randn(32))
+    assert signs.target_std > 0.5
+    assert signs.rankme < 2
+    assert signs.warning().startswith("signs of collapse: they vary in 1.")
+
+
+def test_independent_tokens_are_no_collapse() -> None:
+    signs = collapse_signs(torch.randn(64, 10, 32))
+    assert signs.target_std == pytest.approx(1.0, abs=0.05)
+    assert signs.rankme > 28
+    assert abs(signs.cosine) < 0.05
+    assert signs.warning() == ""
+
+
+def test_the_cosine_is_the_mean_over_pairs_of_different_inputs() -> None:
+    tokens = torch.randn(5, 4, 16) + 1
+    normed = torch.nn.functional.layer_norm(tokens, (16,))
+    pooled = normed.mean(dim=1)
+    pairs = [torch.cosine_similarity(pooled[i], pooled[j], dim=0) for i in range(5) for j in range(i)]
+    assert collapse_signs(tokens).cosine == pytest.approx(float(sum(pairs)) / len(pairs), abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(100, 8), (5, 8)])
+def test_rankme_is_the_exponential_of_the_entropy_of_the_singular_values(shape: tuple[int, int]) -> None:
+    features = torch.randn(shape) * torch.logspace(0, -2, 8)
+    singular = np.linalg.svd(features.numpy().astype(np.float64), compute_uv=False)
+    shares = singular / singular.sum()
+    assert rankme(features) == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
+
+
+def test_rankme_counts_equal_directions() -> None:
+    assert rankme(torch.eye(8)[:3].repeat(4, 1)) == pytest.approx(3.0, rel=1e-6)

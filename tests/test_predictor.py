@@ -1,0 +1,75 @@
+"""The predictor: separate blocks do not see one another, joint ones do, positions say what is asked for."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import random_masks, randomise
+from torch import Tensor
+
+from jepa.encoder import PositionKind
+from jepa.masking import Masks
+from jepa.positions import grid_positions
+from jepa.predictor import Predictor, PredictorConfig, PredictorTask
+
+KINDS: tuple[PositionKind, ...] = ("sincos", "rotary")
+MASKS = random_masks(2)
+CONTEXT = torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(0))
+
+
+def predictor_of(positions: PositionKind, attention: str, blocks: str) -> Predictor:
+    task = PredictorTask(
+        inputs=24, outputs=10, positions=grid_positions((4, 6)), position_kind=positions, initialisation="xavier"
+    )
+    predictor = Predictor(PredictorConfig(width=16, depth=2, heads=2, attention=attention, blocks=blocks), task)
+    randomise(predictor)
+    return predictor
+
+
+def influence_of_second_block_on_first(predictor: Predictor) -> Tensor:
+    """How far the predictions of block 0 move when block 1 asks for the tokens of block 2."""
+    asked = MASKS.target.clone()
+    asked[:, 1] = asked[:, 2]
+    moved = predictor(CONTEXT, Masks(MASKS.context, asked)) - predictor(CONTEXT, MASKS)
+    assert moved[:, 1].abs().max() > 0.01
+    return moved[:, 0].abs().max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("attention", "blocks"), [("self", "separate"), ("cross", "separate"), ("cross", "joint")])
+def test_a_block_is_predicted_without_regard_to_the_others(kind: PositionKind, attention: str, blocks: str) -> None:
+    assert influence_of_second_block_on_first(predictor_of(kind, attention, blocks)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_joint_blocks_see_one_another(kind: PositionKind) -> None:
+    assert influence_of_second_block_on_first(predictor_of(kind, "self", "joint")) > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_separate_and_joint_are_one_where_mask_tokens_do_not_attend_to_each_other(kind: PositionKind) -> None:
+    separate, joint = (predictor_of(kind, "cross", blocks)(CONTEXT, MASKS) for blocks in ("separate", "joint"))
+    torch.testing.assert_close(separate, joint)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", ["self", "cross"])
+def test_predicting_blocks_separately_is_predicting_them_one_call_each(kind: PositionKind, attention: str) -> None:
+    predictor = predictor_of(kind, attention, "separate")
+    alone = [predictor(CONTEXT, Masks(MASKS.context, MASKS.target[:, [block]])) for block in range(3)]
+    torch.testing.assert_close(predictor(CONTEXT, MASKS), torch.cat(alone, dim=1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("attention", "blocks"), itertools.product(["self", "cross"], ["separate", "joint"]))
+def test_predictions_follow_their_positions_and_know_the_contexts(
+    kind: PositionKind, attention: str, blocks: str
+) -> None:
+    predictor = predictor_of(kind, attention, blocks)
+    predicted = predictor(CONTEXT, MASKS)
+    assert predicted.shape == (2, 3, 4, 10)
+    backwards = predictor(CONTEXT, Masks(MASKS.context, MASKS.target.flip(2)))
+    torch.testing.assert_close(backwards.flip(2), predicted, atol=1e-4, rtol=1e-3)
+    assert torch.pdist(predicted[0].detach().flatten(0, 1)).min() > 1e-3  # every token is told apart
+    moved = predictor(CONTEXT, Masks(MASKS.context.flip(1), MASKS.target))
+    assert (moved - predicted).abs().max() > 0.01

@@ -1,0 +1,87 @@
+"""Schedules at steps computed by hand, and what the optimiser is told of them."""
+
+import math
+
+import pytest
+import torch
+from tiny import MODEL, Noise, NoiseConfig
+from torch import nn
+
+from jepa.model import JEPA
+from jepa.optim import OptimConfig, adamw, set_schedule
+from jepa.schedules import HalfLifeMomentum, LinearMomentum, cosine, momentum, warmup_cosine
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.1), (5, 0.55), (10, 1.0), (55, 0.6), (100, 0.2), (32.5, 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2), (500, 0.2)],
+)
+def test_the_learning_rate_warms_up_in_a_line_and_falls_in_a_half_cosine(step: int, expected: float) -> None:
+    rate = warmup_cosine(step, 100, start=0.1, peak=1.0, final=0.2, warmup=0.1)
+    assert rate == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.001, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+def test_the_learning_rate_stays_between_its_ends_for_any_length_and_warmup(steps: int, warmup: float) -> None:
+    rates = [warmup_cosine(step, steps, start=0.0, peak=1.0, final=0.1, warmup=warmup) for step in range(steps + 1)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_the_cosine_passes_the_middle_half_way() -> None:
+    assert [cosine(step, 8, 0.04, 0.4) for step in (0, 4, 8, 9)] == pytest.approx([0.04, 0.22, 0.4, 0.4])
+
+
+def test_linear_momentum_goes_in_a_line() -> None:
+    config = LinearMomentum(start=0.99, end=1.0)
+    assert [momentum(step, 10, 64, config) for step in (0, 5, 10, 11)] == pytest.approx([0.99, 0.995, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("batch_size", [50, 200])
+def test_after_the_half_life_in_samples_half_of_the_old_weights_is_left(batch_size: int) -> None:
+    config = HalfLifeMomentum(start_samples=1000.0, end_samples=1000.0)
+    kept = [momentum(step, 100, batch_size, config) for step in range(1000 // batch_size)]
+    assert math.prod(kept) == pytest.approx(0.5)
+
+
+def test_the_half_life_grows_geometrically() -> None:
+    config = HalfLifeMomentum(start_samples=100.0, end_samples=10_000.0)
+    half_lives = [math.log(0.5) / math.log(momentum(step, 4, 10, config)) * 10 for step in range(5)]
+    assert half_lives == pytest.approx([100, 100 * 10**0.5, 1000, 1000 * 10**0.5, 10_000])
+
+
+def test_weights_decay_but_neither_biases_nor_norms_nor_the_mask_token() -> None:
+    model = JEPA(MODEL, Noise(NoiseConfig()))
+    optimizer = adamw(model, OptimConfig())
+    set_schedule(optimizer, 0, 10, OptimConfig(weight_decay=0.04))
+    decay = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    for name, parameter in model.named_parameters():
+        if name.startswith("target_encoder."):
+            assert id(parameter) not in decay, "the target encoder learns nothing by gradients"
+        else:
+            assert decay[id(parameter)] == pytest.approx(0.04 if id(parameter) in matrices else 0.0), name
+
+
+def test_a_step_sets_the_rate_of_all_weights_and_the_decay_of_those_that_decay() -> None:
+    config = OptimConfig(peak_lr=1.0, final_lr=0.0, warmup=0.0, weight_decay=0.0, final_weight_decay=0.2)
+    optimizer = adamw(nn.Linear(3, 3), config)
+    assert set_schedule(optimizer, 5, 10, config) == pytest.approx(0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.0])
+
+
+def test_a_decay_without_gradients_shrinks_weights_as_adamw_says() -> None:
+    layer = nn.Linear(3, 3)
+    before = layer.weight.detach().clone(), layer.bias.detach().clone()
+    config = OptimConfig(peak_lr=0.1, warmup=0.0, weight_decay=0.5, final_weight_decay=0.5)
+    optimizer = adamw(layer, config)
+    set_schedule(optimizer, 0, 10, config)
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), before[0] * (1 - 0.1 * 0.5))
+    torch.testing.assert_close(layer.bias.detach(), before[1])

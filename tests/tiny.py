@@ -1,0 +1,96 @@
+"""The smallest modality there is: noise on a grid of rows and columns, 2 channels, patches of 2 x 2."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Generator, Tensor, nn
+
+from jepa.encoder import VitSize, patch_embedding
+from jepa.masking import MaskingConfig, Masks, RandomMaskConfig, check_masking, sample_masks
+from jepa.modality import BadSampleError, Modality, Sample, Samples, Split
+from jepa.model import ModelConfig
+from jepa.positions import Grid
+from jepa.predictor import PredictorConfig
+
+PATCH, CHANNELS = 2, 2
+SIZE = VitSize(width=24, depth=2, heads=2)
+MODEL = ModelConfig(size=SIZE, predictor=PredictorConfig(width=16, depth=2, heads=2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseConfig:
+    """bad: samples that cannot be read. sets: sets of masks a batch."""
+
+    samples: PositiveInt = 20
+    grid: tuple[PositiveInt, PositiveInt] = (4, 6)
+    bad: tuple[int, ...] = ()
+    sets: PositiveInt = 1
+    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    masking: MaskingConfig = field(default_factory=lambda: RandomMaskConfig(ratio=0.5))
+
+
+class NoiseSamples:
+    """Sample i is noise seeded by i."""
+
+    def __init__(self, config: NoiseConfig) -> None:
+        self.config = config
+
+    def __len__(self) -> int:
+        return self.config.samples
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.config.bad:
+            raise BadSampleError(f"noise/{index}", "it is\nbroken")
+        return Sample(noise(1, self.config.grid, seed=index)[0], {"class": index % 2})
+
+
+class Noise(Modality[NoiseConfig]):
+    """Random numbers; the training view adds a random offset."""
+
+    config_type = NoiseConfig
+
+    def __init__(self, config: NoiseConfig) -> None:
+        super().__init__(config)
+        self.grid = config.grid
+        check_masking(self.grid, config.masking)
+
+    def dataset(self, split: Split) -> Samples:
+        return NoiseSamples(self.config)
+
+    def embedding(self, dim: int) -> nn.Module:
+        values = CHANNELS * PATCH * PATCH
+        return patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", values, dim, p=PATCH, q=PATCH)
+
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        return [sample_masks(self.grid, self.config.masking, batch_size, generator) for _ in range(self.config.sets)]
+
+    def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        return inputs + torch.rand(1, generator=generator)
+
+
+def noise(batch: int, grid: Grid = (4, 6), seed: int = 0) -> Tensor:
+    """Inputs of the noise modality: [B, 2, H, W]."""
+    generator = Generator().manual_seed(seed)
+    return torch.randn(batch, CHANNELS, grid[0] * PATCH, grid[1] * PATCH, generator=generator)
+
+
+def random_masks(
+    batch: int, tokens: int = 24, context: int = 8, blocks: int = 3, size: int = 4, seed: int = 0
+) -> Masks:
+    """Disjoint context and target blocks, drawn without the masking module."""
+    generator = Generator().manual_seed(seed)
+    orders = torch.stack([torch.randperm(tokens, generator=generator) for _ in range(batch)])
+    target = orders[:, context : context + blocks * size].unflatten(1, (blocks, size))
+    return Masks(orders[:, :context].sort().values, target.sort().values)
+
+
+def randomise(module: nn.Module) -> None:
+    """Large weights, uneven norms and biases other than zero, so that no part of a network can hide."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=1.5 * parameter.shape[1] ** -0.5)
+        else:
+            nn.init.normal_(parameter, mean=0.7, std=0.3)
