@@ -1,7 +1,8 @@
 """The ten solids of the embedded world: where a ray enters them, which way their surface faces, how far they reach.
 
-Every solid is given in a frame of its own, z up, around the origin, about as large as the unit sphere; vectors are
-[3, R]. Directions need no unit length, so that a scaled and turned object is the same solid met by another ray.
+Every solid is given in a frame of its own, z up, around the origin, about as large as the unit sphere. Vectors are
+[3, R], or [3, 1] where they are the same for all rays. Directions need no unit length, so that a scaled and turned
+object is the same solid met by another ray.
 """
 
 import numpy as np
@@ -209,8 +210,7 @@ def _cone(origin: Floats, direction: Floats) -> _Interval:
 
 
 def _convex(origin: Floats, direction: Floats, normals: Floats, offsets: Floats) -> _Interval:
-    enter = np.full_like(origin[0], -np.inf)
-    leave = np.full_like(origin[0], np.inf)
+    enter, leave = np.float32(-np.inf), np.float32(np.inf)
     for n, offset in zip(normals, offsets, strict=True):
         slope = _nonzero(n[0] * direction[0] + n[1] * direction[1] + n[2] * direction[2])
         distance = (offset - n[0] * origin[0] - n[1] * origin[1] - n[2] * origin[2]) / slope

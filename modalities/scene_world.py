@@ -27,10 +27,11 @@ MATERIALS = ("matte", "plastic", "metal")
 PATTERNS = ("plain", "stripes", "checks", "dots", "clouds", "tiles")
 
 _NEAREST = (3.0, 6.0)  # metres from the camera to the nearest point of the main object
-_BEHIND = (0.25, 5.5)  # metres by which the others' nearest points are farther
-_MAIN_SIZE, _OTHER_SIZE = (0.6, 1.0), (0.4, 0.85)
-_SMALLEST = 0.12  # apparent radius of the other objects, half an image being 1
-_CANDIDATES = 48  # places tried for each of the other objects
+_BEHIND = (0.25, 6.0)  # metres by which the others' nearest points are farther
+_MAIN_SIZE, _OTHER_SIZE = (0.75, 1.15), (0.35, 0.8)
+_SMALLEST = 0.14  # apparent radius of the other objects, half an image being 1
+_LARGEST = 0.75  # the same, as a share of the main object's
+_CANDIDATES = 80  # places tried for each of the other objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class _Draws:
 
     def __init__(self, seed: int, indices: Ints) -> None:
         generators = (np.random.default_rng((seed, 0, int(index))) for index in indices)
-        self.table = np.stack([generator.random(1024, dtype=np.float32) for generator in generators])
+        self.table = np.stack([generator.random(1536, dtype=np.float32) for generator in generators])
         self.used = 0
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Floats:
@@ -147,7 +148,7 @@ def _layout(draws: _Draws, count: Ints, main_shape: Ints) -> tuple[Objects, Came
     shape[:, 0] = main_shape
     size = draws.uniform(slots, low=_OTHER_SIZE[0], high=_OTHER_SIZE[1])
     size[:, 0] = draws.uniform(low=_MAIN_SIZE[0], high=_MAIN_SIZE[1])
-    size = size * _SIZES[shape]
+    size = size * SIZES[shape]
     stretch = np.where(shape == 0, np.float32(1), draws.uniform(slots, low=0.87, high=1.17))
     scale = np.stack([size, size, size * stretch], axis=-1)  # [B, K, 3]
     radius = _RADII[shape] * scale.max(axis=-1)
@@ -223,13 +224,14 @@ def _free_place(
         np.linalg.norm(place[:, :, None] - position[:, None, :slot], axis=-1) - own[..., None] - radius[:, None, :slot]
     )
     nearer_size = np.where(before[..., 2] < here[..., 2], before_size, here_size)
-    visible = np.hypot(here[..., 0] - before[..., 0], here[..., 1] - before[..., 1]) - np.float32(0.85) * nearer_size
-    inside = np.float32(0.97) - np.abs(here[:, :, 0, :2]).max(axis=-1) - np.float32(0.6) * here_size[..., 0]
+    visible = np.hypot(here[..., 0] - before[..., 0], here[..., 1] - before[..., 1]) - nearer_size
+    inside = np.float32(0.97) - np.abs(here[:, :, 0, :2]).max(axis=-1) - np.float32(0.5) * here_size[..., 0]
     margins = [
-        apart.min(axis=-1) - np.float32(0.02),
+        30 * (apart.min(axis=-1) - np.float32(0.02)),
         visible.min(axis=-1),
         inside,
         here_size[..., 0] - np.float32(_SMALLEST),
+        np.float32(_LARGEST) * before_size[..., 0] - here_size[..., 0],
     ]
     worst = np.minimum(np.min(margins, axis=0), 0)  # [B, M], 0 where every wish is met
     chosen: Floats = place[np.arange(len(place)), worst.argmax(axis=1)]
@@ -331,5 +333,5 @@ def _bounding_radii() -> Floats:
 
 
 # Sizes at which every class covers the same area of the image on average, so that area does not tell the class.
-_SIZES = np.ones(len(CLASSES), dtype=np.float32)
+SIZES = np.array([1.01, 0.95, 1.07, 1.0, 1.0, 0.97, 1.12, 0.96, 0.97, 1.06], dtype=np.float32)
 _RADII = _bounding_radii()

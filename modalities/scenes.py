@@ -33,7 +33,7 @@ class Scenes:
     """Pictures with labels: `class`, `count`, `depth` and `depth_map`, from a cache that the first use fills.
 
     inputs: uint8 [3, size, size], RGB. class: index in CLASSES of the shape of the main object, the nearest one.
-    count: objects that cover at least 0.4 % of the image, 1 to 6. depth: metres from the camera to the nearest
+    count: objects that cover at least 0.3 % of the image, 1 to 6. depth: metres from the camera to the nearest
     visible point of the main object. depth_map: float32 [D, D] with D = ceil(size / 4), distance in metres along the
     ray, at most 20, as the mean of the pixels of a cell.
     """
