@@ -81,16 +81,21 @@ def parse_override(text: str) -> Tree:
 def merge(base: Any, layer: Any) -> Any:
     """Lay one tree over another: mappings merge, everything else is replaced, `list.0` reaches into a list.
 
-    A mapping whose `kind` changes starts anew, as other keys belong to the other kind.
+    A mapping whose `kind` changes starts anew, as other keys belong to the other kind: `kind` chooses among config
+    classes and is no name for anything else.
     """
-    if isinstance(base, list) and isinstance(layer, dict) and all(str(key).isdigit() for key in layer):
+    if isinstance(base, list) and isinstance(layer, dict) and layer and all(_is_index(key, base) for key in layer):
         items = {int(key): value for key, value in layer.items()}
         return [merge(item, items[index]) if index in items else item for index, item in enumerate(base)]
     if not (isinstance(base, dict) and isinstance(layer, dict)):
         return layer
-    if "kind" in layer and layer["kind"] != base.get("kind"):
+    if "kind" in layer and layer["kind"] != base.get("kind", layer["kind"]):
         return layer
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in layer.items()}}
+
+
+def _is_index(key: Any, items: list[Any]) -> bool:
+    return str(key).isdecimal() and int(key) < len(items)
 
 
 T = TypeVar("T")

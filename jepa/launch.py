@@ -5,10 +5,11 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 from jepa.checkpoint import CheckpointError
-from jepa.config import ConfigError, Tree, build, parse_override, plain, to_yaml
+from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, to_yaml
 from jepa.data import DataError
 from jepa.distributed import join
 from jepa.modality import Modality
@@ -43,7 +44,8 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
     """
     modality_type = MODALITIES.get(modality_name)
     config_type: Any = Config[modality_type.config_type]  # type: ignore[name-defined]
-    layers = [recipe, *(parse_override(text) for text in overrides), {"modality": modality_name}]
+    # Overrides are one layer, so that their order does not matter where one of them changes a `kind`.
+    layers = [recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
     config: Config[Any] = build(config_type, [{"run_dir": ""}, *layers])
     if plain(config)["run_dir"] in ("", "."):
         digest = hashlib.blake2b(json.dumps(plain(config)).encode(), digest_size=4).hexdigest()

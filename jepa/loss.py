@@ -21,7 +21,7 @@ class LossConfig:
     encoder's mean-pooled tokens with weight `regulariser_weight`.
     """
 
-    kind: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
+    distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
     normalise_prediction: bool = False
     regulariser: Literal["none", "vicreg", "sigreg"] = "none"
     regulariser_weight: NonNegativeFloat = 0.05
@@ -34,7 +34,7 @@ def prediction_loss(predictions: Sequence[Prediction], config: LossConfig) -> Te
         predicted, target = prediction.predicted.float(), prediction.target.float()
         if config.normalise_prediction:
             predicted = F.layer_norm(predicted, predicted.shape[-1:])
-        match config.kind:
+        match config.distance:
             case "smooth_l1":
                 losses.append(F.smooth_l1_loss(predicted, target))
             case "l1":
