@@ -11,6 +11,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from jepa.config import ConfigError
 from jepa.encoder import Encoder, EncoderConfig, PatchEmbedding, take
 from jepa.masking import Masks
 from jepa.modality import Modality
@@ -100,7 +101,7 @@ class JEPA(nn.Module):
     def _patch_embedding(self) -> PatchEmbedding:
         embedding = self.context_encoder.embedding
         if not isinstance(embedding, PatchEmbedding):
-            raise ValueError("target=pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
+            raise ConfigError("target=pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
         return embedding
 
     def _patch_values(self) -> int:

@@ -11,7 +11,7 @@ M = TypeVar("M", bound=type[Modality[Any]])
 
 
 class UnknownModalityError(LookupError):
-    """No class is registered under that name; the message lists those that are."""
+    """No class is to be had under that name; the message says why, and which names there are."""
 
 
 class Registry:
@@ -47,7 +47,12 @@ class Registry:
         return self._classes[name]
 
     def _load(self, entry: EntryPoint) -> None:
-        entry.load()
+        try:
+            entry.load()
+        except ImportError as error:
+            raise UnknownModalityError(
+                f"modality '{entry.name}' ({entry.value}) cannot be imported: {error}"
+            ) from error
         if entry.name not in self._classes:
             raise UnknownModalityError(
                 f"entry point '{entry.name} = {entry.value}' registers no modality of that name; "
