@@ -131,7 +131,7 @@ class TrainingBatches(Dataset[Batch | DataError]):
                 continue
             return self.modality.training_view(sample.inputs, seeded("view", self.order.seed, number))
         source, reason = bad[-1]
-        return DataError(f"{len(bad)} samples in a row cannot be read, the last one is {source}: {reason}")
+        return DataError(f"{self.attempts + 1} samples in a row cannot be read, the last one is {source}: {reason}")
 
 
 def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Batch]:
@@ -162,19 +162,21 @@ class BadFiles:
 
     def __init__(self, path: Path, samples: int, max_fraction: float) -> None:
         self.path, self.samples, self.max_fraction = path, samples, max_fraction
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.seen = {line.split("\t")[0] for line in lines}
+        self.met: set[str] = set()  # by this process: what an earlier one listed may have been repaired since
 
     def add(self, bad: Sequence[tuple[str, str]]) -> None:
         """Note sources with their reasons; raises DataError when there are more than `max_fraction` of all samples."""
-        for source, reason in bad:
-            if source in self.seen:
-                continue
-            self.seen.add(source)
-            with self.path.open("a") as file:
-                file.write(f"{source}\t{' '.join(reason.split())}\n")
-        if len(self.seen) > self.max_fraction * self.samples:
+        new = {source: reason for source, reason in bad if source not in self.met}
+        if not new:
+            return
+        self.met.update(new)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        listed = {line.split("\t")[0] for line in lines}
+        with self.path.open("a") as file:
+            for source in [source for source in new if source not in listed]:
+                file.write(f"{source}\t{' '.join(new[source].split())}\n")
+        if len(self.met) > self.max_fraction * self.samples:
             raise DataError(
-                f"{len(self.seen)} of {self.samples} samples cannot be read, more than data.max_bad_fraction="
+                f"{len(self.met)} of {self.samples} samples cannot be read, more than data.max_bad_fraction="
                 f"{self.max_fraction} allows; they are listed in {self.path}"
             )

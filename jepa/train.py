@@ -1,7 +1,6 @@
 """The root config and, under it, the loop in one function."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal
@@ -17,7 +16,7 @@ from jepa.data import BadFiles, Batch, Order, TrainingBatches, open_split, seede
 from jepa.distributed import World, stop_on_signals
 from jepa.evaluate.protocol import EvaluateConfig
 from jepa.loss import CollapseSigns, LossConfig, collapse_signs, prediction_loss, regularisation
-from jepa.modality import C, Modality, Samples
+from jepa.modality import C, Modality
 from jepa.model import JEPA, ModelConfig, TargetKind
 from jepa.optim import OptimConfig, adamw, set_schedule
 from jepa.run_log import RunLog
@@ -59,7 +58,7 @@ class Config(Generic[C]):
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became infinite or not a number; its message is for the user."""
+    """The loss or its gradient became infinite or not a number; its message is for the user."""
 
 
 def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
@@ -69,10 +68,11 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError.
     """
     samples = open_split(modality, "train")
-    if world.is_main:
-        prepare_run_dir(config)
+    order = _order(config, world)
     torch.manual_seed(config.seed)
     model = JEPA(config.model, modality, config.target).to(world.device)
+    if world.is_main:
+        prepare_run_dir(config)  # after all that may refuse the config: a run that cannot start leaves nothing behind
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     optimizer = adamw(model, config.optim)
     first_step, seconds_before = restore(config, model, optimizer, world.device)
@@ -82,7 +82,8 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         model.compile()
     forward = world.data_parallel(model)
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
-    batches = _batches(config, modality, samples, first_step, world)
+    training_set = TrainingBatches(modality, samples, order, config.data.max_bad_fraction)
+    batches = training_batches(training_set, range(first_step, config.steps), config.compute.workers, world)
 
     with RunLog(config.run_dir, first_step, config.steps, world.is_main) as log, stop_on_signals() as stop_request:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
@@ -98,10 +99,10 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
                 predictions = forward(batch.inputs, batch.masks)
             loss = prediction_loss(predictions, config.loss)
             total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
-            if not torch.isfinite(total):
-                raise NonFiniteLossError(_non_finite(step, world, config))
             total.backward()
             gradient_norm = clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
+            if not torch.isfinite(total + gradient_norm):
+                raise NonFiniteLossError(_non_finite(step, world, config))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             model.update_target(kept)
@@ -135,15 +136,18 @@ def prepare_run_dir(config: Config[Any]) -> None:
     """
     path = config.run_dir / "config.yaml"
     if path.exists():
-        free = ("run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.")
+        free = ("run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction")
         changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(free)]
         if changed:
             raise ConfigError(
                 f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
                 "Nothing was changed there; choose another run_dir, or remove that one"
             )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yaml(config))
+    try:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_yaml(config))
+    except OSError as error:
+        raise ConfigError(f"run_dir: {error}") from error
 
 
 def restore(
@@ -185,23 +189,19 @@ def signs_of(model: JEPA, batch: Batch) -> CollapseSigns:
     return collapse_signs(model.target_encoder(inputs))
 
 
-def _batches(
-    config: Config[Any], modality: Modality[Any], samples: Samples, first_step: int, world: World
-) -> Iterator[Batch]:
+def _order(config: Config[Any], world: World) -> Order:
     batch_size = config.optim.batch_size
     if batch_size % world.size or batch_size < 2 * world.size:
         raise ConfigError(
             f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes into 2 or more each"
         )
-    order = Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size)
-    batches = TrainingBatches(modality, samples, order, config.data.max_bad_fraction)
-    return training_batches(batches, range(first_step, config.steps), config.compute.workers, world)
+    return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size)
 
 
 def _non_finite(step: int, world: World, config: Config[Any]) -> str:
     saved = latest(config.run_dir)
     kept = f"the last good checkpoint stays at {saved}" if saved.exists() else "no checkpoint had been written yet"
     return (
-        f"the loss is not finite at step {step} on rank {world.rank}; {kept}. Try a smaller optim.peak_lr, "
-        "optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
+        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; {kept}. Try a smaller "
+        "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
     )
