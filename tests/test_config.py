@@ -1,0 +1,184 @@
+"""Configs: what is understood is kept exactly, what is not is refused in one sentence that says what is allowed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import NoiseConfig
+
+from jepa.config import ConfigError, Tree, build, differences, merge, parse_override, parse_yaml, plain, read_yaml
+from jepa.config import to_yaml as written
+from jepa.masking import RandomMaskConfig, TubeMaskConfig
+from jepa.model import ModelConfig
+from jepa.schedules import HalfLifeMomentum
+from jepa.train import Config
+
+NEEDED: Tree = {"modality": "noise", "run_dir": "somewhere"}
+
+
+def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig]:
+    return build(Config[NoiseConfig], [NEEDED, recipe or {}, *map(parse_override, overrides)])
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "optim.peek_lr=1",
+            "unknown key 'optim.peek_lr', did you mean 'optim.peak_lr'? 'optim' takes: batch_size, peak",
+        ),
+        ("optm.peak_lr=1", "unknown key 'optm', did you mean 'optim'? the config takes: modality, run_dir, steps"),
+        ("zzz=1", "unknown key 'zzz'. the config takes: modality, run_dir, steps"),
+        ("data.masking.targets=3", "unknown key 'data.masking.targets'. 'data.masking' takes: kind, ratio"),
+        ("model.size={width: 96, depth: 2, heads: 2, hats: 1}", "unknown key 'model.size.hats', did you mean"),
+        ("steps=many", "steps: should be a valid integer, not 'many'"),
+        ("steps=1.5", "steps: should be a valid integer, not 1.5"),
+        ("steps=0", "steps: should be greater than 0, not 0"),
+        ("seed=true", "seed: should be a valid integer, not True"),
+        ("seed=-1", "seed: should be greater than or equal to 0, not -1"),
+        ("optim.warmup=1.5", "optim.warmup: should be less than or equal to 1, not 1.5"),
+        ("optim.betas.1=7", "optim.betas.1: should be less than or equal to 1, not 7"),
+        ("optim.betas.2=0.5", "optim.betas: should be a valid array, not {'2': 0.5}"),
+        ("optim.peak_lr=.nan", "optim.peak_lr: should be greater than 0, not nan"),
+        ("optim.peak_lr.x=1", "optim.peak_lr: should be a valid number, not {'x': 1}"),
+        ("optim=5", "optim: should be an object, not 5"),
+        ("evaluate.enabled=1", "evaluate.enabled: should be a valid boolean, not 1"),
+        ("target=pixel", "target: should be 'latent' or 'pixels', not 'pixel'"),
+        ("model.size=vit_bas", "model.size: should be 'vit_nano', 'vit_tiny', 'vit_small', 'vit_base', 'vit_large'"),
+        ("model.predictor.heads=5", "model.predictor: a width of 384 does not split into 5 heads of an even size"),
+        ("momentum.kind=half_life", "momentum.start_samples: field required; momentum.end_samples: field required"),
+        ("data.masking.kind=tub", "does not match any of the expected tags: 'block', 'tube', 'random'"),
+        ("run_dir=1e5", "run_dir: should be a valid string, not 100000"),
+        ("seed=[1", "the value of seed is not valid YAML"),
+        ("steps", "'steps' is not of the form section.key=value"),
+        ("=5", "'=5' is not of the form section.key=value"),
+        ("optim..peak_lr=5", "'optim..peak_lr=5' is not of the form section.key=value"),
+    ],
+)
+def test_what_is_not_understood_is_refused_in_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        built(override)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^modality: field required; run_dir: field required$"):
+        build(Config[NoiseConfig], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"steps: 1\noptim: {peak_lr: 1}\nsteps: 2\n", r"recipe\.yaml: key 'steps' stands twice \(line 1\)"),
+        (b"optim:\n  peak_lr: 1\n  peak_lr: 2\n", r"recipe\.yaml: key 'peak_lr' stands twice \(line 2\)"),
+        (b"steps: [1\n", r"recipe\.yaml is not valid YAML: while parsing a flow sequence"),
+        (
+            b"optim: !!python/object:os.system {}\n",
+            r"recipe\.yaml is not valid YAML: could not determine a constructor",
+        ),
+        (b"- steps\n", r"recipe\.yaml must hold a mapping of sections, but holds a list"),
+        (b"steps: \xff\n", r"cannot read config .*recipe\.yaml"),
+        (None, r"cannot read config .*recipe\.yaml: .*No such file"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=sentence):
+        read_yaml(path)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("# nothing yet\n")
+    assert read_yaml(tmp_path / "recipe.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1.5e3", 1500.0),
+        ("1e4", 10_000),
+        ("-2E+2", -200),
+        ("1_000", 1000),
+        ("null", None),
+        ("true", True),
+        ("[1, 2e1]", [1, 20]),
+        ("vit_1e3", "vit_1e3"),
+        ("'1e3'", "1e3"),
+    ],
+)
+def test_values_read_as_people_mean_them(text: str, value: Any) -> None:
+    parsed = parse_yaml(text, "a test")
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_later_layers_win_and_reach_into_lists() -> None:
+    config = built("optim.betas.0=0.5", "steps=1e4", "data.bad=[3, 4]", recipe={"optim": {"peak_lr": 0.1}, "steps": 7})
+    assert (config.steps, config.optim.peak_lr, config.optim.betas, config.data.bad) == (
+        10_000,
+        0.1,
+        (0.5, 0.999),
+        (3, 4),
+    )
+
+
+def test_another_kind_starts_anew_and_the_same_kind_goes_on() -> None:
+    recipe: Tree = {"data": {"masking": {"kind": "tube", "blocks": 3, "scale": 0.2}}}
+    assert built("data.masking.kind=random", recipe=recipe).data.masking == RandomMaskConfig()
+    assert built("data.masking.kind=tube", recipe=recipe).data.masking == TubeMaskConfig(blocks=3, scale=0.2)
+    assert built("data.masking.blocks=4", recipe=recipe).data.masking == TubeMaskConfig(blocks=4, scale=0.2)
+    config = built("momentum.kind=half_life", "momentum.start_samples=10", "momentum.end_samples=1e3")
+    assert config.momentum == HalfLifeMomentum(start_samples=10.0, end_samples=1000.0)
+
+
+def test_a_choice_within_one_section_keeps_the_rest_of_the_section() -> None:
+    loss = built("loss.distance=l1", recipe={"loss": {"distance": "l2", "normalise_prediction": True}}).loss
+    assert (loss.distance, loss.normalise_prediction) == ("l1", True)
+
+
+def test_merging_leaves_both_trees_as_they_were() -> None:
+    base, layer = {"a": {"b": [1, 2]}}, {"a": {"b": {"1": 5}, "c": 3}}
+    assert merge(base, layer) == {"a": {"b": [1, 5], "c": 3}}
+    assert (base, layer) == ({"a": {"b": [1, 2]}}, {"a": {"b": {"1": 5}, "c": 3}})
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    steps=st.integers(1, 10**9),
+    rate=st.floats(1e-12, 1e3),
+    betas=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    size=st.sampled_from(["vit_base", {"width": 96, "depth": 2, "heads": 4, "mlp_ratio": 2.5}]),
+    masking=st.sampled_from([{"kind": "tube", "aspect": [0.5, 2.0]}, {"kind": "causal", "axis": 1}]),
+    run_dir=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1),
+)
+def test_a_config_survives_plain_data_json_and_yaml_exactly(run_dir: str, **drawn: Any) -> None:
+    layer = {
+        "run_dir": run_dir,
+        "steps": drawn["steps"],
+        "optim": {"peak_lr": drawn["rate"], "betas": list(drawn["betas"])},
+        "model": {"size": drawn["size"]},
+        "data": {"masking": drawn["masking"]},
+    }
+    config = build(Config[NoiseConfig], [NEEDED, layer])
+    assert build(Config[NoiseConfig], [plain(config)]) == config
+    assert build(Config[NoiseConfig], [json.loads(json.dumps(plain(config)))]) == config
+    assert build(Config[NoiseConfig], [parse_yaml(written(config), "config.yaml")]) == config
+    assert differences(plain(config), parse_yaml(written(config), "config.yaml")) == []
+
+
+def test_differences_name_keys_and_both_values() -> None:
+    old, new = plain(built()), plain(built("steps=5", "model.size={width: 96, depth: 2, heads: 2}"))
+    assert differences(old, new)[0] == "steps (10000 there, 5 now)"
+    assert differences(old, new)[1].startswith("model.size (vit_small there, {'width': 96")
+    assert differences({"a": 1}, {"b": 2}) == ["a (1 there, None now)", "b (None there, 2 now)"]
+
+
+def test_a_section_can_be_built_alone() -> None:
+    assert build(ModelConfig, []) == ModelConfig()
