@@ -10,8 +10,9 @@ from pydantic import PositiveInt
 class EvaluateConfig:
     """Evaluation on frozen features after training.
 
-    encoder: whose features; the paper's choice is the target encoder. Up to `train_samples` labelled samples teach
-    the probes, up to `validation_samples` choose their settings, up to `test_samples` give the reported number.
+    encoder: whose features; the paper's choice is the target encoder. Up to `train_samples` labelled samples teach the
+    probes, up to `validation_samples` choose their settings, up to `test_samples` give the reported number; probes are
+    not taught again on the validation samples. map_tokens: tokens of each split that serve for tasks of kind `map`.
     """
 
     enabled: bool = True
@@ -20,4 +21,5 @@ class EvaluateConfig:
     validation_samples: PositiveInt = 1_000
     test_samples: PositiveInt = 2_000
     low_shot_draws: PositiveInt = 5
+    map_tokens: PositiveInt = 32_768
     batch_size: PositiveInt = 256

@@ -1,0 +1,43 @@
+"""`python -m jepa.evaluate RUN_DIR`: how good the frozen features of a trained encoder are."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jepa.config import parse_override
+from jepa.evaluate.run import evaluate_run
+from jepa.launch import exit_status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate a run as the command line says -> exit status."""
+    return exit_status(lambda: _evaluate(_parser().parse_intermixed_args(argv)))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    layers = [parse_override(text) for text in arguments.overrides]
+    evaluate_run(arguments.run, tasks=arguments.task, layers=layers)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jepa evaluate",
+        description="Measure a trained encoder by probes of its frozen features, beside the untrained encoder, the raw "
+        "input and chance. With overrides or --task the results go to RUN/evaluations/.",
+    )
+    parser.add_argument("run", help="run directory, or checkpoint file")
+    parser.add_argument(
+        "--task", action="append", default=[], metavar="NAME", help="a task (class) or one of its rows (class/knn)"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="settings over those of the run, such as data.root=DIR",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Probes of frozen features: train teaches them, validation chooses their settings, test is what is reported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa.evaluate.splits import Examples, Splits
+
+NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
+TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al. 2018)
+C_GRID = tuple(10.0**power for power in range(-5, 4))  # inverse strength of the L2 penalty, as scikit-learn's C
+ALPHA_GRID = tuple(10.0**power for power in range(-3, 8))  # strength of the L2 penalty, as scikit-learn's alpha
+_PATIENCE = 2  # settings in a row worse than the best after which a larger C is not tried
+_ITERATIONS = 300
+_QUERIES = 512
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Score on the test split, and the setting that the validation split chose."""
+
+    score: float
+    setting: float
+
+
+def best_setting(settings: Sequence[float], scores: Sequence[float], higher_is_better: bool) -> int:
+    """Index of the best score on the validation split; of equals the first."""
+    values = [score if higher_is_better else -score for score in scores]
+    return values.index(max(values))
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Share of samples whose highest score is that of their label: [n, K], [n] -> 0..1."""
+    return float((scores.argmax(dim=1) == labels).double().mean())
+
+
+def mean_absolute_error(predicted: Tensor, labels: Tensor) -> float:
+    """[n], [n] -> scalar."""
+    return float((predicted - labels).abs().double().mean())
+
+
+def knn(examples: Splits[Examples], classes: int) -> Outcome:
+    """Cosine k nearest neighbours -> test accuracy and k.
+
+    A neighbour votes with weight exp(cosine / 0.07) (Wu et al. 2018).
+    """
+    settings = [k for k in NEIGHBOURS if k <= len(examples.train)]
+    votes = _votes(examples.train, examples.validation.features, settings, classes)
+    scores = [accuracy(vote, examples.validation.labels) for vote in votes]
+    k = settings[best_setting(settings, scores, higher_is_better=True)]
+    vote = _votes(examples.train, examples.test.features, [k], classes)[0]
+    return Outcome(accuracy(vote, examples.test.labels), k)
+
+
+def _votes(known: Examples, queries: Tensor, neighbours: Sequence[int], classes: int) -> list[Tensor]:
+    """Votes for every class, by each number of neighbours: queries [q, F] -> [q, K] each."""
+    keys = F.normalize(known.features, dim=1)
+    parts: list[list[Tensor]] = [[] for _ in neighbours]
+    for chunk in F.normalize(queries, dim=1).split(_QUERIES):
+        nearest = (chunk @ keys.T).topk(max(neighbours), dim=1)
+        weights = ((nearest.values - 1) / TEMPERATURE).exp()
+        labels = known.labels[nearest.indices]
+        for part, k in zip(parts, neighbours, strict=True):
+            part.append(weights.new_zeros(len(chunk), classes).scatter_add_(1, labels[:, :k], weights[:, :k]))
+    return [torch.cat(part) for part in parts]
+
+
+def on_principal_axes(features: Splits[Tensor]) -> Splits[Tensor]:
+    """Standardise by the training split and turn to its principal axes: [n, F] -> [n, F or fewer].
+
+    An L2 penalty does not know axes, so a linear probe has the same optimum here as on the standardised features, but
+    its Hessian is nearly diagonal, by which it is found in a few steps.
+    """
+    mean, deviation = features.train.mean(dim=0), features.train.std(dim=0, correction=0)
+    scale = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)  # a constant feature says nothing
+    standard = features.map(lambda split: (split - mean) / scale)
+    axes = _principal_axes(standard.train)
+    return standard.map(lambda split: split @ axes)
+
+
+def _principal_axes(features: Tensor) -> Tensor:
+    """Orthonormal directions that span centred features, greatest variance first: [n, F] -> columns [F, min(n, F)]."""
+    if features.shape[1] <= len(features):
+        axes: Tensor = torch.linalg.eigh(features.T @ features).eigenvectors
+        return axes.flip(-1)
+    among_samples: Tensor = torch.linalg.eigh(features @ features.T).eigenvectors
+    spanning: Tensor = torch.linalg.qr(features.T @ among_samples.flip(-1)).Q
+    return spanning
+
+
+def ridge(examples: Splits[Examples]) -> Outcome:
+    """Ridge regression on principal axes -> mean absolute test error and the strength of the penalty."""
+    features, labels = examples.train.features, examples.train.labels
+    centre, offset = features.mean(dim=0), labels.mean()
+    squares = (features - centre).square().sum(dim=0)  # [F]; off the diagonal the Gram matrix is zero
+    products = (features - centre).T @ (labels - offset)  # [F]
+    weights = torch.stack([products / (squares + alpha) for alpha in ALPHA_GRID], dim=1)  # [F, settings]
+
+    def error(split: Examples, setting: int) -> float:
+        return mean_absolute_error((split.features - centre) @ weights[:, setting] + offset, split.labels)
+
+    scores = [error(examples.validation, setting) for setting in range(len(ALPHA_GRID))]
+    chosen = best_setting(ALPHA_GRID, scores, higher_is_better=False)
+    return Outcome(error(examples.test, chosen), ALPHA_GRID[chosen])
+
+
+def linear_probe(examples: Splits[Examples], classes: int) -> Outcome:
+    """Multinomial logistic regression -> test accuracy and C. Fastest on principal axes.
+
+    C grows, each fit starting from the last, until the validation accuracy has been below its best twice in a row.
+    """
+    weights = examples.train.features.new_zeros(classes, examples.train.features.shape[1] + 1)
+    fits: list[Tensor] = []
+    scores: list[float] = []
+    for c in C_GRID:
+        weights = fit_logistic(examples.train, c, weights)
+        fits.append(weights)
+        scores.append(accuracy(logits(weights, examples.validation.features), examples.validation.labels))
+        if all(score < max(scores) for score in scores[-_PATIENCE:]):
+            break
+    chosen = best_setting(C_GRID, scores, higher_is_better=True)
+    return Outcome(accuracy(logits(fits[chosen], examples.test.features), examples.test.labels), C_GRID[chosen])
+
+
+def logits(weights: Tensor, features: Tensor) -> Tensor:
+    """Weights [K, F + 1], the last column the bias, features [n, F] -> [n, K]."""
+    return features @ weights[:, :-1].T + weights[:, -1]
+
+
+def fit_logistic(examples: Examples, c: float, start: Tensor) -> Tensor:
+    """Minimise the sum of cross-entropies + ||W||^2 / (2 C), the bias free: weights [K, F + 1] -> better ones."""
+    count, classes = len(examples), len(start)
+    features = F.pad(examples.features, (0, 1), value=1.0)  # [n, F + 1]
+    columns = features.T.contiguous()  # twice as fast a product
+    rows = torch.arange(count)
+    penalty = torch.full_like(start[0], 1 / (c * count))
+    penalty[-1] = 0
+    # Scaling each coordinate by its curvature at zero weights makes the problem round.
+    scale = (features.square().mean(dim=0) / classes + penalty).rsqrt()
+    scaled = start / scale
+    optimizer = torch.optim.LBFGS(
+        [scaled], max_iter=_ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        weights = scaled * scale
+        surprise = -(weights @ columns).log_softmax(dim=0)  # [K, n]
+        wrong = (-surprise).exp()
+        wrong[examples.labels, rows] -= 1
+        scaled.grad = scale * (wrong @ features / count + penalty * weights)
+        return surprise[examples.labels, rows].mean() + (penalty * weights.square()).sum() / 2
+
+    optimizer.step(closure)
+    return scaled * scale
+
+
+def low_shot(examples: Splits[Examples], classes: int, draws: Sequence[Tensor]) -> list[Outcome]:
+    """`linear_probe` taught with the few training examples of each draw, rows of the training split."""
+    outcomes = []
+    for rows in draws:
+        few = examples.train[rows]
+        # Weights of an L2-penalised probe lie in the span of what taught it: so few axes suffice.
+        axes = _principal_axes(few.features)
+        spanned = Splits(few, examples.validation, examples.test).map(lambda split: split.turned(axes))  # noqa: B023
+        outcomes.append(linear_probe(spanned, classes))
+    return outcomes

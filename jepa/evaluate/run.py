@@ -1,0 +1,155 @@
+"""Evaluation of a run directory or checkpoint file: what stands in results.json."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from jepa.config import Tree, plain
+from jepa.data import BadFiles, open_split
+from jepa.evaluate.features import COLUMNS, Extractor, Features, subset
+from jepa.evaluate.splits import Splits
+from jepa.evaluate.subject import Row, Subject, open_subject
+from jepa.evaluate.table import print_table
+from jepa.evaluate.tasks import Bench, UnmeasurableError, measure
+from jepa.loss import collapse_signs, rankme
+from jepa.modality import Samples, Split
+from jepa.run_log import CONSOLE
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree] = ()) -> dict[str, Any]:
+    """Measure a trained encoder on frozen features, show the table, and write it -> the content of results.json.
+
+    run: run directory, or checkpoint file. tasks: names (`count`) or rows (`class/knn`), all where empty.
+    layers: config over that of the run; with these, or with some tasks only, results go to `evaluations/` in the run
+    directory and the run's own results.json stays. Raises ConfigError, DataError and CheckpointError.
+    """
+    started = time.perf_counter()
+    subject = open_subject(Path(run), tasks, list(layers))
+    measured = _measured(subject)
+    results = {**_summary(subject), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
+    subject.output.parent.mkdir(parents=True, exist_ok=True)
+    aside = subject.output.with_suffix(".partial")
+    aside.write_text(json.dumps(results, indent=1) + "\n")
+    os.replace(aside, subject.output)  # noqa: PTH105 - atomic
+    print_table(results)
+    CONSOLE.print(f"results: {subject.output}", highlight=False)
+    return results
+
+
+def _summary(subject: Subject) -> dict[str, Any]:
+    checkpoint, config = subject.checkpoint, subject.config
+    samples = checkpoint.step * config.optim.batch_size
+    return {
+        "modality": config.modality,
+        "steps": checkpoint.step,
+        "samples": samples,
+        "train_seconds": round(checkpoint.seconds, 1),
+        "samples_per_second": round(samples / checkpoint.seconds, 1) if checkpoint.seconds else 0.0,
+        "target": config.target,
+        "encoder": config.evaluate.encoder,
+        "protocol": plain(config.evaluate),
+    }
+
+
+def _measured(subject: Subject) -> dict[str, Any]:
+    """Signs of collapse, tasks, and notes on what was not measured."""
+    samples = {split: open_split(subject.modality, split) for split in _SPLITS}
+    rows, notes = list(subject.rows), []
+    if not rows:
+        notes.append("The data has no labels, so no task is measured.")
+    elif empty := [split for split in _SPLITS if len(samples[split]) == 0]:
+        notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")
+        rows = []
+    wanted = _SPLITS if rows else tuple(split for split in reversed(_SPLITS) if len(samples[split]) > 1)[:1]
+    with _bar() as progress:
+        features = _features(subject, samples, wanted, rows, progress)
+        measured = _rows(subject, features, rows, notes, progress) if rows else {}
+    return {
+        "collapse": _collapse(features[wanted[-1]], wanted[-1]) if wanted else {},
+        "tasks": measured,
+        "notes": notes,
+    }
+
+
+def _features(
+    subject: Subject, samples: Mapping[Split, Samples], wanted: Sequence[Split], rows: Sequence[Row], progress: Progress
+) -> dict[Split, Features]:
+    config, modality = subject.config, subject.modality
+    bad_files = BadFiles(
+        subject.output.with_name("bad_files.txt"), sum(map(len, samples.values())), config.data.max_bad_fraction
+    )
+    bar = progress.task_ids[0]
+
+    def on_batch(bad: list[tuple[str, str]]) -> None:
+        bad_files.add(bad)
+        progress.advance(bar)
+
+    tasks = list({task.label: task for task, _ in rows}.values())
+    size, workers = config.evaluate.batch_size, config.compute.workers
+    extractor = Extractor(modality, subject.encoders, tasks, size, workers, on_batch)
+    limits = {split: getattr(config.evaluate, f"{split}_samples") for split in wanted}
+    batches = [math.ceil(min(limits[split], len(samples[split])) / extractor.samples_at_once) for split in wanted]
+    progress.update(bar, total=sum(batches) + len(COLUMNS) * len(rows))
+    token_samples = max(2, config.evaluate.map_tokens // len(modality.positions))
+    maps = any(task.kind == "map" for task in tasks)
+    features: dict[Split, Features] = {}
+    for split in wanted:
+        progress.update(bar, description=f"reading {split}")
+        kept = token_samples if maps or split == wanted[-1] else 0  # the last one shows signs of collapse
+        features[split] = extractor.extract(samples[split], subset(len(samples[split]), limits[split], split), kept)
+    return features
+
+
+def _rows(
+    subject: Subject, features: Mapping[Split, Features], rows: Sequence[Row], notes: list[str], progress: Progress
+) -> dict[str, Any]:
+    bench = Bench(
+        Splits(features["train"], features["validation"], features["test"]), subject.config.evaluate.low_shot_draws
+    )
+    bar = progress.task_ids[0]
+    measured = {}
+    for task, probe in rows:
+        progress.update(bar, description=f"{task.label}/{probe}")
+        try:
+            measured[f"{task.label}/{probe}"] = measure(task, probe, bench, lambda: progress.advance(bar))
+        except UnmeasurableError as error:
+            if str(error) not in notes:
+                notes.append(str(error))
+    return measured
+
+
+def _collapse(features: Features, split: Split) -> dict[str, Any]:
+    """Signs of collapse: rankme of the centred mean-pooled features of all samples, the others of the tokens kept."""
+    signs = asdict(collapse_signs(features.tokens["jepa"]))
+    pooled = {column: features.last[column] for column in ("jepa", "random_init")}
+    ranks = {column: rankme(values - values.mean(dim=0)) for column, values in pooled.items()}
+    return {
+        **signs,
+        "rankme": ranks["jepa"],
+        "rankme_random_init": ranks["random_init"],
+        "samples": len(features),
+        "split": split,
+    }
+
+
+def _bar() -> Progress:
+    progress = Progress(
+        TextColumn("[bold]evaluate"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=CONSOLE,
+        transient=True,
+        disable=not CONSOLE.is_terminal,
+    )
+    progress.add_task("", total=None)
+    return progress

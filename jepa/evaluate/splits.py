@@ -1,0 +1,54 @@
+"""Training, validation and test split side by side."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Features [n, F] and labels: int64 [n] classes, or float [n] numbers."""
+
+    features: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> "Examples":
+        return Examples(self.features[rows], self.labels[rows])
+
+    def turned(self, axes: Tensor) -> "Examples":
+        """Features along other axes [F, G]."""
+        return Examples(self.features @ axes, self.labels)
+
+
+@dataclass(frozen=True)
+class Splits(Generic[T]):
+    """One thing for each split."""
+
+    train: T
+    validation: T
+    test: T
+
+    def map(self, function: Callable[[T], U]) -> "Splits[U]":
+        """Apply a function to each."""
+        return Splits(function(self.train), function(self.validation), function(self.test))
+
+    def parts(self) -> tuple[T, T, T]:
+        """Train, validation, test."""
+        return self.train, self.validation, self.test
+
+    def pair(self, function: Callable[[T, V], U], others: "Splits[V]") -> "Splits[U]":
+        """Apply a function to each and its counterpart."""
+        return Splits(
+            function(self.train, others.train),
+            function(self.validation, others.validation),
+            function(self.test, others.test),
+        )

@@ -1,0 +1,84 @@
+"""What is to be evaluated: networks out of a checkpoint, a config that may depart from theirs, and where results go."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import ConfigError, Tree, differences, plain
+from jepa.encoder import Encoder
+from jepa.evaluate.features import Column
+from jepa.evaluate.tasks import probe_names
+from jepa.modality import Modality, Task
+from jepa.positions import grid_positions
+from jepa.train import Config
+from jepa.weights import configured, encoder_of, read_checkpoint, untrained_encoder
+
+_FREE = ("data.", "evaluate.", "compute.")  # sections that may differ from those of the training
+Row = tuple[Task, str]  # a task and one of its probes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on what, and where the results go."""
+
+    checkpoint: Checkpoint
+    config: Config[Any]
+    modality: Modality[Any]
+    encoders: dict[Column, Encoder]
+    rows: list[Row]
+    output: Path
+
+
+def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subject:
+    """Load the networks; raises ConfigError where the overrides do not fit them."""
+    checkpoint = read_checkpoint(path)
+    trained_config, trained_modality = configured(checkpoint)
+    try:
+        config, modality = configured(checkpoint, layers)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"data: {error}") from error
+    changed = differences(plain(trained_config), plain(config))
+    for line in changed:
+        if not line.startswith(_FREE):
+            raise ConfigError(f"evaluation cannot change {line}; it can change data, evaluate and compute")
+    try:
+        trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the encoder of {path} does not fit this data section: {str(error).splitlines()[-1]}"
+        ) from error
+    untrained = untrained_encoder(trained_config, trained_modality)
+    if modality.grid != trained_modality.grid:
+        untrained.place(grid_positions(modality.grid, trained_modality.grid))
+    device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
+    encoders: dict[Column, Encoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
+    changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled"))]
+    output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
+    return Subject(checkpoint, config, modality, encoders, _chosen_rows(modality, tasks), output)
+
+
+def _output(path: Path, variant: str) -> Path:
+    """results.json of the run, or a file of its own for another evaluation or an older checkpoint."""
+    run_dir = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if path.is_file() and path != latest(run_dir):
+        variant += path.name
+    if not variant:
+        return run_dir / "results.json"
+    return run_dir / "evaluations" / f"{hashlib.blake2b(variant.encode(), digest_size=4).hexdigest()}.json"
+
+
+def _chosen_rows(modality: Modality[Any], names: Sequence[str]) -> list[Row]:
+    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task)]
+    for name in names:
+        if not any(name in (task.label, f"{task.label}/{probe}") for task, probe in rows):
+            there = ", ".join(f"{task.label}/{probe}" for task, probe in rows) or "none, as the data has no labels"
+            raise ConfigError(f"no task '{name}'; tasks of this data: {there}")
+    return [(task, probe) for task, probe in rows if not names or {task.label, f"{task.label}/{probe}"} & set(names)]

@@ -1,0 +1,53 @@
+"""Results as a table for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_COLUMNS = {"jepa": "trained", "random_init": "untrained", "raw_input": "raw input", "chance": "chance"}
+
+
+def print_table(results: Mapping[str, Any]) -> None:
+    """Print the tasks of `results.json` with their baselines, the best in bold, on standard output."""
+    console = Console(width=None if Console().is_terminal else 110)
+    if results["tasks"]:
+        console.print(_table(results))
+    signs = results["collapse"]
+    if signs:
+        console.print(
+            f"effective dimensions (RankMe) {signs['rankme']:.1f}, untrained {signs['rankme_random_init']:.1f}; "
+            f"target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples",
+            highlight=False,
+        )
+    for note in results["notes"]:
+        console.print(note, highlight=False, markup=False)
+
+
+def _table(results: Mapping[str, Any]) -> Table:
+    table = Table(
+        title=f"{results['modality']}, step {results['steps']}, frozen {results['encoder']}".replace("_", " ")
+    )
+    table.add_column("task")
+    table.add_column("metric")
+    for title in _COLUMNS.values():
+        table.add_column(title, justify="right")
+    for name, row in results["tasks"].items():
+        arrow = "↑" if row["higher_is_better"] else "↓"
+        table.add_row(name, f"{row['metric']} {arrow}", *_cells(row))
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    values = [row[column] for column in _COLUMNS if row[column] is not None]
+    best = max(values) if row["higher_is_better"] else min(values)
+    spread = row.get("spread", {})
+    cells = []
+    for column in _COLUMNS:
+        if row[column] is None:
+            cells.append("-")
+            continue
+        text = f"{row[column]:.3f}" + (f" ± {spread[column]:.3f}" if column in spread else "")
+        cells.append(f"[bold]{text}[/]" if row[column] == best else text)
+    return cells
