@@ -93,6 +93,9 @@ class _Caster:
 
         self.eye, self.axes, self.focal = camera.position[number], camera.axes[number], camera.focal[number]
         self.lamp, self.lamp_rgb, self.ambient = light.direction[number], light.rgb[number], light.ambient[number]
+        x, y, z = self.lamp
+        across = np.array([[0, z, -y], [-y * y - z * z, x * y, x * z]], dtype=np.float32)
+        self.across = across / np.hypot(y, z)  # [2, 3], axes of the plane on which the lamp casts shadows
         self.plane_normal, self.plane_offset = backdrop.normal[number], backdrop.offset[number]
         self.sky = backdrop.sky[number]
 
@@ -180,12 +183,9 @@ class _Caster:
     def _shadowed(self, point: Floats) -> NDArray[np.bool_]:
         """Which points an object hides from the lamp: [3, R] -> [R]."""
         shadowed = np.zeros(point.shape[1], dtype=np.bool_)
-        side = np.cross(self.lamp, np.array([1, 0, 0], dtype=np.float32))
-        side /= np.sqrt(side @ side)
-        across = np.stack([side, np.cross(self.lamp, side)])  # [2, 3], along the plane of shadows
-        place = across @ point
+        place = self.across @ point
         for slot in range(self.count):
-            offset = place - (across @ self.position[slot])[:, None]
+            offset = place - (self.across @ self.position[slot])[:, None]
             ray = np.flatnonzero((offset[0] * offset[0] + offset[1] * offset[1] < self.radius[slot] ** 2) & ~shadowed)
             start = self.to_local[slot] @ (point[:, ray] - self.position[slot][:, None])
             shadowed[ray] = np.isfinite(entry(self.shape[slot], start, self.to_local[slot] @ self.lamp[:, None]))

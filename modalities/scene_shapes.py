@@ -121,10 +121,7 @@ def outward(shape: int, point: Floats) -> Floats:
             base = -lifted > np.sqrt(radius * radius + lifted * lifted) - _DOME_RADIUS
             return np.where(base, np.stack([zero, zero, zero - 1]), np.stack([x, y, lifted]))
         case name:
-            heights = [
-                [n[0] * x + n[1] * y + n[2] * z - offset for n, offset in zip(*part, strict=True)]
-                for part in _PARTS[name]
-            ]
+            heights = [normals @ point - offsets[:, None] for normals, offsets in _PARTS[name]]  # parts x [F, R]
             face = np.array([np.argmax(part, axis=0) for part in heights])  # [parts, R]
             part = np.argmin([np.max(part, axis=0) for part in heights], axis=0)  # [R], the one with the point on it
             normals = np.stack([normals for normals, _ in _PARTS[name]])  # [parts, F, 3]
@@ -210,13 +207,11 @@ def _cone(origin: Floats, direction: Floats) -> _Interval:
 
 
 def _convex(origin: Floats, direction: Floats, normals: Floats, offsets: Floats) -> _Interval:
-    enter, leave = np.float32(-np.inf), np.float32(np.inf)
-    for n, offset in zip(normals, offsets, strict=True):
-        slope = _nonzero(n[0] * direction[0] + n[1] * direction[1] + n[2] * direction[2])
-        distance = (offset - n[0] * origin[0] - n[1] * origin[1] - n[2] * origin[2]) / slope
-        enter = np.where(slope < 0, np.maximum(enter, distance), enter)
-        leave = np.where(slope > 0, np.minimum(leave, distance), leave)
-    return enter, leave
+    slope = _nonzero(normals @ direction)  # [F, R]
+    distance = (offsets[:, None] - normals @ origin) / slope
+    infinite = np.float32(np.inf)
+    entering = slope < 0
+    return np.where(entering, distance, -infinite).max(axis=0), np.where(entering, infinite, distance).min(axis=0)
 
 
 def _trace_torus(origin: Floats, direction: Floats) -> Floats:

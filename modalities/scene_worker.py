@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalities.scene_render import Views, render
-from modalities.scene_world import SceneBatch, sample_scenes
+from modalities.scene_sampling import sample_scenes
+from modalities.scene_world import SceneBatch
 
 IMAGES, LABELS, DEPTH_MAPS = "images.npy", "labels.npy", "depth_maps.npy"
 LABEL_TYPE = np.dtype([("class", np.int16), ("count", np.int16), ("depth", np.float32)])

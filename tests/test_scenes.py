@@ -14,9 +14,10 @@ import pytest
 
 from modalities import scene_shapes
 from modalities.scene_render import FAR, Views, render
+from modalities.scene_sampling import MAX_OBJECTS, SIZES, sample_scenes
 from modalities.scene_shapes import CLASSES, Floats
 from modalities.scene_worker import depth_cells, labels
-from modalities.scene_world import COLOURS, MAX_OBJECTS, SIZES, Objects, SceneBatch, sample_scenes
+from modalities.scene_world import COLOURS, Objects, SceneBatch
 from modalities.scenes import Scenes, ScenesConfig
 
 
