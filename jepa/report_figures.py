@@ -1,0 +1,147 @@
+"""Charts of a report: gain over the baselines, and what the run logged step by step."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# On the page the colours of a chart are those of the page, light or dark: these stand for its CSS variables.
+_COLOURS = {"ink": "#1c2128", "soft": "#59636e", "line": "#d5dae0", "accent": "#2f5fd0", "second": "#8a939e"}
+_COLOURS["third"] = "#c3cad2"
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 9, "axes.titlesize": 10, "font.family": "DejaVu Sans"}
+COLUMNS = {"jepa": "trained", "random_init": "untrained", "raw_input": "raw input", "chance": "chance"}
+_BARS = {"jepa": "accent", "random_init": "second", "raw_input": "third"}
+CURVES = {
+    "loss": ("loss", "prediction loss of the batch"),
+    "target_std": ("target std", "how much targets differ between inputs; near 0 is collapse"),
+    "rankme": ("RankMe", "effective number of dimensions"),
+    "cosine": ("cosine", "mean cosine between two inputs; near 1 is collapse"),
+    "learning_rate": ("learning rate", "of AdamW"),
+    "momentum": ("momentum", "of the target encoder"),
+    "gradient_norm": ("gradient norm", "over all parameters, before clipping"),
+}
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """0.612 -> 61.2 %."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def task_title(name: str) -> str:
+    """Key of results.json -> words: `class/low_shot_12` -> `class, 12 labels a class`."""
+    label, _, probe = name.partition("/")
+    probes = {
+        "linear": "linear probe",
+        "linear_last4": "linear probe, last 4 layers",
+        "knn": "nearest neighbours",
+        "ridge": "ridge probe",
+        "low_shot_1pct": "1 % of the labels",
+    }
+    shots = re.fullmatch(r"low_shot_(\d+)", probe)
+    words = f"{shots[1]} labels a class" if shots else probes.get(probe, probe)
+    return f"{label}, {words}".removesuffix(", ").replace("_", " ")
+
+
+def progress(row: Mapping[str, Any], column: str) -> float | None:
+    """How far a column of a task has come from chance (0) to perfection (1); None where a number is missing."""
+    value, chance = row.get(column), row.get("chance")
+    perfect = 1.0 if row["higher_is_better"] else 0.0
+    if value is None or chance is None or chance == perfect:
+        return None
+    return float((value - chance) / (perfect - chance))
+
+
+def gain_chart(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Horizontal bars of every task: chance is 0, perfection 1, so that all metrics share an axis."""
+    figure = Figure(figsize=(8.6, 0.75 + 0.56 * len(tasks)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(tasks.values()):
+        for offset, (column, colour) in enumerate(_BARS.items()):
+            share = progress(row, column)
+            if share is not None:
+                label = COLUMNS[column] if place == 0 else None
+                centre = place + 0.26 * (offset - 1)
+                axes.barh(centre, max(share, -0.25), height=0.24, color=_COLOURS[colour], label=label)
+                axes.text(
+                    max(share, 0), centre, f" {percent(share)}", va="center", fontsize=7.5, color=_COLOURS["soft"]
+                )
+    axes.set_yticks(range(len(tasks)), [task_title(name) for name in tasks])
+    axes.invert_yaxis()
+    axes.axvline(0, color=_COLOURS["soft"], linewidth=0.8)
+    axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.0)
+    axes.xaxis.set_major_formatter(lambda value, _: percent(value))
+    axes.set_xlabel("way from chance (0 %) to perfection (100 %)")
+    axes.grid(axis="x", color=_COLOURS["line"], linewidth=0.6)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False, labelcolor=_COLOURS["ink"])
+    _plain(axes)
+    return figure
+
+
+def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool) -> Figure:
+    """What was logged under a name by step, raw and smoothed."""
+    points = [(line["step"], line[name]) for line in metrics if math.isfinite(line.get(name, math.nan))]
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    figure = Figure(figsize=(8.6, 2.9) if wide else (3.9, 2.2), layout="constrained")
+    axes = figure.subplots()
+    noisy = name in ("loss", "gradient_norm") and len(points) > 8
+    axes.plot(steps, values, color=_COLOURS["third" if noisy else "accent"], linewidth=1.1 if noisy else 1.6)
+    if noisy:
+        axes.plot(steps, smoothed(values), color=_COLOURS["accent"], linewidth=1.8)
+    if len(points) < 3:
+        axes.plot(steps, values, "o", color=_COLOURS["accent"], markersize=4)
+    axes.set_xlim(0, max(line["step"] for line in metrics))
+    axes.set_title(CURVES[name][0], loc="left", color=_COLOURS["ink"], fontweight="bold")
+    axes.locator_params(nbins=5)
+    axes.ticklabel_format(useOffset=False, axis="y", scilimits=(-3, 4))
+    axes.grid(color=_COLOURS["line"], linewidth=0.6)
+    if wide:
+        axes.set_xlabel("step", color=_COLOURS["soft"])
+    _plain(axes)
+    return figure
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Exponential mean over about a twentieth of the values, without a bias at the start."""
+    keep = 1 - min(1.0, 20 / len(values)) / 2
+    result, mean, weight = [], 0.0, 0.0
+    for value in values:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        result.append(mean / weight)
+    return result
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """The figure as a picture on white."""
+    with mpl.rc_context(_STYLE):
+        figure.savefig(path, dpi=160, facecolor="white")
+    figure.set_layout_engine("none")  # keeps the layout, which need not be found twice
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as inline SVG that takes its colours and letters from the page; `name` makes its ids its own."""
+    buffer = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"| height="[^"]*"', r"\1", svg, count=2)
+    svg = re.sub(r' id="(figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend)_\d+"', "", svg)
+    for variable, colour in _COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg
+
+
+def _plain(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=_COLOURS["ink"])
+    axes.xaxis.label.set_color(_COLOURS["soft"])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

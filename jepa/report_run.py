@@ -1,0 +1,81 @@
+"""What a run directory holds, read for its report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa.checkpoint import Checkpoint
+from jepa.data import open_split
+from jepa.encoder import Encoder
+from jepa.loss import CollapseSigns
+from jepa.modality import Modality, Samples
+from jepa.run_log import read_metrics
+from jepa.train import Config
+from jepa.weights import configured, encoder_of, read_checkpoint, untrained_encoder
+
+_SAMPLES = 500  # that are encoded for pictures
+_CPU_FLOPS = 2e12  # what that may cost where there is no GPU; large encoders see fewer samples
+_FEWEST = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its networks, what it logged and, where it was evaluated, how good they are."""
+
+    run_dir: Path
+    checkpoint: Checkpoint
+    config: Config[Any]
+    modality: Modality[Any]
+    encoders: dict[str, Encoder]  # trained, untrained
+    metrics: list[dict[str, Any]]
+    results: dict[str, Any]  # of results.json, empty where there is none
+
+    @property
+    def title(self) -> str:
+        """The name of the modality and that of the directory."""
+        return f"{self.config.modality}: {self.run_dir.resolve().name}"
+
+    @property
+    def parameters(self) -> int:
+        """Of the encoder."""
+        return sum(parameter.numel() for parameter in self.encoders["trained"].parameters())
+
+    @property
+    def sample_limit(self) -> int:
+        """How many samples are encoded for pictures."""
+        if self.encoders["trained"].norm.weight.is_cuda:
+            return _SAMPLES
+        flops = 2 * self.parameters * len(self.modality.positions) * len(self.encoders)
+        return max(_FEWEST, min(_SAMPLES, int(_CPU_FLOPS / flops)))
+
+    def collapse_warning(self) -> str:
+        """What looks bad about the representation, in words, by the evaluation or else the last logged step."""
+        names = ("target_std", "rankme", "cosine")
+        for signs in (self.results.get("collapse", {}), *self.metrics[-1:]):
+            if all(name in signs for name in names):
+                return CollapseSigns(*(signs[name] for name in names)).warning()
+        return ""
+
+
+def read_run(run_dir: Path) -> Run:
+    """Load a run; raises CheckpointError where there is no checkpoint."""
+    checkpoint = read_checkpoint(run_dir)
+    config, modality = configured(checkpoint)
+    trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
+    device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
+    encoders = {"trained": trained.to(device), "untrained": untrained_encoder(config, modality).to(device)}
+    path = run_dir / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    return Run(run_dir, checkpoint, config, modality, encoders, read_metrics(run_dir), results)
+
+
+def shown_samples(modality: Modality[Any]) -> Samples:
+    """The first of the validation, test and training split that has samples; raises DataError."""
+    for split in ("validation", "test"):
+        samples = open_split(modality, split)
+        if len(samples) > 1:
+            return samples
+    return open_split(modality, "train")

@@ -1,0 +1,135 @@
+"""Parts of a report that are words and numbers, as HTML: everything that a user named is escaped here."""
+
+import platform
+import shlex
+from collections.abc import Mapping
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from jepa.config import plain, to_yaml
+from jepa.report_figures import COLUMNS, percent, task_title
+from jepa.report_run import Run
+
+Row = Mapping[str, Any]  # of the tasks in results.json
+
+
+def heading(run: Run) -> str:
+    """What the run is and how good it became, in a paragraph."""
+    config, vit, checkpoint = run.config, run.config.model.vit, run.checkpoint
+    data = plain(config.data)
+    source = " from ".join(str(data[key]) for key in ("source", "root") if data.get(key))
+    size = f"{config.model.size}, " if isinstance(config.model.size, str) else ""
+    words = (
+        f"A transformer of {run.parameters / 1e6:.3g} million parameters ({size}width {vit.width}, depth {vit.depth}, "
+        f"{vit.heads} heads) that learned on {config.modality} data{f' ({source})' if source else ''} for "
+        f"{checkpoint.step:,} steps of {config.optim.batch_size:,} samples, "
+        f"{checkpoint.step * config.optim.batch_size:,} in all, in {_duration(checkpoint.seconds)}. Each input is "
+        f"{' x '.join(map(str, run.modality.grid))} tokens; from some it learned to predict "
+        f"{'the representation' if config.target == 'latent' else 'the values'} of others."
+    )
+    return f'<h1>{escape(run.title)}</h1>\n<p class="lead">{escape(words)} {_verdict(run.results.get("tasks", {}))}</p>'
+
+
+def notices(run: Run) -> str:
+    """Boxes for what a reader must know before believing anything else."""
+    found = []
+    if warning := run.collapse_warning():
+        found.append(("bad", "The representation looks bad", f"{warning[0].upper()}{warning[1:]}."))
+    if run.checkpoint.step < run.config.steps:
+        progress = f"This is step {run.checkpoint.step:,} of {run.config.steps:,}"
+        found.append(("note", "The run is not finished", f"{progress}; the command that began it goes on from there."))
+    if not run.results:
+        command = shlex.join(["jepa", "evaluate", str(run.run_dir)])
+        found.append(("bad", "Not evaluated", f"How good the encoder is has not been measured: {command}"))
+    elif run.results.get("steps", run.checkpoint.step) != run.checkpoint.step:
+        steps = f"step {run.results['steps']:,}, the checkpoint of step {run.checkpoint.step:,}"
+        found.append(("note", "The evaluation is of another step", f"The evaluation is of {steps}."))
+    elif not run.results.get("tasks"):
+        found.append(("bad", "Not measured", "No number tells how good the encoder is; the pictures have to."))
+    found += [("note", "About the evaluation", note) for note in run.results.get("notes", [])]
+    return "\n".join(
+        f'<div class="box {kind}"><strong>{escape(title)}</strong>{escape(text)}</div>' for kind, title, text in found
+    )
+
+
+def task_table(tasks: Mapping[str, Row]) -> str:
+    """Tasks beside their baselines, the best in bold."""
+    head = "".join(f"<th>{title}</th>" for title in ("task", "metric", *COLUMNS.values(), "train", "test"))
+    words = (
+        "Probes of frozen features, every column by the same protocol: the trained encoder, the encoder before "
+        "training, the input itself, and the best answer that ignores the input. The best is bold; ↑ means that more "
+        "is better, ↓ that less is; train and test are numbers of labelled samples."
+    )
+    if any("spread" in row for row in tasks.values()):
+        words += " After ± stands the standard deviation over draws of the labelled samples."
+    rows = "\n".join(_task_row(name, row) for name, row in tasks.items())
+    return (
+        f'<h2>How good is it?</h2>\n<p>{words}</p>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{rows}\n</tbody></table></div>"
+    )
+
+
+def reproduction(run: Run) -> str:
+    """The command that repeats the run, versions, and the resolved config."""
+    path = run.run_dir / "config.yaml"
+    arguments = ["--modality", run.config.modality, "--config", str(path), "--run-dir", f"{run.run_dir}-again"]
+    text = path.read_text(encoding="utf-8") if path.exists() else to_yaml(run.config)
+    versions = {"openjepa": _version("openjepa"), "torch": torch.__version__, "Python": platform.python_version()}
+    rows = "".join(f"<dt>{name}</dt><dd>{escape(found)}</dd>" for name, found in versions.items())
+    return (
+        f"<h2>How to repeat it</h2>\n<pre><code>{escape(shlex.join(['jepa', 'launch', *arguments]))}</code></pre>\n"
+        f"<p>Versions with which this report was written:</p>\n<dl>{rows}</dl>\n"
+        f"<details><summary>The resolved config</summary><pre><code>{escape(text)}</code></pre></details>"
+    )
+
+
+def _verdict(tasks: Mapping[str, Row]) -> str:
+    if not tasks:
+        return ""
+    name = next((name for name in tasks if name.endswith("/linear")), next(iter(tasks)))
+    row = tasks[name]
+    others = [column for column in COLUMNS if column != "jepa" and row.get(column) is not None]
+    baselines = ", ".join(f"{_number(row, row[column])} {COLUMNS[column]}" for column in others)
+    won = sum(_best(row) == "jepa" for row in tasks.values())
+    return (
+        f"<strong>{escape(task_title(name))}: {_number(row, row['jepa'])}</strong> against {baselines}. "
+        f"It beats all baselines on {won} of {len(tasks)} tasks."
+    )
+
+
+def _task_row(name: str, row: Row) -> str:
+    cells = [task_title(name), f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}"]
+    html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    for column in COLUMNS:
+        spread = row.get("spread", {}).get(column)
+        shown = _number(row, row.get(column))
+        shown += "" if spread is None else f' <span class="spread">± {_number(row, spread)}</span>'
+        html += f"<td{' class=best' if column == _best(row) else ''}>{shown}</td>"
+    return f"<tr>{html}<td>{row['train_samples']:,}</td><td>{row['test_samples']:,}</td></tr>"
+
+
+def _best(row: Row) -> str:
+    values = {column: row[column] for column in COLUMNS if row.get(column) is not None}
+    return (max if row["higher_is_better"] else min)(values, key=lambda column: values[column])
+
+
+def _number(row: Row, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return percent(value, 1) if row["metric"] == "accuracy" else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

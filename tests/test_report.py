@@ -1,0 +1,211 @@
+"""The report of a run: one file that opens offline and says what was measured."""
+
+import json
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.distributed import join
+from jepa.launch import resolve
+from jepa.modality import Modality
+from jepa.report import main, write_report
+from jepa.report_figures import smoothed
+from jepa.report_pictures import as_colours, neighbours, with_context, with_targets
+from jepa.train import Config, train
+
+VOID = {"meta", "img", "br", "link", "path", "use"}
+RESULTS = {
+    "steps": 3,
+    "collapse": {"target_std": 0.01, "rankme": 12.0, "cosine": 0.5},
+    "notes": ["depth is <not> measured"],
+    "tasks": {
+        "class/linear": {"metric": "accuracy", "higher_is_better": True, "jepa": 0.6125, "random_init": 0.352}
+        | {"raw_input": 0.281, "chance": 0.103, "train_samples": 5000, "test_samples": 1000},
+        "class/low_shot_12": {"metric": "accuracy", "higher_is_better": True, "jepa": 0.31, "random_init": 0.34}
+        | {"raw_input": None, "chance": 0.1, "train_samples": 120, "test_samples": 1000, "spread": {"jepa": 0.021}},
+        "count/ridge": {"metric": "mae", "higher_is_better": False, "jepa": 0.987, "random_init": 1.23}
+        | {"raw_input": 1.34, "chance": 1.56, "train_samples": 5000, "test_samples": 1000},
+    },
+}
+
+
+class Page(HTMLParser):
+    """Elements of a page, which have to be closed in the order in which they were opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text())
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, *names: str) -> list[str]:
+        return [value or "" for _, attributes in self.elements for name, value in attributes.items() if name in names]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three steps on pictures of two classes, one of them broken; the path of the run would be bold if it could."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 8), ("validation", 12), ("test", 2)):
+        for index in range(count):
+            path = folder / split / ("dark", "light")[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = torch.randint(128, (32, 32, 3), dtype=torch.uint8) + 128 * (index % 2)
+            Image.fromarray(noise.byte().numpy()).save(path)
+    run_dir = tmp_path_factory.mktemp("runs") / "a <b>bold run"
+    train(*_resolved(folder, run_dir), join("cpu"))
+    (folder / "validation" / "dark" / "0.png").write_text("no picture")
+    return run_dir
+
+
+def _resolved(root: Path, run_dir: Path) -> tuple[Config[Any], Modality[Any]]:
+    overrides = [
+        f"run_dir={json.dumps(str(run_dir))}", "steps=3", "log_every=1", "compute.workers=0", "optim.batch_size=8",
+        "data.source=folder", f"data.root={json.dumps(str(root))}", "data.image_size=32", "data.patch_size=4",
+        "data.max_bad_fraction=0.5", "model.size={width: 32, depth: 2, heads: 2}",
+        "model.predictor={width: 16, depth: 1, heads: 2}",
+    ]  # fmt: skip
+    return resolve("image", {}, overrides)
+
+
+@pytest.fixture(scope="module")
+def unevaluated(trained: Path) -> Path:
+    """A report without results.json."""
+    return write_report(trained).rename(trained / "unevaluated.html")
+
+
+@pytest.fixture(scope="module")
+def evaluated(unevaluated: Path) -> Path:
+    """A report with results.json."""
+    (unevaluated.parent / "results.json").write_text(json.dumps(RESULTS))
+    return write_report(unevaluated.parent)
+
+
+def test_the_report_is_one_well_formed_file_without_outside_references(evaluated: Path) -> None:
+    page = Page(evaluated)
+    references = page.values("src", "href", "xlink:href", "srcset", "action", "data", "poster")
+    assert references
+    assert all(reference.startswith(("data:", "#")) for reference in references)
+    styles = " ".join(page.values("style", "clip-path", "fill", "mask")) + page.text
+    assert "@import" not in styles
+    assert all(part.lstrip("\"'").startswith(("#", "data:")) for part in styles.split("url(")[1:])
+    assert "script" not in {tag for tag, _ in page.elements}
+
+
+def test_every_picture_and_chart_has_words_for_those_who_do_not_see_it(evaluated: Path) -> None:
+    page = Page(evaluated)
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    charts = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
+    assert len(images) == 6 * 3 + 8 * 3 + 6 * (1 + 5 + 5)
+    assert len(charts) == 1 + 7
+    assert all(image["alt"] for image in images)
+    assert all(chart["aria-label"] for chart in charts)
+
+
+def test_numbers_of_the_results_are_shown_with_the_best_of_a_row_in_bold(evaluated: Path) -> None:
+    text = Page(evaluated).text
+    for number in ("61.3 %", "35.2 %", "28.1 %", "10.3 %", "± 2.1 %", "0.987", "1.23", "1.34", "1.56", "5,000", "120"):
+        assert number in text
+    assert "beats all baselines on 2 of 3 tasks" in text
+    best = [part.split("</td>")[0] for part in evaluated.read_text().split("<td class=best>")[1:]]
+    assert best == ["61.3 %", "34.0 %", "0.987"]
+
+
+def test_what_is_wrong_with_a_run_is_said_in_a_box(unevaluated: Path, evaluated: Path) -> None:
+    assert "Not evaluated" in Page(unevaluated).text
+    text = Page(evaluated).text
+    assert "Not evaluated" not in text
+    assert "Signs of collapse: targets hardly differ between inputs (std 0.010" in text
+    assert "depth is <not> measured" in text
+
+
+def test_what_a_user_named_is_escaped(evaluated: Path) -> None:
+    assert "a <b>bold run" in Page(evaluated).text
+    assert "<b>" not in evaluated.read_text()
+
+
+def test_figures_are_also_files_and_a_report_repeats_itself(evaluated: Path) -> None:
+    before = evaluated.read_text()
+    names = {path.stem for path in (evaluated.parent / "figures").glob("*.png")}
+    assert {"tasks", "loss", "rankme", "masks", "features", "neighbours"} <= names
+    assert main([str(evaluated.parent)]) == 0
+    assert evaluated.read_text() == before
+    assert not list(evaluated.parent.glob("*.partial"))
+
+
+def test_without_data_or_log_the_rest_is_still_reported(evaluated: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(evaluated.parent, tmp_path / "run"))
+    checkpoint = Checkpoint.load(latest(run_dir))
+    data = {**checkpoint.config["data"], "root": str(tmp_path / "moved")}
+    replace(checkpoint, config={**checkpoint.config, "data": data}).save(latest(run_dir))
+    (run_dir / "metrics.jsonl").unlink()
+    page = Page(write_report(run_dir))
+    assert "There are no pictures here: data:" in page.text
+    assert "61.3 %" in page.text
+
+
+def test_a_directory_without_a_checkpoint_is_an_error_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_neighbours_are_those_of_a_loop_over_cosines() -> None:
+    pooled = torch.randn(9, 5)
+    centred = pooled - pooled.mean(dim=0)
+    for query, found in enumerate(neighbours(pooled).tolist()):
+        cosines = {other: float(torch.cosine_similarity(centred[query], centred[other], dim=0)) for other in range(9)}
+        cosines.pop(query)
+        assert found == sorted(cosines, key=lambda other: -cosines[other])[:5]
+
+
+def test_colours_are_principal_components_whatever_their_sign() -> None:
+    tokens = torch.randn(6, 10, 12) * torch.linspace(3, 0.1, 12)
+    first = tokens.flatten(0, 1).double()
+    component = torch.pca_lowrank(first, 3, niter=20)[2][:, 0]
+    red = as_colours(tokens)[..., 0].flatten().double()
+    assert torch.corrcoef(torch.stack([red, first @ component]))[0, 1].abs() > 0.98
+    assert (as_colours(tokens @ -torch.eye(12)).int() - 255 + as_colours(tokens).int()).abs().max() <= 1
+
+
+def test_overlays_show_context_and_targets_where_they_are() -> None:
+    picture = torch.randint(256, (12, 18, 3), dtype=torch.uint8)
+    cells = torch.zeros(2, 3, dtype=torch.bool)
+    cells[1, 2] = True
+    hidden = torch.ones(12, 18, dtype=torch.bool)
+    hidden[6:, 12:] = False
+    assert torch.equal(with_context(picture, cells)[6:, 12:], picture[6:, 12:])
+    assert not torch.equal(with_context(picture, cells)[hidden], picture[hidden])
+    blank = with_targets(picture, [torch.zeros_like(cells)])
+    assert torch.equal(with_targets(picture, [cells])[hidden], blank[hidden])
+    assert not torch.equal(with_targets(picture, [cells])[~hidden], blank[~hidden])
+
+
+def test_a_smoothed_constant_is_that_constant() -> None:
+    assert smoothed([2.0] * 50) == pytest.approx([2.0] * 50)
