@@ -53,7 +53,8 @@ class Checkpoint:
         try:
             content = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # torch names its reasons in many exception types
-            raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(content, dict) or content.get("format") != FORMAT or set(content) != {"format", *names}:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
