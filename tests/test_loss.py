@@ -29,18 +29,18 @@ def generator() -> Generator:
 )
 def test_prediction_losses_have_the_values_computed_by_hand(kind: str, expected: float) -> None:
     predicted, target = torch.tensor([[[[1.0, 2.0, -1.0, 0.0]]]]), torch.tensor([[[[1.5, 2.0, 2.0, 0.0]]]])
-    assert float(prediction_loss([prediction(predicted, target)], LossConfig(kind=kind))) == pytest.approx(expected)
+    assert float(prediction_loss([prediction(predicted, target)], LossConfig(distance=kind))) == pytest.approx(expected)
 
 
 def test_every_set_of_masks_weighs_the_same_however_many_tokens_it_predicts() -> None:
     few, many = torch.full((2, 1, 3, 8), 2.0), torch.full((2, 4, 5, 8), 4.0)
     both = [prediction(few, torch.zeros_like(few)), prediction(many, torch.zeros_like(many))]
-    assert float(prediction_loss(both, LossConfig(kind="l1"))) == pytest.approx(3.0)
+    assert float(prediction_loss(both, LossConfig(distance="l1"))) == pytest.approx(3.0)
 
 
 def test_normalised_predictions_are_compared_without_their_mean_and_size() -> None:
     predicted, target = torch.randn(2, 3, 4, 16), torch.randn(2, 3, 4, 16)
-    config = LossConfig(kind="l2", normalise_prediction=True)
+    config = LossConfig(distance="l2", normalise_prediction=True)
     values = predicted.numpy()
     centred = values - values.mean(-1, keepdims=True)
     expected = np.square(centred / np.sqrt(values.var(-1, keepdims=True) + 1e-5) - target.numpy()).mean()
@@ -51,7 +51,7 @@ def test_normalised_predictions_are_compared_without_their_mean_and_size() -> No
 
 def test_losses_are_computed_in_full_precision() -> None:
     predicted = prediction(torch.ones(1, 1, 1, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 1.001))
-    assert float(prediction_loss([predicted], LossConfig(kind="l1"))) == pytest.approx(0.001, rel=1e-3)
+    assert float(prediction_loss([predicted], LossConfig(distance="l1"))) == pytest.approx(0.001, rel=1e-3)
 
 
 def test_vicreg_equals_its_formula_in_numpy() -> None:

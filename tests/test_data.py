@@ -1,0 +1,165 @@
+"""Batches are functions of seed, step and rank; samples that cannot be read are replaced, listed and counted."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import Noise, NoiseConfig
+from torch import Tensor
+
+from jepa.data import BadFiles, Batch, DataError, Order, TrainingBatches, open_split, seeded, training_batches
+from jepa.distributed import World
+from jepa.masking import BlockMaskConfig
+
+WORLD = World(0, 1, torch.device("cpu"))
+ORDER = Order(seed=3, batch_size=8)
+
+
+def batches_of(config: NoiseConfig, order: Order = ORDER) -> TrainingBatches:
+    modality = Noise(config)
+    return TrainingBatches(modality, open_split(modality, "train"), order, config.max_bad_fraction)
+
+
+def batch(batches: TrainingBatches, step: int) -> Batch:
+    found = batches[step]
+    assert isinstance(found, Batch)
+    return found
+
+
+def samples_seen(config: NoiseConfig, order: Order, steps: int) -> list[int]:
+    """Which samples a process reads, in order."""
+
+    class Recording:
+        def __init__(self) -> None:
+            self.samples, self.seen = Noise(config).dataset("train"), list[int]()
+
+        def __len__(self) -> int:
+            return len(self.samples)
+
+        def __getitem__(self, index: int) -> object:
+            self.seen.append(index)
+            return self.samples[index]
+
+    samples = Recording()
+    batches = TrainingBatches(Noise(config), samples, order, config.max_bad_fraction)
+    for step in range(steps):
+        batch(batches, step)
+    return samples.seen
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    pairs = [(one.inputs, other.inputs)]
+    for mine, theirs in zip(one.masks, other.masks, strict=True):
+        pairs += [(mine.context, theirs.context), (mine.target, theirs.target)]
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+def test_every_epoch_reads_every_sample_once_in_another_order() -> None:
+    seen = samples_seen(NoiseConfig(samples=20), ORDER, steps=10)  # 80 samples: 4 epochs, whose ends fall into batches
+    epochs = [seen[start : start + 20] for start in range(0, 80, 20)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert seen != samples_seen(NoiseConfig(samples=20), dataclasses.replace(ORDER, seed=4), steps=10)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_see_together_what_one_would(processes: int) -> None:
+    config = NoiseConfig(sets=2, masking=BlockMaskConfig(targets=2), grid=(6, 8))
+    whole = batches_of(config)
+    shares = [
+        batches_of(config, dataclasses.replace(ORDER, rank=rank, world_size=processes)) for rank in range(processes)
+    ]
+    for step in (0, 1, 7):
+        parts = [batch(share, step) for share in shares]
+        together = batch(whole, step)
+        assert torch.equal(torch.cat([part.inputs for part in parts]), together.inputs)
+        for index, masks in enumerate(together.masks):
+            assert torch.equal(torch.cat([part.masks[index].context for part in parts]), masks.context)
+            assert torch.equal(torch.cat([part.masks[index].target for part in parts]), masks.target)
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    config = NoiseConfig()
+    again = [batch(batches_of(config), 5), batch(batches_of(config), 5)]
+    assert equal(*again)
+    others = [batch(batches_of(config), 6), batch(batches_of(config, dataclasses.replace(ORDER, seed=4)), 5)]
+    assert not any(torch.equal(again[0].inputs, other.inputs) for other in others)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing_and_any_step_can_be_the_first(workers: int) -> None:
+    batches = batches_of(NoiseConfig(bad=(4,)))
+    loaded = list(training_batches(batches, range(2, 6), workers, WORLD))
+    assert len(loaded) == 4
+    for step, found in enumerate(loaded, start=2):
+        assert equal(found, batch(batches, step))
+        assert found.bad == batch(batches, step).bad
+
+
+def test_the_second_view_of_a_sample_is_another() -> None:
+    views: dict[float, set[float]] = {}
+    for step in range(5):  # two epochs of 20
+        for view in batch(batches_of(NoiseConfig()), step).inputs:
+            views.setdefault(round(float(view[0, 0, 0] - view[0, 0, 1]), 3), set()).add(float(view[0, 0, 0]))
+    assert all(len(offsets) == 2 for offsets in views.values())
+
+
+def test_generators_with_different_keys_are_independent() -> None:
+    keys = [("masks", 0, 1), ("masks", 1, 0), ("masks", 0, 11), ("view", 0, 1), ("masks", "0", 1)]
+    draws: list[Tensor] = [torch.rand(4, generator=seeded(*key)) for key in keys]
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(draws, 2))
+    assert torch.equal(draws[0], torch.rand(4, generator=seeded("masks", 0, 1)))
+
+
+def test_a_sample_that_cannot_be_read_is_replaced_by_the_same_one_every_time() -> None:
+    config = NoiseConfig(bad=(4, 5))
+    seen = samples_seen(config, ORDER, steps=5)
+    after = [seen[place + 1] for place, index in enumerate(seen) if index == 4]
+    assert set(after) == {5}
+    found = [batch(batches_of(config), step) for step in range(5)]
+    assert all(len(one.inputs) == 8 for one in found)
+    assert {source for one in found for source, _ in one.bad} == {"noise/4", "noise/5"}
+    assert all(equal(batch(batches_of(config), step), one) for step, one in enumerate(found))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_of_which_nothing_can_be_read_ends_with_a_sentence(workers: int) -> None:
+    batches = batches_of(NoiseConfig(bad=tuple(range(20))))
+    with pytest.raises(
+        DataError, match=r"^4 samples in a row cannot be read, the last one is noise/\d+: it is\sbroken$"
+    ):
+        next(training_batches(batches, range(4), workers, WORLD))
+
+
+def test_bad_files_are_listed_once_each_by_however_many_processes(tmp_path: Path) -> None:
+    path = tmp_path / "bad_files.txt"
+    mine, other = BadFiles(path, 100, 0.02), BadFiles(path, 100, 0.02)
+    mine.add([])
+    assert not path.exists()
+    mine.add([("a.png", "cut\nshort"), ("a.png", "cut short")])
+    other.add([("a.png", "cut short"), ("b.png", "empty")])
+    mine.add([("b.png", "empty")])
+    assert path.read_text() == "a.png\tcut short\nb.png\tempty\n"
+
+
+def test_more_bad_files_than_allowed_stop_the_run_until_they_are_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "bad_files.txt"
+    files = BadFiles(path, 100, 0.02)
+    files.add([("a", ""), ("b", "")])
+    with pytest.raises(
+        DataError, match=r"^3 of 100 samples cannot be read, more than data\.max_bad_fraction=0\.02 allows"
+    ):
+        files.add([("c", "")])
+    assert path.read_text().count("\n") == 3
+    BadFiles(path, 100, 0.02).add([("a", "")])  # started again: b and c are readable now
+
+
+def test_a_modality_without_samples_is_refused() -> None:
+    class Nothing(Noise):
+        def dataset(self, split: str) -> list[object]:  # type: ignore[override]
+            return []
+
+    with pytest.raises(DataError, match="the training split has no samples"):
+        open_split(Nothing(NoiseConfig()), "train")

@@ -1,0 +1,189 @@
+"""The command as people type it: their mistakes end in one sentence and status 1, and nothing is overwritten."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jepa import launch
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import plain, read_yaml
+from jepa.launch import main, resolve
+from jepa.masking import RandomMaskConfig
+from jepa.run_log import read_metrics
+
+TINY = [
+    *("data.source=folder", "data.image_size=32", "data.patch_size=4", "data.masking.targets=2"),
+    *("model.size.width=48", "model.size.depth=1", "model.size.heads=2"),
+    *("model.predictor.width=32", "model.predictor.depth=1", "model.predictor.heads=2", "optim.batch_size=8"),
+    *("steps=3", "log_every=1", "compute.workers=0", "evaluate.enabled=false"),
+]
+
+
+def run(run_dir: Path, photos: Path, *more: str) -> int:
+    return main(["--modality", "image", "--run-dir", str(run_dir), *TINY, f"data.root={photos}", *more])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    assert run(run_dir, photos) == 0
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["optim.peek_lr=1"], "unknown key 'optim.peek_lr', did you mean 'optim.peak_lr'?"),
+        (["data.imagesize=32"], "unknown key 'data.imagesize', did you mean 'data.image_size'?"),
+        (["steps=many"], "steps: should be a valid integer, not 'many'"),
+        (["steps"], "'steps' is not of the form section.key=value"),
+        (["data.masking.target_scale=[0.5,0.6]"], "data: 2 target blocks of up to 60% can leave a context of"),
+        (["data.patch_size=16", "data.masking.targets=9"], "data: 9 "),
+        (["data.patch_size=5"], "data: patch_size 5 does not divide image_size 32 x 32"),
+        (["data.root=/no/such/folder"], "data: data root /no/such/folder does not exist"),
+        (["data.root={empty}"], "data: no images below {empty}; looked for files ending in"),
+        (["data.root={unreadable}"], "samples in a row cannot be read, the last one is {unreadable}/"),
+        (["data.root=null"], "data: source 'folder' needs data.root, the folder that holds it"),
+        (["optim.batch_size=1"], "optim.batch_size: 1 samples do not divide among 1 processes into 2 or more each"),
+        (["compute.device=cuda"], "compute.device: cuda was asked for, but torch sees no CUDA device"),
+        (["--config", "no_such_recipe"], "--config no_such_recipe is neither a file nor a recipe; recipes: "),
+        (["--modality", "sonar"], "no modality 'sonar'; installed: image"),
+        (["--run-dir", "{empty}/../file"], "run_dir: [Errno 17] File exists: '{empty}/../file'"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_leave_no_run_behind(
+    settings: list[str],
+    sentence: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "unreadable").mkdir()
+    for index in range(8):
+        (tmp_path / "unreadable" / f"{index}.png").write_bytes(b"no image")
+    places = {"empty": str(tmp_path / "empty"), "unreadable": str(tmp_path / "unreadable")}
+
+    def filled(text: str) -> str:
+        for name, place in places.items():
+            text = text.replace(f"{{{name}}}", place)
+        return text
+
+    status = run(tmp_path / "run", photos, *map(filled, settings))
+    said = capsys.readouterr().err.splitlines()
+    assert status == 1
+    assert said[-1].startswith("error: ")
+    assert filled(sentence) in said[-1]
+    assert not any("Traceback" in line for line in said)
+    if "unreadable" not in settings[0]:  # that is found out while training
+        assert len(said) == 1
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_with_another_config_is_refused_and_not_touched(
+    finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(finished)
+    assert run(finished, photos, "optim.peak_lr=0.5", "steps=9") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"error: {finished} holds a run with another config: steps (3 there, 9 now); optim.peak_lr ("
+    )
+    assert said.endswith("Nothing was changed there; choose another run_dir, or remove that one\n")
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short", b"\x80\x02}q\x00."])
+def test_a_corrupt_checkpoint_is_refused_and_not_overwritten(
+    content: bytes, finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    latest(run_dir).parent.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text((finished / "config.yaml").read_text().replace(str(finished), str(run_dir)))
+    latest(run_dir).write_bytes(content)
+    before = contents(run_dir)
+    assert run(run_dir, photos) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {latest(run_dir)} is not a ")
+    assert said.count("\n") == 1
+    assert contents(run_dir) == before
+
+
+def test_every_way_to_cut_a_checkpoint_short_is_noticed(finished: Path, tmp_path: Path) -> None:
+    whole = latest(finished).read_bytes()
+    for size in range(0, len(whole), len(whole) // 20):
+        (tmp_path / "cut.pt").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"cut\.pt is not a readable checkpoint: ."):
+            Checkpoint.load(tmp_path / "cut.pt")
+
+
+def test_the_written_config_repeats_the_run_exactly(finished: Path, photos: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    recipe = str(finished / "config.yaml")
+    assert main(["--modality", "image", "--config", recipe, "--run-dir", str(again)]) == 0
+    first, second = read_metrics(finished), read_metrics(again)
+    assert [line["loss"] for line in first] == [line["loss"] for line in second]
+    weights = Checkpoint.load(latest(finished)).model, Checkpoint.load(latest(again)).model
+    assert all((weights[1][name] == value).all() for name, value in weights[0].items())
+    configs = read_yaml(finished / "config.yaml"), read_yaml(again / "config.yaml")
+    assert configs[0] == {**configs[1], "run_dir": str(finished)}
+
+
+def test_the_same_command_again_finds_its_run_and_trains_no_further(finished: Path, photos: Path) -> None:
+    before = contents(finished)
+    assert run(finished, photos, "log_every=2", "compute.workers=1") == 0  # how to run it may change
+    after = contents(finished)
+    assert all(after[name] == before[name] for name in ("metrics.jsonl", "checkpoints/latest.pt"))
+
+
+def test_without_a_run_directory_the_config_names_it() -> None:
+    def named(*overrides: str) -> str:
+        return str(resolve("image", {}, overrides)[0].run_dir)
+
+    assert named("steps=5", "seed=1") == named("seed=1", "steps=5")
+    assert named("steps=5").startswith("runs/image-")
+    assert named("steps=5") != named("steps=6")
+    assert named("run_dir=elsewhere") == "elsewhere"
+
+
+def test_the_order_of_overrides_does_not_matter_where_one_changes_a_kind() -> None:
+    for overrides in (
+        ["data.masking.kind=random", "data.masking.ratio=.5"],
+        ["data.masking.ratio=.5", "data.masking.kind=random"],
+    ):
+        config, _ = resolve("image", {"data": {"masking": {"kind": "tube", "blocks": 2}}}, overrides)
+        assert config.data.masking == RandomMaskConfig(ratio=0.5)
+
+
+def test_a_dry_run_prints_the_config_and_its_cost_and_writes_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "run", photos, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    config, _, cost = printed.partition("parameters ")
+    expected = resolve(
+        "image", launch.read_recipe("image"), [*TINY, f"data.root={photos}", f"run_dir={tmp_path / 'run'}"]
+    )
+    assert yaml.safe_load(config) == plain(expected[0])
+    assert "64 a sample on a grid of 8 x 8" in cost
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_real_command_says_its_sentence_and_exits_with_status_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jepa", "launch", "--modality", "image", "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run([*command, "optim.peek_lr=1"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: unknown key 'optim.peek_lr', did you mean 'optim.peak_lr'? 'optim' takes: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
