@@ -153,8 +153,9 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # The main process decides when to stop: an interrupt from the keyboard reaches the whole process group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The main process decides when to stop: keyboard, torchrun and SLURM send their signals to all processes.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class BadFiles:

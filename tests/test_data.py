@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,16 @@ def test_workers_change_nothing_and_any_step_can_be_the_first(workers: int) -> N
     for step, found in enumerate(loaded, start=2):
         assert equal(found, batch(batches, step))
         assert found.bad == batch(batches, step).bad
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_workers_go_on_when_the_whole_process_group_is_asked_to_stop(number: signal.Signals) -> None:
+    batches = batches_of(NoiseConfig())
+    loading = training_batches(batches, range(20), 1, WORLD)
+    first = next(loading)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, number)
+    assert all(equal(found, batch(batches, step)) for step, found in enumerate([first, *loading]))
 
 
 def test_the_second_view_of_a_sample_is_another() -> None:
