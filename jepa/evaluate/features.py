@@ -15,7 +15,7 @@ from jepa.modality import BadSampleError, Label, Modality, Samples, Split, Task
 
 Column = Literal["jepa", "random_init", "raw_input"]
 COLUMNS: tuple[Column, ...] = ("jepa", "random_init", "raw_input")
-_TOKENS_AT_ONCE = 16_384  # bounds memory whatever the token grid
+_TOKENS_AT_ONCE = 8_192  # bounds memory whatever the token grid, and fits into caches
 _LAYERS = 4
 
 
@@ -24,7 +24,7 @@ class Features:
     """What the networks make of the n samples of a split, and what is known about these.
 
     last: mean over the tokens of the last layer [n, D], of the raw input the modality's vector [n, F].
-    last4: means of the last four layers, each layer-normed, side by side [n, 4D], of the raw input again [n, F].
+    last4: means of the last four layers, each layer-normed, side by side [n, 4D]; the raw input has no layers.
     tokens: last layer of the first m samples [m, N, D], of the raw input the values of its patches if it has some.
     labels: [n], of maps [n, N]; not a number where not known.
     """
@@ -74,7 +74,6 @@ class Extractor:
 
     def _encode(self, batch: "_Batch", gathered: "_Gathered") -> None:
         gathered.add("last", "raw_input", batch.raw)
-        gathered.add("last4", "raw_input", batch.raw)
         for label, values in batch.labels.items():
             gathered.add("labels", label, values)
         for column, encoder in self.encoders.items():

@@ -34,9 +34,9 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     """
     started = time.perf_counter()
     subject = open_subject(Path(run), tasks, list(layers))
+    subject.output.parent.mkdir(parents=True, exist_ok=True)
     measured = _measured(subject)
     results = {**_summary(subject), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
-    subject.output.parent.mkdir(parents=True, exist_ok=True)
     aside = subject.output.with_suffix(".partial")
     aside.write_text(json.dumps(results, indent=1) + "\n")
     os.replace(aside, subject.output)  # noqa: PTH105 - atomic

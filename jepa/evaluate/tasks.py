@@ -43,6 +43,8 @@ class Bench:
 
     def examples(self, task: Task, layer: Layer, column: Column, turned: bool) -> Splits[Examples]:
         """Samples, of maps tokens, whose label is known; `turned` to principal axes for linear probes."""
+        if layer == "last4" and column == "raw_input":
+            layer = "last"  # it has no layers, so both rows show the same number
         features = self._turned(layer, column) if turned else self._plain(layer, column)
         return features.pair(_known, self.labels(task))
 
@@ -56,10 +58,9 @@ class Bench:
                 raise UnmeasurableError(f"{task.label} is not measured: no sample of the {split} split is labelled")
         return labels
 
-    def columns(self, layer: Layer) -> list[Column]:
-        """Columns for which there are such features."""
-        present = getattr(self.features.train, layer)
-        return [column for column in COLUMNS if column in present]
+    def has(self, layer: Layer, column: Column) -> bool:
+        """Whether there are such features."""
+        return layer != "tokens" or column in self.features.train.tokens
 
     def _plain(self, layer: Layer, column: Column) -> Splits[Tensor]:
         return self.features.map(lambda split: getattr(split, layer)[column].flatten(0, -2))
@@ -79,43 +80,46 @@ def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -
     """One row of the table; raises UnmeasurableError. advance: called after each column."""
     labels = bench.labels(task)
     layer: Layer = "tokens" if task.kind == "map" else "last4" if probe == "linear_last4" else "last"
-    results: dict[str, list[Outcome]] = {}
-    taught = 0
-    for column in bench.columns(layer):
+    outcomes: dict[str, list[Outcome]] = {}
+    taught = _samples(labels.train)
+    for column in (column for column in COLUMNS if bench.has(layer, column)):
         examples = bench.examples(task, layer, column, turned=probe != "knn")
-        results[column], taught = _outcomes(task, probe, examples, bench.low_shot_draws)
+        if task.kind == "class":
+            outcomes[column], taught = _classify(task, probe, examples, bench.low_shot_draws)
+        else:
+            outcomes[column] = [ridge(examples)]
         advance()
-    if task.kind == "map":
-        taught = _samples(labels.train)
-    of_classes = task.kind == "class"
-    setting = "k" if probe == "knn" else "C" if of_classes else "alpha"
-    row: dict[str, Any] = {"metric": "accuracy" if of_classes else "mae", "higher_is_better": of_classes}
-    for name in COLUMNS:
-        row[name] = statistics.fmean(outcome.score for outcome in results[name]) if name in results else None
-    row["chance"] = commonest(labels) if of_classes else constant(labels)
+    scores = {column: [outcome.score for outcome in of_column] for column, of_column in outcomes.items()}
+    kind, setting = ("accuracy", "k" if probe == "knn" else "C") if task.kind == "class" else ("mae", "alpha")
+    row: dict[str, Any] = {"metric": kind, "higher_is_better": kind == "accuracy"}
+    for column in COLUMNS:
+        row[column] = statistics.fmean(scores[column]) if column in scores else None
+    row["chance"] = commonest(labels) if task.kind == "class" else constant(labels)
     row["train_samples"], row["test_samples"] = taught, _samples(labels.test)
     if probe.startswith("low_shot"):
-        scores = {name: [outcome.score for outcome in outcomes] for name, outcomes in results.items()}
-        row["spread"] = {name: statistics.stdev(values) if len(values) > 1 else 0.0 for name, values in scores.items()}
+        row["spread"] = {
+            column: statistics.stdev(values) if len(values) > 1 else 0.0 for column, values in scores.items()
+        }
         row["draws"] = bench.low_shot_draws
-    chosen = {name: [outcome.setting for outcome in outcomes] for name, outcomes in results.items()}
-    row["chosen"] = {name: {setting: values if len(values) > 1 else values[0]} for name, values in chosen.items()}
+    chosen = {column: [outcome.setting for outcome in of_column] for column, of_column in outcomes.items()}
+    row["chosen"] = {column: {setting: values if len(values) > 1 else values[0]} for column, values in chosen.items()}
     return row
 
 
-def _outcomes(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
+def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
     """Outcomes of a probe, one a draw, and the number of examples that it was taught with."""
-    if task.kind != "class":
-        return [ridge(examples)], len(examples.train)
     examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
     labels = examples.train.labels
     classes = max(len(task.classes), *(int(split.labels.max()) + 1 for split in examples.parts()))
-    if probe == "knn":
-        return [knn(examples, classes)], len(labels)
-    if probe.startswith("linear"):
-        return [linear_probe(examples, classes)], len(labels)
-    rows = [draw_examples(labels, LOW_SHOT if probe == f"low_shot_{LOW_SHOT}" else 0.01, draw) for draw in range(draws)]
-    return low_shot(examples, classes, rows), len(rows[0])
+    match probe:
+        case "knn":
+            return [knn(examples, classes)], len(labels)
+        case "linear" | "linear_last4":
+            return [linear_probe(examples, classes)], len(labels)
+        case _:
+            each = 0.01 if probe == "low_shot_1pct" else LOW_SHOT
+            rows = [draw_examples(labels, each, draw) for draw in range(draws)]
+            return low_shot(examples, classes, rows), len(rows[0])
 
 
 def draw_examples(labels: Tensor, each: int | float, draw: int) -> Tensor:

@@ -1,0 +1,322 @@
+"""Probes against independent implementations; evaluation of a checkpoint from its file to results.json."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import ConfigError, parse_override, plain
+from jepa.evaluate.__main__ import main
+from jepa.evaluate.features import subset
+from jepa.evaluate.probes import (
+    ALPHA_GRID,
+    TEMPERATURE,
+    fit_logistic,
+    knn,
+    linear_probe,
+    logits,
+    low_shot,
+    on_principal_axes,
+    ridge,
+)
+from jepa.evaluate.run import evaluate_run
+from jepa.evaluate.splits import Examples, Splits
+from jepa.evaluate.tasks import constant, draw_examples
+from jepa.launch import resolve
+from jepa.model import JEPA
+
+CLASSES = 4
+COLUMNS = ("jepa", "random_init", "raw_input")
+
+
+def blobs(counts: tuple[int, int, int] = (120, 60, 80), width: int = 12, seed: int = 0) -> Splits[Examples]:
+    """Overlapping clusters, one a class, with axes of very different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(CLASSES, width, generator=generator)
+
+    def split(count: int) -> Examples:
+        labels = torch.randint(CLASSES, (count,), generator=generator)
+        features = centres[labels] + 2 * torch.randn(count, width, generator=generator)
+        return Examples(features * torch.logspace(-2, 2, width), labels)
+
+    return Splits(*map(split, counts))
+
+
+def turned(examples: Splits[Examples]) -> Splits[Examples]:
+    axes = on_principal_axes(examples.map(lambda split: split.features))
+    return axes.pair(lambda features, split: Examples(features, split.labels), examples)
+
+
+def with_numbers(examples: Splits[Examples]) -> Splits[Examples]:
+    """Number labels that depend on the features, with noise."""
+    return examples.map(
+        lambda split: Examples(split.features, split.features[:, -1] + 0.1 * split.labels + 3 * split.labels.sqrt())
+    )
+
+
+def standardised(examples: Splits[Examples], split: Examples) -> Tensor:
+    train = examples.train.features
+    return (split.features - train.mean(dim=0)) / train.std(dim=0, correction=0)
+
+
+def test_k_nearest_neighbours_agree_with_a_loop_over_the_queries() -> None:
+    examples = blobs()
+    outcome = knn(examples, CLASSES)
+    keys, right = torch.nn.functional.normalize(examples.train.features, dim=1), 0
+    for query, label in zip(examples.test.features, examples.test.labels, strict=True):
+        cosines = keys @ (query / query.norm())
+        votes = [0.0] * CLASSES
+        for row in cosines.argsort(descending=True)[: int(outcome.setting)]:
+            votes[examples.train.labels[row]] += float(torch.exp(cosines[row] / TEMPERATURE))
+        right += votes.index(max(votes)) == label
+    assert outcome.score == pytest.approx(right / len(examples.test))
+
+
+@pytest.mark.parametrize("width", [12, 200])
+@pytest.mark.parametrize("c", [0.01, 1.0])
+def test_the_linear_probe_finds_the_optimum_of_scikit_learn(width: int, c: float) -> None:
+    examples = blobs(width=width)
+    few = turned(examples)
+    start = torch.zeros(CLASSES, few.train.features.shape[1] + 1)
+    probabilities = logits(fit_logistic(few.train, c, start), few.test.features).softmax(dim=1)
+    reference = LogisticRegression(C=c, tol=1e-8, max_iter=5000)
+    reference.fit(standardised(examples, examples.train).double().numpy(), examples.train.labels.numpy())
+    expected = reference.predict_proba(standardised(examples, examples.test).double().numpy())
+    np.testing.assert_allclose(probabilities.numpy(), expected, atol=2e-3)
+
+
+def test_ridge_solves_the_normal_equations() -> None:
+    examples = with_numbers(blobs())
+    outcome = ridge(turned(examples))
+    train, test = (standardised(examples, split).double() for split in (examples.train, examples.test))
+    mean = examples.train.labels.double().mean()
+    gram = train.T @ train + outcome.setting * torch.eye(train.shape[1], dtype=torch.float64)
+    predicted = test @ torch.linalg.solve(gram, train.T @ (examples.train.labels.double() - mean)) + mean
+    assert outcome.setting in ALPHA_GRID
+    assert outcome.score == pytest.approx(float((predicted - examples.test.labels).abs().mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [12, 200])  # fewer and more than there are samples to teach
+def test_principal_axes_keep_what_standardised_features_span(width: int) -> None:
+    examples = blobs(width=width)
+    train, test = (standardised(examples, split) for split in (examples.train, examples.test))
+    axes = turned(examples)
+    torch.testing.assert_close(axes.train.features @ axes.train.features.T, train @ train.T, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(axes.test.features @ axes.train.features.T, test @ train.T, rtol=1e-3, atol=1e-2)
+
+
+def test_a_feature_that_never_varies_changes_nothing() -> None:
+    examples = blobs()
+    more = examples.map(
+        lambda split: Examples(torch.nn.functional.pad(split.features, (0, 1), value=7.0), split.labels)
+    )
+    assert linear_probe(turned(more), CLASSES) == linear_probe(turned(examples), CLASSES)
+
+
+def _low_shot(examples: Splits[Examples]) -> Any:
+    return low_shot(examples, CLASSES, [draw_examples(examples.train.labels, 5, draw) for draw in range(3)])
+
+
+@pytest.mark.parametrize(
+    "probe", [lambda data: knn(data, CLASSES), lambda data: linear_probe(data, CLASSES), _low_shot, ridge]
+)
+def test_labels_of_the_test_split_choose_nothing(probe: Callable[[Splits[Examples]], Any]) -> None:
+    examples = turned(with_numbers(blobs()) if probe is ridge else blobs())
+    order = torch.randperm(len(examples.test), generator=torch.Generator().manual_seed(1))
+    shuffled = Splits(
+        examples.train, examples.validation, Examples(examples.test.features, examples.test.labels[order])
+    )
+    honest, blind = probe(examples), probe(shuffled)
+    if isinstance(honest, list):
+        assert [outcome.setting for outcome in honest] == [outcome.setting for outcome in blind]
+    else:
+        assert honest.setting == blind.setting
+        assert honest.score != blind.score
+
+
+def test_features_that_hold_the_label_are_read_without_error() -> None:
+    labels = blobs().map(lambda split: split.labels)
+    told = labels.map(lambda values: Examples(torch.nn.functional.one_hot(values, CLASSES).float(), values))
+    assert knn(told, CLASSES).score == linear_probe(turned(told), CLASSES).score == 1.0
+    numbers = told.map(lambda split: Examples(split.features, split.labels.float()))
+    assert ridge(turned(numbers)).score < 1e-3
+
+
+def test_low_shot_draws_are_balanced_repeatable_and_take_what_there_is() -> None:
+    labels = torch.tensor([0] * 300 + [2] * 40 + [3] * 5)  # class 1 is missing
+    rows = draw_examples(labels, 12, 0)
+    assert labels[rows].bincount().tolist() == [12, 0, 12, 5]
+    assert labels[draw_examples(labels, 0.01, 0)].bincount().tolist() == [3, 0, 1, 1]
+    assert torch.equal(rows, draw_examples(labels, 12, 0))
+    assert not torch.equal(rows, draw_examples(labels, 12, 1))
+
+
+def test_the_subset_of_a_split_is_always_the_same_and_of_random_samples() -> None:
+    few = subset(1000, 50, "train")
+    assert few == subset(1000, 50, "train")
+    assert len(set(few)) == 50
+    assert max(few) > 500
+    assert few != subset(1000, 50, "test")
+    assert sorted(subset(7, 50, "train")) == list(range(7))
+
+
+def test_chance_of_a_map_is_the_best_constant_at_every_token() -> None:
+    train = torch.tensor([[0.0, 10.0, torch.nan], [2.0, 10.0, torch.nan], [1.0, 10.0, torch.nan]])
+    labels = Splits(train, train, torch.tensor([[1.0, 12.0, torch.nan]]))
+    assert constant(labels) == pytest.approx(1.0)
+
+
+# Evaluation of a checkpoint ------------------------------------------------------------------------------------------
+
+
+def write_images(root: Path, colour_tells: bool, count: int = 90) -> None:
+    """Noise in folders of classes; `colour_tells` adds the class to the colour."""
+    random = np.random.default_rng(0)
+    for split, share in (("train", count), ("validation", count // 3), ("test", count)):
+        for number in range(share):
+            label = number % 3
+            pixels = random.integers(0, 120, (16, 16, 3))
+            if colour_tells:
+                pixels[..., label] += 100
+            path = root / split / f"class{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def save_untrained(run_dir: Path, root: Path) -> Path:
+    """A run directory whose checkpoint holds the weights that a run starts from."""
+    size = "model.size={width: 24, depth: 2, heads: 2}"
+    shape = ("data.image_size=16", "data.patch_size=4", size, "data.masking={kind: random}")
+    settings = (
+        *shape,
+        "data.source=folder",
+        f"data.root={root}",
+        f"run_dir={run_dir}",
+        "compute.workers=0",
+        "optim.batch_size=8",
+    )
+    config, modality = resolve("image", {}, settings)
+    torch.manual_seed(config.seed)
+    model = JEPA(config.model, modality, config.target)
+    Checkpoint(3, 1.5, plain(config), model.state_dict(), {}).save(latest(run_dir))
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("coloured")
+    write_images(root / "data", colour_tells=True)
+    return save_untrained(root / "run", root / "data")
+
+
+def test_results_hold_every_row_with_its_baselines(coloured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = evaluate_run(coloured)
+    assert json.loads((coloured / "results.json").read_text()) == results
+    assert (results["modality"], results["steps"], results["train_seconds"]) == ("image", 3, 1.5)
+    assert results["samples"] == 3 * 8
+    assert results["samples_per_second"] == 16
+    assert {"rankme", "rankme_random_init", "target_std", "cosine"} <= results["collapse"].keys()
+    probes = ["linear", "linear_last4", "knn", "low_shot_12", "low_shot_1pct"]
+    assert list(results["tasks"]) == [f"class/{probe}" for probe in probes]
+    for row in results["tasks"].values():
+        assert row["metric"] == "accuracy"
+        assert row["higher_is_better"]
+        assert row["chance"] == pytest.approx(1 / 3)
+        assert row["test_samples"] == 90
+        assert row["raw_input"] > 0.9
+        assert row["chosen"].keys() == set(COLUMNS)
+        # Nothing was trained, so both encoders are one and the same.
+        assert row["jepa"] == row["random_init"]
+    assert results["tasks"]["class/linear"]["jepa"] > 0.9
+    assert results["tasks"]["class/low_shot_12"]["train_samples"] == 36
+    assert results["tasks"]["class/low_shot_12"]["spread"].keys() == set(COLUMNS)
+    shown = capsys.readouterr().out
+    assert "class/low_shot_12" in shown
+    assert "untrained" in shown
+
+
+def test_images_that_say_nothing_of_their_class_give_chance(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", colour_tells=False)
+    results = evaluate_run(save_untrained(tmp_path / "run", tmp_path / "data"), tasks=["class/linear", "class/knn"])
+    for row in results["tasks"].values():
+        for column in COLUMNS:
+            assert abs(row[column] - 1 / 3) < 0.2  # four standard deviations of 90 guesses
+
+
+def test_other_settings_and_single_tasks_leave_the_results_of_the_run_alone(coloured: Path) -> None:
+    own = coloured / "results.json"
+    own.write_text("mine")
+    assert main(["--task", "class/linear", str(coloured), "data.image_size=24", "evaluate.test_samples=30"]) == 0
+    (written,) = (coloured / "evaluations").glob("*.json")
+    assert json.loads(written.read_text())["tasks"]["class/linear"]["test_samples"] == 30
+    evaluate_run(latest(coloured), tasks=["class/knn"])
+    assert own.read_text() == "mine"
+
+
+def test_evaluation_repeats_itself(coloured: Path) -> None:
+    first, second = (evaluate_run(run, tasks=["class/low_shot_12"]) for run in (coloured, latest(coloured)))
+    assert first["tasks"] == second["tasks"]
+    assert first["collapse"] == second["collapse"]
+
+
+def test_images_that_cannot_be_read_are_left_out_and_listed(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", colour_tells=True)
+    broken = tmp_path / "data" / "test" / "class0" / "0.png"
+    broken.write_bytes(b"no image")
+    results = evaluate_run(save_untrained(tmp_path / "run", tmp_path / "data"), tasks=["class/knn"])
+    assert results["tasks"]["class/knn"]["test_samples"] == 89
+    assert str(broken) in (tmp_path / "run" / "evaluations" / "bad_files.txt").read_text()
+
+
+def test_images_without_labels_give_signs_of_collapse_and_no_tasks(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = evaluate_run(save_untrained(tmp_path, photos))
+    assert results["tasks"] == {}
+    assert results["collapse"]["rankme"] > 0
+    assert "no labels" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_the_run_is_refused_by_name(coloured: Path, tmp_path: Path) -> None:
+    for tasks, override, offender in (
+        ([], "model.size=vit_tiny", "model.size"),
+        ([], "data.patch_size=8", "does not fit"),
+        (["count"], "data.flip=true", "class/knn"),
+    ):
+        with pytest.raises(ConfigError, match=offender):
+            evaluate_run(coloured, tasks=tasks, layers=[parse_override(override)])
+    assert main([str(tmp_path / "nowhere")]) == 1
+
+
+@pytest.mark.slow
+def test_the_embedded_world_is_measured_in_numbers_and_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    scenes = "data.scenes={train: 60, validation: 30, test: 30}"
+    size = "model.size={width: 24, depth: 2, heads: 2}"
+    settings = (
+        "data.image_size=32",
+        "data.patch_size=8",
+        size,
+        f"run_dir={tmp_path / 'run'}",
+        "compute.workers=0",
+        scenes,
+    )
+    config, modality = resolve("image", {}, settings)
+    torch.manual_seed(config.seed)
+    model = JEPA(config.model, modality, config.target)
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+    rows = evaluate_run(config.run_dir)["tasks"]
+    for name, train_samples in (("count/ridge", 60), ("depth/ridge", 60), ("depth_map/ridge", 60)):
+        row = rows[name]
+        assert (row["metric"], row["higher_is_better"]) == ("mae", False)
+        assert row["jepa"] == row["random_init"] > 0
+        assert row["raw_input"] > 0
+        assert row["train_samples"] == train_samples
