@@ -129,6 +129,8 @@ def _rows(
 
 def _collapse(features: Features, split: Split) -> dict[str, Any]:
     """Signs of collapse: rankme of the centred mean-pooled features of all samples, the others of the tokens kept."""
+    if len(features) < 2:
+        return {}
     signs = asdict(collapse_signs(features.tokens["jepa"]))
     pooled = {column: features.last[column] for column in ("jepa", "random_init")}
     ranks = {column: rankme(values - values.mean(dim=0)) for column, values in pooled.items()}
