@@ -94,13 +94,14 @@ def _pictures(run: Run) -> str:
     parts = []
     if len(run.modality.grid) == 2:
         parts.append(
-            "<h2>What it has to do</h2>\n<p>The context encoder sees the tokens that are left in the middle picture. "
-            "From these the representation of the coloured blocks is predicted.</p>"
+            "<h2>What it had to predict</h2>\n<p>The context encoder sees what is not hatched; from that, what the "
+            "target encoder makes of each coloured block is predicted.</p>"
         )
         parts.append(_gallery(run, "masks", mask_gallery(run.modality, shown), 20))
         parts.append(
-            "<h2>What it makes of inputs</h2>\n<p>The three strongest principal components of the features of all "
-            "tokens as red, green and blue, for each encoder on its own: like colours are like features.</p>"
+            "<h2>Features as colours</h2>\n<p>The three strongest principal components of token features, less the "
+            "mean of their input, as red, green and blue: where colours are alike, the encoder sees the same. Each "
+            "encoder has colours of its own.</p>"
         )
         parts.append(_gallery(run, "features", feature_gallery(shown, run.modality.grid), 20))
     else:
@@ -109,7 +110,7 @@ def _pictures(run: Run) -> str:
             f"<h2>What it learned</h2>\n<p>Masks and features are drawn on grids of 2 axes, not of {axes}.</p>"
         )
     if len(shown.pictures) > 1:
-        parts.append(f"<h2>What is alike to it</h2>\n<p>{_neighbour_words(shown)}</p>")
+        parts.append(f"<h2>Nearest neighbours</h2>\n<p>{_neighbour_words(shown)}</p>")
         parts.append(_gallery(run, "neighbours", neighbour_gallery(shown), 40))
     return "\n".join(parts)
 
@@ -123,7 +124,7 @@ def _neighbour_words(shown: Shown) -> str:
     if not shares:
         return words
     found = ", ".join(f"{percent(share, 1)} {name}" for name, share in shares.items())
-    return f'{words} <span class="key">Outlined</span> are those of the query\'s class; over all queries: {found}.'
+    return f'{words} <span class="key">Outlined</span> are those of the query\'s class, over all queries {found}.'
 
 
 def _chart(run: Run, name: str, figure: Figure, alt: str, kind: str) -> str:

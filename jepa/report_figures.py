@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ CURVES = {
     "momentum": ("momentum", "of the target encoder"),
     "gradient_norm": ("gradient norm", "over all parameters, before clipping"),
 }
+
+
+_NOISY = ("loss", "gradient_norm", "target_std", "rankme", "cosine")
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -68,9 +72,8 @@ def gain_chart(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
                 label = COLUMNS[column] if place == 0 else None
                 centre = place + 0.26 * (offset - 1)
                 axes.barh(centre, max(share, -0.25), height=0.24, color=_COLOURS[colour], label=label)
-                axes.text(
-                    max(share, 0), centre, f" {percent(share)}", va="center", fontsize=7.5, color=_COLOURS["soft"]
-                )
+                number = axes.annotate(percent(share), (max(share, 0), centre), (3, 0), textcoords="offset points")
+                number.set(va="center", fontsize=7.5, color=_COLOURS["soft"])
     axes.set_yticks(range(len(tasks)), [task_title(name) for name in tasks])
     axes.invert_yaxis()
     axes.axvline(0, color=_COLOURS["soft"], linewidth=0.8)
@@ -89,7 +92,7 @@ def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool) -> Figure
     steps, values = [step for step, _ in points], [value for _, value in points]
     figure = Figure(figsize=(8.6, 2.9) if wide else (3.9, 2.2), layout="constrained")
     axes = figure.subplots()
-    noisy = name in ("loss", "gradient_norm") and len(points) > 8
+    noisy = name in _NOISY and len(points) >= 24
     axes.plot(steps, values, color=_COLOURS["third" if noisy else "accent"], linewidth=1.1 if noisy else 1.6)
     if noisy:
         axes.plot(steps, smoothed(values), color=_COLOURS["accent"], linewidth=1.8)
@@ -107,12 +110,11 @@ def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool) -> Figure
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential mean over about a twentieth of the values, without a bias at the start."""
-    keep = 1 - min(1.0, 20 / len(values)) / 2
-    result, mean, weight = [], 0.0, 0.0
-    for value in values:
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        result.append(mean / weight)
+    """Mean over a window of about a twelfth of the values, centred so that it does not lag, narrower at the ends."""
+    result = []
+    for place in range(len(values)):
+        reach = min(len(values) // 24, place, len(values) - 1 - place)
+        result.append(statistics.fmean(values[place - reach : place + reach + 1]))
     return result
 
 

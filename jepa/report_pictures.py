@@ -19,7 +19,7 @@ from jepa.encoder import Encoder
 from jepa.modality import BadSampleError, Modality, Sample, Samples
 from jepa.positions import Grid
 
-MASKED, COLOURED, QUERIES, NEIGHBOURS = 6, 8, 6, 5
+MASKED, COLOURED, QUERIES, NEIGHBOURS = 6, 6, 6, 5
 _FITTED = 64  # samples whose tokens decide the colours of features
 _SIDE, _SMALL_SIDE = 176, 96  # pixels of the longer side on the page
 _BLOCKS = ((255, 176, 0), (0, 160, 230), (230, 70, 130), (60, 190, 90), (150, 100, 240), (240, 110, 50))
@@ -138,13 +138,15 @@ def _small(shown: Shown, index: int, role: str, query: int = -1) -> Picture:
 
 
 def same_class(shown: Shown) -> dict[str, float]:
-    """Share of nearest neighbours, over all samples, that are of the class of their query; empty without labels."""
+    """Share of nearest neighbours that are of the query's class, over all queries; empty without labels."""
     if not all(shown.classes):
         return {}
     names = sorted(set(shown.classes))
     labels = torch.tensor([names.index(name) for name in shown.classes])
     found = {name: labels[neighbours(pooled)] for name, pooled in shown.pooled.items()}
-    return {name: float((classes == labels[:, None]).float().mean()) for name, classes in found.items()}
+    chance = float((labels.bincount() / len(labels)).square().sum())
+    shares = {name: float((classes == labels[:, None]).float().mean()) for name, classes in found.items()}
+    return {**shares, "by chance": chance}
 
 
 def neighbours(pooled: Tensor) -> Tensor:
@@ -155,20 +157,26 @@ def neighbours(pooled: Tensor) -> Tensor:
 
 
 def as_colours(tokens: Tensor) -> Tensor:
-    """The three principal components of all tokens as red, green and blue: [m, N, D] -> uint8 [m, N, 3]."""
-    flat = (tokens - tokens.mean(dim=(0, 1))).flatten(0, 1).double()  # [m N, D]
+    """Three principal components as red, green and blue, one basis for all samples: [m, N, D] -> uint8 [m, N, 3].
+
+    The mean over its tokens is taken from each sample, or the colours would tell samples apart and not their parts.
+    """
+    flat = (tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, 1).double()  # [m N, D]
     axes = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -3:].flip(-1)  # [D, 3]
     strongest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))  # [1, 3]
     components = flat @ (axes * strongest.sign())  # the sign of an axis is arbitrary: its strongest entry is positive
     low, high = components.quantile(torch.tensor([0.02, 0.98], dtype=torch.double), dim=0)
-    colours: Tensor = ((components - low) / (high - low).clamp_min(1e-9)).clamp(0, 1).mul(255).round().byte()
-    return F.pad(colours, (0, 3 - colours.shape[-1])).unflatten(0, tokens.shape[:2])
+    shares = ((components - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+    colours: Tensor = F.pad(shares, (0, 3 - shares.shape[-1])).mul(255).round().byte()
+    return colours.reshape(*tokens.shape[:2], 3)
 
 
 def with_context(picture: Tensor, context: Tensor) -> Tensor:
-    """Grey out what is hidden: uint8 [H, W, 3], bool [rows, columns] -> uint8 [H, W, 3]."""
+    """Hatch what is hidden: uint8 [H, W, 3], bool [rows, columns] -> uint8 [H, W, 3]."""
     visible = _spread(context.unsqueeze(-1), picture)
-    return torch.where(visible, picture, _faded(picture, 0.08))
+    diagonals = torch.arange(picture.shape[0]).unsqueeze(-1) + torch.arange(picture.shape[1])  # [H, W]
+    hatch = torch.where(diagonals % 8 < 2, 160, 205).byte().unsqueeze(-1)
+    return torch.where(visible, picture, hatch)
 
 
 def with_targets(picture: Tensor, blocks: Sequence[Tensor]) -> Tensor:
@@ -197,9 +205,10 @@ def mosaic(cards: Sequence[Card]) -> Image.Image:
     for place, card in enumerate(cards):
         left, top = place % columns * size[0] + gap, place // columns * size[1] + gap
         for strip in card:
-            for picture in strip.pictures:
+            for number, picture in enumerate(strip.pictures):
+                words = [strip.title if number == 0 else "", picture.caption]
                 page.paste(Image.fromarray(picture.pixels.numpy()), (left, top))
-                draw.text((left + 2, top + height + 1), picture.caption or strip.title, fill="#444444")
+                draw.text((left + 2, top + height + 1), ": ".join(filter(None, words)), fill="#444444")
                 left += width + gap
             left += gap
     return page

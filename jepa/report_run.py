@@ -17,8 +17,8 @@ from jepa.train import Config
 from jepa.weights import configured, encoder_of, read_checkpoint, untrained_encoder
 
 _SAMPLES = 500  # that are encoded for pictures
-_CPU_FLOPS = 2e12  # what that may cost where there is no GPU; large encoders see fewer samples
-_FEWEST = 64
+_CPU_FLOPS = 2e11  # what that may cost where there is no GPU; large encoders see fewer samples
+_FEWEST = 32
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def notices(run: Run) -> str:
 
 def task_table(tasks: Mapping[str, Row]) -> str:
     """Tasks beside their baselines, the best in bold."""
-    head = "".join(f"<th>{title}</th>" for title in ("task", "metric", *COLUMNS.values(), "train", "test"))
+    head = "".join(f"<th>{title}</th>" for title in ("task", *COLUMNS.values(), "train", "test"))
     words = (
         "Probes of frozen features, every column by the same protocol: the trained encoder, the encoder before "
         "training, the input itself, and the best answer that ignores the input. The best is bold; ↑ means that more "
@@ -95,14 +95,14 @@ def _verdict(tasks: Mapping[str, Row]) -> str:
     baselines = ", ".join(f"{_number(row, row[column])} {COLUMNS[column]}" for column in others)
     won = sum(_best(row) == "jepa" for row in tasks.values())
     return (
-        f"<strong>{escape(task_title(name))}: {_number(row, row['jepa'])}</strong> against {baselines}. "
-        f"It beats all baselines on {won} of {len(tasks)} tasks."
+        f"It reaches <strong>{_number(row, row['jepa'])}</strong> {escape(row['metric'])} "
+        f"({escape(task_title(name))}) against {baselines}, and beats all baselines on {won} of {len(tasks)} tasks."
     )
 
 
 def _task_row(name: str, row: Row) -> str:
-    cells = [task_title(name), f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}"]
-    html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    metric = f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}"
+    html = f"<td>{escape(task_title(name))}<small>{escape(metric)}</small></td>"
     for column in COLUMNS:
         spread = row.get("spread", {}).get(column)
         shown = _number(row, row.get(column))
@@ -119,7 +119,9 @@ def _best(row: Row) -> str:
 def _number(row: Row, value: float | None) -> str:
     if value is None:
         return "-"
-    return percent(value, 1) if row["metric"] == "accuracy" else f"{value:.3g}"
+    if row["metric"] == "accuracy":
+        return percent(value, 1)
+    return f"{value:#.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _duration(seconds: float) -> str:
