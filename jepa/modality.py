@@ -61,7 +61,8 @@ class Modality(ABC, Generic[C]):
     """One kind of input: where it comes from, how it becomes tokens, which are hidden, what can be measured on it.
 
     Subclasses set `grid` (tokens along each axis) in `__init__`, which receives the `data` section of the config
-    parsed as `config_type`, a frozen dataclass, and raises ValueError, in one sentence, for what cannot work.
+    parsed as `config_type`, and raises ValueError, in one sentence, for what cannot work. `config_type` is a frozen
+    dataclass with at least `max_bad_fraction`, the share of samples that may be unreadable before a run stops.
     Instances are pickled to worker processes.
     """
 
