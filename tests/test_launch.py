@@ -1,10 +1,12 @@
 """The command as people type it: their mistakes end in one sentence and status 1, and nothing is overwritten."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from jepa import launch
@@ -118,6 +120,20 @@ def test_a_corrupt_checkpoint_is_refused_and_not_overwritten(
     assert said.startswith(f"error: {latest(run_dir)} is not a ")
     assert said.count("\n") == 1
     assert contents(run_dir) == before
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms = iter((torch.tensor(1.0), torch.tensor(math.inf)))
+    monkeypatch.setattr("jepa.train.clip_grad_norm_", lambda *_: next(norms))
+    assert run(tmp_path / "run", photos, "checkpoint_every=1") == 1
+    kept = latest(tmp_path / "run")
+    sentence = (
+        f"error: the loss or its gradient is not finite at step 1 on rank 0; the last good checkpoint stays at {kept}"
+    )
+    assert capsys.readouterr().err.splitlines()[-1].startswith(sentence)
+    assert Checkpoint.load(kept).step == 1
 
 
 def test_every_way_to_cut_a_checkpoint_short_is_noticed(finished: Path, tmp_path: Path) -> None:
