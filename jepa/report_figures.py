@@ -34,7 +34,7 @@ _NOISY = ("loss", "gradient_norm", "target_std", "rankme", "cosine")
 
 def percent(share: float, digits: int = 0) -> str:
     """0.612 -> 61.2 %."""
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:z.{digits}f} %"
 
 
 def task_title(name: str) -> str:

@@ -35,7 +35,7 @@ def heading(run: Run) -> str:
 
 def notices(run: Run) -> str:
     """Boxes for what a reader must know before believing anything else."""
-    found = []
+    found, tasks = [], run.results.get("tasks", {})
     if warning := run.collapse_warning():
         found.append(("bad", "The representation looks bad", f"{warning[0].upper()}{warning[1:]}."))
     if run.checkpoint.step < run.config.steps:
@@ -47,8 +47,10 @@ def notices(run: Run) -> str:
     elif run.results.get("steps", run.checkpoint.step) != run.checkpoint.step:
         steps = f"step {run.results['steps']:,}, the checkpoint of step {run.checkpoint.step:,}"
         found.append(("note", "The evaluation is of another step", f"The evaluation is of {steps}."))
-    elif not run.results.get("tasks"):
+    elif not tasks:
         found.append(("bad", "Not measured", "No number tells how good the encoder is; the pictures have to."))
+    elif rival := _rival(tasks):
+        found.append(("bad", "Not better than a baseline", rival))
     found += [("note", "About the evaluation", note) for note in run.results.get("notes", [])]
     return "\n".join(
         f'<div class="box {kind}"><strong>{escape(title)}</strong>{escape(text)}</div>' for kind, title, text in found
@@ -89,15 +91,26 @@ def reproduction(run: Run) -> str:
 def _verdict(tasks: Mapping[str, Row]) -> str:
     if not tasks:
         return ""
-    name = next((name for name in tasks if name.endswith("/linear")), next(iter(tasks)))
+    name = _main_task(tasks)
     row = tasks[name]
     others = [column for column in COLUMNS if column != "jepa" and row.get(column) is not None]
     baselines = ", ".join(f"{_number(row, row[column])} {COLUMNS[column]}" for column in others)
-    won = sum(_best(row) == "jepa" for row in tasks.values())
+    won = sum(_best(row) == ["jepa"] for row in tasks.values())
     return (
         f"It reaches <strong>{_number(row, row['jepa'])}</strong> {escape(row['metric'])} "
         f"({escape(task_title(name))}) against {baselines}, and beats all baselines on {won} of {len(tasks)} tasks."
     )
+
+
+def _rival(tasks: Mapping[str, Row]) -> str:
+    """The baseline that is as good as the trained encoder on the main task, in words; empty where none is."""
+    name = _main_task(tasks)
+    row = tasks[name]
+    rivals = [column for column in _best(row) if column != "jepa"]
+    if not rivals:
+        return ""
+    numbers = [f"{COLUMNS[column]} {_number(row, row[column])}" for column in (rivals[0], "jepa")]
+    return f"{task_title(name)}: {', '.join(numbers)}."
 
 
 def _task_row(name: str, row: Row) -> str:
@@ -107,13 +120,19 @@ def _task_row(name: str, row: Row) -> str:
         spread = row.get("spread", {}).get(column)
         shown = _number(row, row.get(column))
         shown += "" if spread is None else f' <span class="spread">± {_number(row, spread)}</span>'
-        html += f"<td{' class=best' if column == _best(row) else ''}>{shown}</td>"
+        html += f"<td{' class=best' if column in _best(row) else ''}>{shown}</td>"
     return f"<tr>{html}<td>{row['train_samples']:,}</td><td>{row['test_samples']:,}</td></tr>"
 
 
-def _best(row: Row) -> str:
+def _main_task(tasks: Mapping[str, Row]) -> str:
+    return next((name for name in tasks if name.endswith("/linear")), next(iter(tasks)))
+
+
+def _best(row: Row) -> list[str]:
+    """The columns with the best number, several where they share it."""
     values = {column: row[column] for column in COLUMNS if row.get(column) is not None}
-    return (max if row["higher_is_better"] else min)(values, key=lambda column: values[column])
+    best = max(values.values()) if row["higher_is_better"] else min(values.values())
+    return [column for column, value in values.items() if value == best]
 
 
 def _number(row: Row, value: float | None) -> str:

@@ -22,7 +22,7 @@ from jepa.report_pictures import as_colours, look, neighbours, with_context, wit
 from jepa.train import Config, train
 
 VOID = {"meta", "img", "br", "link", "path", "use"}
-RESULTS = {
+RESULTS: dict[str, Any] = {
     "steps": 3,
     "collapse": {"target_std": 0.01, "rankme": 12.0, "cosine": 0.5},
     "notes": ["depth is <not> measured"],
@@ -31,6 +31,8 @@ RESULTS = {
         | {"raw_input": 0.281, "chance": 0.103, "train_samples": 5000, "test_samples": 1000},
         "class/low_shot_12": {"metric": "accuracy", "higher_is_better": True, "jepa": 0.31, "random_init": 0.34}
         | {"raw_input": None, "chance": 0.1, "train_samples": 120, "test_samples": 1000, "spread": {"jepa": 0.021}},
+        "class/knn": {"metric": "accuracy", "higher_is_better": True, "jepa": 0.444, "random_init": 0.444}
+        | {"raw_input": 0.2, "chance": 0.1, "train_samples": 5000, "test_samples": 1000},
         "count/ridge": {"metric": "mae", "higher_is_better": False, "jepa": 0.987, "random_init": 1.23}
         | {"raw_input": 1.34, "chance": 1.56, "train_samples": 5000, "test_samples": 1000},
     },
@@ -133,9 +135,9 @@ def test_numbers_of_the_results_are_shown_with_the_best_of_a_row_in_bold(evaluat
     for number in ("61.3 %", "35.2 %", "28.1 %", "10.3 %", "± 2.1 %", "0.987", "1.23", "1.34", "1.56", "5,000", "120"):
         assert number in text
     assert "It reaches 61.3 % accuracy (class, linear probe) against 35.2 % untrained, 28.1 % raw input" in text
-    assert "beats all baselines on 2 of 3 tasks" in text
+    assert "beats all baselines on 2 of 4 tasks" in text
     best = [part.split("</td>")[0] for part in evaluated.read_text().split("<td class=best>")[1:]]
-    assert best == ["61.3 %", "34.0 %", "0.987"]
+    assert best == ["61.3 %", "34.0 %", "44.4 %", "44.4 %", "0.987"]
 
 
 def test_what_is_wrong_with_a_run_is_said_in_a_box(unevaluated: Path, evaluated: Path) -> None:
@@ -144,6 +146,15 @@ def test_what_is_wrong_with_a_run_is_said_in_a_box(unevaluated: Path, evaluated:
     assert "Not evaluated" not in text
     assert "Signs of collapse: targets hardly differ between inputs (std 0.010" in text
     assert "depth is <not> measured" in text
+
+
+def test_an_encoder_that_does_not_beat_its_baselines_is_called_that(evaluated: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(evaluated.parent, tmp_path / "run"))
+    tied = {**RESULTS, "tasks": {"class/knn": RESULTS["tasks"]["class/knn"]}}
+    (run_dir / "results.json").write_text(json.dumps(tied))
+    text = Page(write_report(run_dir)).text
+    assert "class, nearest neighbours: untrained 44.4 %, trained 44.4 %" in text
+    assert "beats all baselines on 0 of 1 tasks" in text
 
 
 def test_what_a_user_named_is_escaped(evaluated: Path) -> None:
