@@ -55,10 +55,10 @@ def table(runs: list[dict[str, Any]]) -> str:
         lines.append(f"| {task} | {first['metric']}, {arrow} | {' | '.join(cells + floors)} |")
     for target in TARGETS:
         mine = [one for one in runs if one["target"] == target]
-        lines.append(
-            f"\n{target}: {mine[0]['steps']} steps, {mine[0]['samples']} samples, "
-            f"{mean(one['train_seconds'] for one in mine):.0f} s, RankMe {mean(one['collapse']['rankme'] for one in mine):.1f}"
-        )
+        seconds = mean(one["train_seconds"] for one in mine)
+        rank = mean(one["collapse"]["rankme"] for one in mine)
+        run_length = f"{mine[0]['steps']} steps, {mine[0]['samples']} samples"
+        lines.append(f"\n{target}: {run_length}, {seconds:.0f} s, RankMe {rank:.1f}")
     return "\n".join(lines)
 
 

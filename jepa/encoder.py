@@ -86,7 +86,8 @@ def take(tokens: Tensor, indices: Tensor) -> Tensor:
     """Pick tokens by index, per sample: [B, N, D], [B, ...] -> [B, ..., D]."""
     flat = indices.flatten(1)
     picked = tokens.gather(1, flat.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-    return picked.unflatten(1, indices.shape[1:])
+    unflat: Tensor = picked.unflatten(1, indices.shape[1:])
+    return unflat
 
 
 class Encoder(nn.Module):
@@ -141,5 +142,5 @@ class Encoder(nn.Module):
 def run_block(block: Callable[..., Tensor], checkpointed: bool, *arguments: Tensor | None) -> Tensor:
     """Call a block; `checkpointed` forgets its activations and computes them again in the backward pass."""
     if checkpointed and torch.is_grad_enabled():
-        return checkpoint(block, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+        return checkpoint(block, *arguments, use_reentrant=False)
     return block(*arguments)

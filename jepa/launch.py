@@ -4,36 +4,26 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from jepa.checkpoint import CheckpointError
+from jepa.command import exit_status
 from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, to_yaml
-from jepa.data import DataError
 from jepa.distributed import join
 from jepa.modality import Modality
 from jepa.recipes import read_recipe, recipe_names
-from jepa.registry import MODALITIES, UnknownModalityError
+from jepa.registry import MODALITIES
 from jepa.run_log import CONSOLE
-from jepa.train import Config, NonFiniteLossError, train
+from jepa.train import Config, train
+from jepa.weights import construct
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError, UnknownModalityError)
 INTERRUPTED = 130  # exit status of a run that was asked to stop: it is not finished, but nothing is wrong
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m jepa.launch`: run what the command line says -> exit status."""
-    return exit_status(lambda: _launch(_parser().parse_args(argv)))
-
-
-def exit_status(command: Callable[[], int]) -> int:
-    """Run a command; what a user can cause becomes one sentence on stderr and status 1."""
-    try:
-        return command()
-    except USER_ERRORS as error:
-        CONSOLE.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
-        return 1
+    return exit_status(lambda: _launch(_parser().parse_intermixed_args(argv)))
 
 
 def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any], Modality[Any]]:
@@ -51,14 +41,6 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
         digest = hashlib.blake2b(json.dumps(plain(config)).encode(), digest_size=4).hexdigest()
         config = build(config_type, [*layers, {"run_dir": f"runs/{modality_name}-{digest}"}])
     return config, construct(modality_type, config.data)
-
-
-def construct(modality_type: type[Modality[Any]], section: Any) -> Modality[Any]:
-    """A modality from its section; raises ConfigError for what cannot work, such as masks that its grid cannot hold."""
-    try:
-        return modality_type(section)
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from error
 
 
 def _launch(arguments: argparse.Namespace) -> int:
@@ -106,10 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and stop")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings over the recipe")
     return parser
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

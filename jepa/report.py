@@ -11,6 +11,7 @@ from string import Template
 
 from matplotlib.figure import Figure
 
+from jepa.command import exit_status
 from jepa.data import DataError
 from jepa.report_figures import CURVES, curve, gain_chart, percent, save_png, to_svg
 from jepa.report_pictures import (
@@ -30,8 +31,6 @@ from jepa.report_words import heading, notices, reproduction, task_table
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m jepa.report RUN_DIR` -> exit status."""
-    from jepa.launch import exit_status  # launch stands above, and writes reports itself
-
     parser = argparse.ArgumentParser(prog="jepa report", description="Write report.html and figures/ of a run.")
     parser.add_argument("run_dir", type=Path, help="run directory")
     return exit_status(lambda: _show(parser.parse_args(argv).run_dir))

@@ -47,7 +47,7 @@ class RunLog:
             self._keep_until(first_step)
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed by one process only
 
-            self.events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+            self.events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -58,7 +58,7 @@ class RunLog:
     ) -> None:
         self.progress.stop()
         if self.enabled:
-            self.events.close()  # type: ignore[no-untyped-call]
+            self.events.close()
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -71,7 +71,7 @@ class RunLog:
         with (self.run_dir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            self.events.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self.events.add_scalar(name, value, step)
         status = f"loss {values['loss']:.4f}  {values['samples_per_second']:.0f} samples/s"
         self.progress.update(self.task, status=status)
         if not CONSOLE.is_terminal:

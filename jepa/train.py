@@ -145,7 +145,9 @@ def prepare_run_dir(config: Config[Any]) -> None:
             )
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_yaml(config))
+        aside = path.with_suffix(".partial")
+        aside.write_text(to_yaml(config))
+        aside.replace(path)
     except OSError as error:
         raise ConfigError(f"run_dir: {error}") from error
 

@@ -19,7 +19,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     if query.device.type == "cpu" and query.shape[-2] * key.shape[-2] < _FUSED_FROM:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, K]
-        return scores.softmax(dim=-1).to(value.dtype) @ value
+        attended: Tensor = scores.softmax(dim=-1).to(value.dtype) @ value
+        return attended
     return F.scaled_dot_product_attention(query, key, value)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
-from jepa.config import Tree, build
+from jepa.config import ConfigError, Tree, build
 from jepa.encoder import Encoder
 from jepa.modality import Modality
 from jepa.model import JEPA
@@ -46,7 +46,15 @@ def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tupl
     """Config of a checkpoint, with further layers over it, and the modality that it describes."""
     modality_type = MODALITIES.get(checkpoint.config["modality"])
     config = build(Config[modality_type.config_type], [checkpoint.config, *(layers or [])])  # type: ignore[name-defined]
-    return config, modality_type(config.data)
+    return config, construct(modality_type, config.data)
+
+
+def construct(modality_type: type[Modality[Any]], section: Any) -> Modality[Any]:
+    """A modality from its section; raises ConfigError for what cannot work, such as masks that its grid cannot hold."""
+    try:
+        return modality_type(section)
+    except ValueError as error:
+        raise ConfigError(f"data: {error}") from error
 
 
 def encoder_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[Any], which: Which) -> Encoder:

@@ -22,10 +22,10 @@ LAYERS = (
     ("registry", "model", "data"),
     ("loss",),
     ("train",),
-    ("weights", "cost"),
+    ("weights", "cost", "command"),
     ("evaluate.*",),
-    ("report_*",),
-    ("launch", "report", "evaluate.__main__", "slurm*", "__main__"),
+    ("report_*", "report"),
+    ("launch", "__main__"),
 )
 HEAVY = ["decord", "open_clip", "sklearn", "matplotlib", "submitit", "torchvision", "tensorboard", "PIL", "scipy"]
 

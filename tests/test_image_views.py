@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from modalities.image_views import center_view, normalise, random_resized_crop
+from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
 
 SCALE, ASPECT = (0.3, 1.0), (3 / 4, 4 / 3)
 
@@ -106,3 +106,8 @@ def test_normalising_is_that_of_torchvision() -> None:
     expected = v2.functional.normalize(image.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert torch.allclose(normalise(image), expected, atol=1e-5)
     assert torch.allclose(normalise(torch.stack([image, image]))[1], expected, atol=1e-5)
+
+
+def test_denormalising_gives_the_pixels_back() -> None:
+    image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(denormalise(normalise(image)), image)

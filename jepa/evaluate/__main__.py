@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from jepa.command import exit_status
 from jepa.config import parse_override
 from jepa.evaluate.run import evaluate_run
-from jepa.launch import exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from jepa.data import seeded, to_device
 from jepa.encoder import Encoder, PatchEmbedding
 from jepa.modality import BadSampleError, Label, Modality, Samples, Split, Task
+from jepa.train import ComputeConfig
 
 Column = Literal["jepa", "random_init", "raw_input"]
 COLUMNS: tuple[Column, ...] = ("jepa", "random_init", "raw_input")
@@ -46,7 +47,7 @@ class Extractor:
     encoders: Mapping[Column, Encoder]  # jepa, random_init
     tasks: Sequence[Task]
     batch_size: int
-    workers: int
+    compute: ComputeConfig
     on_batch: Callable[[list[tuple[str, str]]], None]
 
     @property
@@ -61,7 +62,7 @@ class Extractor:
         loader = DataLoader(
             views,
             batch_size=self.samples_at_once,
-            num_workers=self.workers if len(indices) > self.samples_at_once else 0,
+            num_workers=self.compute.workers if len(indices) > self.samples_at_once else 0,
             collate_fn=_collate,
             worker_init_fn=_start_worker,
         )
@@ -77,7 +78,9 @@ class Extractor:
         for label, values in batch.labels.items():
             gathered.add("labels", label, values)
         for column, encoder in self.encoders.items():
-            layers = encoder.layers(to_device(batch.inputs, encoder.norm.weight.device))[-_LAYERS:]
+            device = encoder.norm.weight.device
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
+                layers = [layer.float() for layer in encoder.layers(to_device(batch.inputs, device))[-_LAYERS:]]
             gathered.add("last", column, layers[-1].mean(dim=1))
             normed = [F.layer_norm(layer, layer.shape[-1:]).mean(dim=1) for layer in layers]
             gathered.add("last4", column, torch.cat(normed, dim=1))

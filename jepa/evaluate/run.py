@@ -94,8 +94,7 @@ def _features(
         progress.advance(bar)
 
     tasks = list({task.label: task for task, _ in rows}.values())
-    size, workers = config.evaluate.batch_size, config.compute.workers
-    extractor = Extractor(modality, subject.encoders, tasks, size, workers, on_batch)
+    extractor = Extractor(modality, subject.encoders, tasks, config.evaluate.batch_size, config.compute, on_batch)
     limits = {split: getattr(config.evaluate, f"{split}_samples") for split in wanted}
     batches = [math.ceil(min(limits[split], len(samples[split])) / extractor.samples_at_once) for split in wanted]
     progress.update(bar, total=sum(batches) + len(COLUMNS) * len(rows))

@@ -39,12 +39,7 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     """Load the networks; raises ConfigError where the overrides do not fit them."""
     checkpoint = read_checkpoint(path)
     trained_config, trained_modality = configured(checkpoint)
-    try:
-        config, modality = configured(checkpoint, layers)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from error
+    config, modality = configured(checkpoint, layers)
     changed = differences(plain(trained_config), plain(config))
     for line in changed:
         if not line.startswith(_FREE):
