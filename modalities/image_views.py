@@ -48,7 +48,7 @@ def normalise(image: Tensor) -> Tensor:
 
 def denormalise(image: Tensor) -> Tensor:
     """Inverse of `normalise`: float [..., 3, H, W]  ->  uint8."""
-    return ((image * _STD.to(image.device) + _MEAN.to(image.device)) * 255).round().clamp(0, 255).to(torch.uint8)
+    return (image * _STD.to(image.device) + _MEAN.to(image.device)).round().clamp(0, 255).to(torch.uint8)
 
 
 def _random_box(
