@@ -30,7 +30,7 @@ class VitSize:
 
 SizeName = Literal["vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant"]
 SIZES: dict[SizeName, VitSize] = {  # widths, depths and heads of I-JEPA (Assran et al. 2023); nano is ours, for CPUs
-    "vit_nano": VitSize(width=192, depth=4, heads=3),
+    "vit_nano": VitSize(width=128, depth=4, heads=4),
     "vit_tiny": VitSize(width=192, depth=12, heads=3),
     "vit_small": VitSize(width=384, depth=12, heads=6),
     "vit_base": VitSize(width=768, depth=12, heads=12),

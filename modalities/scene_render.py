@@ -225,6 +225,14 @@ def _pattern(kind: str, at: Floats) -> Floats:
             shown = 7 * np.abs(np.sin(x) * np.sin(y) * np.cos(z)) - 3
         case "tiles":
             shown = 2 - 12 * np.minimum(np.minimum(np.abs(np.sin(x)), np.abs(np.sin(y))), np.abs(np.cos(z)))
+        case "rings":
+            shown = 3 * np.sin(np.float32(1.6) * np.sqrt(x * x + y * y + z * z))
+        case "zigzag":
+            shown = 3 * np.sin(x + 2 * np.arcsin(np.sin(y)))
+        case "lines":
+            shown = 6 * np.sin(np.float32(1.5) * z) - 3
+        case "crosses":
+            shown = 2 - 7 * np.abs(np.sin(x) * np.sin(y)) - 4 * np.abs(np.cos(z))
         case _:
             drift = np.sin(y * np.float32(0.7) + z), np.sin(x * np.float32(0.6) - z)
             shown = np.sin(x * np.float32(0.8) + 2 * drift[0]) * np.sin(y * np.float32(0.9) + 2 * drift[1])

@@ -17,13 +17,27 @@ from modalities.scene_world import (
 )
 
 MAX_OBJECTS = 6
-_NEAREST = (3.0, 6.0)  # metres from the camera to the nearest point of the main object
+_NEAREST = (2.3, 4.3)  # metres from the camera to the nearest point of the main object
 _BEHIND = (0.25, 6.0)  # metres by which the others' nearest points are farther
-_MAIN_SIZE, _OTHER_SIZE = (0.75, 1.15), (0.35, 0.8)
-_SMALLEST = 0.14  # apparent radius of the other objects, half an image being 1
-_LARGEST = 0.75  # the same, as a share of the main object's
+_MAIN_SIZE, _OTHER_SIZE = (0.9, 1.15), (0.35, 0.6)
+_SMALLEST = 0.12  # apparent radius of the other objects, half an image being 1
+_LARGEST = 0.5  # the same, as a share of the main object's
 _CANDIDATES = 80  # places tried for each of the other objects
 _SPHERE = CLASSES.index("sphere")
+_KINDS = {  # markings by which a kind of thing is known as well as by its shape
+    "sphere": "stripes",
+    "cube": "checks",
+    "cylinder": "dots",
+    "cone": "tiles",
+    "torus": "plain",
+    "pyramid": "clouds",
+    "capsule": "rings",
+    "dome": "zigzag",
+    "prism": "lines",
+    "cross": "crosses",
+}
+_MARKINGS = np.array([PATTERNS.index(_KINDS[kind]) for kind in CLASSES])
+_GROUNDS = np.array([PATTERNS.index(kind) for kind in ("plain", "clouds")])
 
 
 class _Draws:
@@ -60,9 +74,10 @@ class _Solids:
 def sample_scenes(seed: int, indices: Ints) -> SceneBatch:
     """Scenes [B] by their numbers [B].
 
-    Class of the main object, number of objects, distance, size, place in the image, colours, materials, light and
-    backdrop are drawn independently of each other; any 60 consecutive numbers from a multiple of 60 hold every pair
-    of class and count once. The main object is the nearest one: the nearest points of others are 0.25 farther.
+    Each shape has markings of its own, in any colours and at any scale. Class of the main object, number of objects,
+    distance, size, place in the image, colours, materials, light and backdrop are drawn independently of each other;
+    any 60 consecutive numbers from a multiple of 60 hold every pair of class and count once. The main object is the
+    nearest one: the nearest points of others are 0.25 farther.
     """
     draws = _Draws(seed, indices)
     count, main_shape = _balanced(seed, indices)
@@ -130,16 +145,15 @@ def _objects(draws: _Draws, count: Ints, solids: _Solids, position: Floats) -> O
     )
     named = np.clip(named + draws.uniform(MAX_OBJECTS, 3, low=-0.05, high=0.05), 0.02, 1)
     extreme = (draws.uniform(MAX_OBJECTS, 1) < 0.5).astype(np.float32)  # white or black
-    other = named + (extreme - named) * draws.uniform(MAX_OBJECTS, 1, low=0.35, high=0.65)
-    patterned = draws.uniform(MAX_OBJECTS) < 0.6
+    other = named + (extreme - named) * draws.uniform(MAX_OBJECTS, 1, low=0.4, high=0.7)
     return Objects(
         count=count,
         shape=solids.shape,
         colour=colour,
         material=draws.integers(len(MATERIALS), MAX_OBJECTS),
-        pattern=np.where(patterned, 1 + draws.integers(len(PATTERNS) - 1, MAX_OBJECTS), 0),
+        pattern=_MARKINGS[solids.shape],
         rgb=np.stack([named, other], axis=2) ** 2,
-        frequency=draws.uniform(MAX_OBJECTS, low=4.0, high=9.0),
+        frequency=draws.uniform(MAX_OBJECTS, low=8.0, high=13.0),
         scale=solids.scale,
         radius=solids.radius,
         position=position,
@@ -173,7 +187,7 @@ def _free_place(draws: _Draws, slot: int, camera: Camera, nearest: Floats, solid
     visible = np.hypot(here[..., 0] - before[..., 0], here[..., 1] - before[..., 1]) - nearer_size
     inside = np.float32(0.97) - np.abs(here[:, :, 0, :2]).max(axis=-1) - np.float32(0.5) * here_size[..., 0]
     margins = [
-        30 * (apart.min(axis=-1) - np.float32(0.02)),
+        60 * (apart.min(axis=-1) - np.float32(0.02)),
         visible.min(axis=-1),
         inside,
         here_size[..., 0] - np.float32(_SMALLEST),
@@ -250,14 +264,16 @@ def _backdrop(draws: _Draws) -> Backdrop:
     texture = np.stack([np.stack([along, across, 0 * flat], axis=1), np.stack([level, flat, 0 * flat], axis=1)], axis=1)
     fineness = np.stack([draws.uniform(low=1.5, high=6.0), draws.uniform(low=1.0, high=3.0)], axis=1)
 
-    hue, saturation = draws.uniform(2, 2), draws.uniform(2, 2, high=0.65)  # [B, planes, colours]
-    value = draws.uniform(2, 1, low=0.25, high=0.85) + draws.uniform(2, 2, low=-0.2, high=0.2)
+    # [B, planes, colours]: the two colours of a plane are close, so that objects stand out by their markings
+    hue = draws.uniform(2, 1) + draws.uniform(2, 2, high=0.08)
+    saturation = draws.uniform(2, 1, high=0.5) + draws.uniform(2, 2, high=0.1)
+    value = draws.uniform(2, 1, low=0.3, high=0.85) + draws.uniform(2, 2, low=-0.05, high=0.05)
     sky_hue, sky_value = draws.uniform(2), draws.uniform(2, low=0.45, high=0.95)
     return Backdrop(
         normal=np.stack([flat, away], axis=1),
         offset=np.stack([np.zeros_like(distance), distance], axis=1),
         texture=texture * fineness[..., None, None],
-        pattern=draws.integers(len(PATTERNS), 2),
+        pattern=_GROUNDS[draws.integers(len(_GROUNDS), 2)],
         rgb=_from_hsv(hue, saturation, np.clip(value, 0.08, 0.95)) ** 2,
         sky=_from_hsv(sky_hue, draws.uniform(2, low=0.05, high=0.5), sky_value) ** 2,
     )

@@ -21,7 +21,7 @@ COLOURS = {  # name -> sRGB
     "grey": (0.50, 0.50, 0.52),
 }
 MATERIALS = ("matte", "plastic", "metal")
-PATTERNS = ("plain", "stripes", "checks", "dots", "clouds", "tiles")
+PATTERNS = ("plain", "stripes", "checks", "dots", "tiles", "clouds", "rings", "zigzag", "lines", "crosses")
 
 
 @dataclass(frozen=True, kw_only=True)
