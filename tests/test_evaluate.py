@@ -101,7 +101,7 @@ def test_ridge_solves_the_normal_equations() -> None:
     gram = train.T @ train + outcome.setting * torch.eye(train.shape[1], dtype=torch.float64)
     predicted = test @ torch.linalg.solve(gram, train.T @ (examples.train.labels.double() - mean)) + mean
     assert outcome.setting in ALPHA_GRID
-    assert outcome.score == pytest.approx(float((predicted - examples.test.labels).abs().mean()), rel=1e-4)
+    assert outcome.score == pytest.approx(float((predicted - examples.test.labels).square().mean().sqrt()), rel=1e-4)
 
 
 @pytest.mark.parametrize("width", [12, 200])  # fewer and more than there are samples to teach
@@ -316,7 +316,7 @@ def test_the_embedded_world_is_measured_in_numbers_and_maps(tmp_path: Path, monk
     rows = evaluate_run(config.run_dir)["tasks"]
     for name, train_samples in (("count/ridge", 60), ("depth/ridge", 60), ("depth_map/ridge", 60)):
         row = rows[name]
-        assert (row["metric"], row["higher_is_better"]) == ("mae", False)
+        assert (row["metric"], row["higher_is_better"]) == ("rmse", False)
         assert row["jepa"] == row["random_init"] > 0
         assert row["raw_input"] > 0
         assert row["train_samples"] == train_samples

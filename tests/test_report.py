@@ -33,7 +33,7 @@ RESULTS: dict[str, Any] = {
         | {"raw_input": None, "chance": 0.1, "train_samples": 120, "test_samples": 1000, "spread": {"jepa": 0.021}},
         "class/knn": {"metric": "accuracy", "higher_is_better": True, "jepa": 0.444, "random_init": 0.444}
         | {"raw_input": 0.2, "chance": 0.1, "train_samples": 5000, "test_samples": 1000},
-        "count/ridge": {"metric": "mae", "higher_is_better": False, "jepa": 0.987, "random_init": 1.23}
+        "count/ridge": {"metric": "rmse", "higher_is_better": False, "jepa": 0.987, "random_init": 1.23}
         | {"raw_input": 1.34, "chance": 1.56, "train_samples": 5000, "test_samples": 1000},
     },
 }

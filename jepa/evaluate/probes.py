@@ -37,9 +37,9 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return float((scores.argmax(dim=1) == labels).double().mean())
 
 
-def mean_absolute_error(predicted: Tensor, labels: Tensor) -> float:
+def root_mean_square_error(predicted: Tensor, labels: Tensor) -> float:
     """[n], [n] -> scalar."""
-    return float((predicted - labels).abs().double().mean())
+    return float((predicted - labels).double().square().mean().sqrt())
 
 
 def knn(examples: Splits[Examples], classes: int) -> Outcome:
@@ -92,7 +92,7 @@ def _principal_axes(features: Tensor) -> Tensor:
 
 
 def ridge(examples: Splits[Examples]) -> Outcome:
-    """Ridge regression on principal axes -> mean absolute test error and the strength of the penalty."""
+    """Ridge regression on principal axes -> root mean square test error and the strength of the penalty."""
     features, labels = examples.train.features, examples.train.labels
     centre, offset = features.mean(dim=0), labels.mean()
     squares = (features - centre).square().sum(dim=0)  # [F]; off the diagonal the Gram matrix is zero
@@ -100,7 +100,7 @@ def ridge(examples: Splits[Examples]) -> Outcome:
     weights = torch.stack([products / (squares + alpha) for alpha in ALPHA_GRID], dim=1)  # [F, settings]
 
     def error(split: Examples, setting: int) -> float:
-        return mean_absolute_error((split.features - centre) @ weights[:, setting] + offset, split.labels)
+        return root_mean_square_error((split.features - centre) @ weights[:, setting] + offset, split.labels)
 
     scores = [error(examples.validation, setting) for setting in range(len(ALPHA_GRID))]
     chosen = best_setting(ALPHA_GRID, scores, higher_is_better=False)

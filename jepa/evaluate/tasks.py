@@ -90,7 +90,7 @@ def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -
             outcomes[column] = [ridge(examples)]
         advance()
     scores = {column: [outcome.score for outcome in of_column] for column, of_column in outcomes.items()}
-    kind, setting = ("accuracy", "k" if probe == "knn" else "C") if task.kind == "class" else ("mae", "alpha")
+    kind, setting = ("accuracy", "k" if probe == "knn" else "C") if task.kind == "class" else ("rmse", "alpha")
     row: dict[str, Any] = {"metric": kind, "higher_is_better": kind == "accuracy"}
     for column in COLUMNS:
         row[column] = statistics.fmean(scores[column]) if column in scores else None
@@ -144,11 +144,7 @@ def commonest(labels: Splits[Tensor]) -> float:
 
 
 def constant(labels: Splits[Tensor]) -> float:
-    """Chance of a number: mean absolute test error of the training median; of a map, of the median at each token."""
-    overall, medians = labels.train.nanmedian(), labels.train.nanmedian(dim=0).values
-    guess = torch.where(medians.isfinite(), medians, overall)
-    return float((labels.test - guess).abs().nanmean())
-
-
-def _samples(labels: Tensor) -> int:
-    return int(labels.isfinite().flatten(1).any(dim=1).sum() if labels.dim() > 1 else labels.isfinite().sum())
+    """Chance of a number: root mean square test error of the training mean; of a map, of the mean at each token."""
+    overall, means = labels.train.nanmean(), labels.train.nanmean(dim=0)
+    guess = torch.where(means.isfinite(), means, overall)
+    return float((labels.test - guess).square().nanmean().sqrt())
