@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from modalities.scene_worker import CHUNK, create_files
 
-WORLD_VERSION = 4  # to be raised with every change that alters a pixel or a label
+WORLD_VERSION = 5  # to be raised with every change that alters a pixel or a label
 
 
 def rendered(cache_dir: Path, title: str, seed: int, first: int, count: int, size: int) -> Path:

@@ -16,11 +16,11 @@ from modalities.scene_world import (
     SceneBatch,
 )
 
-MAX_OBJECTS = 6
-_NEAREST = (2.3, 4.3)  # metres from the camera to the nearest point of the main object
-_BEHIND = (0.25, 6.0)  # metres by which the others' nearest points are farther
+MAX_OBJECTS = 5
+_NEAREST = (2.0, 3.6)
+_BEHIND = (0.25, 7.0)
 _MAIN_SIZE, _OTHER_SIZE = (0.9, 1.15), (0.35, 0.6)
-_SMALLEST = 0.12  # apparent radius of the other objects, half an image being 1
+_SMALLEST = 0.12
 _LARGEST = 0.5  # the same, as a share of the main object's
 _CANDIDATES = 80  # places tried for each of the other objects
 _SPHERE = CLASSES.index("sphere")
@@ -76,7 +76,7 @@ def sample_scenes(seed: int, indices: Ints) -> SceneBatch:
 
     Each shape has markings of its own, in any colours and at any scale. Class of the main object, number of objects,
     distance, size, place in the image, colours, materials, light and backdrop are drawn independently of each other;
-    any 60 consecutive numbers from a multiple of 60 hold every pair of class and count once. The main object is the
+    any 50 consecutive numbers from a multiple of 50 hold every pair of class and count once. The main object is the
     nearest one: the nearest points of others are 0.25 farther.
     """
     draws = _Draws(seed, indices)
@@ -145,7 +145,7 @@ def _objects(draws: _Draws, count: Ints, solids: _Solids, position: Floats) -> O
     )
     named = np.clip(named + draws.uniform(MAX_OBJECTS, 3, low=-0.05, high=0.05), 0.02, 1)
     extreme = (draws.uniform(MAX_OBJECTS, 1) < 0.5).astype(np.float32)  # white or black
-    other = named + (extreme - named) * draws.uniform(MAX_OBJECTS, 1, low=0.4, high=0.7)
+    other = named + (extreme - named) * draws.uniform(MAX_OBJECTS, 1, low=0.55, high=0.95)
     return Objects(
         count=count,
         shape=solids.shape,
@@ -153,7 +153,7 @@ def _objects(draws: _Draws, count: Ints, solids: _Solids, position: Floats) -> O
         material=draws.integers(len(MATERIALS), MAX_OBJECTS),
         pattern=_MARKINGS[solids.shape],
         rgb=np.stack([named, other], axis=2) ** 2,
-        frequency=draws.uniform(MAX_OBJECTS, low=8.0, high=13.0),
+        frequency=draws.uniform(MAX_OBJECTS, low=7.0, high=12.0),
         scale=solids.scale,
         radius=solids.radius,
         position=position,

@@ -15,7 +15,7 @@ from modalities.scene_worker import DEPTH_MAPS, IMAGES, LABELS
 
 __all__ = ["CLASSES", "Scenes", "ScenesConfig", "default_cache_dir"]
 
-_SPAN = 60 << 24  # scene numbers of a split, far more than anybody renders; a multiple of 60 keeps labels balanced
+_SPAN = 50 << 24  # scene numbers of a split, far more than anybody renders; a multiple of 50 keeps labels balanced
 _FIRST: dict[Split, int] = {"train": 0, "validation": _SPAN, "test": 2 * _SPAN}
 
 
@@ -33,7 +33,7 @@ class Scenes:
     """Pictures with labels: `class`, `count`, `depth` and `depth_map`, from a cache that the first use fills.
 
     inputs: uint8 [3, size, size], RGB. class: index in CLASSES of the shape of the main object, the nearest one.
-    count: objects that cover at least 0.3 % of the image, 1 to 6. depth: metres from the camera to the nearest
+    count: objects that cover at least 0.3 % of the image, 1 to 5. depth: metres from the camera to the nearest
     visible point of the main object. depth_map: float32 [D, D] with D = ceil(size / 4), distance in metres along the
     ray, at most 20, as the mean of the pixels of a cell.
     """

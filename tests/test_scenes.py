@@ -53,7 +53,7 @@ def test_a_scene_and_its_picture_do_not_depend_on_the_batch() -> None:
 
 def test_class_and_count_are_balanced_and_tell_nothing_of_each_other(many: SceneBatch) -> None:
     pairs = np.bincount(many.objects.shape[:, 0] * MAX_OBJECTS + many.objects.count - 1)
-    np.testing.assert_array_equal(pairs, np.full(60, 40))
+    np.testing.assert_array_equal(pairs, np.full(50, len(many.objects.count) // 50))
 
 
 def test_class_count_and_distance_tell_nothing_of_what_else_is_drawn(many: SceneBatch) -> None:
@@ -159,10 +159,10 @@ def test_labels_agree_with_what_the_pictures_show(seen: tuple[SceneBatch, Views]
         assert found[number]["count"] == (pixels >= 0.003 * objects.size).sum() <= scenes.objects.count[number]
         assert found[number]["depth"] == depth[objects == 0].min() == depth[objects >= 0].min()
         assert CLASSES[found[number]["class"]] == CLASSES[scenes.objects.shape[number, 0]]
-    assert (found["count"] == scenes.objects.count).mean() > 0.97
+    assert (found["count"] == scenes.objects.count).mean() > 0.93
     assert np.corrcoef(found["depth"], found["class"])[0, 1] == pytest.approx(0, abs=0.2)
-    assert found["depth"].min() > 2.25
-    assert found["depth"].max() < 4.6
+    assert found["depth"].min() > 1.95
+    assert found["depth"].max() < 3.9
 
 
 def test_depth_cells_are_means_whatever_the_size(seen: tuple[SceneBatch, Views]) -> None:
