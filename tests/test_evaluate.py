@@ -171,7 +171,7 @@ def test_the_subset_of_a_split_is_always_the_same_and_of_random_samples() -> Non
 def test_chance_of_a_map_is_the_best_constant_at_every_token() -> None:
     train = torch.tensor([[0.0, 10.0, torch.nan], [2.0, 10.0, torch.nan], [1.0, 10.0, torch.nan]])
     labels = Splits(train, train, torch.tensor([[1.0, 12.0, torch.nan]]))
-    assert constant(labels) == pytest.approx(1.0)
+    assert constant(labels) == pytest.approx(2**0.5)
 
 
 # Evaluation of a checkpoint ------------------------------------------------------------------------------------------

@@ -148,3 +148,7 @@ def constant(labels: Splits[Tensor]) -> float:
     overall, means = labels.train.nanmean(), labels.train.nanmean(dim=0)
     guess = torch.where(means.isfinite(), means, overall)
     return float((labels.test - guess).square().nanmean().sqrt())
+
+
+def _samples(labels: Tensor) -> int:
+    return int(labels.isfinite().flatten(1).any(dim=1).sum() if labels.dim() > 1 else labels.isfinite().sum())
