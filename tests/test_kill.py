@@ -64,7 +64,7 @@ def test_twenty_runs_killed_at_random_moments_end_with_the_weights_of_an_uninter
     photos: Path, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole"
-    assert start(photos, whole, workers=2).wait() == 0
+    subprocess.run(command(photos, whole, workers=2), capture_output=True, check=True)
     expected = Checkpoint.load(latest(whole))
 
     def interrupted(index: int) -> tuple[int, bool]:
