@@ -131,7 +131,10 @@ class TrainingBatches(Dataset[Batch | DataError]):
                 continue
             return self.modality.training_view(sample.inputs, seeded("view", self.order.seed, number))
         source, reason = bad[-1]
-        return DataError(f"{self.attempts + 1} samples in a row cannot be read, the last one is {source}: {reason}")
+        return DataError(
+            f"{self.attempts + 1} samples in a row cannot be read, more than data.max_bad_fraction allows; "
+            f"the last one is {source}: {reason}"
+        )
 
 
 def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Batch]:

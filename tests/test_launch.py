@@ -52,7 +52,10 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["data.patch_size=5"], "data: patch_size 5 does not divide image_size 32 x 32"),
         (["data.root=/no/such/folder"], "data: data root /no/such/folder does not exist"),
         (["data.root={empty}"], "data: no images below {empty}; looked for files ending in"),
-        (["data.root={unreadable}"], "samples in a row cannot be read, the last one is {unreadable}/"),
+        (
+            ["data.root={unreadable}"],
+            "samples in a row cannot be read, more than data.max_bad_fraction allows; the last one is {unreadable}/",
+        ),
         (["data.root=null"], "data: source 'folder' needs data.root, the folder that holds it"),
         (["optim.batch_size=1"], "optim.batch_size: 1 samples do not divide among 1 processes into 2 or more each"),
         (["compute.device=cuda"], "compute.device: cuda was asked for, but torch sees no CUDA device"),
