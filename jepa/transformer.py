@@ -15,7 +15,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled dot-product attention: [B, H, Q, C], [B, H, K, C], [B, H, K, C] -> [B, H, Q, C].
 
     On CPU two batched products and a softmax beat the fused kernel at the token counts of small models
-    (`benchmarks/speed.py`); beyond `_FUSED_FROM` scores a head, memory decides and the fused kernel is used.
+    (`benchmarks/attention.py`); beyond `_FUSED_FROM` scores a head, memory decides and the fused kernel is used.
     """
     if query.device.type == "cpu" and query.shape[-2] * key.shape[-2] < _FUSED_FROM:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, K]

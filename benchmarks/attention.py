@@ -1,0 +1,50 @@
+"""Attention on this CPU: two products and a softmax against the fused kernel, forward and backward, in turn.
+
+python -m benchmarks.attention --json benchmarks/results/attention.json
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa.transformer import attend
+
+SHAPES = ((64, 4, 28, 32), (64, 4, 76, 32), (64, 4, 64, 32), (16, 6, 196, 64))  # samples, heads, tokens, channels
+
+
+def seconds(fused: bool, shape: tuple[int, ...], dtype: torch.dtype) -> float:
+    """Time of one forward and backward pass."""
+    query, key, value = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
+    started = time.perf_counter()
+    attended: Tensor = F.scaled_dot_product_attention(query, key, value) if fused else attend(query, key, value)
+    attended.sum().backward()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print a Markdown table and write the same numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows = []
+    print("| samples, heads, tokens, channels | type | ours, ms | fused, ms | fused / ours, pair by pair |")
+    print("|---|---|---|---|---|")
+    for shape in SHAPES:
+        for dtype in (torch.bfloat16, torch.float32):
+            pairs = [(seconds(False, shape, dtype), seconds(True, shape, dtype)) for _ in range(33)][3:]
+            ours, fused = (1000 * median(column) for column in zip(*pairs, strict=True))
+            ratio = median(other / own for own, other in pairs)
+            rows.append({"shape": shape, "type": str(dtype), "ours_ms": ours, "fused_ms": fused, "ratio": ratio})
+            print(f"| {shape} | {dtype} | {ours:.2f} | {fused:.2f} | {ratio:.2f} |")
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({"threads": torch.get_num_threads(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
