@@ -94,3 +94,10 @@ def test_only_the_same_seed_gives_the_same_network() -> None:
 def randomised(module: nn.Module) -> nn.Module:
     randomise(module)
     return module
+
+
+def test_attention_in_bf16_agrees_with_that_in_fp32() -> None:
+    query, key, value = torch.randn(3, 2, 3, 7, 16).unbind()
+    attended = attend(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    assert attended.dtype == torch.bfloat16
+    torch.testing.assert_close(attended.float(), attend(query, key, value), atol=4e-2, rtol=4e-2)
