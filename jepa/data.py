@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from jepa.distributed import World
 from jepa.masking import Masks
-from jepa.modality import BadSampleError, Modality, Samples, Split
+from jepa.modality import BadSampleError, Modality, Sample, Samples, Split
 
 
 class DataError(ValueError):
@@ -94,6 +94,27 @@ class Order:
 def permutation(seed: int, epoch: int, count: int) -> Tensor:
     """Order of one epoch: int64 [count]."""
     return torch.randperm(count, generator=seeded("order", seed, epoch))
+
+
+class Remembered:
+    """Samples that stay decoded in memory up to a limit: small data sets are decoded once, not once an epoch."""
+
+    def __init__(self, samples: Samples, megabytes: float) -> None:
+        self.samples, self.bytes_left = samples, megabytes * 2**20
+        self.known: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        sample = self.known.get(index)
+        if sample is None:
+            sample = self.samples[index]
+            size = sum(leaf.nbytes for leaf in tree_leaves(sample.inputs) if isinstance(leaf, Tensor))
+            if size <= self.bytes_left:
+                self.known[index] = sample
+                self.bytes_left -= size
+        return sample
 
 
 class TrainingBatches(Dataset[Batch | DataError]):

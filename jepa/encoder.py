@@ -125,13 +125,17 @@ class Encoder(nn.Module):
 
     def layers(self, inputs: Any, keep: Tensor | None = None) -> list[Tensor]:
         """Output of every block, the last one normed as `forward` gives it: depth times [B, N or K, D]."""
-        tokens = self.embedding(inputs, keep)
+        return self.outputs(inputs, keep)[1:]
+
+    def outputs(self, inputs: Any, keep: Tensor | None = None) -> list[Tensor]:
+        """The embedded inputs without positions, then what `layers` gives: depth + 1 times [B, N or K, D]."""
+        embedded = tokens = self.embedding(inputs, keep)
         angles = None
         if self.position_kind == "sincos":
             tokens = tokens + (self.table if keep is None else self.table[keep]).to(tokens.dtype)
         else:
             angles = self.angles.unsqueeze(0) if keep is None else self.angles[keep]
-        outputs = []
+        outputs = [embedded]
         for block in self.blocks:
             tokens = run_block(block, self.activation_checkpointing and self.training, tokens, angles)
             outputs.append(tokens)

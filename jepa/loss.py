@@ -18,13 +18,15 @@ class LossConfig:
     """Distance between prediction and target, and what is added to it.
 
     normalise_prediction: layer-norm predictions (without affine) as the targets are. regulariser: acts on the context
-    encoder's mean-pooled tokens with weight `regulariser_weight`.
+    encoder's mean-pooled tokens with weight `regulariser_weight`. invariance: weight, within that of the regulariser,
+    of how far apart the pooled contexts of several sets of masks of one sample may lie.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
     normalise_prediction: bool = False
     regulariser: Literal["none", "vicreg", "sigreg"] = "none"
     regulariser_weight: NonNegativeFloat = 0.05
+    invariance: NonNegativeFloat = 0.0
 
 
 def prediction_loss(predictions: Sequence[Prediction], config: LossConfig) -> Tensor:
@@ -48,21 +50,22 @@ def regularisation(predictions: Sequence[Prediction], config: LossConfig, genera
     """The weighted regulariser of the config on the pooled contexts of the global batch -> scalar."""
     if config.regulariser == "none":
         return predictions[0].context.new_zeros(())
-    terms = []
-    for prediction in predictions:
-        pooled = gather_rows(prediction.context.float().mean(dim=1))  # [B, D]
-        match config.regulariser:
-            case "vicreg":
-                terms.append(vicreg(pooled))
-            case "sigreg":
-                terms.append(sigreg(pooled, generator))
-    return config.regulariser_weight * torch.stack(terms).mean()
+    views = [gather_rows(prediction.context.float().mean(dim=1)) for prediction in predictions]  # each [B, D]
+    match config.regulariser:
+        case "vicreg":
+            terms = [vicreg(view) for view in views]
+        case "sigreg":
+            terms = [sigreg(view, generator) for view in views]
+    total = torch.stack(terms).mean()
+    if config.invariance and len(views) > 1:
+        total = total + config.invariance * torch.stack(views).var(dim=0).mean()
+    return config.regulariser_weight * total
 
 
 def vicreg(features: Tensor) -> Tensor:
     """Variance and covariance terms with weights 1 and 1/25: [B, D] -> scalar (Bardes et al. 2022, eq. 1-4).
 
-    Departs from VICReg: its invariance term is the JEPA's prediction loss.
+    Departs from VICReg: its invariance term is the JEPA's prediction loss, and `LossConfig.invariance`.
     """
     centred = features - features.mean(dim=0)
     deviation = (centred.square().sum(dim=0) / (len(features) - 1) + 1e-4).sqrt()

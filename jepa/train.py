@@ -1,7 +1,7 @@
 """The root config and, under it, the loop in one function."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal
 
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
-from jepa.data import BadFiles, Batch, Order, TrainingBatches, open_split, seeded, training_batches
+from jepa.data import BadFiles, Batch, Order, Remembered, TrainingBatches, open_split, seeded, training_batches
 from jepa.distributed import World, stop_on_signals
 from jepa.evaluate.protocol import EvaluateConfig
 from jepa.loss import CollapseSigns, LossConfig, collapse_signs, prediction_loss, regularisation
@@ -20,14 +20,15 @@ from jepa.modality import C, Modality
 from jepa.model import JEPA, ModelConfig, TargetKind
 from jepa.optim import OptimConfig, adamw, set_schedule
 from jepa.run_log import RunLog
-from jepa.schedules import LinearMomentum, MomentumConfig, momentum
+from jepa.schedules import Fraction, LinearMomentum, MomentumConfig, momentum
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """Where and how to compute; none of it changes what is computed but for rounding.
 
-    workers: processes that prepare batches, per training process.
+    workers: processes that prepare batches, per training process. cache_mb: megabytes of decoded samples that each of
+    them keeps, so that a small data set is decoded once.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -35,11 +36,16 @@ class ComputeConfig:
     compile: bool = False
     activation_checkpointing: bool = False
     workers: NonNegativeInt = 1
+    cache_mb: NonNegativeInt = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Generic[C]):
-    """A run. `data` is the modality's own section; lengths are in optimiser steps."""
+    """A run. `data` is the modality's own section; lengths are in optimiser steps.
+
+    pixel_share: share of the steps, at the start, in which `target=latent` predicts pixels: representations are worth
+    predicting once there is something in them.
+    """
 
     modality: str
     run_dir: Path
@@ -48,6 +54,7 @@ class Config(Generic[C]):
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
     target: TargetKind = "latent"
+    pixel_share: Fraction = 0.0
     data: C
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -55,6 +62,21 @@ class Config(Generic[C]):
     momentum: MomentumConfig = field(default_factory=LinearMomentum)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    @property
+    def target_kinds(self) -> tuple[TargetKind, ...]:
+        """Every kind of target that the run predicts at some step."""
+        return ("pixels", "latent") if self.target == "latent" and self.pixel_share else (self.target,)
+
+    def target_at(self, step: int) -> TargetKind:
+        """What is predicted at a step."""
+        return "pixels" if step < self.pixel_share * self.steps else self.target
+
+    def loss_at(self, step: int) -> LossConfig:
+        """The loss of a step: a first stage on pixels is a masked autoencoder, in which nothing can collapse."""
+        if self.target_at(step) == self.target:
+            return self.loss
+        return replace(self.loss, normalise_prediction=False, regulariser="none")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -70,7 +92,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     samples = open_split(modality, "train")
     order = _order(config, world)
     torch.manual_seed(config.seed)
-    model = JEPA(config.model, modality, config.target).to(world.device)
+    model = JEPA(config.model, modality, config.target_kinds).to(world.device)
     if world.is_main:
         prepare_run_dir(config)  # after all that may refuse the config: a run that cannot start leaves nothing behind
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
@@ -82,7 +104,8 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         model.compile()
     forward = world.data_parallel(model)
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
-    training_set = TrainingBatches(modality, samples, order, config.data.max_bad_fraction)
+    remembered = Remembered(samples, config.compute.cache_mb)
+    training_set = TrainingBatches(modality, remembered, order, config.data.max_bad_fraction)
     batches = training_batches(training_set, range(first_step, config.steps), config.compute.workers, world)
 
     with RunLog(config.run_dir, first_step, config.steps, world.is_main) as log, stop_on_signals() as stop_request:
@@ -92,13 +115,14 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+            kind, loss_config = config.target_at(step), config.loss_at(step)
             batch = next(batches)
             bad_files.add(batch.bad)
 
             with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                predictions = forward(batch.inputs, batch.masks)
-            loss = prediction_loss(predictions, config.loss)
-            total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
+                predictions = forward(batch.inputs, batch.masks, kind)
+            loss = prediction_loss(predictions, loss_config)
+            total = loss + regularisation(predictions, loss_config, seeded("slices", config.seed, step))
             total.backward()
             gradient_norm = clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
             if not torch.isfinite(total + gradient_norm):

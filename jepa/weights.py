@@ -77,5 +77,5 @@ def untrained_encoder(config: Config[Any], modality: Modality[Any]) -> Encoder:
     """The encoder that a run starts from: same seed, same initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = JEPA(config.model, modality, config.target)
+        model = JEPA(config.model, modality, config.target_kinds)
     return model.target_encoder.eval()

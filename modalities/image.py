@@ -30,7 +30,7 @@ class ImageConfig:
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but the
     first need `root`. image_size: pixels, a number or [height, width]. crop_scale, crop_aspect: random resized crop,
-    the only augmentation unless `flip`.
+    the only augmentation unless `flip`. mask_sets: sets of masks a sample, which share one pass of the target encoder.
     """
 
     source: str = "scenes"
@@ -41,6 +41,7 @@ class ImageConfig:
     crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
     crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     flip: bool = False
+    mask_sets: PositiveInt = 1
     masking: MaskingConfig = field(default_factory=BlockMaskConfig)
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
@@ -95,8 +96,9 @@ class Image(Modality[ImageConfig]):
         return patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", 3 * p * p, dim, p=p, q=p)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """One set of masks, by the strategy of the config."""
-        return [sample_masks(self.grid, self.config.masking, batch_size, generator)]
+        """Sets of masks by the strategy of the config."""
+        masking = self.config.masking
+        return [sample_masks(self.grid, masking, batch_size, generator) for _ in range(self.config.mask_sets)]
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""

@@ -12,9 +12,20 @@ import torch
 from tiny import Noise, NoiseConfig
 from torch import Tensor
 
-from jepa.data import BadFiles, Batch, DataError, Order, TrainingBatches, open_split, seeded, training_batches
+from jepa.data import (
+    BadFiles,
+    Batch,
+    DataError,
+    Order,
+    Remembered,
+    TrainingBatches,
+    open_split,
+    seeded,
+    training_batches,
+)
 from jepa.distributed import World
 from jepa.masking import BlockMaskConfig
+from jepa.modality import BadSampleError, Sample
 
 WORLD = World(0, 1, torch.device("cpu"))
 ORDER = Order(seed=3, batch_size=8)
@@ -177,3 +188,35 @@ def test_a_modality_without_samples_is_refused() -> None:
 
     with pytest.raises(DataError, match="the training split has no samples"):
         open_split(Nothing(NoiseConfig()), "train")
+
+
+class Counted:
+    """Two samples of half a megabyte each, and one that is broken; notes what is read."""
+
+    def __init__(self) -> None:
+        self.reads: list[int] = []
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int, /) -> Sample:
+        self.reads.append(index)
+        if index == 2:
+            raise BadSampleError("2", "broken")
+        return Sample({"left": torch.full((2, 256, 256), index, dtype=torch.float32)}, {"class": index})
+
+
+@pytest.mark.parametrize(("megabytes", "reads"), [(1, [0, 1, 2, 2]), (0.5, [0, 1, 2, 1, 2]), (0, [0, 1, 2, 0, 1, 2])])
+def test_samples_are_decoded_once_while_memory_lasts(megabytes: float, reads: list[int]) -> None:
+    samples = Counted()
+    remembered = Remembered(samples, megabytes)
+    assert len(remembered) == 3
+    for index in (0, 1, 2, 0, 1, 2):
+        if index == 2:
+            with pytest.raises(BadSampleError):
+                remembered[index]
+        else:
+            sample = remembered[index]
+            assert sample.labels == {"class": index}
+            assert sample.inputs["left"].unique().tolist() == [index]
+    assert samples.reads == reads

@@ -15,7 +15,7 @@ from torch import Tensor
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.evaluate.__main__ import main
-from jepa.evaluate.features import subset
+from jepa.evaluate.features import roles, subset
 from jepa.evaluate.probes import (
     ALPHA_GRID,
     TEMPERATURE,
@@ -27,11 +27,13 @@ from jepa.evaluate.probes import (
     on_principal_axes,
     ridge,
 )
+from jepa.evaluate.protocol import EvaluateConfig
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.tasks import constant, draw_examples
 from jepa.launch import resolve
 from jepa.model import JEPA
+from jepa.weights import load_modality
 
 CLASSES = 4
 COLUMNS = ("jepa", "random_init", "raw_input")
@@ -205,7 +207,7 @@ def save_untrained(run_dir: Path, root: Path) -> Path:
     )
     config, modality = resolve("image", {}, settings)
     torch.manual_seed(config.seed)
-    model = JEPA(config.model, modality, config.target)
+    model = JEPA(config.model, modality, config.target_kinds)
     Checkpoint(3, 1.5, plain(config), model.state_dict(), {}).save(latest(run_dir))
     return run_dir
 
@@ -311,7 +313,7 @@ def test_the_embedded_world_is_measured_in_numbers_and_maps(tmp_path: Path, monk
     )
     config, modality = resolve("image", {}, settings)
     torch.manual_seed(config.seed)
-    model = JEPA(config.model, modality, config.target)
+    model = JEPA(config.model, modality, config.target_kinds)
     Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
     rows = evaluate_run(config.run_dir)["tasks"]
     for name, train_samples in (("count/ridge", 60), ("depth/ridge", 60), ("depth_map/ridge", 60)):
@@ -320,3 +322,23 @@ def test_the_embedded_world_is_measured_in_numbers_and_maps(tmp_path: Path, monk
         assert row["jepa"] == row["random_init"] > 0
         assert row["raw_input"] > 0
         assert row["train_samples"] == train_samples
+
+
+def test_scoring_on_the_validation_split_leaves_the_test_split_unread(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", colour_tells=True)
+    run_dir = save_untrained(tmp_path / "run", tmp_path / "data")
+    modality = load_modality(run_dir)
+    found = roles(modality, EvaluateConfig(scored_split="validation", validation_samples=15))
+    teaching, choosing, training = (
+        {samples[index].inputs.numpy().tobytes() for index in range(len(samples))}
+        for samples in (found["train"], found["validation"], modality.dataset("train"))
+    )
+    assert len(choosing) == 15
+    assert not teaching & choosing
+    assert teaching | choosing == training
+    for path in (tmp_path / "data" / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    layers = [parse_override("evaluate.scored_split=validation"), parse_override("evaluate.validation_samples=15")]
+    row = evaluate_run(run_dir, tasks=["class/linear"], layers=layers)["tasks"]["class/linear"]
+    assert row["jepa"] > 0.9
+    assert (row["train_samples"], row["test_samples"]) == (75, 30)

@@ -1,6 +1,8 @@
 """The three networks: where gradients go, how the target encoder moves, what is predicted."""
 
 import dataclasses
+import re
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,8 +17,8 @@ from jepa.model import JEPA, TargetKind
 MASKS = [random_masks(3, seed=1), random_masks(3, blocks=2, size=5, seed=2)]
 
 
-def jepa_of(target: TargetKind = "latent", target_layers: int = 1) -> JEPA:
-    model = JEPA(dataclasses.replace(MODEL, target_layers=target_layers), Noise(NoiseConfig()), target)
+def jepa_of(*targets: TargetKind, **config: Any) -> JEPA:
+    model = JEPA(dataclasses.replace(MODEL, **config), Noise(NoiseConfig()), targets or ("latent",))
     randomise(model)
     return model
 
@@ -24,7 +26,7 @@ def jepa_of(target: TargetKind = "latent", target_layers: int = 1) -> JEPA:
 @pytest.mark.parametrize("target", ["latent", "pixels"])
 def test_gradients_reach_context_encoder_and_predictor_and_never_the_target_encoder(target: TargetKind) -> None:
     model = jepa_of(target)
-    predictions = model(noise(3), MASKS)
+    predictions = model(noise(3), MASKS, target)
     assert not any(prediction.target.requires_grad for prediction in predictions)
     prediction_loss(predictions, LossConfig()).backward()
     for name, parameter in model.named_parameters():
@@ -39,7 +41,7 @@ def test_gradients_reach_context_encoder_and_predictor_and_never_the_target_enco
 @pytest.mark.parametrize("target", ["latent", "pixels"])
 def test_no_gradient_flows_through_hidden_patches(target: TargetKind) -> None:
     inputs = noise(3).requires_grad_()
-    prediction_loss(jepa_of(target)(inputs, MASKS[:1]), LossConfig()).backward()
+    prediction_loss(jepa_of(target)(inputs, MASKS[:1], target), LossConfig()).backward()
     assert inputs.grad is not None
     by_patch = F.avg_pool2d(inputs.grad.abs(), 2).sum(dim=1).flatten(1) > 0  # [B, N]
     assert torch.equal(by_patch, torch.zeros(3, 24).scatter(1, MASKS[0].context, 1.0) > 0)
@@ -71,16 +73,46 @@ def test_target_and_context_encoder_start_alike() -> None:
     assert torch.equal(model.target_encoder(noise(2)), model.context_encoder(noise(2)))
 
 
-@pytest.mark.parametrize(("layers", "averaged"), [(1, 1), (2, 2), (0, 2)])
-def test_targets_average_the_last_layers_each_normed(layers: int, averaged: int) -> None:
-    model = jepa_of(target_layers=layers)
+@pytest.mark.parametrize(
+    ("layers", "chosen"), [(1, [2]), (2, [1, 2]), (0, [1, 2]), ((0,), [0]), ((2, 0), [2, 0]), ((0, 1, 2), [0, 1, 2])]
+)
+@pytest.mark.parametrize("join", ["mean", "each"])
+def test_targets_are_the_chosen_layers_each_normed(
+    layers: int | tuple[int, ...], chosen: list[int], join: Literal["mean", "each"]
+) -> None:
+    model = jepa_of(target_layers=layers, target_join=join)
     outputs: list[Tensor] = []
-    for block in model.target_encoder.blocks:
-        block.register_forward_hook(lambda _block, _inputs, output: outputs.append(output))
+    for module in (model.target_encoder.embedding, *model.target_encoder.blocks):
+        module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     targets = model.targets(noise(3))
-    last = model.target_encoder.norm(outputs.pop())
-    chosen = [normed(output) for output in (*outputs, last)[-averaged:]]
-    torch.testing.assert_close(targets, normed(sum(chosen) / len(chosen)), atol=1e-4, rtol=1e-4)
+    outputs[-1] = model.target_encoder.norm(outputs[-1])
+    expected = torch.stack([normed(outputs[index]) for index in chosen], dim=2)
+    if join == "mean":
+        expected = normed(expected.mean(dim=2, keepdim=True))
+    torch.testing.assert_close(targets, expected, atol=1e-4, rtol=1e-4)
+    prediction = model(noise(3), MASKS)[0]
+    assert prediction.predicted.shape == prediction.target.shape == (3, 3, 4, *expected.shape[2:])
+    assert torch.equal(prediction.target[1, 2, 3], targets[1, MASKS[0].target[1, 2, 3]])
+
+
+@pytest.mark.parametrize("layers", [3, (3,), (0, 7), ()])
+def test_layers_that_the_encoder_does_not_have_are_refused(layers: int | tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"an encoder of 2 blocks has no {layers}")):
+        jepa_of(target_layers=layers)
+
+
+def test_kinds_of_target_share_encoders_and_predictor_and_differ_in_what_is_predicted() -> None:
+    model, alone = jepa_of("pixels", "latent"), jepa_of("pixels")
+    alone.load_state_dict(
+        {name: value[: alone.state_dict()[name].shape[0]] if "project." in name else value
+         for name, value in model.state_dict().items()}
+    )  # fmt: skip
+    for kind, width in (("pixels", 8), ("latent", 24)):
+        predicted, target, _ = model(noise(3), MASKS[:1], kind)[0]
+        assert predicted.shape == target.shape == (3, 3, 4, 1, width)
+    both, one = (each(noise(3), MASKS[:1], "pixels")[0] for each in (model, alone))
+    torch.testing.assert_close(both.predicted, one.predicted)
+    assert torch.equal(both.target, one.target)
 
 
 def normed(tokens: Tensor) -> Tensor:
@@ -101,9 +133,9 @@ def test_one_pass_of_the_target_encoder_serves_all_sets_of_masks() -> None:
 def test_pixel_targets_are_the_normalised_patches_of_the_masked_autoencoder() -> None:
     model, inputs = jepa_of("pixels"), noise(3) * 5 + 2
     cut = F.unfold(inputs, kernel_size=2, stride=2).mT  # [B, N, C * 2 * 2]
-    torch.testing.assert_close(model.targets(inputs), normed(cut), atol=1e-5, rtol=1e-4)
-    predicted = model(inputs, MASKS)[0].predicted
-    assert predicted.shape == (3, 3, 4, 8)
+    torch.testing.assert_close(model.targets(inputs, "pixels"), normed(cut).unsqueeze(2), atol=1e-5, rtol=1e-4)
+    predicted = model(inputs, MASKS, "pixels")[0].predicted
+    assert predicted.shape == (3, 3, 4, 1, 8)
 
 
 def test_pixel_targets_need_patches() -> None:
@@ -112,4 +144,4 @@ def test_pixel_targets_need_patches() -> None:
             return nn.Embedding(100, dim)
 
     with pytest.raises(ValueError, match="target=pixels needs a modality whose tokens are patches"):
-        JEPA(MODEL, Words(NoiseConfig()), "pixels")
+        JEPA(MODEL, Words(NoiseConfig()), ("pixels",))

@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from jepa.data import seeded, to_device
+from jepa.data import open_split, seeded, to_device
 from jepa.encoder import Encoder, PatchEmbedding
-from jepa.modality import BadSampleError, Label, Modality, Samples, Split, Task
+from jepa.evaluate.protocol import EvaluateConfig
+from jepa.modality import BadSampleError, Label, Modality, Sample, Samples, Split, Task
 from jepa.train import ComputeConfig
 
 Column = Literal["jepa", "random_init", "raw_input"]
 COLUMNS: tuple[Column, ...] = ("jepa", "random_init", "raw_input")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _TOKENS_AT_ONCE = 8_192  # bounds memory whatever the token grid, and fits into caches
 _LAYERS = 4
 
@@ -94,6 +96,37 @@ def subset(count: int, limit: int, split: Split) -> list[int]:
     """The samples of a split that are looked at, in random order that is always the same."""
     order: list[int] = torch.randperm(count, generator=seeded("evaluation", split))[:limit].tolist()
     return order
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some samples of a data set."""
+
+    samples: Samples
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return self.samples[self.indices[index]]
+
+
+def roles(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Samples]:
+    """Samples that teach the probes (`train`), choose their settings (`validation`) and are reported on (`test`).
+
+    These are the splits of the same names, unless the validation split is scored.
+    """
+    if config.scored_split == "test":
+        return {split: open_split(modality, split) for split in SPLITS}
+    train = open_split(modality, "train")
+    order = subset(len(train), len(train), "train")
+    choosing = min(config.validation_samples, len(train) // 5)
+    return {
+        "train": Chosen(train, order[choosing:]),
+        "validation": Chosen(train, order[:choosing]),
+        "test": open_split(modality, "validation"),
+    }
 
 
 class _Gathered:

@@ -12,8 +12,8 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jepa.config import Tree, plain
-from jepa.data import BadFiles, open_split
-from jepa.evaluate.features import COLUMNS, Extractor, Features, subset
+from jepa.data import BadFiles
+from jepa.evaluate.features import COLUMNS, SPLITS, Extractor, Features, roles, subset
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.subject import Row, Subject, open_subject
 from jepa.evaluate.table import print_table
@@ -21,8 +21,6 @@ from jepa.evaluate.tasks import Bench, UnmeasurableError, measure
 from jepa.loss import collapse_signs, rankme
 from jepa.modality import Samples, Split
 from jepa.run_log import CONSOLE
-
-_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree] = ()) -> dict[str, Any]:
@@ -62,14 +60,14 @@ def _summary(subject: Subject) -> dict[str, Any]:
 
 def _measured(subject: Subject) -> dict[str, Any]:
     """Signs of collapse, tasks, and notes on what was not measured."""
-    samples = {split: open_split(subject.modality, split) for split in _SPLITS}
+    samples = roles(subject.modality, subject.config.evaluate)
     rows, notes = list(subject.rows), []
     if not rows:
         notes.append("The data has no labels, so no task is measured.")
-    elif empty := [split for split in _SPLITS if len(samples[split]) == 0]:
+    elif empty := [split for split in SPLITS if len(samples[split]) == 0]:
         notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")
         rows = []
-    wanted = _SPLITS if rows else tuple(split for split in reversed(_SPLITS) if len(samples[split]) > 1)[:1]
+    wanted = SPLITS if rows else tuple(split for split in reversed(SPLITS) if len(samples[split]) > 1)[:1]
     with _bar() as progress:
         features = _features(subject, samples, wanted, rows, progress)
         measured = _rows(subject, features, rows, notes, progress) if rows else {}

@@ -1,0 +1,218 @@
+"""Methods and their runs: what is started, one process a run, and what is not repeated."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from benchmarks import supervised
+from jepa.config import ConfigError, Tree, merge, read_yaml, to_yaml
+from jepa.cost import run_flops
+from jepa.distributed import stop_on_signals
+from jepa.launch import resolve
+from jepa.modality import Modality
+from jepa.recipes import read_recipe
+from jepa.run_log import CONSOLE, read_metrics
+from jepa.train import Config
+
+FOLDER = Path(__file__).resolve().parent / "methods"
+_CALIBRATION = ("steps=75", "log_every=25", "evaluate.enabled=false")  # the first lap is warming up
+_CALIBRATIONS = 2  # runs of each method
+_SHOWN_LINES = 15  # of the log of a failed run
+BudgetKind = Literal["seconds", "flops", "steps"]
+
+
+class RunFailedError(RuntimeError):
+    """A run ended with an error; the message says which and how its log ends."""
+
+
+class StoppedError(RuntimeError):
+    """A signal asked to stop; the runs under way have saved what they had."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What trains. module: run as `python -m`, takes the command line of jepa.launch. flops: of a whole run."""
+
+    module: str
+    flops: Callable[[Config[Any], Modality[Any]], float]
+
+
+LOOPS = {
+    "pretraining": Loop("jepa.launch", run_flops),
+    "supervised": Loop("benchmarks.supervised", supervised.run_flops),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of pretraining: the recipe of images, and over it what differs."""
+
+    name: str
+    loop: Loop
+    recipe: Tree
+
+
+def read_method(name: str) -> Method:
+    """A method by its name in benchmarks/methods/ or by the path of a YAML file like those there.
+
+    Such a file holds settings over configs/image.yaml and may name a `loop`. Raises ConfigError.
+    """
+    path = FOLDER / f"{name}.yaml" if (FOLDER / f"{name}.yaml").is_file() else Path(name)
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise ConfigError(f"no method '{name}'; methods: {names}, or the path of a YAML file")
+    tree = read_yaml(path)
+    loop = tree.pop("loop", "pretraining")
+    if loop not in LOOPS:
+        raise ConfigError(f"{path}: loop: should be one of {', '.join(LOOPS)}, not {loop!r}")
+    return Method(path.stem, LOOPS[loop], merge(read_recipe("image"), tree))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method with one seed, as a user would start it."""
+
+    method: Method
+    seed: int
+    settings: tuple[str, ...]
+    run_dir: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has been trained and evaluated."""
+        return (self.run_dir / "results.json").exists()
+
+    def results(self) -> dict[str, Any]:
+        """What was measured: results.json, and the `head` of a supervised run."""
+        results: dict[str, Any] = json.loads((self.run_dir / "results.json").read_text())
+        head = self.run_dir / "head.json"
+        return {**results, "head": json.loads(head.read_text())["accuracy"]} if head.exists() else results
+
+    @property
+    def log(self) -> Path:
+        """What the run says."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+
+    def start(self, threads: int, lock: int) -> "subprocess.Popen[bytes]":
+        """Begin or go on. lock: file descriptor that the process keeps open for as long as it lives."""
+        self.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        recipe = self.run_dir.with_name(f"{self.run_dir.name}.yaml")
+        recipe.write_text(to_yaml(self.method.recipe))
+        command = [sys.executable, "-m", self.method.loop.module, "--modality", "image", "--config", str(recipe)]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--run-dir", str(self.run_dir), *self.settings],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                pass_fds=(lock,),
+            )
+
+
+def planned_run(method: Method, seed: int, steps: int, common: Sequence[str], work: Path) -> Run:
+    """A run in a directory named by its config, so that no result is taken for that of another recipe."""
+    settings = (*common, f"seed={seed}", f"steps={steps}")
+    config, _ = resolve("image", method.recipe, settings)
+    return Run(method, seed, settings, work / f"{method.name}-{seed}-{config.run_dir.name}")
+
+
+def finish(runs: Sequence[Run], jobs: int, lock: int) -> Iterator[Run]:
+    """Make the runs, `jobs` at once, and yield each when it is done; first those that had been before.
+
+    Whatever ends this early stops the runs under way, which save what they have. Raises RunFailedError, StoppedError.
+    """
+    waiting = [run for run in runs if not run.finished]
+    yield from (run for run in runs if run.finished)
+    threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // jobs)
+    running: dict[Path, tuple[Run, subprocess.Popen[bytes]]] = {}
+    with stop_on_signals() as stop_request:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    run = waiting.pop(0)
+                    running[run.run_dir] = (run, run.start(threads, lock))
+                time.sleep(0.1)
+                if stop_request:
+                    raise StoppedError(stop_request.signal_name)
+                for run, process in list(running.values()):
+                    if process.poll() is not None:
+                        del running[run.run_dir]
+                        _check(run, process.returncode)
+                        yield run
+        finally:
+            _stop([process for _, process in running.values()])
+
+
+def _check(run: Run, status: int) -> None:
+    if status:
+        end = "\n".join(run.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:])
+        raise RunFailedError(f"{run.method.name} with seed {run.seed} ended with status {status}; {run.log}:\n{end}")
+
+
+def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
+def measured_speeds(methods: Sequence[Method], common: Sequence[str], work: Path, lock: int) -> dict[str, float]:
+    """Samples a second of each method when it has the machine to itself: median over laps of short runs, by turns.
+
+    What was measured once is kept in `work`, so that a command that is started again plans the same steps.
+    """
+    path = work / "speeds.json"
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    keys = {method.name: planned_run(method, 0, 1, common, work).run_dir.name for method in methods}
+    folder = work / "calibration"
+    shutil.rmtree(folder, ignore_errors=True)
+    runs = [
+        Run(method, turn, (*common, *_CALIBRATION), folder / f"{method.name}-{turn}")
+        for turn in range(_CALIBRATIONS)
+        for method in methods
+        if keys[method.name] not in known
+    ]
+    laps: dict[str, list[float]] = {}
+    for run in finish(runs, jobs=1, lock=lock):
+        lines = read_metrics(run.run_dir)[1:]
+        laps.setdefault(run.method.name, []).extend(line["samples_per_second"] for line in lines)
+        CONSOLE.print(f"speed of {run.method.name}: {lines[-1]['samples_per_second']:.0f} samples/s", highlight=False)
+    known |= {keys[name]: median(speeds) for name, speeds in laps.items()}
+    path.write_text(json.dumps(known, indent=1) + "\n")
+    return {method.name: known[keys[method.name]] for method in methods}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method may spend: seconds of training alone on the machine, floating-point operations, or steps."""
+
+    kind: BudgetKind
+    amount: float
+
+    def steps(self, step_costs: Mapping[str, float]) -> dict[str, int]:
+        """Steps of each method, from what one step of it costs in the unit of the budget."""
+        return {name: max(1, round(self.amount / cost)) for name, cost in step_costs.items()}
+
+
+@contextmanager
+def locked(work: Path) -> Iterator[int]:
+    """Have `work` to oneself -> file descriptor; runs hold it as well, and those of a killed call are waited for."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            CONSOLE.print(f"waiting for an earlier call that is still at work in {work}", highlight=False)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()

@@ -1,0 +1,145 @@
+"""Speed of pretraining by the small recipe against the same method written straightforwardly, in turn.
+
+    python -m benchmarks.speed --data FOLDER --json benchmarks/results/speed.json [section.key=value ...]
+
+Straightforward: fp32, torchvision's transforms in a DataLoader with as many workers, masks drawn in the loop, AdamW and
+moving average a parameter at a time. Same networks, masks, targets, schedules and batches of the same size; the loss at
+the end tells whether they learn the same.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from benchmarks.learning_table import commit, hardware
+from jepa.data import seeded
+from jepa.launch import resolve
+from jepa.loss import prediction_loss, regularisation
+from jepa.model import JEPA
+from jepa.optim import set_schedule
+from jepa.recipes import read_recipe
+from jepa.run_log import read_metrics
+from jepa.schedules import momentum
+from jepa.train import Config
+
+_LOGGED = 20  # steps between logged losses; as many at the start are not timed
+
+
+def straightforward(config: Config[Any], modality: Any) -> dict[str, float]:
+    """The recipe as one would write it down -> samples a second, mean of the losses of the last quarter."""
+    torch.manual_seed(config.seed)
+    model = JEPA(config.model, modality, config.target_kinds)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=config.optim.peak_lr, betas=config.optim.betas)
+    for group in optimizer.param_groups:
+        group["decayed"] = True
+    batches = _images(config)
+    losses: list[float] = []
+    started = 0.0
+    for step in range(config.steps):
+        if step == _LOGGED:
+            started = time.perf_counter()
+        set_schedule(optimizer, step, config.steps, config.optim)
+        images = next(batches)
+        masks = modality.sample_masks(len(images), seeded("masks", config.seed, step))
+        predictions = model(images, masks, config.target_at(step))
+        loss = prediction_loss(predictions, config.loss_at(step))
+        total = loss + regularisation(predictions, config.loss_at(step), seeded("slices", config.seed, step))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+        with torch.no_grad():
+            pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
+            for target, context in pairs:
+                target.mul_(kept).add_(context, alpha=1 - kept)
+        if (step + 1) % _LOGGED == 0:
+            losses.append(float(loss.detach()))
+    seconds = time.perf_counter() - started
+    speed = (config.steps - _LOGGED) * config.optim.batch_size / seconds
+    return {"samples_per_second": speed, "loss": fmean(losses[-(len(losses) // 4) :])}
+
+
+def _images(config: Config[Any]) -> Iterator[Tensor]:
+    view = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(config.data.size, config.data.crop_scale, config.data.crop_aspect),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    folder = ImageFolder(Path(config.data.root) / "train", view)
+    loader = DataLoader(
+        folder, config.optim.batch_size, shuffle=True, drop_last=True, num_workers=config.compute.workers
+    )
+    while True:
+        for images, _ in loader:
+            yield images
+
+
+def ours(overrides: list[str], config: Config[Any], run_dir: Path) -> dict[str, float]:
+    """A run as a user starts it -> samples a second, mean of the losses of the last quarter."""
+    command = [sys.executable, "-m", "jepa.launch", "--modality", "image", "--run-dir", str(run_dir)]
+    settings = [*overrides, f"log_every={_LOGGED}", "evaluate.enabled=false"]
+    subprocess.run([*command, *settings], check=True, capture_output=True)
+    lines = read_metrics(run_dir)
+    steps, seconds = (lines[-1][key] - lines[0][key] for key in ("step", "seconds"))
+    losses = [line["loss"] for line in lines if line["step"] > 3 * config.steps // 4]
+    return {"samples_per_second": steps * config.optim.batch_size / seconds, "loss": fmean(losses)}
+
+
+def main() -> None:
+    """Time both by turns, print a Markdown table and write it and the same numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="images by class, below train/")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_args()
+    overrides = ["data.source=folder", f"data.root={json.dumps(str(arguments.data))}", "steps=400"]
+    overrides += arguments.overrides
+    config, modality = resolve("image", read_recipe("image"), overrides)
+    rounds: list[dict[str, dict[str, float]]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(arguments.rounds):
+            plain = straightforward(config, modality)
+            own = ours(overrides, config, Path(folder) / str(turn))
+            rounds.append({"straightforward": plain, "ours": own})
+    text = _markdown(rounds)
+    print(text)
+    command = f"python -m benchmarks.speed {shlex.join(sys.argv[1:])}"
+    machine, threads = hardware(), torch.get_num_threads()
+    told = {"command": command, "hardware": machine, "threads": threads, "git": commit()}
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({**told, "rounds": rounds}, indent=1) + "\n")
+    heading = f"`{command}`\n\n{machine['cpu']}, {threads} threads, torch {torch.__version__}"
+    arguments.json.with_suffix(".md").write_text(f"{heading}, commit {told['git']}.\n\n{text}\n")
+
+
+def _markdown(rounds: list[dict[str, dict[str, float]]]) -> str:
+    lines = ["| round | straightforward, samples/s | ours, samples/s | ratio | loss | loss, ours |", "|---" * 6 + "|"]
+    ratios = []
+    for number, turn in enumerate(rounds, start=1):
+        plain, own = turn["straightforward"], turn["ours"]
+        ratios.append(own["samples_per_second"] / plain["samples_per_second"])
+        speeds = f"{plain['samples_per_second']:.0f} | {own['samples_per_second']:.0f} | {ratios[-1]:.2f}"
+        lines.append(f"| {number} | {speeds} | {plain['loss']:.3f} | {own['loss']:.3f} |")
+    return "\n".join([*lines, "", f"Median ratio {median(ratios):.2f}."])
+
+
+if __name__ == "__main__":
+    main()

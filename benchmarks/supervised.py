@@ -1,0 +1,216 @@
+"""The same encoder trained by labels from scratch: what those that teach the probes are worth without pretraining.
+
+    python -m benchmarks.supervised --modality image --run-dir DIR [--config FILE] [section.key=value ...]
+
+Command line, config and run directory are those of `jepa.launch`, and so are batches, views, schedules and resuming.
+The checkpoint holds the encoder as that of a pretraining run does, so that the same frozen probes measure it; the
+accuracy of the classifier itself is written to head.json.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.command import exit_status
+from jepa.config import ConfigError, plain
+from jepa.data import BadFiles, Order, Remembered, TrainingBatches, open_split, training_batches
+from jepa.distributed import World, join, stop_on_signals
+from jepa.encoder import Encoder
+from jepa.evaluate.features import Chosen, Column, Extractor, roles, subset
+from jepa.evaluate.probes import accuracy
+from jepa.evaluate.protocol import EvaluateConfig
+from jepa.evaluate.run import evaluate_run
+from jepa.launch import INTERRUPTED, resolve
+from jepa.masking import Masks
+from jepa.modality import Modality, Sample, Samples, Task
+from jepa.model import ModelConfig
+from jepa.optim import adamw, set_schedule
+from jepa.recipes import read_recipe
+from jepa.run_log import RunLog
+from jepa.train import Config, Stopwatch, prepare_run_dir, restore
+
+
+class Classifier(nn.Module):
+    """The encoder, the mean over its tokens, and a linear layer."""
+
+    def __init__(self, config: ModelConfig, modality: Modality[Any]) -> None:
+        super().__init__()
+        self.context_encoder: Encoder = modality.encoder(config)
+        self.target_encoder = self.context_encoder  # one network under both names, as evaluation may ask for either
+        self.head = nn.Linear(self.context_encoder.dim, len(class_task(modality).classes))
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Inputs [B, ...] -> scores [B, K] of the classes."""
+        scores: Tensor = self.head(self.context_encoder(inputs).mean(dim=1))
+        return scores
+
+
+class Labelled(Modality[Any]):
+    """Another modality whose training views come with their class, as (view, int)."""
+
+    def __init__(self, modality: Modality[Any]) -> None:
+        super().__init__(modality.config)
+        self.modality, self.grid = modality, modality.grid
+        self.label = class_task(modality).label
+
+    def dataset(self, split: Any) -> Samples:
+        """Stored samples of a split, with their labels."""
+        return self.modality.dataset(split)
+
+    def embedding(self, dim: int) -> nn.Module:
+        """That of the other modality."""
+        return self.modality.embedding(dim)
+
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        """None: the classifier sees all tokens."""
+        return []
+
+    def training_view(self, inputs: tuple[Any, int], generator: Generator) -> tuple[Any, int]:
+        """The view of the other modality and the class."""
+        stored, label = inputs
+        return self.modality.training_view(stored, generator), label
+
+
+class LabelledSamples:
+    """Samples whose inputs are (stored inputs, class)."""
+
+    def __init__(self, samples: Samples, label: str) -> None:
+        self.samples, self.label = samples, label
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        sample = self.samples[index]
+        return Sample((sample.inputs, int(sample.labels[self.label])))
+
+
+def class_task(modality: Modality[Any]) -> Task:
+    """What is to be classified; raises ConfigError where the data has no classes."""
+    for task in modality.tasks:
+        if task.kind == "class":
+            return task
+    raise ConfigError("data: there are no classes to learn; a folder needs two or more folders of images, one a class")
+
+
+def teaching_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
+    """The labelled samples that teach the probes of the evaluation."""
+    train = roles(modality, config)["train"]
+    return Chosen(train, subset(len(train), config.train_samples, "train"))
+
+
+def scored_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
+    """The samples on which the evaluation reports."""
+    samples = roles(modality, config)["test"]
+    return Chosen(samples, subset(len(samples), config.test_samples, "test"))
+
+
+def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
+    """Learn the classes until `config.steps`, from the last checkpoint where there is one -> whether it got there.
+
+    One process. Raises ConfigError and DataError as pretraining does.
+    """
+    samples = LabelledSamples(teaching_samples(modality, config.evaluate), class_task(modality).label)
+    torch.manual_seed(config.seed)  # the encoder is drawn first: it starts from the weights of the pretraining runs
+    model = Classifier(config.model, modality).to(world.device)
+    prepare_run_dir(config)
+    optimizer = adamw(model, config.optim)
+    first_step, seconds_before = restore(config, model, optimizer, world.device)  # type: ignore[arg-type] # any module
+    if first_step == config.steps:
+        return True
+    bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
+    order = Order(seed=config.seed, batch_size=config.optim.batch_size)
+    remembered = Remembered(samples, config.compute.cache_mb)
+    training_set = TrainingBatches(Labelled(modality), remembered, order, config.data.max_bad_fraction)
+    batches = training_batches(training_set, range(first_step, config.steps), config.compute.workers, world)
+
+    with RunLog(config.run_dir, first_step, config.steps, enabled=True) as log, stop_on_signals() as stop_request:
+        log.say(f"resumed from step {first_step}" if first_step else "fresh run")
+        clock = Stopwatch(seconds_before)
+        for step in range(first_step, config.steps):
+            rate = set_schedule(optimizer, step, config.steps, config.optim)
+            batch = next(batches)
+            bad_files.add(batch.bad)
+            views, labels = batch.inputs  # [B, ...], int64 [B]
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
+                scores = model(views)  # [B, K]
+            loss = F.cross_entropy(scores.float(), labels)
+            loss.backward()
+            clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            done = step + 1
+            stopping = done == config.steps or bool(stop_request)
+            log.advance(done)
+            if done % config.log_every == 0 or stopping:
+                speed = clock.lap(done - first_step) * config.optim.batch_size
+                values = {"loss": float(loss), "learning_rate": rate, "samples_per_second": speed}
+                log.write(done, {**values, "seconds": clock.total()})
+            if done % config.checkpoint_every == 0 or stopping:
+                state = (model.state_dict(), optimizer.state_dict())
+                Checkpoint(done, clock.total(), plain(config), *state).save(latest(config.run_dir))
+            if stopping:
+                break
+        return done == config.steps
+
+
+def head_accuracy(config: Config[Any], modality: Modality[Any], device: torch.device) -> float:
+    """Share of the scored samples that the classifier of a finished run names rightly, 0..1."""
+    model = Classifier(config.model, modality).to(device)
+    model.load_state_dict(Checkpoint.load(latest(config.run_dir), device).model)
+    task = class_task(modality)
+    encoders: dict[Column, Encoder] = {"jepa": model.context_encoder}
+    extractor = Extractor(modality, encoders, [task], config.evaluate.batch_size, config.compute, lambda _: None)
+    scored = scored_samples(modality, config.evaluate)
+    features = extractor.extract(scored, range(len(scored)), token_samples=0)
+    with torch.inference_mode():
+        scores = model.head(features.last["jepa"].to(device)).cpu()  # [n, K]
+    return accuracy(scores, features.labels[task.label].long())
+
+
+def run_flops(config: Config[Any], modality: Modality[Any]) -> float:
+    """Floating-point operations of a whole run, a multiply-add counted as two."""
+    view = modality.evaluation_view(open_split(modality, "train")[0].inputs)
+    with torch.device("meta"):
+        model = Classifier(config.model, modality)
+        inputs, label = torch.empty(1, *view.shape, dtype=view.dtype), torch.zeros(1, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(model(inputs), label).backward()
+    return float(counter.get_total_flops()) * config.optim.batch_size * config.steps
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, measure and evaluate as the command line says -> exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks.supervised", description="Train an encoder by labels.")
+    parser.add_argument("--modality", default="image")
+    parser.add_argument("--config", default="image", help="recipe by name or path of a YAML file (default: image)")
+    parser.add_argument("--run-dir", required=True, help="where everything is written")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings over the recipe")
+    return exit_status(lambda: _launch(parser.parse_intermixed_args(argv)))
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    overrides = [*arguments.overrides, f"run_dir={json.dumps(arguments.run_dir)}"]
+    config, modality = resolve(arguments.modality, read_recipe(arguments.config), overrides)
+    world = join(config.compute.device)
+    if not train(config, modality, world):
+        return INTERRUPTED
+    if config.evaluate.enabled:
+        head = {"accuracy": head_accuracy(config, modality, world.device)}
+        (config.run_dir / "head.json").write_text(json.dumps(head) + "\n")
+        evaluate_run(config.run_dir)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
