@@ -25,7 +25,7 @@ from jepa.run_log import CONSOLE, read_metrics
 from jepa.train import Config
 
 FOLDER = Path(__file__).resolve().parent / "methods"
-_CALIBRATION = ("steps=75", "log_every=25", "evaluate.enabled=false")  # the first lap is warming up
+_CALIBRATION = ("steps=200", "log_every=20", "evaluate.enabled=false")  # the first lap is warming up
 _CALIBRATIONS = 2  # runs of each method
 _SHOWN_LINES = 15  # of the log of a failed run
 BudgetKind = Literal["seconds", "flops", "steps"]
@@ -168,7 +168,7 @@ def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
 
 
 def measured_speeds(methods: Sequence[Method], common: Sequence[str], work: Path, lock: int) -> dict[str, float]:
-    """Samples a second of each method when it has the machine to itself: median over laps of short runs, by turns.
+    """Samples a second of each method when it has the machine to itself: median over short runs, by turns.
 
     What was measured once is kept in `work`, so that a command that is started again plans the same steps.
     """
@@ -183,12 +183,14 @@ def measured_speeds(methods: Sequence[Method], common: Sequence[str], work: Path
         for method in methods
         if keys[method.name] not in known
     ]
-    laps: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for run in finish(runs, jobs=1, lock=lock):
-        lines = read_metrics(run.run_dir)[1:]
-        laps.setdefault(run.method.name, []).extend(line["samples_per_second"] for line in lines)
-        CONSOLE.print(f"speed of {run.method.name}: {lines[-1]['samples_per_second']:.0f} samples/s", highlight=False)
-    known |= {keys[name]: median(speeds) for name, speeds in laps.items()}
+        first, *_, last = read_metrics(run.run_dir)
+        batch = resolve("image", run.method.recipe, run.settings)[0].optim.batch_size
+        speed = (last["step"] - first["step"]) * batch / (last["seconds"] - first["seconds"])
+        found.setdefault(run.method.name, []).append(speed)
+        CONSOLE.print(f"speed of {run.method.name}: {speed:.0f} samples/s", highlight=False)
+    known |= {keys[name]: median(speeds) for name, speeds in found.items()}
     path.write_text(json.dumps(known, indent=1) + "\n")
     return {method.name: known[keys[method.name]] for method in methods}
 

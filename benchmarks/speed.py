@@ -53,16 +53,17 @@ def straightforward(config: Config[Any], modality: Any) -> dict[str, float]:
     for step in range(config.steps):
         if step == _LOGGED:
             started = time.perf_counter()
-        set_schedule(optimizer, step, config.steps, config.optim)
+        stage = config.stage(step)
+        set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim)
         images = next(batches)
         masks = modality.sample_masks(len(images), seeded("masks", config.seed, step))
-        predictions = model(images, masks, config.target_at(step))
-        loss = prediction_loss(predictions, config.loss_at(step))
-        total = loss + regularisation(predictions, config.loss_at(step), seeded("slices", config.seed, step))
+        predictions = model(images, masks, stage.target)
+        loss = prediction_loss(predictions, stage.loss)
+        total = loss + regularisation(predictions, stage.loss, seeded("slices", config.seed, step))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+        kept = momentum(step - stage.first_step, stage.steps, config.optim.batch_size, config.momentum)
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:

@@ -1,6 +1,5 @@
 """What a run takes, measured on networks without memory: parameters, tokens, FLOPs a step."""
 
-from collections import Counter
 from statistics import fmean
 from typing import Any
 
@@ -43,9 +42,8 @@ def describe(config: Config[Any], modality: Modality[Any]) -> str:
 
 def run_flops(config: Config[Any], modality: Modality[Any]) -> float:
     """Floating-point operations of a whole run, a multiply-add counted as two."""
-    steps = Counter(map(config.target_at, range(config.steps)))
-    a_sample = sum(count * sample_flops(config, modality, kind) for kind, count in steps.items())
-    return a_sample * config.optim.batch_size
+    steps = sum(stage.steps * sample_flops(config, modality, stage.target) for stage in config.stages)
+    return steps * config.optim.batch_size
 
 
 def sample_flops(config: Config[Any], modality: Modality[Any], kind: TargetKind) -> float:

@@ -12,6 +12,7 @@ import torch
 from jepa.config import plain, to_yaml
 from jepa.report_figures import COLUMNS, percent, task_title
 from jepa.report_run import Run
+from jepa.train import Config
 
 Row = Mapping[str, Any]  # of the tasks in results.json
 
@@ -28,9 +29,17 @@ def heading(run: Run) -> str:
         f"{checkpoint.step:,} steps of {config.optim.batch_size:,} samples, "
         f"{checkpoint.step * config.optim.batch_size:,} in all, in {_duration(checkpoint.seconds)}. Each input is "
         f"{' x '.join(map(str, run.modality.grid))} tokens; from some it learned to predict "
-        f"{'the representation' if config.target == 'latent' else 'the values'} of others."
+        f"{_predicted(config)} of others."
     )
     return f'<h1>{escape(run.title)}</h1>\n<p class="lead">{escape(words)} {_verdict(run.results.get("tasks", {}))}</p>'
+
+
+def _predicted(config: Config[Any]) -> str:
+    """What is predicted: the values, the representation, or the one after the other."""
+    first, last = config.stages[0], config.stages[-1]
+    if last.target == "pixels":
+        return "the values"
+    return "the representation" if first is last else f"the values, from step {first.steps:,} on the representation,"
 
 
 def notices(run: Run) -> str:

@@ -3,10 +3,10 @@
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal
+from typing import Annotated, Any, Generic, Literal, NamedTuple
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
@@ -20,7 +20,7 @@ from jepa.modality import C, Modality
 from jepa.model import JEPA, ModelConfig, TargetKind
 from jepa.optim import OptimConfig, adamw, set_schedule
 from jepa.run_log import RunLog
-from jepa.schedules import Fraction, LinearMomentum, MomentumConfig, momentum
+from jepa.schedules import LinearMomentum, MomentumConfig, momentum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,31 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Generic[C]):
-    """A run. `data` is the modality's own section; lengths are in optimiser steps.
+class FirstStageConfig:
+    """A stage of `target=latent` in which pixels are predicted: representations are worth it once they hold something.
 
-    pixel_share: share of the steps, at the start, in which `target=latent` predicts pixels: representations are worth
-    predicting once there is something in them.
+    share: of the steps; 0 for none. Both stages warm up and decay by themselves, the first one to its own `peak_lr`; as
+    a masked autoencoder it has no regulariser, and predictions are not normalised. In the manner of SALT (Li et al.
+    2025), whose teacher learns from pixels; departs from it: both encoders go on, none is frozen.
     """
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    peak_lr: PositiveFloat = 1e-3
+
+
+class Stage(NamedTuple):
+    """A part of a run with one kind of target and a schedule of its own."""
+
+    target: TargetKind
+    first_step: int
+    steps: int
+    loss: LossConfig
+    optim: OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Generic[C]):
+    """A run. `data` is the modality's own section; lengths are in optimiser steps."""
 
     modality: str
     run_dir: Path
@@ -54,7 +73,7 @@ class Config(Generic[C]):
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
     target: TargetKind = "latent"
-    pixel_share: Fraction = 0.0
+    first_stage: FirstStageConfig = field(default_factory=FirstStageConfig)
     data: C
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -64,19 +83,23 @@ class Config(Generic[C]):
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The parts of the run, in order."""
+        before = round(self.first_stage.share * self.steps) if self.target == "latent" else 0
+        main = Stage(self.target, before, self.steps - before, self.loss, self.optim)
+        if not before:
+            return (main,)
+        loss = replace(self.loss, normalise_prediction=False, regulariser="none")
+        return Stage("pixels", 0, before, loss, replace(self.optim, peak_lr=self.first_stage.peak_lr)), main
+
+    def stage(self, step: int) -> Stage:
+        """The part of the run that a step belongs to."""
+        return next(stage for stage in reversed(self.stages) if step >= stage.first_step)
+
+    @property
     def target_kinds(self) -> tuple[TargetKind, ...]:
         """Every kind of target that the run predicts at some step."""
-        return ("pixels", "latent") if self.target == "latent" and self.pixel_share else (self.target,)
-
-    def target_at(self, step: int) -> TargetKind:
-        """What is predicted at a step."""
-        return "pixels" if step < self.pixel_share * self.steps else self.target
-
-    def loss_at(self, step: int) -> LossConfig:
-        """The loss of a step: a first stage on pixels is a masked autoencoder, in which nothing can collapse."""
-        if self.target_at(step) == self.target:
-            return self.loss
-        return replace(self.loss, normalise_prediction=False, regulariser="none")
+        return tuple(stage.target for stage in self.stages)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -113,16 +136,16 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         clock = Stopwatch(seconds_before)
         for step in range(first_step, config.steps):
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
-            rate = set_schedule(optimizer, step, config.steps, config.optim)
-            kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
-            kind, loss_config = config.target_at(step), config.loss_at(step)
+            stage = config.stage(step)
+            rate = set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim)
+            kept = momentum(step - stage.first_step, stage.steps, config.optim.batch_size, config.momentum)
             batch = next(batches)
             bad_files.add(batch.bad)
 
             with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                predictions = forward(batch.inputs, batch.masks, kind)
-            loss = prediction_loss(predictions, loss_config)
-            total = loss + regularisation(predictions, loss_config, seeded("slices", config.seed, step))
+                predictions = forward(batch.inputs, batch.masks, stage.target)
+            loss = prediction_loss(predictions, stage.loss)
+            total = loss + regularisation(predictions, stage.loss, seeded("slices", config.seed, step))
             total.backward()
             gradient_norm = clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
             if not torch.isfinite(total + gradient_norm):

@@ -58,7 +58,7 @@ def test_regularisers_see_the_global_batch_and_have_its_gradient(tmp_path: Path)
 def test_two_processes_with_half_the_batch_each_train_as_one_with_the_whole(photos: Path, tmp_path: Path) -> None:
     settings = f"""
         data.source=folder data.root={photos} data.image_size=32 data.patch_size=4
-        data.masking.kind=block data.masking.targets=2 pixel_share=0.5
+        data.masking.kind=block data.masking.targets=2 first_stage.share=0.5
         model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
         model.predictor.depth=2 loss.regulariser=vicreg optim.batch_size=8 optim.peak_lr=1e-3 optim.warmup=0
         steps=6 log_every=1 compute.precision=fp32 evaluate.enabled=false
