@@ -17,7 +17,8 @@ from jepa.masking import RandomMaskConfig
 from jepa.run_log import read_metrics
 
 TINY = [
-    *("data.source=folder", "data.image_size=32", "data.patch_size=4", "data.masking.targets=2"),
+    *("data.source=folder", "data.image_size=32", "data.patch_size=4"),
+    *("data.masking.kind=block", "data.masking.targets=2"),
     *("model.size.width=48", "model.size.depth=1", "model.size.heads=2"),
     *("model.predictor.width=32", "model.predictor.depth=1", "model.predictor.heads=2", "optim.batch_size=8"),
     *("steps=3", "log_every=1", "compute.workers=0", "evaluate.enabled=false"),

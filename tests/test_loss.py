@@ -1,5 +1,6 @@
 """Losses by hand, regularisers against NumPy, and signs of collapse on representations whose state is known."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -109,6 +110,18 @@ def test_the_regulariser_is_weighted_pooled_over_tokens_and_averaged_over_sets_o
     config = LossConfig(regulariser="vicreg", regulariser_weight=0.3)
     torch.testing.assert_close(regularisation(sets, config, generator()), expected)
     assert float(regularisation(sets, LossConfig(), generator())) == 0.0
+
+
+def test_invariance_is_the_variance_between_the_masked_views_of_a_sample() -> None:
+    sets = [Prediction(torch.zeros(()), torch.zeros(()), torch.randn(16, 5, 4)) for _ in range(3)]
+    pooled = np.stack([one.context.mean(dim=1).numpy() for one in sets])
+    plain = LossConfig(regulariser="vicreg", regulariser_weight=0.3)
+    bound = dataclasses.replace(plain, invariance=2.0)
+    difference = regularisation(sets, bound, generator()) - regularisation(sets, plain, generator())
+    assert float(difference) == pytest.approx(0.3 * 2.0 * pooled.var(axis=0, ddof=1).mean(), rel=1e-5)
+    torch.testing.assert_close(
+        regularisation(sets[:1], bound, generator()), regularisation(sets[:1], plain, generator())
+    )
 
 
 def test_inputs_that_all_look_alike_are_a_collapse() -> None:
