@@ -5,6 +5,7 @@ equal lengths without regard to how many they are (masking_blocks.draw_scene). R
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -56,6 +57,11 @@ class Masks:
     def __getitem__(self, samples: slice) -> "Masks":
         """The masks of some samples, e.g. one process's share of a batch."""
         return Masks(self.context[samples], self.target[samples])
+
+    @staticmethod
+    def concatenate(sets: Sequence["Masks"]) -> "Masks":
+        """Sets of one shape as the masks of one batch: n times [B, ...] -> [n * B, ...]."""
+        return Masks(torch.cat([one.context for one in sets]), torch.cat([one.target for one in sets]))
 
     def to(self, device: torch.device | str) -> "Masks":
         """The same masks on a device; does not wait for the copy where memory is pinned."""

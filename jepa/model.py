@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils._pytree import tree_map
 
 from jepa.config import ConfigError
 from jepa.encoder import Encoder, EncoderConfig, PatchEmbedding, take
@@ -85,13 +86,24 @@ class JEPA(nn.Module):
         whole = self.targets(inputs, kind)  # [B, N, L, D]
         shape = whole.shape[-2:]
         first = sum(math.prod(self._target_shape(before)) for before in self.target_kinds[: self._place(kind)])
+        contexts, predicted = self._predict(inputs, masks)
         predictions = []
-        for masked in masks:
-            context = self.context_encoder(inputs, masked.context)
-            predicted = self.predictor(context, masked).narrow(-1, first, shape.numel()).unflatten(-1, shape)
+        for masked, context, values in zip(masks, contexts, predicted, strict=True):
+            values = values.narrow(-1, first, shape.numel()).unflatten(-1, shape)
             target = take(whole.flatten(2), masked.target).unflatten(-1, shape)
-            predictions.append(Prediction(predicted, target, context))
+            predictions.append(Prediction(values, target, context))
         return predictions
+
+    def _predict(self, inputs: Any, masks: Sequence[Masks]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Encoded contexts and predictions, one of each a set; sets of one shape are computed as one larger batch."""
+        if len({(masked.context.shape, masked.target.shape) for masked in masks}) == 1:
+            together = Masks.concatenate(masks)
+            context = self.context_encoder(
+                tree_map(lambda leaf: torch.cat([leaf] * len(masks)), inputs), together.context
+            )
+            return context.chunk(len(masks)), self.predictor(context, together).chunk(len(masks))
+        contexts = [self.context_encoder(inputs, masked.context) for masked in masks]
+        return contexts, [self.predictor(context, masked) for context, masked in zip(contexts, masks, strict=True)]
 
     @torch.no_grad()
     def targets(self, inputs: Any, kind: TargetKind = "latent") -> Tensor:

@@ -130,6 +130,16 @@ def test_one_pass_of_the_target_encoder_serves_all_sets_of_masks() -> None:
         assert all(torch.equal(one, other) for one, other in zip(prediction, alone, strict=True))
 
 
+def test_sets_of_one_shape_are_computed_together_to_the_same_effect() -> None:
+    model, masks, passes = jepa_of(), [random_masks(3, seed=seed) for seed in (1, 2, 3)], []
+    model.context_encoder.embedding.register_forward_hook(lambda *_: passes.append("context"))
+    together = model(noise(3), masks)
+    assert len(passes) == 1
+    for prediction, one in zip(together, masks, strict=True):
+        for found, expected in zip(prediction, model(noise(3), [one])[0], strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_pixel_targets_are_the_normalised_patches_of_the_masked_autoencoder() -> None:
     model, inputs = jepa_of("pixels"), noise(3) * 5 + 2
     cut = F.unfold(inputs, kernel_size=2, stride=2).mT  # [B, N, C * 2 * 2]
