@@ -131,12 +131,13 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     order = Order(seed=config.seed, batch_size=config.optim.batch_size)
     remembered = Remembered(samples, config.compute.cache_mb)
     training_set = TrainingBatches(Labelled(modality), remembered, order, config.data.max_bad_fraction)
-    batches = training_batches(training_set, range(first_step, config.steps), config.compute.workers, world)
+    steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
+    batches = training_batches(training_set, steps, loaders, world)
 
     with RunLog(config.run_dir, first_step, config.steps, enabled=True) as log, stop_on_signals() as stop_request:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
-        for step in range(first_step, config.steps):
+        for step in steps:
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             batch = next(batches)
             bad_files.add(batch.bad)

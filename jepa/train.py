@@ -27,16 +27,26 @@ from jepa.schedules import LinearMomentum, MomentumConfig, momentum
 class ComputeConfig:
     """Where and how to compute; none of it changes what is computed but for rounding.
 
-    workers: processes that prepare batches, per training process. cache_mb: megabytes of decoded samples that each of
-    them keeps, so that a small data set is decoded once.
+    workers: processes that prepare batches, per training process; null for four a GPU and none on CPUs, where they
+    would take the cores from the training. cache_mb: megabytes of decoded samples that each of them keeps, so that a
+    small data set is decoded once.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
     activation_checkpointing: bool = False
-    workers: NonNegativeInt = 1
+    workers: NonNegativeInt | None = None
     cache_mb: NonNegativeInt = 512
+
+    def loaders(self, device: torch.device) -> int:
+        """Processes that prepare batches for a device."""
+        if self.workers is not None:
+            return self.workers
+        return 0 if device.type == "cpu" else _WORKERS_A_GPU
+
+
+_WORKERS_A_GPU = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +139,13 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
     remembered = Remembered(samples, config.compute.cache_mb)
     training_set = TrainingBatches(modality, remembered, order, config.data.max_bad_fraction)
-    batches = training_batches(training_set, range(first_step, config.steps), config.compute.workers, world)
+    steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
+    batches = training_batches(training_set, steps, loaders, world)
 
     with RunLog(config.run_dir, first_step, config.steps, world.is_main) as log, stop_on_signals() as stop_request:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
-        for step in range(first_step, config.steps):
+        for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
             stage = config.stage(step)
             rate = set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim)
