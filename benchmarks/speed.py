@@ -54,17 +54,17 @@ def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[st
     for step in range(config.steps):
         if step == _LOGGED:
             started = time.perf_counter()
-        stage = config.stage(step)
-        set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim)
-        images = next(batches)
-        masks = modality.sample_masks(len(images), seeded("masks", config.seed, step))
-        predictions = model(images, masks, stage.target)
-        loss = prediction_loss(predictions, stage.loss)
-        total = loss + regularisation(predictions, stage.loss, seeded("slices", config.seed, step))
+        weights = config.stage(step).weights
+        set_schedule(optimizer, step, config.steps, config.optim)
+        views = next(batches)
+        masks = modality.sample_masks(config.optim.batch_size, seeded("masks", config.seed, step))
+        predictions = model(views, masks, tuple(weights))
+        loss = prediction_loss(predictions, config.loss, weights)
+        total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        kept = momentum(step - stage.first_step, stage.steps, config.optim.batch_size, config.momentum)
+        kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:
@@ -76,15 +76,17 @@ def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[st
     return {"samples_per_second": speed, "loss": fmean(losses[-(len(losses) // 4) :])}
 
 
-def _images(config: Config[Any], workers: int) -> Iterator[Tensor]:
-    view = transforms.Compose(
+def _images(config: Config[Any], workers: int) -> Iterator[list[Tensor]]:
+    crop = transforms.Compose(
         [
             transforms.RandomResizedCrop(config.data.size, config.data.crop_scale, config.data.crop_aspect),
             transforms.ToTensor(),
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    folder = ImageFolder(Path(config.data.root) / "train", view)
+    folder = ImageFolder(
+        Path(config.data.root) / "train", lambda image: [crop(image) for _ in range(config.data.views)]
+    )
     loader = DataLoader(folder, config.optim.batch_size, shuffle=True, drop_last=True, num_workers=workers)
     while True:
         for images, _ in loader:

@@ -141,7 +141,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             batch = next(batches)
             bad_files.add(batch.bad)
-            views, labels = batch.inputs  # [B, ...], int64 [B]
+            views, labels = batch.views[0]  # [B, ...], int64 [B]
             with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
                 scores = model(views)  # [B, K]
             loss = F.cross_entropy(scores.float(), labels)

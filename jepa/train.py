@@ -1,12 +1,12 @@
 """The root config and, under it, the loop in one function."""
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
@@ -50,26 +50,28 @@ _WORKERS_A_GPU = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstStageConfig:
-    """A stage of `target=latent` in which pixels are predicted: representations are worth it once they hold something.
+class CurriculumConfig:
+    """What is predicted when, under `target=latent`: a random encoder's representations hold little to learn from.
 
-    share: of the steps; 0 for none. Both stages warm up and decay by themselves, the first one to its own `peak_lr`; as
-    a masked autoencoder it has no regulariser, and predictions are not normalised. In the manner of SALT (Li et al.
-    2025), whose teacher learns from pixels; departs from it: both encoders go on, none is frozen.
+    pixel_weight: weight of raw patches as targets beside the representations, all through the run; 0 for none.
+    latent_from: share of the steps before representations are predicted as well, until when pixels stand alone. In the
+    manner of SALT (Li et al. 2025), whose teacher learns from pixels; departs from it: there is no second student.
     """
 
-    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    peak_lr: PositiveFloat = 1e-3
+    pixel_weight: NonNegativeFloat = 0.0
+    latent_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.latent_from and not self.pixel_weight:
+            raise ValueError("latent_from: before representations, pixels are predicted, so pixel_weight must not be 0")
 
 
 class Stage(NamedTuple):
-    """A part of a run with one kind of target and a schedule of its own."""
+    """A part of a run that predicts one set of targets."""
 
-    target: TargetKind
     first_step: int
     steps: int
-    loss: LossConfig
-    optim: OptimConfig
+    weights: dict[TargetKind, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Config(Generic[C]):
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
     target: TargetKind = "latent"
-    first_stage: FirstStageConfig = field(default_factory=FirstStageConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     data: C
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -92,15 +94,21 @@ class Config(Generic[C]):
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
+    def __post_init__(self) -> None:
+        if self.model.projector and self.loss.regulariser == "none":
+            raise ValueError("model.projector: only loss.regulariser sees what it projects; set one, or projector to 0")
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The parts of the run, in order."""
-        before = round(self.first_stage.share * self.steps) if self.target == "latent" else 0
-        main = Stage(self.target, before, self.steps - before, self.loss, self.optim)
-        if not before:
-            return (main,)
-        loss = replace(self.loss, normalise_prediction=False, regulariser="none")
-        return Stage("pixels", 0, before, loss, replace(self.optim, peak_lr=self.first_stage.peak_lr)), main
+        if self.target == "pixels":
+            return (Stage(0, self.steps, {"pixels": 1.0}),)
+        pixels: dict[TargetKind, float] = (
+            {"pixels": self.curriculum.pixel_weight} if self.curriculum.pixel_weight else {}
+        )
+        before = round(self.curriculum.latent_from * self.steps)
+        main = Stage(before, self.steps - before, {**pixels, "latent": 1.0})
+        return (Stage(0, before, pixels), main) if before else (main,)
 
     def stage(self, step: int) -> Stage:
         """The part of the run that a step belongs to."""
@@ -109,7 +117,7 @@ class Config(Generic[C]):
     @property
     def target_kinds(self) -> tuple[TargetKind, ...]:
         """Every kind of target that the run predicts at some step."""
-        return tuple(stage.target for stage in self.stages)
+        return tuple(self.stages[-1].weights)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -147,16 +155,16 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         clock = Stopwatch(seconds_before)
         for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
-            stage = config.stage(step)
-            rate = set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim)
-            kept = momentum(step - stage.first_step, stage.steps, config.optim.batch_size, config.momentum)
+            weights = config.stage(step).weights
+            rate = set_schedule(optimizer, step, config.steps, config.optim)
+            kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
             batch = next(batches)
             bad_files.add(batch.bad)
 
             with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                predictions = forward(batch.inputs, batch.masks, stage.target)
-            loss = prediction_loss(predictions, stage.loss)
-            total = loss + regularisation(predictions, stage.loss, seeded("slices", config.seed, step))
+                predictions = forward(batch.views, batch.masks, tuple(weights))
+            loss = prediction_loss(predictions, config.loss, weights)
+            total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
             total.backward()
             gradient_norm = clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
             if not torch.isfinite(total + gradient_norm):
@@ -245,7 +253,7 @@ class Stopwatch:
 @torch.no_grad()
 def signs_of(model: JEPA, batch: Batch) -> CollapseSigns:
     """Signs of collapse of the target encoder on up to 128 samples of a batch."""
-    inputs = tree_map(lambda leaf: leaf[:128], batch.inputs)
+    inputs = tree_map(lambda leaf: leaf[:128], batch.views[0])
     return collapse_signs(model.target_encoder(inputs))
 
 
