@@ -1,0 +1,165 @@
+"""Runs daemons that must not outlive their owner, and removes their folder: the part of local_cluster.py that stays.
+
+`python local_cluster_guardian.py OWNER LOCK FOLDER`: OWNER is a pidfd of the owner, and LOCK a descriptor that only has
+to stay open. It reads commands from stdin, and answers each, with one JSON list a line:
+
+    ["start", name, argv, environment, log file]
+    ["kill", "VARIABLE=value"]    kill what was started with this in its environment, and its children
+    ["ended"]                     answered with the names of the daemons that are no more; the others with []
+    ["stop"]                      kill everything, remove FOLDER and end; likewise when the owner ends, however it ends
+
+What comes from a daemon stays below this process: it is the first of a PID namespace, or else adopts orphans.
+"""
+
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+REAP_EVERY_MS = 200
+GIVE_UP_AFTER = 20.0  # seconds; only a process that hangs in the kernel survives SIGKILL so long
+
+
+class Guardian:
+    """The daemons by process id."""
+
+    def __init__(self) -> None:
+        self.running: dict[int, str] = {}
+        self.ended: list[str] = []
+
+    def answer(self, command: list[object]) -> list[str]:
+        """Do what a command says."""
+        match command:
+            case ["start", str(name), list(argv), dict(environment), str(log)]:
+                self.start(name, argv, environment, log)
+                return []
+            case ["kill", str(mark)]:
+                self.kill(lambda pid: mark.encode() in environment_of(pid))
+                return []
+            case ["ended"]:
+                return self.ended
+            case ["stop"]:
+                raise SystemExit
+        raise ValueError(f"no such command: {command}")
+
+    def start(self, name: str, argv: list[str], environment: dict[str, str], log: str) -> None:
+        """Start a daemon in a session of its own."""
+        into_log = (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), into_log, (os.POSIX_SPAWN_DUP2, 1, 2)]
+        pid = os.posix_spawnp(argv[0], argv, environment, file_actions=files, setsid=True, setsigdef=[signal.SIGPIPE])
+        self.running[pid] = name
+
+    def reap(self) -> None:
+        """Take note of every child that has ended."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self.running:
+                self.ended.append(self.running.pop(pid))
+
+    def kill(self, chosen: Callable[[int], bool]) -> None:
+        """Kill the chosen ones of the processes below this one, with all that is below them, until none is left."""
+        give_up = time.monotonic() + GIVE_UP_AFTER
+        while found := self.below_with_theirs(chosen):
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"processes that do not die: {sorted(found)}")
+            for pid in found:
+                signal_to(pid)
+            time.sleep(0.002)
+            self.reap()
+
+    def below_with_theirs(self, chosen: Callable[[int], bool]) -> set[int]:
+        """The chosen ones of the processes below this one, and all that is below them."""
+        children = children_by_parent()
+        mine = [pid for pid in below(os.getpid(), children) if chosen(pid)]
+        return {*mine, *(pid for one in mine for pid in below(one, children))}
+
+
+def every_process() -> list[int]:
+    """Process ids of all that runs."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def children_by_parent() -> dict[int, list[int]]:
+    """Process ids of the children of every process."""
+    children: dict[int, list[int]] = {}
+    for pid in every_process():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parent = int(stat.rpartition(")")[2].split()[1])  # the name before it may hold anything
+        children.setdefault(parent, []).append(pid)
+    return children
+
+
+def below(pid: int, children: dict[int, list[int]]) -> list[int]:
+    """All descendants of a process."""
+    found = list(children.get(pid, []))
+    for child in found:
+        found.extend(children.get(child, []))  # the list grows while it is walked
+    return found
+
+
+def environment_of(pid: int) -> list[bytes]:
+    """`VARIABLE=value` of a process as it was started; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+
+
+def signal_to(pid: int) -> None:
+    """Kill a process that may have ended already."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def serve(guardian: Guardian, owner: int) -> None:
+    """Answer commands until the owner ends or says stop."""
+    events = select.poll()
+    events.register(owner, select.POLLIN)
+    events.register(0, select.POLLIN)
+    while True:
+        ready = dict(events.poll(REAP_EVERY_MS))
+        guardian.reap()
+        if owner in ready:
+            return
+        if 0 in ready:
+            line = sys.stdin.readline()
+            if line:
+                print(json.dumps(guardian.answer(json.loads(line))), flush=True)
+            else:
+                events.unregister(0)  # the owner became another program, and goes on as that
+
+
+def main(owner: int, lock: int, folder: Path) -> None:
+    """Guard until the end."""
+    for descriptor in (owner, lock):
+        os.set_inheritable(descriptor, False)
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError("cannot adopt orphans: prctl(PR_SET_CHILD_SUBREAPER) failed")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    guardian = Guardian()
+    try:
+        serve(guardian, owner)
+    finally:
+        guardian.kill(lambda pid: True)
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
