@@ -42,6 +42,7 @@ from local_cluster_host import (
 
 STARTS = 3  # a port that was free may be taken before the daemon comes to it
 START_SECONDS = 20.0
+STOP_SECONDS = 30.0
 END_WITH_GUARDIAN = ("setpriv", "--pdeathsig", "KILL")
 JOB_FIELDS = ("JobArrayID", "Name", "State", "NodeList", "Reason", "RestartCnt")
 
@@ -88,9 +89,9 @@ class LocalCluster:
         need_programs()
         remove_abandoned()
         for starts_left in reversed(range(STARTS)):
-            self.folder, self._lock = locked_folder()
+            self.folder, lock = locked_folder()
             write_files(self.folder, self.names, self.cpus, self.gpus)
-            self._guardian = start_guardian(self.folder, self._lock, self.isolate and isolation_works())
+            self._guardian = start_guardian(self.folder, lock, self.isolate and isolation_works())
             try:
                 self._start_daemons()
                 return
@@ -100,12 +101,11 @@ class LocalCluster:
                     raise
 
     def stop(self) -> None:
-        """Kill everything, whatever signals jobs ignore, and remove the folder."""
-        if self._guardian.poll() is None:
-            self._guardian.communicate(b'["stop"]\n', timeout=START_SECONDS)
+        """Kill everything, whatever signals jobs ignore, and remove the folder; nothing if that is done already."""
+        if self._guardian.returncode is None:
+            self._guardian.communicate(b'["stop"]\n', timeout=STOP_SECONDS)
         if self.folder.exists():  # the guardian was killed
             remove(self.folder)
-        os.close(self._lock)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -213,7 +213,7 @@ class LocalCluster:
         stdin.flush()
         answer: list[object] = json.loads(stdout.readline() or "null")
         if answer is None:
-            raise ClusterError(f"the guardian of the cluster is gone: {tail(self.folder / 'guardian.log')}")
+            raise ClusterError("the guardian of the cluster was killed, and the cluster with it")
         return answer
 
 
@@ -236,6 +236,7 @@ def main(arguments: list[str]) -> int:
         return 1
     environment = cluster.environment
     if given.command:  # it takes this process's place, so that it is the owner: signals and exit status are its own
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what follows would inherit that
         try:
             os.execvpe(given.command[0], given.command, environment)
         except OSError as error:
@@ -244,8 +245,10 @@ def main(arguments: list[str]) -> int:
             return 127
     print(f"export SLURM_CONF={environment['SLURM_CONF']} PATH={cluster.folder / 'bin'}:$PATH", flush=True)
     print(f"{given.nodes} nodes, until Ctrl-C", file=sys.stderr)
-    signal.sigwait([signal.SIGINT, signal.SIGTERM])
-    cluster.stop()
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        cluster.stop()
     return 0
 
 

@@ -11,6 +11,7 @@ to stay open. It reads commands from stdin, and answers each, with one JSON list
 What comes from a daemon stays below this process: it is the first of a PID namespace, or else adopts orphans.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -19,7 +20,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -41,7 +42,7 @@ class Guardian:
                 self.start(name, argv, environment, log)
                 return []
             case ["kill", str(mark)]:
-                self.kill(lambda pid: mark.encode() in environment_of(pid))
+                kill_until_none(lambda: self.mine(mark))
                 return []
             case ["ended"]:
                 return self.ended
@@ -68,22 +69,12 @@ class Guardian:
             if pid in self.running:
                 self.ended.append(self.running.pop(pid))
 
-    def kill(self, chosen: Callable[[int], bool]) -> None:
-        """Kill the chosen ones of the processes below this one, with all that is below them, until none is left."""
-        give_up = time.monotonic() + GIVE_UP_AFTER
-        while found := self.below_with_theirs(chosen):
-            if time.monotonic() > give_up:
-                raise TimeoutError(f"processes that do not die: {sorted(found)}")
-            for pid in found:
-                signal_to(pid)
-            time.sleep(0.002)
-            self.reap()
-
-    def below_with_theirs(self, chosen: Callable[[int], bool]) -> set[int]:
-        """The chosen ones of the processes below this one, and all that is below them."""
+    def mine(self, mark: str = "") -> set[int]:
+        """The processes below this one, or, of those, the marked ones with what is below them."""
+        self.reap()
         children = children_by_parent()
-        mine = [pid for pid in below(os.getpid(), children) if chosen(pid)]
-        return {*mine, *(pid for one in mine for pid in below(one, children))}
+        candidates = below(os.getpid(), children)
+        return marked(candidates, mark, children) if mark else set(candidates)
 
 
 def every_process() -> list[int]:
@@ -112,6 +103,12 @@ def below(pid: int, children: dict[int, list[int]]) -> list[int]:
     return found
 
 
+def marked(candidates: Iterable[int], mark: str, children: dict[int, list[int]]) -> set[int]:
+    """Those that were started with `VARIABLE=value` in their environment, and all that is below them."""
+    own = [pid for pid in candidates if mark.encode() in environment_of(pid)]
+    return {*own, *(descendant for pid in own for descendant in below(pid, children))}
+
+
 def environment_of(pid: int) -> list[bytes]:
     """`VARIABLE=value` of a process as it was started; empty when it has ended."""
     try:
@@ -120,12 +117,16 @@ def environment_of(pid: int) -> list[bytes]:
         return []
 
 
-def signal_to(pid: int) -> None:
-    """Kill a process that may have ended already."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def kill_until_none(find: Callable[[], set[int]]) -> None:
+    """Kill what is found until nothing is; what is about to die starts other processes. Raises TimeoutError."""
+    give_up = time.monotonic() + GIVE_UP_AFTER
+    while found := find():
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"processes that do not die: {sorted(found)}")
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):  # it was faster
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
 
 
 def serve(guardian: Guardian, owner: int) -> None:
@@ -157,7 +158,7 @@ def main(owner: int, lock: int, folder: Path) -> None:
     try:
         serve(guardian, owner)
     finally:
-        guardian.kill(lambda pid: True)
+        kill_until_none(guardian.mine)
         shutil.rmtree(folder)
 
 

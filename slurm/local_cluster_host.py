@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
-from local_cluster_guardian import environment_of, every_process, signal_to
+from local_cluster_guardian import children_by_parent, every_process, kill_until_none, marked
 
 HERE = Path(__file__).resolve().parent
 PREFIX = "local-slurm-"
@@ -23,7 +23,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "scontrol", "sinfo", "squeue", "sba
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 ISOLATION = ("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
-MEMORY_MB = 4000  # of a node
+MEMORY_MB = 64_000  # of a node; no job is held to it
 ABANDONED_AFTER = 60.0  # seconds; a younger folder without a lock may be about to get one
 
 
@@ -106,11 +106,8 @@ def remove_unlocked(folder: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Kill what runs with the slurm.conf of a folder, and remove it."""
-    mark = f"SLURM_CONF={folder / 'slurm.conf'}".encode()
-    while pids := [pid for pid in every_process() if mark in environment_of(pid)]:
-        for pid in pids:
-            signal_to(pid)
-        time.sleep(0.01)
+    mark = f"SLURM_CONF={folder / 'slurm.conf'}"
+    kill_until_none(lambda: marked(every_process(), mark, children_by_parent()) - {os.getpid()})
     shutil.rmtree(folder)
 
 
@@ -153,20 +150,19 @@ def nodes_conf(names: list[str], ports: list[int], cpus: int, gpus: int) -> str:
 
 
 def start_guardian(folder: Path, lock: int, isolate: bool) -> subprocess.Popen[bytes]:
-    """Start local_cluster_guardian.py, for as long as this process lives."""
+    """Start local_cluster_guardian.py, for as long as this process lives; the lock becomes its own."""
     owner = os.pidfd_open(os.getpid())
     guardian = [sys.executable, "-I", "-S", str(HERE / "local_cluster_guardian.py")]
     command = [*(ISOLATION if isolate else ()), *guardian, str(owner), str(lock), str(folder)]
     try:
-        with (folder / "guardian.log").open("wb") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                pass_fds=(owner, lock),
-                start_new_session=True,  # Ctrl-C is for the owner
-                cwd="/",
-            )
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(owner, lock),
+            start_new_session=True,  # Ctrl-C is for the owner
+            cwd="/",
+        )
     finally:
         os.close(owner)
+        os.close(lock)

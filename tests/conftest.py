@@ -28,14 +28,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def slurm() -> None:
-    """SLURM is installed: without it such tests are skipped, or fail with JEPA_REQUIRE_SLURM=1."""
+def skip_without_slurm() -> None:
+    """Skip the test, saying why, or fail it with JEPA_REQUIRE_SLURM=1."""
     if missing := missing_programs():
         reason = f"needs a real SLURM, and {', '.join(missing)} is missing; on Debian and Ubuntu: {INSTALL}"
         if os.environ.get("JEPA_REQUIRE_SLURM") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    """The programs of SLURM, for tests that start clusters of their own."""
+    skip_without_slurm()
 
 
 @pytest.fixture(scope="session")
