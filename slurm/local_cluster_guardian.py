@@ -142,7 +142,9 @@ def serve(guardian: Guardian, owner: int) -> None:
         if 0 in ready:
             line = sys.stdin.readline()
             if line:
-                print(json.dumps(guardian.answer(json.loads(line))), flush=True)
+                answer = json.dumps(guardian.answer(json.loads(line)))
+                with contextlib.suppress(BrokenPipeError):  # the owner has ended meanwhile
+                    os.write(1, answer.encode() + b"\n")
             else:
                 events.unregister(0)  # the owner became another program, and goes on as that
 
