@@ -67,11 +67,13 @@ class LocalCluster:
     """A cluster with nodes named 127.0.0.1, 127.0.0.2, ... and two partitions: `main`, and `high`, which preempts it.
 
     `cpus` and `gpus` are those of each node, and need not be there: nodes claim them, and a job with GPUs gets
-    CUDA_VISIBLE_DEVICES. `isolate` puts it in a PID namespace where the machine permits that; what runs within then has
-    other process ids there than here.
+    CUDA_VISIBLE_DEVICES. Jobs are not held to the memory they ask for. `isolate` puts it all in a PID namespace where
+    the machine permits that; process ids in there differ from those out here. Raises ClusterError.
     """
 
     def __init__(self, *, nodes: int = 2, cpus: int = 4, gpus: int = 0, isolate: bool = True) -> None:
+        if nodes not in range(1, 255) or cpus < 1 or gpus < 0:
+            raise ClusterError(f"no cluster has {nodes=}, {cpus=}, {gpus=}: 1 to 254 nodes, CPUs from 1, GPUs from 0")
         self.names = [f"127.0.0.{index + 1}" for index in range(nodes)]  # they resolve, with nothing to set up
         self.cpus = cpus
         self.gpus = gpus
@@ -228,8 +230,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--gpus", type=int, default=0, help="make-believe GPUs of each (default 0)")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --; it ends with the command")
     given = parser.parse_args(arguments)
-    cluster = LocalCluster(nodes=given.nodes, cpus=given.cpus, gpus=given.gpus)
     try:
+        cluster = LocalCluster(nodes=given.nodes, cpus=given.cpus, gpus=given.gpus)
         cluster.start()
     except ClusterError as error:
         print(error, file=sys.stderr)

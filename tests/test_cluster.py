@@ -231,6 +231,14 @@ def test_missing_programs_are_named_with_the_line_that_installs_them(monkeypatch
         LocalCluster().start()
 
 
+@pytest.mark.parametrize("wrong", ["--nodes=0", "--nodes=255", "--cpus=0", "--gpus=-1"])
+def test_a_cluster_that_cannot_be_is_refused_in_a_sentence(wrong: str) -> None:
+    done = subprocess.run([sys.executable, SCRIPT, wrong, "--", "true"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(": 1 to 254 nodes, CPUs from 1, GPUs from 0\n")
+    assert done.stderr.count("\n") == 1
+
+
 def test_by_hand_it_lasts_as_long_as_the_command_and_ends_as_that_ends() -> None:
     command = "echo $SLURM_CONF; sinfo --noheader --Node --partition=main; exit 7"
     done = subprocess.run(
