@@ -17,6 +17,7 @@ By hand:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -30,8 +31,8 @@ from local_cluster_host import (
     SEARCH_PATH,
     ClusterError,
     isolation_works,
-    locked_folder,
     need_programs,
+    new_folder,
     remove,
     remove_abandoned,
     start_guardian,
@@ -91,10 +92,11 @@ class LocalCluster:
         need_programs()
         remove_abandoned()
         for starts_left in reversed(range(STARTS)):
-            self.folder, lock = locked_folder()
-            write_files(self.folder, self.names, self.cpus, self.gpus)
-            self._guardian = start_guardian(self.folder, lock, self.isolate and isolation_works())
+            self.folder = new_folder()
+            self._guardian = start_guardian(self.folder, self.isolate and isolation_works())
             try:
+                self._answer()
+                write_files(self.folder, self.names, self.cpus, self.gpus)
                 self._start_daemons()
                 return
             except BaseException as error:
@@ -208,14 +210,17 @@ class LocalCluster:
 
     def _ask(self, *command: object) -> list[object]:
         """Let the guardian do something. Raises ClusterError when it is gone."""
-        stdin, stdout = self._guardian.stdin, self._guardian.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(json.dumps(command).encode() + b"\n")
-        stdin.flush()
-        answer: list[object] = json.loads(stdout.readline() or "null")
+        assert self._guardian.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and does not answer either
+            self._guardian.stdin.write(json.dumps(command).encode() + b"\n")
+        return self._answer()
+
+    def _answer(self) -> list[object]:
+        """Wait for what the guardian answers."""
+        assert self._guardian.stdout is not None
+        answer: list[object] | None = json.loads(self._guardian.stdout.readline() or "null")
         if answer is None:
-            raise ClusterError("the guardian of the cluster was killed, and the cluster with it")
+            raise ClusterError("the guardian of the cluster has ended, and the cluster with it")
         return answer
 
 

@@ -1,7 +1,7 @@
-"""Runs daemons that must not outlive their owner, and removes their folder: the part of local_cluster.py that stays.
+"""Runs daemons that must not outlive their owner, in a folder that must not either: what stays of local_cluster.py.
 
-`python local_cluster_guardian.py OWNER LOCK FOLDER`: OWNER is a pidfd of the owner, and LOCK a descriptor that only has
-to stay open. It reads commands from stdin, and answers each, with one JSON list a line:
+`python local_cluster_guardian.py OWNER FOLDER`: OWNER is a pidfd of the owner. It makes and locks FOLDER, answers [],
+then reads commands from stdin and answers each, with one JSON list a line:
 
     ["start", name, argv, environment, log file]
     ["kill", "VARIABLE=value"]    kill what was started with this in its environment, and its children
@@ -13,6 +13,7 @@ What comes from a daemon stays below this process: it is the first of a PID name
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -129,6 +130,12 @@ def kill_until_none(find: Callable[[], set[int]]) -> None:
         time.sleep(0.002)
 
 
+def say(answer: list[str]) -> None:
+    """Answer the owner."""
+    with contextlib.suppress(BrokenPipeError):  # it has ended meanwhile
+        os.write(1, json.dumps(answer).encode() + b"\n")
+
+
 def serve(guardian: Guardian, owner: int) -> None:
     """Answer commands until the owner ends or says stop."""
     events = select.poll()
@@ -142,22 +149,22 @@ def serve(guardian: Guardian, owner: int) -> None:
         if 0 in ready:
             line = sys.stdin.readline()
             if line:
-                answer = json.dumps(guardian.answer(json.loads(line)))
-                with contextlib.suppress(BrokenPipeError):  # the owner has ended meanwhile
-                    os.write(1, answer.encode() + b"\n")
+                say(guardian.answer(json.loads(line)))
             else:
                 events.unregister(0)  # the owner became another program, and goes on as that
 
 
-def main(owner: int, lock: int, folder: Path) -> None:
+def main(owner: int, folder: Path) -> None:
     """Guard until the end."""
-    for descriptor in (owner, lock):
-        os.set_inheritable(descriptor, False)
+    os.set_inheritable(owner, False)
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError("cannot adopt orphans: prctl(PR_SET_CHILD_SUBREAPER) failed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     guardian = Guardian()
+    folder.mkdir(mode=0o755)
     try:
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # as long as this process lives
+        say([])
         serve(guardian, owner)
     finally:
         kill_until_none(guardian.mine)
@@ -165,4 +172,4 @@ def main(owner: int, lock: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

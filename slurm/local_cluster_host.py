@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,13 +72,9 @@ def tail(log: Path, lines: int = 3) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
 
-def locked_folder() -> tuple[Path, int]:
-    """A new private folder and its lock: a descriptor, locked until every process that has it ends."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))  # short: paths of sockets are
-    folder.chmod(0o755)
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return folder, lock
+def new_folder() -> Path:
+    """Where a cluster can be, not made yet: a short path, as those of sockets have to be."""
+    return Path(f"/tmp/{PREFIX}{os.urandom(4).hex()}")
 
 
 def remove_abandoned() -> None:
@@ -149,20 +144,20 @@ def nodes_conf(names: list[str], ports: list[int], cpus: int, gpus: int) -> str:
     )
 
 
-def start_guardian(folder: Path, lock: int, isolate: bool) -> subprocess.Popen[bytes]:
-    """Start local_cluster_guardian.py, for as long as this process lives; the lock becomes its own."""
+def start_guardian(folder: Path, isolate: bool) -> subprocess.Popen[bytes]:
+    """Start local_cluster_guardian.py for as long as this process lives; it makes the folder, so that none is left."""
     owner = os.pidfd_open(os.getpid())
     guardian = [sys.executable, "-I", "-S", str(HERE / "local_cluster_guardian.py")]
-    command = [*(ISOLATION if isolate else ()), *guardian, str(owner), str(lock), str(folder)]
+    command = [*(ISOLATION if isolate else ()), *guardian, str(owner), str(folder)]
     try:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=(owner, lock),
+            bufsize=0,
+            pass_fds=(owner,),
             start_new_session=True,  # Ctrl-C is for the owner
             cwd="/",
         )
     finally:
         os.close(owner)
-        os.close(lock)

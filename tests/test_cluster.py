@@ -209,6 +209,16 @@ def test_what_is_left_when_the_guardian_is_killed_too_goes_with_the_next_start(o
     assert_gone(folder, seconds=0)
 
 
+@BOTH
+def test_a_cluster_whose_guardian_is_killed_says_so_and_still_stops_clean(isolate: bool) -> None:
+    with LocalCluster(isolate=isolate) as cluster:
+        cluster.wait_for(cluster.submit(STUBBORN, "--output=/dev/null"), "RUNNING")
+        os.kill(cluster._guardian.pid, signal.SIGKILL)
+        with pytest.raises(ClusterError, match="the guardian of the cluster has ended"):
+            cluster.kill_node("127.0.0.1")
+    assert_gone(cluster.folder, seconds=0)
+
+
 def test_a_folder_in_use_is_never_taken_for_abandoned(cluster: LocalCluster) -> None:
     assert not swept_when_old(cluster.folder)
     cluster.wait_for(cluster.submit("true", "--output=/dev/null"), "COMPLETED")
