@@ -45,6 +45,7 @@ STARTS = 3  # a port that was free may be taken before the daemon comes to it
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
 END_WITH_GUARDIAN = ("setpriv", "--pdeathsig", "KILL")
+OTHER_CLUSTER = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")  # settings of one
 JOB_FIELDS = ("JobArrayID", "Name", "State", "NodeList", "Reason", "RestartCnt")
 
 
@@ -114,7 +115,7 @@ class LocalCluster:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of this process with the cluster instead of any other; `sacct` there is a stand-in."""
-        own = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH_", "SALLOC_"))}
+        own = {key: value for key, value in os.environ.items() if not key.startswith(OTHER_CLUSTER)}
         path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", os.defpath)])
         return {**own, "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 

@@ -128,6 +128,15 @@ def test_sacct_answers_what_submitit_asks_and_refuses_the_rest(cluster: LocalClu
         cluster.run("sacct", "-o", "JobID,Elapsed", "--parsable2", "-j", failed)
 
 
+def test_what_a_user_has_set_for_another_cluster_changes_nothing_here(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SQUEUE_PARTITION": "high", "SBATCH_PARTITION": "far", "SLURM_JOB_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    job_id = cluster.submit("true", "--output=/dev/null")
+    assert cluster.wait_for(job_id, "COMPLETED").nodes in cluster.names
+
+
 def test_a_job_of_the_high_partition_preempts_one_that_is_told_and_requeued(tmp_path: Path) -> None:
     with LocalCluster(nodes=1, cpus=1) as cluster:
         save_and_requeue = f"trap 'echo saved >> {tmp_path}/low; scontrol requeue $SLURM_JOB_ID' USR2; sleep 60 & wait"
