@@ -51,6 +51,24 @@ class Batch:
         """Copy to a device, without waiting where the memory is pinned."""
         return Batch(to_device(self.views, device), [masks.to(device) for masks in self.masks], self.bad)
 
+    def split(self, count: int) -> list["Batch"]:
+        """The batch as `count` equal ones, in order; the first of them tells of the samples that were replaced."""
+        size = len(self.masks[0].context) // count
+        parts = [slice(part * size, (part + 1) * size) for part in range(count)]
+        return [
+            Batch(
+                tree_map(lambda leaf, rows=rows: leaf[rows], self.views),
+                [masks[rows] for masks in self.masks],
+                self.bad if rows.start == 0 else [],
+            )
+            for rows in parts
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batch lies."""
+        return self.masks[0].context.device
+
     def sizes(self) -> dict[str, int]:
         """Context and target tokens a sample, over all sets of masks."""
         return {
@@ -71,23 +89,29 @@ def to_device(tree: Any, device: torch.device) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Which samples a step of a process sees: epoch after epoch, each a permutation of its own."""
+    """Which samples a step of a process sees: epoch after epoch, each a permutation of its own.
+
+    A step is computed in `accumulate` micro-batches, and each of them is shared among the processes, so that what is in
+    a micro-batch does not depend on the number of processes.
+    """
 
     seed: int
     batch_size: int  # over all processes
     rank: int = 0
     world_size: int = 1
+    accumulate: int = 1
 
     @property
-    def rows(self) -> slice:
-        """Rows of the global batch that are this process's."""
-        local = self.batch_size // self.world_size
-        return slice(self.rank * local, (self.rank + 1) * local)
+    def rows(self) -> list[int]:
+        """Rows of the global batch that are this process's, one micro-batch after the other."""
+        together = self.batch_size // self.accumulate
+        local = together // self.world_size
+        starts = [part * together + self.rank * local for part in range(self.accumulate)]
+        return [row for start in starts for row in range(start, start + local)]
 
-    def numbers(self, step: int) -> range:
+    def numbers(self, step: int) -> list[int]:
         """Running numbers, counted from the start of the run, of this process's samples at a step."""
-        first = step * self.batch_size
-        return range(first + self.rows.start, first + self.rows.stop)
+        return [step * self.batch_size + row for row in self.rows]
 
 
 @lru_cache(maxsize=2)

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map
 
 from jepa.config import ConfigError
+from jepa.distributed import local_shards
 from jepa.encoder import Encoder, EncoderConfig, PatchEmbedding, take
 from jepa.masking import Masks
 from jepa.modality import Modality
@@ -147,7 +148,7 @@ class JEPA(nn.Module):
     def update_target(self, momentum: float) -> None:
         """Move the target encoder: target = momentum * target + (1 - momentum) * context, for every weight."""
         move = get_ema_multi_avg_fn(momentum)
-        move(list(self.target_encoder.parameters()), list(self.context_encoder.parameters()), 0)
+        move(local_shards(self.target_encoder), local_shards(self.context_encoder), 0)
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Trade memory for time in the networks that learn."""

@@ -1,25 +1,29 @@
 """The root config and, under it, the loop in one function."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
-from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint import latest
 from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
 from jepa.data import BadFiles, Batch, Order, Remembered, TrainingBatches, open_split, seeded, training_batches
-from jepa.distributed import World, stop_on_signals
+from jepa.distributed import World, gradients_shared, stop_on_signals, whole
 from jepa.evaluate.protocol import EvaluateConfig
 from jepa.loss import CollapseSigns, LossConfig, collapse_signs, prediction_loss, regularisation
 from jepa.modality import C, Modality
 from jepa.model import JEPA, ModelConfig, TargetKind
 from jepa.optim import OptimConfig, adamw, set_schedule
 from jepa.run_log import RunLog
+from jepa.saving import Saver
 from jepa.schedules import LinearMomentum, MomentumConfig, momentum
 
 
@@ -29,15 +33,21 @@ class ComputeConfig:
 
     workers: processes that prepare batches, per training process; null for four a GPU and none on CPUs, where they
     would take the cores from the training. cache_mb: megabytes of decoded samples that each of them keeps, so that a
-    small data set is decoded once.
+    small data set is decoded once. parallel, for several processes: `ddp` keeps all weights in each of them, `fsdp`
+    spreads weights, gradients and optimiser state over them, and saves checkpoints by shards, in the background.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
     activation_checkpointing: bool = False
     workers: NonNegativeInt | None = None
     cache_mb: NonNegativeInt = 512
+
+    def __post_init__(self) -> None:
+        if self.compile and self.parallel == "fsdp":
+            raise ValueError("compile: not together with parallel=fsdp; use ddp, or compile=false")
 
     def loaders(self, device: torch.device) -> int:
         """Processes that prepare batches for a device."""
@@ -128,17 +138,20 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     """Pretrain until `config.steps`, from the run's last checkpoint where there is one.
 
     Returns whether the end was reached; False when a signal asked to stop, with everything saved.
-    Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError.
+    Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError; PeerError where
+    another process met one of them.
     """
-    samples = open_split(modality, "train")
-    order = _order(config, world)
-    torch.manual_seed(config.seed)
-    model = JEPA(config.model, modality, config.target_kinds).to(world.device)
-    if world.is_main:
-        prepare_run_dir(config)  # after all that may refuse the config: a run that cannot start leaves nothing behind
+    with world.failing_together():
+        samples = open_split(modality, "train")
+        order = _order(config, world)
+    model = initial_model(config, modality, world)
+    with world.failing_together():
+        if world.is_main:  # after all that may refuse the config: a run that cannot start leaves nothing behind
+            prepare_run_dir(config)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     optimizer = adamw(model, config.optim)
-    first_step, seconds_before = restore(config, model, optimizer, world.device)
+    saver = Saver(config.run_dir, plain(config), model, optimizer, world)
+    first_step, seconds_before = saver.restore()
     if first_step == config.steps:
         return True
     if config.compute.compile:
@@ -155,20 +168,17 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         clock = Stopwatch(seconds_before)
         for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
-            weights = config.stage(step).weights
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
-            batch = next(batches)
-            bad_files.add(batch.bad)
+            with world.failing_together():
+                batch = next(batches)
+                bad_files.add(batch.bad)
 
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                predictions = forward(batch.views, batch.masks, tuple(weights))
-            loss = prediction_loss(predictions, config.loss, weights)
-            total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
-            total.backward()
-            gradient_norm = clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
-            if not torch.isfinite(total + gradient_norm):
-                raise NonFiniteLossError(_non_finite(step, world, config))
+            loss, total = backward(config, step, forward, batch)
+            gradient_norm = whole(clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf")))
+            with world.failing_together():
+                if not torch.isfinite(total + gradient_norm):
+                    raise NonFiniteLossError(_non_finite(step, world, config))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             model.update_target(kept)
@@ -177,7 +187,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
             stopping = done == config.steps or world.any(bool(stop_request))  # SLURM asks before it kills
             log.advance(done)
             if done % config.log_every == 0 or stopping:
-                loss = world.mean(loss.detach())
+                loss = world.mean(loss)
                 rates = {"learning_rate": rate, "momentum": kept, "gradient_norm": float(gradient_norm)}
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
                 signs = signs_of(model, batch)
@@ -185,14 +195,44 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
                     done, {"loss": float(loss), **rates, **asdict(signs), **batch.sizes(), "seconds": clock.total()}
                 )
                 log.warn(done, signs.warning())
-            if (done % config.checkpoint_every == 0 or stopping) and world.is_main:
-                state = (model.state_dict(), optimizer.state_dict())
-                Checkpoint(done, clock.total(), plain(config), *state).save(latest(config.run_dir))
+            if done % config.checkpoint_every == 0 or stopping:
+                saver.save(done, clock.total())
             if stopping:
                 break
+        saver.wait()
         if done < config.steps:
             log.say(f"stopped by {stop_request.signal_name} after step {done}; the same command goes on from there")
         return done == config.steps
+
+
+def initial_model(config: Config[Any], modality: Modality[Any], world: World) -> JEPA:
+    """The networks as drawn from the run's seed, on this process's device, in shards where the config says so.
+
+    Raises ConfigError.
+    """
+    torch.manual_seed(config.seed)
+    build = partial(JEPA, config.model, modality, config.target_kinds)
+    if world.size == 1 or config.compute.parallel == "ddp":
+        return build().to(world.device)
+    from jepa.sharding import sharded  # for what few runs need
+
+    return sharded(build, world, config.compute.precision == "bf16")
+
+
+def backward(config: Config[Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
+    """Gradients of a step, micro-batch after micro-batch -> prediction loss, and with what is added to it: scalars."""
+    weights, parts = config.stage(step).weights, config.optim.accumulate
+    losses, totals = [], []
+    for number, part in enumerate(batch.split(parts), start=1):
+        with gradients_shared(forward, shared=number == parts):
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
+                predictions = forward(part.views, part.masks, tuple(weights))
+            loss = prediction_loss(predictions, config.loss, weights)
+            total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
+            (total / parts).backward()
+        losses.append(loss.detach())
+        totals.append(total.detach())
+    return torch.stack(losses).mean(), torch.stack(totals).mean()
 
 
 def prepare_run_dir(config: Config[Any]) -> None:
@@ -202,7 +242,16 @@ def prepare_run_dir(config: Config[Any]) -> None:
     """
     path = config.run_dir / "config.yaml"
     if path.exists():
-        free = ("run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction")
+        free: tuple[str, ...] = (
+            "run_dir",
+            "log_every",
+            "checkpoint_every",
+            "compute.",
+            "evaluate.",
+            "data.max_bad_fraction",
+        )
+        if config.loss.regulariser == "none":  # one sees a micro-batch at a time
+            free = (*free, "optim.accumulate")
         changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(free)]
         if changed:
             raise ConfigError(
@@ -216,19 +265,6 @@ def prepare_run_dir(config: Config[Any]) -> None:
         aside.replace(path)
     except OSError as error:
         raise ConfigError(f"run_dir: {error}") from error
-
-
-def restore(
-    config: Config[Any], model: JEPA, optimizer: torch.optim.Optimizer, device: torch.device
-) -> tuple[int, float]:
-    """Load the run's last checkpoint -> optimiser steps done, seconds spent; (0, 0) for a fresh run."""
-    path = latest(config.run_dir)
-    if not path.exists():
-        return 0, 0.0
-    checkpoint = Checkpoint.load(path, device)
-    model.load_state_dict(checkpoint.model)
-    optimizer.load_state_dict(checkpoint.optimizer)
-    return checkpoint.step, checkpoint.seconds
 
 
 class Stopwatch:
@@ -258,12 +294,14 @@ def signs_of(model: JEPA, batch: Batch) -> CollapseSigns:
 
 
 def _order(config: Config[Any], world: World) -> Order:
-    batch_size = config.optim.batch_size
-    if batch_size % world.size or batch_size < 2 * world.size:
+    batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
+    if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
+        parts = f" and {accumulate} micro-batches" if accumulate > 1 else ""
         raise ConfigError(
-            f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes into 2 or more each"
+            f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes{parts} into 2 or more "
+            "each"
         )
-    return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size)
+    return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size, accumulate=accumulate)
 
 
 def _non_finite(step: int, world: World, config: Config[Any]) -> str:
