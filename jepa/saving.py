@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jepa.checkpoint import (
     Checkpoint,
+    CheckpointError,
     flatten,
     latest,
     publish_shards,
@@ -93,7 +94,12 @@ class Saver:
         self.unfinished = self.publisher.submit(self._finish, written, folder, run)
 
     def _finish(self, written: Future[Any], folder: Path, run: Checkpoint) -> None:
-        written.result()
+        from jepa.shards import ShardsError, finish_writing
+
+        try:
+            finish_writing(written)
+        except ShardsError as error:
+            raise CheckpointError(f"{folder} cannot be written: {error}") from error
         if self.world.is_main:
             publish_shards(folder, run, latest(self.run_dir))
             remove_other_shards(self.run_dir)

@@ -10,6 +10,7 @@ from typing import IO, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -30,6 +31,10 @@ _ALLOWED = {
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo", "_StoragePrefix"},
 }
+
+
+class ShardsError(ValueError):
+    """A folder cannot be read or written."""
 
 
 class _Contents(pickle.Unpickler):
@@ -70,9 +75,17 @@ def start_writing(tensors: Mapping[str, Tensor], folder: Path, group: dist.Proce
     return started
 
 
+def finish_writing(started: Future[Any]) -> None:
+    """Wait until it is written; raises ShardsError where a process could not."""
+    try:
+        started.result()
+    except CheckpointException as error:  # not an Exception for torch, but a full disk is one for us
+        raise ShardsError(reason(error)) from error
+
+
 def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Fill tensors, or this process's shards of them; all processes must call."""
-    load(dict(tensors), storage_reader=_Reader(folder))
+    """Fill tensors, or this process's shards of them; all processes must call, and all raise what one of them meets."""
+    _load(tensors, _Reader(folder), alone=False)
 
 
 def read_all(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
@@ -83,7 +96,20 @@ def read_all(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
     for name, entry in entries.items():
         assert isinstance(entry, TensorStorageMetadata)
         tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
+    _load(tensors, reader, alone=True)
+    return tensors
+
+
+def _load(tensors: Mapping[str, Tensor], reader: _Reader, alone: bool) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*in a single process")
-        load(dict(tensors), storage_reader=reader, no_dist=True)
-    return tensors
+        try:
+            load(dict(tensors), storage_reader=reader, no_dist=alone)
+        except CheckpointException as error:
+            raise ShardsError(reason(error)) from error
+
+
+def reason(error: CheckpointException) -> str:
+    """What went wrong, in the first process where something did."""
+    rank, (failure, _) = min(error.failures.items())
+    return f"process {rank} met {type(failure).__name__} {failure}".strip()

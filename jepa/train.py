@@ -242,17 +242,10 @@ def prepare_run_dir(config: Config[Any]) -> None:
     """
     path = config.run_dir / "config.yaml"
     if path.exists():
-        free: tuple[str, ...] = (
-            "run_dir",
-            "log_every",
-            "checkpoint_every",
-            "compute.",
-            "evaluate.",
-            "data.max_bad_fraction",
-        )
+        free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
         if config.loss.regulariser == "none":  # one sees a micro-batch at a time
-            free = (*free, "optim.accumulate")
-        changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(free)]
+            free.append("optim.accumulate")
+        changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(tuple(free))]
         if changed:
             raise ConfigError(
                 f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
