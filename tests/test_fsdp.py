@@ -99,7 +99,7 @@ def test_two_processes_with_half_the_weights_each_train_as_one_with_all(sharded:
 
 @pytest.mark.parametrize(
     ("first", "then"),
-    [((2, "fsdp"), (1, "ddp")), ((2, "fsdp"), (3, "fsdp")), ((2, "fsdp"), (2, "ddp")), ((1, "ddp"), (2, "fsdp"))],
+    [((2, "fsdp"), (1, "ddp")), ((2, "fsdp"), (3, "fsdp")), ((1, "ddp"), (2, "fsdp"))],
 )
 def test_another_number_of_processes_goes_on_where_a_run_stopped(
     first: tuple[int, str], then: tuple[int, str], alone: Path, photos: Path, tmp_path: Path
@@ -157,7 +157,7 @@ def test_nothing_in_a_folder_of_shards_is_executed_and_what_is_broken_is_said(sh
     assert not (tmp_path / "sprung").exists()
     shutil.copy(latest(sharded) / ".metadata", folder)
     next(folder.glob("*.distcp")).write_bytes(b"cut short")
-    with pytest.raises(CheckpointError, match="step_6 is not a readable checkpoint: ."):
+    with pytest.raises(CheckpointError, match=r"step_6 is not a readable checkpoint: ."):
         Checkpoint.load(folder)
     (folder / "run.json").unlink()
     with pytest.raises(CheckpointError, match=r"run\.json"):
