@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -35,7 +33,7 @@ class World:
 
     def data_parallel(self, model: nn.Module) -> Callable[..., Any]:
         """The model's forward pass, with gradients averaged over processes in the backward pass."""
-        if self.size == 1 or isinstance(model, FSDPModule):
+        if self.size == 1 or is_sharded(model):
             return model
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
@@ -124,13 +122,19 @@ def gpu_index(visible: int) -> int:
 @contextmanager
 def gradients_shared(forward: Any, shared: bool) -> Iterator[None]:
     """Whether gradients of what is computed within go to the other processes, or wait for a later micro-batch."""
-    if isinstance(forward, FSDPModule):
+    if is_sharded(forward):
         forward.set_requires_gradient_sync(shared)
     if isinstance(forward, DistributedDataParallel) and not shared:
         with forward.no_sync():
             yield
     else:
         yield
+
+
+# What is sharded is known by what it can do: to import its types takes a second, and few commands meet them.
+def is_sharded(model: Any) -> bool:
+    """Whether the processes hold a share of the model each (FSDP2)."""
+    return hasattr(model, "set_requires_gradient_sync")
 
 
 def local_shards(module: nn.Module) -> list[Tensor]:
@@ -140,12 +144,12 @@ def local_shards(module: nn.Module) -> list[Tensor]:
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return cast(Tensor, tensor.to_local()) if hasattr(tensor, "to_local") else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may be spread over processes, in one piece; every process must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return cast(Tensor, tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor
 
 
 class _GatherRows(torch.autograd.Function):

@@ -21,7 +21,7 @@ from jepa.checkpoint import (
     unflatten,
     unreadable,
 )
-from jepa.distributed import World
+from jepa.distributed import World, is_sharded
 
 
 class Saver:
@@ -34,11 +34,7 @@ class Saver:
         self, run_dir: Path, config: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, world: World
     ) -> None:
         self.run_dir, self.config, self.model, self.optimizer, self.world = run_dir, config, model, optimizer, world
-        self.sharded = False
-        if world.size > 1:
-            from jepa.sharding import is_sharded  # for what few runs need
-
-            self.sharded = is_sharded(model)
+        self.sharded = is_sharded(model)
         if self.sharded:
             # A group of its own, as what it exchanges in the background must not mix with the training's.
             group = dist.new_group(backend="gloo")

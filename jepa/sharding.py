@@ -1,12 +1,13 @@
 """FSDP2: parameters, gradients and optimiser state spread over the processes, gathered block by block when needed."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jepa.distributed import World
@@ -30,6 +31,8 @@ def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
 
 
 def _shard(model: JEPA, world: World, bf16: bool) -> None:
+    # Outputs that are views are harmless, as nothing here changes them in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
     # Autocast decides what is computed in which precision, as without shards; inputs are left to it.
     policy = MixedPrecisionPolicy(
@@ -41,11 +44,6 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
         fully_shard(network, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model.target_encoder, "outputs")
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether the processes hold a share of the model each."""
-    return isinstance(model, FSDPModule)
 
 
 @torch.no_grad()
