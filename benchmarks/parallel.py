@@ -4,7 +4,8 @@
 
 On CPUs (gloo), with noise for images: three steps of a batch of 2 a process, small so that the state of the training is
 most of what is held. The bytes of parameters, gradients and optimiser state are counted exactly; the peak is that of
-the resident memory of a process, which also holds torch itself, about what `started` says.
+the resident memory of a process, which also holds torch itself, about what `started` says. What is freed goes back to
+the system at once (MALLOC_MMAP_THRESHOLD_), as otherwise the peak is that of what the C library keeps for later.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from jepa.optim import adamw
 from jepa.train import initial_model
 
 _SETTINGS = ("data.source=scenes", "data.image_size=64", "data.patch_size=8", "compute.precision=fp32")
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 _COLUMNS = ("parameters", "gradients", "optimiser", "started", "peak")
 
 
@@ -110,7 +112,7 @@ def _processes(parallel: str, arguments: argparse.Namespace) -> list[dict[str, i
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(arguments.processes), "-m"]
         measured = ["--json", "unused", "--size", arguments.size, "--measure", parallel, folder]
         line = [sys.executable, *torchrun, "benchmarks.parallel", *measured]
-        subprocess.run(line, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        subprocess.run(line, check=True, env=os.environ | _ENVIRONMENT)
         return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(arguments.processes)]
 
 
