@@ -118,8 +118,10 @@ def _processes(parallel: str, arguments: argparse.Namespace) -> list[dict[str, i
 
 def _markdown(result: dict[str, Any]) -> str:
     lines = [
-        f"Megabytes of each process, {result['size']}, {result['processes']} processes; {result['hardware']}, commit "
-        f"{result['commit']}: `{result['command']}`",
+        f"`{result['command']}`",
+        "",
+        f"{result['hardware']['cpu']}, torch {torch.__version__}, commit {result['commit']}. Megabytes of each process, "
+        f"{result['size']}, {result['processes']} processes.",
         "",
         "| | " + " | ".join(_COLUMNS) + " |",
         "|---|" + "---|" * len(_COLUMNS),

@@ -20,7 +20,6 @@ class OptimConfig:
     """
 
     batch_size: PositiveInt = 256
-    accumulate: PositiveInt = 1
     peak_lr: PositiveFloat = 1e-3
     start_lr: NonNegativeFloat = 0.0
     final_lr: NonNegativeFloat = 1e-6
@@ -30,6 +29,7 @@ class OptimConfig:
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     max_gradient_norm: PositiveFloat | None = None
     fused: bool = True
+    accumulate: PositiveInt = 1
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

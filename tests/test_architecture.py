@@ -14,16 +14,28 @@ import jepa
 ROOT = Path(jepa.__file__).parent
 # A module may import from its own layer and from those before it; a folder or a prefix stands for all of its modules.
 LAYERS = (
-    ("config", "schedules", "positions", "transformer", "distributed", "checkpoint", "run_log", "evaluate.protocol"),
+    (
+        "config",
+        "schedules",
+        "positions",
+        "transformer",
+        "distributed",
+        "checkpoint",
+        "shards",
+        "lock",
+        "run_log",
+        "evaluate.protocol",
+    ),
     ("masking", "masking_blocks", "masking_legacy", "optim", "recipes"),
     ("encoder",),
     ("predictor",),
     ("modality",),
     ("registry", "model", "data"),
-    ("loss",),
+    ("loss", "sharding"),
+    ("saving",),
     ("train",),
     ("weights", "cost", "command"),
-    ("evaluate.*",),
+    ("evaluate.*", "export"),
     ("report_*", "report"),
     ("launch", "__main__"),
 )
