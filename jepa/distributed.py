@@ -123,7 +123,10 @@ def gpu_index(visible: int) -> int:
 def gradients_shared(forward: Any, shared: bool) -> Iterator[None]:
     """Whether gradients of what is computed within go to the other processes, or wait for a later micro-batch."""
     if is_sharded(forward):
-        forward.set_requires_gradient_sync(shared)
+        # Of what learns: networks without gradients may not have run at all, and have nothing to hold back.
+        for module in forward.modules():
+            if is_sharded(module) and any(parameter.requires_grad for parameter in module.parameters()):
+                module.set_requires_gradient_sync(shared, recurse=False)
     if isinstance(forward, DistributedDataParallel) and not shared:
         with forward.no_sync():
             yield

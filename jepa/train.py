@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 from jepa.checkpoint import latest
 from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
 from jepa.data import BadFiles, Batch, Order, Remembered, TrainingBatches, open_split, seeded, training_batches
-from jepa.distributed import World, gradients_shared, stop_on_signals, whole
+from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
 from jepa.evaluate.protocol import EvaluateConfig
 from jepa.loss import CollapseSigns, LossConfig, collapse_signs, prediction_loss, regularisation
 from jepa.modality import C, Modality
@@ -190,7 +190,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
                 loss = world.mean(loss)
                 rates = {"learning_rate": rate, "momentum": kept, "gradient_norm": float(gradient_norm)}
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
-                signs = signs_of(model, batch)
+                signs = signs_of(model, batch, bf16=is_sharded(model) and config.compute.precision == "bf16")
                 log.write(
                     done, {"loss": float(loss), **rates, **asdict(signs), **batch.sizes(), "seconds": clock.total()}
                 )
@@ -280,10 +280,15 @@ class Stopwatch:
 
 
 @torch.no_grad()
-def signs_of(model: JEPA, batch: Batch) -> CollapseSigns:
-    """Signs of collapse of the target encoder on up to 128 samples of a batch."""
+def signs_of(model: JEPA, batch: Batch, bf16: bool) -> CollapseSigns:
+    """Signs of collapse of the target encoder on up to 128 samples of a batch.
+
+    bf16: for shards that are gathered in bf16; otherwise in fp32, as rounding would hide a collapse.
+    """
     inputs = tree_map(lambda leaf: leaf[:128], batch.views[0])
-    return collapse_signs(model.target_encoder(inputs))
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+        tokens = model.target_encoder(inputs)
+    return collapse_signs(tokens)
 
 
 def _order(config: Config[Any], world: World) -> Order:

@@ -97,6 +97,17 @@ def test_two_processes_with_half_the_weights_each_train_as_one_with_all(sharded:
     assert [path.name for path in latest(sharded).parent.glob("step_*")] == ["step_6"]  # older ones are removed
 
 
+def test_shards_bear_bf16_micro_batches_and_recomputed_activations(photos: Path, tmp_path: Path) -> None:
+    more = ["compute.precision=bf16", "optim.accumulate=3", "compute.activation_checkpointing=true"]
+    more += ["model.positions=rotary", "loss.regulariser=sigreg"]
+    train(2, tmp_path / "sharded", photos, *more, "compute.parallel=fsdp")
+    train(1, tmp_path / "alone", photos, *more)
+    lines = [read_metrics(tmp_path / run) for run in ("sharded", "alone")]
+    for key in ("loss", "gradient_norm"):
+        one, other = ([line[key] for line in run] for run in lines)
+        assert one == pytest.approx(other, rel=0.02), key
+
+
 @pytest.mark.parametrize(
     ("first", "then"),
     [((2, "fsdp"), (1, "ddp")), ((2, "fsdp"), (3, "fsdp")), ((1, "ddp"), (2, "fsdp"))],
