@@ -29,7 +29,7 @@ def main() -> int:
             return sweep_report(arguments)
         case _:
             print(
-                "usage: jepa launch|evaluate|report|jobs|logs|cancel|sweep-report ... (each explains itself with --help)",
+                "usage: jepa launch|evaluate|report|jobs|logs|cancel|sweep-report ... (each explains itself by --help)",
                 file=sys.stderr,
             )
             return 0 if command in ("-h", "--help") else 2

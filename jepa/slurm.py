@@ -1,4 +1,4 @@
-"""Cluster profiles, and the way from a command to a job: everything that the user may have got wrong is found before."""
+"""Cluster profiles, and the way from a command to a job or an array of jobs."""
 
 import shlex
 import time

@@ -90,12 +90,12 @@ def still_ours(environment: Any, seconds: float) -> bool:
     """Whether nobody has decided yet what becomes of a job that was asked to stop after so many seconds.
 
     SLURM marks a job before it ends it: one that is cancelled, or that SLURM itself queues again, runs no more.
-    A preempted job in its time of grace, and one before its time limit, still do. Without SLURM only a job that is near its time limit goes on.
+    A preempted job in its time of grace, and one before its time limit, still do. Without SLURM only a job that is near
+    its time limit goes on.
     """
     if environment.cluster != "slurm":
-        limit, delay = (
-            float(os.environ.get(f"SUBMITIT_LOCAL_{name}_S", "inf")) for name in ("TIMEOUT", "SIGNAL_DELAY")
-        )
+        limit = float(os.environ.get("SUBMITIT_LOCAL_TIMEOUT_S", "inf"))
+        delay = float(os.environ.get("SUBMITIT_LOCAL_SIGNAL_DELAY_S", "0"))
         return seconds > limit - delay - _START_SECONDS
     shown = subprocess.run(
         ["scontrol", "show", "job", "--oneliner", environment.job_id], capture_output=True, text=True, check=True

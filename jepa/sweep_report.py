@@ -50,8 +50,14 @@ def _report(folder: Path) -> int:
     found = rows(folder, sweep)
     keys, columns = list(found[0].values), sorted({name for row in found for name in row.cells})
     heading = [*keys, "runs", *columns]
-    body = [[*(_shown(row.values[key]) for key in keys), str(row.runs)] for row in found]
-    lines = [[*start, *(str(row.cells.get(name, Cell(()))) for name in columns)] for start, row in zip(body, found)]
+    lines = [
+        [
+            *(_shown(row.values[key]) for key in keys),
+            str(row.runs),
+            *(str(row.cells.get(name, Cell(()))) for name in columns),
+        ]
+        for row in found
+    ]
     table = "\n".join("| " + " | ".join(line) + " |" for line in [heading, ["---"] * len(heading), *lines])
     missing = [f"- {name}: {state}" for name, state in unfinished(folder, sweep).items()]
     text = "\n".join([table, "", *(["Without results:", "", *missing, ""] if missing else [])])
