@@ -13,7 +13,7 @@ import torch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError
 from jepa.job_files import read_attempts, read_job
-from jepa.jobs import JobStatus, cancel, last_lines, statuses
+from jepa.jobs import JobStatus, cancel, statuses
 from jepa.launch import main
 from jepa.run_log import read_metrics
 from jepa.slurm import Profile, profile_names, read_profile
@@ -80,7 +80,8 @@ def until_ended(run_dir: Path) -> JobStatus:
 
 
 def log_of(run_dir: Path) -> str:
-    return "\n".join(last_lines(Path(read_job(run_dir)["log"]), 100))
+    path = Path(read_job(run_dir)["log"])
+    return path.read_text() if path.exists() else ""
 
 
 def assert_same_weights(run_dir: Path, expected: Path) -> None:

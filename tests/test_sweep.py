@@ -59,5 +59,5 @@ def test_the_report_gives_mean_and_spread_over_seeds_and_names_what_is_missing(
     assert "| 1 | 2 | 0.6000 ± 0.1414 |" in said
     assert "| 2 | 1 | 0.9000 |" in said
     assert "- lr=2,seed=1: not started" in said
-    assert len(list(csv.reader((tmp_path / "sweep.csv").open()))) == 3
+    assert len(list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))) == 3
     assert (tmp_path / "sweep.png").stat().st_size > 1000
