@@ -120,7 +120,7 @@ def _markdown(result: dict[str, Any]) -> str:
     lines = [
         f"`{result['command']}`",
         "",
-        f"{result['hardware']['cpu']}, commit {result['commit']}. Megabytes of each process, "
+        f"{result['hardware']['cpu']}, torch {torch.__version__}, commit {result['commit']}. Megabytes a process, "
         f"{result['size']}, {result['processes']} processes.",
         "",
         "| | " + " | ".join(_COLUMNS) + " |",

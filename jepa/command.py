@@ -13,6 +13,7 @@ from jepa.registry import UnknownModalityError
 from jepa.run_log import CONSOLE
 from jepa.train import NonFiniteLossError
 
+INTERRUPTED = 130  # exit status of a run that was asked to stop: it is not finished, but nothing is wrong
 USER_ERRORS = (
     ConfigError,
     DataError,

@@ -24,6 +24,7 @@ LAYERS = (
         "shards",
         "lock",
         "run_log",
+        "job_files",
         "evaluate.protocol",
     ),
     ("masking", "masking_blocks", "masking_legacy", "optim", "recipes"),
@@ -37,7 +38,8 @@ LAYERS = (
     ("weights", "cost", "command"),
     ("evaluate.*", "export"),
     ("report_*", "report"),
-    ("launch", "__main__"),
+    ("sweep", "jobs", "sweep_report"),
+    ("slurm_job", "slurm", "submit", "launch", "__main__"),
 )
 HEAVY = ["decord", "open_clip", "sklearn", "matplotlib", "submitit", "torchvision", "tensorboard", "PIL", "scipy"]
 
