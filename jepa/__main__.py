@@ -19,6 +19,10 @@ def main() -> int:
             from jepa.report import main as report
 
             return report(arguments)
+        case "export":
+            from jepa.export import main as export
+
+            return export(arguments)
         case "jobs" | "logs" | "cancel":
             from jepa import jobs
 
@@ -29,7 +33,8 @@ def main() -> int:
             return sweep_report(arguments)
         case _:
             print(
-                "usage: jepa launch|evaluate|report|jobs|logs|cancel|sweep-report ... (each explains itself by --help)",
+                "usage: jepa launch|evaluate|report|export|jobs|logs|cancel|sweep-report ... "
+                "(each explains itself by --help)",
                 file=sys.stderr,
             )
             return 0 if command in ("-h", "--help") else 2
