@@ -13,6 +13,7 @@ import torch
 
 from jepa.config import ConfigError
 from jepa.data import open_split
+from jepa.distributed import World
 from jepa.job_files import read_job
 from jepa.jobs import statuses
 from jepa.modality import Modality
@@ -21,7 +22,7 @@ from jepa.run_log import CONSOLE
 from jepa.slurm import Profile, Submission, changes_of, read_profile, script, submit
 from jepa.slurm_job import Command
 from jepa.sweep import Variant, is_finished, run_here, variants, write_sweep
-from jepa.train import Config, prepare_run_dir
+from jepa.train import Config, batch_order, prepare_run_dir
 
 Configure = Callable[[argparse.Namespace, Sequence[str]], tuple[Config[Any], Modality[Any]]]
 
@@ -107,12 +108,7 @@ def _checked(
     open_split(modality, "train")
     with torch.device("meta"):
         JEPA(config.model, modality, config.target_kinds)
-    processes = profile.processes if profile else 1
-    if config.optim.batch_size % processes or config.optim.batch_size < 2 * processes:
-        raise ConfigError(
-            f"optim.batch_size: {config.optim.batch_size} samples do not divide among {processes} processes into 2 or "
-            "more each"
-        )
+    batch_order(config, World(0, profile.processes if profile else 1, torch.device("cpu")))
     return config
 
 

@@ -143,7 +143,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     """
     with world.failing_together():
         samples = open_split(modality, "train")
-        order = _order(config, world)
+        order = batch_order(config, world)
     model = initial_model(config, modality, world)
     with world.failing_together():
         if world.is_main:  # after all that may refuse the config: a run that cannot start leaves nothing behind
@@ -291,7 +291,7 @@ def signs_of(model: JEPA, batch: Batch, bf16: bool) -> CollapseSigns:
     return collapse_signs(tokens)
 
 
-def _order(config: Config[Any], world: World) -> Order:
+def batch_order(config: Config[Any], world: World) -> Order:
     batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
     if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
         parts = f" and {accumulate} micro-batches" if accumulate > 1 else ""

@@ -48,3 +48,19 @@ def cluster(slurm: None) -> Iterator[LocalCluster]:
     """A real SLURM cluster for what runs with its `environment`: two nodes of four CPUs and two make-believe GPUs."""
     with LocalCluster(nodes=2, cpus=4, gpus=2) as running:
         yield running
+
+
+@pytest.fixture
+def on_cluster(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
+    """The cluster, as this process sees it."""
+    for key, value in cluster.environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("profiles") / "tiny.yaml"
+    path.write_text("timeout_min: 30\nsignal_delay_s: 5\n")
+    return str(path)

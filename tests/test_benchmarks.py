@@ -111,6 +111,13 @@ def test_equal_flops_give_steps_inversely_to_the_flops_of_a_step(colours: Path) 
     assert steps["pixels"] > steps["jepa"] > steps["latent"]  # no target pass; in a part of the steps; in all
 
 
+@pytest.mark.parametrize("path", sorted((FOLDER.parent / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_ablations_are_understood_on_the_grid_that_they_are_meant_for(path: Path, colours: Path) -> None:
+    on_grid = ["data.image_size=32", "data.patch_size=4", *learning._data(str(colours))]
+    config = learning._plan(read_method(str(path)), on_grid).config
+    assert "pixels" not in config.target_kinds or config.target == "pixels"
+
+
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_the_labels_of_supervised_training_are_those_that_teach_the_probes(
     split: Literal["test", "validation"], colours: Path

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_slurm import arguments, here, on_cluster, profile, status, until, until_ended  # noqa: F401 - two are fixtures
+from test_slurm import arguments, here, status, until, until_ended
 
 from jepa.job_files import read_attempts, read_job
 from jepa.jobs import cancel, jobs, logs
@@ -21,9 +21,15 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+def start_endless(run_dir: Path, photos: Path, profile: str) -> None:
+    """Submit a run that will not end by itself, and wait until it trains."""
+    assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
+    until(run_dir, lambda found: found.step > 0)
+
+
 def test_a_run_that_fails_says_why(
-    on_cluster: LocalCluster,  # noqa: F811
-    profile: str,  # noqa: F811
+    on_cluster: LocalCluster,
+    profile: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -39,16 +45,15 @@ def test_a_run_that_fails_says_why(
 
 
 def test_a_run_that_is_killed_is_not_taken_for_alive_with_and_without_accounting(
-    on_cluster: LocalCluster,  # noqa: F811
-    profile: str,  # noqa: F811
+    on_cluster: LocalCluster,
+    profile: str,
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_dir = tmp_path / "run"
-    assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
-    until(run_dir, lambda found: found.step > 0)
+    start_endless(run_dir, photos, profile)
     assert "RUNNING" in told(tmp_path, capsys)
     on_cluster.run("scancel", "--signal=KILL", f"{read_job(run_dir)['job_id']}.0")
     failed = until_ended(run_dir)
@@ -59,15 +64,14 @@ def test_a_run_that_is_killed_is_not_taken_for_alive_with_and_without_accounting
 
 
 def test_a_cancelled_run_saves_and_is_not_queued_again(
-    on_cluster: LocalCluster,  # noqa: F811
-    profile: str,  # noqa: F811
+    on_cluster: LocalCluster,
+    profile: str,
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_dir = tmp_path / "run"
-    assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
-    until(run_dir, lambda found: found.step > 0)
+    start_endless(run_dir, photos, profile)
     assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
     assert "1 of 1 runs are finished or on their way" in capsys.readouterr().err
     assert cancel([str(run_dir)]) == 0
@@ -81,15 +85,14 @@ def test_a_cancelled_run_saves_and_is_not_queued_again(
 
 
 def test_attempts_are_not_without_end(
-    on_cluster: LocalCluster,  # noqa: F811
+    on_cluster: LocalCluster,
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_dir, once = tmp_path / "run", tmp_path / "once.yaml"
     once.write_text("max_requeues: 0\ntimeout_min: 30\n")
-    assert main(arguments(run_dir, photos, "--slurm", str(once), "steps=100000")) == 0
-    until(run_dir, lambda found: found.step > 0)
+    start_endless(run_dir, photos, str(once))
     on_cluster.run("scancel", "--signal=USR2", read_job(run_dir)["job_id"])
     assert until_ended(run_dir).reason == "not finished after 1 attempts, max_requeues is 0"
     assert "error: not finished after 1 attempts" in told(tmp_path, capsys)

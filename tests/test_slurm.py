@@ -30,20 +30,7 @@ TINY = f"""
 """.split()
 
 
-@pytest.fixture
-def on_cluster(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
-    """The cluster, as this process sees it."""
-    for key, value in cluster.environment.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return cluster
-
-
-@pytest.fixture(scope="session")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("profiles") / "tiny.yaml"
-    path.write_text("timeout_min: 30\nsignal_delay_s: 5\n")
-    return str(path)
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
 
 
 def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
@@ -211,8 +198,7 @@ def test_a_job_of_two_nodes_gives_what_two_processes_here_give(
 ) -> None:
     more = ("steps=20",)
     assert main(arguments(tmp_path / "there", photos, *more, "--slurm", profile, "--nodes", "2")) == 0
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
-    here(*torchrun, *arguments(tmp_path / "here", photos, *more))
+    here(*TORCHRUN, *arguments(tmp_path / "here", photos, *more))
     assert until_ended(tmp_path / "there").state == "FINISHED", log_of(tmp_path / "there")
     assert_same_weights(tmp_path / "there", tmp_path / "here")
     assert json.loads((tmp_path / "there" / "attempts.jsonl").read_text().split("\n")[0])["hosts"] == [
@@ -224,13 +210,15 @@ def test_a_job_of_two_nodes_gives_what_two_processes_here_give(
 def test_a_run_of_two_nodes_that_is_interrupted_goes_on_at_its_step(
     on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
 ) -> None:
-    run_dir = tmp_path / "run"
-    assert main(arguments(run_dir, photos, "--slurm", profile, "--nodes", "2", "steps=200")) == 0
+    run_dir, more = tmp_path / "run", ("steps=120",)
+    assert main(arguments(run_dir, photos, *more, "--slurm", profile, "--nodes", "2")) == 0
     until(run_dir, lambda found: found.step > 10)
     on_cluster.run("scancel", "--signal=USR2", read_job(run_dir)["job_id"])
     ended = until_ended(run_dir)
     assert (ended.state, ended.attempts) == ("FINISHED", 2), log_of(run_dir)
     assert "resumed from step" in log_of(run_dir)
+    here(*TORCHRUN, *arguments(tmp_path / "here", photos, *more))
+    assert_same_weights(run_dir, tmp_path / "here")
 
 
 @pytest.mark.slow
