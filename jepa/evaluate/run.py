@@ -13,11 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jepa.config import Tree, plain
 from jepa.data import BadFiles
-from jepa.evaluate.features import COLUMNS, SPLITS, Extractor, Features, roles, subset
+from jepa.evaluate.attentive import Attention, pooling
+from jepa.evaluate.features import Extractor, Features, Kept
+from jepa.evaluate.reading import SPLITS, roles, subset
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.subject import Row, Subject, open_subject
 from jepa.evaluate.table import print_table
-from jepa.evaluate.tasks import Bench, UnmeasurableError, measure
+from jepa.evaluate.tasks import Bench, UnmeasurableError, attentive_blocks, measure
 from jepa.loss import collapse_signs, rankme
 from jepa.modality import Samples, Split
 from jepa.run_log import CONSOLE
@@ -95,23 +97,36 @@ def _features(
     extractor = Extractor(modality, subject.encoders, tasks, config.evaluate.batch_size, config.compute, on_batch)
     limits = {split: getattr(config.evaluate, f"{split}_samples") for split in wanted}
     batches = [math.ceil(min(limits[split], len(samples[split])) / extractor.samples_at_once) for split in wanted]
-    progress.update(bar, total=sum(batches) + len(COLUMNS) * len(rows))
-    token_samples = max(2, config.evaluate.map_tokens // len(modality.positions))
-    maps = any(task.kind == "map" for task in tasks)
+    progress.update(bar, total=sum(batches))
     features: dict[Split, Features] = {}
     for split in wanted:
         progress.update(bar, description=f"reading {split}")
-        kept = token_samples if maps or split == wanted[-1] else 0  # the last one shows signs of collapse
+        kept = _kept(subject, rows, split, last=split == wanted[-1])
         features[split] = extractor.extract(samples[split], subset(len(samples[split]), limits[split], split), kept)
+    progress.update(bar, total=sum(batches) + len(features[wanted[-1]].columns) * len(rows) if wanted else 0)
     return features
+
+
+def _kept(subject: Subject, rows: Sequence[Row], split: Split, last: bool) -> Kept:
+    """What tokens the rows need of a split; the last one shows signs of collapse."""
+    evaluate, modality = subject.config.evaluate, subject.modality
+    maps = any(task.kind == "map" for task, _ in rows)
+    attentive = any(attentive_blocks(probe) for _, probe in rows)
+    return Kept(
+        tokens=max(2, evaluate.map_tokens // len(modality.positions)) if maps or last else 0,
+        sequences=evaluate.attentive_samples if attentive else 0,
+        pooling=pooling(modality.grid, evaluate.attentive_tokens),
+        every_view=split != "train",
+    )
 
 
 def _rows(
     subject: Subject, features: Mapping[Split, Features], rows: Sequence[Row], notes: list[str], progress: Progress
 ) -> dict[str, Any]:
-    bench = Bench(
-        Splits(features["train"], features["validation"], features["test"]), subject.config.evaluate.low_shot_draws
-    )
+    config = subject.config
+    attention = Attention(config.evaluate.attentive_steps, subject.device, config.compute.precision)
+    splits = Splits(features["train"], features["validation"], features["test"])
+    bench = Bench(splits, config.evaluate.low_shot_draws, attention)
     bar = progress.task_ids[0]
     measured = {}
     for task, probe in rows:
