@@ -76,12 +76,21 @@ def view_batches(views: "Views", size: int, loaders: int) -> Iterator[ViewBatch]
 
 
 class Views(Dataset[Any]):
-    """Evaluation views, floors and labels of samples, each read once; of one that cannot be read its error."""
+    """Evaluation views, floors and labels of samples, each read once; of one that cannot be read its error.
+
+    averaged: the views over which evaluation averages, or else the one evaluation view.
+    """
 
     def __init__(
-        self, modality: Modality[Any], samples: Samples, indices: Sequence[int], tasks: Sequence[Task]
+        self,
+        modality: Modality[Any],
+        samples: Samples,
+        indices: Sequence[int],
+        tasks: Sequence[Task],
+        averaged: bool = True,
     ) -> None:
         self.modality, self.samples, self.indices, self.tasks = modality, samples, indices, tasks
+        self.averaged = averaged
         self.token_count = len(modality.positions)
 
     def __len__(self) -> int:
@@ -90,11 +99,16 @@ class Views(Dataset[Any]):
     def __getitem__(self, place: int) -> Any:
         try:
             sample = self.samples[self.indices[place]]
-            views = list(self.modality.evaluation_views(sample.inputs))  # which may be what decodes it
+            views = self._views(sample.inputs)  # which may be what decodes it
         except BadSampleError as error:
             return error
         labels = {task.label: self._label(sample.labels, task) for task in self.tasks}
         return views, self._floors(views), labels
+
+    def _views(self, inputs: Any) -> list[Any]:
+        if self.averaged:
+            return list(self.modality.evaluation_views(inputs))
+        return [self.modality.evaluation_view(inputs)]
 
     def _floors(self, views: Sequence[Any]) -> dict[str, Tensor]:
         of_views = [self.modality.floors(view) for view in views]

@@ -33,6 +33,7 @@ class Subject:
     encoders: dict[Column, Encoder]
     rows: list[Row]
     output: Path
+    on_trained_grid: bool
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +65,8 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
     blocks = modality.attentive if config.evaluate.attentive is None else config.evaluate.attentive
     rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, blocks)]
-    return Subject(checkpoint, config, modality, encoders, _chosen(rows, tasks), output)
+    chosen, same_grid = _chosen(rows, tasks), modality.grid == trained_modality.grid
+    return Subject(checkpoint, config, modality, encoders, chosen, output, same_grid)
 
 
 def _output(path: Path, variant: str) -> Path:

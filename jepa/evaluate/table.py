@@ -21,6 +21,8 @@ def print_table(results: Mapping[str, Any]) -> None:
     console = Console(width=None if Console().is_terminal else 110)
     if results["tasks"]:
         console.print(_table(results))
+    if "forecast" in results:
+        console.print(_forecast_table(results["forecast"]))
     signs = results["collapse"]
     if signs:
         console.print(
@@ -44,6 +46,16 @@ def _table(results: Mapping[str, Any]) -> Table:
     for name, row in results["tasks"].items():
         arrow = "↑" if row["higher_is_better"] else "↓"
         table.add_row(name, f"{row['metric']} {arrow}", *_cells(row, list(headings)))
+    return table
+
+
+def _forecast_table(forecast: Mapping[str, Any]) -> Table:
+    table = Table(title=f"mean square error of predicted slots, {forecast['test_samples']} samples")
+    table.add_column("slots ahead", justify="right")
+    for name in forecast["errors"]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for place, horizon in enumerate(forecast["horizons"]):
+        table.add_row(str(horizon), *(f"{errors[place]:.3f}" for errors in forecast["errors"].values()))
     return table
 
 
