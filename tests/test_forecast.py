@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import parse_override, plain
 from jepa.distributed import join
-from jepa.evaluate.forecast import Forecaster, Means, cut_grid, error_maps, forecaster
+from jepa.evaluate.forecast import Forecaster, Means, can_forecast, cut_grid, error_maps
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import resolve
 from jepa.masking import Masks
@@ -148,7 +148,7 @@ def test_what_cannot_be_forecast_is_left_out_with_a_word(trained: Path, tmp_path
     settings = (f"run_dir={tmp_path}", "target=pixels", *SMALL)
     config, modality = resolve("moving", {}, settings)
     model = JEPA(config.model, modality, config.target_kinds)
-    assert forecaster(model, modality, config) is None
+    assert not can_forecast(modality, config)
     Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(tmp_path))
     results = evaluate_run(tmp_path)
     assert "forecast" not in results

@@ -18,10 +18,11 @@ from jepa.launch import resolve
 from jepa.modality import Modality
 from jepa.report import main, write_report
 from jepa.report_figures import smoothed
-from jepa.report_pictures import as_colours, look, neighbours, with_context, with_targets
+from jepa.report_overlays import with_context, with_targets
+from jepa.report_pictures import as_colours, look, neighbours
 from jepa.train import Config, train
 
-VOID = {"meta", "img", "br", "link", "path", "use"}
+VOID = {"meta", "img", "source", "br", "link", "path", "use"}
 RESULTS: dict[str, Any] = {
     "steps": 3,
     "collapse": {"target_std": 0.01, "rankme": 12.0, "cosine": 0.5},

@@ -137,14 +137,17 @@ class Forecaster:
         return found
 
 
-def forecaster(model: JEPA, modality: Modality[Any], config: Config[Any]) -> Forecaster | None:
-    """Forecasts of a run; None where nothing goes on along an axis or the run did not predict representations."""
+def can_forecast(modality: Modality[Any], config: Config[Any]) -> bool:
+    """Whether something goes on along an axis, and the run learned to predict representations."""
     axis = modality.forecast_axis
-    if axis is None or modality.grid[axis] < 2 or "latent" not in config.target_kinds:
-        return None
-    return Forecaster(
-        model, cut_grid(modality.grid, axis, config.evaluate.forecast_cut), config.loss.normalise_prediction
-    )
+    return axis is not None and modality.grid[axis] > 1 and "latent" in config.target_kinds
+
+
+def forecaster(model: JEPA, modality: Modality[Any], config: Config[Any]) -> Forecaster:
+    """Forecasts of a run that can make them."""
+    assert modality.forecast_axis is not None
+    cut = cut_grid(modality.grid, modality.forecast_axis, config.evaluate.forecast_cut)
+    return Forecaster(model, cut, config.loss.normalise_prediction)
 
 
 def error_maps(predicted: Tensor, target: Tensor) -> Tensor:
