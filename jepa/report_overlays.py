@@ -12,7 +12,6 @@ from torch import Tensor
 
 _BLOCKS = ((255, 176, 0), (0, 160, 230), (230, 70, 130), (60, 190, 90), (150, 100, 240), (240, 110, 50))
 _HEAT = torch.tensor([(13, 8, 60), (114, 20, 130), (200, 60, 90), (246, 140, 40), (252, 240, 150)]).float()
-MOMENTS = 16  # at most so many of a moving picture are shown
 
 
 def with_context(picture: Tensor, context: Tensor) -> Tensor:
@@ -38,11 +37,11 @@ def with_heat(picture: Tensor, values: Tensor, known: Tensor) -> Tensor:
     return _each_moment(_heated, picture, [values, known])
 
 
-def resized(picture: Tensor, side: int) -> Tensor:
-    """Scale so that the longer side has this many pixels, and leave out moments beyond `MOMENTS`, evenly."""
+def resized(picture: Tensor, side: int, most: int) -> Tensor:
+    """Scale so that the longer side has this many pixels; of more moments than `most` leave some out, evenly."""
     moments = picture if picture.dim() == 4 else picture[None]
-    if len(moments) > MOMENTS:
-        moments = moments[torch.arange(MOMENTS) * len(moments) // MOMENTS]
+    if len(moments) > most:
+        moments = moments[torch.arange(most) * len(moments) // most]
     height, width = picture.shape[-3:-1]
     size = [max(1, round(side * length / max(height, width))) for length in (height, width)]
     scaled = F.interpolate(moments.permute(0, 3, 1, 2).float(), size, mode="bicubic", antialias=True)

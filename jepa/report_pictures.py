@@ -23,6 +23,7 @@ from jepa.report_overlays import resized, spread, with_context, with_heat, with_
 SHOWN, QUERIES, NEIGHBOURS = 6, 6, 5
 _FITTED = 64  # samples whose tokens decide the colours of features
 _SIDE, _SMALL_SIDE = 176, 96  # pixels of the longer side on the page
+_MOMENTS, _FEW_MOMENTS = 16, 8  # of moving pictures of either size
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Encod
         drawn = [picture for _, view in part if (picture := modality.picture(view)) is not None]
         if len(drawn) < len(part):
             break
-        pictures += [resized(picture, _SIDE) for picture in drawn[: max(0, SHOWN - len(pictures))]]
-        thumbnails += [resized(picture, _SMALL_SIDE) for picture in drawn]
+        pictures += [resized(picture, _SIDE, _MOMENTS) for picture in drawn[: max(0, SHOWN - len(pictures))]]
+        thumbnails += [resized(picture, _SMALL_SIDE, _FEW_MOMENTS) for picture in drawn]
         classes += [_class_name(modality, sample) for sample, _ in part]
         inputs = default_collate([view for _, view in part])
         kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
