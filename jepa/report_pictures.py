@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import Encoder
+from jepa.evaluate.features import samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.modality import BadSampleError, Modality, Sample, Samples
 from jepa.positions import Grid
@@ -21,7 +22,7 @@ from jepa.report_cards import Card, Picture, Strip
 from jepa.report_overlays import resized, spread, with_context, with_heat, with_targets
 
 SHOWN, QUERIES, NEIGHBOURS = 6, 6, 5
-_FITTED = 64  # samples whose tokens decide the colours of features
+_FITTED, _FITTED_TOKENS = 64, 65_536  # at most so many samples, and tokens of them, decide the colours of features
 _SIDE, _SMALL_SIDE = 176, 96  # pixels of the longer side on the page
 _MOMENTS, _FEW_MOMENTS = 16, 8  # of moving pictures of either size
 
@@ -46,9 +47,9 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Encod
     classes: list[str] = []
     tokens: dict[str, list[Tensor]] = {name: [] for name in encoders}
     pooled: dict[str, list[Tensor]] = {name: [] for name in encoders}
-    kept = None
+    kept, count = None, len(modality.positions)
     readable = islice(_readable(modality, samples), limit)
-    while part := list(islice(readable, _FITTED)):
+    while part := list(islice(readable, max(SHOWN, samples_at_once(modality, _FITTED)))):
         drawn = [picture for _, view in part if (picture := modality.picture(view)) is not None]
         if len(drawn) < len(part):
             break
@@ -59,7 +60,8 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Encod
         kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
         for name, encoder in encoders.items():
             encoded = encoder(to_device(inputs, encoder.norm.weight.device)).float().cpu()  # [B, N, D]
-            tokens[name].append(encoded[: _FITTED if not tokens[name] else 0])
+            fitted = max(SHOWN, min(_FITTED, _FITTED_TOKENS // count)) - sum(map(len, tokens[name]))
+            tokens[name].append(encoded[: max(0, fitted)])
             pooled[name].append(encoded.mean(dim=1))
     if not pictures:
         return Shown([], [], [], {}, {}, None)

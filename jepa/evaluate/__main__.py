@@ -23,8 +23,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jepa evaluate",
-        description="Measure a trained encoder by probes of its frozen features, beside the untrained encoder, the raw "
-        "input and chance. With overrides or --task the results go to RUN/evaluations/.",
+        description="Measure a trained encoder by probes of its frozen features, beside the untrained encoder, floors "
+        "such as the raw input, and chance. With overrides or --task the results go to RUN/evaluations/.",
     )
     parser.add_argument("run", help="run directory, or checkpoint file")
     parser.add_argument(
