@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from benchmarks import supervised
 from jepa.config import ConfigError, Tree, merge, read_yaml, to_yaml
-from jepa.cost import run_flops
+from jepa.flops import run_flops
 from jepa.distributed import stop_on_signals
 from jepa.launch import resolve
 from jepa.modality import Modality

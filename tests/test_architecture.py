@@ -22,7 +22,7 @@ LAYERS = (
     ("registry", "model", "data"),
     ("loss",),
     ("train",),
-    ("weights", "cost", "command"),
+    ("weights", "cost", "flops", "gpus", "memory", "command"),
     ("evaluate.*",),
     ("report_*", "report"),
     ("launch", "__main__"),
