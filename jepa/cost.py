@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from jepa.config import ConfigError
 from jepa.data import Batch
-from jepa.flops import DRAWS, example_view, first_masks, run_flops
+from jepa.flops import example_view, first_masks, run_flops
 from jepa.gpus import GPUS, RESERVED, UTILISATION, Gpu
 from jepa.masking import Masks
 from jepa.memory import Usage, measure
@@ -142,9 +142,7 @@ def describe(config: Config[Any], modality: Modality[Any], allocation: Allocatio
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def warnings(
-    config: Config[Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
-) -> list[str]:
+def warnings(config: Config[Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float) -> list[str]:
     """What will not fit, not finish, or not be used: a sentence each."""
     found = []
     if asked.processes < asked.gpus:
