@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed --data FOLDER --json benchmarks/results/speed.json [section.key=value ...]
 
-Straightforward: fp32, torchvision's transforms in a DataLoader with as many workers, masks drawn in the loop, AdamW and
-moving average a parameter at a time. Same networks, masks, targets, schedules and batches of the same size; the loss at
-the end tells whether they learn the same.
+Straightforward: fp32, torchvision's transforms in a DataLoader, with or without a worker (whichever is faster counts),
+masks drawn in the loop, AdamW and moving average a parameter at a time. Same networks, masks, targets, schedules and
+batches of the same size; the loss at the end tells whether they learn the same. Ours: as a user starts it, and with
+compute.compile=true.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from jepa.train import Config
 _LOGGED = 20  # steps between logged losses; as many at the start are not timed
 
 
-def straightforward(config: Config[Any], modality: Any) -> dict[str, float]:
+def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[str, float]:
     """The recipe as one would write it down -> samples a second, mean of the losses of the last quarter."""
     torch.manual_seed(config.seed)
     model = JEPA(config.model, modality, config.target_kinds)
@@ -47,23 +48,23 @@ def straightforward(config: Config[Any], modality: Any) -> dict[str, float]:
     optimizer = torch.optim.AdamW(learning, lr=config.optim.peak_lr, betas=config.optim.betas)
     for group in optimizer.param_groups:
         group["decayed"] = True
-    batches = _images(config)
+    batches = _images(config, workers)
     losses: list[float] = []
     started = 0.0
     for step in range(config.steps):
         if step == _LOGGED:
             started = time.perf_counter()
-        stage = config.stage(step)
-        set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim)
-        images = next(batches)
-        masks = modality.sample_masks(len(images), seeded("masks", config.seed, step))
-        predictions = model(images, masks, stage.target)
-        loss = prediction_loss(predictions, stage.loss)
-        total = loss + regularisation(predictions, stage.loss, seeded("slices", config.seed, step))
+        weights = config.stage(step).weights
+        set_schedule(optimizer, step, config.steps, config.optim)
+        views = next(batches)
+        masks = modality.sample_masks(config.optim.batch_size, seeded("masks", config.seed, step))
+        predictions = model(views, masks, tuple(weights))
+        loss = prediction_loss(predictions, config.loss, weights)
+        total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        kept = momentum(step - stage.first_step, stage.steps, config.optim.batch_size, config.momentum)
+        kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:
@@ -75,18 +76,18 @@ def straightforward(config: Config[Any], modality: Any) -> dict[str, float]:
     return {"samples_per_second": speed, "loss": fmean(losses[-(len(losses) // 4) :])}
 
 
-def _images(config: Config[Any]) -> Iterator[Tensor]:
-    view = transforms.Compose(
+def _images(config: Config[Any], workers: int) -> Iterator[list[Tensor]]:
+    crop = transforms.Compose(
         [
             transforms.RandomResizedCrop(config.data.size, config.data.crop_scale, config.data.crop_aspect),
             transforms.ToTensor(),
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    folder = ImageFolder(Path(config.data.root) / "train", view)
-    loader = DataLoader(
-        folder, config.optim.batch_size, shuffle=True, drop_last=True, num_workers=config.compute.workers
+    folder = ImageFolder(
+        Path(config.data.root) / "train", lambda image: [crop(image) for _ in range(config.data.views)]
     )
+    loader = DataLoader(folder, config.optim.batch_size, shuffle=True, drop_last=True, num_workers=workers)
     while True:
         for images, _ in loader:
             yield images
@@ -103,6 +104,18 @@ def ours(overrides: list[str], config: Config[Any], run_dir: Path) -> dict[str, 
     return {"samples_per_second": steps * config.optim.batch_size / seconds, "loss": fmean(losses)}
 
 
+def _round(
+    overrides: list[str], config: Config[Any], modality: Any, folders: tuple[Path, Path]
+) -> dict[str, dict[str, float]]:
+    """Each of the four once, by turns."""
+    return {
+        "straightforward, no worker": straightforward(config, modality, 0),
+        "ours": ours(overrides, config, folders[0]),
+        "straightforward, a worker": straightforward(config, modality, 1),
+        "ours, compiled": ours([*overrides, "compute.compile=true"], config, folders[1]),
+    }
+
+
 def main() -> None:
     """Time both by turns, print a Markdown table and write it and the same numbers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,9 +130,8 @@ def main() -> None:
     rounds: list[dict[str, dict[str, float]]] = []
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(arguments.rounds):
-            plain = straightforward(config, modality)
-            own = ours(overrides, config, Path(folder) / str(turn))
-            rounds.append({"straightforward": plain, "ours": own})
+            folders = Path(folder) / str(turn), Path(folder) / f"{turn}-compiled"
+            rounds.append(_round(overrides, config, modality, folders))
     text = _markdown(rounds)
     print(text)
     command = f"python -m benchmarks.speed {shlex.join(sys.argv[1:])}"
@@ -132,14 +144,22 @@ def main() -> None:
 
 
 def _markdown(rounds: list[dict[str, dict[str, float]]]) -> str:
-    lines = ["| round | straightforward, samples/s | ours, samples/s | ratio | loss | loss, ours |", "|---" * 6 + "|"]
-    ratios = []
+    names = list(rounds[0])
+    lines = [f"| round | {' | '.join(f'{name}, samples/s' for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for number, turn in enumerate(rounds, start=1):
-        plain, own = turn["straightforward"], turn["ours"]
-        ratios.append(own["samples_per_second"] / plain["samples_per_second"])
-        speeds = f"{plain['samples_per_second']:.0f} | {own['samples_per_second']:.0f} | {ratios[-1]:.2f}"
-        lines.append(f"| {number} | {speeds} | {plain['loss']:.3f} | {own['loss']:.3f} |")
-    return "\n".join([*lines, "", f"Median ratio {median(ratios):.2f}."])
+        speeds = " | ".join(f"{turn[name]['samples_per_second']:.0f} ({turn[name]['loss']:.3f})" for name in names)
+        lines.append(f"| {number} | {speeds} |")
+    lines += ["", "In brackets: the loss, mean of the last quarter."]
+    for name in ("ours", "ours, compiled"):
+        ratios = [_ratio(turn, name) for turn in rounds]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        lines.append(f"\n{name}: {median(ratios):.2f} times the faster straightforward one (median; {spread}).")
+    return "\n".join(lines)
+
+
+def _ratio(turn: dict[str, dict[str, float]], name: str) -> float:
+    plain = [timed["samples_per_second"] for other, timed in turn.items() if other.startswith("straightforward")]
+    return turn[name]["samples_per_second"] / max(plain)
 
 
 if __name__ == "__main__":

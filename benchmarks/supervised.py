@@ -36,7 +36,8 @@ from jepa.model import ModelConfig
 from jepa.optim import adamw, set_schedule
 from jepa.recipes import read_recipe
 from jepa.run_log import RunLog
-from jepa.train import Config, Stopwatch, prepare_run_dir, restore
+from jepa.saving import Saver
+from jepa.train import Config, Stopwatch, prepare_run_dir
 
 
 class Classifier(nn.Module):
@@ -124,23 +125,25 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     model = Classifier(config.model, modality).to(world.device)
     prepare_run_dir(config)
     optimizer = adamw(model, config.optim)
-    first_step, seconds_before = restore(config, model, optimizer, world.device)  # type: ignore[arg-type] # any module
+    saver = Saver(config.run_dir, plain(config), model, optimizer, world)
+    first_step, seconds_before = saver.restore()
     if first_step == config.steps:
         return True
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
     order = Order(seed=config.seed, batch_size=config.optim.batch_size)
     remembered = Remembered(samples, config.compute.cache_mb)
     training_set = TrainingBatches(Labelled(modality), remembered, order, config.data.max_bad_fraction)
-    batches = training_batches(training_set, range(first_step, config.steps), config.compute.workers, world)
+    steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
+    batches = training_batches(training_set, steps, loaders, world)
 
     with RunLog(config.run_dir, first_step, config.steps, enabled=True) as log, stop_on_signals() as stop_request:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
-        for step in range(first_step, config.steps):
+        for step in steps:
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             batch = next(batches)
             bad_files.add(batch.bad)
-            views, labels = batch.inputs  # [B, ...], int64 [B]
+            views, labels = batch.views[0]  # [B, ...], int64 [B]
             with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
                 scores = model(views)  # [B, K]
             loss = F.cross_entropy(scores.float(), labels)
@@ -157,8 +160,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
                 values = {"loss": float(loss), "learning_rate": rate, "samples_per_second": speed}
                 log.write(done, {**values, "seconds": clock.total()})
             if done % config.checkpoint_every == 0 or stopping:
-                state = (model.state_dict(), optimizer.state_dict())
-                Checkpoint(done, clock.total(), plain(config), *state).save(latest(config.run_dir))
+                saver.save(done, clock.total())
             if stopping:
                 break
         return done == config.steps

@@ -19,8 +19,24 @@ def main() -> int:
             from jepa.report import main as report
 
             return report(arguments)
+        case "export":
+            from jepa.export import main as export
+
+            return export(arguments)
+        case "jobs" | "logs" | "cancel":
+            from jepa import jobs
+
+            return {"jobs": jobs.jobs, "logs": jobs.logs, "cancel": jobs.cancel}[command](arguments)
+        case "sweep-report":
+            from jepa.sweep_report import main as sweep_report
+
+            return sweep_report(arguments)
         case _:
-            print("usage: jepa launch|evaluate|report ... (each explains itself with --help)", file=sys.stderr)
+            print(
+                "usage: jepa launch|evaluate|report|export|jobs|logs|cancel|sweep-report ... "
+                "(each explains itself by --help)",
+                file=sys.stderr,
+            )
             return 0 if command in ("-h", "--help") else 2
 
 

@@ -7,11 +7,22 @@ from rich.markup import escape
 from jepa.checkpoint import CheckpointError
 from jepa.config import ConfigError
 from jepa.data import DataError
+from jepa.distributed import PeerError
+from jepa.lock import RunInUseError
 from jepa.registry import UnknownModalityError
 from jepa.run_log import CONSOLE
 from jepa.train import NonFiniteLossError
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, NonFiniteLossError, UnknownModalityError)
+INTERRUPTED = 130  # exit status of a run that was asked to stop: it is not finished, but nothing is wrong
+USER_ERRORS = (
+    ConfigError,
+    DataError,
+    CheckpointError,
+    NonFiniteLossError,
+    PeerError,
+    RunInUseError,
+    UnknownModalityError,
+)
 
 
 def exit_status(command: Callable[[], int]) -> int:

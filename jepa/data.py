@@ -43,13 +43,31 @@ def seeded(*key: int | str) -> Generator:
 class Batch:
     """One step's input of one process."""
 
-    inputs: Any  # tensors [B, ...], nested as the modality's views are
+    views: list[Any]  # of all samples, each tensors [B, ...], nested as the modality's are
     masks: list[Masks]
     bad: list[tuple[str, str]]  # source and reason of the samples that had to be replaced
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, without waiting where the memory is pinned."""
-        return Batch(to_device(self.inputs, device), [masks.to(device) for masks in self.masks], self.bad)
+        return Batch(to_device(self.views, device), [masks.to(device) for masks in self.masks], self.bad)
+
+    def split(self, count: int) -> list["Batch"]:
+        """The batch as `count` equal ones, in order; the first of them tells of the samples that were replaced."""
+        size = len(self.masks[0].context) // count
+        parts = [slice(part * size, (part + 1) * size) for part in range(count)]
+        return [
+            Batch(
+                tree_map(lambda leaf, rows=rows: leaf[rows], self.views),
+                [masks[rows] for masks in self.masks],
+                self.bad if rows.start == 0 else [],
+            )
+            for rows in parts
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batch lies."""
+        return self.masks[0].context.device
 
     def sizes(self) -> dict[str, int]:
         """Context and target tokens a sample, over all sets of masks."""
@@ -60,8 +78,8 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Page-locked copy, called by the loader's pinning thread."""
-        inputs = tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self.inputs)
-        return Batch(inputs, [masks.pin_memory() for masks in self.masks], self.bad)
+        views: list[Any] = tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self.views)
+        return Batch(views, [masks.pin_memory() for masks in self.masks], self.bad)
 
 
 def to_device(tree: Any, device: torch.device) -> Any:
@@ -71,23 +89,29 @@ def to_device(tree: Any, device: torch.device) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Which samples a step of a process sees: epoch after epoch, each a permutation of its own."""
+    """Which samples a step of a process sees: epoch after epoch, each a permutation of its own.
+
+    A step is computed in `accumulate` micro-batches, and each of them is shared among the processes, so that what is in
+    a micro-batch does not depend on the number of processes.
+    """
 
     seed: int
     batch_size: int  # over all processes
     rank: int = 0
     world_size: int = 1
+    accumulate: int = 1
 
     @property
-    def rows(self) -> slice:
-        """Rows of the global batch that are this process's."""
-        local = self.batch_size // self.world_size
-        return slice(self.rank * local, (self.rank + 1) * local)
+    def rows(self) -> list[int]:
+        """Rows of the global batch that are this process's, one micro-batch after the other."""
+        together = self.batch_size // self.accumulate
+        local = together // self.world_size
+        starts = [part * together + self.rank * local for part in range(self.accumulate)]
+        return [row for start in starts for row in range(start, start + local)]
 
-    def numbers(self, step: int) -> range:
+    def numbers(self, step: int) -> list[int]:
         """Running numbers, counted from the start of the run, of this process's samples at a step."""
-        first = step * self.batch_size
-        return range(first + self.rows.start, first + self.rows.stop)
+        return [step * self.batch_size + row for row in self.rows]
 
 
 @lru_cache(maxsize=2)
@@ -130,17 +154,18 @@ class TrainingBatches(Dataset[Batch | DataError]):
 
     def __getitem__(self, step: int) -> Batch | DataError:
         bad: list[tuple[str, str]] = []
-        views = []
+        drawn = []
         for number in self.order.numbers(step):
-            view = self._view(number, bad)
-            if isinstance(view, DataError):
-                return view
-            views.append(view)
+            of_one = self._views(number, bad)
+            if isinstance(of_one, DataError):
+                return of_one
+            drawn.append(of_one)
         masks = self.modality.sample_masks(self.order.batch_size, seeded("masks", self.order.seed, step))
-        return Batch(default_collate(views), [mask[self.order.rows] for mask in masks], bad)
+        views = [default_collate(list(of_all)) for of_all in zip(*drawn, strict=True)]
+        return Batch(views, [mask[self.order.rows] for mask in masks], bad)
 
-    def _view(self, number: int, bad: list[tuple[str, str]]) -> Any:
-        """View of the sample with this running number, or of the next in the data set that can be read."""
+    def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any] | DataError:
+        """Views of the sample with this running number, or of the next in the data set that can be read."""
         count = len(self.samples)
         epoch, place = divmod(number, count)
         first = int(permutation(self.order.seed, epoch, count)[place])
@@ -150,7 +175,8 @@ class TrainingBatches(Dataset[Batch | DataError]):
             except BadSampleError as error:
                 bad.append((error.source, error.reason))
                 continue
-            return self.modality.training_view(sample.inputs, seeded("view", self.order.seed, number))
+            generator = seeded("view", self.order.seed, number)
+            return [self.modality.training_view(sample.inputs, generator) for _ in range(self.modality.views)]
         source, reason = bad[-1]
         return DataError(
             f"{self.attempts + 1} samples in a row cannot be read, more than data.max_bad_fraction allows; "

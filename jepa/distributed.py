@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+
+class PeerError(RuntimeError):
+    """Another process failed, so that this one cannot go on; its message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,32 @@ class World:
 
     def data_parallel(self, model: nn.Module) -> Callable[..., Any]:
         """The model's forward pass, with gradients averaged over processes in the backward pass."""
-        if self.size == 1:
+        if self.size == 1 or is_sharded(model):
             return model
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """What fails in one process fails in all: none waits for ever for another's part; every process must enter.
+
+        Raises PeerError, in place of nothing, where another process failed. Within, processes must not communicate.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._failures(str(error) or type(error).__name__)
+            raise
+        failures = self._failures("")
+        if failures:
+            raise PeerError("; ".join(f"process {rank} failed: {reason}" for rank, reason in failures.items()))
+
+    def _failures(self, reason: str) -> dict[int, str]:
+        """Reasons of all processes by rank; every process must ask, with an empty reason where all is well."""
+        if not self.any(bool(reason)) or self.size == 1:
+            return {}
+        reasons: list[str] = [""] * self.size
+        dist.all_gather_object(reasons, reason)
+        return {rank: reason for rank, reason in enumerate(reasons) if reason}
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; every process must ask."""
@@ -60,21 +87,72 @@ def join(device: str) -> World:
     """Take part in the run, alone or as one of several processes (RANK, WORLD_SIZE, LOCAL_RANK in the environment).
 
     device: `auto` takes CUDA where there is one, else the CPU.
-    Raises ValueError where CUDA is asked for and absent.
+    Raises ValueError where CUDA is asked for and absent, or where there are more processes than GPUs.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     if cuda and not torch.cuda.is_available():
         raise ValueError("compute.device: cuda was asked for, but torch sees no CUDA device; use auto or cpu")
-    # A launcher may show each process only its own GPU; then the index is 0 whatever the local rank.
-    place = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    place = torch.device("cuda", gpu_index(torch.cuda.device_count())) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(place)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(0, 1, place)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
     return World(dist.get_rank(), dist.get_world_size(), place)
+
+
+def gpu_index(visible: int) -> int:
+    """Which of the GPUs that this process sees is its own, by LOCAL_RANK or SLURM_LOCALID.
+
+    A launcher may show each process only its own GPU (CUDA_VISIBLE_DEVICES set per task); then it is the first.
+    Raises ValueError where several are visible, but fewer than there are processes.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0")
+    if visible == 1:
+        return 0
+    if local_rank >= visible:
+        raise ValueError(
+            f"compute.device: process {local_rank} of this machine has no GPU of its own, as {visible} are visible; "
+            f"start at most {visible} processes a machine (torchrun --nproc-per-node, or tasks_per_node)"
+        )
+    return local_rank
+
+
+@contextmanager
+def gradients_shared(forward: Any, shared: bool) -> Iterator[None]:
+    """Whether gradients of what is computed within go to the other processes, or wait for a later micro-batch."""
+    if is_sharded(forward):
+        # Of what learns: networks without gradients may not have run at all, and have nothing to hold back.
+        for module in forward.modules():
+            if is_sharded(module) and any(parameter.requires_grad for parameter in module.parameters()):
+                module.set_requires_gradient_sync(shared, recurse=False)
+    if isinstance(forward, DistributedDataParallel) and not shared:
+        with forward.no_sync():
+            yield
+    else:
+        yield
+
+
+# What is sharded is known by what it can do: to import its types takes a second, and few commands meet them.
+def is_sharded(model: Any) -> bool:
+    """Whether the processes hold a share of the model each (FSDP2)."""
+    return hasattr(model, "set_requires_gradient_sync")
+
+
+def local_shards(module: nn.Module) -> list[Tensor]:
+    """The part of every parameter that this process holds: all of it, unless the module is sharded."""
+    return [local(parameter) for parameter in module.parameters()]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return cast(Tensor, tensor.to_local()) if hasattr(tensor, "to_local") else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be spread over processes, in one piece; every process must ask."""
+    return cast(Tensor, tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor
 
 
 class _GatherRows(torch.autograd.Function):

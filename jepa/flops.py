@@ -1,5 +1,6 @@
 """Floating-point operations of a run, counted on networks without contents."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,12 +19,12 @@ DRAWS = 16  # of masks, over which FLOPs and tokens are averaged
 
 def run_flops(config: Config[Any], modality: Modality[Any]) -> float:
     """Floating-point operations of a whole run, a multiply-add counted as two."""
-    steps = sum(stage.steps * sample_flops(config, modality, stage.target) for stage in config.stages)
+    steps = sum(stage.steps * sample_flops(config, modality, stage.weights) for stage in config.stages)
     return steps * config.optim.batch_size
 
 
-def sample_flops(config: Config[Any], modality: Modality[Any], kind: TargetKind) -> float:
-    """Floating-point operations of one sample that predicts this kind of target, forward and backward.
+def sample_flops(config: Config[Any], modality: Modality[Any], weights: Mapping[TargetKind, float]) -> float:
+    """Floating-point operations of one sample that predicts these kinds of target, forward and backward.
 
     The mean over masks of whole batches, as those of a strategy may depend on the size of the batch. What activation
     checkpointing computes again is counted.
@@ -36,7 +37,8 @@ def sample_flops(config: Config[Any], modality: Modality[Any], kind: TargetKind)
     with FlopCounterMode(display=False) as counter:
         for masks in first_masks(config, modality):
             of_one = [mask[slice(1)].to("meta") for mask in masks]
-            prediction_loss(model(inputs, of_one, kind), config.loss).backward()
+            predictions = model([inputs] * modality.views, of_one, tuple(weights))
+            prediction_loss(predictions, config.loss, weights).backward()
     return float(counter.get_total_flops()) / DRAWS
 
 

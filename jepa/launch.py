@@ -1,24 +1,24 @@
-"""Command line -> config and modality -> run: train, evaluate, report."""
+"""Command line -> config and modality -> run here, or as jobs of a cluster: train, evaluate, report."""
 
 import argparse
 import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import reduce
 from typing import Any
 
-from jepa.command import exit_status
+from jepa.command import INTERRUPTED, exit_status
 from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, to_yaml
-from jepa.distributed import join
+from jepa.distributed import World, join
+from jepa.lock import locked
 from jepa.modality import Modality
 from jepa.recipes import read_recipe, recipe_names
 from jepa.registry import MODALITIES
 from jepa.run_log import CONSOLE
 from jepa.train import Config, train
 from jepa.weights import construct
-
-INTERRUPTED = 130  # exit status of a run that was asked to stop: it is not finished, but nothing is wrong
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,23 +44,41 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
 
 
 def _launch(arguments: argparse.Namespace) -> int:
-    default = arguments.modality if arguments.modality in recipe_names() else None
-    name = arguments.config or default
-    recipe = read_recipe(name) if name else {}
-    overrides = list(arguments.overrides)
-    if arguments.run_dir:
-        overrides.append(f"run_dir={json.dumps(arguments.run_dir)}")
-    config, modality = resolve(arguments.modality, recipe, overrides)
-    if arguments.dry_run:
-        from jepa.cost import describe  # builds the networks without memory; only a dry run wants it
+    if (arguments.sweep or arguments.seeds or arguments.slurm) and not arguments.dry_run:
+        from jepa.submit import launch_many  # what it needs is not needed to train
 
-        print(to_yaml(config))
-        print(describe(config, modality))
-        return 0
+        return launch_many(arguments, _configured)
+    config, modality = _configured(arguments, [])
+    if arguments.dry_run:
+        return _dry_run(arguments, config, modality)
     try:
         world = join(config.compute.device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    with ExitStack() as held:
+        with world.failing_together():
+            if world.is_main:
+                held.enter_context(locked(config.run_dir))
+        return _run(config, modality, world)
+
+
+def _dry_run(arguments: argparse.Namespace, config: Config[Any], modality: Modality[Any]) -> int:
+    """Print the resolved config, and what the run takes on what the profile asks for -> exit status."""
+    from jepa.cost import Allocation, describe  # builds the networks without memory; only a dry run wants it
+    from jepa.submit import profile_of
+
+    profile, asked = profile_of(arguments), Allocation()
+    if profile is not None:
+        gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
+        asked = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
+    cost = describe(config, modality, asked)
+    print(to_yaml(config))
+    print(cost)
+    return 0
+
+
+def _run(config: Config[Any], modality: Modality[Any], world: World) -> int:
+    """Train, evaluate, report -> exit status."""
     finished = train(config, modality, world)
     world.leave()
     if not finished:
@@ -75,6 +93,16 @@ def _launch(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any], Modality[Any]]:
+    """Config and modality of a command line with further overrides."""
+    default = arguments.modality if arguments.modality in recipe_names() else None
+    name = arguments.config or default
+    overrides = [*arguments.overrides, *more]
+    if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
+        overrides.append(f"run_dir={json.dumps(arguments.run_dir)}")
+    return resolve(arguments.modality, read_recipe(name) if name else {}, overrides)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jepa launch",
@@ -86,6 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run-dir", help="where everything is written (default: runs/MODALITY-HASH)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and stop")
+    many = parser.add_argument_group("several runs")
+    many.add_argument(
+        "--sweep", action="append", default=[], metavar="KEY=V1,V2", help="a run for each value; again for more keys"
+    )
+    many.add_argument("--seeds", type=int, default=0, metavar="N", help="each of them with the seeds 0 to N - 1")
+    cluster = parser.add_argument_group("on a cluster")
+    cluster.add_argument("--slurm", metavar="PROFILE", help="submit; profile by name, path, or `local`, `debug`")
+    cluster.add_argument("--nodes", type=int, help="over the profile's")
+    cluster.add_argument("--gpus", type=int, help="of each node, over the profile's")
+    cluster.add_argument("--time", type=float, metavar="HOURS", help="of an attempt, over the profile's")
+    cluster.add_argument("--partition", help="over the profile's")
+    cluster.add_argument("--slurm-dry-run", action="store_true", help="write the batch script and stop")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings over the recipe")
     return parser
 

@@ -1,6 +1,6 @@
 """Prediction losses, optional regularisers against collapse, and the signs of collapse."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,16 +10,16 @@ from pydantic import NonNegativeFloat
 from torch import Generator, Tensor
 
 from jepa.distributed import gather_rows
-from jepa.model import Prediction
+from jepa.model import Pair, Prediction, TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Distance between prediction and target, and what is added to it.
 
-    normalise_prediction: layer-norm predictions (without affine) as the targets are. regulariser: acts on the context
-    encoder's mean-pooled tokens with weight `regulariser_weight`. invariance: weight, within that of the regulariser,
-    of how far apart the pooled contexts of several sets of masks of one sample may lie.
+    normalise_prediction: layer-norm predictions of representations (without affine) as the targets are. regulariser:
+    acts on the pooled and projected contexts (`model.projector`) with weight `regulariser_weight`. invariance: weight,
+    within that of the regulariser, of how far apart those of several sets of masks of one sample may lie.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
@@ -29,28 +29,36 @@ class LossConfig:
     invariance: NonNegativeFloat = 0.0
 
 
-def prediction_loss(predictions: Sequence[Prediction], config: LossConfig) -> Tensor:
-    """Mean distance over all predicted values, every set of masks weighing the same -> scalar."""
-    losses = []
-    for prediction in predictions:
-        predicted, target = prediction.predicted.float(), prediction.target.float()
-        if config.normalise_prediction:
-            predicted = F.layer_norm(predicted, predicted.shape[-1:])
-        match config.distance:
-            case "smooth_l1":
-                losses.append(F.smooth_l1_loss(predicted, target))
-            case "l1":
-                losses.append(F.l1_loss(predicted, target))
-            case "l2":
-                losses.append(F.mse_loss(predicted, target))
-    return torch.stack(losses).mean()
+def prediction_loss(
+    predictions: Sequence[Prediction], config: LossConfig, weights: Mapping[TargetKind, float]
+) -> Tensor:
+    """Mean distance over predicted values, every set of masks weighing the same, each kind by its weight -> scalar."""
+    losses = [
+        weight * _distance(prediction.pairs[kind], config, config.normalise_prediction and kind == "latent")
+        for prediction in predictions
+        for kind, weight in weights.items()
+    ]
+    return torch.stack(losses).sum() / len(predictions)
+
+
+def _distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
+    predicted, target = pair.predicted.float(), pair.target.float()
+    if normalise:
+        predicted = F.layer_norm(predicted, predicted.shape[-1:])
+    match config.distance:
+        case "smooth_l1":
+            return F.smooth_l1_loss(predicted, target)
+        case "l1":
+            return F.l1_loss(predicted, target)
+        case "l2":
+            return F.mse_loss(predicted, target)
 
 
 def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:
     """The weighted regulariser of the config on the pooled contexts of the global batch -> scalar."""
     if config.regulariser == "none":
-        return predictions[0].context.new_zeros(())
-    views = [gather_rows(prediction.context.float().mean(dim=1)) for prediction in predictions]  # each [B, D]
+        return predictions[0].pooled.new_zeros(())
+    views = [gather_rows(prediction.pooled.float()) for prediction in predictions]  # each [B, P]
     match config.regulariser:
         case "vicreg":
             terms = [vicreg(view) for view in views]

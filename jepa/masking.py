@@ -54,7 +54,7 @@ class Masks:
     def __len__(self) -> int:
         return len(self.context)
 
-    def __getitem__(self, samples: slice) -> "Masks":
+    def __getitem__(self, samples: slice | list[int]) -> "Masks":
         """The masks of some samples, e.g. one process's share of a batch."""
         return Masks(self.context[samples], self.target[samples])
 

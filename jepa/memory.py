@@ -58,7 +58,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live: Counter[Kind] = Counter()
         self.at_peak: Counter[Kind] = Counter()
         self.most_activations = 0
@@ -141,12 +141,11 @@ class _AsOnGpu(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def measure(config: Config[Any], modality: Modality[Any], batch: Batch, passes: int, device: Device) -> Usage:
+def measure(config: Config[Any], modality: Modality[Any], batch: Batch, device: Device) -> Usage:
     """Memory of one process's step, measured by running it on tensors without contents.
 
-    batch: what one pass gets, its values are not looked at. passes: forward and backward passes before the optimiser's
-    step. device: whose kernels. The largest of the stages of the run; the optimiser is as after its first step. What
-    CUDA, its libraries and the allocator need comes on top.
+    batch: the process's share, its values are not looked at. device: whose kernels. The largest of the stages of the
+    run; the optimiser is as after its first step. What CUDA, its libraries and the allocator need comes on top.
     """
     with torch.device("meta"):
         model = JEPA(config.model, modality, config.target_kinds)
@@ -154,8 +153,8 @@ def measure(config: Config[Any], modality: Modality[Any], batch: Batch, passes: 
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
         step = _Step(model, adamw(model, config.optim), config, device)
-        fake = Batch(_empty(batch.inputs), [Masks(*_empty((one.context, one.target))) for one in batch.masks], [])
-        return max((step.usage(fake, stage, passes) for stage in config.stages), key=lambda usage: usage.total)
+        fake = Batch(_empty(batch.views), [Masks(*_empty((one.context, one.target))) for one in batch.masks], [])
+        return max((step.usage(fake, stage) for stage in config.stages), key=lambda usage: usage.total)
 
 
 class _Step:
@@ -174,33 +173,41 @@ class _Step:
         for weight in (*model.parameters(), *model.buffers()):
             self.counted.register(weight, "weights")
 
-    def usage(self, batch: Batch, stage: Stage, passes: int) -> Usage:
+    def usage(self, batch: Batch, stage: Stage) -> Usage:
         """Bytes at the peak of a step."""
         counted = self.counted
-        for tensor in tree_leaves((batch.inputs, [(one.context, one.target) for one in batch.masks])):
+        for tensor in tree_leaves((batch.views, [(one.context, one.target) for one in batch.masks])):
             counted.register(tensor, "activations")
         hooks = [parameter.register_post_accumulate_grad_hook(counted.gradient) for parameter in self._trained()]
         counted.forget_peaks()
         with counted, _AsOnGpu() if self.device == "cuda" else nullcontext():
-            for _ in range(min(passes, 2)):  # a third one finds what the second one found
-                self._pass(batch, stage)
+            for part in batch.split(self.config.optim.accumulate)[:2]:  # a third finds what the second found
+                self._pass(part, stage)
             clip_grad_norm_(self.model.parameters(), self.config.optim.max_gradient_norm or float("inf"))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.model.update_target(0.5)
-            with _UnknownNumbers():
-                signs_of(self.model, batch)
+            with _UnknownNumbers():  # type: ignore[no-untyped-call]
+                signs_of(self.model, batch, bf16=False)
         for hook in hooks:
             hook.remove()
-        return Usage(**counted.at_peak, most_activations=counted.most_activations)
+        peak = counted.at_peak
+        return Usage(
+            weights=peak["weights"],
+            gradients=peak["gradients"],
+            optimiser=peak["optimiser"],
+            copies=peak["copies"],
+            activations=peak["activations"],
+            most_activations=counted.most_activations,
+        )
 
     def _pass(self, batch: Batch, stage: Stage) -> None:
         # On behalf of a GPU float16 stands for bf16: it has as many bytes, and `attend` has no way of its own for it.
         low = torch.float16 if self.device == "cuda" else torch.bfloat16
         with torch.autocast("cpu", low, enabled=self.config.compute.precision == "bf16"):
-            predictions = self.model(batch.inputs, batch.masks, stage.target)
-        loss = prediction_loss(predictions, stage.loss)
-        total = loss + regularisation(predictions, stage.loss, seeded("slices"))
+            predictions = self.model(batch.views, batch.masks, tuple(stage.weights))
+        loss = prediction_loss(predictions, self.config.loss, stage.weights)
+        total = loss + regularisation(predictions, self.config.loss, seeded("slices"))
         # As total.backward(), but that a TorchFunctionMode stays active where blocks are computed again.
         torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))
 

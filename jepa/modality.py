@@ -63,11 +63,13 @@ class Modality(ABC, Generic[C]):
     Subclasses set `grid` (tokens along each axis) in `__init__`, which receives the `data` section of the config
     parsed as `config_type`, and raises ValueError, in one sentence, for what cannot work. `config_type` is a frozen
     dataclass with at least `max_bad_fraction`, the share of samples that may be unreadable before a run stops.
-    Instances are pickled to worker processes.
+    `views` of every sample are drawn a step; the sets of masks are laid over them in turn. Instances are pickled to
+    worker processes.
     """
 
     config_type: ClassVar[type]
     tasks: Sequence[Task] = ()
+    views: int = 1
     grid: Grid
 
     def __init__(self, config: C) -> None:

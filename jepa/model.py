@@ -14,10 +14,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map
 
 from jepa.config import ConfigError
+from jepa.distributed import local_shards
 from jepa.encoder import Encoder, EncoderConfig, PatchEmbedding, take
 from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.predictor import Predictor, PredictorConfig, PredictorTask
+from jepa.transformer import NORM_EPS
 
 TargetKind = Literal["latent", "pixels"]
 
@@ -28,12 +30,15 @@ class ModelConfig(EncoderConfig):
 
     target_layers: which outputs of the target encoder are predicted, each layer-normed: so many of the last (1 is the
     last alone, as in I-JEPA; 0 all blocks), or a list of them, in which 0 is the embedded input before the first block.
-    target_join: their mean (data2vec, Baevski et al. 2022), or `each` of them by itself (V-JEPA 2.1).
+    target_join: their mean (data2vec, Baevski et al. 2022), or `each` of them by itself (V-JEPA 2.1). projector: width
+    of the two layers between the pooled context and the regulariser, which then need not cost what a linear probe finds
+    (as the expander of VICReg, Bardes et al. 2022); 0 for none.
     """
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     target_layers: NonNegativeInt | tuple[NonNegativeInt, ...] = 1
     target_join: Literal["mean", "each"] = "mean"
+    projector: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         depth, chosen = self.vit.depth, self.target_layers
@@ -47,22 +52,28 @@ class ModelConfig(EncoderConfig):
         return tuple(range(1, self.vit.depth + 1))[-chosen:] if isinstance(chosen, int) else chosen
 
 
-class Prediction(NamedTuple):
-    """What one set of masks gives. L: layers that are predicted by themselves, 1 where there is one target."""
+class Pair(NamedTuple):
+    """A guess and what it should have been. L: layers that are predicted by themselves, 1 where there is one target."""
 
     predicted: Tensor  # [B, M, Kt, L, D]
     target: Tensor  # [B, M, Kt, L, D], no gradient
-    context: Tensor  # [B, Kc, D], the encoded context
+
+
+class Prediction(NamedTuple):
+    """What one set of masks gives."""
+
+    pairs: dict[TargetKind, Pair]
+    pooled: Tensor  # [B, P], the projected mean of the encoded context
 
 
 class JEPA(nn.Module):
     """Joint-embedding predictive architecture (Assran et al. 2023, fig. 3).
 
-    targets: the kinds of target that the predictor learns, at each step one of them. `latent` predicts what the target
+    targets: the kinds of target that the predictor learns, at each step some of them. `latent` predicts what the target
     encoder, a moving average of the context encoder, makes of the whole input; `pixels` predicts the raw values of the
-    hidden patches, normalised per patch: the masked autoencoder (He et al. 2022) as a baseline on the same encoder,
-    masks and predictor. Departs from the masked autoencoder: the loss is that of the config, and an average of the
-    weights is kept as well.
+    hidden patches, normalised per patch: the masked autoencoder (He et al. 2022) on the same encoder, masks and
+    predictor. Departs from the masked autoencoder: the loss is that of the config, and an average of the weights is
+    kept as well.
     """
 
     def __init__(
@@ -79,30 +90,41 @@ class JEPA(nn.Module):
             initialisation=config.initialisation,
         )
         self.predictor = Predictor(config.predictor, task)
+        self.projector = projector(self.context_encoder.dim, config.projector)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
-    def forward(self, inputs: Any, masks: Sequence[Masks], kind: TargetKind = "latent") -> list[Prediction]:
-        """Inputs [B, ...] and sets of masks -> a prediction a set; one pass of the target encoder serves all."""
-        whole = self.targets(inputs, kind)  # [B, N, L, D]
-        shape = whole.shape[-2:]
-        first = sum(math.prod(self._target_shape(before)) for before in self.target_kinds[: self._place(kind)])
-        contexts, predicted = self._predict(inputs, masks)
+    def forward(
+        self, views: Sequence[Any], masks: Sequence[Masks], kinds: Sequence[TargetKind] = ("latent",)
+    ) -> list[Prediction]:
+        """Views, each [B, ...], and the sets of masks that are laid over them in turn -> a prediction a set.
+
+        One pass of the target encoder serves all sets of a view.
+        """
+        targets = {kind: [self.targets(view, kind) for view in views] for kind in kinds}  # [B, N, L, D]
+        contexts, guesses = self._predict(views, masks)
         predictions = []
-        for masked, context, values in zip(masks, contexts, predicted, strict=True):
-            values = values.narrow(-1, first, shape.numel()).unflatten(-1, shape)
-            target = take(whole.flatten(2), masked.target).unflatten(-1, shape)
-            predictions.append(Prediction(values, target, context))
+        for number, (masked, context, guess) in enumerate(zip(masks, contexts, guesses, strict=True)):
+            whole = {kind: targets[kind][number % len(views)] for kind in kinds}
+            pairs = {kind: self._pair(kind, guess, whole[kind], masked) for kind in kinds}
+            predictions.append(Prediction(pairs, self.projector(context.mean(dim=1))))
         return predictions
 
-    def _predict(self, inputs: Any, masks: Sequence[Masks]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Encoded contexts and predictions, one of each a set; sets of one shape are computed as one larger batch."""
+    def _pair(self, kind: TargetKind, guess: Tensor, whole: Tensor, masks: Masks) -> Pair:
+        """The part of a guess [B, M, Kt, outputs] for one kind of target, and that of the whole target [B, N, L, D]."""
+        before = self.target_kinds[: self.target_kinds.index(kind)]
+        first = sum(math.prod(self._target_shape(other)) for other in before)
+        shape = whole.shape[-2:]
+        predicted = guess.narrow(-1, first, shape.numel()).unflatten(-1, shape)
+        return Pair(predicted, take(whole.flatten(2), masks.target).unflatten(-1, shape))
+
+    def _predict(self, views: Sequence[Any], masks: Sequence[Masks]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Encoded contexts and guesses, one of each a set; sets of one shape are computed as one larger batch."""
+        seen = [views[number % len(views)] for number in range(len(masks))]
         if len({(masked.context.shape, masked.target.shape) for masked in masks}) == 1:
             together = Masks.concatenate(masks)
-            context = self.context_encoder(
-                tree_map(lambda leaf: torch.cat([leaf] * len(masks)), inputs), together.context
-            )
+            context = self.context_encoder(tree_map(lambda *leaves: torch.cat(leaves), *seen), together.context)
             return context.chunk(len(masks)), self.predictor(context, together).chunk(len(masks))
-        contexts = [self.context_encoder(inputs, masked.context) for masked in masks]
+        contexts = [self.context_encoder(view, masked.context) for view, masked in zip(seen, masks, strict=True)]
         return contexts, [self.predictor(context, masked) for context, masked in zip(contexts, masks, strict=True)]
 
     @torch.no_grad()
@@ -126,15 +148,12 @@ class JEPA(nn.Module):
     def update_target(self, momentum: float) -> None:
         """Move the target encoder: target = momentum * target + (1 - momentum) * context, for every weight."""
         move = get_ema_multi_avg_fn(momentum)
-        move(list(self.target_encoder.parameters()), list(self.context_encoder.parameters()), 0)
+        move(local_shards(self.target_encoder), local_shards(self.context_encoder), 0)
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Trade memory for time in the networks that learn."""
         self.context_encoder.activation_checkpointing = enabled
         self.predictor.activation_checkpointing = enabled
-
-    def _place(self, kind: TargetKind) -> int:
-        return self.target_kinds.index(kind)
 
     def _target_shape(self, kind: TargetKind) -> tuple[int, int]:
         """Layers and width of a target: L, D."""
@@ -148,3 +167,13 @@ class JEPA(nn.Module):
         if not isinstance(embedding, PatchEmbedding):
             raise ConfigError("target=pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
         return embedding
+
+
+def projector(dim: int, width: int) -> nn.Module:
+    """Pooled contexts -> what the regulariser sees: [B, dim] -> [B, width or, where width is 0, dim].
+
+    Departs from the expander of VICReg: layer norm instead of batch norm, which small batches would not bear.
+    """
+    if not width:
+        return nn.Identity()
+    return nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.LayerNorm(width, NORM_EPS), nn.Linear(width, width))

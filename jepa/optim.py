@@ -13,9 +13,10 @@ from jepa.schedules import Fraction, cosine, warmup_cosine
 class OptimConfig:
     """AdamW with a warm-up and a cosine.
 
-    batch_size: samples a step over all processes. warmup: fraction of the steps. Learning rate: start_lr -> peak_lr
-    -> final_lr; weight decay: weight_decay -> final_weight_decay by a cosine, on matrices only. max_gradient_norm:
-    null clips nothing.
+    batch_size: samples a step over all processes. accumulate: micro-batches that a step is computed in, to save memory:
+    the gradient is that of the whole batch, but a regulariser sees one micro-batch (of all processes) at a time.
+    warmup: fraction of the steps. Learning rate: start_lr -> peak_lr -> final_lr; weight decay: weight_decay ->
+    final_weight_decay by a cosine, on matrices only. max_gradient_norm: null clips nothing.
     """
 
     batch_size: PositiveInt = 256
@@ -28,6 +29,7 @@ class OptimConfig:
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     max_gradient_norm: PositiveFloat | None = None
     fused: bool = True
+    accumulate: PositiveInt = 1
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

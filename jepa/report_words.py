@@ -35,11 +35,10 @@ def heading(run: Run) -> str:
 
 
 def _predicted(config: Config[Any]) -> str:
-    """What is predicted: the values, the representation, or the one after the other."""
+    """What is predicted: the values, the representation, or both, perhaps one later."""
     first, last = config.stages[0], config.stages[-1]
-    if last.target == "pixels":
-        return "the values"
-    return "the representation" if first is last else f"the values, from step {first.steps:,} on the representation,"
+    words = " and ".join({"pixels": "the values", "latent": "the representation"}[kind] for kind in last.weights)
+    return words if first is last else f"the values, from step {first.steps:,} on also the representation,"
 
 
 def notices(run: Run) -> str:

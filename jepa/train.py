@@ -1,25 +1,29 @@
 """The root config and, under it, the loop in one function."""
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
-from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint import latest
 from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
 from jepa.data import BadFiles, Batch, Order, Remembered, TrainingBatches, open_split, seeded, training_batches
-from jepa.distributed import World, stop_on_signals
+from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
 from jepa.evaluate.protocol import EvaluateConfig
 from jepa.loss import CollapseSigns, LossConfig, collapse_signs, prediction_loss, regularisation
 from jepa.modality import C, Modality
 from jepa.model import JEPA, ModelConfig, TargetKind
 from jepa.optim import OptimConfig, adamw, set_schedule
 from jepa.run_log import RunLog
+from jepa.saving import Saver
 from jepa.schedules import LinearMomentum, MomentumConfig, momentum
 
 
@@ -27,39 +31,57 @@ from jepa.schedules import LinearMomentum, MomentumConfig, momentum
 class ComputeConfig:
     """Where and how to compute; none of it changes what is computed but for rounding.
 
-    workers: processes that prepare batches, per training process. cache_mb: megabytes of decoded samples that each of
-    them keeps, so that a small data set is decoded once.
+    workers: processes that prepare batches, per training process; null for four a GPU and none on CPUs, where they
+    would take the cores from the training. cache_mb: megabytes of decoded samples that each of them keeps, so that a
+    small data set is decoded once. parallel, for several processes: `ddp` keeps all weights in each of them, `fsdp`
+    spreads weights, gradients and optimiser state over them, and saves checkpoints by shards, in the background.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
     activation_checkpointing: bool = False
-    workers: NonNegativeInt = 1
+    workers: NonNegativeInt | None = None
     cache_mb: NonNegativeInt = 512
+
+    def __post_init__(self) -> None:
+        if self.compile and self.parallel == "fsdp":
+            raise ValueError("compile: not together with parallel=fsdp; use ddp, or compile=false")
+
+    def loaders(self, device: torch.device) -> int:
+        """Processes that prepare batches for a device."""
+        if self.workers is not None:
+            return self.workers
+        return 0 if device.type == "cpu" else _WORKERS_A_GPU
+
+
+_WORKERS_A_GPU = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstStageConfig:
-    """A stage of `target=latent` in which pixels are predicted: representations are worth it once they hold something.
+class CurriculumConfig:
+    """What is predicted when, under `target=latent`: a random encoder's representations hold little to learn from.
 
-    share: of the steps; 0 for none. Both stages warm up and decay by themselves, the first one to its own `peak_lr`; as
-    a masked autoencoder it has no regulariser, and predictions are not normalised. In the manner of SALT (Li et al.
-    2025), whose teacher learns from pixels; departs from it: both encoders go on, none is frozen.
+    pixel_weight: weight of raw patches as targets beside the representations, all through the run; 0 for none.
+    latent_from: share of the steps before representations are predicted as well, until when pixels stand alone. In the
+    manner of SALT (Li et al. 2025), whose teacher learns from pixels; departs from it: there is no second student.
     """
 
-    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    peak_lr: PositiveFloat = 1e-3
+    pixel_weight: NonNegativeFloat = 0.0
+    latent_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.latent_from and not self.pixel_weight:
+            raise ValueError("latent_from: before representations, pixels are predicted, so pixel_weight must not be 0")
 
 
 class Stage(NamedTuple):
-    """A part of a run with one kind of target and a schedule of its own."""
+    """A part of a run that predicts one set of targets."""
 
-    target: TargetKind
     first_step: int
     steps: int
-    loss: LossConfig
-    optim: OptimConfig
+    weights: dict[TargetKind, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +95,7 @@ class Config(Generic[C]):
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
     target: TargetKind = "latent"
-    first_stage: FirstStageConfig = field(default_factory=FirstStageConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     data: C
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -82,15 +104,21 @@ class Config(Generic[C]):
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
+    def __post_init__(self) -> None:
+        if self.model.projector and self.loss.regulariser == "none":
+            raise ValueError("model.projector: only loss.regulariser sees what it projects; set one, or projector to 0")
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The parts of the run, in order."""
-        before = round(self.first_stage.share * self.steps) if self.target == "latent" else 0
-        main = Stage(self.target, before, self.steps - before, self.loss, self.optim)
-        if not before:
-            return (main,)
-        loss = replace(self.loss, normalise_prediction=False, regulariser="none")
-        return Stage("pixels", 0, before, loss, replace(self.optim, peak_lr=self.first_stage.peak_lr)), main
+        if self.target == "pixels":
+            return (Stage(0, self.steps, {"pixels": 1.0}),)
+        pixels: dict[TargetKind, float] = (
+            {"pixels": self.curriculum.pixel_weight} if self.curriculum.pixel_weight else {}
+        )
+        before = round(self.curriculum.latent_from * self.steps)
+        main = Stage(before, self.steps - before, {**pixels, "latent": 1.0})
+        return (Stage(0, before, pixels), main) if before else (main,)
 
     def stage(self, step: int) -> Stage:
         """The part of the run that a step belongs to."""
@@ -99,7 +127,7 @@ class Config(Generic[C]):
     @property
     def target_kinds(self) -> tuple[TargetKind, ...]:
         """Every kind of target that the run predicts at some step."""
-        return tuple(stage.target for stage in self.stages)
+        return tuple(self.stages[-1].weights)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -110,17 +138,20 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     """Pretrain until `config.steps`, from the run's last checkpoint where there is one.
 
     Returns whether the end was reached; False when a signal asked to stop, with everything saved.
-    Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError.
+    Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError; PeerError where
+    another process met one of them.
     """
-    samples = open_split(modality, "train")
-    order = _order(config, world)
-    torch.manual_seed(config.seed)
-    model = JEPA(config.model, modality, config.target_kinds).to(world.device)
-    if world.is_main:
-        prepare_run_dir(config)  # after all that may refuse the config: a run that cannot start leaves nothing behind
+    with world.failing_together():
+        samples = open_split(modality, "train")
+        order = batch_order(config, world)
+    model = initial_model(config, modality, world)
+    with world.failing_together():
+        if world.is_main:  # after all that may refuse the config: a run that cannot start leaves nothing behind
+            prepare_run_dir(config)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     optimizer = adamw(model, config.optim)
-    first_step, seconds_before = restore(config, model, optimizer, world.device)
+    saver = Saver(config.run_dir, plain(config), model, optimizer, world)
+    first_step, seconds_before = saver.restore()
     if first_step == config.steps:
         return True
     if config.compute.compile:
@@ -129,27 +160,25 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
     remembered = Remembered(samples, config.compute.cache_mb)
     training_set = TrainingBatches(modality, remembered, order, config.data.max_bad_fraction)
-    batches = training_batches(training_set, range(first_step, config.steps), config.compute.workers, world)
+    steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
+    batches = training_batches(training_set, steps, loaders, world)
 
     with RunLog(config.run_dir, first_step, config.steps, world.is_main) as log, stop_on_signals() as stop_request:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
-        for step in range(first_step, config.steps):
+        for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
-            stage = config.stage(step)
-            rate = set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim)
-            kept = momentum(step - stage.first_step, stage.steps, config.optim.batch_size, config.momentum)
-            batch = next(batches)
-            bad_files.add(batch.bad)
+            rate = set_schedule(optimizer, step, config.steps, config.optim)
+            kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+            with world.failing_together():
+                batch = next(batches)
+                bad_files.add(batch.bad)
 
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                predictions = forward(batch.inputs, batch.masks, stage.target)
-            loss = prediction_loss(predictions, stage.loss)
-            total = loss + regularisation(predictions, stage.loss, seeded("slices", config.seed, step))
-            total.backward()
-            gradient_norm = clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
-            if not torch.isfinite(total + gradient_norm):
-                raise NonFiniteLossError(_non_finite(step, world, config))
+            loss, total = backward(config, step, forward, batch)
+            gradient_norm = whole(clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf")))
+            with world.failing_together():
+                if not torch.isfinite(total + gradient_norm):
+                    raise NonFiniteLossError(_non_finite(step, world, config))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             model.update_target(kept)
@@ -158,22 +187,52 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
             stopping = done == config.steps or world.any(bool(stop_request))  # SLURM asks before it kills
             log.advance(done)
             if done % config.log_every == 0 or stopping:
-                loss = world.mean(loss.detach())
+                loss = world.mean(loss)
                 rates = {"learning_rate": rate, "momentum": kept, "gradient_norm": float(gradient_norm)}
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
-                signs = signs_of(model, batch)
+                signs = signs_of(model, batch, bf16=is_sharded(model) and config.compute.precision == "bf16")
                 log.write(
                     done, {"loss": float(loss), **rates, **asdict(signs), **batch.sizes(), "seconds": clock.total()}
                 )
                 log.warn(done, signs.warning())
-            if (done % config.checkpoint_every == 0 or stopping) and world.is_main:
-                state = (model.state_dict(), optimizer.state_dict())
-                Checkpoint(done, clock.total(), plain(config), *state).save(latest(config.run_dir))
+            if done % config.checkpoint_every == 0 or stopping:
+                saver.save(done, clock.total())
             if stopping:
                 break
+        saver.wait()
         if done < config.steps:
             log.say(f"stopped by {stop_request.signal_name} after step {done}; the same command goes on from there")
         return done == config.steps
+
+
+def initial_model(config: Config[Any], modality: Modality[Any], world: World) -> JEPA:
+    """The networks as drawn from the run's seed, on this process's device, in shards where the config says so.
+
+    Raises ConfigError.
+    """
+    torch.manual_seed(config.seed)
+    build = partial(JEPA, config.model, modality, config.target_kinds)
+    if world.size == 1 or config.compute.parallel == "ddp":
+        return build().to(world.device)
+    from jepa.sharding import sharded  # for what few runs need
+
+    return sharded(build, world, config.compute.precision == "bf16")
+
+
+def backward(config: Config[Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
+    """Gradients of a step, micro-batch after micro-batch -> prediction loss, and with what is added to it: scalars."""
+    weights, parts = config.stage(step).weights, config.optim.accumulate
+    losses, totals = [], []
+    for number, part in enumerate(batch.split(parts), start=1):
+        with gradients_shared(forward, shared=number == parts):
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
+                predictions = forward(part.views, part.masks, tuple(weights))
+            loss = prediction_loss(predictions, config.loss, weights)
+            total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
+            (total / parts).backward()
+        losses.append(loss.detach())
+        totals.append(total.detach())
+    return torch.stack(losses).mean(), torch.stack(totals).mean()
 
 
 def prepare_run_dir(config: Config[Any]) -> None:
@@ -183,8 +242,10 @@ def prepare_run_dir(config: Config[Any]) -> None:
     """
     path = config.run_dir / "config.yaml"
     if path.exists():
-        free = ("run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction")
-        changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(free)]
+        free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
+        if config.loss.regulariser == "none":  # one sees a micro-batch at a time
+            free.append("optim.accumulate")
+        changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(tuple(free))]
         if changed:
             raise ConfigError(
                 f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
@@ -197,19 +258,6 @@ def prepare_run_dir(config: Config[Any]) -> None:
         aside.replace(path)
     except OSError as error:
         raise ConfigError(f"run_dir: {error}") from error
-
-
-def restore(
-    config: Config[Any], model: JEPA, optimizer: torch.optim.Optimizer, device: torch.device
-) -> tuple[int, float]:
-    """Load the run's last checkpoint -> optimiser steps done, seconds spent; (0, 0) for a fresh run."""
-    path = latest(config.run_dir)
-    if not path.exists():
-        return 0, 0.0
-    checkpoint = Checkpoint.load(path, device)
-    model.load_state_dict(checkpoint.model)
-    optimizer.load_state_dict(checkpoint.optimizer)
-    return checkpoint.step, checkpoint.seconds
 
 
 class Stopwatch:
@@ -232,19 +280,27 @@ class Stopwatch:
 
 
 @torch.no_grad()
-def signs_of(model: JEPA, batch: Batch) -> CollapseSigns:
-    """Signs of collapse of the target encoder on up to 128 samples of a batch."""
-    inputs = tree_map(lambda leaf: leaf[:128], batch.inputs)
-    return collapse_signs(model.target_encoder(inputs))
+def signs_of(model: JEPA, batch: Batch, bf16: bool) -> CollapseSigns:
+    """Signs of collapse of the target encoder on up to 128 samples of a batch.
+
+    bf16: for shards that are gathered in bf16; otherwise in fp32, as rounding would hide a collapse.
+    """
+    inputs = tree_map(lambda leaf: leaf[:128], batch.views[0])
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+        tokens = model.target_encoder(inputs)
+    return collapse_signs(tokens)
 
 
-def _order(config: Config[Any], world: World) -> Order:
-    batch_size = config.optim.batch_size
-    if batch_size % world.size or batch_size < 2 * world.size:
+def batch_order(config: Config[Any], world: World) -> Order:
+    """Which samples this process sees when; raises ConfigError where the batch does not divide."""
+    batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
+    if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
+        parts = f" and {accumulate} micro-batches" if accumulate > 1 else ""
         raise ConfigError(
-            f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes into 2 or more each"
+            f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes{parts} into 2 or more "
+            "each"
         )
-    return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size)
+    return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size, accumulate=accumulate)
 
 
 def _non_finite(step: int, world: World, config: Config[Any]) -> str:

@@ -30,7 +30,8 @@ class ImageConfig:
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but the
     first need `root`. image_size: pixels, a number or [height, width]. crop_scale, crop_aspect: random resized crop,
-    the only augmentation unless `flip`. mask_sets: sets of masks a sample, which share one pass of the target encoder.
+    the only augmentation unless `flip`. mask_sets: sets of masks a sample; those of one view share one pass of the
+    target encoder. views: crops a sample, over which the sets of masks are shared out.
     """
 
     source: str = "scenes"
@@ -42,6 +43,7 @@ class ImageConfig:
     crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     flip: bool = False
     mask_sets: PositiveInt = 1
+    views: PositiveInt = 1
     masking: MaskingConfig = field(default_factory=BlockMaskConfig)
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
@@ -64,7 +66,9 @@ class Image(Modality[ImageConfig]):
             raise ValueError(f"patch_size {config.patch_size} does not divide image_size {height} x {width}")
         if config.source != "scenes" and config.root is None:
             raise ValueError(f"source '{config.source}' needs data.root, the folder that holds it")
-        self.grid = (height // config.patch_size, width // config.patch_size)
+        if config.mask_sets % config.views:
+            raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
+        self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
         check_masking(self.grid, config.masking)
 
     @cached_property

@@ -14,18 +14,32 @@ import jepa
 ROOT = Path(jepa.__file__).parent
 # A module may import from its own layer and from those before it; a folder or a prefix stands for all of its modules.
 LAYERS = (
-    ("config", "schedules", "positions", "transformer", "distributed", "checkpoint", "run_log", "evaluate.protocol"),
+    (
+        "config",
+        "schedules",
+        "positions",
+        "transformer",
+        "distributed",
+        "checkpoint",
+        "shards",
+        "lock",
+        "run_log",
+        "job_files",
+        "evaluate.protocol",
+    ),
     ("masking", "masking_blocks", "masking_legacy", "optim", "recipes"),
     ("encoder",),
     ("predictor",),
     ("modality",),
     ("registry", "model", "data"),
-    ("loss",),
+    ("loss", "sharding"),
+    ("saving",),
     ("train",),
-    ("weights", "cost", "flops", "gpus", "memory", "command"),
-    ("evaluate.*",),
+    ("weights", "cost", "cost_memory", "flops", "gpus", "memory", "command"),
+    ("evaluate.*", "export"),
     ("report_*", "report"),
-    ("launch", "__main__"),
+    ("sweep", "jobs", "sweep_report"),
+    ("slurm_job", "slurm", "submit", "launch", "__main__"),
 )
 HEAVY = ["decord", "open_clip", "sklearn", "matplotlib", "submitit", "torchvision", "tensorboard", "PIL", "scipy"]
 

@@ -92,7 +92,7 @@ def test_a_comparison_has_a_row_for_every_method_and_baseline_and_is_made_once(c
 def test_a_failed_run_ends_the_comparison_with_what_it_said_last_and_loses_nothing(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "broken.yaml").write_text("first_stage: {share: 0}\noptim: {peak_lr: 1.0e+30, warmup: 0}\n")
+    (tmp_path / "broken.yaml").write_text("optim: {peak_lr: 1.0e+30, warmup: 0}\n")
     made = stamps(Path(command[-3]))
     assert learning.main(["--methods", f"jepa,{tmp_path / 'broken.yaml'}", *command[2:]]) == 1
     said = capsys.readouterr().err

@@ -64,7 +64,7 @@ def samples_seen(config: NoiseConfig, order: Order, steps: int) -> list[int]:
 
 
 def equal(one: Batch, other: Batch) -> bool:
-    pairs = [(one.inputs, other.inputs)]
+    pairs = list(zip(one.views, other.views, strict=True))
     for mine, theirs in zip(one.masks, other.masks, strict=True):
         pairs += [(mine.context, theirs.context), (mine.target, theirs.target)]
     return all(torch.equal(*pair) for pair in pairs)
@@ -80,7 +80,7 @@ def test_every_epoch_reads_every_sample_once_in_another_order() -> None:
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_see_together_what_one_would(processes: int) -> None:
-    config = NoiseConfig(sets=2, masking=BlockMaskConfig(targets=2), grid=(6, 8))
+    config = NoiseConfig(sets=2, views=2, masking=BlockMaskConfig(targets=2), grid=(6, 8))
     whole = batches_of(config)
     shares = [
         batches_of(config, dataclasses.replace(ORDER, rank=rank, world_size=processes)) for rank in range(processes)
@@ -88,18 +88,20 @@ def test_several_processes_see_together_what_one_would(processes: int) -> None:
     for step in (0, 1, 7):
         parts = [batch(share, step) for share in shares]
         together = batch(whole, step)
-        assert torch.equal(torch.cat([part.inputs for part in parts]), together.inputs)
+        for index, view in enumerate(together.views):
+            assert torch.equal(torch.cat([part.views[index] for part in parts]), view)
+        assert not torch.equal(*together.views)
         for index, masks in enumerate(together.masks):
             assert torch.equal(torch.cat([part.masks[index].context for part in parts]), masks.context)
             assert torch.equal(torch.cat([part.masks[index].target for part in parts]), masks.target)
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    config = NoiseConfig()
+    config = NoiseConfig(views=2)
     again = [batch(batches_of(config), 5), batch(batches_of(config), 5)]
     assert equal(*again)
     others = [batch(batches_of(config), 6), batch(batches_of(config, dataclasses.replace(ORDER, seed=4)), 5)]
-    assert not any(torch.equal(again[0].inputs, other.inputs) for other in others)
+    assert not any(torch.equal(again[0].views[0], other.views[0]) for other in others)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -125,7 +127,7 @@ def test_workers_go_on_when_the_whole_process_group_is_asked_to_stop(number: sig
 def test_the_second_view_of_a_sample_is_another() -> None:
     views: dict[float, set[float]] = {}
     for step in range(5):  # two epochs of 20
-        for view in batch(batches_of(NoiseConfig()), step).inputs:
+        for view in batch(batches_of(NoiseConfig()), step).views[0]:
             views.setdefault(round(float(view[0, 0, 0] - view[0, 0, 1]), 3), set()).add(float(view[0, 0, 0]))
     assert all(len(offsets) == 2 for offsets in views.values())
 
@@ -143,7 +145,7 @@ def test_a_sample_that_cannot_be_read_is_replaced_by_the_same_one_every_time() -
     after = [seen[place + 1] for place, index in enumerate(seen) if index == 4]
     assert set(after) == {5}
     found = [batch(batches_of(config), step) for step in range(5)]
-    assert all(len(one.inputs) == 8 for one in found)
+    assert all(len(one.views[0]) == 8 for one in found)
     assert {source for one in found for source, _ in one.bad} == {"noise/4", "noise/5"}
     assert all(equal(batch(batches_of(config), step), one) for step, one in enumerate(found))
 

@@ -1,5 +1,6 @@
 """Two real processes compute what one would: gradients of the regularisers, and a whole training run."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
-from jepa.distributed import World, join
+from jepa.distributed import World, gpu_index, join
 from jepa.loss import LossConfig, regularisation
 from jepa.model import Prediction
 from jepa.run_log import read_metrics
@@ -29,8 +30,7 @@ def gradient(kind: str, world: World) -> Tensor:
     forward = world.data_parallel(layer)
     features = forward(rows)
     config = LossConfig(regulariser=kind, regulariser_weight=1.0)
-    encoded = [Prediction(features, features, features.unsqueeze(1))]
-    regularisation(encoded, config, Generator().manual_seed(2)).backward()
+    regularisation([Prediction({}, features)], config, Generator().manual_seed(2)).backward()
     assert layer.weight.grad is not None
     return layer.weight.grad
 
@@ -55,31 +55,103 @@ def test_regularisers_see_the_global_batch_and_have_its_gradient(tmp_path: Path)
         assert found["any"].tolist() == [True, False]
 
 
-def test_two_processes_with_half_the_batch_each_train_as_one_with_the_whole(photos: Path, tmp_path: Path) -> None:
-    settings = f"""
-        data.source=folder data.root={photos} data.image_size=32 data.patch_size=4
-        data.masking.kind=block data.masking.targets=2 first_stage.share=0.5
-        model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
-        model.predictor.depth=2 loss.regulariser=vicreg optim.batch_size=8 optim.peak_lr=1e-3 optim.warmup=0
-        steps=6 log_every=1 compute.precision=fp32 evaluate.enabled=false
-    """.split()
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = ["jepa.launch", "--modality", "image", "--run-dir", str(together), *settings]
-    done = subprocess.run([*torchrun, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert launch.main(["--modality", "image", "--run-dir", str(alone), *settings]) == 0
+SETTINGS = """
+    data.source=folder data.image_size=32 data.patch_size=4
+    data.masking.kind=block data.masking.targets=2 data.views=2 curriculum.latent_from=0.5
+    model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
+    model.predictor.depth=2 optim.batch_size=8 optim.peak_lr=1e-3 optim.warmup=0
+    steps=6 log_every=1 compute.precision=fp32 evaluate.enabled=false
+"""
 
-    lines = read_metrics(alone), read_metrics(together)
+
+def together(run_dir: Path, photos: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A run of two processes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = ["jepa.launch", "--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split()]
+    line = [*torchrun, *command, f"data.root={photos}", *more]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+
+
+def alone(run_dir: Path, photos: Path, *more: str) -> int:
+    """A run of one process."""
+    settings = [*SETTINGS.split(), f"data.root={photos}", *more]
+    return launch.main(["--modality", "image", "--run-dir", str(run_dir), *settings])
+
+
+def assert_same_training(run_dir: Path, expected: Path) -> None:
+    lines = read_metrics(expected), read_metrics(run_dir)
     assert [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
     for key in ("loss", "gradient_norm"):
         one, two = ([line[key] for line in run] for run in lines)
         assert two == pytest.approx(one, rel=1e-4), key
     assert lines[0][0]["loss"] != pytest.approx(lines[0][-1]["loss"], rel=1e-2)  # it did learn
-    weights = [Checkpoint.load(latest(run)).model for run in (alone, together)]
+    weights = [Checkpoint.load(latest(run)).model for run in (expected, run_dir)]
     for name, value in weights[0].items():
         # Adam makes steps of like size of gradients that are nothing but rounding, as those of key biases are.
         torch.testing.assert_close(weights[1][name], value, atol=2e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_with_half_the_batch_each_train_as_one_with_the_whole(
+    accumulate: int, photos: Path, tmp_path: Path
+) -> None:
+    settings = ["loss.regulariser=vicreg", "model.projector=16", f"optim.accumulate={accumulate}"]
+    done = together(tmp_path / "together", photos, *settings)
+    assert done.returncode == 0, done.stderr
+    assert alone(tmp_path / "alone", photos, *settings) == 0
+    assert_same_training(tmp_path / "together", tmp_path / "alone")
+
+
+def test_micro_batches_have_the_gradient_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
+    settings = ["loss.regulariser=none", "model.projector=0"]
+    for accumulate in (1, 4):
+        assert alone(tmp_path / str(accumulate), photos, *settings, f"optim.accumulate={accumulate}") == 0
+    assert_same_training(tmp_path / "4", tmp_path / "1")
+
+
+def test_what_only_one_process_meets_ends_all_of_them_in_a_sentence(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "07.png").write_bytes(b"no image")  # met by one process, in the first epoch
+    done = together(tmp_path / "run", folder, "data.max_bad_fraction=0", "steps=40")
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 2, done.stderr
+    assert any(line.startswith("error: 1 of 24 samples cannot be read") for line in said) or any(
+        "samples in a row cannot be read" in line for line in said
+    )
+    assert any(" failed: " in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("environment", "visible", "expected"),
+    [
+        ({}, 8, 0),
+        ({"LOCAL_RANK": "3"}, 8, 3),  # every process sees all GPUs
+        ({"LOCAL_RANK": "3", "CUDA_VISIBLE_DEVICES": "3"}, 1, 0),  # each sees its own alone
+        ({"SLURM_LOCALID": "2"}, 4, 2),
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 2, 1),  # torchrun within a task of SLURM
+    ],
+)
+def test_a_process_takes_the_gpu_that_is_its_own(
+    environment: dict[str, str], visible: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    taken: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert join("auto").device == torch.device("cuda", expected)
+    assert taken == [torch.device("cuda", expected)]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="process 2 of this machine has no GPU of its own, as 2 are visible"):
+        gpu_index(2)
 
 
 def test_one_process_needs_no_group_and_cuda_is_not_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:

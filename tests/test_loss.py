@@ -9,11 +9,17 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.loss import LossConfig, collapse_signs, prediction_loss, rankme, regularisation, sigreg, vicreg
-from jepa.model import Prediction
+from jepa.model import Pair, Prediction
+
+LATENT = {"latent": 1.0}
 
 
 def prediction(predicted: Tensor, target: Tensor) -> Prediction:
-    return Prediction(predicted, target, torch.zeros(len(predicted), 1, predicted.shape[-1]))
+    return Prediction({"latent": Pair(predicted, target)}, torch.zeros(len(predicted), 4))
+
+
+def pooled(count: int) -> list[Prediction]:
+    return [Prediction({}, torch.randn(16, 4)) for _ in range(count)]
 
 
 def generator() -> Generator:
@@ -30,13 +36,15 @@ def generator() -> Generator:
 )
 def test_prediction_losses_have_the_values_computed_by_hand(kind: str, expected: float) -> None:
     predicted, target = torch.tensor([[[[1.0, 2.0, -1.0, 0.0]]]]), torch.tensor([[[[1.5, 2.0, 2.0, 0.0]]]])
-    assert float(prediction_loss([prediction(predicted, target)], LossConfig(distance=kind))) == pytest.approx(expected)
+    assert float(prediction_loss([prediction(predicted, target)], LossConfig(distance=kind), LATENT)) == pytest.approx(
+        expected
+    )
 
 
 def test_every_set_of_masks_weighs_the_same_however_many_tokens_it_predicts() -> None:
     few, many = torch.full((2, 1, 3, 8), 2.0), torch.full((2, 4, 5, 8), 4.0)
     both = [prediction(few, torch.zeros_like(few)), prediction(many, torch.zeros_like(many))]
-    assert float(prediction_loss(both, LossConfig(distance="l1"))) == pytest.approx(3.0)
+    assert float(prediction_loss(both, LossConfig(distance="l1"), LATENT)) == pytest.approx(3.0)
 
 
 def test_normalised_predictions_are_compared_without_their_mean_and_size() -> None:
@@ -45,14 +53,26 @@ def test_normalised_predictions_are_compared_without_their_mean_and_size() -> No
     values = predicted.numpy()
     centred = values - values.mean(-1, keepdims=True)
     expected = np.square(centred / np.sqrt(values.var(-1, keepdims=True) + 1e-5) - target.numpy()).mean()
-    assert float(prediction_loss([prediction(predicted, target)], config)) == pytest.approx(float(expected), rel=1e-5)
-    moved = prediction_loss([prediction(7 * predicted + 3, target)], config)
+    assert float(prediction_loss([prediction(predicted, target)], config, LATENT)) == pytest.approx(
+        float(expected), rel=1e-5
+    )
+    moved = prediction_loss([prediction(7 * predicted + 3, target)], config, LATENT)
     assert float(moved) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_kinds_of_target_weigh_as_told_and_pixels_are_never_normalised() -> None:
+    pairs = {kind: Pair(torch.randn(2, 1, 3, 1, 8), torch.randn(2, 1, 3, 1, 8)) for kind in ("pixels", "latent")}
+    sets, config = [Prediction(pairs, torch.zeros(2, 4))], LossConfig(distance="l2", normalise_prediction=True)
+    latent, pixels = (float(prediction_loss(sets, config, {kind: 1.0})) for kind in ("latent", "pixels"))
+    assert pixels == pytest.approx(float((pairs["pixels"].predicted - pairs["pixels"].target).square().mean()))
+    assert latent != pytest.approx(float((pairs["latent"].predicted - pairs["latent"].target).square().mean()))
+    both = prediction_loss(sets, config, {"pixels": 0.5, "latent": 2.0})
+    assert float(both) == pytest.approx(0.5 * pixels + 2.0 * latent)
 
 
 def test_losses_are_computed_in_full_precision() -> None:
     predicted = prediction(torch.ones(1, 1, 1, 8, dtype=torch.bfloat16), torch.full((1, 1, 1, 8), 1.001))
-    assert float(prediction_loss([predicted], LossConfig(distance="l1"))) == pytest.approx(0.001, rel=1e-3)
+    assert float(prediction_loss([predicted], LossConfig(distance="l1"), LATENT)) == pytest.approx(0.001, rel=1e-3)
 
 
 def test_vicreg_equals_its_formula_in_numpy() -> None:
@@ -97,28 +117,27 @@ def test_a_regulariser_spreads_collapsed_features_out(kind: str) -> None:
     optimizer = torch.optim.Adam([features], lr=0.3)
     for _ in range(50):
         optimizer.zero_grad()
-        encoded = Prediction(features, features, features.unsqueeze(1))
-        regularisation([encoded], config, generator()).backward()
+        regularisation([Prediction({}, features)], config, generator()).backward()
         optimizer.step()
     assert rankme((features - features.mean(dim=0)).detach()) > 2.5
     assert features.detach().std(dim=0).min() > 0.7
 
 
-def test_the_regulariser_is_weighted_pooled_over_tokens_and_averaged_over_sets_of_masks() -> None:
-    sets = [Prediction(torch.zeros(()), torch.zeros(()), torch.randn(16, 5, 4)) for _ in range(2)]
-    expected = 0.3 * sum(vicreg(one.context.mean(dim=1)) for one in sets) / 2
+def test_the_regulariser_is_weighted_and_averaged_over_sets_of_masks() -> None:
+    sets = pooled(2)
+    expected = 0.3 * sum(vicreg(one.pooled) for one in sets) / 2
     config = LossConfig(regulariser="vicreg", regulariser_weight=0.3)
     torch.testing.assert_close(regularisation(sets, config, generator()), expected)
     assert float(regularisation(sets, LossConfig(), generator())) == 0.0
 
 
 def test_invariance_is_the_variance_between_the_masked_views_of_a_sample() -> None:
-    sets = [Prediction(torch.zeros(()), torch.zeros(()), torch.randn(16, 5, 4)) for _ in range(3)]
-    pooled = np.stack([one.context.mean(dim=1).numpy() for one in sets])
+    sets = pooled(3)
+    values = np.stack([one.pooled.numpy() for one in sets])
     plain = LossConfig(regulariser="vicreg", regulariser_weight=0.3)
     bound = dataclasses.replace(plain, invariance=2.0)
     difference = regularisation(sets, bound, generator()) - regularisation(sets, plain, generator())
-    assert float(difference) == pytest.approx(0.3 * 2.0 * pooled.var(axis=0, ddof=1).mean(), rel=1e-5)
+    assert float(difference) == pytest.approx(0.3 * 2.0 * values.var(axis=0, ddof=1).mean(), rel=1e-5)
     torch.testing.assert_close(
         regularisation(sets[:1], bound, generator()), regularisation(sets[:1], plain, generator())
     )

@@ -26,9 +26,9 @@ def jepa_of(*targets: TargetKind, **config: Any) -> JEPA:
 @pytest.mark.parametrize("target", ["latent", "pixels"])
 def test_gradients_reach_context_encoder_and_predictor_and_never_the_target_encoder(target: TargetKind) -> None:
     model = jepa_of(target)
-    predictions = model(noise(3), MASKS, target)
-    assert not any(prediction.target.requires_grad for prediction in predictions)
-    prediction_loss(predictions, LossConfig()).backward()
+    predictions = model([noise(3)], MASKS, (target,))
+    assert not any(prediction.pairs[target].target.requires_grad for prediction in predictions)
+    prediction_loss(predictions, LossConfig(), {target: 1.0}).backward()
     for name, parameter in model.named_parameters():
         if name.startswith("target_encoder."):
             assert parameter.grad is None
@@ -41,7 +41,7 @@ def test_gradients_reach_context_encoder_and_predictor_and_never_the_target_enco
 @pytest.mark.parametrize("target", ["latent", "pixels"])
 def test_no_gradient_flows_through_hidden_patches(target: TargetKind) -> None:
     inputs = noise(3).requires_grad_()
-    prediction_loss(jepa_of(target)(inputs, MASKS[:1], target), LossConfig()).backward()
+    prediction_loss(jepa_of(target)([inputs], MASKS[:1], (target,)), LossConfig(), {target: 1.0}).backward()
     assert inputs.grad is not None
     by_patch = F.avg_pool2d(inputs.grad.abs(), 2).sum(dim=1).flatten(1) > 0  # [B, N]
     assert torch.equal(by_patch, torch.zeros(3, 24).scatter(1, MASKS[0].context, 1.0) > 0)
@@ -90,7 +90,7 @@ def test_targets_are_the_chosen_layers_each_normed(
     if join == "mean":
         expected = normed(expected.mean(dim=2, keepdim=True))
     torch.testing.assert_close(targets, expected, atol=1e-4, rtol=1e-4)
-    prediction = model(noise(3), MASKS)[0]
+    prediction = model([noise(3)], MASKS)[0].pairs["latent"]
     assert prediction.predicted.shape == prediction.target.shape == (3, 3, 4, *expected.shape[2:])
     assert torch.equal(prediction.target[1, 2, 3], targets[1, MASKS[0].target[1, 2, 3]])
 
@@ -108,11 +108,15 @@ def test_kinds_of_target_share_encoders_and_predictor_and_differ_in_what_is_pred
          for name, value in model.state_dict().items()}
     )  # fmt: skip
     for kind, width in (("pixels", 8), ("latent", 24)):
-        predicted, target, _ = model(noise(3), MASKS[:1], kind)[0]
+        predicted, target = model([noise(3)], MASKS[:1], (kind,))[0].pairs[kind]
         assert predicted.shape == target.shape == (3, 3, 4, 1, width)
-    both, one = (each(noise(3), MASKS[:1], "pixels")[0] for each in (model, alone))
+    both, one = (each([noise(3)], MASKS[:1], ("pixels",))[0].pairs["pixels"] for each in (model, alone))
     torch.testing.assert_close(both.predicted, one.predicted)
     assert torch.equal(both.target, one.target)
+    pairs = model([noise(3)], MASKS[:1], ("pixels", "latent"))[0].pairs
+    assert list(pairs) == ["pixels", "latent"]
+    assert torch.equal(pairs["pixels"].predicted, both.predicted)
+    assert torch.equal(pairs["latent"].target, model([noise(3)], MASKS[:1])[0].pairs["latent"].target)
 
 
 def normed(tokens: Tensor) -> Tensor:
@@ -123,28 +127,51 @@ def test_one_pass_of_the_target_encoder_serves_all_sets_of_masks() -> None:
     model, passes = jepa_of(), []
     model.target_encoder.embedding.register_forward_hook(lambda *_: passes.append("target"))
     model.context_encoder.embedding.register_forward_hook(lambda *_: passes.append("context"))
-    both = model(noise(3), MASKS)
+    both = model([noise(3)], MASKS)
     assert sorted(passes) == ["context", "context", "target"]
     for prediction, masks in zip(both, MASKS, strict=True):
-        alone = model(noise(3), [masks])[0]
-        assert all(torch.equal(one, other) for one, other in zip(prediction, alone, strict=True))
+        alone = model([noise(3)], [masks])[0]
+        assert torch.equal(prediction.pooled, alone.pooled)
+        assert all(map(torch.equal, prediction.pairs["latent"], alone.pairs["latent"]))
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_sets_of_masks_are_laid_over_the_views_in_turn(alike: bool) -> None:
+    model, views = jepa_of(), [noise(3, seed=1), noise(3, seed=2)]
+    masks = [random_masks(3, seed=seed, size=4 if alike else 2 + seed) for seed in range(4)]
+    for number, prediction in enumerate(model(views, masks)):
+        alone = model([views[number % 2]], [masks[number]])[0]
+        torch.testing.assert_close(prediction.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
+        for found, expected in zip(prediction.pairs["latent"], alone.pairs["latent"], strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_regulariser_sees_the_mean_of_the_context_and_behind_a_projector_what_that_makes_of_it() -> None:
+    plain, projected = jepa_of(), jepa_of(projector=10)
+    for model in (plain, projected):
+        context = model.context_encoder(noise(3), MASKS[0].context)
+        pooled = model([noise(3)], MASKS)[0].pooled
+        torch.testing.assert_close(pooled, model.projector(context.mean(dim=1)))
+    assert [len(list(model.projector.parameters())) for model in (plain, projected)] == [0, 6]
+    assert pooled.shape == (3, 10)
 
 
 def test_sets_of_one_shape_are_computed_together_to_the_same_effect() -> None:
     model, masks, passes = jepa_of(), [random_masks(3, seed=seed) for seed in (1, 2, 3)], []
     model.context_encoder.embedding.register_forward_hook(lambda *_: passes.append("context"))
-    together = model(noise(3), masks)
+    together = model([noise(3)], masks)
     assert len(passes) == 1
     for prediction, one in zip(together, masks, strict=True):
-        for found, expected in zip(prediction, model(noise(3), [one])[0], strict=True):
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        expected = model([noise(3)], [one])[0].pairs["latent"]
+        for found, wanted in zip(prediction.pairs["latent"], expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_pixel_targets_are_the_normalised_patches_of_the_masked_autoencoder() -> None:
     model, inputs = jepa_of("pixels"), noise(3) * 5 + 2
     cut = F.unfold(inputs, kernel_size=2, stride=2).mT  # [B, N, C * 2 * 2]
     torch.testing.assert_close(model.targets(inputs, "pixels"), normed(cut).unsqueeze(2), atol=1e-5, rtol=1e-4)
-    predicted = model(inputs, MASKS, "pixels")[0].predicted
+    predicted = model([inputs], MASKS, ("pixels",))[0].pairs["pixels"].predicted
     assert predicted.shape == (3, 3, 4, 1, 8)
 
 

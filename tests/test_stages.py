@@ -1,20 +1,20 @@
-"""A run in two stages: which step belongs to which, and that each is the method it says it is."""
+"""A run whose targets change on the way: which step predicts what, and that it trains so."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError
-from jepa.launch import resolve
-from jepa.model import JEPA
-from jepa.optim import adamw, set_schedule
+from jepa.launch import main, resolve
+from jepa.run_log import read_metrics
 from jepa.train import Config
 
 SMALL = [
     *("data.source=folder", "data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
     *("model.predictor={width: 16, depth: 1, heads: 2}", "data.masking={kind: random}", "optim.batch_size=4"),
-    *("loss.regulariser=vicreg", "loss.normalise_prediction=true", "evaluate.enabled=false", "compute.workers=0"),
+    *("loss.regulariser=vicreg", "evaluate.enabled=false", "log_every=1"),
 ]
 
 
@@ -24,36 +24,45 @@ def config_of(photos: Path, *overrides: str) -> Config[Any]:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 10, 37])
-def test_stages_share_out_all_steps_in_order(photos: Path, share: float, steps: int) -> None:
-    config = config_of(photos, f"steps={steps}", f"first_stage.share={share}")
-    kinds = [config.stage(step).target for step in range(steps)]
-    assert kinds == ["pixels"] * round(share * steps) + ["latent"] * (steps - round(share * steps))
+def test_representations_join_pixels_at_their_share_of_the_steps(photos: Path, share: float, steps: int) -> None:
+    config = config_of(photos, f"steps={steps}", f"curriculum={{pixel_weight: 0.5, latent_from: {share}}}")
+    weights = [config.stage(step).weights for step in range(steps)]
+    before = round(share * steps)
+    assert weights == [{"pixels": 0.5}] * before + [{"pixels": 0.5, "latent": 1.0}] * (steps - before)
     assert sum(stage.steps for stage in config.stages) == steps
-    assert config.target_kinds == (("pixels", "latent") if "pixels" in kinds else ("latent",))
+    assert config.target_kinds == ("pixels", "latent")
 
 
-def test_each_stage_warms_up_to_its_own_peak_and_decays(photos: Path) -> None:
-    config = config_of(photos, "steps=200", "first_stage={share: 0.4, peak_lr: 4e-3}", "optim.peak_lr=1e-3")
-    optimizer = adamw(JEPA(config.model, resolve("image", {}, [*SMALL, f"data.root={photos}"])[1]), config.optim)
-    rates = []
-    for step in range(200):
-        stage = config.stage(step)
-        rates.append(set_schedule(optimizer, step - stage.first_step, stage.steps, stage.optim))
-    assert rates[0] == rates[80] == 0
-    assert max(rates[:80]) == rates[8] == pytest.approx(4e-3)
-    assert max(rates[80:]) == rates[92] == pytest.approx(1e-3)
-    assert rates[79] < 1e-5
-    assert rates[199] < 1e-5
+def test_without_a_curriculum_one_kind_of_target_is_predicted_all_through(photos: Path) -> None:
+    for target in ("latent", "pixels"):
+        config = config_of(photos, "steps=10", f"target={target}")
+        assert [config.stage(step).weights for step in range(10)] == [{target: 1.0}] * 10
+        assert config.target_kinds == (target,)
 
 
-def test_the_first_stage_is_a_masked_autoencoder_and_a_baseline_on_pixels_has_one_stage(photos: Path) -> None:
-    first, second = config_of(photos, "steps=10", "first_stage.share=0.5").stages
-    assert (first.loss.regulariser, first.loss.normalise_prediction) == ("none", False)
-    assert (second.loss.regulariser, second.loss.normalise_prediction) == ("vicreg", True)
-    (only,) = config_of(photos, "steps=10", "first_stage.share=0.5", "target=pixels").stages
-    assert (only.target, only.steps, only.loss.regulariser) == ("pixels", 10, "vicreg")
+def test_until_representations_come_a_run_is_the_one_on_pixels_and_then_another(photos: Path, tmp_path: Path) -> None:
+    both = [*SMALL, f"data.root={photos}", "steps=6", "curriculum={pixel_weight: 1, latent_from: 0.5}"]
+    assert main(["--modality", "image", "--run-dir", str(tmp_path / "both"), *both]) == 0
+    assert (
+        main(["--modality", "image", "--run-dir", str(tmp_path / "pixels"), *both, "curriculum.latent_from=0.99"]) == 0
+    )
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("both", "pixels")]
+    assert losses[0][:3] == losses[1][:3]
+    assert all(one > other for one, other in zip(losses[0][3:], losses[1][3:], strict=True))
+    trained = [Checkpoint.load(latest(tmp_path / name)).model for name in ("both", "pixels")]
+    name = "context_encoder.blocks.0.mlp.0.weight"
+    assert not trained[0][name].equal(trained[1][name])
 
 
-def test_a_stage_that_leaves_nothing_to_the_other_is_refused(photos: Path) -> None:
-    with pytest.raises(ConfigError, match=r"first_stage\.share: .* less than 1"):
-        config_of(photos, "first_stage.share=1.0")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("curriculum.latent_from=1.0", r"curriculum\.latent_from: .* less than 1"),
+        ("curriculum.latent_from=0.5", r"curriculum: latent_from: before representations, pixels are predicted"),
+        ("loss.regulariser=none model.projector=8", r"model\.projector: only loss\.regulariser sees what it projects"),
+        ("data.views=2", r"mask_sets 1 do not divide among 2 views"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(photos: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(photos, *override.split())

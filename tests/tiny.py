@@ -21,12 +21,13 @@ MODEL = ModelConfig(size=SIZE, predictor=PredictorConfig(width=16, depth=2, head
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseConfig:
-    """bad: samples that cannot be read. sets: sets of masks a batch."""
+    """bad: samples that cannot be read. sets: sets of masks a batch. views: a sample."""
 
     samples: PositiveInt = 20
     grid: tuple[PositiveInt, PositiveInt] = (4, 6)
     bad: tuple[int, ...] = ()
     sets: PositiveInt = 1
+    views: PositiveInt = 1
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     masking: MaskingConfig = field(default_factory=lambda: RandomMaskConfig(ratio=0.5))
 
@@ -53,7 +54,7 @@ class Noise(Modality[NoiseConfig]):
 
     def __init__(self, config: NoiseConfig) -> None:
         super().__init__(config)
-        self.grid = config.grid
+        self.grid, self.views = config.grid, config.views
         check_masking(self.grid, config.masking)
 
     def dataset(self, split: Split) -> Samples:

@@ -57,6 +57,10 @@ class Extractor:
         """Samples of a batch."""
         return max(1, min(self.batch_size, _TOKENS_AT_ONCE // len(self.modality.positions)))
 
+    @property
+    def _loaders(self) -> int:
+        return self.compute.loaders(next(iter(self.encoders.values())).norm.weight.device)
+
     @torch.inference_mode()
     def extract(self, samples: Samples, indices: Sequence[int], token_samples: int) -> Features:
         """Features of the samples of these indices, with the tokens of the first `token_samples`."""
@@ -64,7 +68,7 @@ class Extractor:
         loader = DataLoader(
             views,
             batch_size=self.samples_at_once,
-            num_workers=self.compute.workers if len(indices) > self.samples_at_once else 0,
+            num_workers=self._loaders if len(indices) > self.samples_at_once else 0,
             collate_fn=_collate,
             worker_init_fn=_start_worker,
         )

@@ -1,0 +1,136 @@
+"""Memory of each of two processes that train together: all weights in each (DDP), or half of them (FSDP2).
+
+    python -m benchmarks.parallel --json benchmarks/results/parallel.json [--size vit_small] [--processes 2]
+
+On CPUs (gloo), with noise for images: three steps of a batch of 2 a process, small so that the state of the training is
+most of what is held. The bytes of parameters, gradients and optimiser state are counted exactly; the peak is that of
+the resident memory of a process, which also holds torch itself, about what `started` says. What is freed goes back to
+the system at once (MALLOC_MMAP_THRESHOLD_), as otherwise the peak is that of what the C library keeps for later.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.learning_table import commit, hardware
+from jepa.data import seeded
+from jepa.distributed import join, local
+from jepa.launch import resolve
+from jepa.loss import prediction_loss
+from jepa.optim import adamw
+from jepa.train import initial_model
+
+_SETTINGS = ("data.source=scenes", "data.image_size=64", "data.patch_size=8", "compute.precision=fp32")
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+_COLUMNS = ("parameters", "gradients", "optimiser", "started", "peak")
+
+
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[Tensor]]:
+    """What training keeps from step to step: parameters (of all networks), gradients, optimiser state."""
+    parameters = list(model.parameters())
+    return {
+        "parameters": [parameter.detach() for parameter in parameters],
+        "gradients": [parameter.grad for parameter in parameters if parameter.grad is not None],
+        "optimiser": [value for state in optimizer.state.values() for value in state.values() if value.ndim],
+    }
+
+
+def bytes_held(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the parts of tensors that this process holds."""
+    return sum(local(tensor).nbytes for tensor in tensors)
+
+
+def measure(parallel: str, size: str, folder: Path) -> None:
+    """Be one of the processes, and write what it holds to a file of the folder."""
+    settings = [*_SETTINGS, f"model.size={size}", f"compute.parallel={parallel}", "run_dir=unused"]
+    config, modality = resolve("image", {}, settings)
+    world = join("cpu")
+    started = _peak()
+    model = initial_model(config, modality, world)
+    optimizer = adamw(model, config.optim)
+    forward = world.data_parallel(model)
+    held: dict[str, int] = {}
+    for step in range(3):
+        images = torch.randn(2, 3, 64, 64, generator=seeded(step, world.rank))
+        predictions = forward([images], modality.sample_masks(2, seeded("masks", step)))
+        prediction_loss(predictions, config.loss, {"latent": 1.0}).backward()
+        optimizer.step()
+        held = {name: bytes_held(tensors) for name, tensors in training_state(model, optimizer).items()}
+        optimizer.zero_grad(set_to_none=True)
+    held |= {"started": started, "peak": _peak()}
+    (folder / f"{world.rank}.json").write_text(json.dumps(held))
+    world.leave()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Measure both, print a Markdown table and write it and the same numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--size", default="vit_small")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--measure", nargs=2, metavar=("PARALLEL", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure[0], arguments.size, Path(arguments.measure[1]))
+        return
+    held = {parallel: _processes(parallel, arguments) for parallel in ("ddp", "fsdp")}
+    result: dict[str, Any] = {
+        "command": f"python -m benchmarks.parallel {shlex.join(sys.argv[1:])}",
+        "commit": commit(),
+        "hardware": hardware(),
+        "size": arguments.size,
+        "processes": arguments.processes,
+        "megabytes": {
+            parallel: {name: [round(process[name] / 1e6, 1) for process in processes] for name in _COLUMNS}
+            for parallel, processes in held.items()
+        },
+    }
+    table = _markdown(result)
+    print(table)
+    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    arguments.json.with_suffix(".md").write_text(table + "\n")
+
+
+def _processes(parallel: str, arguments: argparse.Namespace) -> list[dict[str, int]]:
+    """What every process holds, in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(arguments.processes), "-m"]
+        measured = ["--json", "unused", "--size", arguments.size, "--measure", parallel, folder]
+        line = [sys.executable, *torchrun, "benchmarks.parallel", *measured]
+        subprocess.run(line, check=True, env=os.environ | _ENVIRONMENT)
+        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(arguments.processes)]
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    lines = [
+        f"`{result['command']}`",
+        "",
+        f"{result['hardware']['cpu']}, torch {torch.__version__}, commit {result['commit']}. Megabytes a process, "
+        f"{result['size']}, {result['processes']} processes.",
+        "",
+        "| | " + " | ".join(_COLUMNS) + " |",
+        "|---|" + "---|" * len(_COLUMNS),
+    ]
+    for parallel, columns in result["megabytes"].items():
+        cells = [", ".join(f"{value:.1f}" for value in columns[name]) for name in _COLUMNS]
+        lines.append(f"| {parallel} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

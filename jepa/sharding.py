@@ -1,0 +1,65 @@
+"""FSDP2: parameters, gradients and optimiser state spread over the processes, gathered block by block when needed."""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from jepa.distributed import World
+from jepa.model import JEPA
+
+
+def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
+    """A model of which each process holds a share, with the weights that one process would start from.
+
+    Only the first process draws weights, on the CPU; no process ever holds all of them on its device. bf16: gather
+    weights in bf16, half the traffic; the shares, and the sums of gradients, stay fp32.
+    """
+    source = dict(_contents(build())) if world.is_main else {}
+    with torch.device("meta"):
+        model = build()
+    _shard(model, world, bf16)
+    model.to_empty(device=world.device)
+    for name, tensor in _contents(model):
+        spread(source.get(name), tensor)
+    return model
+
+
+def _shard(model: JEPA, world: World, bf16: bool) -> None:
+    # Outputs that are views are harmless, as nothing here changes them in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    # Autocast decides what is computed in which precision, as without shards; inputs are left to it.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for network in (model.context_encoder, model.predictor, model.target_encoder):
+        for block in network.get_submodule("blocks").children() if hasattr(network, "blocks") else ():
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(network, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    register_fsdp_forward_method(model.target_encoder, "outputs")
+
+
+@torch.no_grad()
+def spread(source: Tensor | None, tensor: Tensor) -> None:
+    """Fill a tensor, or every process's shard of it, with what the first process has in `source`; all must call."""
+    content = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) if source is None else source
+    content = content.detach().to(tensor.device, tensor.dtype)
+    if isinstance(tensor, DTensor):
+        shard = distribute_tensor(content, tensor.device_mesh, tensor.placements)
+        tensor.to_local().copy_(shard.to_local())
+    else:
+        content = content.contiguous()
+        dist.broadcast(content, src=0)
+        tensor.copy_(content)
+
+
+def _contents(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name, also those buffers that a checkpoint leaves out."""
+    return [*model.named_parameters(), *model.named_buffers()]

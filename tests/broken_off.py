@@ -1,0 +1,63 @@
+"""`python -m broken_off ...` is `jepa.launch` that ends at a moment of its third or fourth step, for tests.
+
+BREAK_OFF in the environment: `stop` asks it to stop after step 3; `write` and `publish` kill it while the shards of
+step 4 are written, or when they are written and the checkpoint is not yet theirs.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jepa.saving
+import jepa.shards
+import jepa.train
+from jepa import launch
+from jepa.checkpoint import publish_shards
+from jepa.distributed import StopRequest
+
+
+class Countdown(StopRequest):
+    """Becomes true the third time that it is looked at."""
+
+    def __init__(self) -> None:
+        self.signal_name, self.left = "SIGTERM", 3
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@contextmanager
+def countdown() -> Iterator[StopRequest]:
+    yield Countdown()
+
+
+class Deadly(jepa.shards.FileSystemWriter):
+    """Dies, in one of two processes, instead of writing the shards of step 4."""
+
+    def write_data(self, plan: Any, planner: Any) -> Any:
+        if Path(self.path).name == "step_4" and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write_data(plan, planner)
+
+
+def deadly_publish(folder: Path, *arguments: Any) -> None:
+    if folder.name == "step_4":
+        os.kill(os.getpid(), signal.SIGKILL)
+    publish_shards(folder, *arguments)
+
+
+match os.environ["BREAK_OFF"]:
+    case "stop":
+        jepa.train.stop_on_signals = countdown
+    case "write":
+        jepa.shards.FileSystemWriter = Deadly  # type: ignore[misc]
+    case "publish":
+        jepa.saving.publish_shards = deadly_publish
+
+if __name__ == "__main__":
+    sys.exit(launch.main())

@@ -1,0 +1,224 @@
+"""Two real processes that hold half of the weights each: they learn what one would, and anybody goes on from there."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import MODEL, Noise, NoiseConfig, noise, random_masks
+
+from benchmarks.parallel import bytes_held, training_state
+from jepa import launch
+from jepa.checkpoint import Checkpoint, CheckpointError, latest
+from jepa.distributed import World, whole
+from jepa.export import main as export
+from jepa.loss import LossConfig, prediction_loss
+from jepa.masking import Masks
+from jepa.model import JEPA
+from jepa.optim import OptimConfig, adamw
+from jepa.run_log import read_metrics
+from jepa.saving import Saver
+from jepa.sharding import sharded as sharded_model
+from jepa.weights import load
+
+SETTINGS = """
+    data.source=folder data.image_size=32 data.patch_size=4 data.views=2
+    data.masking.kind=block data.masking.targets=2 curriculum.latent_from=0.5
+    model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
+    model.predictor.depth=2 model.projector=16 optim.batch_size=24 optim.peak_lr=1e-3 optim.warmup=0
+    steps=6 log_every=1 checkpoint_every=2 compute.precision=fp32 evaluate.enabled=false
+"""
+
+
+def command(processes: int, run_dir: Path, photos: Path, *more: str, module: str = "jepa.launch") -> list[str]:
+    run = ["-m", module, "--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), f"data.root={photos}"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *(torchrun if processes > 1 else []), *run, *more]
+
+
+def train(processes: int, run_dir: Path, photos: Path, *more: str) -> str:
+    """Run to the end -> what it said."""
+    done = subprocess.run(command(processes, run_dir, photos, *more), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def broken_off(moment: str, processes: int, run_dir: Path, photos: Path, *more: str) -> str:
+    """Run until a moment of `tests/broken_off.py` -> what it said."""
+    line = command(processes, run_dir, photos, *more, module="broken_off")
+    tests = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": f"{tests.parent}:{tests}", "BREAK_OFF": moment}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def assert_same_training(run_dir: Path, expected: Path) -> None:
+    lines = read_metrics(run_dir), read_metrics(expected)
+    assert [line["step"] for line in lines[0]] == [1, 2, 3, 4, 5, 6]
+    for key in ("loss", "gradient_norm"):
+        one, other = ([line[key] for line in run] for run in lines)
+        assert one == pytest.approx(other, rel=1e-4), key
+    weights, whole = (Checkpoint.load(latest(run)).model for run in (run_dir, expected))
+    assert weights.keys() == whole.keys()
+    for name, value in whole.items():
+        # Adam makes steps of like size of gradients that are nothing but rounding, as those of key biases are.
+        torch.testing.assert_close(weights[name], value, atol=2e-4, rtol=1e-3, msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    run_dir = tmp_path_factory.mktemp("runs") / "alone"
+    assert (
+        launch.main(["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), f"data.root={photos}"]) == 0
+    )
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two processes that hold half of the model each."""
+    run_dir = tmp_path_factory.mktemp("runs") / "sharded"
+    train(2, run_dir, photos, "compute.parallel=fsdp")
+    return run_dir
+
+
+def test_two_processes_with_half_the_weights_each_train_as_one_with_all(sharded: Path, alone: Path) -> None:
+    assert_same_training(sharded, alone)
+    assert latest(sharded).is_symlink()
+    assert [path.name for path in latest(sharded).parent.glob("step_*")] == ["step_6"]  # older ones are removed
+
+
+def test_shards_bear_bf16_micro_batches_and_recomputed_activations(photos: Path, tmp_path: Path) -> None:
+    more = ["compute.precision=bf16", "optim.accumulate=3", "compute.activation_checkpointing=true"]
+    more += ["model.positions=rotary", "loss.regulariser=sigreg"]
+    train(2, tmp_path / "sharded", photos, *more, "compute.parallel=fsdp")
+    train(1, tmp_path / "alone", photos, *more)
+    lines = [read_metrics(tmp_path / run) for run in ("sharded", "alone")]
+    for key in ("loss", "gradient_norm"):
+        one, other = ([line[key] for line in run] for run in lines)
+        assert one == pytest.approx(other, rel=0.02), key
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [((2, "fsdp"), (1, "ddp")), ((2, "fsdp"), (3, "fsdp")), ((1, "ddp"), (2, "fsdp"))],
+)
+def test_another_number_of_processes_goes_on_where_a_run_stopped(
+    first: tuple[int, str], then: tuple[int, str], alone: Path, photos: Path, tmp_path: Path
+) -> None:
+    broken_off("stop", first[0], tmp_path / "run", photos, f"compute.parallel={first[1]}")
+    assert Checkpoint.load(latest(tmp_path / "run")).step == 3
+    said = train(then[0], tmp_path / "run", photos, f"compute.parallel={then[1]}")
+    assert "resumed from step 3" in said
+    assert_same_training(tmp_path / "run", alone)
+    folders = [path.name for path in latest(tmp_path / "run").parent.iterdir()]
+    assert sorted(folders) == (["latest.pt", "step_6"] if then == (2, "fsdp") or then[0] == 3 else ["latest.pt"])
+
+
+@pytest.mark.parametrize("moment", ["write", "publish"])
+def test_killed_while_it_saves_a_run_goes_on_from_the_checkpoint_before(
+    moment: str, sharded: Path, photos: Path, tmp_path: Path
+) -> None:
+    broken_off(moment, 2, tmp_path / "run", photos, "compute.parallel=fsdp")
+    assert (tmp_path / "run/checkpoints/step_4").is_dir()
+    assert Checkpoint.load(latest(tmp_path / "run")).step == 2
+    assert "resumed from step 2" in train(2, tmp_path / "run", photos, "compute.parallel=fsdp")
+    ended, whole = (Checkpoint.load(latest(run)) for run in (tmp_path / "run", sharded))
+    assert all(torch.equal(ended.model[name], value) for name, value in whole.model.items())
+    assert [path.name for path in latest(tmp_path / "run").parent.glob("step_*")] == ["step_6"]
+
+
+def test_shards_are_exported_as_one_file_and_load_as_any_run(sharded: Path, tmp_path: Path) -> None:
+    file = tmp_path / "one.pt"
+    assert export([str(sharded), str(file)]) == 0
+    one, shards = Checkpoint.load(file), Checkpoint.load(latest(sharded))
+    assert file.is_file()
+    assert (one.step, one.config, one.optimizer["param_groups"]) == (6, shards.config, shards.optimizer["param_groups"])
+    assert all(torch.equal(one.model[name], value) for name, value in shards.model.items())
+    weights = [dict(load(run).named_parameters()) for run in (file, sharded)]
+    assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
+    assert export([str(sharded), str(file)]) == 1  # nothing is overwritten
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_folder_of_shards_is_executed_and_what_is_broken_is_said(sharded: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "step_6"
+    shutil.copytree(latest(sharded), folder)
+    (folder / ".metadata").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    with pytest.raises(CheckpointError, match=r"step_6 is not a readable checkpoint: .* has no place in a checkpoint"):
+        Checkpoint.load(folder)
+    assert not (tmp_path / "sprung").exists()
+    shutil.copy(latest(sharded) / ".metadata", folder)
+    next(folder.glob("*.distcp")).write_bytes(b"cut short")
+    with pytest.raises(CheckpointError, match=r"step_6 is not a readable checkpoint: ."):
+        Checkpoint.load(folder)
+    (folder / "run.json").unlink()
+    with pytest.raises(CheckpointError, match=r"run\.json"):
+        Checkpoint.load(folder)
+
+
+def compare(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    world = World(rank, 2, torch.device("cpu"))
+    build = partial(JEPA, MODEL, Noise(NoiseConfig()))
+    torch.manual_seed(5)
+    model = sharded_model(build, world, bf16=False)
+    optimizer = adamw(model, OptimConfig())
+    predictions = model([noise(4, seed=rank)], [random_masks(4)])
+    prediction_loss(predictions, LossConfig(), {"latent": 1.0}).backward()
+    optimizer.step()
+    held = {name: bytes_held(tensors) for name, tensors in training_state(model, optimizer).items()}
+    optimizer.zero_grad()
+    initial = {name: whole(value).detach().clone() for name, value in model.state_dict().items()}
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+
+    # What is saved is what was there when it was asked for, whatever becomes of it while it is written.
+    saver = Saver(Path(folder), {}, model, optimizer, world)
+    saver.save(1, 0.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    saver.wait()
+    torch.save({"held": held, "weights": initial, "buffers": buffers}, f"{folder}/{rank}.pt")
+    world.leave()
+
+
+def test_shares_add_up_to_the_whole_and_a_save_is_of_its_moment(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    torch.multiprocessing.spawn(compare, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    torch.manual_seed(5)
+    model = JEPA(MODEL, Noise(NoiseConfig()))
+    for name, buffer in model.named_buffers():  # not in checkpoints, so every start has to make them
+        assert all(torch.equal(process["buffers"][name], buffer) for process in found)
+    optimizer = adamw(model, OptimConfig())
+    halves = [noise(4, seed=rank) for rank in range(2)]
+    predictions = model([torch.cat(halves)], [Masks.concatenate([random_masks(4)] * 2)])
+    prediction_loss(predictions, LossConfig(), {"latent": 1.0}).backward()
+    optimizer.step()
+    for name, tensors in training_state(model, optimizer).items():
+        total = bytes_held(tensors)
+        assert sum(process["held"][name] for process in found) == pytest.approx(total, rel=0.01), name
+        assert all(process["held"][name] < 0.6 * total for process in found), name
+    saved = Checkpoint.load(latest(tmp_path)).model
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(found[0]["weights"][name], value, atol=1e-5, rtol=1e-4)
+        assert torch.equal(saved[name], found[0]["weights"][name])

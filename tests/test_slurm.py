@@ -1,0 +1,246 @@
+"""Runs on a real SLURM: they end as they would here, whatever happens to them on the way, and failures are told."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import ConfigError
+from jepa.job_files import read_attempts, read_job
+from jepa.jobs import JobStatus, cancel, statuses
+from jepa.launch import main
+from jepa.run_log import read_metrics
+from jepa.slurm import Profile, profile_names, read_profile
+from jepa.sweep import is_finished
+from local_cluster import LocalCluster
+from local_cluster_host import wait_until
+
+STEPS = 300
+TINY = f"""
+    data.source=folder data.image_size=32 data.patch_size=4 data.masking.kind=block data.masking.targets=2
+    model.size.width=48 model.size.depth=2 model.size.heads=2 optim.batch_size=8 steps={STEPS} log_every=1
+    model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2 checkpoint_every=100
+    compute.workers=1 compute.precision=fp32 evaluate.enabled=false
+""".split()
+
+
+@pytest.fixture
+def on_cluster(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
+    """The cluster, as this process sees it."""
+    for key, value in cluster.environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("profiles") / "tiny.yaml"
+    path.write_text("timeout_min: 30\nsignal_delay_s: 5\n")
+    return str(path)
+
+
+def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
+    return ["--modality", "image", "--run-dir", str(run_dir), *TINY, f"data.root={photos}", *more]
+
+
+def here(*command: str) -> None:
+    """Run a command with one thread in each process, as jobs have."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run here that nothing interrupts."""
+    run_dir = tmp_path_factory.mktemp("here") / "whole"
+    here("jepa.launch", *arguments(run_dir, photos))
+    return run_dir
+
+
+def status(run_dir: Path) -> JobStatus:
+    return statuses([run_dir])[0]
+
+
+def until(run_dir: Path, reached: Callable[[JobStatus], bool], seconds: float = 120) -> JobStatus:
+    wait_until(lambda: reached(status(run_dir)), seconds, lambda: f"{status(run_dir)}\n{log_of(run_dir)}")
+    return status(run_dir)
+
+
+def until_ended(run_dir: Path) -> JobStatus:
+    return until(run_dir, lambda found: not found.is_active)
+
+
+def log_of(run_dir: Path) -> str:
+    path = Path(read_job(run_dir)["log"])
+    return path.read_text() if path.exists() else ""
+
+
+def assert_same_weights(run_dir: Path, expected: Path) -> None:
+    ended, other = Checkpoint.load(latest(run_dir)), Checkpoint.load(latest(expected))
+    assert ended.step == other.step
+    assert all(torch.equal(ended.model[name], value) for name, value in other.model.items())
+    losses = [[line["loss"] for line in read_metrics(folder)] for folder in (run_dir, expected)]
+    assert losses[0] == losses[1]
+
+
+def test_every_profile_that_comes_along_is_valid_and_has_only_known_keys(tmp_path: Path) -> None:
+    assert profile_names() == ["a100", "cpu", "h100", "preemptible"]
+    assert [read_profile(name, {}).processes for name in profile_names()] == [16, 1, 8, 1]
+    assert read_profile("a100", {"nodes": 4}).processes == 32
+    assert read_profile("debug", {}) == Profile(cluster="debug")
+    (tmp_path / "wrong.yaml").write_text("partitions: a100\n")
+    with pytest.raises(ConfigError, match=r"wrong\.yaml: unknown key 'partitions', did you mean 'partition'\?"):
+        read_profile(str(tmp_path / "wrong.yaml"), {})
+    with pytest.raises(ConfigError, match=r"--slurm b200 is neither a file nor a profile; profiles: a100, cpu, h100,"):
+        read_profile("b200", {})
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["optim.peek_lr=1"], "unknown key 'optim.peek_lr'"),
+        (["data.root=/no/such/folder"], "data root /no/such/folder does not exist"),
+        (["--nodes", "16"], "optim.batch_size: 8 samples do not divide among 16 processes"),
+        (["--sweep", "steps=1,many"], "steps: should be a valid integer, not 'many'"),
+        (["--partition", "nowhere"], "the cluster refuses the job: "),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_submitted(
+    more: list[str],
+    sentence: str,
+    on_cluster: LocalCluster,
+    profile: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {job.id for job in on_cluster.jobs()}
+    assert main(arguments(tmp_path / "run", photos, "--slurm", profile, *more)) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ")
+    assert sentence in said
+    assert {job.id for job in on_cluster.jobs() if job.reason != "BadConstraints"} - before == set()
+    assert not read_job(tmp_path / "run")
+
+
+def test_a_dry_run_writes_the_batch_script_and_submits_nothing(
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = on_cluster.jobs()
+    more = ["--slurm", profile, "--slurm-dry-run", "--nodes", "2", "--time", "1.5", "--seeds", "3"]
+    assert main(arguments(tmp_path / "run", photos, *more)) == 0
+    script = Path(capsys.readouterr().out.strip().rpartition(" ")[2]).read_text()
+    for line in ("--nodes=2", "--time=90", "--signal=USR2@5", "--array=0-2%3", "--requeue"):
+        assert f"#SBATCH {line}\n" in script
+    assert on_cluster.jobs() == before
+
+
+def interrupted_by_signal(cluster: LocalCluster, job_id: str, run_dir: Path) -> None:
+    cluster.run("scancel", "--signal=USR2", job_id)
+
+
+def preempted(cluster: LocalCluster, job_id: str, run_dir: Path) -> None:
+    cluster.submit("true", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null")
+
+
+def node_killed(cluster: LocalCluster, job_id: str, run_dir: Path) -> None:
+    wait_until(latest(run_dir).exists, 60, lambda: "no checkpoint")
+    node = cluster.job(job_id).nodes
+    cluster.kill_node(node)
+    cluster.restore_node(node)
+
+
+@pytest.mark.parametrize("happens", [interrupted_by_signal, preempted, node_killed])
+def test_a_run_that_is_interrupted_goes_on_and_ends_with_the_weights_of_one_that_was_not(
+    happens: Callable[[LocalCluster, str, Path], None],
+    on_cluster: LocalCluster,
+    profile: str,
+    photos: Path,
+    whole: Path,
+    tmp_path: Path,
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(arguments(run_dir, photos, "--slurm", profile)) == 0
+    until(run_dir, lambda found: found.step > 20)
+    happens(on_cluster, read_job(run_dir)["job_id"], run_dir)
+    ended = until_ended(run_dir)
+    log = log_of(run_dir)
+    assert (ended.state, ended.attempts) == ("FINISHED", 2), log
+    assert log.count("fresh run") == 1
+    assert log.count("resumed from step") == 1
+    assert_same_weights(run_dir, whole)
+    assert read_attempts(run_dir)[-1]["how"] == "finished"
+    assert not list((run_dir / "slurm").glob("*_error*"))
+
+
+def test_an_array_of_six_runs_gives_what_the_same_sweep_gives_here(
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = Path(profile).with_name("two.yaml")
+    wide.write_text("array_parallelism: 2\n")
+    sweep = ["--sweep", "optim.peak_lr=1e-3,3e-4", "--seeds", "3", "steps=20"]
+    assert main(arguments(tmp_path / "there", photos, *sweep, "--slurm", str(wide))) == 0
+    here("jepa.launch", *arguments(tmp_path / "here", photos, *sweep))
+    names = sorted(path.parent.name for path in (tmp_path / "here").glob("*/config.yaml"))
+    assert len(names) == 6
+    assert "peak_lr=0.0003,seed=2" in names
+    most = 0
+    for name in names:
+        while status(tmp_path / "there" / name).is_active:
+            most = max(most, sum(job.state == "RUNNING" for job in on_cluster.jobs()))
+        assert is_finished(tmp_path / "there" / name)
+        assert_same_weights(tmp_path / "there" / name, tmp_path / "here" / name)
+    assert most <= 2
+    before = on_cluster.jobs()
+    assert main(arguments(tmp_path / "there", photos, *sweep, "--slurm", str(wide))) == 0
+    assert on_cluster.jobs() == before
+    assert "6 of 6 runs are finished or on their way" in capsys.readouterr().err
+
+
+def test_a_job_of_two_nodes_gives_what_two_processes_here_give(
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
+) -> None:
+    more = ("steps=20",)
+    assert main(arguments(tmp_path / "there", photos, *more, "--slurm", profile, "--nodes", "2")) == 0
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
+    here(*torchrun, *arguments(tmp_path / "here", photos, *more))
+    assert until_ended(tmp_path / "there").state == "FINISHED", log_of(tmp_path / "there")
+    assert_same_weights(tmp_path / "there", tmp_path / "here")
+    assert json.loads((tmp_path / "there" / "attempts.jsonl").read_text().split("\n")[0])["hosts"] == [
+        "127.0.0.1",
+        "127.0.0.2",
+    ]
+
+
+def test_a_run_of_two_nodes_that_is_interrupted_goes_on_at_its_step(
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(arguments(run_dir, photos, "--slurm", profile, "--nodes", "2", "steps=200")) == 0
+    until(run_dir, lambda found: found.step > 10)
+    on_cluster.run("scancel", "--signal=USR2", read_job(run_dir)["job_id"])
+    ended = until_ended(run_dir)
+    assert (ended.state, ended.attempts) == ("FINISHED", 2), log_of(run_dir)
+    assert "resumed from step" in log_of(run_dir)
+
+
+@pytest.mark.slow
+def test_a_run_over_its_time_limit_goes_on(
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    short = ["--slurm", profile, "--time", "0.017", "steps=100000"]
+    assert main(arguments(run_dir, photos, *short)) == 0
+    until(run_dir, lambda found: found.attempts == 2 and "resumed" in log_of(run_dir))
+    assert "stopped by SIGUSR2 after step" in log_of(run_dir)
+    assert "resumed from step" in log_of(run_dir)
+    assert cancel([str(run_dir)]) == 0

@@ -1,0 +1,63 @@
+"""Sweeps: their runs are the cross product, and their report shows mean, spread and what is missing."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from jepa.config import ConfigError
+from jepa.sweep import Variant, read_sweep, run_here, variants, write_sweep
+from jepa.sweep_report import main
+
+
+def test_a_sweep_is_the_cross_product_named_by_what_differs() -> None:
+    found = variants(["optim.peak_lr=1e-4,3e-4", "data.crop_scale=[0.2,1],[0.5,1]"], seeds=2)
+    assert len(found) == len({variant.name for variant in found}) == 8
+    assert found[0].values == {"optim.peak_lr": 1e-4, "data.crop_scale": [0.2, 1], "seed": 0}
+    assert found[0].name == "peak_lr=0.0001,crop_scale=0.2_1,seed=0"
+    assert "data.crop_scale=[0.2, 1]" in found[0].overrides
+    same_end = variants(["model.size.width=24,48", "model.predictor.width=24"], seeds=0)
+    assert same_end[0].name == "model.size.width=24,model.predictor.width=24"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "seeds", "sentence"),
+    [
+        (["steps"], 0, "'steps' is not of the form"),
+        (["steps=1", "steps=2"], 0, "a key stands twice"),
+        (["seed=1,2"], 3, "'seed' is swept already"),
+        (["steps=1,1"], 0, "is a value given twice"),
+        (["data.crop_scale=[1"], 0, "is not valid YAML"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(sweep: list[str], seeds: int, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        variants(sweep, seeds)
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["--modality", "image", "--run-dir", str(tmp_path / "wrong"), "optim.peek_lr=1"]
+    assert run_here({"first": wrong, "second": wrong}) == 1
+    assert "2 of 2 runs failed: first; second" in capsys.readouterr().err
+
+
+def test_the_report_gives_mean_and_spread_over_seeds_and_names_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = [Variant(f"lr={lr},seed={seed}", {"optim.lr": lr, "seed": seed}) for lr in (1, 2) for seed in (0, 1)]
+    write_sweep(tmp_path, planned[:2])
+    write_sweep(tmp_path, planned[2:])  # extended
+    assert list(read_sweep(tmp_path)) == [variant.name for variant in planned]
+    for variant, accuracy in zip(planned[:3], (0.5, 0.7, 0.9), strict=True):
+        (tmp_path / variant.name).mkdir()
+        task = {"class/knn": {"metric": "accuracy", "jepa": accuracy}}
+        (tmp_path / variant.name / "results.json").write_text(json.dumps({"tasks": task}))
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| optim.lr | runs | class/knn (accuracy) |" in said
+    assert "| 1 | 2 | 0.6000 ± 0.1414 |" in said
+    assert "| 2 | 1 | 0.9000 |" in said
+    assert "- lr=2,seed=1: not started" in said
+    assert len(list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))) == 3
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
