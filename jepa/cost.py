@@ -77,8 +77,8 @@ def _memory_lines(config: Config[Any], memory: dict[Parallel, ProcessMemory], as
     batches = f"{parts} micro-batches" if parts > 1 else "a batch"
     recomputed = ", activations computed again" if config.compute.activation_checkpointing else ""
     samples = config.optim.batch_size // asked.processes // parts
-    about = f"GiB a process, {batches} of {samples:,} samples, {config.compute.precision}{recomputed}, when it holds the most"
-    lines = [f"memory       {about}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
+    about = f"GiB a process, {batches} of {samples:,} samples, {config.compute.precision}{recomputed}"
+    lines = [f"memory       at its peak: {about}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
     labels = {"copies": "weights to compute with", "buckets": "gradients to send"}
     for name in ("weights", "gradients", "optimiser", "copies", "buckets", "activations", "total"):
         values = "".join(f"{_gib(getattr(one, name)):9.2f}" for one in memory.values())

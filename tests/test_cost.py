@@ -91,8 +91,8 @@ def resident(name):
 
 torch.set_num_threads(1)
 world, folder, options = World(0, 1, torch.device("cpu")), Path(sys.argv[2]), json.loads(sys.argv[3])
-config, modality = small(*options, "optim.batch_size=8", "model.size.width=24", "model.predictor.width=24")
-train(replace(config, run_dir=folder / "first"), modality, world)  # imports, kernels, threads
+config, modality = small(*options, "optim.batch_size=8")
+train(replace(config, run_dir=folder / "first"), modality, world)  # imports, threads, kernels compiled for these widths
 before = resident("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 config, modality = small(*options)
@@ -101,36 +101,42 @@ print(resident("VmHWM") - before)
 """
 
 
-@pytest.mark.parametrize("options", OPTIONS[:3], ids=lambda options: " ".join(options) or "bf16")
+LARGER = [  # the kernels of bf16 take another 30 MB whatever the size, which must not decide
+    ["optim.batch_size=128"],
+    ["optim.batch_size=128", "compute.precision=fp32"],
+    ["optim.batch_size=256", "model.size.depth=12", "compute.activation_checkpointing=true"],
+]
+
+
+@pytest.mark.parametrize("options", LARGER, ids=" ".join)
 def test_the_estimate_is_within_15_percent_of_the_memory_that_a_training_process_takes(
     options: list[str], tmp_path: Path
 ) -> None:
-    larger = [*options, "optim.batch_size=128"]
-    command = [sys.executable, "-c", RESIDENT, str(Path(__file__).parent), str(tmp_path), json.dumps(larger)]
+    command = [sys.executable, "-c", RESIDENT, str(Path(__file__).parent), str(tmp_path), json.dumps(options)]
     # What is freed goes back to the system at once, so that the process is as large as what it uses.
     given = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **given})
     assert done.returncode == 0, done.stderr
-    assert estimated(*larger) == pytest.approx(int(done.stdout.split()[-1]), rel=0.15)
+    assert estimated(*options) == pytest.approx(int(done.stdout.split()[-1]), rel=0.15)
 
 
-def test_on_gpus_attention_keeps_no_scores_and_layer_norms_keep_their_input_in_fp32() -> None:
-    def activations(gpus: int, *more: str) -> int:
-        memory = process_memory(*small(*more), Allocation(1, gpus))["ddp"]
-        return memory.activations + memory.copies
+def test_activations_grow_with_tokens_on_gpus_and_with_their_pairs_where_attention_keeps_its_scores() -> None:
+    def growth(gpus: int) -> float:
+        heads = ("model.size.heads=24", "optim.batch_size=4")
+        few, many = (
+            process_memory(*small(grid, *heads), Allocation(1, gpus))["ddp"].activations
+            for grid in ("data.grid=[8,12]", "data.grid=[16,24]")
+        )
+        return many / few
 
-    long = "data.grid=[24,32]"  # scores of all pairs are then most of what is kept
-    assert activations(1, long) < 0.5 * activations(0, long)
-    # Without autocast both devices keep the same.
-    assert activations(1, "compute.precision=fp32") == activations(0, "compute.precision=fp32")
+    assert growth(gpus=1) == pytest.approx(4, rel=0.02)
+    assert growth(gpus=0) > 5
 
 
 def test_shards_are_the_rows_of_the_first_process() -> None:
     model = networks(*small())
     for processes in (1, 2, 3, 5):
-        parts = [
-            torch.empty(one.shape).chunk(processes)[0].numel() for one in model.parameters()
-        ]  # as fully_shard cuts
+        parts = [torch.empty(one.shape).chunk(processes)[0].numel() for one in model.parameters()]  # as FSDP
         assert shard_bytes(model.parameters(), processes) == 4 * sum(parts)
     assert shard_bytes(model.parameters(), 1) == 4 * count(model.parameters())
 
@@ -179,7 +185,7 @@ def test_gpu_hours_are_flops_by_peak_and_utilisation() -> None:
 def test_activations_computed_again_cost_flops_and_save_memory() -> None:
     plain, again = small(), small("compute.activation_checkpointing=true")
     assert 1.1 * run_flops(*plain) < run_flops(*again) < 1.4 * run_flops(*plain)
-    assert estimated("compute.activation_checkpointing=true") < 0.6 * estimated()
+    assert estimated("compute.activation_checkpointing=true") < 0.7 * estimated()
 
 
 def test_on_cpus_nothing_is_said_of_gpus_and_a_batch_that_does_not_divide_is_refused() -> None:
