@@ -22,6 +22,8 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR)
 
+# One thread a process, as tests start several at once, and threads that wait for a busy core are slow.
+test: export OMP_NUM_THREADS ?= 1
 test: setup
 	$(BIN)/python -m pytest
 

@@ -69,11 +69,11 @@ def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[st
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:
                 target.mul_(kept).add_(context, alpha=1 - kept)
-        if (step + 1) % _LOGGED == 0:
+        if (step + 1) % _LOGGED == 0 and step + 1 > 3 * config.steps // 4:
             losses.append(float(loss.detach()))
     seconds = time.perf_counter() - started
     speed = (config.steps - _LOGGED) * config.optim.batch_size / seconds
-    return {"samples_per_second": speed, "loss": fmean(losses[-(len(losses) // 4) :])}
+    return {"samples_per_second": speed, "loss": fmean(losses)}
 
 
 def _images(config: Config[Any], workers: int) -> Iterator[list[Tensor]]:

@@ -253,6 +253,7 @@ def main(arguments: list[str]) -> int:
             return 127
     print(f"export SLURM_CONF={environment['SLURM_CONF']} PATH={cluster.folder / 'bin'}:$PATH", flush=True)
     print(f"{given.nodes} nodes, until Ctrl-C", file=sys.stderr)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it would be ignored
     try:
         signal.pause()
     except KeyboardInterrupt:

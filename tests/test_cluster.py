@@ -271,15 +271,19 @@ def test_by_hand_it_lasts_as_long_as_the_command_and_ends_as_that_ends() -> None
 
 
 def test_by_hand_without_a_command_it_says_what_to_export_and_stays_until_ctrl_c() -> None:
+    deaf = ["sh", "-c", 'trap "" INT; exec "$0" "$@"']  # as what a script starts in the background
     with subprocess.Popen(
-        [sys.executable, SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*deaf, sys.executable, SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as kept:
-        assert kept.stdout is not None
-        export = kept.stdout.readline()
-        shell = f"{export}\nsinfo --noheader --Node --partition=main; which sacct"
-        shown = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
-        kept.send_signal(signal.SIGINT)
-        assert kept.wait(timeout=20) == 0
+        try:
+            assert kept.stdout is not None
+            export = kept.stdout.readline()
+            shell = f"{export}\nsinfo --noheader --Node --partition=main; which sacct"
+            shown = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
+            kept.send_signal(signal.SIGINT)
+            assert kept.wait(timeout=20) == 0
+        finally:
+            kept.kill()
     assert shown.count("idle") == 2
     assert_gone(Path(shown[-1]).parents[1], seconds=0)
 
