@@ -39,7 +39,7 @@ def warnings(config: Config[Any], memory: dict[Parallel, ProcessMemory], asked: 
         need = _gib(memory[chosen].total + RESERVED)
         found.append(f"{need:.1f} GiB with {chosen} do not fit {_names(small)}; {_advice(config, memory, small)}")
     hours = {gpu.name: gpu.hours(flops, config.compute.precision) / asked.used_gpus for gpu in GPUS}
-    if slow := [f"{name} ({_short(time)} h)" for name, time in hours.items() if time > asked.hours * asked.attempts]:
+    if slow := [f"{name} ({_hours(time)} h)" for name, time in hours.items() if time > asked.hours * asked.attempts]:
         attempts = f"{asked.attempts} attempts of " if asked.attempts > 1 else ""
         found.append(f"{attempts}{asked.hours:.3g} h end before the run does on {', '.join(slow)}")
     return found
@@ -77,8 +77,8 @@ def _memory_lines(config: Config[Any], memory: dict[Parallel, ProcessMemory], as
     batches = f"{parts} micro-batches" if parts > 1 else "a batch"
     recomputed = ", activations computed again" if config.compute.activation_checkpointing else ""
     samples = config.optim.batch_size // asked.processes // parts
-    about = f"GiB a process, {batches} of {samples:,} samples, {config.compute.precision}{recomputed}"
-    lines = [f"memory       at its peak: {about}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
+    about = f"GiB a process at its peak, {batches} of {samples:,} samples, {config.compute.precision}{recomputed}"
+    lines = [f"memory       {about}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
     labels = {"copies": "weights to compute with", "buckets": "gradients to send"}
     for name in ("weights", "gradients", "optimiser", "copies", "buckets", "activations", "total"):
         values = "".join(f"{_gib(getattr(one, name)):9.2f}" for one in memory.values())
@@ -98,8 +98,12 @@ def _gpu_lines(
     for gpu in GPUS:
         fits = "".join(f"{'yes' if gpu.holds(one.total) else 'no':>11}" for one in memory.values())
         total = gpu.hours(flops, precision)
-        lines.append(f"  {gpu.name:<12}{_short(total):>12}{_short(total / used):>9}{fits}")
+        lines.append(f"  {gpu.name:<12}{_hours(total):>12}{_hours(total / used):>9}{fits}")
     return lines
+
+
+def _hours(hours: float) -> str:
+    return "< 0.1" if hours < 0.1 else f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}"
 
 
 def _short(number: float) -> str:

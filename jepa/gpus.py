@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-UTILISATION = 0.3  # share of the peak that a run gets; I-JEPA's ViT-H/14 got 0.15 or more ("under 72 h" on 16 A100)
+UTILISATION = 0.3  # share of the peak that a run gets; I-JEPA's ViT-H/14 got 0.18 or more ("under 72 h" on 16 A100)
 RESERVED = 2 << 30  # bytes for the CUDA context, NCCL, workspaces, and what the allocator cannot use
 
 

@@ -164,7 +164,7 @@ def test_a_run_that_does_not_fit_or_not_finish_is_warned_of() -> None:
     assert warnings(config, memory, Allocation(4, 4, hours=11), flops) == []
     assert warnings(config, memory, Allocation(4, 4, hours=2, attempts=6), flops) == []
     [slow] = warnings(config, memory, Allocation(4, 4, hours=2, attempts=3), flops)
-    assert slow == "3 attempts of 2 h end before the run does on A100 40 GB (10 h), A100 80 GB (10 h)"
+    assert slow == "3 attempts of 2 h end before the run does on A100 40 GB (10.0 h), A100 80 GB (10.0 h)"
     [idle] = warnings(config, memory, Allocation(4, 8), flops)
     assert idle == "4 processes use 4 of 8 GPUs"
     large = {"fsdp": replace(memory["fsdp"], activations=50 << 30), "ddp": memory["ddp"]}
