@@ -104,6 +104,10 @@ class Modality(ABC, Generic[C]):
         """What the encoder sees of stored inputs in evaluation."""
         return inputs
 
+    def example_view(self) -> Any:
+        """A view for its shape and type alone, which a modality may know without its data; by default, a real one."""
+        return self.evaluation_view(self.dataset("train")[0].inputs)
+
     def raw_features(self, view: Any) -> Tensor:
         """The view as a plain vector [F] of moderate length: the floor that a representation has to beat."""
         return torch.as_tensor(view).flatten()

@@ -292,6 +292,7 @@ def signs_of(model: JEPA, batch: Batch, bf16: bool) -> CollapseSigns:
 
 
 def batch_order(config: Config[Any], world: World) -> Order:
+    """Which samples this process sees when; raises ConfigError where the batch does not divide."""
     batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
     if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
         parts = f" and {accumulate} micro-batches" if accumulate > 1 else ""

@@ -35,7 +35,7 @@ LAYERS = (
     ("loss", "sharding"),
     ("saving",),
     ("train",),
-    ("weights", "cost", "command"),
+    ("weights", "cost", "cost_memory", "flops", "gpus", "memory", "command"),
     ("evaluate.*", "export"),
     ("report_*", "report"),
     ("sweep", "jobs", "sweep_report"),
