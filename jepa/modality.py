@@ -26,7 +26,8 @@ class Sample:
 
 
 class BadSampleError(Exception):
-    """Raised by a dataset for a sample that cannot be read; the core skips, counts and lists it.
+    """Raised by a dataset, or by a view of what it gave, for a sample that cannot be read; the core skips, counts and
+    lists it.
 
     source: what to look for, a path say; reason: what is wrong with it.
     """

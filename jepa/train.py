@@ -86,7 +86,10 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Generic[C]):
-    """A run. `data` is the modality's own section; lengths are in optimiser steps."""
+    """A run. `data` is the modality's own section; lengths are in optimiser steps.
+
+    start_from: a run directory or checkpoint file whose networks are the start instead of random ones; a cooldown.
+    """
 
     modality: str
     run_dir: Path
@@ -94,6 +97,7 @@ class Config(Generic[C]):
     seed: NonNegativeInt = 0
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
+    start_from: Path | None = None
     target: TargetKind = "latent"
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     data: C
@@ -151,7 +155,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     optimizer = adamw(model, config.optim)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
-    first_step, seconds_before = saver.restore()
+    first_step, seconds_before = saver.restore(config.start_from)
     if first_step == config.steps:
         return True
     if config.compute.compile:
@@ -169,7 +173,8 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
             rate = set_schedule(optimizer, step, config.steps, config.optim)
-            kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+            length = config.steps * config.optim.schedule_length
+            kept = momentum(step, length, config.optim.batch_size, config.momentum)
             with world.failing_together():
                 batch = next(batches)
                 bad_files.add(batch.bad)
