@@ -23,6 +23,7 @@ from jepa.checkpoint import (
     unreadable,
 )
 from jepa.distributed import World, is_sharded
+from jepa.released import read_networks
 
 
 class Saver:
@@ -64,17 +65,17 @@ class Saver:
         return checkpoint.step, checkpoint.seconds
 
     def _begin(self, start: Path) -> None:
-        """Load the networks of another run, a directory or a checkpoint file; its step and optimiser stay behind.
+        """Load the networks of another run or of a released file; its step and optimiser stay behind.
 
         Raises CheckpointError where it is not there or its networks are others, and PeerError where another process
         met one.
         """
-        path = latest(start) if start.is_dir() and latest(start).exists() else start
         own = self.model.state_dict()
         with self.world.failing_together():
-            found = Checkpoint.load(path).model if self.world.is_main or not self.sharded else None
+            found = read_networks(start) if self.world.is_main or not self.sharded else None
             if found is not None:
-                _check_alike(path, found, own)
+                found = _without_other_mask_tokens(found, own)
+                _check_alike(start, found, own)
         if self.sharded:
             from jepa.sharding import spread
 
@@ -161,6 +162,11 @@ class Saver:
             }
             for index, parameter in enumerate(parameters)
         }
+
+
+def _without_other_mask_tokens(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """V-JEPA 2's files hold up to ten mask tokens, of which as many learned as there were sets of masks."""
+    return {name: value for name, value in found.items() if name in own or ".mask_tokens." not in name}
 
 
 def _check_alike(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

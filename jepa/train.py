@@ -88,7 +88,8 @@ class Stage(NamedTuple):
 class Config(Generic[C]):
     """A run. `data` is the modality's own section; lengths are in optimiser steps.
 
-    start_from: a run directory or checkpoint file whose networks are the start instead of random ones; a cooldown.
+    start_from: a run directory, checkpoint file or released file of V-JEPA 2 whose networks are the start, instead of
+    random ones: for a cooldown, or to adapt to data of one's own.
     """
 
     modality: str
