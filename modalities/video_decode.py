@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from jepa.modality import BadSampleError
@@ -79,7 +80,9 @@ class EncodedVideo(StoredVideo):
         with closing(self._readers(failures)) as readers:
             for reader in readers:
                 indices = list(choose(reader.info))
-                check_indices(indices, reader.info)
+                check_indices(indices, reader.info.frames)
+                if not indices:
+                    return torch.empty(0, 3, reader.info.height, reader.info.width, dtype=torch.uint8)
                 try:
                     return reader.read(indices, short_side)
                 except Exception as error:  # as in _readers

@@ -76,11 +76,11 @@ def reduced(frames: Tensor, short_side: int | None) -> Tensor:
     return small
 
 
-def check_indices(indices: Sequence[int], info: VideoInfo) -> None:
-    """Raise IndexError, a mistake of the caller, unless every index is one of a frame."""
-    outside = [index for index in indices if not 0 <= index < info.frames]
+def check_indices(indices: Sequence[int], frames: int) -> None:
+    """Raise IndexError, a mistake of the caller, unless every index is one of `frames` frames."""
+    outside = [index for index in indices if not 0 <= index < frames]
     if outside:
-        raise IndexError(f"frame {outside[0]} is asked for; the video has frames 0 to {info.frames - 1}")
+        raise IndexError(f"frame {outside[0]} is asked for; the video has frames 0 to {frames - 1}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class ArrayVideo(StoredVideo):
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         """Frames as in StoredVideo."""
-        check_indices(indices, self.info)
+        check_indices(indices, self.info.frames)
         chosen = torch.from_numpy(np.array(self.frames[list(indices)]))  # [T, H, W, ...]
         if chosen.ndim == 3:
             chosen = chosen.unsqueeze(-1).expand(-1, -1, -1, 3)
