@@ -35,6 +35,36 @@ class Views:
     objects: NDArray[np.int8]  # [B, S, S]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture in the making, S x S pixels."""
+
+    image: NDArray[np.uint8]  # [3, S, S], sRGB
+    coarse: NDArray[np.uint8]  # [3, S, S], the same from one ray a pixel
+    distance: Floats  # [S, S], metres along the ray through the middle of a pixel, inf for the sky
+    surface: Ints  # [S, S], of those of a Caster
+
+    @staticmethod
+    def blank(size: int) -> "Picture":
+        """Nothing as yet."""
+        image, square = np.zeros((3, size, size), dtype=np.uint8), (size, size)
+        return Picture(
+            image=image,
+            coarse=image.copy(),
+            distance=np.full(square, np.inf, dtype=np.float32),
+            surface=np.full(square, _SKY),
+        )
+
+    def copy(self) -> "Picture":
+        """The same, to be painted over."""
+        return Picture(
+            image=self.image.copy(),
+            coarse=self.coarse.copy(),
+            distance=self.distance.copy(),
+            surface=self.surface.copy(),
+        )
+
+
 @np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
 def render(scenes: SceneBatch, size: int) -> Views:
     """Pictures of size x size pixels."""
@@ -42,19 +72,14 @@ def render(scenes: SceneBatch, size: int) -> Views:
     images = np.empty((batch, 3, size, size), dtype=np.uint8)
     depth = np.empty((batch, size, size), dtype=np.float32)
     objects = np.empty((batch, size, size), dtype=np.int8)
-    row, column = np.divmod(np.arange(size * size), size)
+    everywhere = np.ones((size, size), dtype=np.bool_)
     for number in range(batch):
-        caster = _Caster(scenes, number, size)
-        rgb, distance, surface = caster.look(row, column)
-        images[number] = np.rint(rgb * 255).reshape(3, size, size)
-        depth[number] = np.minimum(distance, np.float32(FAR)).reshape(size, size)
-        objects[number] = np.where(surface < caster.count, surface, -1).reshape(size, size)
-
-        rows, columns = np.nonzero(_edges(images[number], surface.reshape(size, size)))
-        down = np.concatenate([rows + offset for _, offset in _INSIDE_PIXEL])
-        across = np.concatenate([columns + offset for offset, _ in _INSIDE_PIXEL])
-        finer = caster.look(down, across)[0].reshape(3, len(_INSIDE_PIXEL), -1).mean(axis=1)
-        images[number, :, rows, columns] = np.rint(finer * 255).T
+        picture = Picture.blank(size)
+        caster = Caster(scenes, number, size)
+        caster.paint(picture, everywhere)
+        images[number] = picture.image
+        depth[number] = np.minimum(picture.distance, np.float32(FAR))
+        objects[number] = caster.slots(picture)
     return Views(images=images, depth=depth, objects=objects)
 
 
@@ -73,7 +98,7 @@ def _edges(image: NDArray[np.uint8], surface: Ints) -> NDArray[np.bool_]:
     return found
 
 
-class _Caster:
+class Caster:
     """Rays into one scene. Its surfaces are the objects by slot, then the ground and the wall."""
 
     def __init__(self, scenes: SceneBatch, number: int, size: int) -> None:
@@ -83,6 +108,8 @@ class _Caster:
         present = (number, slice(self.count))
         self.shape = objects.shape[present].tolist()
         self.position, self.radius = objects.position[present], objects.radius[present]
+        # The ground below an object in the air sees more sky: as much as the share that the object takes shrinks.
+        self.closeness = np.float32(0.7) * np.exp(-np.square(objects.aloft[present] / self.radius))
         self.to_local = objects.rotation[present].swapaxes(-1, -2) / objects.scale[present][..., None]  # [K, 3, 3]
         self.gloss = [_GLOSS[MATERIALS[material]] for material in objects.material[present]]
 
@@ -99,12 +126,33 @@ class _Caster:
         self.plane_normal, self.plane_offset = backdrop.normal[number], backdrop.offset[number]
         self.sky = backdrop.sky[number]
 
-    def look(self, row: NDArray[np.number], column: NDArray[np.number]) -> tuple[Floats, Floats, Ints]:
-        """What is seen at places, whole numbers being middles of pixels: -> sRGB [3, R], distance, surface [R]."""
+    def paint(self, picture: Picture, where: NDArray[np.bool_]) -> None:
+        """Paint the pixels of a picture that are true in [S, S]."""
+        row, column = np.nonzero(where)
+        rgb, picture.distance[where], picture.surface[where] = self.look(row, column)
+        picture.coarse[:, where] = picture.image[:, where] = np.rint(rgb * 255)
+
+        rows, columns = np.nonzero(_edges(picture.coarse, picture.surface) & where)
+        down = np.concatenate([rows + offset for _, offset in _INSIDE_PIXEL])
+        across = np.concatenate([columns + offset for offset, _ in _INSIDE_PIXEL])
+        finer = self.look(down, across)[0].reshape(3, len(_INSIDE_PIXEL), -1).mean(axis=1)
+        picture.image[:, rows, columns] = np.rint(finer * 255)
+
+    def slots(self, picture: Picture) -> NDArray[np.int8]:
+        """The slot of the object at each pixel, -1 for none: [S, S]."""
+        return np.where(picture.surface < self.count, picture.surface, -1).astype(np.int8)
+
+    def directions(self, row: NDArray[np.number], column: NDArray[np.number]) -> Floats:
+        """Unit vectors [3, R] along the rays through places, whole numbers being middles of pixels."""
         half = np.float32(self.size / 2)
         x, y = (column + 0.5).astype(np.float32) / half - 1, 1 - (row + 0.5).astype(np.float32) / half
         direction = self.axes.T @ np.stack([x, y, np.full_like(x, self.focal)])
         direction /= _length(direction)
+        return direction
+
+    def look(self, row: NDArray[np.number], column: NDArray[np.number]) -> tuple[Floats, Floats, Ints]:
+        """What is seen at places, whole numbers being middles of pixels: -> sRGB [3, R], distance, surface [R]."""
+        direction = self.directions(row, column)
         distance, surface = self._nearest(direction)
 
         rgb = self._sky(direction[2])
@@ -119,10 +167,8 @@ class _Caster:
         distance = np.full(direction.shape[1], np.inf, dtype=np.float32)
         surface = np.full(direction.shape[1], _SKY)
         for slot in range(self.count):
-            offset = self.position[slot] - self.eye
-            # Rays that meet the ball around the object lie in a cone around its middle.
-            ray = np.flatnonzero(offset @ direction > np.sqrt(np.maximum(offset @ offset - self.radius[slot] ** 2, 0)))
-            start = self.to_local[slot] @ -offset[:, None]
+            ray = np.flatnonzero(self.met(slot, direction))
+            start = self.to_local[slot] @ (self.eye - self.position[slot])[:, None]
             reached = entry(self.shape[slot], start, self.to_local[slot] @ direction[:, ray])
             closer = reached < distance[ray]
             distance[ray[closer]] = reached[closer]
@@ -133,6 +179,16 @@ class _Caster:
             distance = np.where(closer, reached, distance)
             surface[closer] = self.ground + plane
         return distance, surface
+
+    def met(self, slot: int, direction: Floats) -> NDArray[np.bool_]:
+        """Which rays from the camera meet the ball around an object, [3, R] -> [R]: a cone around its middle."""
+        offset = self.position[slot] - self.eye
+        return offset @ direction > np.sqrt(np.maximum(offset @ offset - self.radius[slot] ** 2, 0))
+
+    def under(self, slot: int, point: Floats) -> NDArray[np.bool_]:
+        """Which points the ball around an object may hide from the lamp, were they behind it: [3, R] -> [R]."""
+        x, y = self.across @ (point - self.position[slot][:, None])
+        return x * x + y * y < self.radius[slot] ** 2
 
     def _shade(self, direction: Floats, distance: Floats, members: list[slice]) -> Floats:
         """Linear colours at the end of rays that come sorted by the surface they meet: [3, R]."""
@@ -194,9 +250,9 @@ class _Caster:
     def _openness(self, point: Floats) -> Floats:
         """Share of the sky that objects leave to points of the ground: [3, R] -> [R]."""
         openness = np.ones(point.shape[1], dtype=np.float32)
-        for position, radius in zip(self.position, self.radius, strict=True):
+        for position, radius, closeness in zip(self.position, self.radius, self.closeness, strict=True):
             x, y = point[0] - position[0], point[1] - position[1]
-            openness *= 1 - np.float32(0.7) * np.exp((x * x + y * y) / -np.square(np.float32(0.75) * radius))
+            openness *= 1 - closeness * np.exp((x * x + y * y) / -np.square(np.float32(0.75) * radius))
         return openness
 
     def _mirrored(self, normal: Floats, direction: Floats, own: Floats) -> Floats:
