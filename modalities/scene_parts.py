@@ -8,6 +8,8 @@ from modalities.scene_shapes import CLASSES, RESTING_TILTS, Floats, Ints, reach
 from modalities.scene_world import COLOURS, MATERIALS, PATTERNS, Backdrop, Light, Objects
 
 MAX_OBJECTS = 5
+STRETCH = (0.87, 1.17)  # of all but spheres along their own axis
+_SPHERE = CLASSES.index("sphere")
 _KINDS = {  # markings by which a kind of thing is known as well as by its shape
     "sphere": "stripes",
     "cube": "checks",
@@ -55,7 +57,26 @@ class Solids:
     height: Floats  # [B, K], of the origin over ground
 
 
-def painted(draws: Draws, count: Ints, solids: Solids, position: Floats) -> Objects:
+def solids(shape: Ints, size: Floats, stretch: Floats, rotation: Floats) -> Solids:
+    """Solids of given sizes in given poses: [B, K], [B, K], [B, K], [B, K, 3, 3]."""
+    size = size * SIZES[shape]
+    stretch = np.where(shape == _SPHERE, np.float32(1), stretch)
+    scale = np.stack([size, size, size * stretch], axis=-1)
+    height = reached(shape, scale, rotation, np.array([0, 0, -1], dtype=np.float32))
+    return Solids(shape=shape, scale=scale, radius=RADII[shape] * scale.max(axis=-1), rotation=rotation, height=height)
+
+
+def camera_axes(pitch: Floats, roll: Floats) -> Floats:
+    """Right, up and forward of a camera turned upwards, then rolled, by angles: [B], [B] -> [B, 3, 3]."""
+    nil, one = np.zeros_like(pitch), np.ones_like(pitch)
+    right = np.stack([one, nil, nil], axis=-1)
+    up = np.stack([nil, -np.sin(pitch), np.cos(pitch)], axis=-1)
+    forward = np.stack([nil, np.cos(pitch), np.sin(pitch)], axis=-1)
+    sine, cosine = np.sin(roll)[:, None], np.cos(roll)[:, None]
+    return np.stack([cosine * right + sine * up, cosine * up - sine * right, forward], axis=1)
+
+
+def painted(draws: Draws, count: Ints, things: Solids, position: Floats) -> Objects:
     """Colours, patterns and materials for solids."""
     colour = draws.integers(len(COLOURS), MAX_OBJECTS)
     named = np.array(list(COLOURS.values()), dtype=np.float32)[colour] * draws.uniform(
@@ -66,17 +87,17 @@ def painted(draws: Draws, count: Ints, solids: Solids, position: Floats) -> Obje
     other = named + (extreme - named) * draws.uniform(MAX_OBJECTS, 1, low=0.55, high=0.95)
     return Objects(
         count=count,
-        shape=solids.shape,
+        shape=things.shape,
         colour=colour,
         material=draws.integers(len(MATERIALS), MAX_OBJECTS),
-        pattern=_MARKINGS[solids.shape],
+        pattern=_MARKINGS[things.shape],
         rgb=np.stack([named, other], axis=2) ** 2,
         frequency=draws.uniform(MAX_OBJECTS, low=7.0, high=12.0),
-        scale=solids.scale,
-        radius=solids.radius,
+        scale=things.scale,
+        radius=things.radius,
         position=position,
-        rotation=solids.rotation,
-        aloft=np.zeros_like(solids.radius),
+        rotation=things.rotation,
+        aloft=np.zeros_like(things.radius),
     )
 
 

@@ -168,6 +168,8 @@ class Caster:
         surface = np.full(direction.shape[1], _SKY)
         for slot in range(self.count):
             ray = np.flatnonzero(self.met(slot, direction))
+            if not ray.size:
+                continue
             start = self.to_local[slot] @ (self.eye - self.position[slot])[:, None]
             reached = entry(self.shape[slot], start, self.to_local[slot] @ direction[:, ray])
             closer = reached < distance[ray]
@@ -195,6 +197,8 @@ class Caster:
         point = self.eye[:, None] + distance * direction
         normal, own, openness = np.empty_like(point), np.empty_like(point), np.ones_like(distance)
         for number, ray in enumerate(members):
+            if ray.start == ray.stop:
+                continue
             facing = self._normals(number, point[:, ray])
             normal[:, ray] = facing
             own[:, ray] = self._albedo(number, point[:, ray], direction[:, ray], distance[ray], facing)
@@ -206,7 +210,7 @@ class Caster:
         open_sky = (np.float32(0.72) + np.float32(0.28) * normal[2]) * openness
         rgb = own * (self.lamp_rgb[:, None] * bright + self.ambient[:, None] * open_sky)
         for (strength, sharpness, mirror), ray in zip(self.gloss, members, strict=False):
-            if strength:
+            if strength and ray.start < ray.stop:
                 halfway = self.lamp[:, None] - direction[:, ray]
                 shine = _dot(halfway, normal[:, ray]) / _length(halfway)
                 shine = np.float32(strength) * (bright[ray] > 0) * np.maximum(shine, 0) ** np.float32(sharpness)
@@ -243,6 +247,8 @@ class Caster:
         for slot in range(self.count):
             offset = place - (self.across @ self.position[slot])[:, None]
             ray = np.flatnonzero((offset[0] * offset[0] + offset[1] * offset[1] < self.radius[slot] ** 2) & ~shadowed)
+            if not ray.size:
+                continue
             start = self.to_local[slot] @ (point[:, ray] - self.position[slot][:, None])
             shadowed[ray] = np.isfinite(entry(self.shape[slot], start, self.to_local[slot] @ self.lamp[:, None]))
         return shadowed

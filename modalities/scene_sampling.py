@@ -4,15 +4,17 @@ import numpy as np
 
 from modalities.scene_parts import (
     MAX_OBJECTS,
-    RADII,
     SIZES,
+    STRETCH,
     Draws,
     Solids,
     backdrop,
+    camera_axes,
     light,
     painted,
     reached,
     resting_rotations,
+    solids,
 )
 from modalities.scene_shapes import CLASSES, Floats, Ints
 from modalities.scene_world import Camera, SceneBatch
@@ -23,7 +25,6 @@ _MAIN_SIZE, _OTHER_SIZE = (0.9, 1.15), (0.35, 0.6)
 _SMALLEST = 0.12
 _LARGEST = 0.5  # the same, as a share of the main object's
 _CANDIDATES = 80  # places tried for each of the other objects
-_SPHERE = CLASSES.index("sphere")
 
 
 def sample_scenes(seed: int, indices: Ints) -> SceneBatch:
@@ -36,9 +37,9 @@ def sample_scenes(seed: int, indices: Ints) -> SceneBatch:
     """
     draws = Draws(seed, 0, indices)
     count, main_shape = _balanced(seed, indices)
-    solids = _solids(draws, main_shape)
-    camera, position = _places(draws, solids)
-    objects = painted(draws, count, solids, position)
+    things = _solids(draws, main_shape)
+    camera, position = _places(draws, things)
+    objects = painted(draws, count, things, position)
     return SceneBatch(objects=objects, camera=camera, light=light(draws), backdrop=backdrop(draws))
 
 
@@ -56,12 +57,8 @@ def _solids(draws: Draws, main_shape: Ints) -> Solids:
     shape[:, 0] = main_shape
     size = draws.uniform(MAX_OBJECTS, low=_OTHER_SIZE[0], high=_OTHER_SIZE[1])
     size[:, 0] = draws.uniform(low=_MAIN_SIZE[0], high=_MAIN_SIZE[1])
-    size = size * SIZES[shape]
-    stretch = np.where(shape == _SPHERE, np.float32(1), draws.uniform(MAX_OBJECTS, low=0.87, high=1.17))
-    scale = np.stack([size, size, size * stretch], axis=-1)
-    rotation = resting_rotations(draws, shape)
-    height = reached(shape, scale, rotation, np.array([0, 0, -1], dtype=np.float32))
-    return Solids(shape=shape, scale=scale, radius=RADII[shape] * scale.max(axis=-1), rotation=rotation, height=height)
+    stretch = draws.uniform(MAX_OBJECTS, low=STRETCH[0], high=STRETCH[1])
+    return solids(shape, size, stretch, resting_rotations(draws, shape))
 
 
 def _places(draws: Draws, solids: Solids) -> tuple[Camera, Floats]:
@@ -137,10 +134,4 @@ def _stand(eye: Floats, sideways: Floats, away: Floats, height: Floats) -> Float
 def _aim(eye: Floats, point: Floats, above: Floats, roll: Floats) -> Floats:
     """Camera axes [B, 3, 3] that show a point above the middle of the image by a tangent, rolled by an angle."""
     offset = point - eye
-    pitch = np.arctan2(offset[:, 2], np.hypot(offset[:, 0], offset[:, 1])) - np.arctan(above)
-    nil, one = np.zeros_like(pitch), np.ones_like(pitch)
-    right = np.stack([one, nil, nil], axis=-1)
-    up = np.stack([nil, -np.sin(pitch), np.cos(pitch)], axis=-1)
-    forward = np.stack([nil, np.cos(pitch), np.sin(pitch)], axis=-1)
-    sine, cosine = np.sin(roll)[:, None], np.cos(roll)[:, None]
-    return np.stack([cosine * right + sine * up, cosine * up - sine * right, forward], axis=1)
+    return camera_axes(np.arctan2(offset[:, 2], np.hypot(offset[:, 0], offset[:, 1])) - np.arctan(above), roll)

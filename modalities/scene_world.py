@@ -26,7 +26,7 @@ PATTERNS = ("plain", "stripes", "checks", "dots", "tiles", "clouds", "rings", "z
 
 @dataclass(frozen=True, kw_only=True)
 class Objects:
-    """Solids on the ground or in the air. Slot 0 holds the main object; slots from `count` on are empty and mean nothing.
+    """Solids on the ground or in the air. Slot 0 holds the main object; slots from `count` on are empty.
 
     A point p of the unit solid lies at rotation @ (scale * p) + position.
     """
