@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from modalities.image_views import denormalise
 from modalities.moving_scenes import DIRECTIONS, MOTIONS, MovingScenes, MovingScenesConfig
 from modalities.scenes import default_cache_dir
 from modalities.video_decode import Decoder
-from modalities.video_sources import VideoSource, as_video, open_source
+from modalities.video_sources import Reading, Source, VideoSource, open_source
 from modalities.video_stored import StoredVideo, VideoInfo
 from modalities.video_views import (
     center_clip_view,
@@ -30,6 +30,7 @@ from modalities.video_views import (
     random_frames,
     spread_clip_view,
 )
+from modalities.video_whole import DecodedVideo
 
 _FLOOR_SIDE = 16  # pixels a side of the floors, as the published ones of small video sets
 _FLOOR_TIMES = 8
@@ -47,11 +48,11 @@ class VideoConfig:
     masking: a strategy for each set of masks; all sets of a view share one pass of the target encoder. views: clips a
     video a step, over which the sets are shared out. test_clips, test_crops: clips along a video, and crops of each
     along its longer side, over which an evaluation averages. whole_mb: videos that take no more megabytes when decoded
-    are kept in memory as a whole (see compute.cache_mb). An image, or a video of one frame, is a clip that stands
-    still.
+    are kept in memory as a whole (see compute.cache_mb). stored_fps: frames a second of `frames` and `npy`, which do not
+    tell. An image, or a video of one frame, is a clip that stands still.
     """
 
-    source: str = "scenes"
+    source: Literal["scenes"] | Source = "scenes"
     root: Path | None = None
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     decoder: Decoder = "auto"
@@ -69,6 +70,7 @@ class VideoConfig:
     test_clips: PositiveInt = 1
     test_crops: PositiveInt = 1
     whole_mb: Annotated[float, Field(ge=0)] = 8.0
+    stored_fps: PositiveFloat = 25.0
     scenes: MovingScenesConfig = field(default_factory=MovingScenesConfig)
 
     @property
@@ -145,7 +147,7 @@ class Video(Modality[VideoConfig]):
         def choose(info: VideoInfo) -> list[int]:
             return random_frames(info, config.frames, frame_spacing(info, config.fps, config.step), generator)
 
-        frames = as_video(inputs).clip(choose, self._stored_side)
+        frames = _as_video(inputs).clip(choose, self._stored_side)
         return random_clip_view(frames, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
 
     def evaluation_view(self, inputs: Tensor | StoredVideo) -> Tensor:
@@ -166,7 +168,7 @@ class Video(Modality[VideoConfig]):
         def choose(info: VideoInfo) -> list[int]:
             return even_frames(info, config.frames, frame_spacing(info, config.fps, config.step), clip, clips)
 
-        return as_video(inputs).clip(choose, min(config.size))
+        return _as_video(inputs).clip(choose, min(config.size))
 
     def example_view(self) -> Tensor:
         """An empty clip: float [3, T, H, W]."""
@@ -174,7 +176,7 @@ class Video(Modality[VideoConfig]):
 
     def raw_features(self, view: Tensor) -> Tensor:
         """Pixels, averaged down to at most 8 times and 16 pixels a side: [3, T, H, W] -> [F]."""
-        size = [min(_FLOOR_TIMES, view.shape[1]), *(min(side, _FLOOR_SIDE) for side in view.shape[2:])]
+        size = min(_FLOOR_TIMES, view.shape[1]), min(_FLOOR_SIDE, view.shape[2]), min(_FLOOR_SIDE, view.shape[3])
         return F.adaptive_avg_pool3d(view, size).flatten()
 
     def floors(self, view: Tensor) -> Mapping[str, Tensor]:
@@ -196,7 +198,19 @@ class Video(Modality[VideoConfig]):
 
     def _open(self, split: Split) -> VideoSource:
         config = self.config
+        assert config.source != "scenes"
         assert config.root is not None  # checked in __init__
-        return open_source(
-            config.source, config.root.expanduser(), split, config.decoder, self._stored_side, config.whole_mb
+        reading = Reading(
+            decoder=config.decoder,
+            short_side=self._stored_side,
+            whole_mb=config.whole_mb,
+            stored_fps=config.stored_fps,
         )
+        return open_source(config.source, config.root.expanduser(), split, reading)
+
+
+def _as_video(inputs: Tensor | StoredVideo) -> StoredVideo:
+    """What is stored as a video; a tensor is a clip uint8 [T, 3, H, W], or an image [3, H, W] that stands still."""
+    if not isinstance(inputs, Tensor):
+        return inputs
+    return DecodedVideo(inputs if inputs.ndim == 4 else inputs.unsqueeze(0), fps=1.0)
