@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from jepa.evaluate.features import Column
+from jepa.evaluate.features import ENCODERS, Column
+from jepa.evaluate.table import columns
 from jepa.evaluate.tasks import LOW_SHOT
 
 Results = Mapping[str, Any]  # of results.json
@@ -23,6 +24,7 @@ TASKS = {
     "linear_last4": "class/linear_last4",
     "knn": "class/knn",
     "low_shot": f"class/low_shot_{LOW_SHOT}",
+    "attentive": "class/attentive",
     "count": "count/ridge",
     "depth": "depth/ridge",
     "depth_map": "depth_map/ridge",
@@ -32,6 +34,7 @@ _TITLES = {
     "linear_last4": "linear, last 4 layers",
     "knn": "k-NN",
     "low_shot": f"{LOW_SHOT} labels a class",
+    "attentive": "attentive",
     "head": "its own classifier",
     "count": "count, RMSE",
     "depth": "depth, RMSE",
@@ -55,9 +58,13 @@ class Outcome:
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    """A row a method, then the untrained encoder and the raw input, as the runs of `jepa` or of the first saw them."""
+    """A row a method, then the untrained encoder and the floors, as the runs of `jepa` or of the first saw them."""
     reference = next((outcome for outcome in outcomes if outcome.method == "jepa"), outcomes[0])
-    baselines = [_baseline(reference, "untrained", "random_init"), _baseline(reference, "raw_input", "raw_input")]
+    floors = [name for name in columns(reference.results[0]["tasks"]) if name not in (*ENCODERS, "chance")]
+    baselines = [
+        _baseline(reference, "untrained", "random_init"),
+        *(_baseline(reference, name, name) for name in floors),
+    ]
     return [*map(_row, outcomes), *baselines]
 
 

@@ -25,9 +25,10 @@ from jepa.config import ConfigError, plain
 from jepa.data import BadFiles, Order, Remembered, TrainingBatches, open_split, training_batches
 from jepa.distributed import World, join, stop_on_signals
 from jepa.encoder import Encoder
-from jepa.evaluate.features import Chosen, Column, Extractor, roles, subset
+from jepa.evaluate.features import Column, Extractor, Kept
 from jepa.evaluate.probes import accuracy
 from jepa.evaluate.protocol import EvaluateConfig
+from jepa.evaluate.reading import Chosen, roles, subset
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import INTERRUPTED, resolve
 from jepa.masking import Masks
@@ -174,7 +175,7 @@ def head_accuracy(config: Config[Any], modality: Modality[Any], device: torch.de
     encoders: dict[Column, Encoder] = {"jepa": model.context_encoder}
     extractor = Extractor(modality, encoders, [task], config.evaluate.batch_size, config.compute, lambda _: None)
     scored = scored_samples(modality, config.evaluate)
-    features = extractor.extract(scored, range(len(scored)), token_samples=0)
+    features = extractor.extract(scored, range(len(scored)), Kept())
     with torch.inference_mode():
         scores = model.head(features.last["jepa"].to(device)).cpu()  # [n, K]
     return accuracy(scores, features.labels[task.label].long())

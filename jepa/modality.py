@@ -64,13 +64,17 @@ class Modality(ABC, Generic[C]):
     Subclasses set `grid` (tokens along each axis) in `__init__`, which receives the `data` section of the config
     parsed as `config_type`, and raises ValueError, in one sentence, for what cannot work. `config_type` is a frozen
     dataclass with at least `max_bad_fraction`, the share of samples that may be unreadable before a run stops.
-    `views` of every sample are drawn a step; the sets of masks are laid over them in turn. Instances are pickled to
-    worker processes.
+    `views` of every sample are drawn a step; the sets of masks are laid over them in turn. `attentive`: the numbers of
+    blocks of the attentive probes that evaluation trains, unless `evaluate.attentive` says otherwise. `forecast_axis`:
+    the axis of the grid along which things go on, if there is one: evaluation then predicts its later part from its
+    earlier one. Instances are pickled to worker processes.
     """
 
     config_type: ClassVar[type]
     tasks: Sequence[Task] = ()
     views: int = 1
+    attentive: Sequence[int] = ()
+    forecast_axis: int | None = None
     grid: Grid
 
     def __init__(self, config: C) -> None:
@@ -109,10 +113,27 @@ class Modality(ABC, Generic[C]):
         """A view for its shape and type alone, which a modality may know without its data; by default, a real one."""
         return self.evaluation_view(self.dataset("train")[0].inputs)
 
+    def evaluation_views(self, inputs: Any) -> Sequence[Any]:
+        """Views over which evaluation averages, as many of every sample; the first one alone teaches what looks at one.
+
+        Labels of a token, of tasks of kind `map`, are those of the first view.
+        """
+        return [self.evaluation_view(inputs)]
+
     def raw_features(self, view: Any) -> Tensor:
         """The view as a plain vector [F] of moderate length: the floor that a representation has to beat."""
         return torch.as_tensor(view).flatten()
 
+    def floors(self, view: Any) -> Mapping[str, Tensor]:
+        """Vectors, by name, that a representation has to beat: columns of the table of results, `raw_input` the first.
+
+        Others tell what little of the input may suffice; a modality adds them to these. Names: as in results.json.
+        """
+        return {"raw_input": self.raw_features(view)}
+
     def picture(self, view: Any) -> Tensor | None:
-        """The view as people see it, uint8 [H, W, 3], the token grid lying evenly over it; None where there is none."""
+        """The view as people see it, the token grid lying evenly over it; None where there is none.
+
+        uint8 [H, W, 3]; of a grid with 3 axes, the first of which goes on, uint8 [T, H, W, 3].
+        """
         return None

@@ -109,13 +109,21 @@ class JEPA(nn.Module):
             predictions.append(Prediction(pairs, self.projector(context.mean(dim=1))))
         return predictions
 
+    def guess(self, context: Tensor, masks: Masks, kind: TargetKind = "latent") -> Tensor:
+        """What the predictor makes of an encoded context [B, Kc, D]: [B, M, Kt, L, D]."""
+        return self._part(kind, self.predictor(context, masks))
+
     def _pair(self, kind: TargetKind, guess: Tensor, whole: Tensor, masks: Masks) -> Pair:
         """The part of a guess [B, M, Kt, outputs] for one kind of target, and that of the whole target [B, N, L, D]."""
+        target = take(whole.flatten(2), masks.target).unflatten(-1, whole.shape[-2:])
+        return Pair(self._part(kind, guess), target)
+
+    def _part(self, kind: TargetKind, guess: Tensor) -> Tensor:
         before = self.target_kinds[: self.target_kinds.index(kind)]
         first = sum(math.prod(self._target_shape(other)) for other in before)
-        shape = whole.shape[-2:]
-        predicted = guess.narrow(-1, first, shape.numel()).unflatten(-1, shape)
-        return Pair(predicted, take(whole.flatten(2), masks.target).unflatten(-1, shape))
+        shape = self._target_shape(kind)
+        part: Tensor = guess.narrow(-1, first, math.prod(shape)).unflatten(-1, shape)
+        return part
 
     def _predict(self, views: Sequence[Any], masks: Sequence[Masks]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Encoded contexts and guesses, one of each a set; sets of one shape are computed as one larger batch."""
@@ -135,15 +143,15 @@ class JEPA(nn.Module):
         return contexts, [self.predictor(context, masked, number) for number, (context, masked) in sets]
 
     @torch.no_grad()
-    def targets(self, inputs: Any, kind: TargetKind = "latent") -> Tensor:
+    def targets(self, inputs: Any, kind: TargetKind = "latent", keep: Tensor | None = None) -> Tensor:
         """What is to be predicted, for every token: inputs -> [B, N, L, D].
 
-        Layer-normed: shrinking them must not pay.
+        Layer-normed: shrinking them must not pay. keep: for `latent`, the tokens [B, K] that alone are seen, and given.
         """
         if kind == "pixels":
             values = self._patch_embedding().patches(inputs).unsqueeze(2)
             return F.layer_norm(values, values.shape[-1:])
-        outputs = self.target_encoder.outputs(inputs)
+        outputs = self.target_encoder.outputs(inputs, keep)
         layers = torch.stack([outputs[index] for index in self.config.target_outputs], dim=2)
         normed = F.layer_norm(layers, layers.shape[-1:])
         if self.config.target_join == "each" or normed.shape[2] == 1:

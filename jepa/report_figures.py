@@ -12,12 +12,13 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from jepa.evaluate.table import columns
+
 # On the page the colours of a chart are those of the page, light or dark: these stand for its CSS variables.
 _COLOURS = {"ink": "#1c2128", "soft": "#59636e", "line": "#d5dae0", "accent": "#2f5fd0", "second": "#8a939e"}
-_COLOURS["third"] = "#c3cad2"
+_COLOURS |= {"third": "#c3cad2", "fourth": "#dfb98a", "fifth": "#b9aedb"}
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 9, "axes.titlesize": 10, "font.family": "DejaVu Sans"}
-COLUMNS = {"jepa": "trained", "random_init": "untrained", "raw_input": "raw input", "chance": "chance"}
-_BARS = {"jepa": "accent", "random_init": "second", "raw_input": "third"}
+_BARS = ("accent", "second", "third", "fourth", "fifth")  # one for each column of the table
 CURVES = {
     "loss": ("loss", "prediction loss of the batch"),
     "target_std": ("target std", "how much targets differ between inputs; near 0 is collapse"),
@@ -45,10 +46,13 @@ def task_title(name: str) -> str:
         "linear_last4": "linear probe, last 4 layers",
         "knn": "nearest neighbours",
         "ridge": "ridge probe",
+        "attentive": "attentive probe",
         "low_shot_1pct": "1 % of the labels",
     }
     shots = re.fullmatch(r"low_shot_(\d+)", probe)
+    deep = re.fullmatch(r"attentive(\d+)", probe)
     words = f"{shots[1]} labels a class" if shots else probes.get(probe, probe)
+    words = f"attentive probe, {deep[1]} blocks" if deep else words
     return f"{label}, {words}".removesuffix(", ").replace("_", " ")
 
 
@@ -63,15 +67,19 @@ def progress(row: Mapping[str, Any], column: str) -> float | None:
 
 def gain_chart(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Horizontal bars of every task: chance is 0, perfection 1, so that all metrics share an axis."""
-    figure = Figure(figsize=(8.6, 0.75 + 0.56 * len(tasks)), layout="constrained")
+    bars = {name: title for name, title in columns(tasks).items() if name != "chance"}
+    height = 0.78 / max(3, len(bars))
+    figure = Figure(figsize=(8.6, 0.75 + 0.56 / 3 * max(3, len(bars)) * len(tasks)), layout="constrained")
     axes = figure.subplots()
+    named: set[str] = set()
     for place, row in enumerate(tasks.values()):
-        for offset, (column, colour) in enumerate(_BARS.items()):
-            share = progress(row, column)
+        for offset, column in enumerate(bars):
+            share, colour = progress(row, column), _COLOURS[_BARS[offset % len(_BARS)]]
             if share is not None:
-                label = COLUMNS[column] if place == 0 else None
-                centre = place + 0.26 * (offset - 1)
-                axes.barh(centre, max(share, -0.25), height=0.24, color=_COLOURS[colour], label=label)
+                label = bars[column] if column not in named else None
+                named.add(column)
+                centre = place + height * (offset - (len(bars) - 1) / 2)
+                axes.barh(centre, max(share, -0.25), height=height - 0.02, color=colour, label=label)
                 number = axes.annotate(percent(share), (max(share, 0), centre), (3, 0), textcoords="offset points")
                 number.set(va="center", fontsize=7.5, color=_COLOURS["soft"])
     axes.set_yticks(range(len(tasks)), [task_title(name) for name in tasks])
@@ -81,7 +89,7 @@ def gain_chart(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
     axes.xaxis.set_major_formatter(lambda value, _: percent(value))
     axes.set_xlabel("way from chance (0 %) to perfection (100 %)")
     axes.grid(axis="x", color=_COLOURS["line"], linewidth=0.6)
-    figure.legend(loc="outside upper right", ncols=3, frameon=False, labelcolor=_COLOURS["ink"])
+    figure.legend(loc="outside upper right", ncols=max(3, len(bars)), frameon=False, labelcolor=_COLOURS["ink"])
     _plain(axes)
     return figure
 

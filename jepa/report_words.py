@@ -2,7 +2,7 @@
 
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from jepa.config import plain, to_yaml
-from jepa.report_figures import COLUMNS, percent, task_title
+from jepa.evaluate.table import columns
+from jepa.report_figures import percent, task_title
 from jepa.report_run import Run
 from jepa.train import Config
 
@@ -67,15 +68,16 @@ def notices(run: Run) -> str:
 
 def task_table(tasks: Mapping[str, Row]) -> str:
     """Tasks beside their baselines, the best in bold."""
-    head = "".join(f"<th>{title}</th>" for title in ("task", *COLUMNS.values(), "train", "test"))
+    headings = columns(tasks)
+    head = "".join(f"<th>{escape(title)}</th>" for title in ("task", *headings.values(), "train", "test"))
     words = (
-        "Probes of frozen features, every column by the same protocol: the trained encoder, the encoder before "
-        "training, the input itself, and the best answer that ignores the input. The best is bold; ↑ means that more "
-        "is better, ↓ that less is; train and test are numbers of labelled samples."
+        f"Probes of frozen features, every column by the same protocol: the trained encoder, the encoder before "
+        f"training, {_floors(headings)} and the best answer that ignores the input. The best is bold; ↑ means that "
+        "more is better, ↓ that less is; train and test are numbers of labelled samples."
     )
     if any("spread" in row for row in tasks.values()):
         words += " After ± stands the standard deviation over draws of the labelled samples."
-    rows = "\n".join(_task_row(name, row) for name, row in tasks.items())
+    rows = "\n".join(_task_row(name, row, list(headings)) for name, row in tasks.items())
     return (
         f'<h2>How good is it?</h2>\n<p>{words}</p>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>"
@@ -101,8 +103,8 @@ def _verdict(tasks: Mapping[str, Row]) -> str:
         return ""
     name = _main_task(tasks)
     row = tasks[name]
-    others = [column for column in COLUMNS if column != "jepa" and row.get(column) is not None]
-    baselines = ", ".join(f"{_number(row, row[column])} {COLUMNS[column]}" for column in others)
+    others = {name: title for name, title in columns(tasks).items() if name != "jepa" and row.get(name) is not None}
+    baselines = ", ".join(f"{_number(row, row[column])} {escape(title)}" for column, title in others.items())
     won = sum(_best(row) == ["jepa"] for row in tasks.values())
     return (
         f"It reaches <strong>{_number(row, row['jepa'])}</strong> {escape(row['metric'])} "
@@ -117,14 +119,21 @@ def _rival(tasks: Mapping[str, Row]) -> str:
     rivals = [column for column in _best(row) if column != "jepa"]
     if not rivals:
         return ""
-    numbers = [f"{COLUMNS[column]} {_number(row, row[column])}" for column in (rivals[0], "jepa")]
+    titles = columns(tasks)
+    numbers = [f"{titles[column]} {_number(row, row[column])}" for column in (rivals[0], "jepa")]
     return f"{task_title(name)}: {', '.join(numbers)}."
 
 
-def _task_row(name: str, row: Row) -> str:
+def _floors(headings: Mapping[str, str]) -> str:
+    """The columns that stand for the input, in words."""
+    further = [title for name, title in headings.items() if name not in ("jepa", "random_init", "raw_input", "chance")]
+    return "the input itself," + "".join(f" of it {escape(title)} alone," for title in further)
+
+
+def _task_row(name: str, row: Row, names: Sequence[str]) -> str:
     metric = f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}"
     html = f"<td>{escape(task_title(name))}<small>{escape(metric)}</small></td>"
-    for column in COLUMNS:
+    for column in names:
         spread = row.get("spread", {}).get(column)
         shown = _number(row, row.get(column))
         shown += "" if spread is None else f' <span class="spread">± {_number(row, spread)}</span>'
@@ -138,7 +147,7 @@ def _main_task(tasks: Mapping[str, Row]) -> str:
 
 def _best(row: Row) -> list[str]:
     """The columns with the best number, several where they share it."""
-    values = {column: row[column] for column in COLUMNS if row.get(column) is not None}
+    values = {column: row[column] for column in columns({"": row}) if row.get(column) is not None}
     best = max(values.values()) if row["higher_is_better"] else min(values.values())
     return [column for column, value in values.items() if value == best]
 

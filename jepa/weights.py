@@ -73,6 +73,14 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[A
     return encoder.eval().requires_grad_(False)
 
 
+def model_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[Any]) -> JEPA:
+    """All trained networks, in evaluation mode, on the token grid of the training."""
+    with torch.random.fork_rng(devices=[]):
+        model = JEPA(config.model, modality, config.target_kinds)
+    model.load_state_dict(checkpoint.model)
+    return model.eval().requires_grad_(False)
+
+
 def untrained_encoder(config: Config[Any], modality: Modality[Any]) -> Encoder:
     """The encoder that a run starts from: same seed, same initialisation."""
     with torch.random.fork_rng(devices=[]):

@@ -48,8 +48,8 @@ class VideoConfig:
     masking: a strategy for each set of masks; all sets of a view share one pass of the target encoder. views: clips a
     video a step, over which the sets are shared out. test_clips, test_crops: clips along a video, and crops of each
     along its longer side, over which an evaluation averages. whole_mb: videos that take no more megabytes when decoded
-    are kept in memory as a whole (see compute.cache_mb). stored_fps: frames a second of `frames` and `npy`, which do not
-    tell. An image, or a video of one frame, is a clip that stands still.
+    are kept in memory as a whole (see compute.cache_mb). stored_fps: frames a second of `frames` and `npy`, which do
+    not tell. An image, or a video of one frame, is a clip that stands still.
     """
 
     source: Literal["scenes"] | Source = "scenes"

@@ -32,7 +32,7 @@ LAYERS = (
     ("predictor",),
     ("modality",),
     ("registry", "model", "data"),
-    ("loss", "sharding"),
+    ("loss", "sharding", "released"),
     ("saving",),
     ("train",),
     ("weights", "cost", "cost_memory", "flops", "gpus", "memory", "command"),

@@ -12,8 +12,8 @@ from PIL import Image
 from benchmarks import learning
 from benchmarks.learning_runs import FOLDER, Budget, read_method
 from benchmarks.supervised import Classifier, scored_samples, teaching_samples
-from jepa.evaluate.features import roles, subset
 from jepa.evaluate.protocol import EvaluateConfig
+from jepa.evaluate.reading import roles, subset
 from jepa.launch import resolve
 from jepa.modality import Modality, Samples
 from jepa.model import JEPA

@@ -15,7 +15,6 @@ from torch import Tensor
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.evaluate.__main__ import main
-from jepa.evaluate.features import roles, subset
 from jepa.evaluate.probes import (
     ALPHA_GRID,
     TEMPERATURE,
@@ -28,6 +27,7 @@ from jepa.evaluate.probes import (
     ridge,
 )
 from jepa.evaluate.protocol import EvaluateConfig
+from jepa.evaluate.reading import roles, subset
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.tasks import constant, draw_examples

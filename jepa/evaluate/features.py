@@ -2,43 +2,62 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
 
-from jepa.data import open_split, seeded, to_device
+from jepa.data import to_device
 from jepa.encoder import Encoder, PatchEmbedding
-from jepa.evaluate.protocol import EvaluateConfig
-from jepa.modality import BadSampleError, Label, Modality, Sample, Samples, Split, Task
+from jepa.evaluate.reading import ViewBatch, Views, view_batches
+from jepa.modality import Modality, Samples, Task
 from jepa.train import ComputeConfig
 
-Column = Literal["jepa", "random_init", "raw_input"]
-COLUMNS: tuple[Column, ...] = ("jepa", "random_init", "raw_input")
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Column = str  # of the table of results: an encoder's name or that of a floor
+ENCODERS: tuple[Column, ...] = ("jepa", "random_init")
 _TOKENS_AT_ONCE = 8_192  # bounds memory whatever the token grid, and fits into caches
 _LAYERS = 4
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the networks make of the n samples of a split, and what is known about these.
+    """What the networks make of the n samples of a split, and what is known about these. Vectors are means over views.
 
-    last: mean over the tokens of the last layer [n, D], of the raw input the modality's vector [n, F].
-    last4: means of the last four layers, each layer-normed, side by side [n, 4D]; the raw input has no layers.
-    tokens: last layer of the first m samples [m, N, D], of the raw input the values of its patches if it has some.
+    last: mean over the tokens of the last layer [n, D], of a floor the modality's vector [n, F].
+    last4: means of the last four layers, each layer-normed, side by side [n, 4D]; a floor has no layers.
+    tokens: last layer of the first m samples, first view [m, N, D], of the raw input the values of its patches.
+    sequences: last layer of the first s samples, bf16 [s, V, M, D], the M means over neighbouring ones of N tokens.
     labels: [n], of maps [n, N]; not a number where not known.
     """
 
     last: Mapping[Column, Tensor]
     last4: Mapping[Column, Tensor]
     tokens: Mapping[Column, Tensor]
+    sequences: Mapping[Column, Tensor]
     labels: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.last["jepa"])
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Trained, untrained, and the floors in the modality's order."""
+        return (*ENCODERS, *(name for name in self.last if name not in ENCODERS))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of the tokens stays in memory.
+
+    tokens: samples of which all of them stay, of the first view. sequences: samples of which they stay for attentive
+    probes, averaged by `pooling` [M, N] where that is not None, of the first view or, with `every_view`, of all.
+    """
+
+    tokens: int = 0
+    sequences: int = 0
+    pooling: Tensor | None = None
+    every_view: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,148 +74,81 @@ class Extractor:
     @property
     def samples_at_once(self) -> int:
         """Samples of a batch."""
-        return max(1, min(self.batch_size, _TOKENS_AT_ONCE // len(self.modality.positions)))
-
-    @property
-    def _loaders(self) -> int:
-        return self.compute.loaders(next(iter(self.encoders.values())).norm.weight.device)
+        return samples_at_once(self.modality, self.batch_size)
 
     @torch.inference_mode()
-    def extract(self, samples: Samples, indices: Sequence[int], token_samples: int) -> Features:
-        """Features of the samples of these indices, with the tokens of the first `token_samples`."""
-        views = _Views(self.modality, samples, indices, self.tasks)
-        loader = DataLoader(
-            views,
-            batch_size=self.samples_at_once,
-            num_workers=self._loaders if len(indices) > self.samples_at_once else 0,
-            collate_fn=_collate,
-            worker_init_fn=_start_worker,
-        )
-        gathered = _Gathered(token_samples)
-        for batch in loader:
+    def extract(self, samples: Samples, indices: Sequence[int], kept: Kept) -> Features:
+        """Features of the samples of these indices, with tokens of the first ones."""
+        views = Views(self.modality, samples, indices, self.tasks)
+        loaders = self.compute.loaders(next(iter(self.encoders.values())).norm.weight.device)
+        gathered = _Gathered(kept)
+        for batch in view_batches(views, self.samples_at_once, loaders):
             if batch.count:
                 self._encode(batch, gathered)
             self.on_batch(batch.bad)
         return gathered.features()
 
-    def _encode(self, batch: "_Batch", gathered: "_Gathered") -> None:
-        gathered.add("last", "raw_input", batch.raw)
+    def _encode(self, batch: ViewBatch, gathered: "_Gathered") -> None:
         for label, values in batch.labels.items():
             gathered.add("labels", label, values)
         for column, encoder in self.encoders.items():
-            device = encoder.norm.weight.device
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-                layers = [layer.float() for layer in encoder.layers(to_device(batch.inputs, device))[-_LAYERS:]]
-            gathered.add("last", column, layers[-1].mean(dim=1))
-            normed = [F.layer_norm(layer, layer.shape[-1:]).mean(dim=1) for layer in layers]
-            gathered.add("last4", column, torch.cat(normed, dim=1))
-            gathered.add_tokens(column, layers[-1])
+            seen = [self._layers(encoder, view) for view in batch.views]  # of each view the last four [B, N, D]
+            pooled = [layers[-1].mean(dim=1) for layers in seen]
+            normed = [torch.cat([_normed_mean(layer) for layer in layers], dim=1) for layers in seen]
+            gathered.add("last", column, torch.stack(pooled).mean(dim=0))
+            gathered.add("last4", column, torch.stack(normed).mean(dim=0))
+            gathered.add_tokens(column, seen[0][-1])
+            gathered.add_sequences(column, [layers[-1] for layers in seen])
+        for floor, vectors in batch.floors.items():
+            gathered.add("last", floor, vectors)
         embedding = self.encoders["jepa"].embedding
         if isinstance(embedding, PatchEmbedding):
-            gathered.add_tokens("raw_input", embedding.patches(batch.inputs))
+            gathered.add_tokens("raw_input", embedding.patches(batch.views[0]))
+
+    def _layers(self, encoder: Encoder, view: Any) -> list[Tensor]:
+        device = encoder.norm.weight.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
+            return [layer.float() for layer in encoder.layers(to_device(view, device))[-_LAYERS:]]
 
 
-def subset(count: int, limit: int, split: Split) -> list[int]:
-    """The samples of a split that are looked at, in random order that is always the same."""
-    order: list[int] = torch.randperm(count, generator=seeded("evaluation", split))[:limit].tolist()
-    return order
+def samples_at_once(modality: Modality[Any], batch_size: int) -> int:
+    """Samples of a batch whose tokens fit into memory at once."""
+    return max(1, min(batch_size, _TOKENS_AT_ONCE // len(modality.positions)))
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Some samples of a data set."""
-
-    samples: Samples
-    indices: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self.samples[self.indices[index]]
-
-
-def roles(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Samples]:
-    """Samples that teach the probes (`train`), choose their settings (`validation`) and are reported on (`test`).
-
-    These are the splits of the same names, unless the validation split is scored.
-    """
-    if config.scored_split == "test":
-        return {split: open_split(modality, split) for split in SPLITS}
-    train = open_split(modality, "train")
-    order = subset(len(train), len(train), "train")
-    choosing = min(config.validation_samples, len(train) // 5)
-    return {
-        "train": Chosen(train, order[choosing:]),
-        "validation": Chosen(train, order[:choosing]),
-        "test": open_split(modality, "validation"),
-    }
+def _normed_mean(layer: Tensor) -> Tensor:
+    return F.layer_norm(layer, layer.shape[-1:]).mean(dim=1)
 
 
 class _Gathered:
     """Parts of the features of a split, batch by batch."""
 
-    def __init__(self, token_samples: int) -> None:
-        self.token_samples = token_samples
-        self.parts: dict[str, dict[str, list[Tensor]]] = {"last": {}, "last4": {}, "tokens": {}, "labels": {}}
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+        kinds = ("last", "last4", "tokens", "sequences", "labels")
+        self.parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in kinds}
 
     def add(self, kind: str, name: str, values: Tensor) -> None:
         self.parts[kind].setdefault(name, []).append(values.float().cpu())
 
     def add_tokens(self, name: str, tokens: Tensor) -> None:
         present = sum(len(part) for part in self.parts["tokens"].get(name, []))
-        if present < self.token_samples:
-            self.add("tokens", name, tokens[: self.token_samples - present])
+        if present < self.kept.tokens:
+            self.add("tokens", name, tokens[: self.kept.tokens - present])
+
+    def add_sequences(self, name: str, views: Sequence[Tensor]) -> None:
+        parts = self.parts["sequences"].setdefault(name, [])
+        missing = self.kept.sequences - sum(map(len, parts))
+        if missing <= 0:
+            return
+        tokens = torch.stack([view[:missing] for view in (views if self.kept.every_view else views[:1])], dim=1)
+        if self.kept.pooling is not None:
+            tokens = self.kept.pooling.to(tokens.device) @ tokens
+        parts.append(tokens.bfloat16().cpu())
 
     def features(self) -> Features:
         whole: dict[str, Any] = {
-            kind: {name: torch.cat(parts) for name, parts in named.items()} for kind, named in self.parts.items()
+            kind: {name: torch.cat(parts) for name, parts in named.items() if parts}
+            for kind, named in self.parts.items()
         }
         return Features(**whole)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    count: int
-    inputs: Any
-    raw: Tensor
-    labels: dict[str, Tensor]
-    bad: list[tuple[str, str]]
-
-
-class _Views(Dataset[Any]):
-    """Evaluation view, raw features and labels of a sample; of one that cannot be read source and reason."""
-
-    def __init__(
-        self, modality: Modality[Any], samples: Samples, indices: Sequence[int], tasks: Sequence[Task]
-    ) -> None:
-        self.modality, self.samples, self.indices, self.tasks = modality, samples, indices, tasks
-        self.token_count = len(modality.positions)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> Any:
-        try:
-            sample = self.samples[self.indices[place]]
-        except BadSampleError as error:
-            return error
-        view = self.modality.evaluation_view(sample.inputs)
-        labels = {task.label: self._label(sample.labels, task) for task in self.tasks}
-        return view, self.modality.raw_features(view).float(), labels
-
-    def _label(self, labels: Mapping[str, Label], task: Task) -> Tensor:
-        if task.label in labels:
-            return torch.as_tensor(labels[task.label], dtype=torch.float32)
-        return torch.full((self.token_count,) if task.kind == "map" else (), torch.nan)
-
-
-def _collate(items: Sequence[Any]) -> _Batch:
-    bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
-    good = [item for item in items if not isinstance(item, BadSampleError)]
-    inputs, raw, labels = default_collate(good) if good else ((), torch.empty(0), {})
-    return _Batch(len(good), inputs, raw, labels, bad)
-
-
-def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)

@@ -1,9 +1,9 @@
 """How a representation is measured: the `evaluate` section of a config."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,13 @@ class EvaluateConfig:
     not taught again on the validation samples. scored_split: `validation` keeps the test split unread while a recipe is
     searched: the validation split gives the reported number, training samples that teach nothing choose the settings.
     map_tokens: tokens of each split that serve for tasks of kind `map`.
+
+    attentive: numbers of blocks of the attentive probes that are trained, [1, 4] say; null for those that the modality
+    asks for. Up to `attentive_samples` of each split serve for them, of which up to `attentive_tokens` tokens a view
+    stay in memory in bf16, means over neighbouring ones where there are more; they are taught for `attentive_steps`
+    steps of 64 samples. One block costs seconds, each further one a hundred times as much.
+    forecast_samples: of the training and of the scored split, for the prediction of the later part of an input from
+    its earlier one, cut at the share `forecast_cut`; 0 for none. Only where a modality has an axis for it.
     """
 
     enabled: bool = True
@@ -25,4 +32,10 @@ class EvaluateConfig:
     test_samples: PositiveInt = 2_000
     low_shot_draws: PositiveInt = 5
     map_tokens: PositiveInt = 32_768
+    attentive: tuple[PositiveInt, ...] | None = None
+    attentive_samples: PositiveInt = 2_000
+    attentive_tokens: PositiveInt = 512
+    attentive_steps: PositiveInt = 600
+    forecast_samples: NonNegativeInt = 512
+    forecast_cut: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: PositiveInt = 256

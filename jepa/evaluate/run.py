@@ -13,14 +13,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jepa.config import Tree, plain
 from jepa.data import BadFiles
-from jepa.evaluate.features import COLUMNS, SPLITS, Extractor, Features, roles, subset
+from jepa.evaluate.attentive import Attention, pooling
+from jepa.evaluate.features import Extractor, Features, Kept
+from jepa.evaluate.forecast import Source, forecast, forecaster
+from jepa.evaluate.reading import SPLITS, roles, subset
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.subject import Row, Subject, open_subject
 from jepa.evaluate.table import print_table
-from jepa.evaluate.tasks import Bench, UnmeasurableError, measure
+from jepa.evaluate.tasks import Bench, UnmeasurableError, attentive_blocks, measure
 from jepa.loss import collapse_signs, rankme
 from jepa.modality import Samples, Split
 from jepa.run_log import CONSOLE
+from jepa.weights import model_of
 
 
 def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree] = ()) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     started = time.perf_counter()
     subject = open_subject(Path(run), tasks, list(layers))
     subject.output.parent.mkdir(parents=True, exist_ok=True)
-    measured = _measured(subject)
+    measured = _measured(subject, forecasting=not tasks)
     results = {**_summary(subject), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
     aside = subject.output.with_suffix(".partial")
     aside.write_text(json.dumps(results, indent=1) + "\n")
@@ -58,9 +62,14 @@ def _summary(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _measured(subject: Subject) -> dict[str, Any]:
-    """Signs of collapse, tasks, and notes on what was not measured."""
+def _measured(subject: Subject, forecasting: bool) -> dict[str, Any]:
+    """Signs of collapse, tasks, prediction of what is to come, and notes on what was not measured."""
     samples = roles(subject.modality, subject.config.evaluate)
+    bad_files = BadFiles(
+        subject.output.with_name("bad_files.txt"),
+        sum(map(len, samples.values())),
+        subject.config.data.max_bad_fraction,
+    )
     rows, notes = list(subject.rows), []
     if not rows:
         notes.append("The data has no labels, so no task is measured.")
@@ -69,22 +78,49 @@ def _measured(subject: Subject) -> dict[str, Any]:
         rows = []
     wanted = SPLITS if rows else tuple(split for split in reversed(SPLITS) if len(samples[split]) > 1)[:1]
     with _bar() as progress:
-        features = _features(subject, samples, wanted, rows, progress)
+        features = _features(subject, samples, wanted, rows, progress, bad_files)
         measured = _rows(subject, features, rows, notes, progress) if rows else {}
+        forecasts = _forecast(subject, samples, notes, progress, bad_files) if forecasting else {}
     return {
         "collapse": _collapse(features[wanted[-1]], wanted[-1]) if wanted else {},
         "tasks": measured,
+        **({"forecast": forecasts} if forecasts else {}),
         "notes": notes,
     }
 
 
+def _forecast(
+    subject: Subject, samples: Mapping[Split, Samples], notes: list[str], progress: Progress, bad_files: BadFiles
+) -> dict[str, Any]:
+    """How well the predictor tells what comes after a cut; empty, perhaps with a note, where that is not measured."""
+    config, modality = subject.config, subject.modality
+    if modality.forecast_axis is None or not config.evaluate.forecast_samples:
+        return {}
+    if "latent" not in config.target_kinds:
+        notes.append("What is to come is not predicted: the run learned to predict values, not representations.")
+        return {}
+    if not subject.on_trained_grid or not all(len(samples[split]) for split in ("train", "test")):
+        notes.append("What is to come is not predicted: that needs the token grid of the training, and test samples.")
+        return {}
+    progress.update(progress.task_ids[0], description="forecast")
+    caster = forecaster(model_of(subject.checkpoint, config, modality).to(subject.device), modality, config)
+    if caster is None:
+        return {}
+    if not caster.rolls:
+        notes.append("Predictions are not rolled on: they mix layers, and context is the last layer alone.")
+    source = Source(modality, config, subject.device, bad_files.add)
+    return forecast(caster, samples["train"], samples["test"], source)
+
+
 def _features(
-    subject: Subject, samples: Mapping[Split, Samples], wanted: Sequence[Split], rows: Sequence[Row], progress: Progress
+    subject: Subject,
+    samples: Mapping[Split, Samples],
+    wanted: Sequence[Split],
+    rows: Sequence[Row],
+    progress: Progress,
+    bad_files: BadFiles,
 ) -> dict[Split, Features]:
     config, modality = subject.config, subject.modality
-    bad_files = BadFiles(
-        subject.output.with_name("bad_files.txt"), sum(map(len, samples.values())), config.data.max_bad_fraction
-    )
     bar = progress.task_ids[0]
 
     def on_batch(bad: list[tuple[str, str]]) -> None:
@@ -95,23 +131,36 @@ def _features(
     extractor = Extractor(modality, subject.encoders, tasks, config.evaluate.batch_size, config.compute, on_batch)
     limits = {split: getattr(config.evaluate, f"{split}_samples") for split in wanted}
     batches = [math.ceil(min(limits[split], len(samples[split])) / extractor.samples_at_once) for split in wanted]
-    progress.update(bar, total=sum(batches) + len(COLUMNS) * len(rows))
-    token_samples = max(2, config.evaluate.map_tokens // len(modality.positions))
-    maps = any(task.kind == "map" for task in tasks)
+    progress.update(bar, total=sum(batches))
     features: dict[Split, Features] = {}
     for split in wanted:
         progress.update(bar, description=f"reading {split}")
-        kept = token_samples if maps or split == wanted[-1] else 0  # the last one shows signs of collapse
+        kept = _kept(subject, rows, split, last=split == wanted[-1])
         features[split] = extractor.extract(samples[split], subset(len(samples[split]), limits[split], split), kept)
+    progress.update(bar, total=sum(batches) + len(features[wanted[-1]].columns) * len(rows) if wanted else 0)
     return features
+
+
+def _kept(subject: Subject, rows: Sequence[Row], split: Split, last: bool) -> Kept:
+    """What tokens the rows need of a split; the last one shows signs of collapse."""
+    evaluate, modality = subject.config.evaluate, subject.modality
+    maps = any(task.kind == "map" for task, _ in rows)
+    attentive = any(attentive_blocks(probe) for _, probe in rows)
+    return Kept(
+        tokens=max(2, evaluate.map_tokens // len(modality.positions)) if maps or last else 0,
+        sequences=evaluate.attentive_samples if attentive else 0,
+        pooling=pooling(modality.grid, evaluate.attentive_tokens),
+        every_view=split != "train",
+    )
 
 
 def _rows(
     subject: Subject, features: Mapping[Split, Features], rows: Sequence[Row], notes: list[str], progress: Progress
 ) -> dict[str, Any]:
-    bench = Bench(
-        Splits(features["train"], features["validation"], features["test"]), subject.config.evaluate.low_shot_draws
-    )
+    config = subject.config
+    attention = Attention(config.evaluate.attentive_steps, subject.device, config.compute.precision)
+    splits = Splits(features["train"], features["validation"], features["test"])
+    bench = Bench(splits, config.evaluate.low_shot_draws, attention)
     bar = progress.task_ids[0]
     measured = {}
     for task, probe in rows:

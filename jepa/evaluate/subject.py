@@ -33,6 +33,12 @@ class Subject:
     encoders: dict[Column, Encoder]
     rows: list[Row]
     output: Path
+    on_trained_grid: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.encoders["jepa"].norm.weight.device
 
 
 def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subject:
@@ -57,7 +63,10 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     encoders: dict[Column, Encoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled"))]
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
-    return Subject(checkpoint, config, modality, encoders, _chosen_rows(modality, tasks), output)
+    blocks = modality.attentive if config.evaluate.attentive is None else config.evaluate.attentive
+    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, blocks)]
+    chosen, same_grid = _chosen(rows, tasks), modality.grid == trained_modality.grid
+    return Subject(checkpoint, config, modality, encoders, chosen, output, same_grid)
 
 
 def _output(path: Path, variant: str) -> Path:
@@ -70,8 +79,7 @@ def _output(path: Path, variant: str) -> Path:
     return run_dir / "evaluations" / f"{hashlib.blake2b(variant.encode(), digest_size=4).hexdigest()}.json"
 
 
-def _chosen_rows(modality: Modality[Any], names: Sequence[str]) -> list[Row]:
-    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task)]
+def _chosen(rows: list[Row], names: Sequence[str]) -> list[Row]:
     for name in names:
         if not any(name in (task.label, f"{task.label}/{probe}") for task, probe in rows):
             there = ", ".join(f"{task.label}/{probe}" for task, probe in rows) or "none, as the data has no labels"

@@ -1,12 +1,19 @@
 """Results as a table for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-_COLUMNS = {"jepa": "trained", "random_init": "untrained", "raw_input": "raw input", "chance": "chance"}
+_HEADINGS = {"jepa": "trained", "random_init": "untrained"}
+_ABOUT = ("metric", "higher_is_better", "train_samples", "test_samples", "spread", "draws", "chosen")
+
+
+def columns(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What stands beside one another in the tasks of `results.json`, with headings: encoders, floors, chance."""
+    names = [name for row in tasks.values() for name in row if name not in (*_ABOUT, "chance")]
+    return {name: _HEADINGS.get(name, name.replace("_", " ")) for name in dict.fromkeys([*names, "chance"])}
 
 
 def print_table(results: Mapping[str, Any]) -> None:
@@ -14,6 +21,8 @@ def print_table(results: Mapping[str, Any]) -> None:
     console = Console(width=None if Console().is_terminal else 110)
     if results["tasks"]:
         console.print(_table(results))
+    if "forecast" in results:
+        console.print(_forecast_table(results["forecast"]))
     signs = results["collapse"]
     if signs:
         console.print(
@@ -31,21 +40,32 @@ def _table(results: Mapping[str, Any]) -> Table:
     )
     table.add_column("task")
     table.add_column("metric")
-    for title in _COLUMNS.values():
+    headings = columns(results["tasks"])
+    for title in headings.values():
         table.add_column(title, justify="right")
     for name, row in results["tasks"].items():
         arrow = "↑" if row["higher_is_better"] else "↓"
-        table.add_row(name, f"{row['metric']} {arrow}", *_cells(row))
+        table.add_row(name, f"{row['metric']} {arrow}", *_cells(row, list(headings)))
     return table
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    values = [row[column] for column in _COLUMNS if row[column] is not None]
+def _forecast_table(forecast: Mapping[str, Any]) -> Table:
+    table = Table(title=f"mean square error of predicted slots, {forecast['test_samples']} samples")
+    table.add_column("slots ahead", justify="right")
+    for name in forecast["errors"]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for place, horizon in enumerate(forecast["horizons"]):
+        table.add_row(str(horizon), *(f"{errors[place]:.3f}" for errors in forecast["errors"].values()))
+    return table
+
+
+def _cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    values = [row[column] for column in names if row.get(column) is not None]
     best = max(values) if row["higher_is_better"] else min(values)
     spread = row.get("spread", {})
     cells = []
-    for column in _COLUMNS:
-        if row[column] is None:
+    for column in names:
+        if row.get(column) is None:
             cells.append("-")
             continue
         text = f"{row[column]:.3f}" + (f" ± {spread[column]:.3f}" if column in spread else "")

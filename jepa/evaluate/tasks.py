@@ -1,7 +1,8 @@
-"""From features to rows of the table: trained, untrained, raw input and chance by the same protocol."""
+"""From features to rows of the table: trained, untrained, floors and chance by the same protocol."""
 
+import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from jepa.data import seeded
-from jepa.evaluate.features import COLUMNS, Column, Features
+from jepa.evaluate.attentive import Attention, Sequences, attentive_probe
+from jepa.evaluate.features import Column, Features
 from jepa.evaluate.probes import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
@@ -28,9 +30,17 @@ class UnmeasurableError(ValueError):
     """The samples do not suffice for a task; its message is one sentence for the user."""
 
 
-def probe_names(task: Task) -> Sequence[str]:
-    """What is reported of a task."""
-    return _PROBES[task.kind]
+def probe_names(task: Task, attentive: Sequence[int]) -> Sequence[str]:
+    """What is reported of a task, with attentive probes of these numbers of blocks."""
+    if task.kind == "map":
+        return _PROBES[task.kind]
+    return (*_PROBES[task.kind], *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in attentive))
+
+
+def attentive_blocks(probe: str) -> int:
+    """Blocks of an attentive probe by its name; 0 of other probes."""
+    named = re.fullmatch(r"attentive(\d*)", probe)
+    return int(named[1] or 1) if named else 0
 
 
 @dataclass
@@ -39,28 +49,38 @@ class Bench:
 
     features: Splits[Features]
     low_shot_draws: int
+    attention: Attention
     turned: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
 
     def examples(self, task: Task, layer: Layer, column: Column, turned: bool) -> Splits[Examples]:
         """Samples, of maps tokens, whose label is known; `turned` to principal axes for linear probes."""
-        if layer == "last4" and column == "raw_input":
-            layer = "last"  # it has no layers, so both rows show the same number
+        if layer == "last4" and column not in self.features.train.last4:
+            layer = "last"  # a floor has no layers, so both rows show the same number
         features = self._turned(layer, column) if turned else self._plain(layer, column)
         return features.pair(_known, self.labels(task))
+
+    def sequences(self, task: Task, column: Column) -> Splits[Sequences]:
+        """Token sequences of the samples that keep them and whose label is known."""
+        return self.features.map(lambda split: split.sequences[column]).pair(
+            _known_sequences, self.sequence_labels(task)
+        )
+
+    def sequence_labels(self, task: Task) -> Splits[Tensor]:
+        """Labels of the samples that keep their token sequences: [s]."""
+        kept = self.features.map(lambda split: len(split.sequences["jepa"]))
+        return _all_labelled(self.features.pair(lambda split, count: split.labels[task.label][:count], kept), task)
 
     def labels(self, task: Task) -> Splits[Tensor]:
         """Labels [n], of maps where tokens are kept [m, N]; raises UnmeasurableError where a split has none."""
         labels = self.features.map(
             lambda split: split.labels[task.label][: len(split.tokens["jepa"]) if task.kind == "map" else None]
         )
-        for split in ("train", "validation", "test"):
-            if not getattr(labels, split).isfinite().any():
-                raise UnmeasurableError(f"{task.label} is not measured: no sample of the {split} split is labelled")
-        return labels
+        return _all_labelled(labels, task)
 
-    def has(self, layer: Layer, column: Column) -> bool:
-        """Whether there are such features."""
-        return layer != "tokens" or column in self.features.train.tokens
+    def columns(self, layer: Layer) -> list[Column]:
+        """Those that have such features."""
+        features = self.features.train
+        return [column for column in features.columns if layer != "tokens" or column in features.tokens]
 
     def _plain(self, layer: Layer, column: Column) -> Splits[Tensor]:
         return self.features.map(lambda split: getattr(split, layer)[column].flatten(0, -2))
@@ -71,18 +91,32 @@ class Bench:
         return self.turned[layer, column]
 
 
+def _all_labelled(labels: Splits[Tensor], task: Task) -> Splits[Tensor]:
+    for split in ("train", "validation", "test"):
+        if not getattr(labels, split).isfinite().any():
+            raise UnmeasurableError(f"{task.label} is not measured: no sample of the {split} split is labelled")
+    return labels
+
+
 def _known(features: Tensor, labels: Tensor) -> Examples:
     known = labels.flatten().isfinite()
     return Examples(features[known], labels.flatten()[known])
 
 
+def _known_sequences(tokens: Tensor, labels: Tensor) -> Sequences:
+    known = labels.isfinite()
+    return Sequences(tokens if known.all() else tokens[known], labels[known])  # without a copy where it can be
+
+
 def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -> dict[str, Any]:
     """One row of the table; raises UnmeasurableError. advance: called after each column."""
+    if attentive_blocks(probe):
+        return _attend(task, attentive_blocks(probe), bench, advance)
     labels = bench.labels(task)
     layer: Layer = "tokens" if task.kind == "map" else "last4" if probe == "linear_last4" else "last"
-    outcomes: dict[str, list[Outcome]] = {}
+    outcomes: dict[Column, list[Outcome]] = {}
     taught = _samples(labels.train)
-    for column in (column for column in COLUMNS if bench.has(layer, column)):
+    for column in bench.columns(layer):
         examples = bench.examples(task, layer, column, turned=probe != "knn")
         if task.kind == "class":
             outcomes[column], taught = _classify(task, probe, examples, bench.low_shot_draws)
@@ -90,27 +124,58 @@ def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -
             outcomes[column] = [ridge(examples)]
         advance()
     scores = {column: [outcome.score for outcome in of_column] for column, of_column in outcomes.items()}
-    kind, setting = ("accuracy", "k" if probe == "knn" else "C") if task.kind == "class" else ("rmse", "alpha")
-    row: dict[str, Any] = {"metric": kind, "higher_is_better": kind == "accuracy"}
-    for column in COLUMNS:
-        row[column] = statistics.fmean(scores[column]) if column in scores else None
-    row["chance"] = commonest(labels) if task.kind == "class" else constant(labels)
-    row["train_samples"], row["test_samples"] = taught, _samples(labels.test)
+    means = {column: statistics.fmean(values) for column, values in scores.items()}
+    row = _row(task, bench, means, labels, taught)
     if probe.startswith("low_shot"):
         row["spread"] = {
             column: statistics.stdev(values) if len(values) > 1 else 0.0 for column, values in scores.items()
         }
         row["draws"] = bench.low_shot_draws
+    setting = ("k" if probe == "knn" else "C") if task.kind == "class" else "alpha"
     chosen = {column: [outcome.setting for outcome in of_column] for column, of_column in outcomes.items()}
     row["chosen"] = {column: {setting: values if len(values) > 1 else values[0]} for column, values in chosen.items()}
     return row
+
+
+def _row(
+    task: Task, bench: Bench, scores: Mapping[Column, float], labels: Splits[Tensor], taught: int
+) -> dict[str, Any]:
+    """What every row holds: a number for every column that has one, null for the others."""
+    kind = "accuracy" if task.kind == "class" else "rmse"
+    row: dict[str, Any] = {"metric": kind, "higher_is_better": kind == "accuracy"}
+    row |= {column: scores.get(column) for column in bench.features.train.columns}
+    row["chance"] = commonest(labels) if task.kind == "class" else constant(labels)
+    row["train_samples"], row["test_samples"] = taught, _samples(labels.test)
+    return row
+
+
+def _attend(task: Task, blocks: int, bench: Bench, advance: Callable[[], None]) -> dict[str, Any]:
+    """The row of an attentive probe: of the encoders, as floors have no tokens."""
+    labels = bench.sequence_labels(task)
+    scores: dict[Column, float] = {}
+    chosen = {}
+    for column in bench.features.train.sequences:
+        examples, outputs = bench.sequences(task, column), 1
+        if task.kind == "class":
+            examples = examples.map(lambda split: Sequences(split.tokens, split.labels.long()))
+            outputs = max(2, _classes(task, examples.map(lambda split: split.labels)))
+        outcome = attentive_probe(examples, blocks, outputs, bench.attention)
+        scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
+        advance()
+    row = _row(task, bench, scores, labels, _samples(labels.train))
+    row["chosen"] = chosen
+    return row
+
+
+def _classes(task: Task, labels: Splits[Tensor]) -> int:
+    return max(len(task.classes), *(int(split.max()) + 1 for split in labels.parts()))
 
 
 def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
     """Outcomes of a probe, one a draw, and the number of examples that it was taught with."""
     examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
     labels = examples.train.labels
-    classes = max(len(task.classes), *(int(split.labels.max()) + 1 for split in examples.parts()))
+    classes = _classes(task, examples.map(lambda split: split.labels))
     match probe:
         case "knn":
             return [knn(examples, classes)], len(labels)
