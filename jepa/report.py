@@ -13,20 +13,19 @@ from matplotlib.figure import Figure
 
 from jepa.command import exit_status
 from jepa.data import DataError
-from jepa.report_figures import CURVES, curve, gain_chart, percent, save_png, to_svg
+from jepa.report_cards import Card, Picture, Strip, mosaic
+from jepa.report_figures import CURVES, curve, forecast_chart, gain_chart, percent, save_png, to_svg
 from jepa.report_pictures import (
-    Card,
     Shown,
-    Strip,
+    error_gallery,
     feature_gallery,
     look,
     mask_gallery,
-    mosaic,
     neighbour_gallery,
     same_class,
 )
 from jepa.report_run import Run, read_run, shown_samples
-from jepa.report_words import heading, notices, reproduction, task_table
+from jepa.report_words import forecast_words, heading, notices, reproduction, task_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +42,7 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     (run_dir / "figures").mkdir(exist_ok=True)
-    parts = [heading(run), notices(run), _tasks(run), _curves(run), _pictures(run), reproduction(run)]
+    parts = [heading(run), notices(run), _tasks(run), _forecast(run), _curves(run), _pictures(run), reproduction(run)]
     template = Template((files("jepa") / "report_template.html").read_text(encoding="utf-8"))
     path, aside = run_dir / "report.html", run_dir / "report.html.partial"
     aside.write_text(template.substitute(title=escape(run.title), body="\n".join(parts)), encoding="utf-8")
@@ -62,6 +61,15 @@ def _tasks(run: Run) -> str:
         return ""
     alt = "Bars: how far each column of the table is on the way from chance to perfection"
     return task_table(tasks) + _chart(run, "tasks", gain_chart(tasks), alt, "wide")
+
+
+def _forecast(run: Run) -> str:
+    section = run.results.get("forecast")
+    if not section:
+        return ""
+    alt = "Lines: error of predicted representations by how far ahead they lie"
+    chart = _chart(run, "forecast", forecast_chart(section), alt, "wide")
+    return f"<h2>How far ahead does it see?</h2>\n<p>{forecast_words(section)}</p>{chart}"
 
 
 def _curves(run: Run) -> str:
@@ -91,33 +99,58 @@ def _pictures(run: Run) -> str:
     if not shown.pictures:
         return nothing.format("this modality has none, or no sample can be read")
     parts = []
-    if len(run.modality.grid) == 2:
-        parts.append(
-            "<h2>What it had to predict</h2>\n<p>The context encoder sees what is not hatched; from that, what the "
-            "target encoder makes of each coloured block is predicted.</p>"
-        )
-        parts.append(_gallery(run, "masks", mask_gallery(run.modality, shown), 20))
-        parts.append(
-            "<h2>Features as colours</h2>\n<p>The three strongest principal components of token features, less the "
-            "mean of their input, as red, green and blue: where colours are alike, the encoder sees the same. Each "
-            "encoder has colours of its own.</p>"
-        )
-        parts.append(_gallery(run, "features", feature_gallery(shown, run.modality.grid), 20))
+    if shown.pictures[0].dim() == len(run.modality.grid) + 1:
+        parts += [_masks(run, shown), _features(run, shown), _errors(run, shown)]
     else:
         axes = len(run.modality.grid)
         parts.append(
-            f"<h2>What it learned</h2>\n<p>Masks and features are drawn on grids of 2 axes, not of {axes}.</p>"
+            f"<h2>What it learned</h2>\n<p>Masks and features are drawn on pictures of {axes} axes, as the grid has, "
+            "and these have another number.</p>"
         )
-    if len(shown.pictures) > 1:
+    if len(shown.thumbnails) > 1:
         parts.append(f"<h2>Nearest neighbours</h2>\n<p>{_neighbour_words(shown)}</p>")
         parts.append(_gallery(run, "neighbours", neighbour_gallery(shown), 40))
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
+
+
+def _masks(run: Run, shown: Shown) -> str:
+    words = (
+        "The context encoder sees what is not hatched; from that, what the target encoder makes of each coloured block "
+        "is predicted."
+    )
+    return f"<h2>What it had to predict</h2>\n<p>{words}</p>\n" + _gallery(
+        run, "masks", mask_gallery(run.modality, shown), 20
+    )
+
+
+def _features(run: Run, shown: Shown) -> str:
+    words = (
+        "The three strongest principal components of token features, less the mean of their input, as red, green and "
+        "blue: where colours are alike, the encoder sees the same. Each encoder has colours of its own."
+    )
+    return f"<h2>Features as colours</h2>\n<p>{words}</p>\n" + _gallery(
+        run, "features", feature_gallery(shown, run.modality.grid), 20
+    )
+
+
+def _errors(run: Run, shown: Shown) -> str:
+    """Where predictions of what is to come are wrong; empty where nothing is to come."""
+    caster = run.forecaster()
+    if caster is None:
+        return ""
+    words = (
+        "The first part of each input is seen; over the later one lie the errors of the predicted representations, "
+        "dark where they are small and bright where they are large, on one scale."
+    )
+    return f"<h2>Where the future surprises it</h2>\n<p>{words}</p>\n" + _gallery(
+        run, "errors", error_gallery(shown, caster, run.modality.grid), 24
+    )
 
 
 def _neighbour_words(shown: Shown) -> str:
     words = (
-        f"Queries drawn at random, and those of {len(shown.pictures):,} pictures whose features are nearest: mean over "
-        "tokens, less the mean over pictures, by cosine."
+        f"Queries drawn at random, and those of {len(shown.thumbnails):,} pictures whose features are nearest: mean "
+        "over tokens, less the mean over pictures, by cosine."
     )
     shares = same_class(shown)
     if not shares:
@@ -141,11 +174,19 @@ def _gallery(run: Run, name: str, cards: Sequence[Card], width: int) -> str:
 def _strip(strip: Strip) -> str:
     title = f"<span>{escape(strip.title)}</span>" if strip.title else ""
     pictures = "".join(
-        f'<figure{" class=same" if picture.marked else ""}><img alt="{escape(picture.alt)}" src="{picture.png()}">'
+        f"<figure{' class=same' if picture.marked else ''}>{_image(picture)}"
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
         for picture in strip.pictures
     )
     return f'<div class="strip" style="--n:{len(strip.pictures)}">{title}<div>{pictures}</div></div>'
+
+
+def _image(picture: Picture) -> str:
+    image = f'<img alt="{escape(picture.alt)}" src="{picture.source()}">'
+    if not picture.moving:
+        return image
+    still = f'<source media="(prefers-reduced-motion: reduce)" srcset="{picture.still()}">'
+    return f"<picture>{still}{image}</picture>"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jepa.evaluate.table import columns
 
@@ -19,6 +20,13 @@ _COLOURS = {"ink": "#1c2128", "soft": "#59636e", "line": "#d5dae0", "accent": "#
 _COLOURS |= {"third": "#c3cad2", "fourth": "#dfb98a", "fifth": "#b9aedb"}
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 9, "axes.titlesize": 10, "font.family": "DejaVu Sans"}
 _BARS = ("accent", "second", "third", "fourth", "fifth")  # one for each column of the table
+COURSES = {  # of the forecast: words, colour, line
+    "direct": ("predicted at once", "accent", "o-"),
+    "rolled": ("predicted slot by slot", "accent", "o--"),
+    "repeat": ("last slot seen repeated", "second", "s-"),
+    "repeat_centred": ("its deviation repeated", "fourth", "s-"),
+    "mean": ("mean over training", "fifth", "s-"),
+}
 CURVES = {
     "loss": ("loss", "prediction loss of the batch"),
     "target_std": ("target std", "how much targets differ between inputs; near 0 is collapse"),
@@ -90,6 +98,26 @@ def gain_chart(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
     axes.set_xlabel("way from chance (0 %) to perfection (100 %)")
     axes.grid(axis="x", color=_COLOURS["line"], linewidth=0.6)
     figure.legend(loc="outside upper right", ncols=max(3, len(bars)), frameon=False, labelcolor=_COLOURS["ink"])
+    _plain(axes)
+    return figure
+
+
+def forecast_chart(section: Mapping[str, Any]) -> Figure:
+    """Error of what is predicted against how far ahead it lies, with the deviation over samples of `direct`."""
+    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    axes, horizons = figure.subplots(), section["horizons"]
+    for name, values in section["errors"].items():
+        title, colour, style = COURSES[name]
+        axes.plot(horizons, values, style, color=_COLOURS[colour], label=title, linewidth=1.8, markersize=4)
+    mean, spread = section["errors"]["direct"], section["spread"]["direct"]
+    low, high = ([value + sign * width for value, width in zip(mean, spread, strict=True)] for sign in (-1, 1))
+    axes.fill_between(horizons, low, high, color=_COLOURS["accent"], alpha=0.12, linewidth=0)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("slots after the last one seen", color=_COLOURS["soft"])
+    axes.set_title("mean square error", loc="left", color=_COLOURS["ink"], fontweight="bold")
+    axes.grid(color=_COLOURS["line"], linewidth=0.6)
+    figure.legend(loc="outside right upper", frameon=False, labelcolor=_COLOURS["ink"])
     _plain(axes)
     return figure
 

@@ -1,7 +1,5 @@
-"""Pictures of a report: masks over inputs, features as colours, nearest neighbours."""
+"""Galleries of a report: masks over inputs, features as colours, nearest neighbours, errors of what was predicted."""
 
-import base64
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,90 +8,73 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import Encoder
+from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.modality import BadSampleError, Modality, Sample, Samples
 from jepa.positions import Grid
+from jepa.report_cards import Card, Picture, Strip
+from jepa.report_overlays import resized, spread, with_context, with_heat, with_targets
 
-MASKED, COLOURED, QUERIES, NEIGHBOURS = 6, 6, 6, 5
+SHOWN, QUERIES, NEIGHBOURS = 6, 6, 5
 _FITTED = 64  # samples whose tokens decide the colours of features
 _SIDE, _SMALL_SIDE = 176, 96  # pixels of the longer side on the page
-_BLOCKS = ((255, 176, 0), (0, 160, 230), (230, 70, 130), (60, 190, 90), (150, 100, 240), (240, 110, 50))
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of a gallery; `marked` ones are outlined."""
-
-    pixels: Tensor  # uint8 [H, W, 3]
-    caption: str
-    alt: str
-    marked: bool = False
-
-    def png(self) -> str:
-        """As a data URI."""
-        buffer = io.BytesIO()
-        Image.fromarray(self.pixels.numpy()).save(buffer, "PNG")
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Pictures side by side under a title, which may be empty."""
-
-    title: str
-    pictures: list[Picture]
-
-
-Card = list[Strip]  # what belongs together about one sample
+_MOMENTS, _FEW_MOMENTS = 16, 8  # of moving pictures of either size
 
 
 @dataclass(frozen=True)
 class Shown:
     """Samples that are shown, and what the encoders make of them, by the encoder's name."""
 
-    pictures: list[Tensor]  # uint8 [H, W, 3]
+    pictures: list[Tensor]  # of the first ones, uint8 [H, W, 3], or moving [T, H, W, 3]
+    thumbnails: list[Tensor]  # of all, smaller
     classes: list[str]  # "" where not known
     tokens: Mapping[str, Tensor]  # [m, N, D] of the first ones
     pooled: Mapping[str, Tensor]  # [n, D]
+    inputs: Any  # of the first ones [m, ...], None where nothing is shown
 
 
 @torch.inference_mode()
 def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Encoder], limit: int) -> Shown:
     """Read and encode up to `limit` samples, in an order that is always the same; none where there are no pictures."""
     pictures: list[Tensor] = []
+    thumbnails: list[Tensor] = []
     classes: list[str] = []
     tokens: dict[str, list[Tensor]] = {name: [] for name in encoders}
     pooled: dict[str, list[Tensor]] = {name: [] for name in encoders}
-    readable = islice(_readable(samples), limit)
+    kept = None
+    readable = islice(_readable(modality, samples), limit)
     while part := list(islice(readable, _FITTED)):
-        views = [modality.evaluation_view(sample.inputs) for sample in part]
-        drawn = [picture for picture in map(modality.picture, views) if picture is not None]
-        if len(drawn) < len(views):
+        drawn = [picture for _, view in part if (picture := modality.picture(view)) is not None]
+        if len(drawn) < len(part):
             break
-        pictures += drawn
-        classes += [_class_name(modality, sample) for sample in part]
-        inputs = default_collate(views)
+        pictures += [resized(picture, _SIDE, _MOMENTS) for picture in drawn[: max(0, SHOWN - len(pictures))]]
+        thumbnails += [resized(picture, _SMALL_SIDE, _FEW_MOMENTS) for picture in drawn]
+        classes += [_class_name(modality, sample) for sample, _ in part]
+        inputs = default_collate([view for _, view in part])
+        kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
         for name, encoder in encoders.items():
             encoded = encoder(to_device(inputs, encoder.norm.weight.device)).float().cpu()  # [B, N, D]
             tokens[name].append(encoded[: _FITTED if not tokens[name] else 0])
             pooled[name].append(encoded.mean(dim=1))
     if not pictures:
-        return Shown([], [], {}, {})
-    joined = ({name: torch.cat(parts) for name, parts in kept.items()} for kept in (tokens, pooled))
-    return Shown(pictures, classes, *joined)
+        return Shown([], [], [], {}, {}, None)
+    return Shown(pictures, thumbnails, classes, _joined(tokens), _joined(pooled), kept)
+
+
+def _joined(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat(list(tensors)) for name, tensors in parts.items()}
 
 
 def mask_gallery(modality: Modality[Any], shown: Shown) -> list[Card]:
     """Of a sample its picture, the context and the targets of every set of masks."""
-    pictures = [_resized(picture, _SIDE) for picture in shown.pictures[:MASKED]]
-    sets = modality.sample_masks(len(pictures), seeded("report"))
+    sets = modality.sample_masks(len(shown.pictures), seeded("report"))
     cards = []
-    for index, picture in enumerate(pictures):
+    for index, picture in enumerate(shown.pictures):
         strip = [Picture(picture, "input", f"input {index + 1}")]
         for masks in sets:
             context = _cells(masks.context[index], modality.grid)
@@ -108,20 +89,55 @@ def feature_gallery(shown: Shown, grid: Grid) -> list[Card]:
     """Of a sample its picture and, for every encoder, its tokens as colours."""
     colours = {name: as_colours(tokens) for name, tokens in shown.tokens.items()}  # [m, N, 3]
     cards = []
-    for index, picture in enumerate(_resized(picture, _SIDE) for picture in shown.pictures[:COLOURED]):
+    for index, picture in enumerate(shown.pictures):
         strip = [Picture(picture, "input", f"input {index + 1}")]
         for name, drawn in colours.items():
-            pixels = _spread(drawn[index].unflatten(0, grid), picture)
+            pixels = spread(drawn[index].unflatten(0, grid), picture)
             strip.append(Picture(pixels, name, f"features of input {index + 1}, {name} encoder"))
         cards.append([Strip("", strip)])
     return cards
+
+
+def error_gallery(shown: Shown, caster: Forecaster, grid: Grid) -> list[Card]:
+    """Of a sample its picture and, over it, how wrong each prediction is of every token that is to come.
+
+    Colours have one scale; the brightest are the 2 % that are most wrong.
+    """
+    maps = _error_maps(shown, caster, grid)
+    worst = torch.cat([values.flatten() for values in maps.values()]).nanquantile(0.98).clamp_min(1e-9)
+    cards = []
+    for index, picture in enumerate(shown.pictures):
+        strip = [Picture(picture, "input", f"input {index + 1}")]
+        for name, errors in maps.items():
+            words = f"{name}, error {float(errors[index].nanmean()):.2f}"
+            heat = with_heat(picture, (errors[index] / worst).nan_to_num(), errors[index].isfinite())
+            strip.append(Picture(heat, words, f"prediction errors on input {index + 1}: {words}"))
+        cards.append([Strip("", strip)])
+    return cards
+
+
+@torch.inference_mode()
+def _error_maps(shown: Shown, caster: Forecaster, grid: Grid) -> dict[str, Tensor]:
+    """Errors of tokens by the way of predicting, not a number of what is seen: [m, *grid] each."""
+    inputs = to_device(shown.inputs, next(caster.model.parameters()).device)
+    target = caster.targets(inputs)
+    found = {"predicted at once": caster.direct(inputs)}
+    if caster.rolls:
+        found["rolled on"] = caster.rolled(inputs)
+    found["last seen repeated"] = caster.past(inputs).unsqueeze(1).expand_as(target)
+    maps = {}
+    for name, course in found.items():
+        errors = torch.full((len(target), math.prod(grid)), torch.nan)
+        errors[:, torch.stack(caster.cut.slots).flatten()] = error_maps(course, target).flatten(1).cpu()
+        maps[name] = errors.unflatten(1, grid)
+    return maps
 
 
 def neighbour_gallery(shown: Shown) -> list[Card]:
     """Of a sample its picture and, for every encoder, the pictures whose pooled features point the same way most."""
     nearest = {name: neighbours(pooled) for name, pooled in shown.pooled.items()}
     cards = []
-    for query in range(min(QUERIES, len(shown.pictures))):
+    for query in range(min(QUERIES, len(shown.thumbnails))):
         card = [Strip("query", [_small(shown, query, f"query {query + 1}")])]
         for name, found in nearest.items():
             near = f"near query {query + 1}, {name} encoder"
@@ -134,7 +150,7 @@ def _small(shown: Shown, index: int, role: str, query: int = -1) -> Picture:
     """One of the pictures, marked where it is of the class of `query`."""
     name = shown.classes[index]
     alike = query >= 0 and name != "" and name == shown.classes[query]
-    return Picture(_resized(shown.pictures[index], _SMALL_SIDE), name, f"{name} {role}".strip(), marked=alike)
+    return Picture(shown.thumbnails[index], name, f"{name} {role}".strip(), marked=alike)
 
 
 def same_class(shown: Shown) -> dict[str, float]:
@@ -156,6 +172,25 @@ def neighbours(pooled: Tensor) -> Tensor:
     return cosine.topk(min(NEIGHBOURS, len(pooled) - 1)).indices
 
 
+def _readable(modality: Modality[Any], samples: Samples) -> Iterator[tuple[Sample, Any]]:
+    """Samples in random order, with their view, which may be what decodes them."""
+    for index in torch.randperm(len(samples), generator=seeded("report")).tolist():
+        try:
+            sample = samples[index]
+            view = modality.evaluation_view(sample.inputs)
+        except BadSampleError:
+            continue
+        yield sample, view
+
+
+def _class_name(modality: Modality[Any], sample: Sample) -> str:
+    for task in modality.tasks:
+        if task.kind == "class" and task.label in sample.labels:
+            number = int(sample.labels[task.label])
+            return task.classes[number] if number < len(task.classes) else str(number)
+    return ""
+
+
 def as_colours(tokens: Tensor) -> Tensor:
     """Three principal components as red, green and blue, one basis for all samples: [m, N, D] -> uint8 [m, N, 3].
 
@@ -171,86 +206,6 @@ def as_colours(tokens: Tensor) -> Tensor:
     return colours.reshape(*tokens.shape[:2], 3)
 
 
-def with_context(picture: Tensor, context: Tensor) -> Tensor:
-    """Hatch what is hidden: uint8 [H, W, 3], bool [rows, columns] -> uint8 [H, W, 3]."""
-    visible = _spread(context.unsqueeze(-1), picture)
-    diagonals = torch.arange(picture.shape[0]).unsqueeze(-1) + torch.arange(picture.shape[1])  # [H, W]
-    hatch = torch.where(diagonals % 8 < 2, 160, 205).byte().unsqueeze(-1)
-    return torch.where(visible, picture, hatch)
-
-
-def with_targets(picture: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-    """Fade all but the blocks, tint and outline each: uint8 [H, W, 3], bool [rows, columns] each -> uint8 [H, W, 3]."""
-    drawn = _faded(picture, 0.3).float()
-    areas = [_spread(block.unsqueeze(-1), picture) for block in blocks]
-    colours = [torch.tensor(_BLOCKS[place % len(_BLOCKS)]).float() for place in range(len(blocks))]
-    for area, colour in zip(areas, colours, strict=True):
-        drawn = torch.where(area, 0.65 * picture + 0.35 * colour, drawn)
-    for area, colour in zip(areas, colours, strict=True):
-        outside = F.pad((~area[..., 0]).float()[None, None], (2, 2, 2, 2), value=1.0)
-        edge = area[..., 0] & (F.max_pool2d(outside, 5, stride=1)[0, 0] > 0)
-        drawn[edge] = colour
-    return drawn.round().byte()
-
-
-def mosaic(cards: Sequence[Card]) -> Image.Image:
-    """All cards of a gallery in one picture on white, with their captions."""
-    gap, text = 6, 16
-    first = [picture for strip in cards[0] for picture in strip.pictures]
-    height, width = first[0].pixels.shape[:2]
-    columns = max(1, 9 // len(first))
-    size = (len(first) * (width + gap) + 3 * gap, height + text + gap)
-    page = Image.new("RGB", (columns * size[0], math.ceil(len(cards) / columns) * size[1]), "white")
-    draw = ImageDraw.Draw(page)
-    for place, card in enumerate(cards):
-        left, top = place % columns * size[0] + gap, place // columns * size[1] + gap
-        for strip in card:
-            for number, picture in enumerate(strip.pictures):
-                words = [strip.title if number == 0 else "", picture.caption]
-                page.paste(Image.fromarray(picture.pixels.numpy()), (left, top))
-                draw.text((left + 2, top + height + 1), ": ".join(filter(None, words)), fill="#444444")
-                left += width + gap
-            left += gap
-    return page
-
-
-def _readable(samples: Samples) -> Iterator[Sample]:
-    for index in torch.randperm(len(samples), generator=seeded("report")).tolist():
-        try:
-            yield samples[index]
-        except BadSampleError:
-            continue
-
-
-def _class_name(modality: Modality[Any], sample: Sample) -> str:
-    for task in modality.tasks:
-        if task.kind == "class" and task.label in sample.labels:
-            number = int(sample.labels[task.label])
-            return task.classes[number] if number < len(task.classes) else str(number)
-    return ""
-
-
-def _resized(picture: Tensor, side: int) -> Tensor:
-    """Scale so that the longer side has this many pixels: uint8 [H, W, 3] -> uint8 [H', W', 3]."""
-    height, width = picture.shape[:2]
-    size = [max(1, round(side * length / max(height, width))) for length in (height, width)]
-    scaled = F.interpolate(picture.permute(2, 0, 1)[None].float(), size, mode="bicubic", antialias=True)
-    return scaled[0].permute(1, 2, 0).round().clamp(0, 255).byte().contiguous()
-
-
 def _cells(indices: Tensor, grid: Grid) -> Tensor:
     """Token indices [K] -> bool [rows, columns]."""
     return torch.zeros(math.prod(grid), dtype=torch.bool).index_fill(0, indices, True).reshape(grid)
-
-
-def _spread(cells: Tensor, picture: Tensor) -> Tensor:
-    """Every cell over its part of a picture: [rows, columns, C], [H, W, 3] -> [H, W, C]."""
-    height, width = picture.shape[:2]
-    rows, columns = torch.arange(height) * len(cells) // height, torch.arange(width) * cells.shape[1] // width
-    return cells[rows][:, columns].contiguous()
-
-
-def _faded(picture: Tensor, kept: float) -> Tensor:
-    """Grey of low contrast: uint8 [H, W, 3] -> uint8 [H, W, 3]."""
-    grey = picture.float().mean(dim=-1, keepdim=True).expand_as(picture)
-    return (kept * grey + (1 - kept) * 128).round().byte()

@@ -10,11 +10,12 @@ import torch
 from jepa.checkpoint import Checkpoint
 from jepa.data import open_split
 from jepa.encoder import Encoder
+from jepa.evaluate.forecast import Forecaster, can_forecast, forecaster
 from jepa.loss import CollapseSigns
 from jepa.modality import Modality, Samples
 from jepa.run_log import read_metrics
 from jepa.train import Config
-from jepa.weights import configured, encoder_of, read_checkpoint, untrained_encoder
+from jepa.weights import configured, encoder_of, model_of, read_checkpoint, untrained_encoder
 
 _SAMPLES = 500  # that are encoded for pictures
 _CPU_FLOPS = 2e11  # what that may cost where there is no GPU; large encoders see fewer samples
@@ -50,6 +51,13 @@ class Run:
             return _SAMPLES
         flops = 2 * self.parameters * len(self.modality.positions) * len(self.encoders)
         return max(_FEWEST, min(_SAMPLES, int(_CPU_FLOPS / flops)))
+
+    def forecaster(self) -> Forecaster | None:
+        """What predicts the later part of inputs; None where the run has none."""
+        if not can_forecast(self.modality, self.config):
+            return None
+        device = self.encoders["trained"].norm.weight.device
+        return forecaster(model_of(self.checkpoint, self.config, self.modality).to(device), self.modality, self.config)
 
     def collapse_warning(self) -> str:
         """What looks bad about the representation, in words, by the evaluation or else the last logged step."""

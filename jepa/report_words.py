@@ -84,6 +84,23 @@ def task_table(tasks: Mapping[str, Row]) -> str:
     )
 
 
+def forecast_words(section: Mapping[str, Any]) -> str:
+    """What the prediction of later slots is measured against, and how it went."""
+    errors, horizons = section["errors"], section["horizons"]
+    floors = [values for name, values in errors.items() if name not in ("direct", "rolled")]
+    won = sum(errors["direct"][place] < min(values[place] for values in floors) for place in range(len(horizons)))
+    seen, whole = section["seen_slots"], section["seen_slots"] + len(horizons)
+    rolled = " or slot by slot, each prediction being seen by the next," if "rolled" in errors else ""
+    return (
+        f"From the first {seen} of {whole} slots of an input the predictor tells, all at once{rolled} how the target "
+        "encoder sees the later ones; shown is the mean square error on layer-normed representations. Beside it: the "
+        "last slot seen comes again; only its deviation from the mean of its slot does; the mean of each later slot "
+        f"over {section['train_samples']:,} training samples. On {section['test_samples']:,} held-out samples the "
+        f"prediction at once beats all of these at {won} of {len(horizons)} horizons; the band is its standard "
+        "deviation over samples."
+    )
+
+
 def reproduction(run: Run) -> str:
     """The command that repeats the run, versions, and the resolved config."""
     path = run.run_dir / "config.yaml"

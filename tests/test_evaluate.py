@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from moving import MODEL as MOVING_MODEL
+from moving import Dots, Moving, MovingConfig
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.evaluate.__main__ import main
+from jepa.evaluate.features import Extractor, Kept
 from jepa.evaluate.probes import (
     ALPHA_GRID,
     TEMPERATURE,
@@ -33,6 +36,7 @@ from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.tasks import constant, draw_examples
 from jepa.launch import resolve
 from jepa.model import JEPA
+from jepa.train import ComputeConfig
 from jepa.weights import load_modality
 
 CLASSES = 4
@@ -342,3 +346,70 @@ def test_scoring_on_the_validation_split_leaves_the_test_split_unread(tmp_path: 
     row = evaluate_run(run_dir, tasks=["class/linear"], layers=layers)["tasks"]["class/linear"]
     assert row["jepa"] > 0.9
     assert (row["train_samples"], row["test_samples"]) == (75, 30)
+
+
+# Where things go on: several views, floors by name, attentive probes --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained run on moving dots, one of whose test samples cannot be decoded."""
+    settings = (
+        f"run_dir={tmp_path_factory.mktemp('runs') / 'moving'}", "compute.workers=0", "compute.precision=fp32",
+        "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}",
+        "evaluate.attentive_steps=15", "evaluate.low_shot_draws=1", "evaluate.forecast_samples=0", "data.bad=[3]",
+    )  # fmt: skip
+    config, modality = resolve("moving", {}, settings)
+    torch.manual_seed(config.seed)
+    model = JEPA(config.model, modality, config.target_kinds)
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+    return config.run_dir
+
+
+def test_a_modality_names_floors_and_attentive_probes_for_its_rows(
+    moving: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = evaluate_run(moving)["tasks"]
+    probes = ["linear", "linear_last4", "knn", "low_shot_12", "low_shot_1pct", "attentive"]
+    assert list(rows) == [*(f"way/{probe}" for probe in probes), "row/ridge", "row/attentive"]
+    floors = ["raw_input", "middle_moment", "motion_energy"]
+    for name, row in rows.items():
+        assert list(row)[:8] == ["metric", "higher_is_better", "jepa", "random_init", *floors, "chance"]
+        assert row["jepa"] == row["random_init"]
+        assert (row["test_samples"], row["raw_input"] is None) == (59, name.endswith("attentive"))
+    assert rows["way/attentive"]["chosen"]["jepa"].keys() == {"learning_rate", "weight_decay"}
+    shown = capsys.readouterr().out
+    assert "moment" in shown
+    assert "energy" in shown
+    deep = evaluate_run(moving, tasks=["row/attentive2"], layers=[parse_override("evaluate.attentive=[2]")])
+    assert list(deep["tasks"]) == ["row/attentive2"]
+    assert list(evaluate_run(moving, tasks=["row"], layers=[parse_override("evaluate.attentive=[]")])["tasks"]) == [
+        "row/ridge"
+    ]
+
+
+def test_features_are_means_over_views_of_a_sample_that_is_read_once() -> None:
+    modality = Moving(MovingConfig(samples=10))
+    encoder = modality.encoder(MOVING_MODEL).eval()
+    encoders = {"jepa": encoder, "random_init": encoder}
+    compute = ComputeConfig(workers=0, precision="fp32")
+    extractor = Extractor(modality, encoders, modality.tasks, 4, compute, lambda _: None)
+    samples = Dots(modality.config, "test")
+    features = extractor.extract(samples, range(10), Kept(tokens=3, sequences=5, every_view=True))
+    assert samples.read == 10
+    assert features.columns == ("jepa", "random_init", "raw_input", "middle_moment", "motion_energy")
+    with torch.no_grad():
+        for index in range(10):
+            views = modality.evaluation_views(samples[index].inputs)
+            tokens = torch.stack([encoder(view[None])[0] for view in views])  # [V, N, D]
+            torch.testing.assert_close(features.last["jepa"][index], tokens.mean(dim=(0, 1)), rtol=1e-4, atol=1e-5)
+            energy = torch.stack([modality.floors(view)["motion_energy"] for view in views]).mean(dim=0)
+            torch.testing.assert_close(features.last["motion_energy"][index], energy)
+            if index < 5:
+                kept = features.sequences["jepa"][index]
+                normed = torch.nn.functional.layer_norm(tokens, tokens.shape[-1:])
+                torch.testing.assert_close(kept, normed.bfloat16(), rtol=1e-2, atol=1e-2)
+            if index < 3:
+                torch.testing.assert_close(features.tokens["jepa"][index], tokens[0], rtol=1e-4, atol=1e-4)
+    assert len(features.sequences["jepa"]) == 5
+    assert len(features.tokens["jepa"]) == 3

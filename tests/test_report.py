@@ -1,5 +1,7 @@
 """The report of a run: one file that opens offline and says what was measured."""
 
+import base64
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -9,19 +11,26 @@ from typing import Any
 
 import pytest
 import torch
+from moving import MODEL as MOVING_MODEL
+from moving import Moving, MovingConfig
 from PIL import Image
 from tiny import MODEL, Noise, NoiseConfig
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.distributed import join
+from jepa.evaluate.forecast import Forecaster, cut_grid
+from jepa.evaluate.run import evaluate_run
+from jepa.evaluate.table import columns
 from jepa.launch import resolve
 from jepa.modality import Modality
+from jepa.model import JEPA
 from jepa.report import main, write_report
 from jepa.report_figures import smoothed
-from jepa.report_pictures import as_colours, look, neighbours, with_context, with_targets
+from jepa.report_overlays import spread, with_context, with_heat, with_targets
+from jepa.report_pictures import as_colours, error_gallery, look, neighbours
 from jepa.train import Config, train
 
-VOID = {"meta", "img", "br", "link", "path", "use"}
+VOID = {"meta", "img", "source", "br", "link", "path", "use"}
 RESULTS: dict[str, Any] = {
     "steps": 3,
     "collapse": {"target_std": 0.01, "rankme": 12.0, "cosine": 0.5},
@@ -235,3 +244,84 @@ def test_a_smoothed_constant_is_that_constant() -> None:
 
 def test_smoothing_does_not_lag() -> None:
     assert smoothed([0.1 * step for step in range(99)]) == pytest.approx([0.1 * step for step in range(99)])
+
+
+# Where things go on ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a short run on moving dots, evaluated; one sample cannot be decoded."""
+    run_dir = tmp_path_factory.mktemp("runs") / "moving"
+    settings = (
+        f"run_dir={run_dir}", "steps=2", "compute.workers=0", "compute.precision=fp32", "optim.batch_size=8",
+        "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}",
+        "evaluate.attentive=[]", "evaluate.low_shot_draws=1", "data.samples=30", "data.bad=[1]",
+    )  # fmt: skip
+    train(*resolve("moving", {}, settings), join("cpu"))
+    evaluate_run(run_dir)
+    return write_report(run_dir)
+
+
+def test_moving_pictures_move_offline_and_hold_still_for_those_who_want_that(moving: Path) -> None:
+    page = Page(moving)
+    references = page.values("src", "href", "xlink:href", "srcset")
+    assert all(reference.startswith(("data:", "#")) for reference in references)
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    stills = [attributes for tag, attributes in page.elements if tag == "source"]
+    assert len(images) == len(stills) == 6 * 3 + 6 * 3 + 6 * 4 + 6 * (1 + 5 + 5)
+    for image, still in zip(images, stills, strict=True):
+        assert image["alt"]
+        assert still["media"] == "(prefers-reduced-motion: reduce)"
+        moments = _decoded(image["src"]).n_frames  # type: ignore[attr-defined]
+        assert moments == 8 if (image["alt"] or "").startswith("input") else 2 <= moments <= 8  # equal ones are one
+        assert getattr(_decoded(still["srcset"]), "n_frames", 1) == 1
+    assert moving.stat().st_size < 2e6
+    before = moving.read_text()
+    assert write_report(moving.parent).read_text() == before
+
+
+def _decoded(uri: str | None) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode((uri or "").partition("base64,")[2])))
+
+
+def test_floors_and_forecasts_are_in_words_tables_and_figures(moving: Path) -> None:
+    text = Page(moving).text
+    assert "of it middle moment alone, of it motion energy alone," in text
+    assert "How far ahead does it see?" in text
+    assert "On 29 held-out samples" in text
+    names = {path.stem for path in (moving.parent / "figures").glob("*.png")}
+    assert {"tasks", "forecast", "masks", "features", "errors", "neighbours"} <= names
+    headings = columns(json.loads((moving.parent / "results.json").read_text())["tasks"])
+    titles = ["trained", "untrained", "raw input", "middle moment", "motion energy", "chance"]
+    assert list(headings.values()) == titles
+    assert list(columns(RESULTS["tasks"])) == ["jepa", "random_init", "raw_input", "chance"]
+
+
+def test_what_is_drawn_over_a_moving_picture_is_that_of_each_moment() -> None:
+    picture = torch.randint(256, (6, 12, 18, 3), dtype=torch.uint8)
+    cells = torch.rand(3, 2, 3) > 0.5  # three slots of two moments
+    hatched, outlined = with_context(picture, cells), with_targets(picture, [cells, ~cells])
+    heat = with_heat(picture, cells.float(), cells)
+    for moment in range(6):
+        slot = cells[moment // 2]
+        assert torch.equal(hatched[moment], with_context(picture[moment], slot))
+        assert torch.equal(outlined[moment], with_targets(picture[moment], [slot, ~slot]))
+        hidden = ~spread(slot.unsqueeze(-1), picture[moment])[..., 0]
+        assert torch.equal(heat[moment][hidden], picture[moment][hidden])
+        assert not torch.equal(heat[moment][~hidden], picture[moment][~hidden])
+
+
+def test_errors_are_shown_of_what_is_to_come_alone() -> None:
+    modality = Moving(MovingConfig(samples=8))
+    model = JEPA(MOVING_MODEL, modality).eval()
+    shown = look(modality, modality.dataset("test"), {"trained": model.target_encoder}, 8)
+    caster = Forecaster(model, cut_grid(modality.grid, 0, 0.5), normalise=False)
+    cards = error_gallery(shown, caster, modality.grid)
+    assert len(cards) == len(shown.pictures) == 6
+    for card, picture in zip(cards, shown.pictures, strict=True):
+        captions = [drawn.caption.partition(",")[0] for drawn in card[0].pictures]
+        assert captions == ["input", "predicted at once", "rolled on", "last seen repeated"]
+        for drawn in card[0].pictures[1:]:
+            assert torch.equal(drawn.pixels[:4], picture[:4])
+            assert not torch.equal(drawn.pixels[4:], picture[4:])

@@ -37,7 +37,7 @@ GRID = tuple(Setting(rate, decay) for rate in (3e-4, 1e-3, 3e-3) for decay in (0
 class Sequences:
     """Token sequences of samples, each seen in V views, and what is known about them."""
 
-    tokens: Tensor  # [n, V, M, D], may be bf16
+    tokens: Tensor  # [n, V, M, D], layer-normed, so that this need not be done at every look; may be bf16
     labels: Tensor  # int64 [n] classes, or float [n] numbers
 
     def __len__(self) -> int:
@@ -78,6 +78,12 @@ class AttentiveProbe(nn.Module):
         """[B, M, D] -> [B, outputs]."""
         return answers([self], tokens)[0]
 
+    def blocks_answer(self, tokens: Tensor) -> Tensor:
+        """Through the blocks of self-attention first: [B, M, D] -> [B, outputs]."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return looked([self], F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))[0]
+
     def looks(self) -> Tensor:
         """What each head looks for, in the space of normed tokens: [H, D].
 
@@ -99,23 +105,17 @@ class AttentiveProbe(nn.Module):
 
 
 def answers(probes: Sequence[AttentiveProbe], tokens: Tensor) -> Tensor:
-    """What probes of one shape say: tokens [B, M, D] -> [P, B, outputs]; without further blocks they look together."""
-    if probes[0].blocks:
-        return torch.stack([_deep_answer(probe, tokens) for probe in probes])
-    return _looked(probes, tokens)
+    """What probes of one shape say: tokens [B, M, D] -> [P, B, outputs]."""
+    if not probes[0].blocks:
+        return looked(probes, F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))
+    return torch.stack([probe.blocks_answer(tokens) for probe in probes])
 
 
-def _deep_answer(probe: AttentiveProbe, tokens: Tensor) -> Tensor:
-    for block in probe.blocks:
-        tokens = block(tokens)
-    return _looked([probe], tokens)[0]
-
-
-def _looked(probes: Sequence[AttentiveProbe], tokens: Tensor) -> Tensor:
-    normed = F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
+def looked(probes: Sequence[AttentiveProbe], normed: Tensor) -> Tensor:
+    """What probes say whose queries look together: normed tokens [B, M, D], perhaps bf16 -> [P, B, outputs]."""
     looks = torch.cat([probe.looks() for probe in probes])  # [P H, D]
-    shares = (normed @ looks.T).softmax(dim=1)  # [B, M, P H]
-    seen = (shares.transpose(1, 2) @ normed).unflatten(1, (len(probes), -1))  # [B, P, H, D]
+    shares = (normed @ looks.T.to(normed.dtype)).float().softmax(dim=1)  # [B, M, P H]
+    seen = (shares.transpose(1, 2).to(normed.dtype) @ normed).float().unflatten(1, (len(probes), -1))  # [B, P, H, D]
     return torch.stack([probe.answer(part) for probe, part in zip(probes, seen.unbind(1), strict=True)])
 
 
@@ -166,7 +166,7 @@ def _teach(probes: Sequence[AttentiveProbe], examples: Sequences, training: Atte
         {"params": list(probe.parameters()), "lr": 0.0, "weight_decay": setting.weight_decay}
         for probe, setting in zip(probes, GRID, strict=True)
     ]
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW(groups, fused=True)
     for step in range(training.steps):
         share = warmed_up(step, training.steps, 0.05 * training.steps, (0.0, 1.0, 0.0), "cosine")
         for group, setting in zip(optimizer.param_groups, GRID, strict=True):
@@ -191,8 +191,12 @@ def _rows(step: int, count: int) -> Tensor:
 
 
 def _said(probes: Sequence[AttentiveProbe], tokens: Tensor, training: Attention) -> Tensor:
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-        return answers(probes, tokens.to(training.device).float()).float()
+    bf16 = training.precision == "bf16"
+    tokens = tokens.to(training.device, torch.bfloat16 if bf16 else torch.float32)
+    if not probes[0].blocks:
+        return looked(probes, tokens)
+    with torch.autocast(training.device.type, torch.bfloat16, enabled=bf16):
+        return answers(probes, tokens.float()).float()
 
 
 @torch.inference_mode()

@@ -27,7 +27,7 @@ class Features:
     last: mean over the tokens of the last layer [n, D], of a floor the modality's vector [n, F].
     last4: means of the last four layers, each layer-normed, side by side [n, 4D]; a floor has no layers.
     tokens: last layer of the first m samples, first view [m, N, D], of the raw input the values of its patches.
-    sequences: last layer of the first s samples, bf16 [s, V, M, D], the M means over neighbouring ones of N tokens.
+    sequences: last layer of the first s samples, layer-normed bf16 [s, V, M, D], M means over neighbours of N tokens.
     labels: [n], of maps [n, N]; not a number where not known.
     """
 
@@ -144,7 +144,7 @@ class _Gathered:
         tokens = torch.stack([view[:missing] for view in (views if self.kept.every_view else views[:1])], dim=1)
         if self.kept.pooling is not None:
             tokens = self.kept.pooling.to(tokens.device) @ tokens
-        parts.append(tokens.bfloat16().cpu())
+        parts.append(F.layer_norm(tokens, tokens.shape[-1:]).bfloat16().cpu())
 
     def features(self) -> Features:
         whole: dict[str, Any] = {

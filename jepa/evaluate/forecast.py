@@ -5,7 +5,7 @@ layer-normed representations, as in training, by the number of slots from the la
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,23 +83,26 @@ class Forecaster:
         return kept[:, torch.searchsorted(self.cut.seen, self.cut.last)].float()
 
     def direct(self, inputs: Any) -> Tensor:
-        """Each slot by itself from what is seen: inputs -> [B, H, S, L, D]."""
-        context = self._context(inputs)
-        return torch.stack([self._guess(context, self.cut.seen, slot) for slot in self.cut.slots], dim=1)
+        """All slots to come from what is seen, asked for at once as in training: inputs -> [B, H, S, L, D].
+
+        Asked for one by one they come out worse: queries attend to one another, and have learned in company.
+        """
+        return self._guess(self._context(inputs), self.cut.seen, self.cut.slots)
 
     def rolled(self, inputs: Any) -> Tensor:
         """Slot after slot, each prediction being context for the next: inputs -> [B, H, S, L, D].
 
-        The predictor takes an encoder's last layer, and predicts it layer-normed. What the norm took is given back as
-        tokens of the seen context have it: their mean, over the tokens of a sample, of mean and deviation.
+        All slots still to come are asked for, the first of them is taken. The predictor takes an encoder's last layer,
+        and predicts it layer-normed. What the norm took is given back as tokens of the seen context have it: their
+        mean, over the tokens of a sample, of mean and deviation.
         """
         context, known = self._context(inputs), self.cut.seen
         level = context.mean(dim=-1).mean(dim=1)[:, None, None]  # [B, 1, 1]
         spread = context.std(dim=-1, correction=0).mean(dim=1)[:, None, None]
         layer = self.model.config.target_outputs.index(self.model.config.vit.depth)
         guesses = []
-        for slot in self.cut.slots:
-            guesses.append(self._guess(context, known, slot))
+        for horizon, slot in enumerate(self.cut.slots):
+            guesses.append(self._guess(context, known, self.cut.slots[horizon:])[:, 0])
             last = guesses[-1][:, :, layer]  # [B, S, D]
             context = torch.cat((context, F.layer_norm(last, last.shape[-1:]) * spread + level), dim=1)
             known = torch.cat((known, slot))
@@ -109,11 +112,11 @@ class Forecaster:
         seen = self.cut.seen.to(_device(self.model)).expand(_count(inputs), -1)
         return self.model.context_encoder(inputs, seen).float()  # type: ignore[no-any-return]
 
-    def _guess(self, context: Tensor, known: Tensor, slot: Tensor) -> Tensor:
-        """Context [B, K, D] at tokens known [K] -> a slot [B, S, L, D]."""
-        device = _device(self.model)
-        masks = Masks(known.expand(len(context), -1), slot.expand(len(context), 1, -1)).to(device)
-        guess = self.model.guess(context, masks)[:, 0].float()
+    def _guess(self, context: Tensor, known: Tensor, slots: Sequence[Tensor]) -> Tensor:
+        """Context [B, K, D] at tokens known [K] -> slots [B, H, S, L, D]."""
+        hidden = torch.cat(list(slots)).expand(len(context), 1, -1)  # [B, 1, H S]
+        masks = Masks(known.expand(len(context), -1), hidden).to(_device(self.model))
+        guess = self.model.guess(context, masks)[:, 0].float().unflatten(1, (len(slots), -1))
         return F.layer_norm(guess, guess.shape[-1:]) if self.normalise else guess
 
     def courses(self, inputs: Any, means: Means) -> dict[Course, Tensor]:
@@ -134,14 +137,17 @@ class Forecaster:
         return found
 
 
-def forecaster(model: JEPA, modality: Modality[Any], config: Config[Any]) -> Forecaster | None:
-    """Forecasts of a run; None where nothing goes on along an axis or the run did not predict representations."""
+def can_forecast(modality: Modality[Any], config: Config[Any]) -> bool:
+    """Whether something goes on along an axis, and the run learned to predict representations."""
     axis = modality.forecast_axis
-    if axis is None or modality.grid[axis] < 2 or "latent" not in config.target_kinds:
-        return None
-    return Forecaster(
-        model, cut_grid(modality.grid, axis, config.evaluate.forecast_cut), config.loss.normalise_prediction
-    )
+    return axis is not None and modality.grid[axis] > 1 and "latent" in config.target_kinds
+
+
+def forecaster(model: JEPA, modality: Modality[Any], config: Config[Any]) -> Forecaster:
+    """Forecasts of a run that can make them."""
+    assert modality.forecast_axis is not None
+    cut = cut_grid(modality.grid, modality.forecast_axis, config.evaluate.forecast_cut)
+    return Forecaster(model, cut, config.loss.normalise_prediction)
 
 
 def error_maps(predicted: Tensor, target: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from jepa.config import Tree, plain
 from jepa.data import BadFiles
 from jepa.evaluate.attentive import Attention, pooling
 from jepa.evaluate.features import Extractor, Features, Kept
-from jepa.evaluate.forecast import Source, forecast, forecaster
+from jepa.evaluate.forecast import Source, can_forecast, forecast, forecaster
 from jepa.evaluate.reading import SPLITS, roles, subset
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.subject import Row, Subject, open_subject
@@ -96,16 +96,14 @@ def _forecast(
     config, modality = subject.config, subject.modality
     if modality.forecast_axis is None or not config.evaluate.forecast_samples:
         return {}
-    if "latent" not in config.target_kinds:
-        notes.append("What is to come is not predicted: the run learned to predict values, not representations.")
+    if not can_forecast(modality, config):
+        notes.append("What is to come is not predicted: the run learned to predict values, or there is a single slot.")
         return {}
     if not subject.on_trained_grid or not all(len(samples[split]) for split in ("train", "test")):
         notes.append("What is to come is not predicted: that needs the token grid of the training, and test samples.")
         return {}
     progress.update(progress.task_ids[0], description="forecast")
     caster = forecaster(model_of(subject.checkpoint, config, modality).to(subject.device), modality, config)
-    if caster is None:
-        return {}
     if not caster.rolls:
         notes.append("Predictions are not rolled on: they mix layers, and context is the last layer alone.")
     source = Source(modality, config, subject.device, bad_files.add)

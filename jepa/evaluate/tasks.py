@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa.data import seeded
 from jepa.evaluate.attentive import Attention, Sequences, attentive_probe
-from jepa.evaluate.features import Column, Features
+from jepa.evaluate.features import ENCODERS, Column, Features
 from jepa.evaluate.probes import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
@@ -143,7 +143,7 @@ def _row(
     """What every row holds: a number for every column that has one, null for the others."""
     kind = "accuracy" if task.kind == "class" else "rmse"
     row: dict[str, Any] = {"metric": kind, "higher_is_better": kind == "accuracy"}
-    row |= {column: scores.get(column) for column in bench.features.train.columns}
+    row |= {column: scores.get(column) for column in (*ENCODERS, "raw_input", *bench.features.train.columns)}
     row["chance"] = commonest(labels) if task.kind == "class" else constant(labels)
     row["train_samples"], row["test_samples"] = taught, _samples(labels.test)
     return row

@@ -1,0 +1,155 @@
+"""Long-range prediction: exact against a loop, nothing of what is to come is seen, still inputs repeat themselves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from moving import MODEL, Moving, MovingConfig
+from tiny import randomise
+from torch import Tensor, nn
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import parse_override, plain
+from jepa.distributed import join
+from jepa.evaluate.forecast import Forecaster, Means, can_forecast, cut_grid, error_maps
+from jepa.evaluate.run import evaluate_run
+from jepa.launch import resolve
+from jepa.masking import Masks
+from jepa.model import JEPA, ModelConfig
+from jepa.train import train
+
+SMALL = (
+    "compute.workers=0", "compute.precision=fp32", "optim.batch_size=16", "log_every=20", "data.samples=48",
+    "evaluate.attentive=[]", "evaluate.low_shot_draws=1",
+    "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 32, depth: 2, heads: 2}",
+)  # fmt: skip
+
+
+def caster(config: ModelConfig = MODEL, **settings: Any) -> tuple[Forecaster, Moving, Tensor]:
+    """A forecaster with large random weights, its modality, and three inputs."""
+    modality = Moving(MovingConfig(**settings))
+    model = JEPA(config, modality)
+    randomise(model)
+    samples = modality.dataset("test")
+    inputs = torch.stack([samples[index].inputs for index in range(3)])
+    return Forecaster(model.eval(), cut_grid(modality.grid, 0, 0.5), normalise=False), modality, inputs
+
+
+def test_a_cut_parts_the_grid_along_its_axis() -> None:
+    cut = cut_grid((2, 3, 4), 1, 0.7)
+    assert (len(cut.seen), cut.horizons) == (16, 1)
+    tokens = torch.arange(24).reshape(2, 3, 4)
+    assert torch.equal(cut.seen, tokens[:, :2].flatten())
+    assert torch.equal(cut.last, tokens[:, 1].flatten())
+    assert torch.equal(cut.slots[0], tokens[:, 2].flatten())
+    assert cut_grid((4, 2), 0, 0.01).horizons == 3
+    assert cut_grid((4, 2), 0, 0.99).horizons == 1
+
+
+@pytest.mark.parametrize("layers", [1, 0, (0, 2)])
+@pytest.mark.parametrize("joined", ["mean", "each"])
+def test_forecasts_are_those_of_a_loop_over_samples_and_slots(layers: Any, joined: Any) -> None:
+    config = replace(MODEL, target_layers=layers, target_join=joined)
+    casting, modality, inputs = caster(config)
+    model, cut = casting.model, casting.cut
+    means = Means(torch.randn_like(model.targets(inputs)[0]), torch.randn_like(casting.past(inputs)[0]))
+    with torch.no_grad():
+        found = casting.courses(inputs, means)
+        errors = {name: error_maps(course, casting.targets(inputs)) for name, course in found.items()}
+        assert ("rolled" in errors) == (joined == "each" or layers == 1)
+        slots, space = modality.grid[0], 16
+        for index, single in enumerate(inputs.split(1)):
+            target = model.targets(single)[0]  # [N, L, D]
+            seen = torch.arange(2 * space)[None]
+            past = model.targets(single, keep=seen)[0, space:]
+            context = model.context_encoder(single, seen)
+            later = torch.arange(2 * space, slots * space)[None, None]
+            guessed = model.guess(context, Masks(seen, later))[0, 0]
+            for horizon in range(cut.horizons):
+                here = slice((2 + horizon) * space, (3 + horizon) * space)
+                expected = {
+                    "direct": guessed[horizon * space : (horizon + 1) * space],
+                    "repeat": past,
+                    "repeat_centred": means.whole[here] + (past - means.past),
+                    "mean": means.whole[here],
+                }
+                for name, guess in expected.items():
+                    for token in range(space):
+                        error = F.mse_loss(guess[token], target[here][token])
+                        torch.testing.assert_close(errors[name][index, horizon, token], error, rtol=1e-3, atol=1e-4)
+
+
+def test_rolled_predictions_are_the_context_of_the_next() -> None:
+    casting, _, inputs = caster()
+    with torch.no_grad():
+        rolled, direct = casting.rolled(inputs), casting.direct(inputs)
+        torch.testing.assert_close(rolled[:, 0], direct[:, 0])
+        seen = torch.arange(32).expand(3, -1)
+        context = casting.model.context_encoder(inputs, seen)
+        fed = F.layer_norm(rolled[:, 0, :, 0], (32,)) * context.std(-1, correction=0).mean(1)[:, None, None]
+        fed = fed + context.mean(-1).mean(1)[:, None, None]
+        known, later = torch.arange(48).expand(3, -1), torch.arange(48, 64).expand(3, 1, -1)
+        expected = casting.model.guess(torch.cat((context, fed), dim=1), Masks(known, later))[:, 0]
+    torch.testing.assert_close(rolled[:, 1], expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(rolled[:, 1], direct[:, 1], atol=1e-2)
+
+
+def test_nothing_of_what_is_to_come_is_seen() -> None:
+    casting, _, inputs = caster()
+    changed = inputs.clone()
+    changed[:, :, 4:] = torch.randn_like(changed[:, :, 4:])
+    means = Means(torch.zeros(64, 1, 32), torch.zeros(16, 1, 32))
+    with torch.no_grad():
+        for name, course in casting.courses(inputs, means).items():
+            torch.testing.assert_close(casting.courses(changed, means)[name], course)
+
+
+def test_still_inputs_repeat_themselves_to_an_encoder_of_single_tokens() -> None:
+    casting, _, inputs = caster(replace(MODEL, positions="rotary"), still=True)
+    for block in casting.model.target_encoder.blocks:
+        nn.init.zeros_(block.attention.proj.weight)  # so that tokens know neither where they are nor the others
+        nn.init.zeros_(block.attention.proj.bias)
+    with torch.no_grad():
+        target = casting.targets(inputs)
+        means = Means(torch.zeros(64, 1, 32), torch.zeros(16, 1, 32))
+        still = error_maps(casting.courses(inputs, means)["repeat"], target)
+        torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "moving"
+    settings = (f"run_dir={run_dir}", "steps=60", "optim.peak_lr=2e-3", "momentum={kind: linear, start: 0.9}", *SMALL)
+    train(*resolve("moving", {}, settings), join("cpu"))
+    return run_dir
+
+
+def test_a_run_is_evaluated_by_the_horizon(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section = evaluate_run(trained)["forecast"]
+    assert section == json.loads((trained / "results.json").read_text())["forecast"]
+    assert (section["axis"], section["seen_slots"], section["horizons"]) == (0, 2, [1, 2])
+    assert (section["train_samples"], section["test_samples"]) == (48, 48)
+    names = ["direct", "rolled", "repeat", "repeat_centred", "mean"]
+    assert list(section["errors"]) == list(section["spread"]) == names
+    assert section["errors"]["direct"][0] == pytest.approx(section["errors"]["rolled"][0])
+    assert section["errors"]["direct"][1] < section["errors"]["repeat"][1]  # sixty steps are worth that much
+    assert "slots ahead" in capsys.readouterr().out
+
+
+def test_what_cannot_be_forecast_is_left_out_with_a_word(trained: Path, tmp_path: Path) -> None:
+    longer = evaluate_run(trained, layers=[parse_override("data.moments=12")])
+    assert "forecast" not in longer
+    assert any("token grid of the training" in note for note in longer["notes"])
+    assert "forecast" not in evaluate_run(trained, tasks=["row"])
+    settings = (f"run_dir={tmp_path}", "target=pixels", *SMALL)
+    config, modality = resolve("moving", {}, settings)
+    model = JEPA(config.model, modality, config.target_kinds)
+    assert not can_forecast(modality, config)
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(tmp_path))
+    results = evaluate_run(tmp_path)
+    assert "forecast" not in results
+    assert any("predict values" in note for note in results["notes"])
