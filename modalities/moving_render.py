@@ -10,6 +10,8 @@ from modalities.scene_caster import Caster
 from modalities.scene_render import Pictures
 from modalities.scene_world import SceneBatch
 
+_INVISIBLE = 0.002  # share of the light of the sky whose loss shows in no picture
+
 
 @dataclass(frozen=True, kw_only=True)
 class Films:
@@ -51,11 +53,13 @@ def _touched(caster: Caster, still: Pictures, middle: int) -> NDArray[np.bool_]:
     row, column = np.divmod(np.arange(size * size), size)
     direction = caster.directions(row, column)
     point = caster.eye[:, None] + still.distance.reshape(-1) * direction
+    on_ground = still.surface.reshape(-1) == caster.ground
     touched = np.zeros((frames, size * size), dtype=np.bool_)
     for slot in np.flatnonzero(np.array(caster.moves) | np.array(caster.turns)).tolist():
         for frame in range(frames):
             now = np.full(row.shape, frame)
             touched[frame] |= caster.met(slot, direction, now) | caster.under(slot, point, now)
+            touched[frame] |= on_ground & (caster.covered(slot, point, now) > _INVISIBLE)
         touched |= touched[middle]
     touched[middle] = False
     return _widened(touched.reshape(frames, size, size))

@@ -35,11 +35,11 @@ _CLIPS = 2  # what the random numbers are for: 0 and 1 are scenes
 _FEWEST = 3
 _COMPACT = np.array([CLASSES.index(name) for name in ("sphere", "cube", "cylinder", "dome")])  # that hide others
 _BENDS = np.array([2, 3, 5, 6])  # eighths of a turn from the veiled one to the partner, seen from the anchor
-_JITTER = np.radians(10)
-_ANCHOR_SIZE, _VEILED_SIZE, _PARTNER_SIZE = (0.27, 0.33), (0.16, 0.19), (0.15, 0.26)
+_JITTER = np.radians(15)  # about the directions
+_ANCHOR_SIZE, _VEILED_SIZE, _PARTNER_SIZE = (0.27, 0.33), (0.16, 0.19), (0.13, 0.29)
 _HIDDEN = 0.4  # of the anchor's radius: how far from its middle the veiled one is still hidden
 _UNVEILED = (0.15, 0.38)  # how far the veiled one is from the middle of the anchor
-_GAP = (0.03, 0.13)
+_GAP = (0.03, 0.28)
 _SPEED, _LATEST = (0.22, 0.46), 0.75  # a phase; the phase of a collision
 _PAN = (0.14, 0.28)
 _TURN = (0.9, 1.8)  # radians a phase
@@ -53,7 +53,7 @@ _QUARTER = np.array([-1, 1], dtype=np.float32)  # times (y, x): a quarter of a t
 class _Layout:
     """The cast in the picture. Directions [B, 2] are right and up; the motions that may follow are drawn already."""
 
-    unveil: Floats  # from the anchor to the veiled one
+    unveil: Floats  # where the veiled one comes out
     beside: Floats  # from the anchor to the partner
     focal: Floats  # [B]
     depth: Floats  # [B], of anchor and partner along the view
@@ -85,8 +85,8 @@ def balanced(seed: int, indices: Ints) -> tuple[Ints, Ints, Ints]:
 def clips_of(draws: Draws, motion: Ints, turn: Ints, others: Ints, frames: int) -> ClipBatch:
     """Clips of given motions. The middle scene is drawn first and does not look at the motion."""
     bend = _BENDS[draws.integers(len(_BENDS))]
-    jitter = draws.uniform(low=-_JITTER, high=_JITTER)
-    layout = _layout(draws, _towards(turn, jitter), _towards(turn + bend, jitter))
+    jitter = draws.uniform(2, low=-_JITTER, high=_JITTER)
+    layout = _layout(draws, _towards(turn, jitter[:, 0]), _towards(turn + bend, jitter[:, 1]))
     camera, position = _stage(draws, layout)
     objects = painted(draws, _FEWEST + others, layout.things, position)
     objects = replace(objects, aloft=np.maximum(objects.position[..., 2] - layout.things.height, 0))
@@ -101,7 +101,7 @@ def _towards(eighths: Ints, jitter: Floats) -> Floats:
 
 def _layout(draws: Draws, unveil: Floats, beside: Floats) -> _Layout:
     focal, depth = draws.uniform(low=1.9, high=2.2), draws.uniform(low=4.2, high=5.4)
-    axes = camera_axes(draws.uniform(low=-0.22, high=-0.04), draws.uniform(low=-0.08, high=0.08))
+    axes = camera_axes(draws.uniform(low=-0.3, high=0.06), draws.uniform(low=-0.08, high=0.08))
     shape = draws.integers(len(CLASSES), MAX_OBJECTS)
     shape[:, ANCHOR] = _COMPACT[draws.integers(len(_COMPACT))]
     seen = np.stack([draws.uniform(low=low, high=high) for low, high in (_PARTNER_SIZE, _ANCHOR_SIZE, _VEILED_SIZE)], 1)
@@ -121,14 +121,15 @@ def _layout(draws: Draws, unveil: Floats, beside: Floats) -> _Layout:
     far = reached(shape, things.scale, rotation, across[:, None])[:, ANCHOR]
     near = reached(shape, things.scale, rotation, -across[:, None])[:, PARTNER]
     scale = focal / depth
-    gap = draws.uniform(low=_GAP[0], high=_GAP[1]) + (things.radius[:, PARTNER] - near) * scale
+    least = _GAP[0] + (things.radius[:, PARTNER] - near) * scale
+    gap = least + draws.uniform() * np.maximum(np.float32(_GAP[1]) - least, np.float32(0.05))
     slowest = np.maximum(_SPEED[0], gap / np.float32(_LATEST))
     speed = slowest + draws.uniform() * (np.maximum(_SPEED[1], slowest * np.float32(1.1)) - slowest)
     pan_speed = draws.uniform(low=_PAN[0], high=_PAN[1])
-    away, unveil_speed = _unveiling(draws, seen)
+    hiding, unveil_speed = _unveiling(draws, seen)
 
     partner = beside * ((far + near) * scale + gap)[:, None]
-    veiled = unveil * away[:, None]
+    veiled = unveil * hiding[:, :1] + unveil[:, ::-1] * _QUARTER * hiding[:, 1:]
     sweep, side = speed[:, None] * beside, speed[:, None] * beside[:, ::-1] * _QUARTER
     reach = pan_speed[:, None]
     ends = [0 * partner - reach, 0 * partner + reach, veiled - reach, veiled + reach, partner - reach, partner + reach]
@@ -151,13 +152,16 @@ def _layout(draws: Draws, unveil: Floats, beside: Floats) -> _Layout:
 
 
 def _unveiling(draws: Draws, seen: Floats) -> tuple[Floats, Floats]:
-    """How far out the veiled object is, and a speed that takes it from behind the anchor into sight: [B], [B]."""
-    hidden = np.float32(_HIDDEN) * seen[:, ANCHOR]
+    """How far out and aside the veiled object is, and a speed that takes it from hiding into sight: [B, 2], [B]."""
+    farthest = np.float32(_HIDDEN) * seen[:, ANCHOR]
+    aside = farthest * draws.uniform(low=-0.6, high=0.6)
+    hidden = np.sqrt(farthest * farthest - aside * aside)
     sight = seen[:, ANCHOR] + np.float32(0.4) * seen[:, VEILED]
     least = (sight - hidden) / 2 + np.float32(0.01)
     away = least + draws.uniform() * (np.float32(_UNVEILED[1]) - least)
     slowest = np.maximum(away - hidden, sight - away)
-    return away, (slowest + draws.uniform() * np.maximum(away + hidden - slowest, 0)) * np.float32(1.05)
+    speed = (slowest + draws.uniform() * np.maximum(away + hidden - slowest, 0)) * np.float32(1.05)
+    return np.stack([away, aside], axis=-1), speed
 
 
 def _room(draws: Draws, ends: Floats) -> Floats:
@@ -242,7 +246,7 @@ def _followed(
     direction = np.where(direction >= 0, direction % len(DIRECTIONS), -1)
     unveiling = kind["appearing"] | kind["disappearing"]
     pace = np.where(unveiling, layout.unveil_speed, np.where(kind["panning"], layout.pan_speed, layout.speed)) / half
-    heading = _towards(direction, jitter)
+    heading = _towards(direction, np.where(kind["moving"] | kind["colliding"], jitter[:, 1], jitter[:, 0]))
     deep = np.where(unveiling, layout.veiled_depth, layout.depth)
     across = ((heading * (pace * deep / layout.focal)[:, None])[:, None] @ layout.axes[:, :2])[:, 0]  # metres a frame
 

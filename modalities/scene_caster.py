@@ -34,7 +34,8 @@ class Caster:
         self.axes = camera.axes[number]
         self.moves, self.turns = _varies(self.position), _varies(self.rotation)  # [K]
         # The ground below an object in the air sees more sky: as much as the share that the object takes shrinks.
-        self.closeness = np.float32(0.7) * np.exp(-np.square(objects.aloft[present] / self.radius))
+        aloft = np.stack([each.objects.aloft[present] for each in frames])
+        self.closeness = np.float32(0.7) * np.exp(-np.square(aloft / self.radius))  # [F, K]
         self.to_local = self.rotation.swapaxes(-1, -2) / objects.scale[present][..., None]  # [F, K, 3, 3]
         self.gloss = [_GLOSS[MATERIALS[material]] for material in objects.material[present]]
 
@@ -195,11 +196,16 @@ class Caster:
     def _openness(self, point: Floats, frame: Ints) -> Floats:
         """Share of the sky that objects leave to points of the ground: [3, R] -> [R]."""
         openness = np.ones(point.shape[1], dtype=np.float32)
-        for slot, (radius, closeness) in enumerate(zip(self.radius, self.closeness, strict=True)):
-            position = self.place(slot, frame)
-            x, y = point[0] - position[0], point[1] - position[1]
-            openness *= 1 - closeness * np.exp((x * x + y * y) / -np.square(np.float32(0.75) * radius))
+        for slot in range(self.count):
+            openness *= 1 - self.covered(slot, point, frame)
         return openness
+
+    def covered(self, slot: int, point: Floats, frame: Ints) -> Floats:
+        """Share of the sky that an object takes from points of the ground: [3, R] -> [R]."""
+        position = self.place(slot, frame)
+        x, y = point[0] - position[0], point[1] - position[1]
+        closeness = self.closeness[frame, slot] if self.moves[slot] else self.closeness[0, slot]
+        return closeness * np.exp((x * x + y * y) / -np.square(np.float32(0.75) * self.radius[slot]))
 
     def _mirrored(self, normal: Floats, direction: Floats, own: Floats) -> Floats:
         """What a surface shows of its surroundings, tinted by its own colour: [3, R]."""
