@@ -1,8 +1,9 @@
 """Frames by decord."""
 
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import decord
 import numpy as np
@@ -33,9 +34,19 @@ class DecordReader:
     """A video opened by decord, one thread of decoding."""
 
     def __init__(self, source: Path | bytes) -> None:
-        self._source = source
+        self._files = ExitStack()
+        self._path = source if isinstance(source, Path) else self._files.enter_context(_written(source))
+        try:
+            self._open()
+        except BaseException:
+            self._files.close()
+            raise
+
+    def _open(self) -> None:
+        with self._path.open("rb") as file:
+            head = file.read(8)
+        self._is_seekable = bool({head[:4], head[4:]} & _SEEKABLE)
         self._reader = self._start(-1, -1)
-        self._is_seekable = bool({(head := _head(source))[:4], head[4:8]} & _SEEKABLE)
         height, width = self._next().shape[:2]  # the only way to be told the size
         rate = float(self._reader.get_avg_fps())
         self.info = VideoInfo(len(self._reader), rate if np.isfinite(rate) and rate > 0 else 25.0, height, width)
@@ -53,11 +64,12 @@ class DecordReader:
     def close(self) -> None:
         """Give back files and memory: decord leaks with readers that are kept."""
         del self._reader
+        self._files.close()
 
     def _start(self, height: int, width: int) -> decord.VideoReader:
-        stream = str(self._source) if isinstance(self._source, Path) else BytesIO(self._source)
+        path = str(self._path)
         try:
-            return decord.VideoReader(stream, width=width, height=height, num_threads=1, fault_tol=_MAX_REPEATED_SHARE)
+            return decord.VideoReader(path, width=width, height=height, num_threads=1, fault_tol=_MAX_REPEATED_SHARE)
         except (decord.DECORDError, RuntimeError) as error:
             raise in_words(error, _MEANINGS) from error
 
@@ -71,14 +83,10 @@ class DecordReader:
         return frames
 
     def _counted(self, wanted: list[int]) -> NDArray[np.uint8]:
-        """Frames [T, H, W, 3] of a fresh reader, without seeking."""
-        frames, position = [], 0
-        for index in wanted:
-            if index > position:
-                self._reader.skip_frames(index - position)
-            frames.append(self._next())
-            position = index + 1
-        return np.stack(frames)
+        """Frames [T, H, W, 3] of a fresh reader, by taking all up to the last of them."""
+        chosen = set(wanted)
+        frames = ((index, self._next()) for index in range(wanted[-1] + 1))
+        return np.stack([frame for index, frame in frames if index in chosen])
 
     def _next(self) -> NDArray[np.uint8]:
         try:
@@ -88,8 +96,10 @@ class DecordReader:
         return frame
 
 
-def _head(source: Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source[:8]
-    with source.open("rb") as file:
-        return file.read(8)
+@contextmanager
+def _written(data: bytes) -> Iterator[Path]:
+    """The path of a file with these bytes: decord crashes on damaged ones that it reads from memory."""
+    with NamedTemporaryFile(prefix="video-") as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name)
