@@ -45,6 +45,7 @@ class TorchcodecReader:
         if size != (self.info.height, self.info.width):
             self._decoder = self._start([Resize(size)])
         try:
+            self._decoder.get_frame_at(0)  # some files have in this frame what decoding from a later one needs
             return self._decoder.get_frames_at(list(indices)).data
         except RuntimeError as error:
             raise in_words(error, _MEANINGS) from error
