@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from benchmarks import supervised
 from jepa.config import ConfigError, Tree, merge, read_yaml, to_yaml
-from jepa.cost import run_flops
 from jepa.distributed import stop_on_signals
+from jepa.flops import run_flops
 from jepa.launch import resolve
 from jepa.modality import Modality
 from jepa.recipes import read_recipe

@@ -64,7 +64,7 @@ def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[st
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+        kept = momentum(step, config.steps * config.optim.schedule_length, config.optim.batch_size, config.momentum)
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:

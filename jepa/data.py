@@ -170,13 +170,12 @@ class TrainingBatches(Dataset[Batch | DataError]):
         epoch, place = divmod(number, count)
         first = int(permutation(self.order.seed, epoch, count)[place])
         for attempt in range(self.attempts + 1):
+            generator = seeded("view", self.order.seed, number)
             try:
-                sample = self.samples[(first + attempt) % count]
+                inputs = self.samples[(first + attempt) % count].inputs
+                return [self.modality.training_view(inputs, generator) for _ in range(self.modality.views)]
             except BadSampleError as error:
                 bad.append((error.source, error.reason))
-                continue
-            generator = seeded("view", self.order.seed, number)
-            return [self.modality.training_view(sample.inputs, generator) for _ in range(self.modality.views)]
         source, reason = bad[-1]
         return DataError(
             f"{self.attempts + 1} samples in a row cannot be read, more than data.max_bad_fraction allows; "

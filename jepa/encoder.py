@@ -10,7 +10,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jepa.positions import rotary_angles, sincos_table
+from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
 from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
 
 
@@ -28,7 +28,9 @@ class VitSize:
             raise ValueError(f"a width of {self.width} does not split into {self.heads} heads of an even size")
 
 
-SizeName = Literal["vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant"]
+SizeName = Literal[
+    "vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant", "vit_giant_22_heads"
+]
 SIZES: dict[SizeName, VitSize] = {  # widths, depths and heads of I-JEPA (Assran et al. 2023); nano is ours, for CPUs
     "vit_nano": VitSize(width=128, depth=4, heads=4),
     "vit_tiny": VitSize(width=192, depth=12, heads=3),
@@ -37,13 +39,18 @@ SIZES: dict[SizeName, VitSize] = {  # widths, depths and heads of I-JEPA (Assran
     "vit_large": VitSize(width=1024, depth=24, heads=16),
     "vit_huge": VitSize(width=1280, depth=32, heads=16),
     "vit_giant": VitSize(width=1408, depth=40, heads=16, mlp_ratio=48 / 11),
+    "vit_giant_22_heads": VitSize(width=1408, depth=40, heads=22, mlp_ratio=48 / 11),  # V-JEPA 2's g
 }
-PositionKind = Literal["sincos", "rotary"]
+PositionKind = Literal["sincos", "rotary", "rotary_vjepa2"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A transformer over tokens; `size` is a name or a mapping of width, depth, heads, mlp_ratio."""
+    """A transformer over tokens; `size` is a name or a mapping of width, depth, heads, mlp_ratio.
+
+    positions: a fixed table that is added (`sincos`), angles that queries and keys turn by (`rotary`), or these as the
+    released weights of V-JEPA 2 expect them (`rotary_vjepa2`).
+    """
 
     size: SizeName | VitSize = "vit_small"
     positions: PositionKind = "sincos"
@@ -116,7 +123,7 @@ class Encoder(nn.Module):
         if self.position_kind == "sincos":
             self.register_buffer("table", sincos_table(positions, self.dim).to(device), persistent=False)
         else:
-            angles = rotary_angles(positions, self.dim // self.heads)
+            angles = head_angles(self.position_kind, positions, self.dim // self.heads)
             self.register_buffer("angles", angles.to(device), persistent=False)
 
     def forward(self, inputs: Any, keep: Tensor | None = None) -> Tensor:
@@ -141,6 +148,11 @@ class Encoder(nn.Module):
             outputs.append(tokens)
         outputs[-1] = self.norm(tokens)
         return outputs
+
+
+def head_angles(kind: PositionKind, positions: Tensor, head_dim: int) -> Tensor:
+    """What turns queries and keys at coordinates [N, A] -> [N, head_dim / 2 or head_dim]."""
+    return (vjepa2_angles if kind == "rotary_vjepa2" else rotary_angles)(positions, head_dim)
 
 
 def run_block(block: Callable[..., Tensor], checkpointed: bool, *arguments: Tensor | None) -> Tensor:

@@ -50,11 +50,7 @@ def _launch(arguments: argparse.Namespace) -> int:
         return launch_many(arguments, _configured)
     config, modality = _configured(arguments, [])
     if arguments.dry_run:
-        from jepa.cost import describe  # builds the networks without memory; only a dry run wants it
-
-        print(to_yaml(config))
-        print(describe(config, modality))
-        return 0
+        return _dry_run(arguments, config, modality)
     try:
         world = join(config.compute.device)
     except ValueError as error:
@@ -64,6 +60,21 @@ def _launch(arguments: argparse.Namespace) -> int:
             if world.is_main:
                 held.enter_context(locked(config.run_dir))
         return _run(config, modality, world)
+
+
+def _dry_run(arguments: argparse.Namespace, config: Config[Any], modality: Modality[Any]) -> int:
+    """Print the resolved config, and what the run takes on what the profile asks for -> exit status."""
+    from jepa.cost import Allocation, describe  # builds the networks without memory; only a dry run wants it
+    from jepa.submit import profile_of
+
+    profile, asked = profile_of(arguments), Allocation()
+    if profile is not None:
+        gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
+        asked = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
+    cost = describe(config, modality, asked)
+    print(to_yaml(config))
+    print(cost)
+    return 0
 
 
 def _run(config: Config[Any], modality: Modality[Any], world: World) -> int:

@@ -1,5 +1,6 @@
 """Prediction losses, optional regularisers against collapse, and the signs of collapse."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -141,7 +142,12 @@ def collapse_signs(tokens: Tensor) -> CollapseSigns:
 
 @torch.no_grad()
 def rankme(features: Tensor) -> float:
-    """Exponential of the entropy of the singular values: [n, D] -> 1..D (Garrido et al. 2023, eq. 1)."""
+    """Exponential of the entropy of the singular values: [n, D] -> 1..D (Garrido et al. 2023, eq. 1).
+
+    Not a number for features that are not finite; the loss of the next step is not either, and says so.
+    """
+    if not torch.isfinite(features).all():
+        return math.nan
     spectrum = torch.linalg.eigvalsh(features.double().T @ features.double()).clamp_min(0).sqrt()
     shares = spectrum / spectrum.sum().clamp_min(1e-12) + 1e-12
     return float((-(shares * shares.log()).sum()).exp())

@@ -26,7 +26,8 @@ class Sample:
 
 
 class BadSampleError(Exception):
-    """Raised by a dataset for a sample that cannot be read; the core skips, counts and lists it.
+    """Raised by a dataset, or by a view of what it gave, for a sample that cannot be read; the core skips, counts and
+    lists it.
 
     source: what to look for, a path say; reason: what is wrong with it.
     """
@@ -107,6 +108,10 @@ class Modality(ABC, Generic[C]):
     def evaluation_view(self, inputs: Any) -> Any:
         """What the encoder sees of stored inputs in evaluation."""
         return inputs
+
+    def example_view(self) -> Any:
+        """A view for its shape and type alone, which a modality may know without its data; by default, a real one."""
+        return self.evaluation_view(self.dataset("train")[0].inputs)
 
     def evaluation_views(self, inputs: Any) -> Sequence[Any]:
         """Views over which evaluation averages, as many of every sample; the first one alone teaches what looks at one.

@@ -128,12 +128,19 @@ class JEPA(nn.Module):
     def _predict(self, views: Sequence[Any], masks: Sequence[Masks]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Encoded contexts and guesses, one of each a set; sets of one shape are computed as one larger batch."""
         seen = [views[number % len(views)] for number in range(len(masks))]
-        if len({(masked.context.shape, masked.target.shape) for masked in masks}) == 1:
+        if len(masks) < self.config.predictor.mask_tokens:
+            raise ConfigError(
+                f"model.predictor.mask_tokens: {self.config.predictor.mask_tokens} cannot all be used by {len(masks)} "
+                "sets of masks"
+            )
+        alike = len({(masked.context.shape, masked.target.shape) for masked in masks}) == 1
+        if alike and self.config.predictor.mask_tokens == 1:
             together = Masks.concatenate(masks)
             context = self.context_encoder(tree_map(lambda *leaves: torch.cat(leaves), *seen), together.context)
             return context.chunk(len(masks)), self.predictor(context, together).chunk(len(masks))
         contexts = [self.context_encoder(view, masked.context) for view, masked in zip(seen, masks, strict=True)]
-        return contexts, [self.predictor(context, masked) for context, masked in zip(contexts, masks, strict=True)]
+        sets = enumerate(zip(contexts, masks, strict=True))
+        return contexts, [self.predictor(context, masked, number) for number, (context, masked) in sets]
 
     @torch.no_grad()
     def targets(self, inputs: Any, kind: TargetKind = "latent", keep: Tensor | None = None) -> Tensor:

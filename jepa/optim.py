@@ -1,22 +1,25 @@
 """Parameter groups, their optimiser, and what a step of the schedule sets."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
-from jepa.schedules import Fraction, cosine, warmup_cosine
+from jepa.schedules import Decay, Fraction, cosine, warmed_up
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with a warm-up and a cosine.
+    """AdamW with a warm-up, then a cosine or another decay.
 
     batch_size: samples a step over all processes. accumulate: micro-batches that a step is computed in, to save memory:
     the gradient is that of the whole batch, but a regulariser sees one micro-batch (of all processes) at a time.
-    warmup: fraction of the steps. Learning rate: start_lr -> peak_lr -> final_lr; weight decay: weight_decay ->
-    final_weight_decay by a cosine, on matrices only. max_gradient_norm: null clips nothing.
+    warmup: fraction of the steps. Learning rate: start_lr -> peak_lr, then by `decay` to final_lr (`constant` stays);
+    weight decay: weight_decay -> final_weight_decay by a cosine, on matrices only. schedule_length: of the schedules of
+    learning rate, weight decay and momentum, in lengths of the run; beyond 1 the run ends before they do, as V-JEPA's
+    at 1.25. max_gradient_norm: null clips nothing.
     """
 
     batch_size: PositiveInt = 256
@@ -24,6 +27,8 @@ class OptimConfig:
     start_lr: NonNegativeFloat = 0.0
     final_lr: NonNegativeFloat = 1e-6
     warmup: Fraction = 0.1
+    decay: Decay = "cosine"
+    schedule_length: Annotated[float, Field(ge=1)] = 1.0
     weight_decay: NonNegativeFloat = 0.04
     final_weight_decay: NonNegativeFloat = 0.4
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -48,10 +53,14 @@ def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 def set_schedule(optimizer: torch.optim.Optimizer, step: int, steps: int, config: OptimConfig) -> float:
     """Set this step's learning rate, which is returned, and weight decay."""
-    rate = warmup_cosine(
-        step, steps, start=config.start_lr, peak=config.peak_lr, final=config.final_lr, warmup=config.warmup
+    rate = warmed_up(
+        step,
+        steps * config.schedule_length,
+        config.warmup * steps,
+        (config.start_lr, config.peak_lr, config.final_lr),
+        config.decay,
     )
-    decay = cosine(step, steps, config.weight_decay, config.final_weight_decay)
+    decay = cosine(step, steps * config.schedule_length, config.weight_decay, config.final_weight_decay)
     for group in optimizer.param_groups:
         group["lr"] = rate
         if group["decayed"]:

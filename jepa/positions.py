@@ -48,5 +48,18 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> T
     return torch.nn.functional.pad(angles, (0, pairs - angles.shape[1]))
 
 
+def vjepa2_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
+    """Angles as the released V-JEPA 2 applies them, an angle a channel: [N, A] -> [N, head_dim].
+
+    Its code lays the frequencies of an axis out twice in a row where neighbouring channels form the pairs, so that the
+    two of a pair turn by different angles. Weights trained so need it; new models do not.
+    """
+    axes = positions.shape[1]
+    share = head_dim // 2 // axes
+    angles = positions[:, :, None] * _frequencies(share, base).to(positions)  # [N, A, share]
+    twice = angles.repeat(1, 1, 2).flatten(1)  # [N, A * 2 share]
+    return torch.nn.functional.pad(twice, (0, head_dim - twice.shape[1]))
+
+
 def _frequencies(count: int, base: float) -> Tensor:
     return base ** (-torch.arange(count, dtype=torch.float32) / max(count, 1))

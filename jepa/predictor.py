@@ -7,9 +7,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from jepa.encoder import PositionKind, run_block
+from jepa.encoder import PositionKind, head_angles, run_block
 from jepa.masking import Masks
-from jepa.positions import rotary_angles, sincos_table
+from jepa.positions import sincos_table
 from jepa.transformer import NORM_EPS, Block, CrossBlock, Initialisation, initialise
 
 
@@ -19,7 +19,8 @@ class PredictorConfig:
 
     attention: `self` lets mask tokens and context tokens attend to one another (I-JEPA, V-JEPA); `cross` lets mask
     tokens look at the context only, which is then processed once however many blocks there are. blocks: under `self`,
-    predict target blocks separately (I-JEPA: the context is repeated per block) or jointly.
+    predict target blocks separately (I-JEPA: the context is repeated per block) or jointly. mask_tokens: how many there
+    are, which sets of masks take in turn (V-JEPA: one for each of its two sets).
     """
 
     width: PositiveInt = 384
@@ -27,6 +28,7 @@ class PredictorConfig:
     heads: PositiveInt = 12
     attention: Literal["self", "cross"] = "self"
     blocks: Literal["separate", "joint"] = "separate"
+    mask_tokens: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
@@ -47,7 +49,8 @@ class PredictorTask:
 class Predictor(nn.Module):
     """Predict targets from context (Assran et al. 2023, sec. 3: "Prediction").
 
-    A mask token, the same for all, is placed at each target position; what comes out of it is the prediction.
+    A mask token, the same for all of a set of masks, is placed at each target position; what comes out of it is the
+    prediction.
     """
 
     table: Tensor
@@ -57,24 +60,26 @@ class Predictor(nn.Module):
         super().__init__()
         self.config, self.position_kind, self.activation_checkpointing = config, task.position_kind, False
         self.embed = nn.Linear(task.inputs, config.width)
-        self.mask_token = nn.Parameter(torch.zeros(config.width))
+        self.mask_tokens = nn.ParameterList(torch.zeros(config.width) for _ in range(config.mask_tokens))
         kind = Block if config.attention == "self" else CrossBlock
         self.blocks = nn.ModuleList(kind(config.width, config.heads, 4.0) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, NORM_EPS)
         self.project = nn.Linear(config.width, task.outputs)
         initialise(self, task.initialisation)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        for mask_token in self.mask_tokens:
+            nn.init.trunc_normal_(mask_token, std=0.02)
         if task.position_kind == "sincos":
             self.register_buffer("table", sincos_table(task.positions, config.width), persistent=False)
         else:
-            angles = rotary_angles(task.positions, config.width // config.heads)
+            angles = head_angles(task.position_kind, task.positions, config.width // config.heads)
             self.register_buffer("angles", angles, persistent=False)
 
-    def forward(self, context: Tensor, masks: Masks) -> Tensor:
-        """Encoded context [B, Kc, inputs] -> predictions [B, M, Kt, outputs]."""
+    def forward(self, context: Tensor, masks: Masks, number: int = 0) -> Tensor:
+        """Encoded context [B, Kc, inputs] of the set of masks with this number -> predictions [B, M, Kt, outputs]."""
         blocks, size = masks.target.shape[1:]
         context = self.embed(context)
-        queries = self.mask_token.to(context.dtype).expand(len(context), blocks * size, -1)
+        mask_token = self.mask_tokens[number % len(self.mask_tokens)]
+        queries = mask_token.to(context.dtype).expand(len(context), blocks * size, -1)
         where = masks.target.flatten(1)  # [B, M * Kt]
         if self.config.attention == "self" and self.config.blocks == "separate" and blocks > 1:
             predicted = self._run(  # every block becomes a sample of its own: [B * M, ...]

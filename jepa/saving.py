@@ -1,6 +1,7 @@
 """Saving a run and going on from what was saved: one file, or shards where the model is spread over processes."""
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jepa.checkpoint import (
     unreadable,
 )
 from jepa.distributed import World, is_sharded
+from jepa.released import read_networks
 
 
 class Saver:
@@ -43,13 +45,16 @@ class Saver:
             self.publisher = ThreadPoolExecutor(1)
         self.unfinished: Future[None] | None = None
 
-    def restore(self) -> tuple[int, float]:
+    def restore(self, start: Path | None = None) -> tuple[int, float]:
         """Load the last checkpoint -> optimiser steps done, seconds spent; (0, 0) for a fresh run.
 
-        Raises CheckpointError, and PeerError where another process met one.
+        start: a run whose networks a fresh run begins with. Raises CheckpointError, and PeerError where another process
+        met one.
         """
         path = latest(self.run_dir)
         if not path.exists():
+            if start is not None:
+                self._begin(start.expanduser())
             return 0, 0.0
         if self.sharded:
             return self._restore_shards(path)
@@ -58,6 +63,27 @@ class Saver:
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         return checkpoint.step, checkpoint.seconds
+
+    def _begin(self, start: Path) -> None:
+        """Load the networks of another run or of a released file; its step and optimiser stay behind.
+
+        Raises CheckpointError where it is not there or its networks are others, and PeerError where another process
+        met one.
+        """
+        own = self.model.state_dict()
+        with self.world.failing_together():
+            found = read_networks(start) if self.world.is_main or not self.sharded else None
+            if found is not None:
+                found = _without_other_mask_tokens(found, own)
+                _check_alike(start, found, own)
+        if self.sharded:
+            from jepa.sharding import spread
+
+            for name, tensor in own.items():
+                spread(None if found is None else found[name], tensor)
+        else:
+            assert found is not None
+            self.model.load_state_dict(found)
 
     def save(self, step: int, seconds: float) -> None:
         """Save what is now; every process must call. A sharded model may change as soon as this returns."""
@@ -136,3 +162,22 @@ class Saver:
             }
             for index, parameter in enumerate(parameters)
         }
+
+
+def _without_other_mask_tokens(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """V-JEPA 2's files hold up to ten mask tokens, of which as many learned as there were sets of masks."""
+    return {name: value for name, value in found.items() if name in own or ".mask_tokens." not in name}
+
+
+def _check_alike(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError where networks are not those of the config."""
+
+    def differs(name: str) -> bool:
+        return name not in found or name not in own or found[name].shape != own[name].shape
+
+    wrong = [name for name in sorted({*found, *own}) if differs(name)]
+    if wrong:
+        raise CheckpointError(
+            f"start_from: the networks of {path} are not those of this config; {len(wrong)} of {len(own)} tensors "
+            f"differ, the first is {wrong[0]}"
+        )

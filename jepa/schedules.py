@@ -7,18 +7,28 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Literal["cosine", "linear", "constant"]
 
 
-def warmup_cosine(step: int, steps: int, *, start: float, peak: float, final: float, warmup: float) -> float:
-    """Linear from `start` to `peak` over the first `warmup` (fraction) of `steps`, then a half cosine to `final`."""
-    warmup_steps = warmup * steps
+def warmed_up(step: int, steps: float, warmup_steps: float, ends: tuple[float, float, float], decay: Decay) -> float:
+    """Linear from start to peak over the warm-up, then by `decay` to the final value at `steps`; for learning rates.
+
+    ends: start, peak and final value; `constant` stays at the peak.
+    """
+    start, peak, final = ends
     if step < warmup_steps:
         return start + (peak - start) * step / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
-    return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
+    match decay:
+        case "cosine":
+            return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
+        case "linear":
+            return peak + (final - peak) * progress
+        case "constant":
+            return peak
 
 
-def cosine(step: int, steps: int, start: float, end: float) -> float:
+def cosine(step: int, steps: float, start: float, end: float) -> float:
     """A half cosine from `start` at step 0 to `end` at `steps`; used for weight decay."""
     return end + (start - end) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
 
@@ -47,7 +57,7 @@ class HalfLifeMomentum:
 MomentumConfig = Annotated[LinearMomentum | HalfLifeMomentum, Field(discriminator="kind")]
 
 
-def momentum(step: int, steps: int, batch_size: int, config: LinearMomentum | HalfLifeMomentum) -> float:
+def momentum(step: int, steps: float, batch_size: int, config: LinearMomentum | HalfLifeMomentum) -> float:
     """Share of the old target weights that is kept at this step."""
     progress = min(1.0, step / steps)
     match config:

@@ -32,7 +32,7 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
 
     configure: command line and further overrides -> config and modality. Raises ConfigError and DataError.
     """
-    profile = _profile(arguments)
+    profile = profile_of(arguments)
     is_sweep = bool(arguments.sweep or arguments.seeds)
     planned = variants(arguments.sweep, arguments.seeds) if is_sweep else [Variant("", {})]
     folder = _folder(arguments, configure, is_sweep)
@@ -79,7 +79,8 @@ def _start(
     return 0
 
 
-def _profile(arguments: argparse.Namespace) -> Profile | None:
+def profile_of(arguments: argparse.Namespace) -> Profile | None:
+    """The profile of a command line with its changes, None for runs here; raises ConfigError."""
     changes = changes_of(arguments.nodes, arguments.gpus, arguments.time, arguments.partition)
     if arguments.slurm:
         return read_profile(arguments.slurm, changes)

@@ -86,7 +86,11 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Generic[C]):
-    """A run. `data` is the modality's own section; lengths are in optimiser steps."""
+    """A run. `data` is the modality's own section; lengths are in optimiser steps.
+
+    start_from: a run directory, checkpoint file or released file of V-JEPA 2 whose networks are the start, instead of
+    random ones: for a cooldown, or to adapt to data of one's own.
+    """
 
     modality: str
     run_dir: Path
@@ -94,6 +98,7 @@ class Config(Generic[C]):
     seed: NonNegativeInt = 0
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
+    start_from: Path | None = None
     target: TargetKind = "latent"
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     data: C
@@ -151,7 +156,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     optimizer = adamw(model, config.optim)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
-    first_step, seconds_before = saver.restore()
+    first_step, seconds_before = saver.restore(config.start_from)
     if first_step == config.steps:
         return True
     if config.compute.compile:
@@ -169,7 +174,8 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
             rate = set_schedule(optimizer, step, config.steps, config.optim)
-            kept = momentum(step, config.steps, config.optim.batch_size, config.momentum)
+            length = config.steps * config.optim.schedule_length
+            kept = momentum(step, length, config.optim.batch_size, config.momentum)
             with world.failing_together():
                 batch = next(batches)
                 bad_files.add(batch.bad)
@@ -292,6 +298,7 @@ def signs_of(model: JEPA, batch: Batch, bf16: bool) -> CollapseSigns:
 
 
 def batch_order(config: Config[Any], world: World) -> Order:
+    """Which samples this process sees when; raises ConfigError where the batch does not divide."""
     batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
     if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
         parts = f" and {accumulate} micro-batches" if accumulate > 1 else ""

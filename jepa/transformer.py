@@ -25,14 +25,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
-_FUSED_FROM = 512 * 512
+_FUSED_FROM = 1024 * 1024
 
 
 def rotate(heads: Tensor, angles: Tensor) -> Tensor:
-    """Turn neighbouring channel pairs (2i, 2i+1) by angles: [B, H, N, C], [B or 1, N, C // 2] -> [B, H, N, C]."""
+    """Turn neighbouring channel pairs (2i, 2i+1) by angles: [B, H, N, C], [B or 1, N, C // 2] -> [B, H, N, C].
+
+    With an angle a channel, [B or 1, N, C], the two of a pair use their own, which is no rotation: V-JEPA 2's weights.
+    """
     cos, sin = angles.cos().unsqueeze(1).to(heads.dtype), angles.sin().unsqueeze(1).to(heads.dtype)
     even, odd = heads[..., 0::2], heads[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    if angles.shape[-1] == heads.shape[-1]:
+        first, second = (cos[..., 0::2], sin[..., 0::2]), (cos[..., 1::2], sin[..., 1::2])
+    else:
+        first = second = cos, sin
+    return torch.stack((even * first[0] - odd * first[1], even * second[1] + odd * second[0]), dim=-1).flatten(-2)
 
 
 class SelfAttention(nn.Module):

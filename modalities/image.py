@@ -115,6 +115,10 @@ class Image(Modality[ImageConfig]):
         """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
         return normalise(center_view(inputs, self.config.size))
 
+    def example_view(self) -> Tensor:
+        """An empty image: float [3, H, W]."""
+        return torch.zeros(3, *self.config.size)
+
     def raw_features(self, view: Tensor) -> Tensor:
         """Pixels, averaged down to at most 32 a side: [3, H, W] -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.config.size)

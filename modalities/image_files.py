@@ -1,20 +1,30 @@
-"""Images as files in folders."""
+"""Inputs as files in folders: images, or whatever else has a reader for one file."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jepa.modality import Sample, Samples, Split
-from modalities.image_decode import decode_image, image_extensions
 from modalities.image_packed import PackedStrings
 from modalities.image_splits import SPLIT_NAMES, carved_split, named_splits, serving
 
 
-class ImageFiles:
-    """The images at `paths` below `folder`; the first part of a path is the class, where there are classes."""
+@dataclass(frozen=True)
+class FileKind:
+    """What is looked for: files with these endings, in lower case and with their dot, or whole folders of them."""
 
-    def __init__(self, folder: Path, paths: Sequence[str], classes: Sequence[str], min_side: int) -> None:
-        self.folder, self.paths, self.min_side = folder, paths, min_side
+    noun: str  # as in "no images below ..."
+    extensions: Collection[str]
+    whole_folders: bool = False
+
+
+class Files:
+    """What `read` makes of the paths below `folder`; the first part of a path is the class, where there are classes."""
+
+    def __init__(self, folder: Path, paths: Sequence[str], classes: Sequence[str], read: Callable[[Path], Any]) -> None:
+        self.folder, self.paths, self.read = folder, paths, read
         self.class_index = {name: index for index, name in enumerate(classes)}
 
     def __len__(self) -> int:
@@ -22,29 +32,31 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> Sample:
         path = self.paths[index]
-        image = decode_image(self.folder / path, self.min_side)
-        return Sample(image, {"class": self.class_index[_top(path)]} if self.class_index else {})
+        inputs = self.read(self.folder / path)
+        return Sample(inputs, {"class": self.class_index[_top(path)]} if self.class_index else {})
 
 
-def open_folder(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
-    """The images of one split below `root`, and the names of their classes, () where they have no labels.
+def open_folder(
+    root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int
+) -> tuple[Samples, tuple[str, ...]]:
+    """The files of one split below `root`, and the names of their classes, () where they have no labels.
 
     Splits: `root/train` beside `root/val` (or valid, validation) and/or `root/test`, or `root/train` with no other
-    folder of images beside it. Otherwise all of `root` is one training set. Splits that are not stored are carved from
-    the training set (image_splits).
-    Classes: where the training set has no image at its top and at least two folders with images there, these folders,
+    folder of such files beside it. Otherwise all of `root` is one training set. Splits that are not stored are carved
+    from the training set (image_splits).
+    Classes: where the training set has no file at its top and at least two folders with files there, these folders,
     sorted, are the classes, and all that lies below one belongs to it. Otherwise it is unlabelled, at any depth: then
-    all its images are in train, and those carved from it for the other splits are not held out.
+    all its files are in train, and those carved from it for the other splits are not held out.
     Hidden files and folders are ignored; links are followed, and every folder is listed once.
     """
     check_folder(root)
-    stored = folder_splits(root, image_extensions())
+    stored = folder_splits(root, kind)
     part, carve = serving(stored, split)
-    classes = class_folders(root / stored["train"])
-    everything = PackedStrings(walk(root / stored[part], image_extensions()))
+    classes = class_folders(root / stored["train"], kind)
+    everything = PackedStrings(walk(root / stored[part], kind))
     if not everything:
-        endings = ", ".join(sorted(image_extensions()))
-        raise ValueError(f"no images below {root / stored[part]}; looked for files ending in {endings}")
+        endings = ", ".join(sorted(kind.extensions))
+        raise ValueError(f"no {kind.noun} below {root / stored[part]}; looked for files ending in {endings}")
     strays = {_top(path) for path in everything} - set(classes) if classes else set()
     if strays:
         raise ValueError(
@@ -55,7 +67,7 @@ def open_folder(root: Path, split: Split, min_side: int, seed: int) -> tuple[Sam
         paths = everything
     else:
         paths = PackedStrings(path for path in everything if carved_split(path, carve, seed) == split)
-    return ImageFiles(root / stored[part], paths, classes, min_side), classes
+    return Files(root / stored[part], paths, classes, read), classes
 
 
 def check_folder(root: Path) -> None:
@@ -66,12 +78,12 @@ def check_folder(root: Path) -> None:
         raise NotADirectoryError(f"data root {root} is a file; a folder is needed")
 
 
-def folder_splits(root: Path, extensions: Collection[str]) -> dict[Split, str]:
+def folder_splits(root: Path, kind: FileKind) -> dict[Split, str]:
     """The folders of `root` that hold the splits, by split; {"train": ""}, `root` itself, where none do."""
     folders = [name for name, is_folder in _entries(root) if is_folder]
     if not any(name.lower() in SPLIT_NAMES for name in folders):
         return {"train": ""}
-    folders = [name for name in folders if holds_any(root / name, extensions)]
+    folders = [name for name in folders if holds_any(root / name, kind)]
     found = named_splits(folders, str(root))
     held_out = found.keys() - {"train"}
     if held_out and "train" not in found:
@@ -80,36 +92,42 @@ def folder_splits(root: Path, extensions: Collection[str]) -> dict[Split, str]:
     return found if held_out or alone else {"train": ""}  # among other folders, train may well be a class
 
 
-def class_folders(folder: Path) -> tuple[str, ...]:
+def class_folders(folder: Path, kind: FileKind) -> tuple[str, ...]:
     """The sorted names of the class folders of a training set, () where it is unlabelled."""
     names = []
     for name, is_folder in _entries(folder):
-        if not is_folder and _ending(name) in image_extensions():
+        if not is_folder and _ending(name) in kind.extensions:
             return ()
-        if is_folder and holds_any(folder / name, image_extensions()):
+        found = next(_walk(folder, f"{name}/", kind, set()), None) if is_folder else None
+        if found == name:  # this folder is itself a sample
+            return ()
+        if found is not None:
             names.append(name)
     return tuple(names) if len(names) > 1 else ()
 
 
-def holds_any(folder: Path, extensions: Collection[str]) -> bool:
-    """Whether a file with one of these endings lies somewhere below `folder`."""
-    return next(walk(folder, extensions), None) is not None
+def holds_any(folder: Path, kind: FileKind) -> bool:
+    """Whether something of this kind lies somewhere below `folder`."""
+    return next(walk(folder, kind), None) is not None
 
 
-def walk(folder: Path, extensions: Collection[str]) -> Iterator[str]:
-    """The paths, relative to `folder`, of the files below it with one of these endings: depth first, sorted by name."""
-    return _walk(folder, "", extensions, set())
+def walk(folder: Path, kind: FileKind) -> Iterator[str]:
+    """The paths, relative to `folder`, of what is looked for below it: depth first, sorted by name."""
+    return _walk(folder, "", kind, set())
 
 
-def _walk(folder: Path, prefix: str, extensions: Collection[str], seen: set[tuple[int, int]]) -> Iterator[str]:
+def _walk(folder: Path, prefix: str, kind: FileKind, seen: set[tuple[int, int]]) -> Iterator[str]:
     status = (folder / prefix).stat()
     if (status.st_dev, status.st_ino) in seen:  # a link back up would be followed for ever
         return
     seen.add((status.st_dev, status.st_ino))
-    for name, is_folder in _entries(folder / prefix):
+    entries = _entries(folder / prefix)
+    if kind.whole_folders and any(not is_folder and _ending(name) in kind.extensions for name, is_folder in entries):
+        yield prefix.removesuffix("/") or "."
+    for name, is_folder in entries:
         if is_folder:
-            yield from _walk(folder, f"{prefix}{name}/", extensions, seen)
-        elif _ending(name) in extensions:
+            yield from _walk(folder, f"{prefix}{name}/", kind, seen)
+        elif not kind.whole_folders and _ending(name) in kind.extensions:
             yield prefix + name
 
 

@@ -1,4 +1,4 @@
-"""Images in tar files, as the webdataset package writes and reads them.
+"""Images, or other encoded inputs, in tar files, as the webdataset package writes and reads them.
 
 Shards are indexed and then read at any place, rather than streamed through a shuffle buffer: so which image comes at
 which step follows from the index alone, and a run that was stopped goes on exactly where it was.
@@ -7,41 +7,43 @@ which step follows from the index alone, and a run that was stopped goes on exac
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from jepa.modality import BadSampleError, Sample, Samples, Split
-from modalities.image_decode import decode_image, image_extensions
-from modalities.image_files import check_folder, folder_splits, walk
+from modalities.image_files import FileKind, check_folder, folder_splits, walk
 from modalities.image_packed import PackedStrings
-from modalities.image_splits import SPLIT_NAMES, carved_split, named_splits, serving
+from modalities.image_splits import carved_split, files_by_split, serving
 
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # webdataset's rule: the key ends at the first dot of the name
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset skips these
 _LABEL_KEYS = ("label", "cls", "class")
 _UNLABELLED = -1
+_TAR = FileKind("shards", (".tar",))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Where the images of one tar file lie; a damaged place is an entry too, with what is wrong in `damage`."""
+    """Where the samples of one tar file lie; a damaged place is an entry too, with what is wrong in `damage`."""
 
     path: Path
-    names: PackedStrings  # of the members that hold the images
+    names: PackedStrings  # of the members that hold the inputs
     places: np.ndarray[tuple[int, int], np.dtype[np.int64]]  # offset, size and label of each
     damage: dict[int, str]
 
 
-class ShardImages:
-    """The chosen images of some shards; `chosen` holds a row (shard, entry) for each."""
+class ShardSamples:
+    """What `decode` makes of chosen members of some shards; `chosen` holds a row (shard, entry) for each."""
 
-    def __init__(self, shards: Sequence[Shard], chosen: Sequence[tuple[int, int]], min_side: int) -> None:
-        self.shards, self.min_side = shards, min_side
+    def __init__(
+        self, shards: Sequence[Shard], chosen: Sequence[tuple[int, int]], decode: Callable[[bytes, str], Any]
+    ) -> None:
+        self.shards, self.decode = shards, decode
         self.chosen = np.array(chosen, dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
@@ -60,11 +62,15 @@ class ShardImages:
                 data = file.read(size)
         except OSError as error:
             raise BadSampleError(source, error.strerror or str(error)) from error
-        return Sample(decode_image(data, self.min_side, source), {} if label == _UNLABELLED else {"class": label})
+        return Sample(self.decode(data, source), {} if label == _UNLABELLED else {"class": label})
 
 
-def open_shards(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
-    """The images of one split in the tar files at `root`, and their classes, by number, () where they have no labels.
+def open_shards(
+    root: Path, split: Split, kind: FileKind, decode: Callable[[bytes, str], Any], seed: int
+) -> tuple[Samples, tuple[str, ...]]:
+    """One split of the members of this kind in the tar files at `root`, and their classes, by number, () if unlabelled.
+
+    decode: (contents of a member, name for messages) -> inputs.
 
     `root` is one tar file or a folder of them: with folders train, val (valid, validation) and test; or with these
     words in the names of the files (train-000.tar); or else one training set to carve from. Order: by shard, then as
@@ -73,12 +79,12 @@ def open_shards(root: Path, split: Split, min_side: int, seed: int) -> tuple[Sam
     """
     stored = _stored_shards(root)
     part, carve = serving(list(stored), split)
-    training = [_index(path) for path in stored["train"]]
-    shards = [_index(path) for path in stored[part]]
+    training = [_index(path, kind) for path in stored["train"]]
+    shards = [_index(path, kind) for path in stored[part]]
     labels = [shard.places[:, 2].max(initial=_UNLABELLED) for shard in training]
     classes = tuple(map(str, range(int(max(labels)) + 1)))
     if not any(len(shard.names) > len(shard.damage) for shard in shards):
-        raise ValueError(f"no images in {', '.join(str(shard.path) for shard in shards[:3])}")
+        raise ValueError(f"no {kind.noun} in {', '.join(str(shard.path) for shard in shards[:3])}")
     everything = not carve or (split == "train" and not classes)
     chosen = [
         (number, entry)
@@ -86,7 +92,7 @@ def open_shards(root: Path, split: Split, min_side: int, seed: int) -> tuple[Sam
         for entry, name in enumerate(shard.names)
         if everything or carved_split(f"{shard.path.name}/{name}", carve, seed) == split
     ]
-    return ShardImages(shards, chosen, min_side), classes
+    return ShardSamples(shards, chosen, decode), classes
 
 
 def _stored_shards(root: Path) -> dict[Split, list[Path]]:
@@ -94,44 +100,28 @@ def _stored_shards(root: Path) -> dict[Split, list[Path]]:
     if root.is_file() and root.suffix == ".tar":
         return {"train": [root]}
     check_folder(root)
-    folders = folder_splits(root, {".tar"})
+    folders = folder_splits(root, _TAR)
     if folders != {"train": ""}:
-        return {split: [root / name / path for path in walk(root / name, {".tar"})] for split, name in folders.items()}
-    paths = [root / path for path in walk(root, {".tar"})]
+        return {split: [root / name / path for path in walk(root / name, _TAR)] for split, name in folders.items()}
+    paths = [root / path for path in walk(root, _TAR)]
     if not paths:
         raise FileNotFoundError(f"no .tar files below {root}; compressed ones cannot be read at random")
-    parts = [_split_part(path.name) for path in paths]
-    named = named_splits(sorted(set(parts)), str(root))
-    if not named:
-        return {"train": paths}
-    if "" in parts or "train" not in named:
-        offender = f"{paths[parts.index('')].name} names no split" if "" in parts else "none is named train"
-        raise ValueError(
-            f"{root}: {offender}; where one tar file is named after a split, all must be, such as train-0.tar"
-        )
-    return {
-        split: [path for path, each in zip(paths, parts, strict=True) if each == part] for split, part in named.items()
-    }
+    return files_by_split(paths, f"{root}")
 
 
-def _split_part(name: str) -> str:
-    """The part of a file name that means a split, as in `photos-train-000.tar`, or nothing."""
-    return next((part for part in re.split(r"[-_.]", name) if part.lower() in SPLIT_NAMES), "")
-
-
-def _index(path: Path) -> Shard:
+def _index(path: Path, kind: FileKind) -> Shard:
     status = path.stat()
-    return _index_of(path, status.st_size, status.st_mtime_ns)
+    return _index_of(path, status.st_size, status.st_mtime_ns, frozenset(kind.extensions))
 
 
 @cache  # every split asks for the same index, which is a function of the file
-def _index_of(path: Path, size: int, _modified: int) -> Shard:
+def _index_of(path: Path, size: int, _modified: int, extensions: frozenset[str]) -> Shard:
     """Read the headers and the labels of a tar file of `size` bytes."""
     entries: dict[str, _Entry] = {}  # by key, in the order of the file
     with path.open("rb") as file:
         try:
             for member in _members(file, size):
-                _note(member, file, entries)
+                _note(member, file, entries, extensions)
         except tarfile.TarError as error:
             if entries:
                 entries.popitem()  # the last sample may lack its label
@@ -147,7 +137,7 @@ def _index_of(path: Path, size: int, _modified: int) -> Shard:
 
 @dataclass
 class _Entry:
-    """One sample of a shard as far as it has been read; without a size, no image has been seen."""
+    """One sample of a shard as far as it has been read; without a size, no input has been seen."""
 
     name: str = ""
     offset: int = 0
@@ -168,13 +158,13 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError(f"no end mark at byte {archive.offset}")
 
 
-def _note(member: tarfile.TarInfo, file: BinaryIO, entries: dict[str, _Entry]) -> None:
-    """Add what a member says to the entry of its key: the image, or its label."""
+def _note(member: tarfile.TarInfo, file: BinaryIO, entries: dict[str, _Entry], extensions: frozenset[str]) -> None:
+    """Add what a member says to the entry of its key: the input, or its label."""
     parts = _MEMBER.fullmatch(member.name)
     if parts is None or not member.isreg() or _META.match(member.name):
         return
     entry, ending = entries.setdefault(parts[1], _Entry()), parts[2].lower()
-    if f".{ending}" in image_extensions() and not entry.name:
+    if f".{ending}" in extensions and not entry.name:
         entry.name, entry.offset, entry.size = member.name, member.offset_data, max(member.size, 1)
     elif ending in ("cls", "json"):
         file.seek(member.offset_data)

@@ -1,10 +1,14 @@
 """Where images come from: a folder, tar shards, or a data set of torchvision."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from jepa.modality import Samples, Split
-from modalities.image_files import open_folder
+from modalities.image_decode import decode_image, image_extensions
+from modalities.image_files import FileKind, open_folder
 from modalities.image_shards import open_shards
 from modalities.image_torchvision import open_torchvision
 
@@ -28,9 +32,15 @@ def open_source(source: str, root: Path, split: Split, *, min_side: int, seed: i
         raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
     match source:
         case "folder":
-            samples, classes = open_folder(root, split, min_side, seed)
+            kind = FileKind("images", image_extensions())
+            samples, classes = open_folder(root, split, kind, partial(decode_image, min_side=min_side), seed)
         case "webdataset":
-            samples, classes = open_shards(root, split, min_side, seed)
+            kind = FileKind("images", image_extensions())
+            samples, classes = open_shards(root, split, kind, partial(_decode_member, min_side=min_side), seed)
         case _:
             samples, classes = open_torchvision(source, root, split, seed)
     return ImageSource(samples, classes)
+
+
+def _decode_member(data: bytes, source: str, min_side: int) -> Tensor:
+    return decode_image(data, min_side, source)

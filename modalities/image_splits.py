@@ -1,7 +1,9 @@
 """Which stored images serve for training, for choosing hyper-parameters (validation) and for reporting (test)."""
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
+from pathlib import Path
 
 from jepa.modality import Split
 
@@ -47,3 +49,25 @@ def named_splits(names: Iterable[str], where: str) -> dict[Split, str]:
         if split:
             found[split] = name
     return found
+
+
+def files_by_split(paths: Sequence[Path], where: str) -> dict[Split, list[Path]]:
+    """Files by the split that a part of their names means, as in `photos-train-000.tar`; all train where none does."""
+    parts = [split_part(path.name) for path in paths]
+    named = named_splits(sorted(set(parts)), where)
+    if not named:
+        return {"train": list(paths)}
+    if "" in parts or "train" not in named:
+        offender = f"{paths[parts.index('')].name} names no split" if "" in parts else "none is named train"
+        ending = paths[0].suffix
+        raise ValueError(
+            f"{where}: {offender}; where one {ending} file is named after a split, all must be, such as train-0{ending}"
+        )
+    return {
+        split: [path for path, each in zip(paths, parts, strict=True) if each == part] for split, part in named.items()
+    }
+
+
+def split_part(name: str) -> str:
+    """The part of a file name that means a split, or nothing."""
+    return next((part for part in re.split(r"[-_.]", name) if part.lower() in SPLIT_NAMES), "")

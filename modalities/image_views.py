@@ -33,11 +33,16 @@ def random_resized_crop(
 def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
     """The largest centred part of the right shape, resized: uint8 [3, H, W], size (h, w)  ->  uint8 [3, h, w]."""
     height, width = image.shape[-2:]
-    ratio = size[1] / size[0]
-    crop_height, crop_width = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
+    crop_height, crop_width = largest_box(height, width, size)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     view: Tensor = resized_crop(image, top, left, crop_height, crop_width, size=list(size), antialias=True)
     return view
+
+
+def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the largest part of an image that has the shape of `size` (h, w)."""
+    ratio = size[1] / size[0]
+    return min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
 
 
 def normalise(image: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,14 +21,43 @@ from modalities.scene_worker import CHUNK, create_files
 WORLD_VERSION = 5  # to be raised with every change that alters a pixel or a label
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Items to be rendered by `python -m module folder *arguments chunk...`, on every core some of the chunks."""
+
+    name: str  # of the folder, before the digest of the key
+    title: str  # of the progress bar
+    key: tuple[int, ...]  # everything that changes a byte
+    module: str
+    arguments: tuple[int, ...]
+    count: int
+    chunk: int  # items
+    create: Callable[[Path], None]  # puts files of the right shape into a folder
+
+
 def rendered(cache_dir: Path, title: str, seed: int, first: int, count: int, size: int) -> Path:
-    """The folder with `count` scenes from number `first` at size x size pixels, rendered now if it is not there.
+    """The folder with `count` scenes from number `first` at size x size pixels, rendered now if it is not there."""
+    work = Work(
+        name=f"{title}-{size}px",
+        title=f"rendering scenes {size} px: {title}",
+        key=(WORLD_VERSION, seed, first, count, size),
+        module="modalities.scene_worker",
+        arguments=(seed, first),
+        count=count,
+        chunk=CHUNK,
+        create=partial(create_files, count=count, size=size),
+    )
+    return done(cache_dir, work)
+
+
+def done(cache_dir: Path, work: Work) -> Path:
+    """The folder with the results of some work, which is done now if it is not there.
 
     It gets its name when it is complete, so that what a killed process leaves is never taken for a cache. Of several
     processes that ask at once one renders and the others wait.
     """
-    digest = blake2b(repr((WORLD_VERSION, seed, first, count, size)).encode(), digest_size=8).hexdigest()
-    folder = cache_dir / f"{title}-{size}px-{digest}"
+    digest = blake2b(repr(work.key).encode(), digest_size=8).hexdigest()
+    folder = cache_dir / f"{work.name}-{digest}"
     if folder.is_dir():
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -37,8 +68,8 @@ def rendered(cache_dir: Path, title: str, seed: int, first: int, count: int, siz
             shutil.rmtree(abandoned, ignore_errors=True)
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=cache_dir))
         try:
-            create_files(part, count, size)
-            _render(part, f"rendering scenes {size} px: {title}", seed, first, count)
+            work.create(part)
+            _render(part, work)
             part.chmod(0o755)
             part.replace(folder)
         finally:
@@ -54,17 +85,17 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _render(folder: Path, title: str, seed: int, first: int, count: int) -> None:
+def _render(folder: Path, work: Work) -> None:
     """Render with a program on every core.
 
     Programs rather than a pool: a pool would import the caller's main script again, and threads would share one lock.
     All write their progress to one pipe, which breaks, and ends them, when this process is gone.
     """
-    chunks = [str(chunk) for chunk in range(-(-count // CHUNK))]
+    chunks = [str(chunk) for chunk in range(-(-work.count // work.chunk))]
     workers = min(_cores(), len(chunks))
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = {**os.environ, **single, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    command = [sys.executable, "-m", "modalities.scene_worker", str(folder.absolute()), str(seed), str(first)]
+    command = [sys.executable, "-m", work.module, str(folder.absolute()), *map(str, work.arguments)]
     reports, report = os.pipe()
     running = []
     try:
@@ -73,7 +104,7 @@ def _render(folder: Path, title: str, seed: int, first: int, count: int) -> None
             running.append(subprocess.Popen(mine, stdin=subprocess.DEVNULL, stdout=report, env=environment))
         os.close(report)
         with os.fdopen(reports) as lines, Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task(title, total=count)
+            task = progress.add_task(work.title, total=work.count)
             for line in lines:
                 progress.advance(task, int(line))
         failed = [code for process in running if (code := process.wait())]

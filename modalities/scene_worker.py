@@ -5,6 +5,7 @@ Knows numpy only, so that starting one costs a fraction of a second.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ IMAGES, LABELS, DEPTH_MAPS = "images.npy", "labels.npy", "depth_maps.npy"
 LABEL_TYPE = np.dtype([("class", np.int16), ("count", np.int16), ("depth", np.float32)])
 CHUNK = 64  # images that a worker does between two reports
 _BATCH = 8  # images rendered at once: more do not fit the caches of a processor core
-_VISIBLE = 0.003  # share of the image that an object must cover to be counted
+VISIBLE = 0.003  # share of the image that an object must cover to be counted
 _DEPTH_CELL = 4  # pixels a side that a stored depth is the mean of
 
 
@@ -48,7 +49,7 @@ def labels(scenes: SceneBatch, views: Views) -> NDArray[np.void]:
     covered = np.stack([(views.objects == slot).sum(axis=(1, 2)) for slot in range(scenes.objects.shape.shape[1])])
     found = np.empty(len(views.objects), dtype=LABEL_TYPE)
     found["class"] = scenes.objects.shape[:, 0]
-    found["count"] = (covered >= _VISIBLE * pixels).sum(axis=0)
+    found["count"] = (covered >= VISIBLE * pixels).sum(axis=0)
     found["depth"] = np.where(views.objects >= 0, views.depth, np.inf).min(axis=(1, 2))
     return found
 
@@ -74,12 +75,12 @@ def render_chunk(folder: Path, seed: int, first: int, chunk: int) -> int:
     return stop - start
 
 
-def main(folder: str, seed: str, first: str, *chunks: str) -> None:
+def main(render: Callable[[Path, int, int, int], int], folder: str, seed: str, first: str, *chunks: str) -> None:
     """Render chunks and report the number of images after each; without a reader of the reports it ends."""
     for chunk in chunks:
-        done = render_chunk(Path(folder), int(seed), int(first), int(chunk))
+        done = render(Path(folder), int(seed), int(first), int(chunk))
         os.write(sys.stdout.fileno(), f"{done}\n".encode())  # one write: lines of several workers must not mix
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(render_chunk, *sys.argv[1:])

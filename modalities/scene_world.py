@@ -26,7 +26,7 @@ PATTERNS = ("plain", "stripes", "checks", "dots", "tiles", "clouds", "rings", "z
 
 @dataclass(frozen=True, kw_only=True)
 class Objects:
-    """Solids on the ground. Slot 0 holds the main object; slots from `count` on are empty and mean nothing.
+    """Solids on the ground or in the air. Slot 0 holds the main object; slots from `count` on are empty.
 
     A point p of the unit solid lies at rotation @ (scale * p) + position.
     """
@@ -42,6 +42,7 @@ class Objects:
     radius: Floats  # [B, K], of a ball around the position that holds the object
     position: Floats  # [B, K, 3]
     rotation: Floats  # [B, K, 3, 3]
+    aloft: Floats  # [B, K], of the object over the ground, 0 where it rests there
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,10 @@ from tiny import NoiseConfig
 
 from jepa.config import ConfigError, Tree, build, differences, merge, parse_override, parse_yaml, plain, read_yaml
 from jepa.config import to_yaml as written
+from jepa.launch import resolve
 from jepa.masking import RandomMaskConfig, TubeMaskConfig
 from jepa.model import ModelConfig
+from jepa.recipes import read_recipe, recipe_names
 from jepa.schedules import HalfLifeMomentum
 from jepa.train import Config
 
@@ -182,3 +184,9 @@ def test_differences_name_keys_and_both_values() -> None:
 
 def test_a_section_can_be_built_alone() -> None:
     assert build(ModelConfig, []) == ModelConfig()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_understood(name: str) -> None:
+    config, _ = resolve(name.split("/")[0], read_recipe(name), [])
+    assert config.modality == name.split("/")[0]

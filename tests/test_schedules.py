@@ -9,7 +9,7 @@ from torch import nn
 
 from jepa.model import JEPA
 from jepa.optim import OptimConfig, adamw, set_schedule
-from jepa.schedules import HalfLifeMomentum, LinearMomentum, cosine, momentum, warmup_cosine
+from jepa.schedules import Decay, HalfLifeMomentum, LinearMomentum, cosine, momentum, warmed_up
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,26 @@ from jepa.schedules import HalfLifeMomentum, LinearMomentum, cosine, momentum, w
     [(0, 0.1), (5, 0.55), (10, 1.0), (55, 0.6), (100, 0.2), (32.5, 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2), (500, 0.2)],
 )
 def test_the_learning_rate_warms_up_in_a_line_and_falls_in_a_half_cosine(step: int, expected: float) -> None:
-    rate = warmup_cosine(step, 100, start=0.1, peak=1.0, final=0.2, warmup=0.1)
-    assert rate == pytest.approx(expected)
+    assert warmed_up(step, 100, 10, (0.1, 1.0, 0.2), "cosine") == pytest.approx(expected)
 
 
+def test_other_decays_go_in_a_line_or_stay_and_a_longer_schedule_ends_with_the_run_before_it_does() -> None:
+    ends, steps = (0.0, 1.0, 0.2), (10, 60, 100)
+    assert [warmed_up(step, 100, 20, ends, "linear") for step in steps] == pytest.approx([0.5, 0.6, 0.2])
+    assert [warmed_up(step, 100, 20, ends, "constant") for step in steps] == pytest.approx([0.5, 1.0, 1.0])
+    optimizer = adamw(nn.Linear(3, 3), OptimConfig())
+    longer = OptimConfig(peak_lr=1.0, final_lr=0.0, warmup=0.1, decay="linear", schedule_length=1.9)
+    rates = [set_schedule(optimizer, step, 100, longer) for step in (5, 10, 100)]  # the warm-up is not stretched
+    assert rates == pytest.approx([0.5, 1.0, 0.5])
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.001, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
-def test_the_learning_rate_stays_between_its_ends_for_any_length_and_warmup(steps: int, warmup: float) -> None:
-    rates = [warmup_cosine(step, steps, start=0.0, peak=1.0, final=0.1, warmup=warmup) for step in range(steps + 1)]
+def test_the_learning_rate_stays_between_its_ends_for_any_length_and_warmup(
+    steps: int, warmup: float, decay: Decay
+) -> None:
+    rates = [warmed_up(step, steps, warmup * steps, (0.0, 1.0, 0.1), decay) for step in range(steps + 1)]
     assert all(0 <= rate <= 1 for rate in rates)
     peak = rates.index(max(rates))
     assert rates[:peak] == sorted(rates[:peak])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError
@@ -66,3 +67,27 @@ def test_until_representations_come_a_run_is_the_one_on_pixels_and_then_another(
 def test_settings_that_contradict_one_another_are_refused(photos: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_of(photos, *override.split())
+
+
+def test_a_run_that_starts_from_another_has_its_networks_and_its_own_schedule(photos: Path, tmp_path: Path) -> None:
+    command = ["--modality", "image", *SMALL, f"data.root={photos}"]
+    assert main([*command, "--run-dir", str(tmp_path / "first"), "steps=5"]) == 0
+    gone_on = [*command, "steps=4", f"start_from={tmp_path / 'first'}", "optim.decay=linear", "optim.final_lr=0"]
+    assert main([*gone_on, "--run-dir", str(tmp_path / "frozen"), "optim.peak_lr=1e-12", "momentum.start=1"]) == 0
+    first, frozen = (Checkpoint.load(latest(tmp_path / name)) for name in ("first", "frozen"))
+    assert frozen.step == 4
+    for name, value in first.model.items():
+        torch.testing.assert_close(frozen.model[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"), [("nowhere", "no checkpoint at"), ("first", "tensors differ, the first is")]
+)
+def test_a_start_that_is_not_there_or_is_another_network_is_refused(
+    photos: Path, tmp_path: Path, start: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--modality", "image", *SMALL, f"data.root={photos}", "steps=1"]
+    assert main([*command, "--run-dir", str(tmp_path / "first")]) == 0
+    wider = ["model.predictor.width=24", f"start_from={tmp_path / start}"]
+    assert main([*command, *wider, "--run-dir", str(tmp_path / "second")]) == 1
+    assert sentence in capsys.readouterr().err

@@ -14,7 +14,7 @@ from jepa.data import seeded
 from jepa.evaluate.probes import accuracy, best_setting, root_mean_square_error
 from jepa.evaluate.splits import Splits
 from jepa.positions import Grid
-from jepa.schedules import warmup_cosine
+from jepa.schedules import warmed_up
 from jepa.transformer import Block, FeedForward, initialise
 
 HEADS, HEAD_WIDTH = 16, 32  # at most so many heads, each at least so wide
@@ -168,7 +168,7 @@ def _teach(probes: Sequence[AttentiveProbe], examples: Sequences, training: Atte
     ]
     optimizer = torch.optim.AdamW(groups, fused=True)
     for step in range(training.steps):
-        share = warmup_cosine(step, training.steps, start=0.0, peak=1.0, final=0.0, warmup=0.05)
+        share = warmed_up(step, training.steps, 0.05 * training.steps, (0.0, 1.0, 0.0), "cosine")
         for group, setting in zip(optimizer.param_groups, GRID, strict=True):
             group["lr"] = share * setting.learning_rate
         rows = _rows(step, len(examples))

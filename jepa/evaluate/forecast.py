@@ -220,7 +220,7 @@ def _errors(caster: Forecaster, inputs: Any, means: Means) -> dict[Course, Tenso
 
 
 def _device(model: JEPA) -> torch.device:
-    return model.predictor.mask_token.device
+    return model.predictor.norm.weight.device
 
 
 def _count(inputs: Any) -> int:

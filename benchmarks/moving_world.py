@@ -1,0 +1,237 @@
+"""How much of the kind of motion in the embedded world one frame tells, and how much the whole clip.
+
+    python -m benchmarks.moving_world --out benchmarks/results [--train 4000 --test 1000 --epochs 15 --seeds 3]
+
+Each classifier of the kind of motion learns from clips of the train split and is scored on those of the test split,
+after its last epoch, nothing being chosen by the score. One frame should give chance, 1/8; a clip should give far more.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from benchmarks.learning_table import commit, hardware
+from modalities.moving_scenes import MOTIONS, MovingScenes, MovingScenesConfig
+
+FRAMES, SIDE, CELLS = 16, 64, 16
+Split = tuple[Tensor, Tensor]  # clips uint8 [N, F, 3, S, S], motions [N]
+
+
+def load(samples: MovingScenes) -> Split:
+    """A whole split in memory."""
+    chosen = [samples[index] for index in range(len(samples))]
+    motions = torch.tensor([int(sample.labels["motion"]) for sample in chosen])
+    return torch.stack([sample.inputs for sample in chosen]), motions
+
+
+def frame(number: int, clips: Tensor) -> Tensor:
+    """One frame as the net of pictures takes it: [N, F, 3, S, S] -> uint8 [N, 3, S, S]."""
+    return clips[:, number]
+
+
+def whole(clips: Tensor) -> Tensor:
+    """The clip as the net of clips takes it: [N, F, 3, S, S] -> uint8 [N, 3, F, S, S]."""
+    return clips.transpose(1, 2)
+
+
+def pixels(number: int, clips: Tensor) -> np.ndarray:
+    """One frame at 16 x 16 pixels as a vector [N, 768]."""
+    return F.adaptive_avg_pool2d(clips[:, number].float(), CELLS).flatten(1).numpy()
+
+
+def motion_energy(clips: Tensor) -> np.ndarray:
+    """Mean absolute difference of successive frames, over colours and time, in 16 x 16 cells: [N, 256]."""
+    batches = [part.float().diff(dim=1).abs().mean(dim=(1, 2)) for part in clips.split(100)]
+    return F.adaptive_avg_pool2d(torch.cat(batches), CELLS).flatten(1).numpy()
+
+
+def linear(features: Callable[[Tensor], np.ndarray], train: Split, test: Split) -> float:
+    """Accuracy of logistic regression on standardised features; it has no randomness."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    model.fit(features(train[0]), train[1].numpy())
+    return float(model.score(features(test[0]), test[1].numpy()))
+
+
+def frame_net() -> nn.Module:
+    """A convolutional net on one picture: some 30 thousand weights."""
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 16, 5, 2, 2), nn.BatchNorm2d(16), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(32, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.ReLU()),
+        nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 16, len(MOTIONS))),
+    )
+
+
+class Changes(nn.Module):
+    """A clip at half size and, as colours, 4 times its changes: [N, 3, F, S, S] -> [N, 6, F - 1, S / 2, S / 2]."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Without the first frame, before which nothing is known."""
+        clips = F.avg_pool3d(clips, (1, 2, 2))
+        return torch.cat([clips[:, :, 1:], 4 * clips.diff(dim=2)], dim=1)
+
+
+def clip_net() -> nn.Module:
+    """The same with time: some 90 thousand weights."""
+    return nn.Sequential(
+        Changes(),
+        nn.Sequential(nn.Conv3d(6, 16, 3, 2, 1), nn.BatchNorm3d(16), nn.ReLU()),
+        nn.Sequential(nn.Conv3d(16, 32, 3, 2, 1), nn.BatchNorm3d(32), nn.ReLU()),
+        nn.Sequential(nn.Conv3d(32, 64, 3, (1, 2, 2), 1), nn.BatchNorm3d(64), nn.ReLU()),
+        nn.Sequential(nn.AdaptiveAvgPool3d((4, 2, 2)), nn.Flatten(), nn.Dropout(0.3), nn.Linear(1024, len(MOTIONS))),
+    )
+
+
+def learned(
+    net: Callable[[], nn.Module], view: Callable[[Tensor], Tensor], train: Split, test: Split, epochs: int, seed: int
+) -> tuple[float, float]:
+    """Accuracy on the training and on the test split of a net trained from scratch."""
+    torch.manual_seed(seed)
+    model, (inputs, motions), batch = net(), (view(train[0]), train[1]), 50
+    steps = epochs * -(-len(motions) // batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(motions)).split(batch):
+            loss = F.cross_entropy(model(_flipped(_scaled(inputs[chosen]))), motions[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return _accuracy(model, inputs, motions), _accuracy(model, view(test[0]), test[1])
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, inputs: Tensor, motions: Tensor) -> float:
+    model.eval()
+    guessed = torch.cat([model(_scaled(part)).argmax(dim=1) for part in inputs.split(100)])
+    return float((guessed == motions).float().mean())
+
+
+def _flipped(inputs: Tensor) -> Tensor:
+    """Mirrored at random, left to right and top to bottom, which changes no kind of motion."""
+    for axis in (-1, -2):
+        mirrored = (torch.rand(len(inputs)) < 0.5).view(-1, *[1] * (inputs.dim() - 1))
+        inputs = torch.where(mirrored, inputs.flip(axis), inputs)
+    return inputs
+
+
+def _scaled(inputs: Tensor) -> Tensor:
+    return inputs.float() / 64 - 2
+
+
+def measure(train: Split, test: Split, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All rows of the table; nets are trained once a seed."""
+    middle = FRAMES // 2
+    linear_rows: list[tuple[str, Callable[[Tensor], np.ndarray]]] = [
+        ("middle frame, logistic regression on 16 x 16 pixels", partial(pixels, middle)),
+        ("first frame, logistic regression on 16 x 16 pixels", partial(pixels, 0)),
+        ("motion energy, logistic regression on 16 x 16 cells", motion_energy),
+    ]
+    net_rows: list[tuple[str, Callable[[], nn.Module], Callable[[Tensor], Tensor]]] = [
+        ("middle frame, convolutional net", frame_net, partial(frame, middle)),
+        ("first frame, convolutional net", frame_net, partial(frame, 0)),
+        ("last frame, convolutional net", frame_net, partial(frame, FRAMES - 1)),
+        ("whole clip, 3-D convolutional net", clip_net, whole),
+    ]
+    rows = [{"sees": name, "test": [linear(features, train, test)]} for name, features in linear_rows]
+    for name, net, view in net_rows:
+        scores = [learned(net, view, train, test, options.epochs, seed) for seed in range(options.seeds)]
+        rows.append({"sees": name, "train": [own for own, _ in scores], "test": [other for _, other in scores]})
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The command, where it ran, and the rows as a table."""
+    machine, sampling = report["hardware"], report["sampling_error"]
+    lines = [
+        f"`{report['command']}`",
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, commit {report['git']}. "
+        f"{report['train']} clips to learn from, {report['test']} others to score on, {FRAMES} frames of {SIDE} x "
+        f"{SIDE} pixels; {len(MOTIONS)} motions, chance {report['chance']:.3f}, of which {report['test']} clips give "
+        f"± {sampling:.3f} (one standard deviation). Nets: {report['epochs']} epochs, {report['seeds']} seeds, mean ± "
+        "standard deviation over seeds.",
+        "",
+        "| sees | accuracy on test clips | on training clips |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {row['sees']} | {_told(row['test'])} | {_told(row.get('train', []))} |" for row in report["rows"]]
+    rendering = report["rendering"]
+    lines += [
+        "",
+        f"Rendering {rendering['clips']} clips: {rendering['seconds']:.0f} s, {rendering['cpu_seconds']:.0f} s of "
+        f"processor time (machine load at the end {rendering['load']:.1f}).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _told(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def rendered(options: argparse.Namespace, folder: Path) -> tuple[Split, Split, dict[str, float]]:
+    """Both splits, and what they cost to render."""
+    config = MovingScenesConfig(seed=options.world, train=options.train, test=options.test)
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    train, test = (MovingScenes(config, split, FRAMES, SIDE, folder) for split in ("train", "test"))
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost = {
+        "clips": len(train) + len(test),
+        "seconds": seconds,
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "load": os.getloadavg()[0],
+    }
+    return load(train), load(test), cost
+
+
+def main() -> None:
+    """Write moving_world.md and moving_world.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for moving_world.md and moving_world.json")
+    parser.add_argument("--train", type=int, default=4000)
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each net")
+    parser.add_argument("--world", type=int, default=0, help="seed of the clips")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        train, test, cost = rendered(options, Path(folder))
+    chance = 1 / len(MOTIONS)
+    report = {
+        "command": f"python -m benchmarks.moving_world {' '.join(sys.argv[1:])}",
+        "hardware": hardware(),
+        "git": commit(),
+        **{name: getattr(options, name) for name in ("train", "test", "epochs", "seeds", "world")},
+        "chance": chance,
+        "sampling_error": (chance * (1 - chance) / options.test) ** 0.5,
+        "rendering": cost,
+        "rows": measure(train, test, options),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "moving_world.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.out / "moving_world.md").write_text(markdown(report))
+
+
+if __name__ == "__main__":
+    main()

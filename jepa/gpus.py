@@ -1,0 +1,33 @@
+"""GPUs that clusters have, and how long they take."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+UTILISATION = 0.3  # share of the peak that a run gets; I-JEPA's ViT-H/14 got 0.18 or more ("under 72 h" on 16 A100)
+RESERVED = 2 << 30  # bytes for the CUDA context, NCCL, workspaces, and what the allocator cannot use
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """memory: bytes that a process sees. bf16, fp32: dense peak of the data sheet in FLOP/s, fp32 without TF32."""
+
+    name: str
+    memory: int
+    bf16: float
+    fp32: float
+
+    def hours(self, flops: float, precision: Literal["bf16", "fp32"]) -> float:
+        """GPU hours for so many floating-point operations, a multiply-add counted as two."""
+        return flops / (self.bf16 if precision == "bf16" else self.fp32) / UTILISATION / 3600
+
+    def holds(self, size: int) -> bool:
+        """Whether a process with so many bytes of tensors fits."""
+        return size + RESERVED <= self.memory
+
+
+GPUS = (  # data sheets: A100 (2021), H100 SXM (2023), H200 SXM (2024); memory as torch.cuda.mem_get_info has it
+    Gpu("A100 40 GB", int(39.4 * 2**30), 312e12, 19.5e12),
+    Gpu("A100 80 GB", int(79.1 * 2**30), 312e12, 19.5e12),
+    Gpu("H100 80 GB", int(79.1 * 2**30), 989e12, 67e12),
+    Gpu("H200 141 GB", int(139.8 * 2**30), 989e12, 67e12),
+)
