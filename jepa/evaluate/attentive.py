@@ -30,7 +30,7 @@ class Setting(NamedTuple):
     weight_decay: float
 
 
-GRID = tuple(Setting(rate, decay) for rate in (3e-4, 1e-3, 3e-3) for decay in (0.01, 0.4))
+GRID = tuple(Setting(rate, decay) for rate in (1e-3, 3e-3) for decay in (0.01, 0.4))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class EvaluateConfig:
     attentive: tuple[PositiveInt, ...] | None = None
     attentive_samples: PositiveInt = 2_000
     attentive_tokens: PositiveInt = 512
-    attentive_steps: PositiveInt = 600
+    attentive_steps: PositiveInt = 400
     forecast_samples: NonNegativeInt = 512
     forecast_cut: Annotated[float, Field(gt=0, lt=1)] = 0.5
     batch_size: PositiveInt = 256
