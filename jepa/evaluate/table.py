@@ -18,7 +18,8 @@ def columns(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def print_table(results: Mapping[str, Any]) -> None:
     """Print the tasks of `results.json` with their baselines, the best in bold, on standard output."""
-    console = Console(width=None if Console().is_terminal else 110)
+    further = max(0, len(columns(results["tasks"])) - 4)
+    console = Console(width=None if Console().is_terminal else 110 + 16 * further)
     if results["tasks"]:
         console.print(_table(results))
     if "forecast" in results:
@@ -38,7 +39,7 @@ def _table(results: Mapping[str, Any]) -> Table:
     table = Table(
         title=f"{results['modality']}, step {results['steps']}, frozen {results['encoder']}".replace("_", " ")
     )
-    table.add_column("task")
+    table.add_column("task", overflow="fold")
     table.add_column("metric")
     headings = columns(results["tasks"])
     for title in headings.values():
