@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modalities.moving_layout import ANCHOR, PARTNER, VEILED
 from modalities.moving_render import Films, film
-from modalities.moving_sampling import ANCHOR, BLOCK, PARTNER, VEILED, balanced, clips_of, sample_clips
+from modalities.moving_sampling import BLOCK, balanced, clips_of, sample_clips
 from modalities.moving_scenes import DIRECTIONS, MOTIONS, MovingScenes, MovingScenesConfig
 from modalities.moving_worker import ahead, clip_labels
 from modalities.moving_world import ClipBatch, displacement, in_picture, rotations, scenes_at
