@@ -29,7 +29,7 @@ def many() -> ClipBatch:
 
 @pytest.fixture(scope="module")
 def seen() -> tuple[ClipBatch, Films, np.ndarray]:
-    clips = sample_clips(1, np.arange(BLOCK, BLOCK + 80), FRAMES)
+    clips = sample_clips(1, np.arange(BLOCK, BLOCK + 64), FRAMES)
     films = film(clips, SIDE)
     return clips, films, clip_labels(clips, films)
 
@@ -122,7 +122,7 @@ def test_direction_speed_and_next_place_agree_with_where_objects_are_seen(
         turned = np.degrees(np.arctan2(velocity[1], velocity[0])) - 45 * known["direction"]
         assert abs((turned + 180) % 360 - 180) < 22, (number, MOTIONS[known["motion"]])
         assert np.hypot(*velocity) == pytest.approx(known["speed"], rel=0.2), (number, MOTIONS[known["motion"]])
-        if known["motion"] in (KIND["moving"], KIND["appearing"]):
+        if known["motion"] == KIND["moving"] and use.sum() >= 10:  # nothing is before it, so that the fit is good
             x, y = start + velocity * (FRAMES - 1 + ahead(FRAMES))
             assert known["next_x"] == pytest.approx(x, abs=0.06)
             assert known["next_y"] == pytest.approx(1 - y, abs=0.06)
