@@ -36,12 +36,12 @@ _BENDS = np.array([2, 3, 5, 6])  # eighths of a turn from the veiled one to the 
 _JITTER = np.radians(15)  # about the directions
 _ANCHOR_SIZE, _VEILED_SIZE, _PARTNER_SIZE = (0.27, 0.33), (0.16, 0.19), (0.13, 0.29)
 _HIDDEN = 0.4  # of the anchor's radius: how far from its middle the veiled one is still hidden
-_UNVEILED = (0.15, 0.38)  # how far the veiled one is from the middle of the anchor
-_GAP = (0.03, 0.28)
+_UNVEILED = 0.38  # how far the veiled one is from the middle of the anchor, at most
+_GAP = (0.03, 0.28)  # least, beyond what the partner needs to turn; most, if that leaves any
 _SPEED, _LATEST = (0.22, 0.46), 0.75  # a phase; the phase of a collision
-_PAN = (0.14, 0.28)
-_INSIDE = 0.92
-_CANDIDATES = 24
+_PAN = (0.14, 0.28)  # a phase
+_INSIDE = 0.92  # where the middles of the cast stay, if there is room
+_CANDIDATES = 24  # places tried for each of the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ def _unveiling(draws: Draws, seen: Floats) -> tuple[Floats, Floats]:
     hidden = np.sqrt(farthest * farthest - aside * aside)
     sight = seen[:, ANCHOR] + np.float32(0.4) * seen[:, VEILED]
     least = (sight - hidden) / 2 + np.float32(0.01)
-    away = least + draws.uniform() * (np.float32(_UNVEILED[1]) - least)
+    away = least + draws.uniform() * (np.float32(_UNVEILED) - least)
     slowest = np.maximum(away - hidden, sight - away)
     speed = (slowest + draws.uniform() * np.maximum(away + hidden - slowest, 0)) * np.float32(1.05)
     return np.stack([away, aside], axis=-1), speed
