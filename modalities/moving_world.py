@@ -25,7 +25,7 @@ class ClipBatch:
     main: Ints  # [B], slot of the object that the labels are about, -1 for none
     speed: Floats  # [B], picture widths a frame, nan for none
     velocity: Floats  # [B, 2, K, 3], metres a frame
-    event: Floats  # [B], the frame of the collision, before the first or after the last frame allowed
+    event: Floats  # [B], the frame of the collision, which need not be a whole number; without one, the middle
     spin: Floats  # [B, K, 3], rotation vectors of objects, radians a frame
     pan: Floats  # [B, 3], rotation vector of the camera, radians a frame
 

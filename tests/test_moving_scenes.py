@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modalities.moving_layout import ANCHOR, PARTNER, VEILED
 from modalities.moving_render import Films, film
-from modalities.moving_sampling import ANCHOR, BLOCK, PARTNER, VEILED, balanced, clips_of, sample_clips
+from modalities.moving_sampling import BLOCK, balanced, clips_of, sample_clips
 from modalities.moving_scenes import DIRECTIONS, MOTIONS, MovingScenes, MovingScenesConfig
 from modalities.moving_worker import ahead, clip_labels
 from modalities.moving_world import ClipBatch, displacement, in_picture, rotations, scenes_at
@@ -28,7 +29,7 @@ def many() -> ClipBatch:
 
 @pytest.fixture(scope="module")
 def seen() -> tuple[ClipBatch, Films, np.ndarray]:
-    clips = sample_clips(1, np.arange(BLOCK, BLOCK + 80), FRAMES)
+    clips = sample_clips(1, np.arange(BLOCK, BLOCK + 96), FRAMES)
     films = film(clips, SIDE)
     return clips, films, clip_labels(clips, films)
 
@@ -121,7 +122,7 @@ def test_direction_speed_and_next_place_agree_with_where_objects_are_seen(
         turned = np.degrees(np.arctan2(velocity[1], velocity[0])) - 45 * known["direction"]
         assert abs((turned + 180) % 360 - 180) < 22, (number, MOTIONS[known["motion"]])
         assert np.hypot(*velocity) == pytest.approx(known["speed"], rel=0.2), (number, MOTIONS[known["motion"]])
-        if known["motion"] in (KIND["moving"], KIND["appearing"]):
+        if known["motion"] == KIND["moving"] and use.sum() >= 10:  # nothing is before it, so that the fit is good
             x, y = start + velocity * (FRAMES - 1 + ahead(FRAMES))
             assert known["next_x"] == pytest.approx(x, abs=0.06)
             assert known["next_y"] == pytest.approx(1 - y, abs=0.06)
@@ -154,9 +155,10 @@ def test_what_appears_was_hidden_and_what_disappears_will_be(seen: tuple[ClipBat
         chosen = labels["motion"] == KIND[name]
         assert share[chosen, hidden].max() < 0.4, name
         assert share[chosen, hidden].mean() < 0.1, name
-        assert share[chosen, shown].min() > 0.5, name
-    others = ~np.isin(labels["motion"], [KIND[name] for name in ("appearing", "disappearing", "panning")])
-    assert np.abs(share[others, 0] - share[others, -1]).mean() < 0.1
+        assert share[chosen, shown].min() > 0.4, name
+        assert share[chosen, shown].mean() > 0.8, name
+    others = np.isin(labels["motion"], [KIND[name] for name in ("moving", "turning", "approaching", "receding")])
+    assert np.abs(share[others, 0] - share[others, -1]).max() < 0.2
 
 
 def test_collisions_are_where_distances_are_least_and_lose_no_energy(many: ClipBatch) -> None:
