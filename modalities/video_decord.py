@@ -53,11 +53,12 @@ class DecordReader:
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         """Frames as in StoredVideo."""
-        height, width = reduced_size(self.info.height, self.info.width, short_side)
-        if not self._is_seekable or (height, width) != (self.info.height, self.info.width):
-            self._reader = self._start(height, width)
+        size = reduced_size(self.info.height, self.info.width, short_side)
         wanted = sorted(set(indices))
-        frames = self._batch(wanted) if self._is_seekable else self._counted(wanted)
+        try:
+            frames = self._sought(wanted, size) if self._is_seekable else self._counted(wanted, size)
+        except decord.DECORDLimitReachedError:  # a frame was repeated, which seeking may be to blame for
+            frames = self._counted(wanted, size)
         places = {index: place for place, index in enumerate(wanted)}
         return torch.from_numpy(frames)[[places[index] for index in indices]].permute(0, 3, 1, 2)
 
@@ -73,17 +74,20 @@ class DecordReader:
         except (decord.DECORDError, RuntimeError) as error:
             raise in_words(error, _MEANINGS) from error
 
-    def _batch(self, wanted: list[int]) -> NDArray[np.uint8]:
+    def _sought(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
         """Frames [T, H, W, 3], found by seeking."""
+        if size != (self.info.height, self.info.width):
+            self._reader = self._start(*size)
         try:
             self._reader.get_batch([0])  # a reader that seeks before it has decoded anything gives wrong pictures
             frames: NDArray[np.uint8] = self._reader.get_batch(wanted).asnumpy()
-        except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
+        except decord.DECORDError as error:
             raise in_words(error, _MEANINGS) from error
         return frames
 
-    def _counted(self, wanted: list[int]) -> NDArray[np.uint8]:
-        """Frames [T, H, W, 3] of a fresh reader, by taking all up to the last of them."""
+    def _counted(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Frames [T, H, W, 3], by taking all up to the last of them from the start."""
+        self._reader = self._start(*size)
         chosen = set(wanted)
         frames = ((index, self._next()) for index in range(wanted[-1] + 1))
         return np.stack([frame for index, frame in frames if index in chosen])

@@ -127,7 +127,7 @@ class PyavReader:
         """Some frames, sorted  ->  uint8 [H, W, 3] of each, as stored."""
         frames: dict[int, Tensor] = {}
         if self._seek(self._index.key_times[key]):
-            frames = self._take(self._frames_by_time(), wanted, size)
+            frames = self._take(self._frames_by_time(self._index.keys[key]), wanted, size)
         if len(frames) < len(wanted):  # where seeking leads elsewhere, counting from the start does not
             self._restart()
             frames = self._take(enumerate(self._frames()), wanted, size)
@@ -167,8 +167,14 @@ class PyavReader:
         except av.FFmpegError:  # the frame that is missed by it will be named
             return
 
-    def _frames_by_time(self) -> Iterator[tuple[int, VideoFrame]]:
+    def _frames_by_time(self, key: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Numbered frames after seeking to the one with number `key`; none where seeking led past it."""
+        arrived = False
         for frame in self._frames():
             number = None if frame.pts is None else self._index.numbers.get(frame.pts)
-            if number is not None:
-                yield number, frame
+            if number is None:
+                continue
+            if not arrived and number > key:
+                return
+            arrived = True
+            yield number, frame
