@@ -106,13 +106,11 @@ class PyavReader:
         return first
 
     def _rate(self) -> float:
-        """Frames a second as the file tells them, or else by the times of the first and the last."""
-        if self._stream.average_rate:
-            return float(self._stream.average_rate)
+        """Frames a second by the times of the first and the last, or else as the file tells them."""
         times = list(self._index.numbers)
         if len(times) > 1 and self._stream.time_base:
             return float((len(times) - 1) / ((times[-1] - times[0]) * self._stream.time_base))
-        return float(self._stream.guessed_rate or 25)
+        return float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def _runs(self, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
         """Frames to decode in one go, each time with the place among `keys` of the key frame to start at."""
