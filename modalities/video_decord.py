@@ -30,7 +30,7 @@ _MAX_REPEATED_SHARE = 1e-9
 # H.265; elsewhere it is off by some frames, and frames are counted from the start.
 _SEEKABLE = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"\x1a\x45\xdf\xa3", b"RIFF"}
 _H265 = (b"hvc1", b"hev1", b"V_MPEGH")
-_MAX_RATE = 1000  # frames a second: packets without times are told to come at nonsensical ones
+_RATES = (0.01, 1000.0)  # frames a second: packets without times are told to come at nonsensical ones
 _NARROW = 64  # pixels of width below which decord takes padding for a fourth colour
 _INDEX_SIZE = 2**20  # bytes at either end of a file among which these names stand
 
@@ -82,10 +82,9 @@ class DecordReader:
     def _rate(self) -> float:
         """Frames a second by the times of the first and the last, or else as the file tells them."""
         first, last = self._reader.get_frame_timestamp([0, len(self._reader) - 1])[:, 0].tolist()
-        if 1 < len(self._reader) < _MAX_RATE * (last - first):
-            return float((len(self._reader) - 1) / (last - first))
-        told = float(self._reader.get_avg_fps())
-        return told if 0 < told < _MAX_RATE else 25.0
+        by_times = (len(self._reader) - 1) / (last - first) if last > first else 0.0
+        rates = (rate for rate in (by_times, float(self._reader.get_avg_fps())) if _RATES[0] < rate < _RATES[1])
+        return next(rates, 25.0)
 
     def _sought(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
         """Frames [T, H, W, 3], found by seeking."""
