@@ -80,7 +80,7 @@ def test_one_flat_folder_is_unlabelled(tmp_path: Path) -> None:
 
 
 def test_folders_of_frames_are_videos_in_natural_order(tmp_path: Path) -> None:
-    for part in ("train", "test"):
+    for part in ("train", "val", "test"):
         for label, name in (("jump", "one"), ("jump", "two"), ("walk", "three")):
             (folder := tmp_path / part / label / name).mkdir(parents=True)
             for number in (1, 2, 10, 9):
@@ -118,7 +118,7 @@ def test_arrays_are_mapped_and_grey_ones_are_videos_too(tmp_path: Path) -> None:
     files = {}
     for split in SPLITS:
         samples = open_source("npy", tmp_path, split, Reading(whole_mb=0)).samples
-        files |= {samples.samples.paths[i]: samples[i] for i in range(len(samples))}  # type: ignore[attr-defined]
+        files |= {samples.paths[i]: samples[i] for i in range(len(samples))}  # type: ignore[attr-defined]
     assert set(files) == {"a/x.npy", "b/y.npy", "b/z.npy", "b/zz.npy"}
     assert np.array_equal(files["a/x.npy"].inputs.read([4, 0], None).permute(0, 2, 3, 1), colour[[4, 0]])
     grey = pickle.loads(pickle.dumps(files["b/y.npy"].inputs)).read([2], None)
@@ -192,7 +192,8 @@ def test_one_list_is_split_and_paths_may_be_absolute(tmp_path: Path) -> None:
         ({"train.csv": ""}, r"train\.csv lists no videos"),
         ({"train.csv": "path,label\n"}, r"train\.csv lists no videos"),
         ({"train.csv": "a.mp4,1,2\n"}, r"train\.csv has 3 columns: a first line must name"),
-        ({"train.csv": "a.mp4,1\nb.mp4\n"}, r"train\.csv, line 2: 'b\.mp4' has 1 fields, the first 2"),
+        ({"train.csv": "a.mp4,1\nb.mp4\n"}, r"train\.csv, line 1: 'a\.mp4,1' names no video"),
+        ({"train.csv": "a.mp4 1\nb.mp4\n"}, r"train\.csv, line 2: 'b\.mp4' has 1 fields, the first 2"),
         ({"one.csv": "a.mp4 1", "two.csv": "a.mp4 1"}, r"one\.csv, two\.csv; of several files each must be named"),
         ({"train.csv": "a.mp4 x", "test.csv": "a.mp4 y"}, r"test\.csv: label 'y' is not one of the training set's"),
         ({"train.csv": "a.mp4 x", "test.csv": "a.mp4"}, r"test\.csv has no labels, unlike the training set"),
