@@ -79,8 +79,10 @@ def read_list(source: Path, extensions: Collection[str]) -> ListedVideos:
     path_column, label_column = _columns(source, rows, has_header, of_first)
     paths, labels = [], []
     for (number, line), row in zip(numbered[has_header:], rows[has_header:], strict=True):
-        if len(row) != len(rows[0]) or not row[path_column].strip():
+        if len(row) != len(rows[0]):
             raise ValueError(f"{source}, line {number}: '{line[:80]}' has {len(row)} fields, the first {len(rows[0])}")
+        if not _is_video(row[path_column], extensions):
+            raise ValueError(f"{source}, line {number}: '{line[:80]}' names no video; paths end in .mp4 or the like")
         paths.append(row[path_column].strip())
         labels += [row[label_column].strip()] if label_column is not None else []
     return ListedVideos(source, PackedStrings(paths), PackedStrings(labels))
@@ -108,7 +110,7 @@ def _table(lines: list[str], extensions: Collection[str]) -> list[list[str]]:
     """Lines as rows, by the first delimiter that gives each the same number of fields, two at least; else by spaces."""
     for delimiter in "\t;,":
         rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-        if len(rows) == len(lines) and {len(row) for row in rows} == {len(rows[0])} and len(rows[0]) > 1:
+        if lines and len(rows) == len(lines) and {len(row) for row in rows} == {len(rows[0])} and len(rows[0]) > 1:
             return rows
     return [_by_space(line.strip(), extensions) for line in lines]
 

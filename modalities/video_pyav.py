@@ -106,13 +106,11 @@ class PyavReader:
         return first
 
     def _rate(self) -> float:
-        """Frames a second as the file tells them, or else by the times of the first and the last."""
-        if self._stream.average_rate:
-            return float(self._stream.average_rate)
+        """Frames a second by the times of the first and the last, or else as the file tells them."""
         times = list(self._index.numbers)
         if len(times) > 1 and self._stream.time_base:
             return float((len(times) - 1) / ((times[-1] - times[0]) * self._stream.time_base))
-        return float(self._stream.guessed_rate or 25)
+        return float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def _runs(self, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
         """Frames to decode in one go, each time with the place among `keys` of the key frame to start at."""
@@ -127,7 +125,7 @@ class PyavReader:
         """Some frames, sorted  ->  uint8 [H, W, 3] of each, as stored."""
         frames: dict[int, Tensor] = {}
         if self._seek(self._index.key_times[key]):
-            frames = self._take(self._frames_by_time(), wanted, size)
+            frames = self._take(self._frames_by_time(self._index.keys[key]), wanted, size)
         if len(frames) < len(wanted):  # where seeking leads elsewhere, counting from the start does not
             self._restart()
             frames = self._take(enumerate(self._frames()), wanted, size)
@@ -167,8 +165,14 @@ class PyavReader:
         except av.FFmpegError:  # the frame that is missed by it will be named
             return
 
-    def _frames_by_time(self) -> Iterator[tuple[int, VideoFrame]]:
+    def _frames_by_time(self, key: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Numbered frames after seeking to the one with number `key`; none where seeking led past it."""
+        arrived = False
         for frame in self._frames():
             number = None if frame.pts is None else self._index.numbers.get(frame.pts)
-            if number is not None:
-                yield number, frame
+            if number is None:
+                continue
+            if not arrived and number > key:
+                return
+            arrived = True
+            yield number, frame

@@ -26,7 +26,7 @@ class Reading:
 
     decoder: which library, `auto` for the fastest that there is. short_side: pixels that suffice for the shorter side
     of a frame, None for all there are. whole_mb: a video of which all frames take no more megabytes, once reduced, is
-    decoded whole, so that it may stay in memory. stored_fps: frames a second where a folder of frames or an array
+    decoded whole, so that it may stay in memory; with 0 none is, and files are opened only to read a clip. stored_fps: frames a second where a folder of frames or an array
     cannot tell.
     """
 
@@ -57,7 +57,9 @@ def open_source(source: Source, root: Path, split: Split, reading: Reading, seed
     if source in ("folder", "csv", "webdataset"):
         usable_decoders(reading.decoder)  # says now what is missing, not at the first sample
     samples, classes = _opened(source, root, split, reading, seed)
-    return VideoSource(WholeWhereSmall(samples, reading.short_side, reading.whole_mb), classes)
+    if reading.whole_mb:
+        samples = WholeWhereSmall(samples, reading.short_side, reading.whole_mb)
+    return VideoSource(samples, classes)
 
 
 def _opened(source: Source, root: Path, split: Split, reading: Reading, seed: int) -> tuple[Samples, tuple[str, ...]]:

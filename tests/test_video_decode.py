@@ -1,0 +1,331 @@
+"""Every decoder gives the same upright pictures of any file; what is broken is a bad sample; memory stays flat."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from jepa.modality import BadSampleError
+from modalities.video_decode import Decoder, EncodedVideo, usable_decoders
+from modalities.video_stored import VideoInfo, reduced
+
+av = pytest.importorskip("av")
+
+ODD = Path(__file__).parents[1].parent / "shared" / "data" / "odd"
+DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
+
+
+def usable(decoder: Decoder) -> bool:
+    try:
+        return bool(usable_decoders(decoder))
+    except ValueError:
+        return False
+
+
+USABLE = [decoder for decoder in DECODERS if usable(decoder)]
+each_decoder = pytest.mark.parametrize("decoder", USABLE)
+
+
+def pictures(frames: int, height: int, width: int) -> NDArray[np.uint8]:
+    """A bright square that walks over slopes of colour, without any symmetry: [T, H, W, 3]."""
+    y, x = np.mgrid[0:height, 0:width]
+    still = np.stack([200 * x / width, 200 * y / height, 100 + 0 * x], -1)
+    moving = np.repeat(still[None], frames, 0)
+    side = max(2, min(height, width) // 4)
+    for number, frame in enumerate(moving):
+        left = number * (width - side) // max(1, frames - 1)
+        frame[:side, left : left + side] = 255
+    return moving.astype(np.uint8)
+
+
+def encoded(
+    frames: NDArray[np.uint8],
+    kind: str = "mp4",
+    codec: str = "h264",
+    pixels: str = "yuv420p",
+    key_every: int = 12,
+    rotation: int = 0,
+    times: list[int] | None = None,
+) -> bytes:
+    """The frames as a file, 25 a second, or at these times in 25ths of a second."""
+    stream_of_bytes = io.BytesIO()
+    with av.open(stream_of_bytes, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
+        stream.codec_context.gop_size = key_every
+        stream.codec_context.time_base = Fraction(1, 25)
+        if codec == "h264":
+            stream.codec_context.options = {"crf": "10", "preset": "veryfast"}
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number, pixels_of_frame in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels_of_frame, format="rgb24")
+            frame.pts, frame.time_base = times[number] if times else number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return stream_of_bytes.getvalue()
+
+
+def plainly_decoded(data: bytes | Path) -> NDArray[np.uint8]:
+    """All frames as PyAV gives them, upright: an independent loop."""
+    with av.open(str(data) if isinstance(data, Path) else io.BytesIO(data)) as container:
+        stream = container.streams.best("video")
+        frames = list(container.decode(stream))
+    turns = round(frames[0].rotation / 90) % 4
+    return np.stack([np.rot90(frame.to_ndarray(format="rgb24"), turns) for frame in frames])
+
+
+def assert_same_pictures(found: torch.Tensor, expected: NDArray[np.uint8], tolerance: float) -> None:
+    assert found.dtype == torch.uint8
+    assert found.shape == (len(expected), 3, *expected.shape[1:3])
+    difference = (found.permute(0, 2, 3, 1).float() - torch.from_numpy(expected.copy()).float()).abs().mean((1, 2, 3))
+    assert difference.max() < tolerance
+
+
+FILES = {
+    "plain": encoded(pictures(40, 48, 64)),
+    "odd sizes": encoded(pictures(20, 49, 67), pixels="yuv444p"),
+    "tiny": encoded(pictures(20, 18, 34)),
+    "on its side": encoded(pictures(20, 64, 96), rotation=90),
+    "on its other side": encoded(pictures(20, 64, 96), rotation=-90),
+    "upside down": encoded(pictures(20, 64, 96), rotation=180),
+    "one frame": encoded(pictures(1, 48, 64)),
+    "variable rate": encoded(pictures(10, 48, 64), times=[0, 1, 2, 10, 11, 12, 30, 31, 60, 61]),
+    "10 bit": encoded(pictures(20, 48, 64), pixels="yuv420p10le"),
+    "grey": encoded(pictures(20, 48, 64), pixels="gray"),
+    "Matroska, no count": encoded(pictures(40, 48, 64), kind="matroska"),
+    "AVI": encoded(pictures(40, 48, 64), kind="avi", codec="mpeg4"),
+    "MPEG stream": encoded(pictures(40, 48, 64), kind="mpeg", codec="mpeg1video"),
+    "all key frames": encoded(pictures(40, 48, 64), kind="avi", codec="mjpeg", pixels="yuvj420p"),
+}
+MAY_REFUSE = {("torchcodec", "MPEG stream")}  # that decoder does not count them right, and says so
+
+
+@each_decoder
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("stored", ["in memory", "as a file"])
+def test_any_frames_in_any_order_are_those_of_a_plain_decode(
+    name: str, stored: str, decoder: Decoder, tmp_path: Path
+) -> None:
+    (path := tmp_path / "video").write_bytes(FILES[name])
+    video = EncodedVideo(path if stored == "as a file" else FILES[name], "a video", decoder)
+    if (decoder, name) in MAY_REFUSE:
+        with pytest.raises(BadSampleError, match="count"):
+            video.read([0], None)
+        return
+    expected = plainly_decoded(FILES[name])
+    info = pickle.loads(pickle.dumps(video)).info
+    assert (info.frames, info.height, info.width) == expected.shape[:3]
+    last = info.frames - 1
+    for indices in ([last, 0, last // 2, 0], [last], [last // 2, last // 3], list(range(info.frames))):
+        assert_same_pictures(video.read(indices, None), expected[indices], tolerance=4 if name == "10 bit" else 0.6)
+    assert info.fps == pytest.approx(25 if name != "variable rate" else 4, rel=0.15)
+
+
+@each_decoder
+@pytest.mark.parametrize("name", ["plain", "on its side", "odd sizes", "Matroska, no count"])
+def test_frames_come_reduced_but_never_enlarged_or_below_the_side_asked_for(name: str, decoder: Decoder) -> None:
+    video = EncodedVideo(FILES[name], decoder=decoder)
+    whole = torch.from_numpy(plainly_decoded(FILES[name]).copy()).permute(0, 3, 1, 2)
+    for side in (16, 32, 33):
+        found = video.read([3, 15, 3], side)
+        expected = reduced(whole[[3, 15, 3]], side)
+        assert min(found.shape[2:]) == side
+        assert found.shape == expected.shape
+        assert (found.float() - expected.float()).abs().mean() < 4
+    assert video.read([0], 1000).shape == whole[:1].shape
+
+
+def damaged(how: str) -> bytes:
+    good = FILES["plain"]
+    match how:
+        case "empty":
+            return b""
+        case "html":
+            return b"<html><body>404 Not Found</body></html>\n"
+        case "cut before the index":
+            return good[: len(good) // 2]
+        case "noise":
+            return np.random.default_rng(0).bytes(5000)
+        case "sound only":
+            stream_of_bytes = io.BytesIO()
+            with av.open(stream_of_bytes, "w", format="mp4") as container:
+                stream = container.add_stream("aac", rate=8000)
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                frame.sample_rate, frame.pts = 8000, 0
+                container.mux(stream.encode(frame))
+                container.mux(stream.encode(None))
+            return stream_of_bytes.getvalue()
+        case _:
+            raise ValueError(how)
+
+
+@pytest.mark.parametrize("decoder", [*USABLE, "auto"])
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("empty", "the file is empty"),
+        ("html", "not a video of a known format"),
+        ("cut before the index", "not a video of a known format, or cut off before its index"),
+        ("noise", "not a video of a known format"),
+        ("sound only", "no video stream"),
+    ],
+)
+def test_what_is_broken_is_a_bad_sample_that_says_where_and_why(
+    how: str, reason: str, decoder: Decoder, tmp_path: Path
+) -> None:
+    (path := tmp_path / "broken.mp4").write_bytes(damaged(how))
+    with pytest.raises(BadSampleError, match=reason) as caught:
+        EncodedVideo(path, decoder=decoder).info  # noqa: B018
+    assert pickle.loads(pickle.dumps(caught.value)).source == str(path)
+    with pytest.raises(BadSampleError, match=reason) as caught:
+        EncodedVideo(damaged(how), "shard/broken.mp4", decoder).read([0], 8)
+    assert caught.value.source == "shard/broken.mp4"
+
+
+@each_decoder
+def test_of_a_file_that_breaks_off_frames_are_right_or_the_sample_is_bad(decoder: Decoder) -> None:
+    whole = encoded(pictures(60, 48, 64), kind="matroska")
+    expected = plainly_decoded(whole)
+    video = EncodedVideo(whole[: len(whole) * 2 // 3], "cut", decoder)
+    frames = video.info.frames
+    assert 20 < frames < 60
+    assert_same_pictures(video.read([0, 10], None), expected[[0, 10]], tolerance=0.6)
+    assert_same_pictures(video.read([frames - 3], None), expected[[frames - 3]], tolerance=0.6)
+
+
+@each_decoder
+def test_a_missing_file_is_a_bad_sample_and_a_wrong_index_a_mistake_of_the_caller(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    with pytest.raises(BadSampleError, match="No such file"):
+        EncodedVideo(tmp_path / "none.mp4", decoder=decoder).read([0], None)
+    with pytest.raises(IndexError, match="frame 40 is asked for; the video has frames 0 to 39"):
+        EncodedVideo(FILES["plain"], decoder=decoder).read([40], None)
+
+
+def test_auto_reads_what_one_of_the_decoders_reads() -> None:
+    for data in FILES.values():
+        expected = plainly_decoded(data)
+        assert_same_pictures(EncodedVideo(data).read([0], None), expected[:1], tolerance=4)
+
+
+def test_a_clip_is_chosen_and_read_by_one_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    openings = []
+    original = av.open
+    monkeypatch.setattr(av, "open", lambda *given: openings.append(given) or original(*given))
+    seen: list[VideoInfo] = []
+    clip = EncodedVideo(FILES["plain"], decoder="pyav").clip(lambda info: seen.append(info) or [5, info.frames - 1], 16)
+    assert clip.shape == (2, 3, 16, 21)
+    assert seen[0].frames == 40
+    assert len(openings) == 1
+
+
+BLOCKED = """
+import sys
+import modalities.video_decode as decode
+assert not {"av", "decord", "torchcodec"} & set(sys.modules), "heavy packages are imported where they are used"
+blocked = {"torchcodec", "decord"}
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name in blocked:
+            raise ImportError(f"No module named '{name}'")
+sys.meta_path.insert(0, Blocked())
+print(decode.usable_decoders("auto"))
+blocked.add("av")
+for name in [name for name in sys.modules if name.split(".")[0] == "av" or name == "modalities.video_pyav"]:
+    del sys.modules[name]
+decode._missing.cache_clear()
+for decoder in ("auto", "decord", "torchcodec"):
+    try:
+        decode.usable_decoders(decoder)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_auto_takes_what_loads_and_what_does_not_is_said_with_a_remedy() -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True)
+    first, auto, decord, torchcodec = done.stdout.splitlines()
+    assert first == "('pyav',)"
+    assert auto.startswith("no decoder of videos can be used (torchcodec: No module named 'torchcodec'; pyav: ")
+    assert "pip install 'av" in auto
+    assert decord.startswith("decoder 'decord' cannot be used: No module named 'decord'. To install it: pip install")
+    assert "FFmpeg's shared libraries" in torchcodec
+
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+from modalities.video_decode import EncodedVideo
+torch.set_num_threads(1)
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+files = sorted(Path(sys.argv[1]).iterdir())
+for decoder in sys.argv[2:]:
+    for number in range(1200):
+        EncodedVideo(files[number % len(files)], decoder=decoder).clip(lambda info: range(0, info.frames, 3), 24)
+        if number == 199:
+            start = resident()
+    print(resident() - start)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process as Linux shows it")
+def test_memory_stays_flat_over_many_clips_by_each_decoder(tmp_path: Path) -> None:
+    for number, (height, width) in enumerate([(48, 64), (64, 96), (56, 80), (36, 64)]):
+        (tmp_path / f"{number}.mp4").write_bytes(encoded(pictures(12, height, width)))
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), *USABLE]
+    single = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=single)
+    grown = [float(line) for line in done.stdout.split()]  # MB over the last 1000 clips of each
+    assert len(grown) == len(USABLE)
+    assert max(grown) < 8
+
+
+def odd_files() -> Iterator[dict[str, object]]:
+    if ODD.exists():
+        entries = json.loads((ODD / "manifest.json").read_text())
+        yield from (entry for entry in entries if str(entry["file"]).startswith("video_"))
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not ODD.exists(), reason="the real videos are not beside this checkout")
+@each_decoder
+def test_real_odd_and_broken_files_are_decoded_right_or_are_bad_samples(decoder: Decoder) -> None:
+    right = 0
+    for entry in odd_files():
+        path = ODD / str(entry["file"])
+        found, info = opened(EncodedVideo(path, decoder=decoder))
+        if info is None:
+            assert decoder != "pyav" or entry["av"] != "ok", path
+            continue
+        assert entry["av"] == "ok", path
+        expected = plainly_decoded(path)
+        assert info.frames == len(expected)
+        assert_same_pictures(found, expected[ends(info)], tolerance=4 if "10bits" in path.name else 0.6)
+        right += 1
+    assert right >= {"pyav": 45, "torchcodec": 40, "decord": 40}[decoder]
+
+
+def ends(info: VideoInfo) -> list[int]:
+    return [info.frames - 1, 0, info.frames // 2]
+
+
+def opened(video: EncodedVideo) -> tuple[torch.Tensor, VideoInfo | None]:
+    """Some frames and the facts, or nothing where the sample is bad."""
+    try:
+        return video.clip(ends, None), video.info
+    except BadSampleError as bad:
+        complete = bad.source == str(video.source) and 0 < len(bad.reason) <= 200
+        return torch.empty(0), None if complete else VideoInfo(0, 0.0, 0, 0)

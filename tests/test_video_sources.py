@@ -1,0 +1,246 @@
+"""Videos are found in every layout, with the right labels and splits; short ones come whole; what is wrong is named."""
+
+import pickle
+import tarfile
+from collections.abc import Iterable, Mapping
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils._pytree import tree_leaves
+
+from jepa.data import Remembered
+from jepa.modality import BadSampleError, Samples, Split
+from modalities.video_decode import EncodedVideo
+from modalities.video_sources import Reading, Source, open_source
+from modalities.video_stored import VideoInfo
+from modalities.video_whole import DecodedVideo
+
+av = pytest.importorskip("av")
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+PYAV = Reading(decoder="pyav")
+LAZY = Reading(decoder="pyav", whole_mb=0)
+
+
+@cache
+def video(grey: int, frames: int = 3) -> bytes:
+    """Frames of 64 x 48 in one grey, that is lossless."""
+    stream_of_bytes = BytesIO()
+    with av.open(stream_of_bytes, "w", format="avi") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "gray"
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64), grey, np.uint8), format="gray")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return stream_of_bytes.getvalue()
+
+
+def plant(root: Path, files: Iterable[str]) -> Path:
+    """A video at each path, its grey the place in the order given."""
+    for number, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(video(number))
+    return root
+
+
+def contents(samples: Samples) -> list[tuple[int, object]]:
+    """Grey, and label, of every video."""
+    found = [samples[index] for index in range(len(samples))]
+    return [(int(sample.inputs.read([1], None).max()), sample.labels.get("class")) for sample in found]
+
+
+def opened(root: Path, source: Source, reading: Reading = LAZY) -> Mapping[Split, list[tuple[int, object]]]:
+    return {split: contents(open_source(source, root, split, reading).samples) for split in SPLITS}
+
+
+def test_folders_of_videos_are_read_as_folders_of_images(tmp_path: Path) -> None:
+    files = [f"{part}/{name}/{i}.mp4" for part in ("train", "val", "test") for name in ("jump", "walk") for i in "ab"]
+    plant(tmp_path, [*files, "train/.hidden/c.mp4"])
+    (tmp_path / "train" / "jump" / "notes.txt").write_text("not a video")
+    (tmp_path / "train" / "jump" / "cover.jpg").write_bytes(b"nor this")
+    found = opened(tmp_path, "folder")
+    assert found["train"] == [(0, 0), (1, 0), (2, 1), (3, 1)]
+    assert found["validation"] == [(4, 0), (5, 0), (6, 1), (7, 1)]
+    assert found["test"] == [(8, 0), (9, 0), (10, 1), (11, 1)]
+    assert open_source("folder", tmp_path, "test", LAZY).classes == ("jump", "walk")
+
+
+def test_one_flat_folder_is_unlabelled(tmp_path: Path) -> None:
+    plant(tmp_path, ["b.MP4", "a.mkv", "deep/c.webm"])
+    source = open_source("folder", tmp_path, "train", LAZY)
+    assert source.classes == ()
+    assert sorted(contents(source.samples)) == [(0, None), (1, None), (2, None)]
+
+
+def test_folders_of_frames_are_videos_in_natural_order(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        for label, name in (("jump", "one"), ("jump", "two"), ("walk", "three")):
+            (folder := tmp_path / part / label / name).mkdir(parents=True)
+            for number in (1, 2, 10, 9):
+                Image.new("L", (8, 6), 20 * number).save(folder / f"frame{number}.png")
+            (folder / "notes.txt").write_text("not a frame")
+    source = open_source("frames", tmp_path, "train", Reading(whole_mb=0, stored_fps=12.5))
+    assert source.classes == ("jump", "walk")
+    assert [source.samples[i].labels["class"] for i in range(3)] == [0, 0, 1]
+    stored = pickle.loads(pickle.dumps(source.samples[0].inputs))
+    assert stored.info == VideoInfo(4, 12.5, 6, 8)
+    assert stored.read([0, 1, 2, 3, 0], 3)[:, 0, 0, 0].tolist() == [20, 40, 180, 200, 20]
+    assert stored.read([0], 3).shape == (1, 3, 3, 4)
+    (tmp_path / "train" / "jump" / "one" / "frame2.png").write_bytes(b"broken")
+    with pytest.raises(BadSampleError, match=r"frame2\.png.*not an image"):
+        stored.read([1], None)
+    Image.new("L", (9, 6)).save(tmp_path / "train" / "jump" / "one" / "frame2.png")
+    with pytest.raises(BadSampleError, match=r"frames differ in size, such as frame1\.png and frame2\.png"):
+        stored.read([0, 1], None)
+
+
+def test_flat_folders_of_frames_are_unlabelled(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 6), 7).save(tmp_path / name / "0.png")
+    source = open_source("frames", tmp_path, "train", Reading())
+    assert (len(source.samples), source.classes) == (2, ())
+
+
+def test_arrays_are_mapped_and_grey_ones_are_videos_too(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(256, size=(5, 6, 8, 3), dtype=np.uint8)
+    for name, array in (("a/x.npy", colour), ("b/y.npy", colour[..., 0]), ("b/z.npy", colour.astype(np.float32))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, array)
+    (tmp_path / "b" / "zz.npy").write_bytes((tmp_path / "b" / "y.npy").read_bytes()[:-7])
+    files = {}
+    for split in SPLITS:
+        samples = open_source("npy", tmp_path, split, Reading(whole_mb=0)).samples
+        files |= {samples.paths[i]: samples[i] for i in range(len(samples))}  # type: ignore[attr-defined]
+    assert set(files) == {"a/x.npy", "b/y.npy", "b/z.npy", "b/zz.npy"}
+    assert np.array_equal(files["a/x.npy"].inputs.read([4, 0], None).permute(0, 2, 3, 1), colour[[4, 0]])
+    grey = pickle.loads(pickle.dumps(files["b/y.npy"].inputs)).read([2], None)
+    assert np.array_equal(grey[0], np.repeat(colour[None, 2, ..., 0], 3, 0))
+    assert [files[name].labels["class"] for name in sorted(files)] == [0, 1, 1, 1]
+    with pytest.raises(BadSampleError, match=r"float32 \[5, 6, 8, 3\]; uint8"):
+        files["b/z.npy"].inputs.info  # noqa: B018
+    with pytest.raises(BadSampleError, match=r"not a complete \.npy file"):
+        files["b/zz.npy"].inputs.info  # noqa: B018
+
+
+def test_shards_of_clips_are_read_in_place(tmp_path: Path) -> None:
+    for part, first in (("train", 0), ("val", 3), ("test", 6)):
+        with tarfile.open(tmp_path / f"clips-{part}-0.tar", "w") as archive:
+            for number in range(first, first + 3):
+                for name, data in ((f"{number:03}.mp4", video(number)), (f"{number:03}.cls", b"%d" % (number % 2))):
+                    (member := tarfile.TarInfo(name)).size = len(data)
+                    archive.addfile(member, BytesIO(data))
+    found = opened(tmp_path, "webdataset")
+    assert found["train"] == [(0, 0), (1, 1), (2, 0)]
+    assert found["test"] == [(6, 0), (7, 1), (8, 0)]
+    assert open_source("webdataset", tmp_path, "test", LAZY).classes == ("0", "1")
+    inputs = open_source("webdataset", tmp_path, "test", LAZY).samples[0].inputs
+    assert inputs.name == str(tmp_path / "clips-test-0.tar" / "006.mp4")
+
+
+LISTS = {
+    "space": "a.mp4 1\nin/b.mp4 0\nc d.mp4 1\n",
+    "space and quotes": '"a.mp4" 1\nin/b.mp4 0\n"c d.mp4" 1\n',
+    "tab": "a.mp4\t1\nin/b.mp4\t0\n\nc d.mp4\t1\n",
+    "comma": 'a.mp4,1\n"in/b.mp4",0\nc d.mp4,1',
+    "semicolon, Windows": "a.mp4;1\r\nin/b.mp4;0\r\nc d.mp4;1\r\n",
+    "byte order mark": "\ufeffa.mp4,1\nin/b.mp4,0\nc d.mp4,1\n",
+    "header": "label,split,video_path\n1,x,a.mp4\n0,x,in/b.mp4\n1,x,c d.mp4\n",
+    "header of two": "video label\na.mp4 1\nin/b.mp4 0\nc d.mp4 1\n",
+    "label first": "1\ta.mp4\n0\tin/b.mp4\n1\tc d.mp4\n",
+    "names": "a.mp4,walk\nin/b.mp4,jump\nc d.mp4,walk\n",
+    "no labels": "a.mp4\nin/b.mp4\nc d.mp4\n",
+    "header, no labels": "path\na.mp4\nin/b.mp4\nc d.mp4\n",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_are_read_however_they_are_written(name: str, tmp_path: Path) -> None:
+    plant(tmp_path, ["a.mp4", "in/b.mp4", "c d.mp4"])
+    for part in ("train", "val", "test"):
+        (tmp_path / f"{part}.csv").write_bytes(LISTS[name].encode())
+    labels = [None] * 3 if "no labels" in name else [1, 0, 1]
+    for root in (tmp_path, tmp_path / "test.csv"):
+        for found in opened(root, "csv").values():
+            assert found == list(zip(range(3), labels, strict=True))
+    classes = open_source("csv", tmp_path, "validation", LAZY).classes
+    assert classes == (() if "no labels" in name else ("jump", "walk") if name == "names" else ("0", "1"))
+
+
+def test_one_list_is_split_and_paths_may_be_absolute(tmp_path: Path) -> None:
+    files = [f"{number}.mp4" for number in range(60)]
+    plant(tmp_path / "videos", files)
+    lines = [f"{tmp_path / 'videos' / file} {number % 2}" for number, file in enumerate(files)]
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "all.csv").write_text("\n".join(lines))
+    found = opened(tmp_path / "list", "csv")
+    assert sorted(grey for split in SPLITS for grey, _ in found[split]) == list(range(60))
+    assert all(found.values())
+    assert all(label == grey % 2 for split in SPLITS for grey, label in found[split])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train.csv": ""}, r"train\.csv lists no videos"),
+        ({"train.csv": "path,label\n"}, r"train\.csv lists no videos"),
+        ({"train.csv": "a.mp4,1,2\n"}, r"train\.csv has 3 columns: a first line must name"),
+        ({"train.csv": "a.mp4,1\nb.mp4\n"}, r"train\.csv, line 1: 'a\.mp4,1' names no video"),
+        ({"train.csv": "a.mp4 1\nb.mp4\n"}, r"train\.csv, line 2: 'b\.mp4' has 1 fields, the first 2"),
+        ({"one.csv": "a.mp4 1", "two.csv": "a.mp4 1"}, r"one\.csv, two\.csv; of several files each must be named"),
+        ({"train.csv": "a.mp4 x", "test.csv": "a.mp4 y"}, r"test\.csv: label 'y' is not one of the training set's"),
+        ({"train.csv": "a.mp4 x", "test.csv": "a.mp4"}, r"test\.csv has no labels, unlike the training set"),
+        ({"readme.txt": "nothing"}, r"no \.csv or \.tsv file in"),
+    ],
+)
+def test_lists_that_are_not_understood_are_named(files: dict[str, str], message: str, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises((ValueError, OSError), match=message):
+        open_source("csv", tmp_path, "test", LAZY)
+
+
+def test_short_videos_come_whole_and_are_remembered_and_long_ones_are_not(tmp_path: Path) -> None:
+    (tmp_path / "short.mp4").write_bytes(video(7, frames=4))
+    (tmp_path / "long.mp4").write_bytes(video(9, frames=60))
+    megabytes = 10 * 3 * 24 * 32 / 2**20
+    samples = open_source(
+        "folder", tmp_path, "train", Reading(decoder="pyav", short_side=24, whole_mb=megabytes)
+    ).samples
+    remembered = Remembered(samples, megabytes=1)
+    long, short = remembered[0].inputs, remembered[1].inputs
+    assert isinstance(long, EncodedVideo)
+    assert isinstance(short, DecodedVideo)
+    assert short.info == VideoInfo(4, 10.0, 24, 32)
+    assert short.clip(lambda info: [info.frames - 1], 12).shape == (1, 3, 12, 16)
+    assert sum(leaf.nbytes for leaf in tree_leaves(short) if isinstance(leaf, torch.Tensor)) == 4 * 3 * 24 * 32
+    assert remembered[1].inputs is short
+    assert remembered[0].inputs.info.frames == 60
+
+
+def test_what_is_broken_is_found_when_the_sample_is_taken(tmp_path: Path) -> None:
+    plant(tmp_path, ["a.mp4", "b.mp4"])
+    (tmp_path / "b.mp4").write_bytes(b"<html>404</html>")
+    samples = pickle.loads(pickle.dumps(open_source("folder", tmp_path, "train", PYAV).samples))
+    assert contents([samples[0]]) == [(0, None)]
+    with pytest.raises(BadSampleError, match="not a video of a known format") as caught:
+        samples[1]
+    assert caught.value.source == str(tmp_path / "b.mp4")
+
+
+def test_a_folder_without_videos_and_a_missing_decoder_are_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "picture.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no videos below .*; looked for files ending in \.3g2, "):
+        open_source("folder", tmp_path, "train", PYAV)
+    monkeypatch.setattr("modalities.video_decode._missing", lambda decoder: f"No module named '{decoder}'")
+    with pytest.raises(ValueError, match="decoder 'decord' cannot be used: No module named 'decord'"):
+        open_source("folder", plant(tmp_path, ["a.mp4"]), "train", Reading(decoder="decord"))
