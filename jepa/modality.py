@@ -50,12 +50,14 @@ class Task:
     """Something known about the samples on which frozen features are measured.
 
     kind: `class` (integer label, by k-NN, linear probe and low-shot), `count` and `regression` (a number a sample, by
-    a ridge probe), `map` (a number a token [N], by a ridge probe on token features).
+    a ridge probe), `map` (a number a token [N], by a ridge probe on token features). attentive: the numbers of blocks of
+    the attentive probes that are trained for it besides, unless `evaluate.attentive` says otherwise.
     """
 
     label: str
     kind: Literal["class", "count", "regression", "map"]
     classes: Sequence[str] = ()
+    attentive: Sequence[int] = ()
 
 
 class Modality(ABC, Generic[C]):
@@ -64,16 +66,14 @@ class Modality(ABC, Generic[C]):
     Subclasses set `grid` (tokens along each axis) in `__init__`, which receives the `data` section of the config
     parsed as `config_type`, and raises ValueError, in one sentence, for what cannot work. `config_type` is a frozen
     dataclass with at least `max_bad_fraction`, the share of samples that may be unreadable before a run stops.
-    `views` of every sample are drawn a step; the sets of masks are laid over them in turn. `attentive`: the numbers of
-    blocks of the attentive probes that evaluation trains, unless `evaluate.attentive` says otherwise. `forecast_axis`:
-    the axis of the grid along which things go on, if there is one: evaluation then predicts its later part from its
-    earlier one. Instances are pickled to worker processes.
+    `views` of every sample are drawn a step; the sets of masks are laid over them in turn. `forecast_axis`: the
+    axis of the grid along which things go on, if there is one: evaluation then predicts its later part from its earlier
+    one. Instances are pickled to worker processes.
     """
 
     config_type: ClassVar[type]
     tasks: Sequence[Task] = ()
     views: int = 1
-    attentive: Sequence[int] = ()
     forecast_axis: int | None = None
     grid: Grid
 

@@ -84,7 +84,6 @@ class Video(Modality[VideoConfig]):
     """Clips as sequences of tubelets, time after time and row by row."""
 
     config_type = VideoConfig
-    attentive = (1,)
     forecast_axis = 0
 
     def __init__(self, config: VideoConfig) -> None:
@@ -112,10 +111,10 @@ class Video(Modality[VideoConfig]):
         """Classes where videos are labelled; in the embedded world motion, direction, speed, count, what comes next."""
         if self.config.source != "scenes":
             classes = self._labelled_classes
-            return [Task(label="class", kind="class", classes=classes)] if classes else []
+            return [Task(label="class", kind="class", classes=classes, attentive=(1,))] if classes else []
         return [
-            Task(label="motion", kind="class", classes=MOTIONS),
-            Task(label="direction", kind="class", classes=DIRECTIONS),
+            Task(label="motion", kind="class", classes=MOTIONS, attentive=(1,)),
+            Task(label="direction", kind="class", classes=DIRECTIONS, attentive=(1,)),
             Task(label="speed", kind="regression"),
             Task(label="count", kind="count"),
             Task(label="next_x", kind="regression"),

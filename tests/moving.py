@@ -64,8 +64,10 @@ class Moving(Modality[MovingConfig]):
     """Dots, [1, T, H, W]; a further view of a sample is the same one turned upside down."""
 
     config_type = MovingConfig
-    tasks = (Task(label="way", kind="class", classes=("right", "left", "down", "up")), Task(label="row", kind="count"))
-    attentive = (1,)
+    tasks = (
+        Task(label="way", kind="class", classes=("right", "left", "down", "up"), attentive=(1,)),
+        Task(label="row", kind="count", attentive=(1,)),
+    )
     forecast_axis = 0
 
     def __init__(self, config: MovingConfig) -> None:

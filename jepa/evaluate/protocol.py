@@ -16,7 +16,7 @@ class EvaluateConfig:
     searched: the validation split gives the reported number, training samples that teach nothing choose the settings.
     map_tokens: tokens of each split that serve for tasks of kind `map`.
 
-    attentive: numbers of blocks of the attentive probes that are trained, [1, 4] say; null for those that the modality
+    attentive: numbers of blocks of the attentive probes that are trained, [1, 4] say; null for those that a task
     asks for. Up to `attentive_samples` of each split serve for them, of which up to `attentive_tokens` tokens a view
     stay in memory in bf16, means over neighbouring ones where there are more; they are taught for `attentive_steps`
     steps of 64 samples. One block costs seconds, each further one a hundred times as much.

@@ -63,8 +63,7 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     encoders: dict[Column, Encoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled"))]
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
-    blocks = modality.attentive if config.evaluate.attentive is None else config.evaluate.attentive
-    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, blocks)]
+    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, config.evaluate.attentive)]
     chosen, same_grid = _chosen(rows, tasks), modality.grid == trained_modality.grid
     return Subject(checkpoint, config, modality, encoders, chosen, output, same_grid)
 

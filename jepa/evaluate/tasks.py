@@ -30,11 +30,12 @@ class UnmeasurableError(ValueError):
     """The samples do not suffice for a task; its message is one sentence for the user."""
 
 
-def probe_names(task: Task, attentive: Sequence[int]) -> Sequence[str]:
-    """What is reported of a task, with attentive probes of these numbers of blocks."""
+def probe_names(task: Task, attentive: Sequence[int] | None) -> Sequence[str]:
+    """What is reported of a task, with attentive probes of these numbers of blocks, or those that the task asks for."""
     if task.kind == "map":
         return _PROBES[task.kind]
-    return (*_PROBES[task.kind], *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in attentive))
+    numbers = task.attentive if attentive is None else attentive
+    return (*_PROBES[task.kind], *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in numbers))
 
 
 def attentive_blocks(probe: str) -> int:
