@@ -50,8 +50,8 @@ class Task:
     """Something known about the samples on which frozen features are measured.
 
     kind: `class` (integer label, by k-NN, linear probe and low-shot), `count` and `regression` (a number a sample, by
-    a ridge probe), `map` (a number a token [N], by a ridge probe on token features). attentive: the numbers of blocks of
-    the attentive probes that are trained for it besides, unless `evaluate.attentive` says otherwise.
+    a ridge probe), `map` (a number a token [N], by a ridge probe on token features). attentive: the numbers of blocks
+    of the attentive probes that are trained for it besides, unless `evaluate.attentive` says otherwise.
     """
 
     label: str

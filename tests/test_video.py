@@ -1,0 +1,166 @@
+"""Runs on videos: from files and from the world that moves, killed, by two processes, on SLURM."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from test_slurm import TORCHRUN, assert_same_weights, here, log_of, until_ended
+
+from jepa.checkpoint import latest
+from jepa.config import ConfigError
+from jepa.launch import main, resolve
+from jepa.run_log import read_metrics
+from local_cluster import LocalCluster
+from modalities.image_views import denormalise
+from modalities.video import Video, VideoConfig
+from modalities.video_whole import DecodedVideo
+
+STEPS = 60
+TINY = f"""
+    data.source=folder data.frames=8 data.image_size=32 data.patch_size=8 model.size.width=48 model.size.depth=2
+    model.size.heads=2 model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2 optim.batch_size=4
+    steps={STEPS} log_every=1 checkpoint_every=10 evaluate.enabled=false compute.precision=fp32
+""".split()
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of fifteen encoded videos each: a bright square that goes to the right or to the left."""
+    root = tmp_path_factory.mktemp("clips")
+    for number in range(30):
+        name = "right" if number % 2 else "left"
+        path = root / name / f"{number}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        frames = np.full((10, 48, 64, 3), 8 * (number // 2), dtype=np.uint8)
+        for moment in range(10):
+            left = 4 * moment if name == "right" else 40 - 4 * moment
+            frames[moment, number : 16 + number, left : left + 16] = 230
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+    return root
+
+
+def arguments(run_dir: Path, clips: Path, *more: str) -> list[str]:
+    return ["--modality", "video", "--run-dir", str(run_dir), *TINY, f"data.root={clips}", *more]
+
+
+def started(run_dir: Path, clips: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jepa.launch", *arguments(run_dir, clips, *more)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_one_command_trains_measures_and_reports_on_videos(clips: Path, tmp_path: Path) -> None:
+    more = ["evaluate.enabled=true", "evaluate.attentive_steps=5", "data.test_clips=2"]
+    assert main(arguments(tmp_path / "run", clips, *more)) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    row = results["tasks"]["class/linear"]
+    assert row.keys() >= {"jepa", "random_init", "raw_input", "middle_frame", "motion_energy", "chance"}
+    assert results["forecast"]["horizons"] == [1, 2]
+    assert results["forecast"]["errors"].keys() == {"direct", "rolled", "repeat", "repeat_centred", "mean"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "data:image/webp" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_world_that_moves_is_measured_in_all_that_is_known_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    few = [f"data.scenes.{split}={count}" for split, count in {"train": 48, "validation": 24, "test": 24}.items()]
+    measured = ["steps=2", "evaluate.enabled=true", "evaluate.attentive_steps=2", "evaluate.low_shot_draws=1"]
+    small = [*TINY, *few, *measured, "data.source=scenes"]
+    assert main(["--modality", "video", "--run-dir", str(tmp_path / "run"), *small]) == 0
+    tasks = json.loads((tmp_path / "run" / "results.json").read_text())["tasks"]
+    assert {name.partition("/")[0] for name in tasks} >= {"motion", "direction", "speed", "count", "next_x", "next_y"}
+    assert tasks["motion/attentive"]["test_samples"] == 24
+
+
+def test_a_killed_run_on_videos_ends_with_the_weights_of_one_that_was_not(clips: Path, tmp_path: Path) -> None:
+    here("jepa.launch", *arguments(tmp_path / "whole", clips, "compute.workers=2"))
+    for workers in (0, 1):
+        run_dir = tmp_path / f"killed{workers}"
+        process = started(run_dir, clips, f"compute.workers={workers}")
+        while process.poll() is None and not any(line["step"] >= 15 for line in read_metrics(run_dir)):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert latest(run_dir).exists()
+        here("jepa.launch", *arguments(run_dir, clips))
+        assert_same_weights(run_dir, tmp_path / "whole")
+
+
+def test_two_processes_train_on_videos_as_one(clips: Path, tmp_path: Path) -> None:
+    more = ("steps=6", "loss.regulariser=vicreg", "checkpoint_every=6")
+    here(*TORCHRUN, *arguments(tmp_path / "two", clips, *more))
+    here("jepa.launch", *arguments(tmp_path / "one", clips, *more))
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("two", "one")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_slurm_job_trains_on_videos_as_a_run_here(
+    on_cluster: LocalCluster, profile: str, clips: Path, tmp_path: Path
+) -> None:
+    assert main(arguments(tmp_path / "there", clips, "steps=20", "--slurm", profile)) == 0
+    here("jepa.launch", *arguments(tmp_path / "here", clips, "steps=20"))
+    assert until_ended(tmp_path / "there").state == "FINISHED", log_of(tmp_path / "there")
+    assert_same_weights(tmp_path / "there", tmp_path / "here")
+
+
+def test_a_broken_video_is_skipped_and_listed_although_it_opens(clips: Path, tmp_path: Path) -> None:
+    root = tmp_path / "clips"
+    whole = sorted((clips / "left").glob("*.mp4"))
+    root.mkdir()
+    for path in whole:
+        (root / path.name).write_bytes(path.read_bytes())
+    (root / "broken.mp4").write_bytes(b"<html>404</html>")
+    more = ("data.max_bad_fraction=0.3", "steps=8", "data.whole_mb=0")
+    assert main(arguments(tmp_path / "run", root, *more)) == 0
+    assert "broken.mp4" in (tmp_path / "run" / "bad_files.txt").read_text()
+
+
+def test_an_image_is_a_clip_that_stands_still() -> None:
+    modality = Video(VideoConfig(frames=4, image_size=32, patch_size=8))
+    image = torch.randint(256, (3, 40, 32), dtype=torch.uint8)
+    view = modality.evaluation_view(image)
+    assert view.shape == (3, 4, 32, 32)
+    assert torch.equal(view, view[:, :1].expand_as(view))
+    assert torch.equal(denormalise(view[:, 0]), image[:, 4:36])
+
+
+def test_all_frames_of_a_training_clip_have_one_crop_and_floors_tell_what_they_say() -> None:
+    modality = Video(VideoConfig(frames=4, image_size=32, patch_size=8, flip=True))
+    still = torch.randint(256, (1, 3, 48, 64), dtype=torch.uint8).expand(9, -1, -1, -1)
+    for seed in range(5):
+        view = modality.training_view(DecodedVideo(still, 25.0), torch.Generator().manual_seed(seed))
+        assert torch.equal(view, view[:, :1].expand_as(view))
+    floors = modality.floors(view)
+    assert floors["motion_energy"].abs().max() == 0
+    assert floors["middle_frame"].shape == (3 * 16 * 16,)
+    assert floors["raw_input"].shape == (3 * 4 * 16 * 16,)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.tubelet=3", "data: tubelet 3 does not divide frames 16"),
+        ("data.patch_size=10", "data: patch_size 10 does not divide image_size 64 x 64"),
+        ("data.source=folder", "data: source 'folder' needs data.root"),
+        ("data.views=3", "data: masking: .* sets do not divide among 3 views"),
+        ("data.masking=[]", "data.masking: .* should have at least 1 item"),
+        ("data.decoder=opencv", "data.decoder: should be 'auto', 'decord', 'pyav' or 'torchcodec', not 'opencv'"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        resolve("video", {"data": {"image_size": 64, "patch_size": 8}}, [override])
