@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from jepa.encoder import patch_embedding
 from jepa.masking import MaskingConfig, Masks, TubeMaskConfig, check_masking, sample_masks
 from jepa.modality import Modality, Samples, Split, Task
 from jepa.registry import MODALITIES
@@ -22,6 +21,7 @@ from modalities.scenes import default_cache_dir
 from modalities.video_decode import Decoder
 from modalities.video_sources import Reading, Source, VideoSource, open_source
 from modalities.video_stored import StoredVideo, VideoInfo
+from modalities.video_tubelets import TubeletEmbedding
 from modalities.video_views import (
     center_clip_view,
     even_frames,
@@ -43,7 +43,8 @@ class VideoConfig:
 
     source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but the first need
     `root`. decoder: `auto` takes the fastest that is installed. frames: of a clip, `fps` of them a second or, where
-    that is null, every `step`-th of the file. tubelet: frames a token. image_size: pixels, a number or [height, width].
+    that is null, every `step`-th of the file. tubelet: frames a token. change_scale: by how much
+    changes within a tubelet are enlarged, see TubeletEmbedding. image_size: pixels, a number or [height, width].
     crop_scale, crop_aspect: random resized crop, one for all frames of a clip, the only augmentation unless `flip`.
     masking: a strategy for each set of masks; all sets of a view share one pass of the target encoder. views: clips a
     video a step, over which the sets are shared out. test_clips, test_crops: clips along a video, and crops of each
@@ -60,6 +61,7 @@ class VideoConfig:
     fps: PositiveFloat | None = None
     step: PositiveInt = 1
     tubelet: PositiveInt = 2
+    change_scale: PositiveFloat = 1.0
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     patch_size: PositiveInt = 16
     crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
@@ -131,9 +133,7 @@ class Video(Modality[VideoConfig]):
 
     def embedding(self, dim: int) -> nn.Module:
         """[B, 3, T, H, W] -> [B, N, dim]."""
-        u, p = self.config.tubelet, self.config.patch_size
-        pattern = "b c (t u) (h p) (w q) -> b (t h w) (c u p q)"
-        return patch_embedding(pattern, 3 * u * p * p, dim, u=u, p=p, q=p)
+        return TubeletEmbedding(self.config.tubelet, self.config.patch_size, dim, self.config.change_scale)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """A set of masks by each strategy of the config."""

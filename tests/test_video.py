@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from test_slurm import TORCHRUN, assert_same_weights, here, log_of, until_ended
 
 from jepa.checkpoint import latest
@@ -164,3 +165,16 @@ def test_all_frames_of_a_training_clip_have_one_crop_and_floors_tell_what_they_s
 def test_what_cannot_work_is_refused_in_a_sentence(override: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         resolve("video", {"data": {"image_size": 64, "patch_size": 8}}, [override])
+
+
+def test_tubelets_are_a_strided_convolution_of_frames_whose_changes_are_enlarged() -> None:
+    video = torch.randn(2, 3, 8, 32, 32)
+    plain = Video(VideoConfig(frames=8, image_size=32, patch_size=8)).embedding(12)
+    weight = plain.get_parameter("project.weight").view(12, 3, 2, 8, 8)
+    expected = F.conv3d(video, weight, plain.get_parameter("project.bias"), stride=(2, 8, 8)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(plain(video), expected)
+    scaled = Video(VideoConfig(frames=8, image_size=32, patch_size=8, change_scale=5)).embedding(12)
+    scaled.load_state_dict(plain.state_dict())
+    first, second = video[:, :, 0::2], video[:, :, 1::2]
+    enlarged = torch.stack((3 * first - 2 * second, 3 * second - 2 * first), dim=3).flatten(2, 3)  # mean -+ 5/2 change
+    torch.testing.assert_close(scaled(video), plain(enlarged))
