@@ -43,9 +43,9 @@ class VideoConfig:
 
     source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but the first need
     `root`. decoder: `auto` takes the fastest that is installed. frames: of a clip, `fps` of them a second or, where
-    that is null, every `step`-th of the file. tubelet: frames a token. change_scale: by how much
-    changes within a tubelet are enlarged, see TubeletEmbedding. image_size: pixels, a number or [height, width].
-    crop_scale, crop_aspect: random resized crop, one for all frames of a clip, the only augmentation unless `flip`.
+    that is null, every `step`-th of the file. tubelet: frames a token. change_scale: by how much changes
+    within a tubelet are enlarged, see TubeletEmbedding. image_size: pixels, a number or [height, width]. crop_scale,
+    crop_aspect: random resized crop, one for all frames of a clip, the only augmentation unless `flip`.
     masking: a strategy for each set of masks; all sets of a view share one pass of the target encoder. views: clips a
     video a step, over which the sets are shared out. test_clips, test_crops: clips along a video, and crops of each
     along its longer side, over which an evaluation averages. whole_mb: videos that take no more megabytes when decoded

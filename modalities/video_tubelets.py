@@ -15,10 +15,8 @@ class TubeletEmbedding(PatchEmbedding):
     """
 
     def __init__(self, tubelet: int, patch_size: int, dim: int, change_scale: float) -> None:
-        pattern, sizes = (
-            "b c (t u) (h p) (w q) -> b (t h w) (c u p q)",
-            {"u": tubelet, "p": patch_size, "q": patch_size},
-        )
+        pattern = "b c (t u) (h p) (w q) -> b (t h w) (c u p q)"
+        sizes = {"u": tubelet, "p": patch_size, "q": patch_size}
         super().__init__(pattern, 3 * tubelet * patch_size**2, dim, sizes)
         self.tubelet, self.change_scale = tubelet, change_scale
 
