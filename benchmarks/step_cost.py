@@ -1,0 +1,65 @@
+"""What a FLOP costs in the recipe of videos beside that of images: is there work that no FLOP is counted for?
+
+`python -m benchmarks.step_cost --json benchmarks/results/step_cost.json`: trains by both recipes in turn, on the
+embedded worlds, and compares seconds a FLOP, loading included.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks.learning_table import commit, hardware
+from jepa.distributed import World
+from jepa.flops import run_flops
+from jepa.launch import resolve
+from jepa.recipes import read_recipe
+from jepa.run_log import read_metrics
+from jepa.train import train
+
+_SMALL = {
+    "image": ["data.scenes.train=500", "data.scenes.validation=50", "data.scenes.test=50"],
+    "video": ["data.scenes.train=192", "data.scenes.validation=48", "data.scenes.test=48"],
+}
+_WARM = 10  # steps that are not measured
+
+
+def gigaflops(modality: str, steps: int) -> float:
+    """Billions of floating-point operations a second of a short training run by a recipe, from its tenth step on."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [*_SMALL[modality], f"steps={steps}", f"log_every={_WARM}", f"run_dir={folder}/run"]
+        config, built = resolve(modality, read_recipe(modality), [*settings, "checkpoint_every=1000000"])
+        train(config, built, World(0, 1, torch.device("cpu")))
+        lines = read_metrics(config.run_dir)
+    rate = run_flops(config, built) / steps
+    return rate * (steps - _WARM) / (lines[-1]["seconds"] - lines[0]["seconds"]) / 1e9
+
+
+def main() -> None:
+    """Measure by turns, print a Markdown table and write it and the same numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    asked = parser.parse_args()
+    rounds = [{name: gigaflops(name, asked.steps) for name in _SMALL} for _ in range(asked.rounds)]
+    ratios = [one["image"] / one["video"] for one in rounds]
+    lines = ["| round | images, GFLOP/s | videos, GFLOP/s | a FLOP of videos, in those of images |", "|---" * 4 + "|"]
+    for number, (one, ratio) in enumerate(zip(rounds, ratios, strict=True), start=1):
+        lines.append(f"| {number} | {one['image']:.1f} | {one['video']:.1f} | {ratio:.2f} |")
+    lines.append(f"\nMedian {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}).")
+    print("\n".join(lines))
+    command = f"python -m benchmarks.step_cost {shlex.join(sys.argv[1:])}"
+    told = {"command": command, "hardware": hardware(), "threads": torch.get_num_threads(), "git": commit()}
+    asked.json.write_text(json.dumps({**told, "rounds": rounds}, indent=1) + "\n")
+    heading = f"`{command}`\n\n{told['hardware']['cpu']}, {told['threads']} threads, torch {torch.__version__}"
+    asked.json.with_suffix(".md").write_text("\n".join([f"{heading}, commit {told['git']}.", "", *lines, ""]))
+
+
+if __name__ == "__main__":
+    main()
