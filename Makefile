@@ -22,10 +22,10 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR)
 
-# One thread a process, as tests start several at once, and threads that wait for a busy core are slow.
+# Two files at a time, one thread a process: tests start several processes, and threads that wait for a busy core are slow.
 test: export OMP_NUM_THREADS ?= 1
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
