@@ -72,7 +72,7 @@ def read_list(source: Path, extensions: Collection[str]) -> ListedVideos:
         raise OSError(f"{source}: {error.strerror}") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     rows = _table([line for _, line in numbered], extensions)
-    has_header = bool(rows) and not any(_is_video(cell, extensions) for cell in rows[0])
+    has_header = bool(rows) and not any(ending in cell.lower() for cell in rows[0] for ending in extensions)
     if len(rows) == has_header:
         raise ValueError(f"{source} lists no videos; a line is a path, or a path and a label")
     of_first = [place for place, cell in enumerate(rows[has_header]) if _is_video(cell, extensions)]

@@ -26,8 +26,8 @@ class Reading:
 
     decoder: which library, `auto` for the fastest that there is. short_side: pixels that suffice for the shorter side
     of a frame, None for all there are. whole_mb: a video of which all frames take no more megabytes, once reduced, is
-    decoded whole, so that it may stay in memory; with 0 none is, and files are opened only to read a clip. stored_fps: frames a second where a folder of frames or an array
-    cannot tell.
+    decoded whole, so that it may stay in memory; with 0 none is, and files are opened only to read a clip. stored_fps:
+    frames a second where a folder of frames or an array cannot tell.
     """
 
     decoder: Decoder = "auto"

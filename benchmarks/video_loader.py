@@ -1,0 +1,127 @@
+"""Clips a second on one core by each decoder: python -m benchmarks.video_loader --data FOLDER --json FILE.json
+
+A clip is 16 frames, every second one, from a random start, at 128 pixels: found, decoded, cropped and normalised as in
+training. The decoders take turns, in an order that rotates, on the same clips. CPU time counts the threads of a decoder
+too, and is what a core is kept busy for; wall time depends on what else the machine does.
+"""
+
+import argparse
+import json
+import resource
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks.learning_table import commit, hardware
+from jepa.data import seeded
+from modalities.video_decode import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
+from modalities.video_stored import StoredVideo, VideoInfo
+from modalities.video_views import random_clip_view, random_frames
+
+_FRAMES, _SPACING, _SIDE = 16, 2.0, 128
+_DECODERS: tuple[Decoder, ...] = ("torchcodec", "pyav", "decord")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one decoder took for the clips of one round."""
+
+    data: str  # the folder of videos
+    decoder: Decoder
+    round: int
+    clips: int
+    cpu_seconds: float
+    wall_seconds: float
+    resident_mb: float
+
+
+def usable() -> list[Decoder]:
+    """The decoders that load here; why others do not is printed."""
+    found: list[Decoder] = []
+    for decoder in _DECODERS:
+        try:
+            found += usable_decoders(decoder)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+    return found
+
+
+def take_clip(video: StoredVideo, *key: int | str) -> None:
+    """One clip as in training."""
+    generator = seeded(*key)
+
+    def frames(info: VideoInfo) -> list[int]:
+        return random_frames(info, _FRAMES, _SPACING, generator)
+
+    clip = video.clip(frames, _SIDE)
+    random_clip_view(clip, (_SIDE, _SIDE), (0.3, 1.0), (0.75, 1.35), False, generator)
+
+
+def measure(folder: Path, files: list[Path], decoder: Decoder, number: int, clips: int) -> Turn:
+    """The clips of a round by one decoder."""
+    for file in files[:3]:
+        take_clip(EncodedVideo(file, decoder=decoder), "warm")
+    chosen = torch.randint(len(files), (clips,), generator=seeded("files", number)).tolist()
+    cpu, wall = time.process_time(), time.perf_counter()
+    for place, index in enumerate(chosen):
+        take_clip(EncodedVideo(files[index], decoder=decoder), number, place)
+    return Turn(
+        data=folder.name,
+        decoder=decoder,
+        round=number,
+        clips=clips,
+        cpu_seconds=round(time.process_time() - cpu, 4),
+        wall_seconds=round(time.perf_counter() - wall, 4),
+        resident_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    )
+
+
+def main() -> None:
+    """Measure by turns, print a Markdown table and write it and the turns as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder whose folders hold videos, one row for each")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clips", type=int, default=100, help="a round and decoder")
+    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    decoders = usable()
+    turns = []
+    for folder in sorted(path for path in options.data.iterdir() if path.is_dir()):
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS)
+        for number in range(options.rounds):
+            order = decoders[number % len(decoders) :] + decoders[: number % len(decoders)]
+            turns += [measure(folder, files, decoder, number, options.clips) for decoder in order]
+    text = table(turns, decoders)
+    print(text)
+    command = f"python -m benchmarks.video_loader {shlex.join(sys.argv[1:])}"
+    told = {"command": command, "hardware": hardware(), "git": commit()}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({**told, "turns": [asdict(turn) for turn in turns]}, indent=1) + "\n")
+    heading = f"`{command}`\n\n{told['hardware']['cpu']}, one thread, torch {torch.__version__}, commit {told['git']}."
+    options.json.with_suffix(".md").write_text(f"{heading}\n\n{text}\n")
+
+
+def table(turns: list[Turn], decoders: list[Decoder]) -> str:
+    """A row for each folder and decoder: median over rounds, least and greatest in brackets."""
+    lines = [
+        f"{_FRAMES} frames, every second one, at {_SIDE} px, cropped and normalised; {turns[0].clips} clips a round.\n",
+        "| videos | decoder | clips a second of CPU time | CPU ms a clip | wall ms a clip |\n|---|---|---|---|---|",
+    ]
+    for folder in dict.fromkeys(turn.data for turn in turns):
+        for decoder in decoders:
+            own = [turn for turn in turns if (turn.data, turn.decoder) == (folder, decoder)]
+            cpu = sorted(1e3 * turn.cpu_seconds / turn.clips for turn in own)
+            wall = median(1e3 * turn.wall_seconds / turn.clips for turn in own)
+            speed = f"{1e3 / median(cpu):.0f} ({1e3 / cpu[-1]:.0f} to {1e3 / cpu[0]:.0f})"
+            lines.append(f"| {folder} | {decoder} | {speed} | {median(cpu):.2f} | {wall:.2f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
