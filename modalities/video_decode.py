@@ -113,7 +113,8 @@ class EncodedVideo(StoredVideo):
 def usable_decoders(decoder: Decoder) -> tuple[Decoder, ...]:
     """The decoder itself, or those that load for `auto`, the fastest first; ValueError says what is missing.
 
-    With `auto`, what one cannot read is tried with the next: FLV, AV1 and GIF each have one that does not read them.
+    With `auto`, what torchcodec cannot read, such as FLV, is tried with PyAV. decord, which a damaged file may crash,
+    is used only where PyAV is not installed: it reads nothing that PyAV does not.
     """
     if decoder != "auto":
         if missing := _missing(decoder):
@@ -123,7 +124,7 @@ def usable_decoders(decoder: Decoder) -> tuple[Decoder, ...]:
     if not usable:
         reasons = "; ".join(f"{candidate}: {_missing(candidate)}" for candidate in _FASTEST_FIRST)
         raise ValueError(f"no decoder of videos can be used ({reasons}). The simplest: {_REMEDIES['pyav']}")
-    return usable
+    return tuple(one for one in usable if one != "decord" or "pyav" not in usable)
 
 
 @cache
