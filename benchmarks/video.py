@@ -51,8 +51,8 @@ def table(outcomes: list[dict[str, Any]]) -> list[str]:
         for column in COLUMNS:
             values = [one["tasks"][task].get(column) for one in outcomes]
             known = [value for value in values if value is not None]
-            spread = f" ± {stdev(known):.3f}" if column == "jepa" and len(known) > 1 else ""
-            cells.append(f"{fmean(known):.3f}{spread}" if known else "")
+            spread = f" ± {stdev(known):.2g}" if column == "jepa" and len(known) > 1 else ""
+            cells.append(f"{fmean(known):#.3g}{spread}" if known else "")
         lines.append(f"| {task} ({row['metric']}) | {' | '.join(cells)} |")
     if "forecast" in outcomes[0]:
         lines += ["", *_forecast([one["forecast"] for one in outcomes])]
