@@ -10,8 +10,8 @@ class TubeletEmbedding(PatchEmbedding):
 
     change_scale: how many times larger than they are the differences of frames from the mean of their tubelet are made,
     before they are projected and where raw patches are predicted; 1 leaves tubelets as they are. Departs from V-JEPA:
-    from one frame to the next a patch changes by a hundredth of what it holds, and small models, in few steps, learn
-    what it holds and never what changes (docs/video.md).
+    from one frame to the next most of what a patch holds stays, and small models, in few steps, learn what it holds and
+    not what changes (docs/video.md).
     """
 
     def __init__(self, tubelet: int, patch_size: int, dim: int, change_scale: float) -> None:
