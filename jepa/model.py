@@ -128,11 +128,6 @@ class JEPA(nn.Module):
     def _predict(self, views: Sequence[Any], masks: Sequence[Masks]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Encoded contexts and guesses, one of each a set; sets of one shape are computed as one larger batch."""
         seen = [views[number % len(views)] for number in range(len(masks))]
-        if len(masks) < self.config.predictor.mask_tokens:
-            raise ConfigError(
-                f"model.predictor.mask_tokens: {self.config.predictor.mask_tokens} cannot all be used by {len(masks)} "
-                "sets of masks"
-            )
         alike = len({(masked.context.shape, masked.target.shape) for masked in masks}) == 1
         if alike and self.config.predictor.mask_tokens == 1:
             together = Masks.concatenate(masks)

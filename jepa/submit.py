@@ -22,7 +22,7 @@ from jepa.run_log import CONSOLE
 from jepa.slurm import Profile, Submission, changes_of, read_profile, script, submit
 from jepa.slurm_job import Command
 from jepa.sweep import Variant, is_finished, run_here, variants, write_sweep
-from jepa.train import Config, batch_order, prepare_run_dir
+from jepa.train import Config, batch_order, check_networks, prepare_run_dir
 
 Configure = Callable[[argparse.Namespace, Sequence[str]], tuple[Config[Any], Modality[Any]]]
 
@@ -110,6 +110,7 @@ def _checked(
     with torch.device("meta"):
         JEPA(config.model, modality, config.target_kinds)
     batch_order(config, World(0, profile.processes if profile else 1, torch.device("cpu")))
+    check_networks(config, modality)
     return config
 
 

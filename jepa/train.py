@@ -149,6 +149,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
     with world.failing_together():
         samples = open_split(modality, "train")
         order = batch_order(config, world)
+        check_networks(config, modality)
     model = initial_model(config, modality, world)
     with world.failing_together():
         if world.is_main:  # after all that may refuse the config: a run that cannot start leaves nothing behind
@@ -295,6 +296,16 @@ def signs_of(model: JEPA, batch: Batch, bf16: bool) -> CollapseSigns:
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
         tokens = model.target_encoder(inputs)
     return collapse_signs(tokens)
+
+
+def check_networks(config: Config[Any], modality: Modality[Any]) -> None:
+    """Raise ConfigError for what can be told of the networks before they are built: their start, their mask tokens."""
+    start, tokens = config.start_from, config.model.predictor.mask_tokens
+    if start is not None and not latest(config.run_dir).exists() and not start.expanduser().exists():
+        raise ConfigError(f"start_from: no checkpoint at {start}")
+    sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
+    if tokens > sets:
+        raise ConfigError(f"model.predictor.mask_tokens: {tokens} cannot all be used by {sets} sets of masks")
 
 
 def batch_order(config: Config[Any], world: World) -> Order:

@@ -25,7 +25,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
-_FUSED_FROM = 1024 * 1024
+_FUSED_FROM = 512 * 512
 
 
 def rotate(heads: Tensor, angles: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from jepa.modality import Label, Sample, Split
 from modalities.moving_sampling import BLOCK
 from modalities.moving_worker import CHUNK, CLIP_LABELS, CLIPS, create_files
 from modalities.moving_world import DIRECTIONS, MOTIONS
-from modalities.scene_cache import WORLD_VERSION, Work, done
+from modalities.scene_cache import WORLD_VERSION, MappedArrays, Work, check_split, done
 
 __all__ = ["DIRECTIONS", "MOTIONS", "MovingScenes", "MovingScenesConfig"]
 
@@ -48,10 +47,7 @@ class MovingScenes:
 
     def __init__(self, config: MovingScenesConfig, split: Split, frames: int, side: int, cache_dir: Path) -> None:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
-        if config.seed < 0:
-            raise ValueError(f"scenes.seed is {config.seed}; it must not be negative")
-        if not 0 < count <= _SPAN:
-            raise ValueError(f"scenes.{split} is {count}; a split has 1 to {_SPAN} clips")
+        check_split(config.seed, split, count, _SPAN, "clips")
         if frames < _FEWEST_FRAMES or side < _SMALLEST_SIDE:
             raise ValueError(
                 f"clips of scenes have at least {_FEWEST_FRAMES} frames of {_SMALLEST_SIDE} pixels a side; "
@@ -69,27 +65,17 @@ class MovingScenes:
             create=partial(create_files, count=count, frames=frames, side=side),
         )
         self.folder = done(cache_dir, work)
-        self._open()
-
-    def _open(self) -> None:
-        self._clips, self._labels = (np.load(self.folder / name, mmap_mode="r") for name in (CLIPS, CLIP_LABELS))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}  # the arrays stay on disk, whoever unpickles this opens them again
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.folder = state["folder"]
-        self._open()
+        self._arrays = MappedArrays(self.folder, (CLIPS, CLIP_LABELS))
 
     def __len__(self) -> int:
-        return len(self._clips)
+        return len(self._arrays[CLIPS])
 
     def __getitem__(self, index: int) -> Sample:
-        known = self._labels[index]
+        known = self._arrays[CLIP_LABELS][index]
         labels: dict[str, Label] = {"motion": int(known["motion"]), "count": int(known["count"])}
         if known["direction"] >= 0:
             labels["direction"] = int(known["direction"])
         for name in ("speed", "next_x", "next_y", "collision"):
             if np.isfinite(known[name]):
                 labels[name] = float(known[name])
-        return Sample(torch.from_numpy(np.array(self._clips[index])), labels)
+        return Sample(torch.from_numpy(np.array(self._arrays[CLIPS][index])), labels)

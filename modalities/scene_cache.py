@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
@@ -33,6 +36,28 @@ class Work:
     count: int
     chunk: int  # items
     create: Callable[[Path], None]  # puts files of the right shape into a folder
+
+
+class MappedArrays:
+    """Arrays of a folder, mapped from disk. Pickles as the names alone: whoever unpickles it opens them again."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names = folder, names
+        self._arrays: dict[str, NDArray[Any]] = {name: np.load(folder / name, mmap_mode="r") for name in names}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._arrays[name]
+
+    def __reduce__(self) -> tuple[type, tuple[Path, Sequence[str]]]:
+        return MappedArrays, (self.folder, self.names)
+
+
+def check_split(seed: int, split: str, count: int, most: int, what: str) -> None:
+    """Raise ValueError for a seed or a number of items of a split that no world has."""
+    if seed < 0:
+        raise ValueError(f"scenes.seed is {seed}; it must not be negative")
+    if not 0 < count <= most:
+        raise ValueError(f"scenes.{split} is {count}; a split has 1 to {most} {what}")
 
 
 def rendered(cache_dir: Path, title: str, seed: int, first: int, count: int, size: int) -> Path:

@@ -3,13 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from jepa.modality import Sample, Split
-from modalities.scene_cache import rendered
+from modalities.scene_cache import MappedArrays, check_split, rendered
 from modalities.scene_shapes import CLASSES
 from modalities.scene_worker import DEPTH_MAPS, IMAGES, LABELS
 
@@ -40,37 +39,22 @@ class Scenes:
 
     def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
-        if config.seed < 0:
-            raise ValueError(f"scenes.seed is {config.seed}; it must not be negative")
-        if not 0 < count <= _SPAN:
-            raise ValueError(f"scenes.{split} is {count}; a split has 1 to {_SPAN} images")
+        check_split(config.seed, split, count, _SPAN, "images")
         self.folder = rendered(cache_dir, split, config.seed, _FIRST[split], count, size)
-        self._open()
-
-    def _open(self) -> None:
-        self._images, self._labels, self._depth_maps = (
-            np.load(self.folder / name, mmap_mode="r") for name in (IMAGES, LABELS, DEPTH_MAPS)
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}  # the arrays stay on disk, whoever unpickles this opens them again
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.folder = state["folder"]
-        self._open()
+        self._arrays = MappedArrays(self.folder, (IMAGES, LABELS, DEPTH_MAPS))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._arrays[IMAGES])
 
     def __getitem__(self, index: int) -> Sample:
-        known = self._labels[index]
+        known = self._arrays[LABELS][index]
         return Sample(
-            torch.from_numpy(np.array(self._images[index])),
+            torch.from_numpy(np.array(self._arrays[IMAGES][index])),
             {
                 "class": int(known["class"]),
                 "count": int(known["count"]),
                 "depth": float(known["depth"]),
-                "depth_map": torch.from_numpy(self._depth_maps[index].astype(np.float32)),
+                "depth_map": torch.from_numpy(self._arrays[DEPTH_MAPS][index].astype(np.float32)),
             },
         )
 

@@ -222,3 +222,14 @@ def test_shares_add_up_to_the_whole_and_a_save_is_of_its_moment(tmp_path: Path) 
     for name, value in model.state_dict().items():
         torch.testing.assert_close(found[0]["weights"][name], value, atol=1e-5, rtol=1e-4)
         assert torch.equal(saved[name], found[0]["weights"][name])
+
+
+def test_shards_start_from_the_networks_of_another_run(
+    sharded: Path, alone: Path, photos: Path, tmp_path: Path
+) -> None:
+    still = ["optim.peak_lr=1e-12", "optim.final_lr=0", "momentum.start=1", "compute.parallel=fsdp"]
+    for name, start in {"of_a_file": alone, "of_shards": sharded}.items():
+        train(2, tmp_path / name, photos, *still, f"start_from={start}")
+        weights, expected = (Checkpoint.load(latest(run)).model for run in (tmp_path / name, start))
+        for key, value in expected.items():
+            torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-6, msg=key)

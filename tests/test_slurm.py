@@ -96,6 +96,8 @@ def test_every_profile_that_comes_along_is_valid_and_has_only_known_keys(tmp_pat
     [
         (["optim.peek_lr=1"], "unknown key 'optim.peek_lr'"),
         (["data.root=/no/such/folder"], "data root /no/such/folder does not exist"),
+        (["start_from=/no/such/run"], "start_from: no checkpoint at /no/such/run"),
+        (["model.predictor.mask_tokens=3"], "mask_tokens: 3 cannot all be used by 2 sets of masks"),
         (["--nodes", "16"], "optim.batch_size: 8 samples do not divide among 16 processes"),
         (["--sweep", "steps=1,many"], "steps: should be a valid integer, not 'many'"),
         (["--partition", "nowhere"], "the cluster refuses the job: "),
