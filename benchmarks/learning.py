@@ -72,7 +72,7 @@ class Comparison:
 class Plan:
     """A method in numbers. flops: of one step."""
 
-    config: Config[Any]
+    config: Config[Any, Any]
     modality: Modality[Any]
     flops: float
 

@@ -44,7 +44,7 @@ class Loop:
     """What trains. module: run as `python -m`, takes the command line of jepa.launch. flops: of a whole run."""
 
     module: str
-    flops: Callable[[Config[Any], Modality[Any]], float]
+    flops: Callable[[Config[Any, Any], Modality[Any]], float]
 
 
 LOOPS = {

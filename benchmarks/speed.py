@@ -29,7 +29,7 @@ from torchvision.datasets import ImageFolder
 from benchmarks.learning_table import commit, hardware
 from jepa.data import seeded
 from jepa.launch import resolve
-from jepa.loss import prediction_loss, regularisation
+from jepa.loss import added_loss, prediction_loss
 from jepa.model import JEPA
 from jepa.optim import set_schedule
 from jepa.recipes import read_recipe
@@ -40,7 +40,7 @@ from jepa.train import Config
 _LOGGED = 20  # steps between logged losses; as many at the start are not timed
 
 
-def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[str, float]:
+def straightforward(config: Config[Any, Any], modality: Any, workers: int) -> dict[str, float]:
     """The recipe as one would write it down -> samples a second, mean of the losses of the last quarter."""
     torch.manual_seed(config.seed)
     model = JEPA(config.model, modality, config.target_kinds)
@@ -60,7 +60,7 @@ def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[st
         masks = modality.sample_masks(config.optim.batch_size, seeded("masks", config.seed, step))
         predictions = model(views, masks, tuple(weights))
         loss = prediction_loss(predictions, config.loss, weights)
-        total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
+        total = loss + added_loss(predictions, config.loss, config.model.contrast, seeded("slices", config.seed, step))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -76,7 +76,7 @@ def straightforward(config: Config[Any], modality: Any, workers: int) -> dict[st
     return {"samples_per_second": speed, "loss": fmean(losses)}
 
 
-def _images(config: Config[Any], workers: int) -> Iterator[list[Tensor]]:
+def _images(config: Config[Any, Any], workers: int) -> Iterator[list[Tensor]]:
     crop = transforms.Compose(
         [
             transforms.RandomResizedCrop(config.data.size, config.data.crop_scale, config.data.crop_aspect),
@@ -93,7 +93,7 @@ def _images(config: Config[Any], workers: int) -> Iterator[list[Tensor]]:
             yield images
 
 
-def ours(overrides: list[str], config: Config[Any], run_dir: Path) -> dict[str, float]:
+def ours(overrides: list[str], config: Config[Any, Any], run_dir: Path) -> dict[str, float]:
     """A run as a user starts it -> samples a second, mean of the losses of the last quarter."""
     command = [sys.executable, "-m", "jepa.launch", "--modality", "image", "--run-dir", str(run_dir)]
     settings = [*overrides, f"log_every={_LOGGED}", "evaluate.enabled=false"]
@@ -105,7 +105,7 @@ def ours(overrides: list[str], config: Config[Any], run_dir: Path) -> dict[str, 
 
 
 def _round(
-    overrides: list[str], config: Config[Any], modality: Any, folders: tuple[Path, Path]
+    overrides: list[str], config: Config[Any, Any], modality: Any, folders: tuple[Path, Path]
 ) -> dict[str, dict[str, float]]:
     """Each of the four once, by turns."""
     return {

@@ -33,7 +33,7 @@ from jepa.evaluate.run import evaluate_run
 from jepa.launch import INTERRUPTED, resolve
 from jepa.masking import Masks
 from jepa.modality import Modality, Sample, Samples, Task
-from jepa.model import ModelConfig
+from jepa.networks import ModelConfig
 from jepa.optim import adamw, set_schedule
 from jepa.recipes import read_recipe
 from jepa.run_log import RunLog
@@ -116,7 +116,7 @@ def scored_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
     return Chosen(samples, subset(len(samples), config.test_samples, "test"))
 
 
-def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
+def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
     """Learn the classes until `config.steps`, from the last checkpoint where there is one -> whether it got there.
 
     One process. Raises ConfigError and DataError as pretraining does.
@@ -167,7 +167,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         return done == config.steps
 
 
-def head_accuracy(config: Config[Any], modality: Modality[Any], device: torch.device) -> float:
+def head_accuracy(config: Config[Any, Any], modality: Modality[Any], device: torch.device) -> float:
     """Share of the scored samples that the classifier of a finished run names rightly, 0..1."""
     model = Classifier(config.model, modality).to(device)
     model.load_state_dict(Checkpoint.load(latest(config.run_dir), device).model)
@@ -181,7 +181,7 @@ def head_accuracy(config: Config[Any], modality: Modality[Any], device: torch.de
     return accuracy(scores, features.labels[task.label].long())
 
 
-def run_flops(config: Config[Any], modality: Modality[Any]) -> float:
+def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
     """Floating-point operations of a whole run, a multiply-add counted as two."""
     view = modality.evaluation_view(open_split(modality, "train")[0].inputs)
     with torch.device("meta"):

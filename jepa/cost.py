@@ -13,7 +13,7 @@ from jepa.train import Config
 __all__ = ["Allocation", "describe", "warnings"]
 
 
-def describe(config: Config[Any], modality: Modality[Any], asked: Allocation) -> str:
+def describe(config: Config[Any, Any], modality: Modality[Any], asked: Allocation) -> str:
     """What a run takes, for people.
 
     Raises ConfigError where the batch does not divide among the processes, DataError where nothing tells what a view
@@ -28,7 +28,9 @@ def describe(config: Config[Any], modality: Modality[Any], asked: Allocation) ->
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def warnings(config: Config[Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float) -> list[str]:
+def warnings(
+    config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
+) -> list[str]:
     """What will not fit, not finish, or not be used: a sentence each."""
     found = []
     if asked.processes < asked.gpus:
@@ -45,7 +47,7 @@ def warnings(config: Config[Any], memory: dict[Parallel, ProcessMemory], asked: 
     return found
 
 
-def _advice(config: Config[Any], memory: dict[Parallel, ProcessMemory], small: Sequence[Gpu]) -> str:
+def _advice(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], small: Sequence[Gpu]) -> str:
     chosen = _parallel(config, memory)
     saved = [way for way in memory if way != chosen and all(gpu.holds(memory[way].total) for gpu in small)]
     if saved:
@@ -55,7 +57,7 @@ def _advice(config: Config[Any], memory: dict[Parallel, ProcessMemory], small: S
     return "ask for more GPUs, or take a smaller optim.batch_size"
 
 
-def _size(config: Config[Any], modality: Modality[Any], flops: float) -> list[str]:
+def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> list[str]:
     model, drawn = networks(config, modality), first_masks(config, modality)
     context = round(fmean(one.context.shape[1] for masks in drawn for one in masks))
     target = round(fmean(one.target.shape[1:].numel() for masks in drawn for one in masks))
@@ -72,7 +74,7 @@ def _size(config: Config[Any], modality: Modality[Any], flops: float) -> list[st
     ]
 
 
-def _memory_lines(config: Config[Any], memory: dict[Parallel, ProcessMemory], asked: Allocation) -> list[str]:
+def _memory_lines(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation) -> list[str]:
     parts = config.optim.accumulate
     batches = f"{parts} micro-batches" if parts > 1 else "a batch"
     recomputed = ", activations computed again" if config.compute.activation_checkpointing else ""
@@ -87,7 +89,7 @@ def _memory_lines(config: Config[Any], memory: dict[Parallel, ProcessMemory], as
 
 
 def _gpu_lines(
-    config: Config[Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
+    config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
 ) -> list[str]:
     used, precision = asked.used_gpus, config.compute.precision
     lines = [
@@ -110,7 +112,7 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _parallel(config: Config[Any], memory: dict[Parallel, ProcessMemory]) -> Parallel:
+def _parallel(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory]) -> Parallel:
     return config.compute.parallel if config.compute.parallel in memory else "ddp"
 
 

@@ -58,13 +58,13 @@ class ProcessMemory:
         return self.weights + self.gradients + self.optimiser + self.copies + self.buckets + self.activations
 
 
-def networks(config: Config[Any], modality: Modality[Any]) -> JEPA:
+def networks(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
     """The networks of a run without contents."""
     with torch.device("meta"):
         return JEPA(config.model, modality, config.target_kinds)
 
 
-def step_usage(config: Config[Any], modality: Modality[Any], allocation: Allocation) -> Usage:
+def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Allocation) -> Usage:
     """Measured memory of a process that has its whole share of the batch, with the most tokens of the masks drawn."""
     # Refuses what training would refuse. Any rows of masks do, as those of a step are alike in shape.
     samples = len(batch_order(config, World(0, allocation.processes, torch.device("cpu"))).rows)
@@ -80,7 +80,7 @@ def ddp_memory(usage: Usage, model: JEPA, processes: int) -> ProcessMemory:
     return ProcessMemory(usage.weights, usage.gradients, usage.optimiser, usage.copies, buckets, usage.activations)
 
 
-def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any]) -> ProcessMemory:
+def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, Any]) -> ProcessMemory:
     """Weights, gradients and optimiser are cut among processes by rows, blocks are gathered as they are needed.
 
     Gathered at once are the parameters outside of blocks, a block and the one fetched ahead; the gradients of a block
@@ -116,7 +116,7 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def process_memory(
-    config: Config[Any], modality: Modality[Any], allocation: Allocation
+    config: Config[Any, Any], modality: Modality[Any], allocation: Allocation
 ) -> dict[Parallel, ProcessMemory]:
     """Memory of a process for each way to share the work; ddp alone where nothing is shared."""
     usage, model, processes = step_usage(config, modality, allocation), networks(config, modality), allocation.processes

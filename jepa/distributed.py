@@ -31,11 +31,15 @@ class World:
         """Whether this process writes the run directory."""
         return self.rank == 0
 
-    def data_parallel(self, model: nn.Module) -> Callable[..., Any]:
-        """The model's forward pass, with gradients averaged over processes in the backward pass."""
+    def data_parallel(self, model: nn.Module, varying: bool = False) -> Callable[..., Any]:
+        """The model's forward pass, with gradients averaged over processes in the backward pass.
+
+        varying: not every step uses all parameters.
+        """
         if self.size == 1 or is_sharded(model):
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=varying)
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The encoder: inputs -> tokens, all of them or only those kept."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jepa.config import ConfigError
 from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
 from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
 
@@ -45,16 +47,22 @@ PositionKind = Literal["sincos", "rotary", "rotary_vjepa2"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """A transformer over tokens; `size` is a name or a mapping of width, depth, heads, mlp_ratio.
+class TransformerConfig:
+    """What encoder and predictor share.
 
     positions: a fixed table that is added (`sincos`), angles that queries and keys turn by (`rotary`), or these as the
     released weights of V-JEPA 2 expect them (`rotary_vjepa2`).
     """
 
-    size: SizeName | VitSize = "vit_small"
     positions: PositionKind = "sincos"
     initialisation: Initialisation = "xavier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(TransformerConfig):
+    """A transformer over tokens; `size` is a name or a mapping of width, depth, heads, mlp_ratio."""
+
+    size: SizeName | VitSize = "vit_small"
 
     @property
     def vit(self) -> VitSize:
@@ -97,10 +105,65 @@ def take(tokens: Tensor, indices: Tensor) -> Tensor:
     return unflat
 
 
-class Encoder(nn.Module):
+class TokenEncoder(nn.Module, ABC):
+    """What a JEPA asks of an encoder: inputs -> tokens [B, N, D], all of them or only those kept.
+
+    Tokens may be absent from a sample, which keeps the shape of a batch: padding. Tokens may belong to several streams,
+    see `Modality.streams`, each of which is then pooled by itself.
+    """
+
+    dim: int
+    activation_checkpointing: bool = False
+
+    @abstractmethod
+    def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
+        """Layers of tokens, the last one as it is used: [B, N, D] each, or those of indices keep [B, K].
+
+        parts: as in `Masks`, how many of those kept are of each stream.
+        """
+
+    @abstractmethod
+    def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
+        """One vector for every stream that is among encoded tokens [B, K, D]: [B, D] each, by the stream's name.
+
+        present: which of these tokens there are, [B, K].
+        """
+
+    @abstractmethod
+    def units(self) -> Iterable[nn.Module]:
+        """The parts that run one after the other; sharded weights are gathered for one of them at a time."""
+
+    def forward(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> Tensor:
+        """Encode inputs: all tokens, or those of indices keep [B, K] -> [B, N or K, D], normed."""
+        return self.outputs(inputs, keep, parts)[-1]
+
+    def layers(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
+        """Output of every block, the last one normed as `forward` gives it: depth times [B, N or K, D]."""
+        return self.outputs(inputs, keep, parts)[1:]
+
+    def contexts(self, inputs: Any, sets: Sequence[tuple[Tensor, Sequence[int]]]) -> list[Tensor]:
+        """What `forward` gives for each of several pairs of keep and parts; a chance to compute together."""
+        return [self(inputs, keep, parts) for keep, parts in sets]
+
+    def present(self, inputs: Any) -> Tensor | None:
+        """Which tokens the samples have: bool [B, N]; None where every sample has all of them."""
+        return None
+
+    def place(self, positions: Tensor) -> None:
+        """Expect tokens at these coordinates [N, A] from now on; raises ConfigError where that cannot be."""
+        raise ConfigError("this encoder works on the token grid of its training alone")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+
+class Encoder(TokenEncoder):
     """A vision transformer without a class token; what it is not given it does not compute.
 
-    embedding: module (inputs, keep) -> [B, K, D]; positions: coordinates of all tokens [N, A].
+    embedding: module (inputs, keep) -> [B, K, D], which may have a method `present`, inputs -> bool [B, N]; positions:
+    coordinates of all tokens [N, A].
     """
 
     table: Tensor
@@ -126,16 +189,11 @@ class Encoder(nn.Module):
             angles = head_angles(self.position_kind, positions, self.dim // self.heads)
             self.register_buffer("angles", angles.to(device), persistent=False)
 
-    def forward(self, inputs: Any, keep: Tensor | None = None) -> Tensor:
-        """Encode inputs: all tokens, or those of indices keep [B, K] -> [B, N or K, D], normed."""
-        return self.layers(inputs, keep)[-1]
-
-    def layers(self, inputs: Any, keep: Tensor | None = None) -> list[Tensor]:
-        """Output of every block, the last one normed as `forward` gives it: depth times [B, N or K, D]."""
-        return self.outputs(inputs, keep)[1:]
-
-    def outputs(self, inputs: Any, keep: Tensor | None = None) -> list[Tensor]:
+    def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
         """The embedded inputs without positions, then what `layers` gives: depth + 1 times [B, N or K, D]."""
+        present = self.present(inputs)
+        if present is not None and keep is not None:
+            present = present.gather(1, keep)
         embedded = tokens = self.embedding(inputs, keep)
         angles = None
         if self.position_kind == "sincos":
@@ -144,10 +202,31 @@ class Encoder(nn.Module):
             angles = self.angles.unsqueeze(0) if keep is None else self.angles[keep]
         outputs = [embedded]
         for block in self.blocks:
-            tokens = run_block(block, self.activation_checkpointing and self.training, tokens, angles)
+            tokens = run_block(block, self.activation_checkpointing and self.training, tokens, angles, present)
             outputs.append(tokens)
         outputs[-1] = self.norm(tokens)
         return outputs
+
+    def present(self, inputs: Any) -> Tensor | None:
+        """Which tokens the samples have, as the embedding tells; None where it does not."""
+        tell = getattr(self.embedding, "present", None)
+        return None if tell is None else tell(inputs)
+
+    def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
+        """The mean over the tokens that there are."""
+        return {"tokens": mean_over(tokens, present)}
+
+    def units(self) -> Iterable[nn.Module]:
+        """Its blocks."""
+        return self.blocks.children()
+
+
+def mean_over(tokens: Tensor, present: Tensor | None) -> Tensor:
+    """Mean of the tokens that there are, of all where none is: [B, N, D], bool [B, N] or None -> [B, D]."""
+    if present is None:
+        return tokens.mean(dim=1)
+    weights = (present | ~present.any(dim=1, keepdim=True)).to(tokens.dtype).unsqueeze(-1)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def head_angles(kind: PositionKind, positions: Tensor, head_dim: int) -> Tensor:

@@ -17,13 +17,13 @@ from jepa.train import Config
 DRAWS = 16  # of masks, over which FLOPs and tokens are averaged
 
 
-def run_flops(config: Config[Any], modality: Modality[Any]) -> float:
+def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
     """Floating-point operations of a whole run, a multiply-add counted as two."""
     steps = sum(stage.steps * sample_flops(config, modality, stage.weights) for stage in config.stages)
     return steps * config.optim.batch_size
 
 
-def sample_flops(config: Config[Any], modality: Modality[Any], weights: Mapping[TargetKind, float]) -> float:
+def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Mapping[TargetKind, float]) -> float:
     """Floating-point operations of one sample that predicts these kinds of target, forward and backward.
 
     The mean over masks of whole batches, as those of a strategy may depend on the size of the batch. What activation
@@ -42,7 +42,7 @@ def sample_flops(config: Config[Any], modality: Modality[Any], weights: Mapping[
     return float(counter.get_total_flops()) / DRAWS
 
 
-def first_masks(config: Config[Any], modality: Modality[Any]) -> list[list[Masks]]:
+def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[Masks]]:
     """Masks of the first steps, sets of the global batch."""
     batch_size, seed = config.optim.batch_size, config.seed
     return [modality.sample_masks(batch_size, seeded("masks", seed, step)) for step in range(DRAWS)]

@@ -26,21 +26,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(lambda: _launch(_parser().parse_intermixed_args(argv)))
 
 
-def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any], Modality[Any]]:
+def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Defaults, then a recipe, then `section.key=value` overrides -> config and its modality.
 
     Where no run_dir is given it is named by the config, so that the same command finds its run again.
     Raises ConfigError and UnknownModalityError.
     """
     modality_type = MODALITIES.get(modality_name)
-    config_type: Any = Config[modality_type.config_type]  # type: ignore[name-defined]
+    config_type = Config.of(modality_type)
     # Overrides are one layer, so that their order does not matter where one of them changes a `kind`.
     layers = [recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
-    config: Config[Any] = build(config_type, [{"run_dir": ""}, *layers])
+    config: Config[Any, Any] = build(config_type, [{"run_dir": ""}, *layers])
     if plain(config)["run_dir"] in ("", "."):
         digest = hashlib.blake2b(json.dumps(plain(config)).encode(), digest_size=4).hexdigest()
         config = build(config_type, [*layers, {"run_dir": f"runs/{modality_name}-{digest}"}])
-    return config, construct(modality_type, config.data)
+    return config, construct(modality_type, config)
 
 
 def _launch(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def _launch(arguments: argparse.Namespace) -> int:
         return _run(config, modality, world)
 
 
-def _dry_run(arguments: argparse.Namespace, config: Config[Any], modality: Modality[Any]) -> int:
+def _dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: Modality[Any]) -> int:
     """Print the resolved config, and what the run takes on what the profile asks for -> exit status."""
     from jepa.cost import Allocation, describe  # builds the networks without memory; only a dry run wants it
     from jepa.submit import profile_of
@@ -77,7 +77,7 @@ def _dry_run(arguments: argparse.Namespace, config: Config[Any], modality: Modal
     return 0
 
 
-def _run(config: Config[Any], modality: Modality[Any], world: World) -> int:
+def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int:
     """Train, evaluate, report -> exit status."""
     finished = train(config, modality, world)
     world.leave()
@@ -93,7 +93,7 @@ def _run(config: Config[Any], modality: Modality[Any], world: World) -> int:
     return 0
 
 
-def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any], Modality[Any]]:
+def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Config and modality of a command line with further overrides."""
     default = arguments.modality if arguments.modality in recipe_names() else None
     name = arguments.config or default

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -11,7 +11,8 @@ from pydantic import NonNegativeFloat
 from torch import Generator, Tensor
 
 from jepa.distributed import gather_rows
-from jepa.model import Pair, Prediction, TargetKind
+from jepa.model import Contrasted, Pair, Prediction, TargetKind
+from jepa.networks import Contrast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,10 @@ class LossConfig:
     """Distance between prediction and target, and what is added to it.
 
     normalise_prediction: layer-norm predictions of representations (without affine) as the targets are. regulariser:
-    acts on the pooled and projected contexts (`model.projector`) with weight `regulariser_weight`. invariance: weight,
-    within that of the regulariser, of how far apart those of several sets of masks of one sample may lie.
+    acts on the pooled and projected contexts (`model.projector`) with weight `regulariser_weight`, on each stream of
+    tokens by itself. invariance: weight, within that of the regulariser, of how far apart those of several sets of
+    masks of one sample may lie. prediction_weight: 0 leaves what is added to it alone. contrast_weight: of
+    `model.contrast`, where a modality has one.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
@@ -28,12 +31,17 @@ class LossConfig:
     regulariser: Literal["none", "vicreg", "sigreg"] = "none"
     regulariser_weight: NonNegativeFloat = 0.05
     invariance: NonNegativeFloat = 0.0
+    prediction_weight: NonNegativeFloat = 1.0
+    contrast_weight: NonNegativeFloat = 1.0
 
 
 def prediction_loss(
     predictions: Sequence[Prediction], config: LossConfig, weights: Mapping[TargetKind, float]
 ) -> Tensor:
-    """Mean distance over predicted values, every set of masks weighing the same, each kind by its weight -> scalar."""
+    """Mean distance over predicted values, every set of masks weighing the same, each kind by its weight -> scalar.
+
+    What a sample does not have is not counted.
+    """
     losses = [
         weight * _distance(prediction.pairs[kind], config, config.normalise_prediction and kind == "latent")
         for prediction in predictions
@@ -46,29 +54,71 @@ def _distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
     predicted, target = pair.predicted.float(), pair.target.float()
     if normalise:
         predicted = F.layer_norm(predicted, predicted.shape[-1:])
+    reduction = "mean" if pair.present is None else "none"
     match config.distance:
         case "smooth_l1":
-            return F.smooth_l1_loss(predicted, target)
+            distance = F.smooth_l1_loss(predicted, target, reduction=reduction)
         case "l1":
-            return F.l1_loss(predicted, target)
+            distance = F.l1_loss(predicted, target, reduction=reduction)
         case "l2":
-            return F.mse_loss(predicted, target)
+            distance = F.mse_loss(predicted, target, reduction=reduction)
+    if pair.present is None:
+        return distance
+    of_token = distance.flatten(3).mean(dim=3)  # [B, M, Kt]
+    return (of_token * pair.present).sum() / pair.present.sum().clamp_min(1)
+
+
+def added_loss(
+    predictions: Sequence[Prediction], config: LossConfig, contrast: Contrast, generator: Generator
+) -> Tensor:
+    """What is added to the prediction loss: regulariser and contrast of streams, by their weights -> scalar."""
+    total = regularisation(predictions, config, generator)
+    contrasted = predictions[0].contrasted
+    if contrasted is not None:
+        total = total + config.contrast_weight * contrast_loss(contrasted, contrast)
+    return total
+
+
+def contrast_loss(contrasted: Contrasted, kind: Contrast) -> Tensor:
+    """How badly the matching vectors of two streams are told from all others of the global batch -> scalar.
+
+    infonce: cross-entropy of the match among all, in both directions (van den Oord et al. 2018; Radford et al. 2021);
+    sigmoid: every pair by itself matches or not, summed over the pairs of a sample (Zhai et al. 2023).
+    """
+    first, second = (F.normalize(gather_rows(rows.float()), dim=-1) for rows in contrasted.streams)
+    scores = contrasted.scale.clamp(max=_LARGEST_SCALE) * first @ second.T + contrasted.shift  # [B, B]
+    if kind == "infonce":
+        match = torch.arange(len(scores), device=scores.device)
+        return (F.cross_entropy(scores, match) + F.cross_entropy(scores.T, match)) / 2
+    signs = 2 * torch.eye(len(scores), device=scores.device) - 1
+    return -F.logsigmoid(signs * scores).sum() / len(scores)
+
+
+_LARGEST_SCALE = 100.0
 
 
 def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:
-    """The weighted regulariser of the config on the pooled contexts of the global batch -> scalar."""
+    """The weighted regulariser on the pooled contexts of the global batch, a sum over streams -> scalar."""
+    streams: dict[str, list[Tensor]] = {}
+    for prediction in predictions:
+        for stream, pooled in prediction.pooled.items():
+            streams.setdefault(stream, []).append(pooled)
     if config.regulariser == "none":
-        return predictions[0].pooled.new_zeros(())
-    views = [gather_rows(prediction.pooled.float()) for prediction in predictions]  # each [B, P]
-    match config.regulariser:
-        case "vicreg":
-            terms = [vicreg(view) for view in views]
-        case "sigreg":
-            terms = [sigreg(view, generator) for view in views]
+        return next(iter(streams.values()))[0].new_zeros(())
+    gathered = [[gather_rows(pooled.float()) for pooled in views] for views in streams.values()]
+    return config.regulariser_weight * torch.stack([_of_stream(views, config, generator) for views in gathered]).sum()
+
+
+def _of_stream(views: Sequence[Tensor], config: LossConfig, generator: Generator) -> Tensor:
+    """Regulariser and invariance of one stream, from its pooled contexts, one a set of masks: [B, P] each -> scalar."""
+    if config.regulariser == "vicreg":
+        terms = [vicreg(view) for view in views]
+    else:
+        terms = [sigreg(view, generator) for view in views]
     total = torch.stack(terms).mean()
     if config.invariance and len(views) > 1:
-        total = total + config.invariance * torch.stack(views).var(dim=0).mean()
-    return config.regulariser_weight * total
+        total = total + config.invariance * torch.stack(list(views)).var(dim=0).mean()
+    return total
 
 
 def vicreg(features: Tensor) -> Tensor:
@@ -112,8 +162,8 @@ class CollapseSigns:
     rankme: float
     cosine: float
 
-    def warning(self) -> str:
-        """What looks bad, in words; empty where nothing does."""
+    def warning(self, stream: str = "") -> str:
+        """What looks bad about a stream, in words; empty where nothing does."""
         troubles = []
         if self.target_std < 0.1:
             troubles.append(f"targets hardly differ between inputs (std {self.target_std:.3f}, healthy above 0.3)")
@@ -124,7 +174,21 @@ class CollapseSigns:
         if not troubles:
             return ""
         advice = "try a smaller optim.peak_lr, a momentum nearer 1, loss.regulariser=vicreg, or model.target_layers=0"
-        return f"signs of collapse: {'; '.join(troubles)}; {advice}"
+        return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(troubles)}; {advice}"
+
+
+def by_name(streams: Mapping[str, CollapseSigns]) -> dict[str, float]:
+    """Signs of streams as numbers by name, those of all but the first with the stream's name before them."""
+    return {
+        f"{stream}_{key}" if number else key: value
+        for number, (stream, signs) in enumerate(streams.items())
+        for key, value in asdict(signs).items()
+    }
+
+
+def collapse_warning(streams: Mapping[str, CollapseSigns]) -> str:
+    """What looks bad about any stream, in words; empty where nothing does."""
+    return ". ".join(words for stream, signs in streams.items() if (words := signs.warning(stream)))
 
 
 @torch.no_grad()

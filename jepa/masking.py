@@ -46,31 +46,37 @@ MIN_CONTEXT = 0.1  # share of the grid that multi-block targets have to leave: l
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Per sample, which tokens are context and which are targets: indices (int64), ascending within each set."""
+    """Per sample, which tokens are context and which are targets: indices (int64), ascending within each set.
+
+    parts: where tokens are of several streams, how many of the context are of each, the same for every sample.
+    """
 
     context: Tensor  # [B, Kc]
     target: Tensor  # [B, M, Kt]
+    parts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.context)
 
     def __getitem__(self, samples: slice | list[int]) -> "Masks":
         """The masks of some samples, e.g. one process's share of a batch."""
-        return Masks(self.context[samples], self.target[samples])
+        return Masks(self.context[samples], self.target[samples], self.parts)
 
     @staticmethod
     def concatenate(sets: Sequence["Masks"]) -> "Masks":
         """Sets of one shape as the masks of one batch: n times [B, ...] -> [n * B, ...]."""
-        return Masks(torch.cat([one.context for one in sets]), torch.cat([one.target for one in sets]))
+        joined = torch.cat([one.context for one in sets]), torch.cat([one.target for one in sets])
+        return Masks(*joined, sets[0].parts)
 
     def to(self, device: torch.device | str) -> "Masks":
         """The same masks on a device; does not wait for the copy where memory is pinned."""
         pinned = self.context.is_pinned()
-        return Masks(self.context.to(device, non_blocking=pinned), self.target.to(device, non_blocking=pinned))
+        context, target = (indices.to(device, non_blocking=pinned) for indices in (self.context, self.target))
+        return Masks(context, target, self.parts)
 
     def pin_memory(self) -> "Masks":
         """The same masks in pinned memory; a DataLoader calls this."""
-        return Masks(self.context.pin_memory(), self.target.pin_memory())
+        return Masks(self.context.pin_memory(), self.target.pin_memory(), self.parts)
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
@@ -245,7 +251,8 @@ def _tube_scene(grid: Grid, config: TubeMaskConfig, size: Grid) -> Scene:
 
 def _repeated(grid: Grid, context: Tensor, target: Tensor) -> Masks:
     """Masks from bool [B, n] and [B, M, n] over the last axes of a grid, the same all along the axes before."""
-    return Masks(*(_repeat(token_indices(mask), mask.shape[-1], math.prod(grid)) for mask in (context, target)))
+    seen, hidden = (_repeat(token_indices(mask), mask.shape[-1], math.prod(grid)) for mask in (context, target))
+    return Masks(seen, hidden)
 
 
 def _repeat(indices: Tensor, every: int, tokens: int) -> Tensor:

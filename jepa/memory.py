@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.data import Batch, seeded
-from jepa.loss import prediction_loss, regularisation
+from jepa.loss import added_loss, prediction_loss
 from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.model import JEPA
@@ -135,13 +135,27 @@ class _AsOnGpu(TorchFunctionMode):
     ) -> Any:
         """Replace the two operations."""
         if func is F.scaled_dot_product_attention:
-            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]
+            return _flash(*args, **(kwargs or {}))
         if func is F.layer_norm and torch.is_autocast_enabled("cpu"):
             args = (args[0].float(), *args[1:])
         return func(*args, **(kwargs or {}))
 
 
-def measure(config: Config[Any], modality: Modality[Any], batch: Batch, device: Device) -> Usage:
+def _flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
+    attended: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout_p, is_causal, attn_mask=attn_mask
+    )[0]
+    return attended
+
+
+def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, device: Device) -> Usage:
     """Memory of one process's step, measured by running it on tensors without contents.
 
     batch: the process's share, its values are not looked at. device: whose kernels. The largest of the stages of the
@@ -153,14 +167,15 @@ def measure(config: Config[Any], modality: Modality[Any], batch: Batch, device: 
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
         step = _Step(model, adamw(model, config.optim), config, device)
-        fake = Batch(_empty(batch.views), [Masks(*_empty((one.context, one.target))) for one in batch.masks], [])
+        masks = [Masks(_empty(one.context), _empty(one.target), one.parts) for one in batch.masks]
+        fake = Batch(_empty(batch.views), masks, [])
         return max((step.usage(fake, stage) for stage in config.stages), key=lambda usage: usage.total)
 
 
 class _Step:
     """A training step as in the loop of `train`, its memory counted."""
 
-    def __init__(self, model: JEPA, optimizer: torch.optim.AdamW, config: Config[Any], device: Device) -> None:
+    def __init__(self, model: JEPA, optimizer: torch.optim.AdamW, config: Config[Any, Any], device: Device) -> None:
         self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
         self.counted = LiveBytes()
         for parameter in self._trained():
@@ -207,7 +222,7 @@ class _Step:
         with torch.autocast("cpu", low, enabled=self.config.compute.precision == "bf16"):
             predictions = self.model(batch.views, batch.masks, tuple(stage.weights))
         loss = prediction_loss(predictions, self.config.loss, stage.weights)
-        total = loss + regularisation(predictions, self.config.loss, seeded("slices"))
+        total = loss + added_loss(predictions, self.config.loss, self.config.model.contrast, seeded("slices"))
         # As total.backward(), but that a TorchFunctionMode stays active where blocks are computed again.
         torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))
 

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa.encoder import Encoder, EncoderConfig
+from jepa.encoder import Encoder, TokenEncoder
 from jepa.masking import Masks
+from jepa.networks import ModelConfig, NetworksConfig
 from jepa.positions import Grid, grid_positions
 
 Split = Literal["train", "validation", "test"]
@@ -45,6 +46,20 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """One of several kinds of tokens of a sample, each kind encoded by itself, all predicted from one another.
+
+    tokens: indices of all of them [n], ascending; summary: the one among them that stands for the whole stream. parts:
+    as in Masks, of a context of just these tokens.
+    """
+
+    name: str
+    tokens: Tensor
+    summary: int
+    parts: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """Something known about the samples on which frozen features are measured.
@@ -65,13 +80,17 @@ class Modality(ABC, Generic[C]):
 
     Subclasses set `grid` (tokens along each axis) in `__init__`, which receives the `data` section of the config
     parsed as `config_type`, and raises ValueError, in one sentence, for what cannot work. `config_type` is a frozen
-    dataclass with at least `max_bad_fraction`, the share of samples that may be unreadable before a run stops.
+    dataclass with at least `max_bad_fraction`, the share of samples that may be unreadable before a run stops;
+    `model_type` the one of the `model` section. `streams`: the kinds of tokens, where there are several; the first
+    tokens are those of the first stream and lie on `grid`, and probes look at that stream alone.
     `views` of every sample are drawn a step; the sets of masks are laid over them in turn. `forecast_axis`: the
     axis of the grid along which things go on, if there is one: evaluation then predicts its later part from its earlier
     one. Instances are pickled to worker processes.
     """
 
     config_type: ClassVar[type]
+    model_type: ClassVar[type[NetworksConfig]] = ModelConfig
+    streams: Sequence[Stream] = ()
     tasks: Sequence[Task] = ()
     views: int = 1
     forecast_axis: int | None = None
@@ -79,6 +98,11 @@ class Modality(ABC, Generic[C]):
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @classmethod
+    def of(cls, data: C, model: NetworksConfig) -> Self:
+        """The modality of a config, for those whose tokens depend on the networks."""
+        return cls(data)
 
     @property
     def positions(self) -> Tensor:
@@ -97,9 +121,18 @@ class Modality(ABC, Generic[C]):
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """Which tokens are context and which are targets, for every sample; several sets share one target pass."""
 
-    def encoder(self, config: EncoderConfig) -> Encoder:
-        """The network whose weights are wanted; by default a vision transformer over `embedding`."""
+    def encoder(self, config: Any) -> TokenEncoder:
+        """The network whose weights are wanted, of random weights; by default a transformer over `embedding`.
+
+        config: the `model` section, parsed as `model_type`.
+        """
         return Encoder(self.embedding(config.vit.width), self.positions, config)
+
+    def start(self, encoder: TokenEncoder, config: Any) -> None:
+        """Give a new encoder the weights that training starts from, where the `model` section names some.
+
+        Raises ValueError.
+        """
 
     def training_view(self, inputs: Any, generator: Generator) -> Any:
         """What the networks see of stored inputs in training, by the generator alone: tensors without a batch axis."""

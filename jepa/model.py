@@ -2,54 +2,25 @@
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeInt
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map
 
 from jepa.config import ConfigError
 from jepa.distributed import local_shards
-from jepa.encoder import Encoder, EncoderConfig, PatchEmbedding, take
+from jepa.encoder import PatchEmbedding, TokenEncoder, take
 from jepa.masking import Masks
 from jepa.modality import Modality
-from jepa.predictor import Predictor, PredictorConfig, PredictorTask
+from jepa.networks import Contrast, NetworksConfig
+from jepa.predictor import Predictor, PredictorTask
 from jepa.transformer import NORM_EPS
 
 TargetKind = Literal["latent", "pixels"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(EncoderConfig):
-    """The networks; see EncoderConfig and PredictorConfig.
-
-    target_layers: which outputs of the target encoder are predicted, each layer-normed: so many of the last (1 is the
-    last alone, as in I-JEPA; 0 all blocks), or a list of them, in which 0 is the embedded input before the first block.
-    target_join: their mean (data2vec, Baevski et al. 2022), or `each` of them by itself (V-JEPA 2.1). projector: width
-    of the two layers between the pooled context and the regulariser, which then need not cost what a linear probe finds
-    (as the expander of VICReg, Bardes et al. 2022); 0 for none.
-    """
-
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    target_layers: NonNegativeInt | tuple[NonNegativeInt, ...] = 1
-    target_join: Literal["mean", "each"] = "mean"
-    projector: NonNegativeInt = 0
-
-    def __post_init__(self) -> None:
-        depth, chosen = self.vit.depth, self.target_layers
-        if chosen == () or max(chosen if isinstance(chosen, tuple) else (chosen,)) > depth:
-            raise ValueError(f"target_layers: an encoder of {depth} blocks has no {chosen}, only 0 to {depth}")
-
-    @property
-    def target_outputs(self) -> tuple[int, ...]:
-        """The outputs of the encoder that are predicted, as numbered in `target_layers`."""
-        chosen = self.target_layers
-        return tuple(range(1, self.vit.depth + 1))[-chosen:] if isinstance(chosen, int) else chosen
 
 
 class Pair(NamedTuple):
@@ -57,13 +28,23 @@ class Pair(NamedTuple):
 
     predicted: Tensor  # [B, M, Kt, L, D]
     target: Tensor  # [B, M, Kt, L, D], no gradient
+    present: Tensor | None = None  # [B, M, Kt], which targets the samples have; None for all
+
+
+class Contrasted(NamedTuple):
+    """Matching vectors of two streams, and how their cosine is scaled and shifted to say that they match."""
+
+    streams: tuple[Tensor, Tensor]  # [B, D] each
+    scale: Tensor  # scalar, the inverse of a temperature
+    shift: Tensor  # scalar
 
 
 class Prediction(NamedTuple):
     """What one set of masks gives."""
 
     pairs: dict[TargetKind, Pair]
-    pooled: Tensor  # [B, P], the projected mean of the encoded context
+    pooled: dict[str, Tensor]  # [B, P] by stream, the projected mean of what of it is in the encoded context
+    contrasted: Contrasted | None = None  # of all sets of a step, in the first one
 
 
 class JEPA(nn.Module):
@@ -77,11 +58,11 @@ class JEPA(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, modality: Modality[Any], targets: tuple[TargetKind, ...] = ("latent",)
+        self, config: NetworksConfig, modality: Modality[Any], targets: tuple[TargetKind, ...] = ("latent",)
     ) -> None:
         super().__init__()
         self.config, self.target_kinds = config, targets
-        self.context_encoder: Encoder = modality.encoder(config)
+        self.context_encoder: TokenEncoder = modality.encoder(config)
         task = PredictorTask(
             inputs=self.context_encoder.dim,
             outputs=sum(math.prod(self._target_shape(kind)) for kind in targets),
@@ -90,7 +71,10 @@ class JEPA(nn.Module):
             initialisation=config.initialisation,
         )
         self.predictor = Predictor(config.predictor, task)
-        self.projector = projector(self.context_encoder.dim, config.projector)
+        self.streams = [stream.name for stream in modality.streams]
+        dim, width = self.context_encoder.dim, config.projector
+        self.projectors = nn.ModuleDict({name: projector(dim, width) for name in self.streams or ["tokens"]})
+        self.contrast = ContrastScale(config.contrast) if config.contrast != "none" else None
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     def forward(
@@ -101,22 +85,41 @@ class JEPA(nn.Module):
         One pass of the target encoder serves all sets of a view.
         """
         targets = {kind: [self.targets(view, kind) for view in views] for kind in kinds}  # [B, N, L, D]
-        contexts, guesses = self._predict(views, masks)
-        predictions = []
+        present = [self.context_encoder.present(view) for view in views]  # [B, N] each, or None
+        contexts, guesses = self._predict(views, masks, present)
+        predictions, vectors = [], []
         for number, (masked, context, guess) in enumerate(zip(masks, contexts, guesses, strict=True)):
-            whole = {kind: targets[kind][number % len(views)] for kind in kinds}
-            pairs = {kind: self._pair(kind, guess, whole[kind], masked) for kind in kinds}
-            predictions.append(Prediction(pairs, self.projector(context.mean(dim=1))))
+            of_view = number % len(views)
+            pairs = {kind: self._pair(kind, guess, targets[kind][of_view], masked, present[of_view]) for kind in kinds}
+            vectors.append(self.context_encoder.pool(context, masked.parts, _present_at(present[of_view], masked)))
+            pooled = {stream: self.projectors[stream](vector) for stream, vector in vectors[-1].items()}
+            predictions.append(Prediction(pairs, pooled))
+        if self.contrast is not None and predictions:
+            predictions[0] = predictions[0]._replace(contrasted=self._contrasted(vectors, masks))
         return predictions
 
-    def guess(self, context: Tensor, masks: Masks, kind: TargetKind = "latent") -> Tensor:
+    def guess(
+        self, context: Tensor, masks: Masks, kind: TargetKind = "latent", present: Tensor | None = None
+    ) -> Tensor:
         """What the predictor makes of an encoded context [B, Kc, D]: [B, M, Kt, L, D]."""
-        return self._part(kind, self.predictor(context, masks))
+        return self._part(kind, self.predictor(context, masks, present=present))
 
-    def _pair(self, kind: TargetKind, guess: Tensor, whole: Tensor, masks: Masks) -> Pair:
+    def _contrasted(self, vectors: Sequence[Mapping[str, Tensor]], masks: Sequence[Masks]) -> Contrasted:
+        """Of each of the two streams the vector from the set of masks that leaves most of it in the context."""
+        assert self.contrast is not None
+        found = []
+        for stream in self.streams:
+            sets = [number for number, of_set in enumerate(vectors) if stream in of_set]
+            most = max(sets, key=lambda number: (len(vectors[number]) == 1, masks[number].context.shape[1]))
+            found.append(vectors[most][stream])
+        first, second = found
+        return Contrasted((first, second), self.contrast.log_scale.exp(), self.contrast.shift)
+
+    def _pair(self, kind: TargetKind, guess: Tensor, whole: Tensor, masks: Masks, present: Tensor | None) -> Pair:
         """The part of a guess [B, M, Kt, outputs] for one kind of target, and that of the whole target [B, N, L, D]."""
         target = take(whole.flatten(2), masks.target).unflatten(-1, whole.shape[-2:])
-        return Pair(self._part(kind, guess), target)
+        there = None if present is None else present.gather(1, masks.target.flatten(1)).view(masks.target.shape)
+        return Pair(self._part(kind, guess), target, there)
 
     def _part(self, kind: TargetKind, guess: Tensor) -> Tensor:
         before = self.target_kinds[: self.target_kinds.index(kind)]
@@ -125,17 +128,32 @@ class JEPA(nn.Module):
         part: Tensor = guess.narrow(-1, first, math.prod(shape)).unflatten(-1, shape)
         return part
 
-    def _predict(self, views: Sequence[Any], masks: Sequence[Masks]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    def _predict(
+        self, views: Sequence[Any], masks: Sequence[Masks], present: Sequence[Tensor | None]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Encoded contexts and guesses, one of each a set; sets of one shape are computed as one larger batch."""
-        seen = [views[number % len(views)] for number in range(len(masks))]
+        seen = [number % len(views) for number in range(len(masks))]
         alike = len({(masked.context.shape, masked.target.shape) for masked in masks}) == 1
-        if alike and self.config.predictor.mask_tokens == 1:
+        if alike and not self.streams and self.config.predictor.mask_tokens == 1:
             together = Masks.concatenate(masks)
-            context = self.context_encoder(tree_map(lambda *leaves: torch.cat(leaves), *seen), together.context)
-            return context.chunk(len(masks)), self.predictor(context, together).chunk(len(masks))
-        contexts = [self.context_encoder(view, masked.context) for view, masked in zip(seen, masks, strict=True)]
+            inputs = tree_map(lambda *leaves: torch.cat(leaves), *(views[number] for number in seen))
+            there = _joined([present[number] for number in seen])
+            context = self.context_encoder(inputs, together.context)
+            return context.chunk(len(masks)), self.predictor(context, together, present=there).chunk(len(masks))
+        contexts = self._contexts(views, masks)
         sets = enumerate(zip(contexts, masks, strict=True))
-        return contexts, [self.predictor(context, masked, number) for number, (context, masked) in sets]
+        return contexts, [
+            self.predictor(context, masked, number, present[seen[number]]) for number, (context, masked) in sets
+        ]
+
+    def _contexts(self, views: Sequence[Any], masks: Sequence[Masks]) -> list[Tensor]:
+        """Encoded contexts, one a set, the sets of one view together."""
+        contexts: dict[int, Tensor] = {}
+        for first, view in enumerate(views):
+            numbers = range(first, len(masks), len(views))
+            kept = [(masks[number].context, masks[number].parts) for number in numbers]
+            contexts.update(zip(numbers, self.context_encoder.contexts(view, kept), strict=True))
+        return [contexts[number] for number in range(len(masks))]
 
     @torch.no_grad()
     def targets(self, inputs: Any, kind: TargetKind = "latent", keep: Tensor | None = None) -> Tensor:
@@ -173,10 +191,30 @@ class JEPA(nn.Module):
         return len(self.config.target_outputs) if each else 1, self.context_encoder.dim
 
     def _patch_embedding(self) -> PatchEmbedding:
-        embedding = self.context_encoder.embedding
+        embedding = getattr(self.context_encoder, "embedding", None)
         if not isinstance(embedding, PatchEmbedding):
             raise ConfigError("target=pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
         return embedding
+
+
+class ContrastScale(nn.Module):
+    """The learned temperature, and shift, of a contrast; they start as in the methods that it is named after."""
+
+    def __init__(self, contrast: Contrast) -> None:
+        super().__init__()
+        scale, shift = (10.0, -10.0) if contrast == "sigmoid" else (1 / 0.07, 0.0)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.shift = nn.Parameter(torch.tensor(shift), requires_grad=contrast == "sigmoid")
+
+
+def _present_at(present: Tensor | None, masks: Masks) -> Tensor | None:
+    """Which tokens of the context there are: [B, N] -> [B, Kc]."""
+    return None if present is None else present.gather(1, masks.context)
+
+
+def _joined(present: Sequence[Tensor | None]) -> Tensor | None:
+    known = [one for one in present if one is not None]
+    return torch.cat(known) if known else None
 
 
 def projector(dim: int, width: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """The predictor: context tokens and the positions of hidden ones -> guesses of the hidden representations."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,8 +75,15 @@ class Predictor(nn.Module):
             angles = head_angles(task.position_kind, task.positions, config.width // config.heads)
             self.register_buffer("angles", angles, persistent=False)
 
-    def forward(self, context: Tensor, masks: Masks, number: int = 0) -> Tensor:
-        """Encoded context [B, Kc, inputs] of the set of masks with this number -> predictions [B, M, Kt, outputs]."""
+    def units(self) -> Iterable[nn.Module]:
+        """The parts that run one after the other; sharded weights are gathered for one of them at a time."""
+        return self.blocks.children()
+
+    def forward(self, context: Tensor, masks: Masks, number: int = 0, present: Tensor | None = None) -> Tensor:
+        """Encoded context [B, Kc, inputs] of the set of masks with this number -> predictions [B, M, Kt, outputs].
+
+        present: which tokens the samples have, bool [B, N]; what is predicted of others means nothing.
+        """
         blocks, size = masks.target.shape[1:]
         context = self.embed(context)
         mask_token = self.mask_tokens[number % len(self.mask_tokens)]
@@ -87,12 +95,13 @@ class Predictor(nn.Module):
                 queries.unflatten(1, (blocks, size)).flatten(0, 1),
                 masks.context.repeat_interleave(blocks, dim=0),
                 masks.target.flatten(0, 1),
+                None if present is None else present.repeat_interleave(blocks, dim=0),
             )
         else:
-            predicted = self._run(context, queries, masks.context, where)
+            predicted = self._run(context, queries, masks.context, where, present)
         return self.project(self.norm(predicted)).view(len(context), blocks, size, -1)  # type: ignore[no-any-return]
 
-    def _run(self, context: Tensor, queries: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
+    def _run(self, context: Tensor, queries: Tensor, seen: Tensor, hidden: Tensor, present: Tensor | None) -> Tensor:
         """Context [b, Kc, W] at tokens seen [b, Kc], queries [b, K, W] at tokens hidden [b, K] -> [b, K, W]."""
         context_angles = query_angles = None
         if self.position_kind == "sincos":
@@ -102,13 +111,15 @@ class Predictor(nn.Module):
             context_angles, query_angles = self.angles[seen], self.angles[hidden]
         checkpointed = self.activation_checkpointing and self.training
         if self.config.attention == "cross":
+            there = None if present is None else present.gather(1, seen)
             for block in self.blocks:
-                queries = run_block(block, checkpointed, queries, context, query_angles, context_angles)
+                queries = run_block(block, checkpointed, queries, context, query_angles, context_angles, there)
             return queries
+        there = None if present is None else present.gather(1, torch.cat((seen, hidden), dim=1))
         tokens = torch.cat((context, queries), dim=1)
         angles = None
         if context_angles is not None and query_angles is not None:
             angles = torch.cat((context_angles, query_angles), dim=1)
         for block in self.blocks:
-            tokens = run_block(block, checkpointed, tokens, angles)
+            tokens = run_block(block, checkpointed, tokens, angles, there)
         return tokens[:, context.shape[1] :]

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
-from jepa.encoder import Encoder
+from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.modality import BadSampleError, Modality, Sample, Samples
@@ -40,7 +40,7 @@ class Shown:
 
 
 @torch.inference_mode()
-def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Encoder], limit: int) -> Shown:
+def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, TokenEncoder], limit: int) -> Shown:
     """Read and encode up to `limit` samples, in an order that is always the same; none where there are no pictures."""
     pictures: list[Tensor] = []
     thumbnails: list[Tensor] = []
@@ -59,7 +59,7 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Encod
         inputs = default_collate([view for _, view in part])
         kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
         for name, encoder in encoders.items():
-            encoded = encoder(to_device(inputs, encoder.norm.weight.device)).float().cpu()  # [B, N, D]
+            encoded = encoder(to_device(inputs, encoder.device)).float().cpu()  # [B, N, D]
             fitted = max(SHOWN, min(_FITTED, _FITTED_TOKENS // count)) - sum(map(len, tokens[name]))
             tokens[name].append(encoded[: max(0, fitted)])
             pooled[name].append(encoded.mean(dim=1))

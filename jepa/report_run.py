@@ -9,7 +9,7 @@ import torch
 
 from jepa.checkpoint import Checkpoint
 from jepa.data import open_split
-from jepa.encoder import Encoder
+from jepa.encoder import TokenEncoder
 from jepa.evaluate.forecast import Forecaster, can_forecast, forecaster
 from jepa.loss import CollapseSigns
 from jepa.modality import Modality, Samples
@@ -28,9 +28,9 @@ class Run:
 
     run_dir: Path
     checkpoint: Checkpoint
-    config: Config[Any]
+    config: Config[Any, Any]
     modality: Modality[Any]
-    encoders: dict[str, Encoder]  # trained, untrained
+    encoders: dict[str, TokenEncoder]  # trained, untrained
     metrics: list[dict[str, Any]]
     results: dict[str, Any]  # of results.json, empty where there is none
 
@@ -47,7 +47,7 @@ class Run:
     @property
     def sample_limit(self) -> int:
         """How many samples are encoded for pictures."""
-        if self.encoders["trained"].norm.weight.is_cuda:
+        if self.encoders["trained"].device.type == "cuda":
             return _SAMPLES
         flops = 2 * self.parameters * len(self.modality.positions) * len(self.encoders)
         return max(_FEWEST, min(_SAMPLES, int(_CPU_FLOPS / flops)))
@@ -56,7 +56,7 @@ class Run:
         """What predicts the later part of inputs; None where the run has none."""
         if not can_forecast(self.modality, self.config):
             return None
-        device = self.encoders["trained"].norm.weight.device
+        device = self.encoders["trained"].device
         return forecaster(model_of(self.checkpoint, self.config, self.modality).to(device), self.modality, self.config)
 
     def collapse_warning(self) -> str:

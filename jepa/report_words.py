@@ -35,7 +35,7 @@ def heading(run: Run) -> str:
     return f'<h1>{escape(run.title)}</h1>\n<p class="lead">{escape(words)} {_verdict(run.results.get("tasks", {}))}</p>'
 
 
-def _predicted(config: Config[Any]) -> str:
+def _predicted(config: Config[Any, Any]) -> str:
     """What is predicted: the values, the representation, or both, perhaps one later."""
     first, last = config.stages[0], config.stages[-1]
     words = " and ".join({"pixels": "the values", "latent": "the representation"}[kind] for kind in last.weights)

@@ -24,7 +24,7 @@ from jepa.slurm_job import Command
 from jepa.sweep import Variant, is_finished, run_here, variants, write_sweep
 from jepa.train import Config, batch_order, check_networks, prepare_run_dir
 
-Configure = Callable[[argparse.Namespace, Sequence[str]], tuple[Config[Any], Modality[Any]]]
+Configure = Callable[[argparse.Namespace, Sequence[str]], tuple[Config[Any, Any], Modality[Any]]]
 
 
 def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
@@ -47,7 +47,7 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
 
 
 def _start(
-    configs: dict[Path, Config[Any]],
+    configs: dict[Path, Config[Any, Any]],
     commands: dict[Path, list[str]],
     folder: Path,
     profile: Profile | None,
@@ -102,7 +102,7 @@ def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool)
 
 def _checked(
     arguments: argparse.Namespace, configure: Configure, variant: Variant, folder: Path, profile: Profile | None
-) -> Config[Any]:
+) -> Config[Any, Any]:
     """The config of a run, after all that can be known to be wrong without training."""
     run_dir = f"run_dir={json.dumps(str(folder / variant.name))}"
     config, modality = configure(arguments, [*variant.overrides, run_dir])

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -18,9 +18,10 @@ from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
 from jepa.data import BadFiles, Batch, Order, Remembered, TrainingBatches, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
 from jepa.evaluate.protocol import EvaluateConfig
-from jepa.loss import CollapseSigns, LossConfig, collapse_signs, prediction_loss, regularisation
+from jepa.loss import CollapseSigns, LossConfig, added_loss, by_name, collapse_signs, collapse_warning, prediction_loss
 from jepa.modality import C, Modality
-from jepa.model import JEPA, ModelConfig, TargetKind
+from jepa.model import JEPA, TargetKind
+from jepa.networks import NetworksConfig
 from jepa.optim import OptimConfig, adamw, set_schedule
 from jepa.run_log import RunLog
 from jepa.saving import Saver
@@ -84,9 +85,12 @@ class Stage(NamedTuple):
     weights: dict[TargetKind, float]
 
 
+M = TypeVar("M", bound=NetworksConfig)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Config(Generic[C]):
-    """A run. `data` is the modality's own section; lengths are in optimiser steps.
+class Config(Generic[C, M]):
+    """A run. `data` and `model` are sections of the modality's own types; lengths are in optimiser steps.
 
     start_from: a run directory, checkpoint file or released file of V-JEPA 2 whose networks are the start, instead of
     random ones: for a cooldown, or to adapt to data of one's own.
@@ -102,7 +106,7 @@ class Config(Generic[C]):
     target: TargetKind = "latent"
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     data: C
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: M
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     momentum: MomentumConfig = field(default_factory=LinearMomentum)
@@ -112,6 +116,11 @@ class Config(Generic[C]):
     def __post_init__(self) -> None:
         if self.model.projector and self.loss.regulariser == "none":
             raise ValueError("model.projector: only loss.regulariser sees what it projects; set one, or projector to 0")
+
+    @staticmethod
+    def of(modality_type: type[Modality[Any]]) -> "type[Config[Any, Any]]":
+        """The type of the configs of a modality."""
+        return Config[modality_type.config_type, modality_type.model_type]  # type: ignore[name-defined]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -139,7 +148,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss or its gradient became infinite or not a number; its message is for the user."""
 
 
-def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
+def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
     """Pretrain until `config.steps`, from the run's last checkpoint where there is one.
 
     Returns whether the end was reached; False when a signal asked to stop, with everything saved.
@@ -162,7 +171,7 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         return True
     if config.compute.compile:
         model.compile()
-    forward = world.data_parallel(model)
+    forward = world.data_parallel(model, varying=bool(model.streams))
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
     remembered = Remembered(samples, config.compute.cache_mb)
     training_set = TrainingBatches(modality, remembered, order, config.data.max_bad_fraction)
@@ -198,10 +207,9 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
                 rates = {"learning_rate": rate, "momentum": kept, "gradient_norm": float(gradient_norm)}
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
                 signs = signs_of(model, batch, bf16=is_sharded(model) and config.compute.precision == "bf16")
-                log.write(
-                    done, {"loss": float(loss), **rates, **asdict(signs), **batch.sizes(), "seconds": clock.total()}
-                )
-                log.warn(done, signs.warning())
+                told = {"loss": float(loss), **rates, **by_name(signs), **batch.sizes(), "seconds": clock.total()}
+                log.write(done, told)
+                log.warn(done, collapse_warning(signs))
             if done % config.checkpoint_every == 0 or stopping:
                 saver.save(done, clock.total())
             if stopping:
@@ -212,13 +220,13 @@ def train(config: Config[Any], modality: Modality[Any], world: World) -> bool:
         return done == config.steps
 
 
-def initial_model(config: Config[Any], modality: Modality[Any], world: World) -> JEPA:
+def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World) -> JEPA:
     """The networks as drawn from the run's seed, on this process's device, in shards where the config says so.
 
     Raises ConfigError.
     """
     torch.manual_seed(config.seed)
-    build = partial(JEPA, config.model, modality, config.target_kinds)
+    build = partial(started, config, modality)
     if world.size == 1 or config.compute.parallel == "ddp":
         return build().to(world.device)
     from jepa.sharding import sharded  # for what few runs need
@@ -226,7 +234,19 @@ def initial_model(config: Config[Any], modality: Modality[Any], world: World) ->
     return sharded(build, world, config.compute.precision == "bf16")
 
 
-def backward(config: Config[Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
+def started(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+    """Networks of random weights, and those that the modality's encoder starts from; raises ConfigError."""
+    model = JEPA(config.model, modality, config.target_kinds)
+    if model.context_encoder.device.type != "meta" and not latest(config.run_dir).exists():
+        try:
+            modality.start(model.context_encoder, config.model)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
+        model.target_encoder.load_state_dict(model.context_encoder.state_dict())
+    return model
+
+
+def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
     """Gradients of a step, micro-batch after micro-batch -> prediction loss, and with what is added to it: scalars."""
     weights, parts = config.stage(step).weights, config.optim.accumulate
     losses, totals = [], []
@@ -235,14 +255,15 @@ def backward(config: Config[Any], step: int, forward: Callable[..., Any], batch:
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
                 predictions = forward(part.views, part.masks, tuple(weights))
             loss = prediction_loss(predictions, config.loss, weights)
-            total = loss + regularisation(predictions, config.loss, seeded("slices", config.seed, step))
+            added = added_loss(predictions, config.loss, config.model.contrast, seeded("slices", config.seed, step))
+            total = config.loss.prediction_weight * loss + added
             (total / parts).backward()
         losses.append(loss.detach())
         totals.append(total.detach())
     return torch.stack(losses).mean(), torch.stack(totals).mean()
 
 
-def prepare_run_dir(config: Config[Any]) -> None:
+def prepare_run_dir(config: Config[Any, Any]) -> None:
     """Make the run directory and write the resolved config, which alone repeats the run, into it.
 
     Raises ConfigError where the directory holds a run with another config; what only tells how to run it may differ.
@@ -287,18 +308,22 @@ class Stopwatch:
 
 
 @torch.no_grad()
-def signs_of(model: JEPA, batch: Batch, bf16: bool) -> CollapseSigns:
-    """Signs of collapse of the target encoder on up to 128 samples of a batch.
+def signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
+    """Signs of collapse of the target encoder on up to 128 samples of a batch, by stream; "" where there is one.
 
-    bf16: for shards that are gathered in bf16; otherwise in fp32, as rounding would hide a collapse.
+    bf16: for shards that are gathered in bf16; otherwise in fp32, as rounding would hide a collapse. Of several
+    streams, and of samples that differ in length, what stands for a whole stream is looked at.
     """
     inputs = tree_map(lambda leaf: leaf[:128], batch.views[0])
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-        tokens = model.target_encoder(inputs)
-    return collapse_signs(tokens)
+        tokens, present = model.target_encoder(inputs), model.target_encoder.present(inputs)
+        if not model.streams and present is None:
+            return {"": collapse_signs(tokens)}
+        pooled = model.target_encoder.pool(tokens, (), present)
+    return {name if model.streams else "": collapse_signs(one.unsqueeze(1)) for name, one in pooled.items()}
 
 
-def check_networks(config: Config[Any], modality: Modality[Any]) -> None:
+def check_networks(config: Config[Any, Any], modality: Modality[Any]) -> None:
     """Raise ConfigError for what can be told of the networks before they are built: their start, their mask tokens."""
     start, tokens = config.start_from, config.model.predictor.mask_tokens
     if start is not None and not latest(config.run_dir).exists() and not start.expanduser().exists():
@@ -308,7 +333,7 @@ def check_networks(config: Config[Any], modality: Modality[Any]) -> None:
         raise ConfigError(f"model.predictor.mask_tokens: {tokens} cannot all be used by {sets} sets of masks")
 
 
-def batch_order(config: Config[Any], world: World) -> Order:
+def batch_order(config: Config[Any, Any], world: World) -> Order:
     """Which samples this process sees when; raises ConfigError where the batch does not divide."""
     batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
     if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
@@ -320,7 +345,7 @@ def batch_order(config: Config[Any], world: World) -> Order:
     return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size, accumulate=accumulate)
 
 
-def _non_finite(step: int, world: World, config: Config[Any]) -> str:
+def _non_finite(step: int, world: World, config: Config[Any, Any]) -> str:
     saved = latest(config.run_dir)
     kept = f"the last good checkpoint stays at {saved}" if saved.exists() else "no checkpoint had been written yet"
     return (

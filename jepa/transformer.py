@@ -11,21 +11,35 @@ Initialisation = Literal["xavier", "rescaled", "ijepa"]
 NORM_EPS = 1e-6
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: [B, H, Q, C], [B, H, K, C], [B, H, K, C] -> [B, H, Q, C].
+
+    present: which keys there are, bool [B, K]; None for all. Absent ones are not looked at, unless all are absent.
 
     In bf16 on CPUs two batched products and a softmax are 2 to 7 times as fast as the fused kernel at the token counts
     of small models (`benchmarks/attention.py`); beyond `_FUSED_FROM` scores a head, memory decides for the fused one.
     """
     few = query.shape[-2] * key.shape[-2] < _FUSED_FROM
+    mask = None if present is None else _hiding(present, query.dtype)
     if few and query.device.type == "cpu" and query.dtype == torch.bfloat16:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, K]
+        if mask is not None:
+            scores = scores + mask
         attended: Tensor = scores.softmax(dim=-1).to(value.dtype) @ value
         return attended
-    return F.scaled_dot_product_attention(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 _FUSED_FROM = 512 * 512
+
+
+def _hiding(present: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores so that absent keys are not looked at: bool [B, K] -> [B, 1, 1, K].
+
+    Finite, so that a query without any key gives a mean and no NaN; halved, so that adding a score does not overflow.
+    """
+    hidden = torch.zeros(present.shape, dtype=dtype, device=present.device)
+    return hidden.masked_fill(~present, torch.finfo(dtype).min / 2)[:, None, None]
 
 
 def rotate(heads: Tensor, angles: Tensor) -> Tensor:
@@ -51,14 +65,14 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, angles: Tensor | None = None) -> Tensor:
-        """[B, N, D], angles [B or 1, N, D / heads / 2] -> [B, N, D]."""
+    def forward(self, tokens: Tensor, angles: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        """[B, N, D], angles [B or 1, N, D / heads / 2], which tokens there are [B, N] -> [B, N, D]."""
         query, key, value = (
             self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each [B, H, N, C]
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        return self.proj(attend(query, key, value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(attend(query, key, value, present).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -72,14 +86,19 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, queries: Tensor, context: Tensor, angles: Tensor | None = None, context_angles: Tensor | None = None
+        self,
+        queries: Tensor,
+        context: Tensor,
+        angles: Tensor | None = None,
+        context_angles: Tensor | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
-        """[B, Q, D], [B, K, D] and their angles -> [B, Q, D]."""
+        """[B, Q, D], [B, K, D] and their angles, which of the context there are [B, K] -> [B, Q, D]."""
         query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None and context_angles is not None:
             query, key = rotate(query, angles), rotate(key, context_angles)
-        return self.proj(attend(query, key, value).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(attend(query, key, value, present).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Sequential):
@@ -99,9 +118,9 @@ class Block(nn.Module):
         self.attention = SelfAttention(dim, heads)
         self.mlp = FeedForward(dim, mlp_ratio)
 
-    def forward(self, tokens: Tensor, angles: Tensor | None = None) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
-        tokens = tokens + self.attention(self.norm1(tokens), angles)
+    def forward(self, tokens: Tensor, angles: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        """[B, N, D] -> [B, N, D]; what comes out where `present` [B, N] is false means nothing."""
+        tokens = tokens + self.attention(self.norm1(tokens), angles, present)
         return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
 
 
@@ -116,10 +135,15 @@ class CrossBlock(nn.Module):
         self.mlp = FeedForward(dim, mlp_ratio)
 
     def forward(
-        self, queries: Tensor, context: Tensor, angles: Tensor | None = None, context_angles: Tensor | None = None
+        self,
+        queries: Tensor,
+        context: Tensor,
+        angles: Tensor | None = None,
+        context_angles: Tensor | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
         """[B, Q, D], [B, K, D] -> [B, Q, D]."""
-        seen = self.attention(self.norm1(queries), self.norm_context(context), angles, context_angles)
+        seen = self.attention(self.norm1(queries), self.norm_context(context), angles, context_angles, present)
         queries = queries + seen
         return queries + self.mlp(self.norm2(queries))  # type: ignore[no-any-return]
 

@@ -7,7 +7,7 @@ import torch
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.config import ConfigError, Tree, build
-from jepa.encoder import Encoder
+from jepa.encoder import TokenEncoder
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.positions import grid_positions
@@ -17,7 +17,7 @@ from jepa.train import Config
 Which = Literal["target_encoder", "context_encoder"]
 
 
-def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> Encoder:
+def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> TokenEncoder:
     """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
 
     `load_modality(run).evaluation_view(image)` makes the inputs. Raises CheckpointError where there is none.
@@ -42,22 +42,22 @@ def read_checkpoint(run: Path | str) -> Checkpoint:
     return Checkpoint.load(path)
 
 
-def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tuple[Config[Any], Modality[Any]]:
+def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tuple[Config[Any, Any], Modality[Any]]:
     """Config of a checkpoint, with further layers over it, and the modality that it describes."""
     modality_type = MODALITIES.get(checkpoint.config["modality"])
-    config = build(Config[modality_type.config_type], [checkpoint.config, *(layers or [])])  # type: ignore[name-defined]
-    return config, construct(modality_type, config.data)
+    config = build(Config.of(modality_type), [checkpoint.config, *(layers or [])])
+    return config, construct(modality_type, config)
 
 
-def construct(modality_type: type[Modality[Any]], section: Any) -> Modality[Any]:
-    """A modality from its section; raises ConfigError for what cannot work, such as masks that its grid cannot hold."""
+def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> Modality[Any]:
+    """The modality of a config; raises ConfigError for what cannot work, such as masks that its grid cannot hold."""
     try:
-        return modality_type(section)
+        return modality_type.of(config.data, config.model)
     except ValueError as error:
         raise ConfigError(f"data: {error}") from error
 
 
-def encoder_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[Any], which: Which) -> Encoder:
+def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:
     """Trained encoder in evaluation mode; on another token grid than in training, positions are interpolated."""
     trained = configured(checkpoint)[1]
     encoder = modality.encoder(config.model)
@@ -73,7 +73,7 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[A
     return encoder.eval().requires_grad_(False)
 
 
-def model_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[Any]) -> JEPA:
+def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
     """All trained networks, in evaluation mode, on the token grid of the training."""
     with torch.random.fork_rng(devices=[]):
         model = JEPA(config.model, modality, config.target_kinds)
@@ -81,8 +81,8 @@ def model_of(checkpoint: Checkpoint, config: Config[Any], modality: Modality[Any
     return model.eval().requires_grad_(False)
 
 
-def untrained_encoder(config: Config[Any], modality: Modality[Any]) -> Encoder:
-    """The encoder that a run starts from: same seed, same initialisation."""
+def untrained_encoder(config: Config[Any, Any], modality: Modality[Any]) -> TokenEncoder:
+    """The encoder that a run starts from, but for pretrained weights: same seed, same initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = JEPA(config.model, modality, config.target_kinds)

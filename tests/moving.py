@@ -12,7 +12,7 @@ from jepa.data import seeded
 from jepa.encoder import VitSize, patch_embedding
 from jepa.masking import CausalMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
 from jepa.modality import BadSampleError, Modality, Sample, Samples, Split, Task
-from jepa.model import ModelConfig
+from jepa.networks import ModelConfig
 from jepa.predictor import PredictorConfig
 from jepa.registry import MODALITIES
 

@@ -30,6 +30,7 @@ LAYERS = (
     ("masking", "masking_blocks", "masking_legacy", "optim", "recipes"),
     ("encoder",),
     ("predictor",),
+    ("networks",),
     ("modality",),
     ("registry", "model", "data"),
     ("loss", "sharding", "released"),

@@ -13,7 +13,7 @@ from jepa.config import ConfigError, Tree, build, differences, merge, parse_over
 from jepa.config import to_yaml as written
 from jepa.launch import resolve
 from jepa.masking import RandomMaskConfig, TubeMaskConfig
-from jepa.model import ModelConfig
+from jepa.networks import ModelConfig
 from jepa.recipes import read_recipe, recipe_names
 from jepa.schedules import HalfLifeMomentum
 from jepa.train import Config
@@ -21,8 +21,8 @@ from jepa.train import Config
 NEEDED: Tree = {"modality": "noise", "run_dir": "somewhere"}
 
 
-def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig]:
-    return build(Config[NoiseConfig], [NEEDED, recipe or {}, *map(parse_override, overrides)])
+def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, ModelConfig]:
+    return build(Config[NoiseConfig, ModelConfig], [NEEDED, recipe or {}, *map(parse_override, overrides)])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_is_not_understood_is_refused_in_one_sentence(override: str, senten
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^modality: field required; run_dir: field required$"):
-        build(Config[NoiseConfig], [])
+        build(Config[NoiseConfig, ModelConfig], [])
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,10 @@ def test_a_config_survives_plain_data_json_and_yaml_exactly(run_dir: str, **draw
         "model": {"size": drawn["size"]},
         "data": {"masking": drawn["masking"]},
     }
-    config = build(Config[NoiseConfig], [NEEDED, layer])
-    assert build(Config[NoiseConfig], [plain(config)]) == config
-    assert build(Config[NoiseConfig], [json.loads(json.dumps(plain(config)))]) == config
-    assert build(Config[NoiseConfig], [parse_yaml(written(config), "config.yaml")]) == config
+    config = build(Config[NoiseConfig, ModelConfig], [NEEDED, layer])
+    assert build(Config[NoiseConfig, ModelConfig], [plain(config)]) == config
+    assert build(Config[NoiseConfig, ModelConfig], [json.loads(json.dumps(plain(config)))]) == config
+    assert build(Config[NoiseConfig, ModelConfig], [parse_yaml(written(config), "config.yaml")]) == config
     assert differences(plain(config), parse_yaml(written(config), "config.yaml")) == []
 
 

@@ -38,8 +38,8 @@ OPTIONS = [
 ]
 
 
-def small(*overrides: str) -> tuple[Config[NoiseConfig], Noise]:
-    config: Config[NoiseConfig] = build(Config[NoiseConfig], [parse_override(text) for text in [*SMALL, *overrides]])
+def small(*overrides: str) -> tuple[Config[Any, Any], Noise]:
+    config = build(Config.of(Noise), [parse_override(text) for text in [*SMALL, *overrides]])
     return config, Noise(config.data)
 
 

@@ -30,7 +30,7 @@ def gradient(kind: str, world: World) -> Tensor:
     forward = world.data_parallel(layer)
     features = forward(rows)
     config = LossConfig(regulariser=kind, regulariser_weight=1.0)
-    regularisation([Prediction({}, features)], config, Generator().manual_seed(2)).backward()
+    regularisation([Prediction({}, {"tokens": features})], config, Generator().manual_seed(2)).backward()
     assert layer.weight.grad is not None
     return layer.weight.grad
 

@@ -19,7 +19,8 @@ from jepa.evaluate.forecast import Forecaster, Means, can_forecast, cut_grid, er
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import resolve
 from jepa.masking import Masks
-from jepa.model import JEPA, ModelConfig
+from jepa.model import JEPA
+from jepa.networks import ModelConfig
 from jepa.train import train
 
 SMALL = (

@@ -15,11 +15,11 @@ LATENT = {"latent": 1.0}
 
 
 def prediction(predicted: Tensor, target: Tensor) -> Prediction:
-    return Prediction({"latent": Pair(predicted, target)}, torch.zeros(len(predicted), 4))
+    return Prediction({"latent": Pair(predicted, target)}, {"tokens": torch.zeros(len(predicted), 4)})
 
 
 def pooled(count: int) -> list[Prediction]:
-    return [Prediction({}, torch.randn(16, 4)) for _ in range(count)]
+    return [Prediction({}, {"tokens": torch.randn(16, 4)}) for _ in range(count)]
 
 
 def generator() -> Generator:
@@ -62,7 +62,10 @@ def test_normalised_predictions_are_compared_without_their_mean_and_size() -> No
 
 def test_kinds_of_target_weigh_as_told_and_pixels_are_never_normalised() -> None:
     pairs = {kind: Pair(torch.randn(2, 1, 3, 1, 8), torch.randn(2, 1, 3, 1, 8)) for kind in ("pixels", "latent")}
-    sets, config = [Prediction(pairs, torch.zeros(2, 4))], LossConfig(distance="l2", normalise_prediction=True)
+    sets, config = (
+        [Prediction(pairs, {"tokens": torch.zeros(2, 4)})],
+        LossConfig(distance="l2", normalise_prediction=True),
+    )
     latent, pixels = (float(prediction_loss(sets, config, {kind: 1.0})) for kind in ("latent", "pixels"))
     assert pixels == pytest.approx(float((pairs["pixels"].predicted - pairs["pixels"].target).square().mean()))
     assert latent != pytest.approx(float((pairs["latent"].predicted - pairs["latent"].target).square().mean()))
@@ -117,7 +120,7 @@ def test_a_regulariser_spreads_collapsed_features_out(kind: str) -> None:
     optimizer = torch.optim.Adam([features], lr=0.3)
     for _ in range(50):
         optimizer.zero_grad()
-        regularisation([Prediction({}, features)], config, generator()).backward()
+        regularisation([Prediction({}, {"tokens": features})], config, generator()).backward()
         optimizer.step()
     assert rankme((features - features.mean(dim=0)).detach()) > 2.5
     assert features.detach().std(dim=0).min() > 0.7
@@ -125,7 +128,7 @@ def test_a_regulariser_spreads_collapsed_features_out(kind: str) -> None:
 
 def test_the_regulariser_is_weighted_and_averaged_over_sets_of_masks() -> None:
     sets = pooled(2)
-    expected = 0.3 * sum(vicreg(one.pooled) for one in sets) / 2
+    expected = 0.3 * sum(vicreg(one.pooled["tokens"]) for one in sets) / 2
     config = LossConfig(regulariser="vicreg", regulariser_weight=0.3)
     torch.testing.assert_close(regularisation(sets, config, generator()), expected)
     assert float(regularisation(sets, LossConfig(), generator())) == 0.0
@@ -133,7 +136,7 @@ def test_the_regulariser_is_weighted_and_averaged_over_sets_of_masks() -> None:
 
 def test_invariance_is_the_variance_between_the_masked_views_of_a_sample() -> None:
     sets = pooled(3)
-    values = np.stack([one.pooled.numpy() for one in sets])
+    values = np.stack([one.pooled["tokens"].numpy() for one in sets])
     plain = LossConfig(regulariser="vicreg", regulariser_weight=0.3)
     bound = dataclasses.replace(plain, invariance=2.0)
     difference = regularisation(sets, bound, generator()) - regularisation(sets, plain, generator())

@@ -95,7 +95,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def _resolved(root: Path, run_dir: Path) -> tuple[Config[Any], Modality[Any]]:
+def _resolved(root: Path, run_dir: Path) -> tuple[Config[Any, Any], Modality[Any]]:
     overrides = [
         f"run_dir={json.dumps(str(run_dir))}", "steps=3", "log_every=1", "compute.workers=0", "optim.batch_size=8",
         "data.source=folder", f"data.root={json.dumps(str(root))}", "data.image_size=32", "data.patch_size=4",

@@ -19,7 +19,7 @@ SMALL = [
 ]
 
 
-def config_of(photos: Path, *overrides: str) -> Config[Any]:
+def config_of(photos: Path, *overrides: str) -> Config[Any, Any]:
     return resolve("image", {}, [*SMALL, f"data.root={photos}", *overrides])[0]
 
 

@@ -20,7 +20,8 @@ from jepa.data import seeded
 from jepa.encoder import VitSize
 from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import Masks
-from jepa.model import JEPA, ModelConfig
+from jepa.model import JEPA
+from jepa.networks import ModelConfig
 from jepa.predictor import PredictorConfig
 from jepa.released import from_authors, from_transformers, read_networks
 from modalities.video import Video, VideoConfig

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from jepa.encoder import VitSize, patch_embedding
 from jepa.masking import MaskingConfig, Masks, RandomMaskConfig, check_masking, sample_masks
 from jepa.modality import BadSampleError, Modality, Sample, Samples, Split
-from jepa.model import ModelConfig
+from jepa.networks import ModelConfig
 from jepa.positions import Grid
 from jepa.predictor import PredictorConfig
 

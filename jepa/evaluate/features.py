@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa.data import to_device
-from jepa.encoder import Encoder, PatchEmbedding
+from jepa.encoder import PatchEmbedding, TokenEncoder
 from jepa.evaluate.reading import ViewBatch, Views, view_batches
 from jepa.modality import Modality, Samples, Task
 from jepa.train import ComputeConfig
@@ -65,7 +65,7 @@ class Extractor:
     """Reads samples of a modality and encodes them. on_batch: called after each batch with what could not be read."""
 
     modality: Modality[Any]
-    encoders: Mapping[Column, Encoder]  # jepa, random_init
+    encoders: Mapping[Column, TokenEncoder]  # jepa, random_init
     tasks: Sequence[Task]
     batch_size: int
     compute: ComputeConfig
@@ -80,7 +80,7 @@ class Extractor:
     def extract(self, samples: Samples, indices: Sequence[int], kept: Kept) -> Features:
         """Features of the samples of these indices, with tokens of the first ones."""
         views = Views(self.modality, samples, indices, self.tasks)
-        loaders = self.compute.loaders(next(iter(self.encoders.values())).norm.weight.device)
+        loaders = self.compute.loaders(next(iter(self.encoders.values())).device)
         gathered = _Gathered(kept)
         for batch in view_batches(views, self.samples_at_once, loaders):
             if batch.count:
@@ -105,8 +105,8 @@ class Extractor:
         if isinstance(embedding, PatchEmbedding):
             gathered.add_tokens("raw_input", embedding.patches(batch.views[0]))
 
-    def _layers(self, encoder: Encoder, view: Any) -> list[Tensor]:
-        device = encoder.norm.weight.device
+    def _layers(self, encoder: TokenEncoder, view: Any) -> list[Tensor]:
+        device = encoder.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
             return [layer.float() for layer in encoder.layers(to_device(view, device))[-_LAYERS:]]
 

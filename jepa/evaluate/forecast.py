@@ -68,7 +68,7 @@ class Forecaster:
     def rolls(self) -> bool:
         """Whether predictions hold what the predictor takes for context: the encoder's last layer, unmixed."""
         config = self.model.config
-        return config.vit.depth in config.target_outputs and (
+        return config.depth in config.target_outputs and (
             config.target_join == "each" or len(config.target_outputs) == 1
         )
 
@@ -99,7 +99,7 @@ class Forecaster:
         context, known = self._context(inputs), self.cut.seen
         level = context.mean(dim=-1).mean(dim=1)[:, None, None]  # [B, 1, 1]
         spread = context.std(dim=-1, correction=0).mean(dim=1)[:, None, None]
-        layer = self.model.config.target_outputs.index(self.model.config.vit.depth)
+        layer = self.model.config.target_outputs.index(self.model.config.depth)
         guesses = []
         for horizon, slot in enumerate(self.cut.slots):
             guesses.append(self._guess(context, known, self.cut.slots[horizon:])[:, 0])
@@ -137,13 +137,13 @@ class Forecaster:
         return found
 
 
-def can_forecast(modality: Modality[Any], config: Config[Any]) -> bool:
+def can_forecast(modality: Modality[Any], config: Config[Any, Any]) -> bool:
     """Whether something goes on along an axis, and the run learned to predict representations."""
     axis = modality.forecast_axis
     return axis is not None and modality.grid[axis] > 1 and "latent" in config.target_kinds
 
 
-def forecaster(model: JEPA, modality: Modality[Any], config: Config[Any]) -> Forecaster:
+def forecaster(model: JEPA, modality: Modality[Any], config: Config[Any, Any]) -> Forecaster:
     """Forecasts of a run that can make them."""
     assert modality.forecast_axis is not None
     cut = cut_grid(modality.grid, modality.forecast_axis, config.evaluate.forecast_cut)
@@ -160,7 +160,7 @@ class Source:
     """Batches of inputs of some samples. on_bad: called with what cannot be read."""
 
     modality: Modality[Any]
-    config: Config[Any]
+    config: Config[Any, Any]
     device: torch.device
     on_bad: Callable[[list[tuple[str, str]]], None]
 

@@ -11,7 +11,7 @@ import torch
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, Tree, differences, plain
-from jepa.encoder import Encoder
+from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
 from jepa.evaluate.tasks import probe_names
 from jepa.modality import Modality, Task
@@ -28,9 +28,9 @@ class Subject:
     """What is evaluated, on what, and where the results go."""
 
     checkpoint: Checkpoint
-    config: Config[Any]
+    config: Config[Any, Any]
     modality: Modality[Any]
-    encoders: dict[Column, Encoder]
+    encoders: dict[Column, TokenEncoder]
     rows: list[Row]
     output: Path
     on_trained_grid: bool
@@ -38,7 +38,7 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.encoders["jepa"].norm.weight.device
+        return self.encoders["jepa"].device
 
 
 def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subject:
@@ -60,7 +60,7 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     if modality.grid != trained_modality.grid:
         untrained.place(grid_positions(modality.grid, trained_modality.grid))
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
-    encoders: dict[Column, Encoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
+    encoders: dict[Column, TokenEncoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled"))]
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
     rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, config.evaluate.attentive)]
