@@ -12,6 +12,7 @@ from modalities.scene_worker import VISIBLE
 CAPTIONS = 5  # of a scene
 _PATTERN_SEEN = 0.02  # share of the image that an object must cover for its pattern to be said
 _MIDDLE, _SIDE = 0.07, 0.15  # share of the width: at most that far from its middle, at least that far
+_FORM_STEP = 3  # from one caption to the next: no form comes twice among several
 _DRAWS = 7  # the kind of draws, which no other part of the world has
 
 _FRAMES = ("{}", "{}", "a picture of {}", "an image of {}", "a scene with {}", "you can see {}", "there {be} {}")
@@ -35,7 +36,7 @@ def caption(objects: NDArray[np.void], seed: int, index: int, number: int) -> st
     if not seen:
         return speaker.pick(("an empty scene", "a scene with no objects"))
     forms = _FORMS if len(seen) > 1 else (_alone, _portrait)
-    return speaker.pick(forms)(speaker, seen)
+    return forms[(index + _FORM_STEP * number) % len(forms)](speaker, seen)
 
 
 def _framed(speaker: Speaker, text: str) -> str:
@@ -162,4 +163,4 @@ def _shared(speaker: Speaker, seen: list[Thing]) -> str:
     return f"{NUMBERS[count]} of the {NUMBERS[total]} {objects} {be} {word}"
 
 
-_FORMS = (_portrait, _pair, _related, _related, _beside, _listing, _total, _shared)  # of captions of several things
+_FORMS = (_portrait, _pair, _related, _beside, _listing, _related, _total, _shared)  # of captions of several things

@@ -63,7 +63,8 @@ def _relation(speaker: Speaker, clear: list[Thing], present: list[Thing]) -> Swa
     found = []
     for pair in permutations(clear, 2):
         one, other = (_only(thing.looks, *spoken) for thing in pair)
-        found += [(one, name, other) for name in RELATIONS if one != other and _all_stand(one, name, other, present)]
+        names = [name for name in RELATIONS if pair[0].stands(name, pair[1])]
+        found += [(one, name, other) for name in names if one != other and _all_stand(one, name, other, present)]
     if not found:
         return None
     one, name, other = speaker.pick(found)

@@ -51,7 +51,14 @@ class Looks(NamedTuple):
 
     def fit(self, thing: "Thing") -> bool:
         """Whether all that is said here is true of a thing."""
-        return all(said in ("", own) for said, own in zip(self, thing.looks, strict=True))
+        own = thing.looks
+        return (
+            self.shape in ("", own.shape)
+            and self.colour in ("", own.colour)
+            and self.material in ("", own.material)
+            and self.pattern in ("", own.pattern)
+            and self.size in ("", own.size)
+        )
 
 
 class Thing(NamedTuple):
