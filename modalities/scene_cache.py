@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from modalities.scene_worker import CHUNK, create_files
 
-WORLD_VERSION = 5  # to be raised with every change that alters a pixel or a label
+WORLD_VERSION = 6  # to be raised with every change that alters a pixel, a label or what else is stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from jepa.modality import Sample, Split
 from modalities.scene_cache import MappedArrays, check_split, rendered
 from modalities.scene_shapes import CLASSES
-from modalities.scene_worker import DEPTH_MAPS, IMAGES, LABELS
+from modalities.scene_worker import DEPTH_MAPS, IMAGES, LABELS, OBJECTS
 
 __all__ = ["CLASSES", "Scenes", "ScenesConfig", "default_cache_dir"]
 
@@ -40,8 +41,9 @@ class Scenes:
     def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
         check_split(config.seed, split, count, _SPAN, "images")
-        self.folder = rendered(cache_dir, split, config.seed, _FIRST[split], count, size)
-        self._arrays = MappedArrays(self.folder, (IMAGES, LABELS, DEPTH_MAPS))
+        self.first = _FIRST[split]  # number in the world of the scene with index 0
+        self.folder = rendered(cache_dir, split, config.seed, self.first, count, size)
+        self._arrays = MappedArrays(self.folder, (IMAGES, LABELS, DEPTH_MAPS, OBJECTS))
 
     def __len__(self) -> int:
         return len(self._arrays[IMAGES])
@@ -57,6 +59,10 @@ class Scenes:
                 "depth_map": torch.from_numpy(self._arrays[DEPTH_MAPS][index].astype(np.float32)),
             },
         )
+
+    def objects(self, index: int) -> NDArray[np.void]:
+        """What stands in a scene: [K] of OBJECT_TYPE in `modalities/scene_worker.py`, the main object first."""
+        return np.array(self._arrays[OBJECTS][index])
 
 
 def default_cache_dir() -> Path:

@@ -1,0 +1,31 @@
+"""The embedded world with captions, as a data set."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from jepa.modality import Sample, Split
+from modalities.captioned import Captioned
+from modalities.scene_captions import captions
+from modalities.scene_swaps import swaps
+from modalities.scenes import Scenes, ScenesConfig
+
+
+class CaptionedScenes:
+    """Scenes, see there, each with five captions; labels are those of Scenes.
+
+    inputs: Captioned. Its swaps, `attribute` and `relation` where a scene allows them, are those of held-out splits;
+    there are none for training.
+    """
+
+    def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
+        self._scenes = Scenes(config, split, size, cache_dir)
+        self._seed, self._held_out = config.seed, split != "train"
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample, objects = self._scenes[index], self._scenes.objects(index)
+        number = self._scenes.first + range(len(self))[index]  # raises, or counts from the end, as a list does
+        false = swaps(objects, self._seed, number) if self._held_out else {}
+        return replace(sample, inputs=Captioned(sample.inputs, captions(objects, self._seed, number), false))
