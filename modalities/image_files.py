@@ -13,11 +13,15 @@ from modalities.image_splits import SPLIT_NAMES, carved_split, named_splits, ser
 
 @dataclass(frozen=True)
 class FileKind:
-    """What is looked for: files with these endings, in lower case and with their dot, or whole folders of them."""
+    """What is looked for: files with these endings, in lower case and with their dot, or whole folders of them.
+
+    beside: endings of what is said of an input in another member of the same tar file, under the same key.
+    """
 
     noun: str  # as in "no images below ..."
     extensions: Collection[str]
     whole_folders: bool = False
+    beside: tuple[str, ...] = ()
 
 
 class Files:

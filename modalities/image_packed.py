@@ -1,9 +1,28 @@
 """Long lists in little memory."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import overload
 
 import numpy as np
+
+
+class StringPacker:
+    """Gathers strings, one by one, for a `PackedStrings`."""
+
+    def __init__(self) -> None:
+        self.buffer, self.ends = bytearray(), array("q", [0])
+
+    def append(self, string: str) -> None:
+        """Add one; what is neither Unicode nor an escaped byte of a file name is a UnicodeEncodeError."""
+        self.buffer += string.encode("utf-8", "surrogateescape")
+        self.ends.append(len(self.buffer))
+
+    def packed(self) -> "PackedStrings":
+        """The list of what has been added; nothing can be added afterwards."""
+        packed = PackedStrings(())
+        packed._buffer, packed._ends = self.buffer, np.frombuffer(self.ends, dtype=np.int64)
+        return packed
 
 
 class PackedStrings(Sequence[str]):
@@ -13,11 +32,10 @@ class PackedStrings(Sequence[str]):
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
-        buffer, ends = bytearray(), [0]
+        packer = StringPacker()
         for string in strings:
-            buffer += string.encode("utf-8", "surrogateescape")
-            ends.append(len(buffer))
-        self._buffer, self._ends = bytes(buffer), np.array(ends, dtype=np.int64)
+            packer.append(string)
+        self._buffer, self._ends = packer.buffer, np.frombuffer(packer.ends, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

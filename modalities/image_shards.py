@@ -7,15 +7,16 @@ which step follows from the index alone, and a run that was stopped goes on exac
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jepa.modality import BadSampleError, Sample, Samples, Split
+from jepa.modality import BadSampleError, Sample, Split
 from modalities.image_files import FileKind, check_folder, folder_splits, walk
 from modalities.image_packed import PackedStrings
 from modalities.image_splits import carved_split, files_by_split, serving
@@ -34,6 +35,7 @@ class Shard:
     path: Path
     names: PackedStrings  # of the members that hold the inputs
     places: np.ndarray[tuple[int, int], np.dtype[np.int64]]  # offset, size and label of each
+    beside: np.ndarray[tuple[int, int, int], np.dtype[np.int64]]  # offset and size, 0 if missing, by ending of FileKind
     damage: dict[int, str]
 
 
@@ -41,33 +43,37 @@ class ShardSamples:
     """What `decode` makes of chosen members of some shards; `chosen` holds a row (shard, entry) for each."""
 
     def __init__(
-        self, shards: Sequence[Shard], chosen: Sequence[tuple[int, int]], decode: Callable[[bytes, str], Any]
+        self, shards: Sequence[Shard], chosen: Iterable[NDArray[np.int64]], decode: Callable[[bytes, str], Any]
     ) -> None:
         self.shards, self.decode = shards, decode
-        self.chosen = np.array(chosen, dtype=np.int64).reshape(-1, 2)
+        self.chosen = np.concatenate([np.empty((0, 2), dtype=np.int64), *chosen])
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> Sample:
         number, entry = self.chosen[index].tolist()
-        shard = self.shards[number]
-        source = f"{shard.path}/{shard.names[entry]}".rstrip("/")
+        shard, source = self.shards[number], self.source(index)
         if entry in shard.damage:
             raise BadSampleError(source, shard.damage[entry])
         offset, size, label = shard.places[entry].tolist()
-        try:
-            with shard.path.open("rb") as file:
-                file.seek(offset)
-                data = file.read(size)
-        except OSError as error:
-            raise BadSampleError(source, error.strerror or str(error)) from error
+        (data,) = _read(shard.path, [(offset, size)], source)
         return Sample(self.decode(data, source), {} if label == _UNLABELLED else {"class": label})
+
+    def source(self, index: int) -> str:
+        """What to look for, when a sample is bad."""
+        number, entry = self.chosen[index].tolist()
+        return f"{self.shards[number].path}/{self.shards[number].names[entry]}".rstrip("/")
+
+    def beside(self, index: int) -> list[bytes]:
+        """What is said beside the input, by the endings of FileKind.beside; nothing where there is no such member."""
+        number, entry = self.chosen[index].tolist()
+        return _read(self.shards[number].path, self.shards[number].beside[entry].tolist(), self.source(index))
 
 
 def open_shards(
     root: Path, split: Split, kind: FileKind, decode: Callable[[bytes, str], Any], seed: int
-) -> tuple[Samples, tuple[str, ...]]:
+) -> tuple[ShardSamples, tuple[str, ...]]:
     """One split of the members of this kind in the tar files at `root`, and their classes, by number, () if unlabelled.
 
     decode: (contents of a member, name for messages) -> inputs.
@@ -75,7 +81,8 @@ def open_shards(
     `root` is one tar file or a folder of them: with folders train, val (valid, validation) and test; or with these
     words in the names of the files (train-000.tar); or else one training set to carve from. Order: by shard, then as
     stored. Label: `<key>.cls`, or "label", "cls" or "class" in `<key>.json`. A shard that breaks off gives the samples
-    before the damage, and one bad sample for all the rest.
+    before the damage, and one bad sample for all the rest. What is carved is held out from training where anything is
+    known of the inputs, their class or what stands beside them.
     """
     stored = _stored_shards(root)
     part, carve = serving(list(stored), split)
@@ -85,14 +92,29 @@ def open_shards(
     classes = tuple(map(str, range(int(max(labels)) + 1)))
     if not any(len(shard.names) > len(shard.damage) for shard in shards):
         raise ValueError(f"no {kind.noun} in {', '.join(str(shard.path) for shard in shards[:3])}")
-    everything = not carve or (split == "train" and not classes)
-    chosen = [
-        (number, entry)
-        for number, shard in enumerate(shards)
+    held_out = carve if split != "train" or classes or kind.beside else ()
+    return ShardSamples(
+        shards, [_chosen(number, shard, held_out, split, seed) for number, shard in enumerate(shards)], decode
+    ), classes
+
+
+def _chosen(number: int, shard: Shard, carve: tuple[Split, ...], split: Split, seed: int) -> NDArray[np.int64]:
+    """Rows (shard, entry) of those entries of a shard that are in the split, of all of them if nothing is carved."""
+    entries = [
+        entry
         for entry, name in enumerate(shard.names)
-        if everything or carved_split(f"{shard.path.name}/{name}", carve, seed) == split
+        if not carve or carved_split(f"{shard.path.name}/{name}", carve, seed) == split
     ]
-    return ShardSamples(shards, chosen, decode), classes
+    return np.array([(number, entry) for entry in entries], dtype=np.int64).reshape(-1, 2)
+
+
+def _read(path: Path, places: Iterable[tuple[int, int]], source: str) -> list[bytes]:
+    """The bytes at these offsets, of these sizes."""
+    try:
+        with path.open("rb") as file:
+            return [file.read(size) if size and file.seek(offset) >= 0 else b"" for offset, size in places]
+    except OSError as error:
+        raise BadSampleError(source, error.strerror or str(error)) from error
 
 
 def _stored_shards(root: Path) -> dict[Split, list[Path]]:
@@ -111,11 +133,11 @@ def _stored_shards(root: Path) -> dict[Split, list[Path]]:
 
 def _index(path: Path, kind: FileKind) -> Shard:
     status = path.stat()
-    return _index_of(path, status.st_size, status.st_mtime_ns, frozenset(kind.extensions))
+    return _index_of(path, status.st_size, status.st_mtime_ns, frozenset(kind.extensions), kind.beside)
 
 
 @cache  # every split asks for the same index, which is a function of the file
-def _index_of(path: Path, size: int, _modified: int, extensions: frozenset[str]) -> Shard:
+def _index_of(path: Path, size: int, _modified: int, extensions: frozenset[str], beside: tuple[str, ...]) -> Shard:
     """Read the headers and the labels of a tar file of `size` bytes."""
     entries: dict[str, _Entry] = {}  # by key, in the order of the file
     with path.open("rb") as file:
@@ -131,6 +153,9 @@ def _index_of(path: Path, size: int, _modified: int, extensions: frozenset[str])
         path,
         PackedStrings(entry.name for entry in kept),
         np.array([(entry.offset, entry.size, entry.label) for entry in kept], dtype=np.int64).reshape(-1, 3),
+        np.array([entry.beside.get(ending, (0, 0)) for entry in kept for ending in beside], dtype=np.int64).reshape(
+            len(kept), len(beside), 2
+        ),
         {place: entry.fault for place, entry in enumerate(kept) if entry.fault},
     )
 
@@ -144,6 +169,7 @@ class _Entry:
     size: int = 0
     label: int = _UNLABELLED
     fault: str = ""
+    beside: dict[str, tuple[int, int]] = field(default_factory=dict)  # offset and size, by ending
 
 
 def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
@@ -159,11 +185,12 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
 
 
 def _note(member: tarfile.TarInfo, file: BinaryIO, entries: dict[str, _Entry], extensions: frozenset[str]) -> None:
-    """Add what a member says to the entry of its key: the input, or its label."""
+    """Add what a member says to the entry of its key: the input, its label, or where something else is said of it."""
     parts = _MEMBER.fullmatch(member.name)
     if parts is None or not member.isreg() or _META.match(member.name):
         return
     entry, ending = entries.setdefault(parts[1], _Entry()), parts[2].lower()
+    entry.beside[f".{ending}"] = member.offset_data, member.size
     if f".{ending}" in extensions and not entry.name:
         entry.name, entry.offset, entry.size = member.name, member.offset_data, max(member.size, 1)
     elif ending in ("cls", "json"):
@@ -172,7 +199,7 @@ def _note(member: tarfile.TarInfo, file: BinaryIO, entries: dict[str, _Entry], e
         try:
             entry.label = int(data) if ending == "cls" else _json_label(data, entry.label)
         except ValueError:
-            entry.fault = f"unreadable label in {member.name}"
+            entry.fault = f"unreadable {'label in ' if ending == 'cls' else ''}{member.name}"
 
 
 def _json_label(data: bytes, known: int) -> int:
