@@ -1,6 +1,7 @@
 """Captioned images: image patches and words as one set of tokens, over two towers of open_clip."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,221 @@ from modalities.captioned import Captioned
 from modalities.captioned_scenes import CaptionedScenes
 from modalities.image_text_encoder import TwoTowers, View
 from modalities.image_text_masks import Layout, Objectives, sample_objectives
-from modalities.image_views import center_crop, random_resized_crop
-from modalities.open_clip_towers import TowerSizes, Towers, build_towers
+from modalities.image_text_model import ImageTextModel
+from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
+from modalities.open_clip_towers import Towers, TowerSizes, build_towers
+from modalities.scene_words import SAID
 from modalities.scenes import CLASSES, ScenesConfig, default_cache_dir
+
+_RAW_SIDE = 32  # pixels a side of the raw-input baseline
+_NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextConfig:
+    """Where captioned images come from, and what is hidden of them.
+
+    source: `scenes` (the embedded world, captioned), `folder` (a list of files and captions), `webdataset` or `coco`;
+    all but the first need `root`. crop_scale, crop_aspect: random resized crop; there is no flip, as captions tell left
+    from right. A step sees one caption of each image, any with the same chance. masking: of the regions. prompts: what
+    names a class, {} being its name, for classification without labels.
+    """
+
+    source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
+    root: Path | None = None
+    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.0)
+    crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    objectives: Objectives = field(default_factory=Objectives)
+    masking: MaskingConfig = field(default_factory=BlockMaskConfig)
+    prompts: tuple[str, ...] = _NAMED
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+    def __post_init__(self) -> None:
+        if wrong := [prompt for prompt in self.prompts if "{}" not in prompt]:
+            raise ValueError(f"prompts: {wrong[0]!r} has no {{}} where the name of the class goes")
+        if self.source != "scenes" and self.root is None:
+            raise ValueError(f"source '{self.source}' needs data.root, the folder or file that holds it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowersConfig(NetworksConfig):
+    """The networks: two towers of open_clip under a predictor.
+
+    size: an architecture of open_clip by its name, a folder (`local-dir:PATH`), or a mapping of embed_dim, vision_cfg
+    and text_cfg as in open_clip's JSON. pretrained: weights to start from, a tag of open_clip, a file or a folder; null
+    for random ones. image_size: pixels, a number or [height, width], if other than the architecture's. contrast:
+    matching images and captions are also told from all others of the batch, by `infonce` (CLIP) or `sigmoid` (SigLIP).
+    """
+
+    size: str | TowerSizes = "ViT-B-32"
+    pretrained: str | None = None
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    contrast: Contrast = "none"
+
+    def __post_init__(self) -> None:
+        if self.target_layers != 1:
+            raise ValueError("target_layers: the towers give their last layer alone, so it is 1")
+
+    @property
+    def depth(self) -> int:
+        """Outputs that can be targets."""
+        return 1
+
+    @property
+    def target_outputs(self) -> tuple[int, ...]:
+        """The one output there is."""
+        return (0,)
+
+    def build(self, pretrained: str | None) -> Towers:
+        """The towers, with weights or with random ones; raises ValueError."""
+        size = self.image_size
+        pixels = (size, size) if isinstance(size, int) else size
+        return build_towers(self.size, pretrained=pretrained, image_size=pixels)
+
+
+@MODALITIES.register("image-text")
+class ImageText(MatchedModality[ImageTextConfig]):
+    """Images and their captions: patches row by row, words, and one token each that stands for the whole."""
+
+    config_type = ImageTextConfig
+    model_type = TowersConfig
+
+    def __init__(self, config: ImageTextConfig, model: TowersConfig | None = None) -> None:
+        super().__init__(config)
+        model = model or TowersConfig()
+        with torch.device("meta"):
+            towers = model.build(model.pretrained)
+        self.layout = Layout(towers.image.grid, towers.text.length)
+        self.grid, self.streams = self.layout.grid, (self.layout.image, self.layout.text)
+        self.size, self.tokenize = towers.image.image_size, towers.tokenize
+        self.mean, self.std = towers.mean, towers.std
+        check_masking(self.grid, config.masking)
+        if model.contrast != "none" and not config.objectives.contrasts:
+            raise ValueError("objectives: model.contrast compares whole images and captions: set image and caption to 1")
+
+    @classmethod
+    def of(cls, data: ImageTextConfig, model: Any) -> Self:
+        """The modality of a config."""
+        return cls(data, model)
+
+    @property
+    def positions(self) -> Tensor:
+        """Coordinates (stream, row or place, column): [N, 3]."""
+        return self.layout.positions
+
+    @cached_property
+    def _labelled_classes(self) -> Sequence[str]:
+        return CLASSES if self.config.source == "scenes" else self._open("train").classes
+
+    @property
+    def tasks(self) -> Sequence[Task]:  # type: ignore[override]
+        """Classes of images where they are labelled; in the embedded world also counting."""
+        classes = self._labelled_classes
+        tasks = [Task(label="class", kind="class", classes=classes)] if classes else []
+        return [*tasks, Task(label="count", kind="count")] if self.config.source == "scenes" else tasks
+
+    def dataset(self, split: Split) -> Samples:
+        """Captioned images of their stored size."""
+        if self.config.source == "scenes":
+            return CaptionedScenes(self.config.scenes, split, max(self.size), default_cache_dir())
+        return self._open(split).samples
+
+    def embedding(self, dim: int) -> nn.Module:
+        """None: towers embed what they are given."""
+        raise NotImplementedError("captioned images are encoded by two towers, see `encoder`")
+
+    def encoder(self, config: TowersConfig) -> TokenEncoder:
+        """The two towers, of random weights."""
+        return TwoTowers(config.build(None))
+
+    def start(self, encoder: TokenEncoder, config: TowersConfig) -> None:
+        """Give the towers their pretrained weights, where the config names some."""
+        if config.pretrained is not None:
+            assert isinstance(encoder, TwoTowers)
+            towers = config.build(config.pretrained)
+            encoder.image.load_state_dict(towers.image.state_dict())
+            encoder.text.load_state_dict(towers.text.state_dict())
+
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        """A set of masks for each of the objectives that fall due in the step."""
+        return sample_objectives(self.layout, self.config.objectives, self.config.masking, batch_size, generator)
+
+    def training_view(self, inputs: Captioned, generator: Generator) -> View:
+        """A random crop and one of the captions."""
+        config = self.config
+        number = int(torch.randint(len(inputs.captions), (), generator=generator))
+        crop = random_resized_crop(inputs.image, self.size, config.crop_scale, config.crop_aspect, False, generator)
+        return View(self._pixels(crop), self._ids(inputs.captions[number]))
+
+    def evaluation_view(self, inputs: Captioned) -> View:
+        """The central crop and the first caption."""
+        return self.view(inputs.image, inputs.captions[0])
+
+    def view(self, image: Tensor, caption: str) -> View:
+        """uint8 [3, H', W'] and a caption as the towers see them."""
+        return View(self._pixels(center_view(image, self.size)), self._ids(caption))
+
+    def example_view(self) -> View:
+        """An empty image and an empty caption."""
+        return View(torch.zeros(3, *self.size), torch.zeros(self.layout.length, dtype=torch.int64))
+
+    def matches(self, inputs: Captioned) -> Sequence[View]:
+        """The image with each of its captions."""
+        pixels = self._pixels(center_view(inputs.image, self.size))
+        return [View(pixels, self._ids(caption)) for caption in inputs.captions]
+
+    def near_misses(self, inputs: Captioned) -> Mapping[str, tuple[View, View]]:
+        """The image with a caption that is true and one of the same words that is not."""
+        return {
+            name: (self.view(inputs.image, true), self.view(inputs.image, false))
+            for name, (true, false) in inputs.swaps.items()
+        }
+
+    def prompts(self, task: Task) -> Iterator[Sequence[View]]:
+        """The prompts of the config with the name of each class, and no image."""
+        if task.label == "class":
+            nothing = torch.zeros(()).expand(3, *self.size)
+            for name in self._said_classes:
+                yield [View(nothing, self._ids(prompt.format(name))) for prompt in self.config.prompts]
+
+    def words(self, inputs: Captioned) -> Sequence[str]:
+        """The captions."""
+        return inputs.captions
+
+    def served(self, model: nn.Module) -> nn.Module:
+        """All networks, to be asked about pictures and sentences."""
+        return ImageTextModel(self, model)
+
+    def raw_features(self, view: View) -> Tensor:
+        """Pixels, averaged down to at most 32 a side: -> [F]."""
+        height, width = (min(side, _RAW_SIDE) for side in self.size)
+        return F.adaptive_avg_pool2d(view.image, (height, width)).flatten()
+
+    def picture(self, view: View) -> Tensor:
+        """The image: uint8 [H, W, 3]."""
+        return denormalise(view.image, self.mean, self.std).permute(1, 2, 0)
+
+    @property
+    def _said_classes(self) -> Sequence[str]:
+        names = self._labelled_classes
+        return [SAID[name] for name in names] if self.config.source == "scenes" else [_spoken(name) for name in names]
+
+    @property
+    def _stored_side(self) -> int:
+        """Pixels that suffice for the shorter side, so that the smallest crop is not enlarged."""
+        return math.ceil(min(self.size) / math.sqrt(self.config.crop_scale[0]))
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        return normalise(image, self.mean, self.std)
+
+    def _ids(self, caption: str) -> Tensor:
+        return self.tokenize([caption])[0]
+
+    def _open(self, split: Split) -> CaptionSource:
+        assert self.config.root is not None  # checked by the config
+        return open_captions(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")

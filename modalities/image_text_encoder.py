@@ -12,7 +12,7 @@ from modalities.open_clip_towers import Towers
 
 
 class View(NamedTuple):
-    """What the towers see: pixels float [3, H, W], and the caption as token numbers int64 [L]; batches of them alike."""
+    """What the towers see: pixels float [3, H, W] and the caption as token ids int64 [L], or batches of them."""
 
     image: Tensor
     text: Tensor

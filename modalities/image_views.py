@@ -7,8 +7,8 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
 _TRIES = 10
-_MEAN = 255 * torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)  # of ImageNet, RGB
-_STD = 255 * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+Statistics = tuple[float, float, float]  # of red, green and blue, white being 1
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
 def random_resized_crop(
@@ -45,15 +45,19 @@ def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
     return min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
 
 
-def normalise(image: Tensor) -> Tensor:
-    """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance over ImageNet."""
+def normalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
+    """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance over ImageNet, or as the statistics say."""
     planar = image.to(torch.float32, memory_format=torch.contiguous_format)  # the sums are slow with channels innermost
-    return (planar - _MEAN.to(image.device)).div_(_STD.to(image.device))
+    return (planar - _of_channels(mean, image)).div_(_of_channels(std, image))
 
 
-def denormalise(image: Tensor) -> Tensor:
+def denormalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
     """Inverse of `normalise`: float [..., 3, H, W]  ->  uint8."""
-    return (image * _STD.to(image.device) + _MEAN.to(image.device)).round().clamp(0, 255).to(torch.uint8)
+    return (image * _of_channels(std, image) + _of_channels(mean, image)).round().clamp(0, 255).to(torch.uint8)
+
+
+def _of_channels(values: Statistics, image: Tensor) -> Tensor:
+    return 255 * torch.tensor(values, device=image.device).view(3, 1, 1)
 
 
 def _random_box(

@@ -1,0 +1,36 @@
+"""The contract of a modality of two streams that tell of the same thing, on top of that of any modality."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from jepa.modality import C, Modality, Task
+
+
+class MatchedModality(Modality[C]):
+    """Samples whose two streams match: what evaluation needs to ask whether a representation of one finds the other.
+
+    Subclasses set `streams` to two of them. Views hold both streams; where one is asked for, the other is not looked at.
+    """
+
+    @abstractmethod
+    def matches(self, inputs: Any) -> Sequence[Any]:
+        """Evaluation views with the one first stream of a sample, one for every second stream that matches it."""
+
+    def near_misses(self, inputs: Any) -> Mapping[str, tuple[Any, Any]]:
+        """By kind, a view of a sample whose second stream matches the first and one whose does not, but nearly."""
+        return {}
+
+    def prompts(self, task: Task) -> Iterator[Sequence[Any]]:
+        """For each class of a task, in order, views whose second stream names it; none where it has no name."""
+        return iter(())
+
+    @abstractmethod
+    def words(self, inputs: Any) -> Sequence[str]:
+        """What the second streams of `matches` say, for people."""
+
+    @abstractmethod
+    def served(self, model: nn.Module) -> nn.Module:
+        """What is given to people who load a run: all its networks, to be asked about inputs as people have them."""

@@ -1,0 +1,72 @@
+"""A trained run as people ask it: pictures and sentences in, vectors and scores out."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image as PillowImage
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from jepa.evaluate.matching import Matcher, Way, joint
+from modalities.image_decode import decode_image, image_tensor
+from modalities.image_text_encoder import View
+
+if TYPE_CHECKING:
+    from modalities.image_text import ImageText
+
+Picture = Path | str | PillowImage.Image | Tensor
+_AT_ONCE = 64
+
+
+class ImageTextModel(nn.Module):
+    """Vectors of pictures and of sentences whose inner products tell how well they match.
+
+    Where the run had a contrast these are those of the towers, of width D; otherwise each is what stands for the one
+    beside what the predictor makes of it for the other, 2 D wide, so that the product is the mean of both cosines.
+    """
+
+    def __init__(self, modality: "ImageText", model: Any) -> None:
+        super().__init__()
+        self.modality, self.networks = modality, model
+        self.way: Way = "predicted" if model.config.contrast == "none" else "direct"
+
+    def encode_image(self, pictures: Sequence[Picture]) -> Tensor:
+        """Paths, Pillow images or uint8 tensors [3, H, W] -> unit vectors [n, D or 2 D]; raises BadSampleError."""
+        return self._encode((self.modality.view(self._decoded(picture), "") for picture in pictures), stream=0)
+
+    def encode_text(self, sentences: Sequence[str]) -> Tensor:
+        """Strings -> unit vectors [n, D or 2 D]."""
+        nothing = torch.zeros(3, *self.modality.size, dtype=torch.uint8)
+        return self._encode((self.modality.view(nothing, sentence) for sentence in sentences), stream=1)
+
+    def score(self, pictures: Sequence[Picture], sentences: Sequence[str]) -> Tensor:
+        """How well each picture matches each sentence: [pictures, sentences], -1 to 1."""
+        return self.encode_image(pictures) @ self.encode_text(sentences).T
+
+    def forward(self, views: View) -> Tensor:
+        """Images and captions as the modality's `view` gives them, batched -> all tokens [B, N, D]."""
+        tokens: Tensor = self.networks.target_encoder(views)
+        return tokens
+
+    def _encode(self, views: Iterable[View], stream: int) -> Tensor:
+        matcher = Matcher(self.networks, self.modality)
+        parts, batch = [], []
+        for view in views:
+            batch.append(view)
+            if len(batch) == _AT_ONCE:
+                parts.append(joint(matcher.vectors(default_collate(batch), stream), stream, self.way))
+                batch = []
+        if batch or not parts:
+            parts.append(joint(matcher.vectors(default_collate(batch), stream), stream, self.way))
+        return torch.cat(parts)
+
+    def _decoded(self, picture: Picture) -> Tensor:
+        match picture:
+            case Tensor():
+                return picture
+            case PillowImage.Image():
+                return image_tensor(picture)
+            case _:
+                return decode_image(Path(picture), min(self.modality.size))
