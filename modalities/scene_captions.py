@@ -1,6 +1,6 @@
 """Captions of the embedded world, true of what is visible: a small grammar and a speaker who draws from it.
 
-All are functions of (objects, seed, index, number). Objects are [K] of OBJECT_TYPE, the main one first: it is the nearest.
+All are functions of (objects, seed, index, number); objects: [K] of OBJECT_TYPE, the main one, the nearest, first.
 """
 
 import numpy as np
