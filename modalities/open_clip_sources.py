@@ -18,6 +18,7 @@ from torch import Tensor
 
 PixelStatistics = tuple[float, float, float]  # of red, green and blue, in [0, 1]
 LOCAL = "local-dir:"
+_CONFIG_FILE = "open_clip_config.json"
 _CLIP_IDS, _CLIP_END = 49408, 49407  # of CLIP's own tokenizer
 _ADVICE = "use a vision transformer such as ViT-B-32, ViT-B-16-SigLIP2 or EVA02-B-16"
 
@@ -75,24 +76,23 @@ def _own_config(sizes: TowerSizes) -> dict[str, Any]:
 
 def _named_config(architecture: str) -> dict[str, Any]:
     if architecture.startswith(LOCAL):
-        return _folder_config(architecture)["model_cfg"]  # type: ignore[no-any-return]
-    name = _name(architecture)
-    if name not in list_models():
+        return _folder_config(architecture.removeprefix(LOCAL))["model_cfg"]  # type: ignore[no-any-return]
+    if architecture not in list_models():
         raise ValueError(
-            f"open_clip has no architecture '{architecture}'{_nearest(name, list_models())}; `open_clip.list_models()` "
-            f"lists all, and '{LOCAL}PATH' takes a folder with open_clip_config.json"
+            f"open_clip has no architecture '{architecture}'{_nearest(architecture, list_models())}; `open_clip.list_models()` "
+            f"lists all, and '{LOCAL}PATH' takes a folder with {_CONFIG_FILE}"
         )
-    return get_model_config(name)  # type: ignore[no-any-return]
+    return get_model_config(architecture)  # type: ignore[no-any-return]
 
 
-def _folder_config(source: str) -> dict[str, Any]:
-    path = Path(source.removeprefix(LOCAL)) / "open_clip_config.json"
+def _folder_config(folder: str) -> dict[str, Any]:
+    path = Path(folder) / _CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if {"embed_dim", "vision_cfg", "text_cfg"} <= set(config["model_cfg"]):
             return config  # type: ignore[no-any-return]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"'{source}' needs {path}, as open_clip writes it: {error!r}") from error
+        raise ValueError(f"{folder} needs {_CONFIG_FILE}, as open_clip writes it: {error!r}") from error
     raise ValueError(f"{path}: its model_cfg needs embed_dim, vision_cfg and text_cfg")
 
 
@@ -127,7 +127,7 @@ def weights_file(architecture: str | TowerSizes, pretrained: str | None) -> str 
         return None
     tags = _tags(architecture)
     if pretrained in tags:
-        return _downloaded(_name(str(architecture)), pretrained)
+        return _downloaded(str(architecture), pretrained)
     path = Path(pretrained.removeprefix(LOCAL))
     if path.is_dir():
         found = factory._find_checkpoint_in_dir(path)
@@ -162,13 +162,12 @@ def pixel_statistics(architecture: str | TowerSizes, pretrained: str | None) -> 
     A tag has its own. For a file, and for random weights, they are those that all published weights of the
     architecture share (SigLIP's, say), and CLIP's where there are none or they differ.
     """
-    folder = next((str(source) for source in (pretrained, architecture) if str(source).startswith(LOCAL)), None)
-    if folder is not None and (Path(folder.removeprefix(LOCAL)) / "open_clip_config.json").exists():
+    sources = [str(source).removeprefix(LOCAL) for source in (pretrained, architecture) if source is not None]
+    tags = _tags(architecture)
+    if folder := next((source for source in sources if (Path(source) / _CONFIG_FILE).is_file()), None):
         entries = [_folder_config(folder).get("preprocess_cfg", {})]
     else:
-        tags = _tags(architecture)
-        name = _name(str(architecture))
-        entries = [get_pretrained_cfg(name, tag) for tag in ([pretrained] if pretrained in tags else tags)]
+        entries = [get_pretrained_cfg(sources[-1], tag) for tag in ([pretrained] if pretrained in tags else tags)]
     found = {
         (_three(entry.get("mean") or OPENAI_DATASET_MEAN), _three(entry.get("std") or OPENAI_DATASET_STD))
         for entry in entries
@@ -223,7 +222,7 @@ class CaptionTokenizer:
             raise ValueError(
                 f"the tokenizer '{source}' is not on this machine and could not be downloaded; fetch it where there is "
                 "a network (`transformers.AutoTokenizer.from_pretrained`), or put its files into a folder with "
-                f"open_clip_config.json and say '{LOCAL}PATH': {type(error).__name__}"
+                f"{_CONFIG_FILE} and say '{LOCAL}PATH': {type(error).__name__}"
             ) from error
 
 
@@ -242,19 +241,15 @@ def caption_tokenizer(architecture: str | TowerSizes, config: dict[str, Any]) ->
     return CaptionTokenizer(length, end, source, options)
 
 
-def _name(architecture: str) -> str:
-    return architecture.replace("/", "-")  # as open_clip does, whose files are named with a dash
-
-
 def _tags(architecture: str | TowerSizes) -> list[str]:
     if isinstance(architecture, TowerSizes) or architecture.startswith(LOCAL):
         return []
-    return list_pretrained_tags_by_model(_name(architecture))  # type: ignore[no-any-return]
+    return list_pretrained_tags_by_model(architecture)  # type: ignore[no-any-return]
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: what it may have meant, or all that is known where that is short."""
     lowered = {entry.lower(): entry for entry in known}
-    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
-    return (
-        f"; nearest: {', '.join(close)}" if close else f"; known: {', '.join(sorted(known))}" if len(known) < 40 else ""
-    )
+    if close := difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5):
+        return f"; nearest: {', '.join(lowered[match] for match in close)}"
+    return f"; known: {', '.join(sorted(known))}" if len(known) < 40 else ""

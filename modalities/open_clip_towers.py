@@ -204,7 +204,7 @@ class TextTower(nn.Module):
         if kind == "argmax":
             return ids.argmax(dim=1, keepdim=True)
         if kind == "eos":
-            return (ids == self.tower.eos_id).int().argmax(dim=1, keepdim=True)
+            return ids.eq(self.tower.eos_id).int().argmax(dim=1, keepdim=True)
         if kind == "last" and self.mask_padding:
             return self.present(ids).sum(dim=1, keepdim=True) - 1
         return ids.new_full((len(ids), 1), {"first": 0, "last": ids.shape[1] - 1, "class": ids.shape[1]}[kind])
