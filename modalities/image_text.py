@@ -114,7 +114,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
         self.mean, self.std = towers.mean, towers.std
         check_masking(self.grid, config.masking)
         if model.contrast != "none" and not config.objectives.contrasts:
-            raise ValueError("objectives: model.contrast compares whole images and captions: set image and caption to 1")
+            raise ValueError(
+                "objectives: model.contrast compares whole images and captions: set image and caption to 1"
+            )
 
     @classmethod
     def of(cls, data: ImageTextConfig, model: Any) -> Self:

@@ -54,6 +54,10 @@ class ImageTower(nn.Module):
         """
         raise NotImplementedError
 
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, in order."""
+        raise NotImplementedError
+
 
 class ClipImageTower(ImageTower):
     """A tower of open_clip's own `VisionTransformer`: CLIP, CoCa, CLIPA and all that are trained from scratch."""
@@ -73,6 +77,10 @@ class ClipImageTower(ImageTower):
         # CoCa pools by attention, before its `ln_post`: these are the tokens that it looks at.
         norm = self.tower.ln_post if self.tower.attn_pool is None else self.tower.attn_pool.ln_k
         return pooled @ self.tower.proj, norm(tokens[:, 1:])
+
+    def blocks(self) -> list[nn.Module]:
+        """See `ImageTower`."""
+        return list(self.tower.transformer.resblocks)
 
     def _embedded(self, images: Tensor, keep: Tensor | None) -> Tensor:
         """Class token and kept patches with their positions: [B, 3, H, W] -> [B, 1 + K, width].
@@ -117,6 +125,10 @@ class TimmImageTower(ImageTower):
         # Towers that pool by the mean may norm thereafter, and not before.
         normed = trunk.fc_norm(tokens) if isinstance(trunk.norm, nn.Identity) else tokens
         return pooled, normed[:, extra:]
+
+    def blocks(self) -> list[nn.Module]:
+        """See `ImageTower`."""
+        return list(self._trunk.blocks)
 
     def _embedded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """[B, 3, H, W] -> tokens [B, extra + N, width], rotary angles [N, C] if there are any."""
@@ -169,6 +181,10 @@ class TextTower(nn.Module):
         read_at = ((places <= self._pooled_place(ids)).sum(dim=1) - 1).clamp(min=0)
         pooled = self._projected(tokens[torch.arange(len(ids), device=ids.device), read_at])
         return pooled, tokens if self.tower.cls_emb is None else tokens[:, :-1]
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, in order."""
+        return list(self.tower.transformer.resblocks)
 
     def _with_class_token(self, ids: Tensor, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """CoCa's class token comes after the caption and its padding, and always stays."""
