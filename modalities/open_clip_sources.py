@@ -79,8 +79,8 @@ def _named_config(architecture: str) -> dict[str, Any]:
         return _folder_config(architecture.removeprefix(LOCAL))["model_cfg"]  # type: ignore[no-any-return]
     if architecture not in list_models():
         raise ValueError(
-            f"open_clip has no architecture '{architecture}'{_nearest(architecture, list_models())}; `open_clip.list_models()` "
-            f"lists all, and '{LOCAL}PATH' takes a folder with {_CONFIG_FILE}"
+            f"open_clip has no architecture '{architecture}'{_nearest(architecture, list_models())}; "
+            f"`open_clip.list_models()` lists all, and '{LOCAL}PATH' takes a folder with {_CONFIG_FILE}"
         )
     return get_model_config(architecture)  # type: ignore[no-any-return]
 
