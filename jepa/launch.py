@@ -107,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="jepa launch",
         description="Pretrain, evaluate and report. The same command again goes on where a run stopped.",
     )
-    parser.add_argument("--modality", required=True, help="image, video, image-text, or the name of one that another package declares")
     parser.add_argument(
-        "--config", help="recipe by name or path of a YAML file (default: the recipe called as the modality, or its tiny one)"
+        "--modality", required=True, help="image, video, image-text, or one that another package declares"
+    )
+    parser.add_argument(
+        "--config", help="recipe by name or path of a YAML file (default: that of the modality's name, or its tiny one)"
     )
     parser.add_argument("--run-dir", help="where everything is written (default: runs/MODALITY-HASH)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and stop")

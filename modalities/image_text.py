@@ -25,7 +25,8 @@ from modalities.image_text_encoder import TwoTowers, View
 from modalities.image_text_masks import Layout, Objectives, sample_objectives
 from modalities.image_text_model import ImageTextModel
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
-from modalities.open_clip_towers import Towers, TowerSizes, build_towers
+from modalities.open_clip_sources import TowerSizes
+from modalities.open_clip_towers import Towers, build_towers
 from modalities.scene_words import SAID
 from modalities.scenes import CLASSES, ScenesConfig, default_cache_dir
 
