@@ -77,10 +77,10 @@ def _own_config(sizes: TowerSizes) -> dict[str, Any]:
 def _named_config(architecture: str) -> dict[str, Any]:
     if architecture.startswith(LOCAL):
         return _folder_config(architecture.removeprefix(LOCAL))["model_cfg"]  # type: ignore[no-any-return]
-    if architecture not in list_models():
+    if architecture not in (known := list_models()):
         raise ValueError(
-            f"open_clip has no architecture '{architecture}'{_nearest(architecture, list_models())}; "
-            f"`open_clip.list_models()` lists all, and '{LOCAL}PATH' takes a folder with {_CONFIG_FILE}"
+            f"open_clip has no architecture '{architecture}'{_nearest(architecture, known)}; `open_clip.list_models()` "
+            f"lists all, and '{LOCAL}PATH' takes a folder with {_CONFIG_FILE}"
         )
     return get_model_config(architecture)  # type: ignore[no-any-return]
 
@@ -104,8 +104,13 @@ def _check_vision(architecture: str, vision: dict[str, Any], image_size: tuple[i
         raise ValueError(f"{architecture} has no patch tokens (its image tower is a ResNet); {_ADVICE}")
     if isinstance(vision.get("attentional_pool"), str) or vision.get("pool_type") == "none":
         raise ValueError(f"{architecture} does not pool images into one vector; pool_type is 'tok' or 'avg'")
-    patch = vision.get("patch_size", 16)
-    if trunk is None and image_size is not None and any(side % patch for side in image_size):
+    if trunk is None and image_size is not None:
+        check_divides(image_size, vision.get("patch_size", 16))
+
+
+def check_divides(image_size: tuple[int, int], patch: int) -> None:
+    """Raise ValueError unless images of this size, pixels down and across, are cut into square patches without rest."""
+    if any(side < patch or side % patch for side in image_size):
         raise ValueError(f"images of {image_size[0]} x {image_size[1]} do not divide into patches of {patch} x {patch}")
 
 
@@ -117,7 +122,11 @@ def _check_text(architecture: str, text: dict[str, Any]) -> None:
         )
     if text.get("pool_type") == "none":
         raise ValueError(f"{architecture} does not pool captions; pool_type is 'argmax', 'first', 'last' or 'eos'")
-    if not text.get("hf_tokenizer_name") and text.get("vocab_size", _CLIP_IDS) < _CLIP_IDS:
+    if text.get("hf_tokenizer_name"):
+        return
+    if text.get("pool_type") == "eos" and text.get("eos_id") != _CLIP_END:
+        raise ValueError(f"text_cfg: captions end with CLIP's id {_CLIP_END}, so pool_type 'eos' needs it as eos_id")
+    if text.get("vocab_size", _CLIP_IDS) < _CLIP_IDS:
         raise ValueError(f"text_cfg: a vocab_size of {text['vocab_size']} is too small for CLIP's {_CLIP_IDS} ids")
 
 
@@ -162,12 +171,12 @@ def pixel_statistics(architecture: str | TowerSizes, pretrained: str | None) -> 
     A tag has its own. For a file, and for random weights, they are those that all published weights of the
     architecture share (SigLIP's, say), and CLIP's where there are none or they differ.
     """
-    sources = [str(source).removeprefix(LOCAL) for source in (pretrained, architecture) if source is not None]
+    folders = [source.removeprefix(LOCAL) for source in (pretrained, architecture) if isinstance(source, str)]
     tags = _tags(architecture)
-    if folder := next((source for source in sources if (Path(source) / _CONFIG_FILE).is_file()), None):
+    if folder := next((folder for folder in folders if (Path(folder) / _CONFIG_FILE).is_file()), None):
         entries = [_folder_config(folder).get("preprocess_cfg", {})]
     else:
-        entries = [get_pretrained_cfg(sources[-1], tag) for tag in ([pretrained] if pretrained in tags else tags)]
+        entries = [get_pretrained_cfg(architecture, tag) for tag in ([pretrained] if pretrained in tags else tags)]
     found = {
         (_three(entry.get("mean") or OPENAI_DATASET_MEAN), _three(entry.get("std") or OPENAI_DATASET_STD))
         for entry in entries

@@ -24,6 +24,7 @@ from modalities.open_clip_sources import (
     PixelStatistics,
     TowerSizes,
     caption_tokenizer,
+    check_divides,
     pixel_statistics,
     tower_config,
     weights_file,
@@ -305,6 +306,7 @@ def build_towers(
     if weights is not None:
         _load(model, weights, architecture)
     if image_size is not None and hasattr(model.visual, "trunk"):
+        check_divides(image_size, model.visual.trunk.patch_embed.patch_size[0])
         model.visual.set_input_size(image_size)  # timm's towers are loaded at their own size, as open_clip does it
     sizes = architecture if isinstance(architecture, TowerSizes) else None
     tokenize = caption_tokenizer(architecture, config)

@@ -34,8 +34,9 @@ KINDS = {
     ),
     "coca": TowerSizes(
         embed_dim=48,
-        vision_cfg=VISION | {"attentional_pool": True, "attn_pooler_queries": 8, "attn_pooler_heads": 4},
-        text_cfg=TEXT | {"embed_cls": True},
+        vision_cfg=VISION
+        | {"attentional_pool": True, "attn_pooler_queries": 8, "attn_pooler_heads": 4, "output_tokens": True},
+        text_cfg=TEXT | {"embed_cls": True, "output_tokens": True},
     ),
     "own attention": TowerSizes(
         embed_dim=48,
@@ -94,14 +95,16 @@ def kept(count: int, of: int, batch: int = 3) -> Tensor:
 def open_clips(sizes: TowerSizes) -> CustomTextCLIP:
     """Open_clip's own model, with the weights that this seed gives."""
     torch.manual_seed(0)
-    return CustomTextCLIP(sizes.embed_dim, sizes.vision_cfg, sizes.text_cfg, quick_gelu=sizes.quick_gelu).eval()
+    model = CustomTextCLIP(sizes.embed_dim, sizes.vision_cfg, sizes.text_cfg, quick_gelu=sizes.quick_gelu).eval()
+    model.visual.output_tokens = model.text.output_tokens = False
+    return model
 
 
 @torch.no_grad()
 def assert_same_embeddings(towers: Towers, model: nn.Module) -> None:
     images, ids = images_for(towers), towers.tokenize(CAPTIONS)
-    assert apart(towers.image(images)[0], model.encode_image(images)) < 1e-5
-    assert apart(towers.text(ids)[0], model.encode_text(ids)) < 1e-5
+    assert apart(towers.image(images)[0], model.encode_image(images, normalize=False)) < 1e-5
+    assert apart(towers.text(ids)[0], model.encode_text(ids, normalize=False)) < 1e-5
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
@@ -290,13 +293,14 @@ def folder_with(sizes: TowerSizes, path: Path, **more: Any) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "custom_text"),
-    [("clip", False), ("clip", True), ("siglip", True)],
-    ids=["clip", "clip, custom text", "siglip"],
+    [("clip", False), ("clip", True), ("siglip", True), ("coca", True)],
+    ids=["clip", "clip, custom text", "siglip", "coca"],
 )
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_saved_weights_of_open_clip_load(kind: str, custom_text: bool, suffix: str, tmp_path: Path) -> None:
     sizes = KINDS[kind]
-    more = {"init_logit_bias": -10} if kind == "siglip" else {}
+    decoder = TEXT | {"vocab_size": 49408, "layers": 1}
+    more = {"siglip": {"init_logit_bias": -10}, "coca": {"multimodal_cfg": decoder}}.get(kind, {})
     source = folder_with(sizes, tmp_path / "model", **more)
     model = open_clip.create_model(source, load_weights=False, force_custom_text=custom_text).eval()
     file = tmp_path / f"weights.{suffix}"
@@ -326,14 +330,17 @@ def test_positions_are_interpolated_to_another_size_as_open_clip_does(
     assert_same_embeddings(towers, open_clip.create_model(source, force_custom_text=True, force_image_size=size).eval())
 
 
-def test_a_named_architecture_is_open_clips(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("name", ["ViT-S-32-alt", pytest.param("EVA02-B-16", marks=pytest.mark.slow)])
+def test_named_architectures_are_open_clips_and_built_in_silence(
+    name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     with caplog.at_level(logging.WARNING):
         torch.manual_seed(0)
-        towers = evaluated(build_towers("ViT-S-32-alt"))
+        towers = evaluated(build_towers(name))
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
     torch.manual_seed(0)
-    assert_same_embeddings(towers, open_clip.create_model("ViT-S-32-alt", force_custom_text=True).eval())
+    assert_same_embeddings(towers, open_clip.create_model(name, force_custom_text=True).eval())
 
 
 NAMES = {  # architecture: patches, width, id that ends captions, mean of red
@@ -364,6 +371,24 @@ def test_architectures_of_every_family_build_and_encode_without_files_or_memory(
     assert found == NAMES[name]
 
 
+def test_without_memory_towers_have_the_same_contents(sizes: TowerSizes) -> None:
+    def contents(towers: Towers) -> dict[str, torch.Size]:
+        both = nn.ModuleList([towers.image, towers.text])
+        return {name: value.shape for name, value in (*both.named_parameters(), *both.named_buffers())}
+
+    with torch.device("meta"):
+        empty = build_towers(sizes)
+    assert contents(empty) == contents(build_towers(sizes))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pretrained", "red"),
+    [("ViT-L-14", None, 0.48145466), ("ViT-L-14", "laion2b_s32b_b82k", 0.5), ("ViT-B-16-SigLIP", "a/file.pt", 0.5)],
+)
+def test_pixels_are_scaled_as_the_weights_expect(architecture: str, pretrained: str | None, red: float) -> None:
+    assert open_clip_sources.pixel_statistics(architecture, pretrained)[0][0] == red
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -381,6 +406,8 @@ def test_architectures_of_every_family_build_and_encode_without_files_or_memory(
         ({"architecture": "ViT-B-32", "pretrained": "openai"}, r"activation of ViT-B-32; use ViT-B-32-quickgelu"),
         ({"architecture": CLIP, "pretrained": "gone.pt"}, r"no weights 'gone.pt' for towers of .*: say a file"),
         ({"architecture": CLIP, "image_size": (33, 32)}, r"images of 33 x 32 do not divide into patches of 8 x 8"),
+        ({"architecture": KINDS["siglip"], "image_size": (99, 96)}, r"do not divide into patches of 16 x 16"),
+        ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "eos"})}, r"'eos' needs it as eos_id"),
         ({"architecture": replace(CLIP, vision_cfg=VISION | {"widht": 1})}, r"unknown key 'widht'; nearest: width"),
         ({"architecture": replace(CLIP, vision_cfg=VISION | {"patch_dropout": 0.5})}, r"patch_dropout has to be 0"),
         ({"architecture": replace(CLIP, vision_cfg=VISION | {"width": 65})}, r"open_clip cannot build towers of"),
