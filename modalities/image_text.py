@@ -208,9 +208,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
         """The captions."""
         return inputs.captions
 
-    def served(self, model: nn.Module) -> nn.Module:
+    def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         """All networks, to be asked about pictures and sentences."""
-        return ImageTextModel(self, model)
+        return ImageTextModel(self, model, encoder)
 
     def raw_features(self, view: View) -> Tensor:
         """Pixels, averaged down to at most 32 a side: -> [F]."""
