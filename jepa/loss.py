@@ -57,18 +57,27 @@ def _distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
     predicted, target = pair.predicted.float(), pair.target.float()
     if normalise:
         predicted = F.layer_norm(predicted, predicted.shape[-1:])
-    reduction = "mean" if pair.present is None else "none"
+    if pair.present is None:
+        return _distances(predicted, target, config, "mean")
+    of_token = _distances(predicted, target, config, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
+    return (of_token * pair.present).sum() / pair.present.sum().clamp_min(1)
+
+
+def _distances(predicted: Tensor, target: Tensor, config: LossConfig, reduction: str) -> Tensor:
     match config.distance:
         case "smooth_l1":
-            distance = F.smooth_l1_loss(predicted, target, reduction=reduction)
+            return F.smooth_l1_loss(predicted, target, reduction=reduction)
         case "l1":
-            distance = F.l1_loss(predicted, target, reduction=reduction)
+            return F.l1_loss(predicted, target, reduction=reduction)
         case "l2":
-            distance = F.mse_loss(predicted, target, reduction=reduction)
-    if pair.present is None:
-        return distance
-    of_token = distance.flatten(3).mean(dim=3)  # [B, M, Kt]
-    return (of_token * pair.present).sum() / pair.present.sum().clamp_min(1)
+            return F.mse_loss(predicted, target, reduction=reduction)
+
+
+def sample_distances(pair: Pair, config: LossConfig) -> Tensor:
+    """The loss of each sample by itself, for one set of masks and representations as targets: -> [B]."""
+    present = [None] * len(pair.target) if pair.present is None else pair.present.split(1)
+    parts = zip(pair.predicted.split(1), pair.target.split(1), present, strict=True)
+    return torch.stack([_distance(Pair(*part), config, config.normalise_prediction) for part in parts])
 
 
 def added_loss(

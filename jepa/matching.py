@@ -4,15 +4,17 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from torch import nn
+from torch import Generator, nn
 
+from jepa.masking import Masks
 from jepa.modality import C, Modality, Task
 
 
 class MatchedModality(Modality[C]):
     """Samples whose two streams match: what evaluation needs to ask whether a representation of one finds the other.
 
-    Subclasses set `streams` to two of them. Views hold both streams; where one is asked for, the other is not looked at.
+    Subclasses set `streams` to two of them. Views hold both streams; where one is asked for, the other is not looked
+    at.
     """
 
     @abstractmethod
@@ -20,7 +22,9 @@ class MatchedModality(Modality[C]):
         """Evaluation views with the one first stream of a sample, one for every second stream that matches it."""
 
     def near_misses(self, inputs: Any) -> Mapping[str, tuple[Any, Any]]:
-        """By kind, a view of a sample whose second stream matches the first and one whose does not, but nearly."""
+        """By kind, two views with the first stream of `matches`: the second stream of one matches it, that of the other
+        does not, but nearly.
+        """
         return {}
 
     def prompts(self, task: Task) -> Iterator[Sequence[Any]]:
@@ -29,7 +33,15 @@ class MatchedModality(Modality[C]):
 
     @abstractmethod
     def words(self, inputs: Any) -> Sequence[str]:
-        """What the second streams of `matches` say, for people."""
+        """What the second streams of `matches` say, for people; those that say the same are taken for one."""
+
+    def gain_masks(self, batch_size: int, generator: Generator) -> tuple[Masks, Masks] | None:
+        """Masks that hide tokens of the first stream, with all of the second one in the context and without it.
+
+        Targets and the context tokens of the first stream are the same in both. None where the run does not learn
+        both, so that a comparison would tell nothing.
+        """
+        return None
 
     @abstractmethod
     def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:

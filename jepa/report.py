@@ -15,6 +15,7 @@ from jepa.command import exit_status
 from jepa.data import DataError
 from jepa.report_cards import Card, Picture, Strip, mosaic
 from jepa.report_figures import CURVES, curve, forecast_chart, gain_chart, percent, save_png, to_svg
+from jepa.report_matches import find, gain_table, match_gallery, match_words
 from jepa.report_pictures import (
     Shown,
     error_gallery,
@@ -42,7 +43,8 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     (run_dir / "figures").mkdir(exist_ok=True)
-    parts = [heading(run), notices(run), _tasks(run), _forecast(run), _curves(run), _pictures(run), reproduction(run)]
+    parts = [heading(run), notices(run), _tasks(run), _forecast(run), gain_table(run.results.get("streams", {}))]
+    parts += [_curves(run), _pictures(run), _matches(run), reproduction(run)]
     template = Template((files("jepa") / "report_template.html").read_text(encoding="utf-8"))
     path, aside = run_dir / "report.html", run_dir / "report.html.partial"
     aside.write_text(template.substitute(title=escape(run.title), body="\n".join(parts)), encoding="utf-8")
@@ -76,11 +78,11 @@ def _curves(run: Run) -> str:
     named = [name for name in CURVES if any(name in line for line in run.metrics)]
     if not named:
         return ""
-    charts = {}
+    charts, streams = {}, [stream.name for stream in run.modality.streams]
     for name in named:
         title, meaning = CURVES[name]
         kind = "wide" if name == "loss" else ""
-        drawn = _chart(run, name, curve(run.metrics, name, wide=bool(kind)), f"{title} by step", kind)
+        drawn = _chart(run, name, curve(run.metrics, name, bool(kind), streams), f"{title} by step", kind)
         charts[name] = drawn.replace("</figure>", f"<figcaption>{meaning}</figcaption></figure>")
     words = (
         "The loss alone does not tell whether a representation is good: its targets move, and that of a collapsed "
@@ -111,6 +113,18 @@ def _pictures(run: Run) -> str:
         parts.append(f"<h2>Nearest neighbours</h2>\n<p>{_neighbour_words(shown)}</p>")
         parts.append(_gallery(run, "neighbours", neighbour_gallery(shown), 40))
     return "\n".join(filter(None, parts))
+
+
+def _matches(run: Run) -> str:
+    """What second streams find; empty where there is nothing to find, or to show."""
+    try:
+        found = find(run, shown_samples(run.modality))
+    except DataError:
+        return ""  # which the other pictures tell
+    if found is None:
+        return ""
+    words = match_words(found, [stream.name for stream in run.modality.streams])
+    return f"<h2>What it finds</h2>\n<p>{words}</p>\n" + _gallery(run, "matches", match_gallery(found), 30)
 
 
 def _masks(run: Run, shown: Shown) -> str:

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ _LOOP = 2400  # milliseconds of a moving picture
 _QUALITY = 65  # of moving pictures, in WebP
 _ABREAST = 12  # moments side by side in a PNG, over all pictures of a card
 _GAP = 2  # pixels between them
+_LETTER = 5  # pixels that a letter of a caption takes, about
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,16 @@ def mosaic(cards: Sequence[Card]) -> Image.Image:
             for number, picture in enumerate(strip.pictures):
                 words = [strip.title if number == 0 else "", picture.caption]
                 page.paste(picture.flat(moments), (left, top))
-                draw.text((left + 2, top + height + 1), ": ".join(filter(None, words)), fill="#444444")
+                free = (width + gap) * (1 if picture.caption else len(strip.pictures))
+                draw.text((left + 2, top + height + 1), fitting(": ".join(filter(None, words)), free), fill="#444444")
                 left += width + gap
             left += gap
     return page
+
+
+def fitting(words: str, width: int) -> str:
+    """As much of the words as stands in one line of so many pixels."""
+    return textwrap.shorten(words, max(12, width // _LETTER), placeholder=" ...")
 
 
 def _uri(image: Image.Image, kind: str) -> str:

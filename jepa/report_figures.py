@@ -11,15 +11,17 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from jepa.evaluate.table import columns
 
 # On the page the colours of a chart are those of the page, light or dark: these stand for its CSS variables.
 _COLOURS = {"ink": "#1c2128", "soft": "#59636e", "line": "#d5dae0", "accent": "#2f5fd0", "second": "#8a939e"}
-_COLOURS |= {"third": "#c3cad2", "fourth": "#dfb98a", "fifth": "#b9aedb"}
+_COLOURS |= {"third": "#c3cad2", "fourth": "#dfb98a", "fifth": "#b9aedb", "note": "#8a5a00"}
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 9, "axes.titlesize": 10, "font.family": "DejaVu Sans"}
 _BARS = ("accent", "second", "third", "fourth", "fifth")  # one for each column of the table
+_LINES = (("accent", "third"), ("note", "fourth"), ("second", "fifth"))  # of streams: smoothed, raw
 COURSES = {  # of the forecast: words, colour, line
     "direct": ("predicted at once", "accent", "o-"),
     "rolled": ("predicted slot by slot", "accent", "o--"),
@@ -56,12 +58,23 @@ def task_title(name: str) -> str:
         "ridge": "ridge probe",
         "attentive": "attentive probe",
         "low_shot_1pct": "1 % of the labels",
+        "zero_shot": "by the names of classes",
     }
+    if label == "retrieval":
+        return _retrieval_title(probe)
     shots = re.fullmatch(r"low_shot_(\d+)", probe)
     deep = re.fullmatch(r"attentive(\d+)", probe)
     words = f"{shots[1]} labels a class" if shots else probes.get(probe, probe)
     words = f"attentive probe, {deep[1]} blocks" if deep else words
     return f"{label}, {words}".removesuffix(", ").replace("_", " ")
+
+
+def _retrieval_title(probe: str) -> str:
+    """`image_to_text@5` -> words."""
+    direction, _, rest = probe.partition("@")
+    best, _, way = rest.partition("_")
+    words = f"retrieval, {direction}, {'first' if best == '1' else f'among {best}'}{', as predicted' if way else ''}"
+    return words.replace("_", " ")
 
 
 def progress(row: Mapping[str, Any], column: str) -> float | None:
@@ -122,18 +135,17 @@ def forecast_chart(section: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool) -> Figure:
-    """What was logged under a name by step, raw and smoothed."""
-    points = [(line["step"], line[name]) for line in metrics if math.isfinite(line.get(name, math.nan))]
-    steps, values = [step for step, _ in points], [value for _, value in points]
+def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool, streams: Sequence[str] = ()) -> Figure:
+    """What was logged under a name by step, raw and smoothed; beside it the same of further streams."""
     figure = Figure(figsize=(8.6, 2.9) if wide else (3.9, 2.2), layout="constrained")
     axes = figure.subplots()
-    noisy = name in _NOISY and len(points) >= 24
-    axes.plot(steps, values, color=_COLOURS["third" if noisy else "accent"], linewidth=1.1 if noisy else 1.6)
-    if noisy:
-        axes.plot(steps, smoothed(values), color=_COLOURS["accent"], linewidth=1.8)
-    if len(points) < 3:
-        axes.plot(steps, values, "o", color=_COLOURS["accent"], markersize=4)
+    keys = [name, *(f"{stream}_{name}" for stream in streams[1:])]
+    there = [number for number, key in enumerate(keys) if any(key in line for line in metrics)]
+    for number in there:
+        _course(axes, metrics, keys[number], name in _NOISY, _LINES[number % len(_LINES)])
+    if len(there) > 1:
+        drawn = [Line2D([], [], color=_COLOURS[_LINES[number % len(_LINES)][0]]) for number in there]
+        axes.legend(drawn, [streams[number] for number in there], frameon=False, labelcolor=_COLOURS["ink"])
     axes.set_xlim(0, max(line["step"] for line in metrics))
     axes.set_title(CURVES[name][0], loc="left", color=_COLOURS["ink"], fontweight="bold")
     axes.locator_params(nbins=5)
@@ -143,6 +155,19 @@ def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool) -> Figure
         axes.set_xlabel("step", color=_COLOURS["soft"])
     _plain(axes)
     return figure
+
+
+def _course(axes: Axes, metrics: Sequence[Mapping[str, Any]], key: str, noisy: bool, colours: tuple[str, str]) -> None:
+    """One line: raw in the second of the colours where it is noisy, and smoothed in the first."""
+    points = [(line["step"], line[key]) for line in metrics if math.isfinite(line.get(key, math.nan))]
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    noisy = noisy and len(points) >= 24
+    strong, weak = (_COLOURS[colour] for colour in colours)
+    axes.plot(steps, values, color=weak if noisy else strong, linewidth=1.1 if noisy else 1.6)
+    if noisy:
+        axes.plot(steps, smoothed(values), color=strong, linewidth=1.8)
+    if len(points) < 3:
+        axes.plot(steps, values, "o", color=strong, markersize=4)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

@@ -14,17 +14,18 @@ from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import TokenEncoder
-from jepa.evaluate.features import samples_at_once
+from jepa.evaluate.features import grid_layers, samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
-from jepa.modality import BadSampleError, Modality, Sample, Samples
+from jepa.masking import Masks
+from jepa.modality import BadSampleError, Modality, Sample, Samples, Stream
 from jepa.positions import Grid
 from jepa.report_cards import Card, Picture, Strip
 from jepa.report_overlays import resized, spread, with_context, with_heat, with_targets
 
 SHOWN, QUERIES, NEIGHBOURS = 6, 6, 5
 _FITTED, _FITTED_TOKENS = 64, 65_536  # at most so many samples, and tokens of them, decide the colours of features
-_SIDE, _SMALL_SIDE = 176, 96  # pixels of the longer side on the page
-_MOMENTS, _FEW_MOMENTS = 16, 8  # of moving pictures of either size
+_SIDE, SMALL_SIDE = 176, 96  # pixels of the longer side on the page
+_MOMENTS, FEW_MOMENTS = 16, 8  # of moving pictures of either size
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,19 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Token
     classes: list[str] = []
     tokens: dict[str, list[Tensor]] = {name: [] for name in encoders}
     pooled: dict[str, list[Tensor]] = {name: [] for name in encoders}
-    kept, count = None, len(modality.positions)
+    kept, count = None, math.prod(modality.grid)
     readable = islice(_readable(modality, samples), limit)
     while part := list(islice(readable, max(SHOWN, samples_at_once(modality, _FITTED)))):
         drawn = [picture for _, view in part if (picture := modality.picture(view)) is not None]
         if len(drawn) < len(part):
             break
         pictures += [resized(picture, _SIDE, _MOMENTS) for picture in drawn[: max(0, SHOWN - len(pictures))]]
-        thumbnails += [resized(picture, _SMALL_SIDE, _FEW_MOMENTS) for picture in drawn]
+        thumbnails += [resized(picture, SMALL_SIDE, FEW_MOMENTS) for picture in drawn]
         classes += [_class_name(modality, sample) for sample, _ in part]
         inputs = default_collate([view for _, view in part])
         kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
         for name, encoder in encoders.items():
-            encoded = encoder(to_device(inputs, encoder.device)).float().cpu()  # [B, N, D]
+            encoded = grid_layers(modality, encoder, inputs)[-1].float().cpu()  # [B, N, D]
             fitted = max(SHOWN, min(_FITTED, _FITTED_TOKENS // count)) - sum(map(len, tokens[name]))
             tokens[name].append(encoded[: max(0, fitted)])
             pooled[name].append(encoded.mean(dim=1))
@@ -73,18 +74,40 @@ def _joined(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
 
 
 def mask_gallery(modality: Modality[Any], shown: Shown) -> list[Card]:
-    """Of a sample its picture, the context and the targets of every set of masks."""
+    """Of a sample its picture, the context and the targets of every set of masks, in words where there are streams."""
     sets = modality.sample_masks(len(shown.pictures), seeded("report"))
     cards = []
     for index, picture in enumerate(shown.pictures):
-        strip = [Picture(picture, "input", f"input {index + 1}")]
+        card = [Strip("", [Picture(picture, "input", f"input {index + 1}")])]
         for masks in sets:
             context = _cells(masks.context[index], modality.grid)
             blocks = [_cells(block, modality.grid) for block in masks.target[index]]
-            strip.append(Picture(with_context(picture, context), "context", f"context tokens of input {index + 1}"))
-            strip.append(Picture(with_targets(picture, blocks), "targets", f"target blocks of input {index + 1}"))
-        cards.append([Strip("", strip)])
+            drawn = [
+                Picture(with_context(picture, context), "context", f"context tokens of input {index + 1}"),
+                Picture(with_targets(picture, blocks), "targets", f"target blocks of input {index + 1}"),
+            ]
+            card.append(Strip(mask_words(modality.streams, masks), drawn))
+        cards.append(
+            card if modality.streams else [Strip("", [picture for strip in card for picture in strip.pictures])]
+        )
     return cards
+
+
+def mask_words(streams: Sequence[Stream], masks: Masks) -> str:
+    """How much of each stream is seen, and how much is predicted; empty where there is one kind of tokens."""
+    if not streams:
+        return ""
+    seen, hidden = masks.context[0], masks.target[0].unique()
+    told = []
+    for words, tokens in (("seen", seen), ("predicted", hidden)):
+        counts = [(stream, int(torch.isin(tokens, stream.tokens).sum())) for stream in streams]
+        parts = [f"{_share(stream, count)} of {stream.name}" for stream, count in counts if count]
+        told.append(f"{words}: {' and '.join(parts)}")
+    return "; ".join(told)
+
+
+def _share(stream: Stream, count: int) -> str:
+    return f"all {count} tokens" if count == len(stream.tokens) else f"{count} of {len(stream.tokens)} tokens"
 
 
 def feature_gallery(shown: Shown, grid: Grid) -> list[Card]:
@@ -209,5 +232,6 @@ def as_colours(tokens: Tensor) -> Tensor:
 
 
 def _cells(indices: Tensor, grid: Grid) -> Tensor:
-    """Token indices [K] -> bool [rows, columns]."""
-    return torch.zeros(math.prod(grid), dtype=torch.bool).index_fill(0, indices, True).reshape(grid)
+    """Token indices [K], of which those that lie on the grid -> bool [rows, columns]."""
+    count = math.prod(grid)
+    return torch.zeros(count, dtype=torch.bool).index_fill(0, indices[indices < count], True).reshape(grid)

@@ -13,6 +13,7 @@ from jepa.encoder import TokenEncoder
 from jepa.evaluate.forecast import Forecaster, can_forecast, forecaster
 from jepa.loss import CollapseSigns
 from jepa.modality import Modality, Samples
+from jepa.model import JEPA
 from jepa.run_log import read_metrics
 from jepa.train import Config
 from jepa.weights import configured, encoder_of, model_of, read_checkpoint, untrained_encoder
@@ -52,20 +53,29 @@ class Run:
         flops = 2 * self.parameters * len(self.modality.positions) * len(self.encoders)
         return max(_FEWEST, min(_SAMPLES, int(_CPU_FLOPS / flops)))
 
+    def networks(self) -> JEPA:
+        """All trained networks, where the encoders are."""
+        return model_of(self.checkpoint, self.config, self.modality).to(self.encoders["trained"].device)
+
     def forecaster(self) -> Forecaster | None:
         """What predicts the later part of inputs; None where the run has none."""
         if not can_forecast(self.modality, self.config):
             return None
-        device = self.encoders["trained"].device
-        return forecaster(model_of(self.checkpoint, self.config, self.modality).to(device), self.modality, self.config)
+        return forecaster(self.networks(), self.modality, self.config)
 
     def collapse_warning(self) -> str:
         """What looks bad about the representation, in words, by the evaluation or else the last logged step."""
         names = ("target_std", "rankme", "cosine")
-        for signs in (self.results.get("collapse", {}), *self.metrics[-1:]):
-            if all(name in signs for name in names):
-                return CollapseSigns(*(signs[name] for name in names)).warning()
-        return ""
+        logged = self.metrics[-1] if self.metrics else {}
+        streams = [stream.name for stream in self.modality.streams] or [""]
+        warnings = []
+        for number, stream in enumerate(streams):
+            keys = [f"{stream}_{name}" if number else name for name in names]
+            for signs in (self.results.get("collapse", {}), logged):
+                if all(key in signs for key in keys):
+                    warnings.append(CollapseSigns(*(signs[key] for key in keys)).warning(stream))
+                    break
+        return ". ".join(filter(None, warnings))
 
 
 def read_run(run_dir: Path) -> Run:

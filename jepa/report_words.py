@@ -20,19 +20,38 @@ Row = Mapping[str, Any]  # of the tasks in results.json
 
 def heading(run: Run) -> str:
     """What the run is and how good it became, in a paragraph."""
-    config, vit, checkpoint = run.config, run.config.model.vit, run.checkpoint
+    config, checkpoint = run.config, run.checkpoint
     data = plain(config.data)
     source = " from ".join(str(data[key]) for key in ("source", "root") if data.get(key))
-    size = f"{config.model.size}, " if isinstance(config.model.size, str) else ""
     words = (
-        f"A transformer of {run.parameters / 1e6:.3g} million parameters ({size}width {vit.width}, depth {vit.depth}, "
-        f"{vit.heads} heads) that learned on {config.modality} data{f' ({source})' if source else ''} for "
+        f"{_networks(run)} that learned on {config.modality} data{f' ({source})' if source else ''} for "
         f"{checkpoint.step:,} steps of {config.optim.batch_size:,} samples, "
         f"{checkpoint.step * config.optim.batch_size:,} in all, in {_duration(checkpoint.seconds)}. Each input is "
-        f"{' x '.join(map(str, run.modality.grid))} tokens; from some it learned to predict "
+        f"{_tokens(run)}; from some it learned to predict "
         f"{_predicted(config)} of others."
     )
     return f'<h1>{escape(run.title)}</h1>\n<p class="lead">{escape(words)} {_verdict(run.results.get("tasks", {}))}</p>'
+
+
+def _networks(run: Run) -> str:
+    """What the encoder is."""
+    vit, size = getattr(run.config.model, "vit", None), getattr(run.config.model, "size", None)
+    name = [size] if isinstance(size, str) else []
+    if vit is None:
+        about = f" ({name[0]})" if name else ""
+        return f"An encoder of {run.parameters / 1e6:.3g} million parameters{about}"
+    shape = ", ".join([*name, f"width {vit.width}", f"depth {vit.depth}", f"{vit.heads} heads"])
+    return f"A transformer of {run.parameters / 1e6:.3g} million parameters ({shape})"
+
+
+def _tokens(run: Run) -> str:
+    """What an input is cut into."""
+    grid = " x ".join(map(str, run.modality.grid))
+    if not run.modality.streams:
+        return f"{grid} tokens"
+    first, *others = run.modality.streams
+    parts = [f"{len(first.tokens)} tokens of {first.name}, {grid} of them on a grid,"]
+    return " and ".join([*parts, *(f"{len(other.tokens)} of {other.name}" for other in others)])
 
 
 def _predicted(config: Config[Any, Any]) -> str:
@@ -77,6 +96,11 @@ def task_table(tasks: Mapping[str, Row]) -> str:
     )
     if any("spread" in row for row in tasks.values()):
         words += " After ± stands the standard deviation over draws of the labelled samples."
+    if any(row["metric"] == "recall" for row in tasks.values()):
+        words += (
+            " Retrieval teaches no probe: its number is the share of queries for which a match is among the best of "
+            "the gallery, equal scores counting as in random order."
+        )
     rows = "\n".join(_task_row(name, row, list(headings)) for name, row in tasks.items())
     return (
         f'<h2>How good is it?</h2>\n<p>{words}</p>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
@@ -172,7 +196,7 @@ def _best(row: Row) -> list[str]:
 def _number(row: Row, value: float | None) -> str:
     if value is None:
         return "-"
-    if row["metric"] == "accuracy":
+    if row["metric"] in ("accuracy", "recall"):
         return percent(value, 1)
     return f"{value:#.3g}" if abs(value) < 100 else f"{value:,.0f}"
 

@@ -88,7 +88,12 @@ def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modalit
 
 def untrained_encoder(config: Config[Any, Any], modality: Modality[Any]) -> TokenEncoder:
     """The encoder that a run starts from, but for pretrained weights: same seed, same initialisation."""
+    return untrained_model(config, modality).target_encoder
+
+
+def untrained_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+    """All networks that a run starts from, but for pretrained weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = JEPA(config.model, modality, config.target_kinds)
-    return model.target_encoder.eval()
+    return model.eval().requires_grad_(False)

@@ -22,7 +22,7 @@ from modalities.caption_sources import CaptionSource, open_captions
 from modalities.captioned import Captioned
 from modalities.captioned_scenes import CaptionedScenes
 from modalities.image_text_encoder import TwoTowers, View
-from modalities.image_text_masks import Layout, Objectives, sample_objectives
+from modalities.image_text_masks import Layout, Objectives, both_regions, sample_objectives
 from modalities.image_text_model import ImageTextModel
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
 from modalities.open_clip_sources import TowerSizes
@@ -165,6 +165,12 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """A set of masks for each of the objectives that fall due in the step."""
         return sample_objectives(self.layout, self.config.objectives, self.config.masking, batch_size, generator)
+
+    def gain_masks(self, batch_size: int, generator: Generator) -> tuple[Masks, Masks] | None:
+        """Regions hidden from the rest of the image with the caption and without it, where both are learned."""
+        if not self.config.objectives.drops_at_times:
+            return None
+        return both_regions(self.layout, self.config.masking, batch_size, generator)
 
     def training_view(self, inputs: Captioned, generator: Generator) -> View:
         """A random crop and one of the captions."""

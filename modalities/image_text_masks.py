@@ -48,6 +48,12 @@ class Objectives:
         """Whether every step sees whole images and whole captions, which a contrast compares."""
         return self.caption == self.image == 1
 
+    @property
+    def drops_at_times(self) -> bool:
+        """Whether regions are predicted with the caption in some steps and without it in others."""
+        others = max(self.caption, self.image, self.words)
+        return (self.regions > 0 or others < 1) and 0 < self.drop_caption < 1
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -105,6 +111,12 @@ def sample_objectives(
     if due["words"]:
         sets.append(_words(layout, round(objectives.hidden_words * layout.length), batch_size, generator))
     return sets
+
+
+def both_regions(layout: Layout, strategy: Strategy, batch_size: int, generator: Generator) -> tuple[Masks, Masks]:
+    """The same hidden regions with the caption in the context and without it."""
+    patches = sample_masks(layout.grid, strategy, batch_size, generator)
+    return _regions(layout, patches, drop_caption=False), _regions(layout, patches, drop_caption=True)
 
 
 def _regions(layout: Layout, patches: Masks, drop_caption: bool) -> Masks:

@@ -32,7 +32,7 @@ LAYERS = (
     ("predictor",),
     ("networks",),
     ("modality",),
-    ("registry", "model", "data"),
+    ("registry", "model", "data", "matching"),
     ("loss", "sharding", "released"),
     ("saving",),
     ("train",),

@@ -1,5 +1,6 @@
 """Frozen features of a split: every sample is read once, for all networks that are compared."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
 from jepa.encoder import PatchEmbedding, TokenEncoder
@@ -101,14 +103,27 @@ class Extractor:
             gathered.add_sequences(column, [layers[-1] for layers in seen])
         for floor, vectors in batch.floors.items():
             gathered.add("last", floor, vectors)
-        embedding = self.encoders["jepa"].embedding
+        embedding = getattr(self.encoders["jepa"], "embedding", None)
         if isinstance(embedding, PatchEmbedding):
             gathered.add_tokens("raw_input", embedding.patches(batch.views[0]))
 
     def _layers(self, encoder: TokenEncoder, view: Any) -> list[Tensor]:
         device = encoder.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-            return [layer.float() for layer in encoder.layers(to_device(view, device))[-_LAYERS:]]
+            return [layer.float() for layer in grid_layers(self.modality, encoder, view)[-_LAYERS:]]
+
+
+def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> list[Tensor]:
+    """Layers of the tokens that lie on the grid, of several streams those of the first: [B, ...] -> [B, N, D] each.
+
+    What is of further streams is not looked at.
+    """
+    views = to_device(views, encoder.device)
+    if not modality.streams:
+        return encoder.layers(views)
+    first = modality.streams[0]
+    keep = first.tokens.to(encoder.device).expand(len(tree_leaves(views)[0]), -1)
+    return [layer[:, : math.prod(modality.grid)] for layer in encoder.layers(views, keep, first.parts)]
 
 
 def samples_at_once(modality: Modality[Any], batch_size: int) -> int:

@@ -1,4 +1,4 @@
-"""Whether one stream of a sample finds the other: what stands for each, what is predicted of the other, and their match."""
+"""Whether one stream of a sample finds the other: what stands for each, what is predicted of the other, their match."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
 from jepa.masking import Masks
@@ -24,7 +25,8 @@ class Vectors(NamedTuple):
     target: Tensor
     guess: Tensor
 
-    def __getitem__(self, rows: Any) -> "Vectors":  # type: ignore[override]
+    def rows(self, rows: Tensor) -> "Vectors":
+        """Those of some samples."""
         return Vectors(*(vectors[rows] for vectors in (self.own, self.target, self.guess)))
 
 
@@ -43,7 +45,7 @@ class Matcher:
         here, there = self.modality.streams[stream], self.modality.streams[1 - stream]
         device, model = self.model.context_encoder.device, self.model
         views = to_device(views, device)
-        size = len(next(leaf for leaf in views if isinstance(leaf, Tensor)))
+        size = len(tree_leaves(views)[0])
         keep = here.tokens.to(device).expand(size, -1)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             present = model.context_encoder.present(views)

@@ -22,6 +22,9 @@ class EvaluateConfig:
     steps of 64 samples. One block costs seconds, each further one a hundred times as much.
     forecast_samples: of the training and of the scored split, for the prediction of the later part of an input from
     its earlier one, cut at the share `forecast_cut`; 0 for none. Only where a modality has an axis for it.
+    gallery: where a modality has two streams that match, one is searched for among that many samples at once, galleries
+    following one another; null for all that are scored. gain_samples: on how many it is measured how much the second
+    stream helps to predict the first; 0 for none.
     """
 
     enabled: bool = True
@@ -38,4 +41,6 @@ class EvaluateConfig:
     attentive_steps: PositiveInt = 400
     forecast_samples: NonNegativeInt = 512
     forecast_cut: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    gallery: PositiveInt | None = None
+    gain_samples: NonNegativeInt = 512
     batch_size: PositiveInt = 256

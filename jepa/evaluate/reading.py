@@ -1,5 +1,6 @@
 """Samples of a split as they are evaluated: which ones, in which role, and batches of their views."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ def view_batches(views: "Views", size: int, loaders: int) -> Iterator[ViewBatch]
         batch_size=size,
         num_workers=loaders if len(views) > size else 0,
         collate_fn=_collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
     yield from loader
 
@@ -91,7 +92,7 @@ class Views(Dataset[Any]):
     ) -> None:
         self.modality, self.samples, self.indices, self.tasks = modality, samples, indices, tasks
         self.averaged = averaged
-        self.token_count = len(modality.positions)
+        self.token_count = math.prod(modality.grid)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -127,5 +128,6 @@ def _collate(items: Sequence[Any]) -> ViewBatch:
     return ViewBatch(len(good), views, floors, labels, bad)
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """Of the cores each process that prepares batches takes one."""
     torch.set_num_threads(1)

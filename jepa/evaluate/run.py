@@ -16,6 +16,7 @@ from jepa.data import BadFiles
 from jepa.evaluate.attentive import Attention, pooling
 from jepa.evaluate.features import Extractor, Features, Kept
 from jepa.evaluate.forecast import Source, can_forecast, forecast, forecaster
+from jepa.evaluate.matched import is_asked, measure_matched
 from jepa.evaluate.reading import SPLITS, roles, subset
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.subject import Row, Subject, open_subject
@@ -70,9 +71,10 @@ def _measured(subject: Subject, forecasting: bool) -> dict[str, Any]:
         sum(map(len, samples.values())),
         subject.config.data.max_bad_fraction,
     )
-    rows, notes = list(subject.rows), []
+    rows, notes, matching = list(subject.rows), [], is_asked(subject)
     if not rows:
-        notes.append("The data has no labels, so no task is measured.")
+        if not matching:
+            notes.append("The data has no labels, so no task is measured.")
     elif empty := [split for split in SPLITS if len(samples[split]) == 0]:
         notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")
         rows = []
@@ -80,10 +82,16 @@ def _measured(subject: Subject, forecasting: bool) -> dict[str, Any]:
     with _bar() as progress:
         features = _features(subject, samples, wanted, rows, progress, bad_files)
         measured = _rows(subject, features, rows, notes, progress) if rows else {}
+        streams: dict[str, Any] = {}
+        if matching:
+            progress.update(progress.task_ids[0], description="matches")
+            more, streams = measure_matched(subject, samples["test"], notes, bad_files.add)
+            measured |= more
         forecasts = _forecast(subject, samples, notes, progress, bad_files) if forecasting else {}
     return {
         "collapse": _collapse(features[wanted[-1]], wanted[-1]) if wanted else {},
         "tasks": measured,
+        **({"streams": streams} if streams else {}),
         **({"forecast": forecasts} if forecasts else {}),
         "notes": notes,
     }
@@ -145,7 +153,7 @@ def _kept(subject: Subject, rows: Sequence[Row], split: Split, last: bool) -> Ke
     maps = any(task.kind == "map" for task, _ in rows)
     attentive = any(attentive_blocks(probe) for _, probe in rows)
     return Kept(
-        tokens=max(2, evaluate.map_tokens // len(modality.positions)) if maps or last else 0,
+        tokens=max(2, evaluate.map_tokens // math.prod(modality.grid)) if maps or last else 0,
         sequences=evaluate.attentive_samples if attentive else 0,
         pooling=pooling(modality.grid, evaluate.attentive_tokens),
         every_view=split != "train",

@@ -13,7 +13,9 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, Tree, differences, plain
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
+from jepa.evaluate.matched_rows import NEAR_MISS, is_wanted, row_names
 from jepa.evaluate.tasks import probe_names
+from jepa.matching import MatchedModality
 from jepa.modality import Modality, Task
 from jepa.positions import grid_positions
 from jepa.train import Config
@@ -31,7 +33,8 @@ class Subject:
     config: Config[Any, Any]
     modality: Modality[Any]
     encoders: dict[Column, TokenEncoder]
-    rows: list[Row]
+    rows: list[Row]  # of probes
+    asked: Sequence[str]  # tasks and rows by name, all where empty
     output: Path
     on_trained_grid: bool
 
@@ -63,9 +66,12 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     encoders: dict[Column, TokenEncoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled"))]
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
-    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, config.evaluate.attentive)]
-    chosen, same_grid = _chosen(rows, tasks), modality.grid == trained_modality.grid
-    return Subject(checkpoint, config, modality, encoders, chosen, output, same_grid)
+    numbers, layers_there = config.evaluate.attentive, config.model.depth
+    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, numbers, layers_there)]
+    _check_names(tasks, rows, modality, config)
+    chosen = [(task, probe) for task, probe in rows if is_wanted(f"{task.label}/{probe}", tasks)]
+    same_grid = modality.grid == trained_modality.grid
+    return Subject(checkpoint, config, modality, encoders, chosen, tasks, output, same_grid)
 
 
 def _output(path: Path, variant: str) -> Path:
@@ -78,9 +84,15 @@ def _output(path: Path, variant: str) -> Path:
     return run_dir / "evaluations" / f"{hashlib.blake2b(variant.encode(), digest_size=4).hexdigest()}.json"
 
 
-def _chosen(rows: list[Row], names: Sequence[str]) -> list[Row]:
-    for name in names:
-        if not any(name in (task.label, f"{task.label}/{probe}") for task, probe in rows):
-            there = ", ".join(f"{task.label}/{probe}" for task, probe in rows) or "none, as the data has no labels"
-            raise ConfigError(f"no task '{name}'; tasks of this data: {there}")
-    return [(task, probe) for task, probe in rows if not names or {task.label, f"{task.label}/{probe}"} & set(names)]
+def _check_names(asked: Sequence[str], rows: list[Row], modality: Modality[Any], config: Config[Any, Any]) -> None:
+    """Raise ConfigError for what is no task; which near misses there are only samples tell."""
+    names = [f"{task.label}/{probe}" for task, probe in rows]
+    matched = isinstance(modality, MatchedModality)
+    if isinstance(modality, MatchedModality):
+        names += row_names(modality, config)
+    for one in asked:
+        if matched and one.partition("/")[0] == NEAR_MISS:
+            continue
+        if not any(is_wanted(name, [one]) for name in names):
+            there = ", ".join(names) or "none, as the data has no labels"
+            raise ConfigError(f"no task '{one}'; tasks of this data: {there}")

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 _HEADINGS = {"jepa": "trained", "random_init": "untrained"}
-_ABOUT = ("metric", "higher_is_better", "train_samples", "test_samples", "spread", "draws", "chosen")
+_PROTOCOL = ("train_samples", "test_samples", "spread", "draws", "chosen", "way", "queries", "gallery", "galleries")
+_ABOUT = ("metric", "higher_is_better", *_PROTOCOL)
 
 
 def columns(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -31,8 +32,47 @@ def print_table(results: Mapping[str, Any]) -> None:
             f"target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples",
             highlight=False,
         )
+    if "streams" in results:
+        _print_streams(console, results["streams"])
     for note in results["notes"]:
         console.print(note, highlight=False, markup=False)
+
+
+def _print_streams(console: Console, streams: Mapping[str, Any]) -> None:
+    """How far apart two streams lie, and how much one helps to predict the other."""
+    if "names" in streams:
+        ranks = ", ".join(
+            f"{name} {ranks['jepa']:.1f} (untrained {ranks['random_init']:.1f})"
+            for name, ranks in streams["rankme"].items()
+        )
+        console.print(
+            f"{' and '.join(streams['names'])}: matches score {streams['matched']['jepa']:.2f}, others "
+            f"{streams['mismatched']['jepa']:.2f}; gap {streams['gap']['own']['jepa']:.2f}; RankMe {ranks}",
+            highlight=False,
+            markup=False,
+        )
+    if "gain" in streams:
+        console.print(gain_words(streams), highlight=False, markup=False)
+
+
+def gain_words(streams: Mapping[str, Any]) -> str:
+    """What the second stream is worth when the first is predicted, in a sentence."""
+    first, second = streams["names"]
+    section = streams["gain"]
+    base = section["error"]["without"]
+
+    def changes(difference: Mapping[str, Any]) -> str:
+        if difference["mean"] is None or not base:
+            return "changes it by an unknown share"
+        share, error = difference["mean"] / base, difference["standard_error"]
+        spread = "" if error is None else f" (± {100 * error / base:.1f})"
+        return f"{'raises' if share < 0 else 'lowers'} it by {abs(100 * share):.1f} %{spread}"
+
+    own, other = (changes(section[f"without_minus_{name}"]) for name in ("own", "other"))
+    return (
+        f"The error of hidden {first} tokens: the {second} of a sample {own}, the {second} of another sample {other}; "
+        f"{section['without_minus_own']['samples']} samples, standard errors in brackets."
+    )
 
 
 def _table(results: Mapping[str, Any]) -> Table:

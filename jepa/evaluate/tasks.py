@@ -30,12 +30,17 @@ class UnmeasurableError(ValueError):
     """The samples do not suffice for a task; its message is one sentence for the user."""
 
 
-def probe_names(task: Task, attentive: Sequence[int] | None) -> Sequence[str]:
-    """What is reported of a task, with attentive probes of these numbers of blocks, or those that the task asks for."""
+def probe_names(task: Task, attentive: Sequence[int] | None, layers: int) -> Sequence[str]:
+    """What is reported of a task on an encoder of so many layers.
+
+    attentive: numbers of blocks of attentive probes, None for those that the task asks for.
+    """
     if task.kind == "map":
         return _PROBES[task.kind]
+    # Of a single layer, the last four are the last: the row would repeat another.
+    probes = [probe for probe in _PROBES[task.kind] if layers > 1 or probe != "linear_last4"]
     numbers = task.attentive if attentive is None else attentive
-    return (*_PROBES[task.kind], *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in numbers))
+    return (*probes, *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in numbers))
 
 
 def attentive_blocks(probe: str) -> int:
