@@ -33,9 +33,10 @@ def table(methods: Mapping[str, Sequence[Outcome]]) -> list[str]:
     for task, cells in rows.items():
         cells += [cell(_scores(first, task, column), spread=False) for column in ("random_init", "chance")]
     rows |= {
-        f"gain, {name} (error)": [cell([_gain(run, name) for run in runs], spread=True) for runs in methods.values()]
-        + ["", ""]
-        for name in ("without", "true", "shuffled")
+        f"error of regions, {words}": [
+            cell([_error(run, name) for run in runs], spread=True) for runs in methods.values()
+        ]
+        for name, words in (("own", "own caption"), ("without", "no caption"), ("other", "another's caption"))
     }
     rows["RankMe, image"] = [cell([run["collapse"].get("rankme") for run in runs], True) for runs in methods.values()]
     rows["minutes"] = [f"{fmean(run['minutes'] for run in runs):.1f}" for runs in methods.values()]
@@ -47,9 +48,9 @@ def _scores(runs: Sequence[Outcome], task: str, column: str) -> list[float | Non
     return [run["tasks"].get(task, {}).get(column) for run in runs]
 
 
-def _gain(run: Outcome, name: str) -> float | None:
-    errors = run.get("streams", {}).get("gain", {}).get("errors", {})
-    return errors.get(name)
+def _error(run: Outcome, name: str) -> float | None:
+    found: float | None = run.get("streams", {}).get("gain", {}).get("error", {}).get(name)
+    return found
 
 
 def main() -> None:

@@ -22,10 +22,9 @@ class LossConfig:
 
     normalise_prediction: layer-norm predictions of representations (without affine) as the targets are. regulariser:
     acts on the pooled and projected contexts (`model.projector`) with weight `regulariser_weight`, on each stream of
-    tokens by itself. invariance: weight, within that of the regulariser, of how far apart those of several sets of
-    masks of one sample may lie. agreement: likewise, of how far apart those of several streams of one sample may lie (as
-    Bardes et al. 2022 train on images and what is said of them). prediction_weight: 0 leaves what is added to it alone. contrast_weight: of
-    `model.contrast`, where a modality has one.
+    tokens by itself. Within that weight, invariance: of how far apart those of several sets of masks of one sample may
+    lie; agreement: of how far apart those of its streams may (as Bardes et al. 2022 train on two kinds of input).
+    prediction_weight: 0 leaves what is added to it alone. contrast_weight: of `model.contrast`, where a modality has one.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
