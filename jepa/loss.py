@@ -24,7 +24,7 @@ class LossConfig:
     acts on the pooled and projected contexts (`model.projector`) with weight `regulariser_weight`, on each stream of
     tokens by itself. Within that weight, invariance: of how far apart those of several sets of masks of one sample may
     lie; agreement: of how far apart those of its streams may (as Bardes et al. 2022 train on two kinds of input).
-    prediction_weight: 0 leaves what is added to it alone. contrast_weight: of `model.contrast`, where a modality has one.
+    prediction_weight: 0 leaves what is added to it alone. contrast_weight: of `model.contrast`, where there is one.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
