@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa.config import ConfigError
+from jepa.masking import Masks
 from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
 from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
 
@@ -141,9 +142,9 @@ class TokenEncoder(nn.Module, ABC):
         """Output of every block, the last one normed as `forward` gives it: depth times [B, N or K, D]."""
         return self.outputs(inputs, keep, parts)[1:]
 
-    def contexts(self, inputs: Any, sets: Sequence[tuple[Tensor, Sequence[int]]]) -> list[Tensor]:
-        """What `forward` gives for each of several pairs of keep and parts; a chance to compute together."""
-        return [self(inputs, keep, parts) for keep, parts in sets]
+    def contexts(self, inputs: Any, masks: Sequence[Masks]) -> list[Tensor]:
+        """The encoded contexts of several sets of masks; a chance to compute once what they share."""
+        return [self(inputs, one.context, one.parts) for one in masks]
 
     def present(self, inputs: Any) -> Tensor | None:
         """Which tokens the samples have: bool [B, N]; None where every sample has all of them."""

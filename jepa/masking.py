@@ -6,7 +6,7 @@ equal lengths without regard to how many they are (masking_blocks.draw_scene). R
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -48,35 +48,37 @@ MIN_CONTEXT = 0.1  # share of the grid that multi-block targets have to leave: l
 class Masks:
     """Per sample, which tokens are context and which are targets: indices (int64), ascending within each set.
 
-    parts: where tokens are of several streams, how many of the context are of each, the same for every sample.
+    parts: where tokens are of several streams, how many of the context are of each, the same for every sample. draw:
+    sets of masks of one step with the same number here see the same tokens of the streams that they both see.
     """
 
     context: Tensor  # [B, Kc]
     target: Tensor  # [B, M, Kt]
     parts: tuple[int, ...] = ()
+    draw: int | None = None
 
     def __len__(self) -> int:
         return len(self.context)
 
     def __getitem__(self, samples: slice | list[int]) -> "Masks":
         """The masks of some samples, e.g. one process's share of a batch."""
-        return Masks(self.context[samples], self.target[samples], self.parts)
+        return replace(self, context=self.context[samples], target=self.target[samples])
 
     @staticmethod
     def concatenate(sets: Sequence["Masks"]) -> "Masks":
         """Sets of one shape as the masks of one batch: n times [B, ...] -> [n * B, ...]."""
-        joined = torch.cat([one.context for one in sets]), torch.cat([one.target for one in sets])
-        return Masks(*joined, sets[0].parts)
+        context, target = torch.cat([one.context for one in sets]), torch.cat([one.target for one in sets])
+        return replace(sets[0], context=context, target=target)
 
     def to(self, device: torch.device | str) -> "Masks":
         """The same masks on a device; does not wait for the copy where memory is pinned."""
         pinned = self.context.is_pinned()
         context, target = (indices.to(device, non_blocking=pinned) for indices in (self.context, self.target))
-        return Masks(context, target, self.parts)
+        return replace(self, context=context, target=target)
 
     def pin_memory(self) -> "Masks":
         """The same masks in pinned memory; a DataLoader calls this."""
-        return Masks(self.context.pin_memory(), self.target.pin_memory(), self.parts)
+        return replace(self, context=self.context.pin_memory(), target=self.target.pin_memory())
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:

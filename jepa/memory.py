@@ -4,7 +4,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.data import Batch, seeded
 from jepa.loss import added_loss, prediction_loss
-from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.optim import adamw
@@ -167,7 +166,7 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
         step = _Step(model, adamw(model, config.optim), config, device)
-        masks = [Masks(_empty(one.context), _empty(one.target), one.parts) for one in batch.masks]
+        masks = [replace(one, context=_empty(one.context), target=_empty(one.target)) for one in batch.masks]
         fake = Batch(_empty(batch.views), masks, [])
         return max((step.usage(fake, stage) for stage in config.stages), key=lambda usage: usage.total)
 

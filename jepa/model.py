@@ -151,8 +151,8 @@ class JEPA(nn.Module):
         contexts: dict[int, Tensor] = {}
         for first, view in enumerate(views):
             numbers = range(first, len(masks), len(views))
-            kept = [(masks[number].context, masks[number].parts) for number in numbers]
-            contexts.update(zip(numbers, self.context_encoder.contexts(view, kept), strict=True))
+            laid = [masks[number] for number in numbers]
+            contexts.update(zip(numbers, self.context_encoder.contexts(view, laid), strict=True))
         return [contexts[number] for number in range(len(masks))]
 
     @torch.no_grad()

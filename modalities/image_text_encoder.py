@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa.encoder import TokenEncoder
+from jepa.masking import Masks
 from modalities.image_text_masks import Layout
 from modalities.open_clip_towers import Towers
 
@@ -34,25 +35,29 @@ class TwoTowers(TokenEncoder):
 
     def outputs(self, inputs: View, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
         """The one output of the towers: [B, N or K, D], the tokens normed as open_clip does it."""
-        kept = torch.arange(sum(self.layout.sizes), device=inputs.text.device).expand(len(inputs.text), -1)
-        return self.contexts(inputs, [(kept, self.layout.sizes) if keep is None else (keep, parts)])
+        if keep is None:
+            keep, parts = torch.arange(sum(self.layout.sizes), device=inputs.text.device), self.layout.sizes
+            keep = keep.expand(len(inputs.text), -1)
+        return [self._encode(inputs, Masks(keep, keep.unsqueeze(1), tuple(parts)), {})]
 
     def layers(self, inputs: View, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
         """The same."""
         return self.outputs(inputs, keep, parts)
 
-    def contexts(self, inputs: View, sets: Sequence[tuple[Tensor, Sequence[int]]]) -> list[Tensor]:
-        """Tokens kept by each of several sets of masks; a tower that sees all of its tokens in some runs once."""
-        whole: dict[str, list[Tensor]] = {}
-        contexts = []
-        for keep, parts in sets:
-            patches, words, image, text = parts
-            of_image, of_text = keep[:, :patches], keep[:, patches : patches + words] - self.layout.patches
-            seen = self._tower("image", inputs.image, of_image, whole) if patches else [keep.new_empty(0)] * 2
-            said = self._tower("text", inputs.text, of_text, whole) if words else [keep.new_empty(0)] * 2
-            kept = (seen[0], patches), (said[0], words), (seen[1], image), (said[1], text)
-            contexts.append(torch.cat([tokens for tokens, count in kept if count], dim=1))
-        return contexts
+    def contexts(self, inputs: View, masks: Sequence[Masks]) -> list[Tensor]:
+        """Tokens kept by each of several sets of masks; for sets that show a tower the same tokens it runs once."""
+        known: Known = {}
+        return [self._encode(inputs, one, known) for one in masks]
+
+    def _encode(self, inputs: View, masks: Masks, known: "Known") -> Tensor:
+        patches, words, image, text = masks.parts
+        of_image = masks.context[:, :patches]
+        of_text = masks.context[:, patches : patches + words] - self.layout.patches
+        nothing = [masks.context.new_empty(0)] * 2
+        seen = self._tower("image", inputs.image, of_image, masks.draw, known) if patches else nothing
+        said = self._tower("text", inputs.text, of_text, masks.draw, known) if words else nothing
+        kept = (seen[0], patches), (said[0], words), (seen[1], image), (said[1], text)
+        return torch.cat([tokens for tokens, count in kept if count], dim=1)
 
     def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
         """What stands for the whole of image and caption, where that is among the tokens."""
@@ -79,21 +84,25 @@ class TwoTowers(TokenEncoder):
         self.image.activation_checkpointing = self.text.activation_checkpointing = enabled
 
     def _tower(
-        self, name: Literal["image", "text"], inputs: Tensor, keep: Tensor, whole: dict[str, list[Tensor]]
+        self, name: Literal["image", "text"], inputs: Tensor, keep: Tensor, draw: int | None, known: "Known"
     ) -> list[Tensor]:
-        """Tokens that a tower gives, and what stands for all of them: [B, K, D], [B, 1, D]; `whole` remembers."""
+        """Tokens that a tower gives, and what stands for all of them: [B, K, D], [B, 1, D]; `known` remembers them."""
+        complete = keep.shape[1] == self.layout.sizes[name == "text"]
+        key = (name, "whole" if complete else draw)
+        if key in known:
+            return known[key]
         tower, joint, summary = {
             "image": (self.image, nn.Identity(), self.image_summary),
             "text": (self.text, self.words, self.text_summary),
         }[name]
-        complete = keep.shape[1] == self.layout.sizes[name == "text"]
-        if complete and name in whole:
-            return whole[name]
         pooled, tokens = tower(inputs, None if complete else keep)
         found = [joint(tokens), summary(pooled).unsqueeze(1)]
-        if complete:
-            whole[name] = found
+        if complete or draw is not None:
+            known[key] = found
         return found
+
+
+Known = dict[tuple[str, int | str | None], list[Tensor]]  # what towers gave, by their name and what they saw
 
 
 def _joint(width: int, dim: int) -> nn.Module:

@@ -4,7 +4,7 @@ Tokens, in this order: the patches of the image row by row, the places of the ca
 and what stands for the whole caption.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -23,12 +23,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Objectives:
     """What is hidden, each in this share of the steps; a step in which none falls due hides the regions.
 
-    regions: blocks of the image; the caption helps to predict them, but for the share `drop_caption` of these steps, in
-    which they are predicted from the rest of the image alone. caption: the whole caption, predicted from the image.
-    image: the whole image, predicted from the caption. words: the share `hidden_words` of the places of the caption
-    and, with them, what stands for the whole; the image and the words left over help: a query, as VL-JEPA has it (Chen
-    et al. 2025). whole: of a hidden caption or image either what stands for it (`summary`) is predicted, or that and
-    every token (`all`).
+    regions: parts of the image; the caption helps to predict them, but for the share `drop_caption` of these steps, in
+    which they are predicted from the rest of the image alone. caption: the whole caption, predicted from the image, of
+    which it sees the `whole` or, at less cost, the patches that a draw of regions leaves (`kept`; so contrasts are
+    learned by Li et al. 2023, FLIP). image: the whole image, predicted from the caption. words: the share
+    `hidden_words` of the places of the caption and, with them, what stands for the whole; the image and the words left
+    over help: a query, as VL-JEPA has it (Chen et al. 2025). whole: of a hidden caption or image either what stands
+    for it (`summary`) is predicted, or that and every token (`all`).
     """
 
     regions: Share = 1.0
@@ -38,6 +39,7 @@ class Objectives:
     words: Share = 0.0
     hidden_words: Annotated[float, Field(gt=0, lt=1)] = 0.5
     whole: Literal["summary", "all"] = "summary"
+    caption_from: Literal["whole", "kept"] = "whole"
 
     def __post_init__(self) -> None:
         if not (self.regions or self.caption or self.image or self.words):
@@ -45,7 +47,7 @@ class Objectives:
 
     @property
     def contrasts(self) -> bool:
-        """Whether every step sees whole images and whole captions, which a contrast compares."""
+        """Whether every step pools images and whole captions, which a contrast compares."""
         return self.caption == self.image == 1
 
     @property
@@ -102,12 +104,17 @@ def sample_objectives(
         name: bool(torch.rand((), generator=generator) < getattr(objectives, name))
         for name in ("regions", "caption", "image", "words", "drop_caption")
     }
+    patches = sample_masks(layout.grid, strategy, batch_size, generator)
     sets = []
     if due["regions"] or not any(due[name] for name in ("caption", "image", "words")):
-        sets.append(_regions(layout, sample_masks(layout.grid, strategy, batch_size, generator), due["drop_caption"]))
-    for name, seen, hidden in (("caption", layout.image, layout.text), ("image", layout.text, layout.image)):
-        if due[name]:
-            sets.append(_whole(seen, hidden, objectives.whole, batch_size))
+        sets.append(_regions(layout, patches, due["drop_caption"]))
+    if due["caption"]:
+        caption = _whole(layout.image, layout.text, objectives.whole, batch_size)
+        if objectives.caption_from == "kept":
+            caption = replace(_regions(layout, patches, drop_caption=True), target=caption.target)
+        sets.append(caption)
+    if due["image"]:
+        sets.append(_whole(layout.text, layout.image, objectives.whole, batch_size))
     if due["words"]:
         sets.append(_words(layout, round(objectives.hidden_words * layout.length), batch_size, generator))
     return sets
@@ -123,11 +130,11 @@ def _regions(layout: Layout, patches: Masks, drop_caption: bool) -> Masks:
     """Masks of patches over the whole token set, with the caption in the context unless it is dropped."""
     batch, kept = patches.context.shape
     if drop_caption:
-        return Masks(_with(patches.context, layout.image.summary), patches.target, (kept, 0, 1, 0))
+        return Masks(_with(patches.context, layout.image.summary), patches.target, (kept, 0, 1, 0), draw=0)
     places = layout.text.tokens[:-1].expand(batch, -1)
     context = torch.cat([patches.context, places], dim=1)
     context = _with(_with(context, layout.image.summary), layout.text.summary)
-    return Masks(context, patches.target, (kept, layout.length, 1, 1))
+    return Masks(context, patches.target, (kept, layout.length, 1, 1), draw=0)
 
 
 def _whole(seen: Stream, hidden: Stream, what: Literal["summary", "all"], batch_size: int) -> Masks:
