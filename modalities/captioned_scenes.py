@@ -11,7 +11,8 @@ from modalities.scenes import Scenes, ScenesConfig
 
 
 class CaptionedScenes:
-    """Scenes, see there, each with five captions; labels are those of Scenes.
+    """Scenes, see there, each with five captions; labels are those of Scenes and `colour`, an index in COLOURS, of the
+    main object.
 
     inputs: Captioned. Its swaps, `attribute` and `relation` where a scene allows them, are those of held-out splits;
     there are none for training.
@@ -28,4 +29,5 @@ class CaptionedScenes:
         sample, objects = self._scenes[index], self._scenes.objects(index)
         number = self._scenes.first + range(len(self))[index]  # raises, or counts from the end, as a list does
         false = swaps(objects, self._seed, number) if self._held_out else {}
-        return replace(sample, inputs=Captioned(sample.inputs, captions(objects, self._seed, number), false))
+        inputs = Captioned(sample.inputs, captions(objects, self._seed, number), false)
+        return replace(sample, inputs=inputs, labels={**sample.labels, "colour": int(objects[0]["colour"])})

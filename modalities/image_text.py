@@ -2,99 +2,31 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import TokenEncoder
-from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, check_masking
+from jepa.masking import Masks, check_masking
 from jepa.matching import MatchedModality
 from jepa.modality import Samples, Split, Task
-from jepa.networks import Contrast, NetworksConfig
 from jepa.registry import MODALITIES
 from modalities.caption_sources import CaptionSource, open_captions
 from modalities.captioned import Captioned
 from modalities.captioned_scenes import CaptionedScenes
+from modalities.image_text_config import ImageTextConfig, TowersConfig
 from modalities.image_text_encoder import TwoTowers, View
-from modalities.image_text_masks import Layout, Objectives, both_regions, sample_objectives
+from modalities.image_text_masks import Layout, both_regions, sample_objectives
 from modalities.image_text_model import ImageTextModel
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
-from modalities.open_clip_sources import TowerSizes
-from modalities.open_clip_towers import Towers, build_towers
 from modalities.scene_words import SAID
-from modalities.scenes import CLASSES, ScenesConfig, default_cache_dir
+from modalities.scene_world import COLOURS
+from modalities.scenes import CLASSES, default_cache_dir
 
 _RAW_SIDE = 32  # pixels a side of the raw-input baseline
-_NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageTextConfig:
-    """Where captioned images come from, and what is hidden of them.
-
-    source: `scenes` (the embedded world, captioned), `folder` (a list of files and captions), `webdataset` or `coco`;
-    all but the first need `root`. crop_scale, crop_aspect: random resized crop; there is no flip, as captions tell left
-    from right. A step sees one caption of each image, any with the same chance. masking: of the regions. prompts: what
-    names a class, {} being its name, for classification without labels.
-    """
-
-    source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
-    root: Path | None = None
-    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.0)
-    crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
-    objectives: Objectives = field(default_factory=Objectives)
-    masking: MaskingConfig = field(default_factory=BlockMaskConfig)
-    prompts: tuple[str, ...] = _NAMED
-    scenes: ScenesConfig = field(default_factory=ScenesConfig)
-
-    def __post_init__(self) -> None:
-        if wrong := [prompt for prompt in self.prompts if "{}" not in prompt]:
-            raise ValueError(f"prompts: {wrong[0]!r} has no {{}} where the name of the class goes")
-        if self.source != "scenes" and self.root is None:
-            raise ValueError(f"source '{self.source}' needs data.root, the folder or file that holds it")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TowersConfig(NetworksConfig):
-    """The networks: two towers of open_clip under a predictor.
-
-    size: an architecture of open_clip by its name, a folder (`local-dir:PATH`), or a mapping of embed_dim, vision_cfg
-    and text_cfg as in open_clip's JSON. pretrained: weights to start from, a tag of open_clip, a file or a folder; null
-    for random ones. image_size: pixels, a number or [height, width], if other than the architecture's. contrast:
-    matching images and captions are also told from all others of the batch, by `infonce` (CLIP) or `sigmoid` (SigLIP).
-    """
-
-    size: str | TowerSizes = "ViT-B-32"
-    pretrained: str | None = None
-    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
-    contrast: Contrast = "none"
-
-    def __post_init__(self) -> None:
-        if self.target_layers != 1:
-            raise ValueError("target_layers: the towers give their last layer alone, so it is 1")
-
-    @property
-    def depth(self) -> int:
-        """Outputs that can be targets."""
-        return 1
-
-    @property
-    def target_outputs(self) -> tuple[int, ...]:
-        """The one output there is."""
-        return (0,)
-
-    def build(self, pretrained: str | None) -> Towers:
-        """The towers, with weights or with random ones; raises ValueError."""
-        size = self.image_size
-        pixels = (size, size) if isinstance(size, int) else size
-        return build_towers(self.size, pretrained=pretrained, image_size=pixels)
 
 
 @MODALITIES.register("image-text")
@@ -135,10 +67,12 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
     @property
     def tasks(self) -> Sequence[Task]:  # type: ignore[override]
-        """Classes of images where they are labelled; in the embedded world also counting."""
+        """Classes of images where they are labelled; in the embedded world also colour of the main object and count."""
         classes = self._labelled_classes
         tasks = [Task(label="class", kind="class", classes=classes)] if classes else []
-        return [*tasks, Task(label="count", kind="count")] if self.config.source == "scenes" else tasks
+        if self.config.source != "scenes":
+            return tasks
+        return [*tasks, Task(label="colour", kind="class", classes=tuple(COLOURS)), Task(label="count", kind="count")]
 
     def dataset(self, split: Split) -> Samples:
         """Captioned images of their stored size."""
@@ -204,11 +138,10 @@ class ImageText(MatchedModality[ImageTextConfig]):
         }
 
     def prompts(self, task: Task) -> Iterator[Sequence[View]]:
-        """The prompts of the config with the name of each class, and no image."""
-        if task.label == "class":
-            nothing = torch.zeros(()).expand(3, *self.size)
-            for name in self._said_classes:
-                yield [View(nothing, self._ids(prompt.format(name))) for prompt in self.config.prompts]
+        """The prompts of the config with the names of each class, and no image."""
+        nothing = torch.zeros(()).expand(3, *self.size)
+        for names in self._names(task):
+            yield [View(nothing, self._ids(text.format(name))) for name in names for text in self.config.prompts]
 
     def words(self, inputs: Captioned) -> Sequence[str]:
         """The captions."""
@@ -227,10 +160,16 @@ class ImageText(MatchedModality[ImageTextConfig]):
         """The image: uint8 [H, W, 3]."""
         return denormalise(view.image, self.mean, self.std).permute(1, 2, 0)
 
-    @property
-    def _said_classes(self) -> Sequence[str]:
-        names = self._labelled_classes
-        return [SAID[name] for name in names] if self.config.source == "scenes" else [_spoken(name) for name in names]
+    def _names(self, task: Task) -> Sequence[Sequence[str]]:
+        """What each class of a task is called, a colour by that of things of any shape; () where nothing tells."""
+        match task.label, self.config.source:
+            case "class", "scenes":
+                return [(SAID[shape],) for shape in CLASSES]
+            case "colour", "scenes":
+                return [[f"{colour} {SAID[shape]}" for shape in CLASSES] for colour in COLOURS]
+            case "class", _:
+                return [(name.replace("_", " "),) for name in self._labelled_classes]
+        return ()
 
     @property
     def _stored_side(self) -> int:
@@ -246,7 +185,3 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def _open(self, split: Split) -> CaptionSource:
         assert self.config.root is not None  # checked by the config
         return open_captions(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,0 +1,79 @@
+"""Settings of captioned images: where they come from, what is hidden of them, and the towers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from jepa.masking import BlockMaskConfig, MaskingConfig
+from jepa.networks import Contrast, NetworksConfig
+from modalities.image_text_masks import Objectives
+from modalities.open_clip_sources import TowerSizes
+from modalities.open_clip_towers import Towers, build_towers
+from modalities.scenes import ScenesConfig
+
+_NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextConfig:
+    """Where captioned images come from, and what is hidden of them.
+
+    source: `scenes` (the embedded world, captioned), `folder` (a list of files and captions), `webdataset` or `coco`;
+    all but the first need `root`. crop_scale, crop_aspect: random resized crop; there is no flip, as captions tell left
+    from right. A step sees one caption of each image, any with the same chance. masking: of the regions. prompts: what
+    names a class, {} being its name, for classification without labels.
+    """
+
+    source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
+    root: Path | None = None
+    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.0)
+    crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    objectives: Objectives = field(default_factory=Objectives)
+    masking: MaskingConfig = field(default_factory=BlockMaskConfig)
+    prompts: tuple[str, ...] = _NAMED
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+    def __post_init__(self) -> None:
+        if wrong := [prompt for prompt in self.prompts if "{}" not in prompt]:
+            raise ValueError(f"prompts: {wrong[0]!r} has no {{}} where the name of the class goes")
+        if self.source != "scenes" and self.root is None:
+            raise ValueError(f"source '{self.source}' needs data.root, the folder or file that holds it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowersConfig(NetworksConfig):
+    """The networks: two towers of open_clip under a predictor.
+
+    size: an architecture of open_clip by its name, a folder (`local-dir:PATH`), or a mapping of embed_dim, vision_cfg
+    and text_cfg as in open_clip's JSON. pretrained: weights to start from, a tag of open_clip, a file or a folder; null
+    for random ones. image_size: pixels, a number or [height, width], if other than the architecture's. contrast:
+    matching images and captions are also told from all others of the batch, by `infonce` (CLIP) or `sigmoid` (SigLIP).
+    """
+
+    size: str | TowerSizes = "ViT-B-32"
+    pretrained: str | None = None
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    contrast: Contrast = "none"
+
+    def __post_init__(self) -> None:
+        if self.target_layers != 1:
+            raise ValueError("target_layers: the towers give their last layer alone, so it is 1")
+
+    @property
+    def depth(self) -> int:
+        """Outputs that can be targets."""
+        return 1
+
+    @property
+    def target_outputs(self) -> tuple[int, ...]:
+        """The one output there is."""
+        return (0,)
+
+    def build(self, pretrained: str | None) -> Towers:
+        """The towers, with weights or with random ones; raises ValueError."""
+        size = self.image_size
+        pixels = (size, size) if isinstance(size, int) else size
+        return build_towers(self.size, pretrained=pretrained, image_size=pixels)
