@@ -284,8 +284,10 @@ def test_what_is_wrong_with_some_pairs_is_listed_and_the_rest_is_learned(caption
     (root / "images" / "broken.png").write_bytes(b"<html>404</html>")
     odd = [("broken", "a broken picture"), ("gone", "a picture that is not there"), ("1", "  \n ")]
     odd.append(("2", "wort " * 10_000 + "\U0001f9d1"))
-    lines = [json.dumps({"image": f"images/{name}.png", "caption": caption}) for name, caption in odd]
-    lines += [json.dumps({"image": f"images/{number}.png", "caption": "ein Würfel"}) for number in range(2, 30)]
+    lines = [json.dumps({"image": f"images/{name}.png", "caption": text, "split": "train"}) for name, text in odd]
+    for number in range(2, 30):
+        split = {28: "validation", 29: "test"}.get(number, "train")
+        lines.append(json.dumps({"image": f"images/{number}.png", "caption": "ein Würfel", "split": split}))
     (root / "captions.jsonl").write_text("\n".join([*lines, "{not json"]))
     assert main(arguments(tmp_path / "run", root, "data.max_bad_fraction=0.3", "steps=12")) == 0
     listed = (tmp_path / "run" / "bad_files.txt").read_text()
