@@ -18,6 +18,7 @@ from jepa.evaluate.table import gain_words
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples
 from jepa.report_cards import Card, Picture, Strip
+from jepa.report_figures import percent
 from jepa.report_overlays import resized
 from jepa.report_pictures import FEW_MOMENTS, NEIGHBOURS, QUERIES, SMALL_SIDE
 from jepa.report_run import Run
@@ -98,13 +99,13 @@ def match_gallery(found: Found) -> list[Card]:
 
 def match_words(found: Found, names: Sequence[str]) -> str:
     """What the gallery shows, as HTML."""
-    first, second = (escape(name) for name in names)
     ranks = found.ranks()
     share = sum(rank <= NEIGHBOURS for rank in ranks) / len(ranks)
+    chance = min(1.0, NEIGHBOURS / len(ranks))
     return (
-        f"What some of the {second} says, and the five pictures of {len(ranks):,} whose {first} it matches best. "
-        f'<span class="key">Outlined</span> are those of which the same is said. Over all queries the own picture is '
-        f"among the five for {100 * share:.1f} %, by chance for {100 * min(1.0, NEIGHBOURS / len(ranks)):.1f} %."
+        f"Above each row what the {escape(names[1])} of a sample says, in it those of {len(ranks):,} pictures that it "
+        f'matches best. <span class="key">Outlined</span> are those of which just that is said. Over all queries the '
+        f"own picture is among the five for {percent(share, 1)}, by chance for {percent(chance, 1)}."
     )
 
 
