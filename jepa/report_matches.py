@@ -111,12 +111,12 @@ def match_words(found: Found, names: Sequence[str]) -> str:
 
 def gain_table(streams: Mapping[str, Any]) -> str:
     """How far off predictions of the first stream are, with the second and without, as HTML; empty where unknown."""
-    if "gain" not in streams or "names" not in streams:
+    if "gain" not in streams:
         return ""
     first, second = streams["names"]
     section = streams["gain"]
     rows = "".join(
-        f"<tr><td>{words}</td><td>{section['error'][name]:.4f}</td><td>{_change(section, name)}</td></tr>"
+        f"<tr><td>{words}</td><td>{_number(section['error'][name])}</td><td>{_change(section, name)}</td></tr>"
         for name, words in _ERRORS.items()
     )
     head = f"<th>{escape(second)} in the context</th><th>error</th><th>less than without</th>"
@@ -126,6 +126,10 @@ def gain_table(streams: Mapping[str, Any]) -> str:
         "± the standard error of paired differences.</p>\n"
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
     )
+
+
+def _number(error: float | None) -> str:
+    return "-" if error is None else f"{error:.4f}"
 
 
 def _change(section: Mapping[str, Any], name: str) -> str:
