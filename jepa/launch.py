@@ -14,7 +14,7 @@ from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, 
 from jepa.distributed import World, join
 from jepa.lock import locked
 from jepa.modality import Modality
-from jepa.recipes import read_recipe, recipe_names
+from jepa.recipes import default_recipe, read_recipe
 from jepa.registry import MODALITIES
 from jepa.run_log import CONSOLE
 from jepa.train import Config, train
@@ -95,8 +95,7 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
 
 def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Config and modality of a command line with further overrides."""
-    default = arguments.modality if arguments.modality in recipe_names() else None
-    name = arguments.config or default
+    name = arguments.config or default_recipe(arguments.modality)
     overrides = [*arguments.overrides, *more]
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
         overrides.append(f"run_dir={json.dumps(arguments.run_dir)}")
@@ -108,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="jepa launch",
         description="Pretrain, evaluate and report. The same command again goes on where a run stopped.",
     )
-    parser.add_argument("--modality", required=True, help="image, or the name of one that another package declares")
     parser.add_argument(
-        "--config", help="recipe by name or path of a YAML file (default: the recipe called as the modality)"
+        "--modality", required=True, help="image, video, image-text, or one that another package declares"
+    )
+    parser.add_argument(
+        "--config", help="recipe by name or path of a YAML file (default: that of the modality's name, or its tiny one)"
     )
     parser.add_argument("--run-dir", help="where everything is written (default: runs/MODALITY-HASH)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and stop")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Literal
 
 import torch
@@ -21,9 +22,9 @@ class LossConfig:
 
     normalise_prediction: layer-norm predictions of representations (without affine) as the targets are. regulariser:
     acts on the pooled and projected contexts (`model.projector`) with weight `regulariser_weight`, on each stream of
-    tokens by itself. invariance: weight, within that of the regulariser, of how far apart those of several sets of
-    masks of one sample may lie. prediction_weight: 0 leaves what is added to it alone. contrast_weight: of
-    `model.contrast`, where a modality has one.
+    tokens by itself. Within that weight, invariance: of how far apart those of several sets of masks of one sample may
+    lie; agreement: of how far apart those of its streams may (as Bardes et al. 2022 train on two kinds of input).
+    prediction_weight: 0 leaves what is added to it alone. contrast_weight: of `model.contrast`, where there is one.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
@@ -31,6 +32,7 @@ class LossConfig:
     regulariser: Literal["none", "vicreg", "sigreg"] = "none"
     regulariser_weight: NonNegativeFloat = 0.05
     invariance: NonNegativeFloat = 0.0
+    agreement: NonNegativeFloat = 0.0
     prediction_weight: NonNegativeFloat = 1.0
     contrast_weight: NonNegativeFloat = 1.0
 
@@ -115,7 +117,10 @@ def regularisation(predictions: Sequence[Prediction], config: LossConfig, genera
     if config.regulariser == "none":
         return next(iter(streams.values()))[0].new_zeros(())
     gathered = [[gather_rows(pooled.float()) for pooled in views] for views in streams.values()]
-    return config.regulariser_weight * torch.stack([_of_stream(views, config, generator) for views in gathered]).sum()
+    total = torch.stack([_of_stream(views, config, generator) for views in gathered]).sum()
+    if config.agreement and len(gathered) > 1:
+        total = total + config.agreement * _apart(gathered)
+    return config.regulariser_weight * total
 
 
 def _of_stream(views: Sequence[Tensor], config: LossConfig, generator: Generator) -> Tensor:
@@ -128,6 +133,12 @@ def _of_stream(views: Sequence[Tensor], config: LossConfig, generator: Generator
     if config.invariance and len(views) > 1:
         total = total + config.invariance * torch.stack(list(views)).var(dim=0).mean()
     return total
+
+
+def _apart(streams: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Mean squared distance of the vectors of different streams of a sample: lists of [B, P] -> scalar."""
+    pairs = [(one, other) for first, second in combinations(streams, 2) for one in first for other in second]
+    return torch.stack([F.mse_loss(one, other) for one, other in pairs]).mean()
 
 
 def vicreg(features: Tensor) -> Tensor:

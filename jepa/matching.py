@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Generator, nn
 
@@ -44,5 +44,8 @@ class MatchedModality(Modality[C]):
         return None
 
     @abstractmethod
-    def served(self, model: nn.Module) -> nn.Module:
-        """What is given to people who load a run: all its networks, to be asked about inputs as people have them."""
+    def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
+        """What is given to people who load a run: all its networks, to be asked about inputs as people have them.
+
+        encoder: whose vectors are compared where a contrast has brought the streams together.
+        """

@@ -35,8 +35,8 @@ class Contrasted(NamedTuple):
     """Matching vectors of two streams, and how their cosine is scaled and shifted to say that they match."""
 
     streams: tuple[Tensor, Tensor]  # [B, D] each
-    scale: Tensor  # scalar, the inverse of a temperature
-    shift: Tensor  # scalar
+    scale: Tensor  # [1], the inverse of a temperature
+    shift: Tensor  # [1]
 
 
 class Prediction(NamedTuple):
@@ -203,8 +203,8 @@ class ContrastScale(nn.Module):
     def __init__(self, contrast: Contrast) -> None:
         super().__init__()
         scale, shift = (10.0, -10.0) if contrast == "sigmoid" else (1 / 0.07, 0.0)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        self.shift = nn.Parameter(torch.tensor(shift), requires_grad=contrast == "sigmoid")
+        self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
+        self.shift = nn.Parameter(torch.tensor([shift]), requires_grad=contrast == "sigmoid")
 
 
 def _present_at(present: Tensor | None, masks: Masks) -> Tensor | None:

@@ -20,3 +20,9 @@ def read_recipe(name_or_path: str) -> Tree:
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the framework."""
     return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
+
+
+def default_recipe(modality: str) -> str | None:
+    """The recipe that a modality is trained by unless another is named: that of its name, or `tiny` in its folder."""
+    names = recipe_names()
+    return next((name for name in (modality, f"{modality.replace('-', '_')}/tiny") if name in names), None)

@@ -160,11 +160,11 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         order = batch_order(config, world)
         check_networks(config, modality)
     model = initial_model(config, modality, world)
+    model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with world.failing_together():
+        optimizer = adamw(model, config.optim)
         if world.is_main:  # after all that may refuse the config: a run that cannot start leaves nothing behind
             prepare_run_dir(config)
-    model.set_activation_checkpointing(config.compute.activation_checkpointing)
-    optimizer = adamw(model, config.optim)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
     first_step, seconds_before = saver.restore(config.start_from)
     if first_step == config.steps:

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.config import ConfigError, Tree, build
 from jepa.encoder import TokenEncoder
+from jepa.matching import MatchedModality
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.positions import grid_positions
@@ -17,13 +19,16 @@ from jepa.train import Config
 Which = Literal["target_encoder", "context_encoder"]
 
 
-def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> TokenEncoder:
+def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> nn.Module:
     """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
 
-    `load_modality(run).evaluation_view(image)` makes the inputs. Raises CheckpointError where there is none.
+    `load_modality(run).evaluation_view(image)` makes the inputs. Where a modality has two matching streams it is what
+    the modality serves of all networks (`MatchedModality.served`). Raises CheckpointError where there is none.
     """
     checkpoint = read_checkpoint(run)
     config, modality = configured(checkpoint)
+    if isinstance(modality, MatchedModality):
+        return modality.served(model_of(checkpoint, config, modality).to(device), which)
     return encoder_of(checkpoint, config, modality, which).to(device)
 
 

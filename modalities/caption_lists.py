@@ -26,7 +26,7 @@ def open_lists(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samp
     """The captioned images of one split that the lists at `root` name, and their classes, () where unlabelled.
 
     `root` is a file, or a folder that holds captions.jsonl, .csv or .tsv, or several of one ending whose names say the
-    split (captions-train.jsonl, captions-val.jsonl); a file so named is read with those beside it.
+    split (captions-train.jsonl, captions-val.jsonl); a file so named is read with those beside it, if there are any.
     A line of .jsonl is an object with the path of an image under `image` (filepath, file, path, file_name, filename),
     what is said of it (caption_rules.captions_of) and, where known, `split` and `label`; a table has columns of these
     names. Paths are absolute, or relative to the file's folder. Lines of one image need not be adjacent.
@@ -34,7 +34,7 @@ def open_lists(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samp
     A line that is not understood is a bad sample; if the first hundred all are, or a split is none, it is a ValueError.
     """
     stored = _stored_lists(root)
-    paths = [(path, part if split_part(path.name) else None) for part, of_part in stored.items() for path in of_part]
+    paths = [(path, part if len(stored) > 1 else None) for part, of_part in stored.items() for path in of_part]
     table = _read(tuple((path, part, path.stat().st_size, path.stat().st_mtime_ns) for path, part in paths))
     return open_table(table, paths[0][0].parent, split, min_side, seed)
 
@@ -46,7 +46,7 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
             raise ValueError(f"{root} is no list of captions; one ends in {', '.join(_ENDINGS)}")
         word = split_part(root.name)
         beside = [path for path in root.parent.iterdir() if word and _is_part_of(path.name, root.name, word)]
-        return files_by_split(sorted(beside) or [root], str(root.parent))
+        return files_by_split(sorted(beside), str(root.parent)) if len(beside) > 1 else {"train": [root]}
     check_folder(root)
     found = sorted(path for path in root.glob("captions*") if path.suffix.lower() in _ENDINGS)
     if not found:

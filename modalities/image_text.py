@@ -25,7 +25,8 @@ from modalities.image_text_encoder import TwoTowers, View
 from modalities.image_text_masks import Layout, Objectives, both_regions, sample_objectives
 from modalities.image_text_model import ImageTextModel
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
-from modalities.open_clip_towers import Towers, TowerSizes, build_towers
+from modalities.open_clip_sources import TowerSizes
+from modalities.open_clip_towers import Towers, build_towers
 from modalities.scene_words import SAID
 from modalities.scenes import CLASSES, ScenesConfig, default_cache_dir
 
@@ -213,9 +214,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
         """The captions."""
         return inputs.captions
 
-    def served(self, model: nn.Module) -> nn.Module:
+    def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         """All networks, to be asked about pictures and sentences."""
-        return ImageTextModel(self, model)
+        return ImageTextModel(self, model, encoder)
 
     def raw_features(self, view: View) -> Tensor:
         """Pixels, averaged down to at most 32 a side: -> [F]."""

@@ -70,7 +70,7 @@ class TwoTowers(TokenEncoder):
         return [*self.image.blocks(), *self.text.blocks()]
 
     @property
-    def activation_checkpointing(self) -> bool:  # type: ignore[override]
+    def activation_checkpointing(self) -> bool:
         """Whether the towers forget their activations."""
         return self.image.activation_checkpointing
 

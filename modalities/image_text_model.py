@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image as PillowImage
@@ -27,9 +27,11 @@ class ImageTextModel(nn.Module):
     beside what the predictor makes of it for the other, 2 D wide, so that the product is the mean of both cosines.
     """
 
-    def __init__(self, modality: "ImageText", model: Any) -> None:
+    def __init__(
+        self, modality: "ImageText", model: Any, encoder: Literal["target_encoder", "context_encoder"]
+    ) -> None:
         super().__init__()
-        self.modality, self.networks = modality, model
+        self.modality, self.networks, self.encoder = modality, model, encoder
         self.way: Way = "predicted" if model.config.contrast == "none" else "direct"
 
     def encode_image(self, pictures: Sequence[Picture]) -> Tensor:
@@ -47,11 +49,11 @@ class ImageTextModel(nn.Module):
 
     def forward(self, views: View) -> Tensor:
         """Images and captions as the modality's `view` gives them, batched -> all tokens [B, N, D]."""
-        tokens: Tensor = self.networks.target_encoder(views)
+        tokens: Tensor = getattr(self.networks, self.encoder)(views)
         return tokens
 
     def _encode(self, views: Iterable[View], stream: int) -> Tensor:
-        matcher = Matcher(self.networks, self.modality)
+        matcher = Matcher(self.networks, self.modality, self.encoder)
         parts, batch = [], []
         for view in views:
             batch.append(view)

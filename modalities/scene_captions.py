@@ -1,6 +1,6 @@
 """Captions of the embedded world, true of what is visible: a small grammar and a speaker who draws from it.
 
-All are functions of (objects, seed, index, number). Objects are [K] of OBJECT_TYPE, the main one, the nearest, first.
+All are functions of (objects, seed, index, number); objects: [K] of OBJECT_TYPE, the main one, the nearest, first.
 """
 
 import numpy as np
@@ -10,7 +10,6 @@ from modalities.scene_words import NUMBERS, RELATIONS, Looks, Speaker, Thing, li
 from modalities.scene_worker import VISIBLE
 
 CAPTIONS = 5  # of a scene
-_PATTERN_SEEN = 0.02  # share of the image that an object must cover for its pattern to be said
 _MIDDLE, _SIDE = 0.07, 0.15  # share of the width: at most that far from its middle, at least that far
 _FORM_STEP = 3  # from one caption to the next: no form comes twice among several
 _DRAWS = 7  # the kind of draws, which no other part of the world has
@@ -50,7 +49,7 @@ def _said(speaker: Speaker, thing: Thing, seen: list[Thing], rich: float) -> Loo
     alike = sum(other.looks.shape == looks.shape for other in seen) > 1
     return Looks(
         size=looks.size if speaker.chance(rich) else "",
-        pattern=looks.pattern if speaker.chance(rich) and thing.share >= _PATTERN_SEEN else "",
+        pattern=looks.pattern if thing.marked and speaker.chance(rich) else "",
         colour=looks.colour if speaker.chance(0.9) or alike else "",
         material=looks.material if speaker.chance(rich) else "",
         shape=looks.shape,
@@ -148,8 +147,8 @@ def _total(speaker: Speaker, seen: list[Thing]) -> str:
 def _shared(speaker: Speaker, seen: list[Thing]) -> str:
     """How many things share a look of one of them."""
     thing = speaker.pick(seen)
-    hidden = "" if thing.share >= _PATTERN_SEEN else "pattern"
-    offered = [(name, word) for name, word in thing.looks._asdict().items() if word and name != hidden]
+    looks = thing.looks if thing.marked else thing.looks._replace(pattern="")
+    offered = [(name, word) for name, word in looks._asdict().items() if word]
     name, word = speaker.pick(offered)
     said = Looks(**{name: word})
     count, total = sum(map(said.fit, seen)), len(seen)

@@ -15,6 +15,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five")
 ASIDE = 0.15  # share of an image's width by which a thing's middle is left or right of another's
 DEEPER = 1.0  # metres by which a thing's middle is farther away than that of one in front of it
 LARGE, SMALL = 1.5, 1.0  # metres across: at least, less than; between them nothing is said
+_MARKED = (0.02, 0.3)  # share of the image and contrast from which a pattern is seen
 
 _ALSO_SAID = {"sphere": "ball", "torus": "donut", "capsule": "pill"}
 _THINGS = ("object", "thing")
@@ -62,9 +63,10 @@ class Looks(NamedTuple):
 
 
 class Thing(NamedTuple):
-    """An object as it is seen: share of the image's pixels, place across the image 0..1, metres away."""
+    """An object as it is seen: marked if its pattern shows, share of the pixels, place across 0..1, metres away."""
 
     looks: Looks
+    marked: bool
     share: float
     column: float
     distance: float
@@ -85,7 +87,7 @@ class Thing(NamedTuple):
 def things(objects: NDArray[np.void], least: float) -> list[Thing]:
     """Those of the objects [K], of OBJECT_TYPE, that cover at least a share of the image: in their order."""
     seen = []
-    for shape, colour, material, pattern, size, share, column, _, distance in objects.tolist():
+    for shape, colour, material, pattern, contrast, size, share, column, _, distance in objects.tolist():
         if shape >= 0 and share >= least:
             looks = Looks(
                 size="large" if size >= LARGE else "small" if size < SMALL else "",
@@ -94,7 +96,8 @@ def things(objects: NDArray[np.void], least: float) -> list[Thing]:
                 material=MATERIALS[material],
                 shape=CLASSES[shape],
             )
-            seen.append(Thing(looks, share, column, distance))
+            marked = share >= _MARKED[0] and contrast >= _MARKED[1]
+            seen.append(Thing(looks, marked, share, column, distance))
     return seen
 
 

@@ -24,6 +24,7 @@ OBJECT_TYPE = np.dtype(
         ("colour", np.int16),  # in COLOURS
         ("material", np.int16),  # in MATERIALS
         ("pattern", np.int16),  # in PATTERNS
+        ("contrast", np.float32),  # distance in sRGB between the two colours of the pattern, 0 for a plain object
         ("size", np.float32),  # metres across, about: the same for solids that cover about as much of an image
         ("share", np.float32),  # of the image's pixels
         ("column", np.float32),  # of the middle of those pixels, from the left edge 0 to the right edge 1; 0 for none
@@ -79,6 +80,7 @@ def described(scenes: SceneBatch, views: Views) -> NDArray[np.void]:
     found = np.empty(objects.shape.shape, dtype=OBJECT_TYPE)
     found["class"], found["colour"] = objects.shape, objects.colour
     found["material"], found["pattern"] = objects.material, objects.pattern
+    found["contrast"] = np.linalg.norm(np.diff(np.sqrt(objects.rgb), axis=2)[:, :, 0], axis=-1) * (objects.pattern > 0)
     found["size"] = 2 * objects.scale[..., 0] / SIZES[objects.shape]
     found["share"] = pixels / size**2
     found["column"], found["row"] = (columns * middles).sum(axis=-1), (rows * middles).sum(axis=-1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Noise, NoiseConfig
+from tiny import Noise
 
 from jepa.config import build, parse_override
 from jepa.cost import Allocation, describe, warnings

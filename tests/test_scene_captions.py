@@ -209,7 +209,7 @@ def test_what_is_kept_of_objects_is_what_the_picture_shows(seen: tuple[SceneBatc
                 assert thing["row"] == pytest.approx((rows.mean() + 0.5) / 48, abs=1e-5)
                 nearest = views.depth[number][rows, columns].min()
                 assert abs(thing["distance"] - nearest) <= scenes.objects.radius[number, slot] + 1e-3
-            assert PATTERNS[thing["pattern"]] == PATTERNS[scenes.objects.pattern[number, slot]]
+            assert (thing["contrast"] == 0) == (PATTERNS[scenes.objects.pattern[number, slot]] == "plain")
 
 
 def test_captions_are_true_of_what_is_visible(worlds: np.ndarray) -> None:

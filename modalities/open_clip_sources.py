@@ -1,0 +1,264 @@
+"""What open_clip has under a name: architectures, weights, the pixels and ids that they expect."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from open_clip import factory
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.factory import get_model_config, list_models
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from timm.models import is_model_in_modules
+from torch import Tensor
+
+PixelStatistics = tuple[float, float, float]  # of red, green and blue, in [0, 1]
+LOCAL = "local-dir:"
+_CONFIG_FILE = "open_clip_config.json"
+_CLIP_IDS, _CLIP_END = 49408, 49407  # of CLIP's own tokenizer
+_ADVICE = "use a vision transformer such as ViT-B-32, ViT-B-16-SigLIP2 or EVA02-B-16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerSizes:
+    """Towers of one's own, in the words of open_clip's JSON files.
+
+    mask_padding: a text tower that is not causal (`no_causal_mask: true`) does not look at padding.
+    """
+
+    embed_dim: int
+    vision_cfg: dict[str, Any]
+    text_cfg: dict[str, Any]
+    quick_gelu: bool = False
+    mask_padding: bool = True
+
+    def __str__(self) -> str:
+        return f"towers of {self.vision_cfg} and {self.text_cfg}"
+
+
+def tower_config(architecture: str | TowerSizes, image_size: tuple[int, int] | None) -> dict[str, Any]:
+    """Arguments of open_clip's model; raises ValueError for what is unknown or has no sequence of patch tokens."""
+    if isinstance(architecture, TowerSizes):
+        config = _own_config(architecture)
+    else:
+        config = _named_config(architecture)
+        config.pop("custom_text", None)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if image_size is not None:
+        vision["image_size"] = image_size
+    _check_vision(str(architecture), vision, image_size)
+    _check_text(str(architecture), text)
+    # Which patches are dropped is the caller's to say.
+    return config | {"vision_cfg": vision | {"patch_dropout": 0.0, "timm_model_pretrained": False}}
+
+
+def _own_config(sizes: TowerSizes) -> dict[str, Any]:
+    for section, keys, known in (
+        ("vision_cfg", sizes.vision_cfg, CLIPVisionCfg),
+        ("text_cfg", sizes.text_cfg, CLIPTextCfg),
+    ):
+        names = [entry.name for entry in fields(known)]
+        if unknown := [key for key in keys if key not in names]:
+            raise ValueError(f"{section}: unknown key '{unknown[0]}'{_nearest(unknown[0], names)}")
+    if sizes.vision_cfg.get("patch_dropout"):
+        raise ValueError("vision_cfg: patch_dropout has to be 0: masks say which patches are dropped")
+    return {
+        "embed_dim": sizes.embed_dim,
+        "vision_cfg": dict(sizes.vision_cfg),
+        "text_cfg": dict(sizes.text_cfg),
+        "quick_gelu": sizes.quick_gelu,
+    }
+
+
+def _named_config(architecture: str) -> dict[str, Any]:
+    if architecture.startswith(LOCAL):
+        return _folder_config(architecture.removeprefix(LOCAL))["model_cfg"]  # type: ignore[no-any-return]
+    if architecture not in (known := list_models()):
+        raise ValueError(
+            f"open_clip has no architecture '{architecture}'{_nearest(architecture, known)}; `open_clip.list_models()` "
+            f"lists all, and '{LOCAL}PATH' takes a folder with {_CONFIG_FILE}"
+        )
+    return get_model_config(architecture)  # type: ignore[no-any-return]
+
+
+def _folder_config(folder: str) -> dict[str, Any]:
+    path = Path(folder) / _CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if {"embed_dim", "vision_cfg", "text_cfg"} <= set(config["model_cfg"]):
+            return config  # type: ignore[no-any-return]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder} needs {_CONFIG_FILE}, as open_clip writes it: {error!r}") from error
+    raise ValueError(f"{path}: its model_cfg needs embed_dim, vision_cfg and text_cfg")
+
+
+def _check_vision(architecture: str, vision: dict[str, Any], image_size: tuple[int, int] | None) -> None:
+    trunk = vision.get("timm_model_name")
+    if trunk is not None and not is_model_in_modules(trunk, ("vision_transformer", "eva")):
+        raise ValueError(f"{architecture} has no plain patch tokens (its image tower is {trunk}); {_ADVICE}")
+    if trunk is None and isinstance(vision.get("layers"), Sequence):
+        raise ValueError(f"{architecture} has no patch tokens (its image tower is a ResNet); {_ADVICE}")
+    if isinstance(vision.get("attentional_pool"), str) or vision.get("pool_type") == "none":
+        raise ValueError(f"{architecture} does not pool images into one vector; pool_type is 'tok' or 'avg'")
+    if trunk is None and image_size is not None:
+        check_divides(image_size, vision.get("patch_size", 16))
+
+
+def check_divides(image_size: tuple[int, int], patch: int) -> None:
+    """Raise ValueError unless images of this size, pixels down and across, are cut into square patches without rest."""
+    if any(side < patch or side % patch for side in image_size):
+        raise ValueError(f"images of {image_size[0]} x {image_size[1]} do not divide into patches of {patch} x {patch}")
+
+
+def _check_text(architecture: str, text: dict[str, Any]) -> None:
+    if text.get("hf_model_name"):
+        raise ValueError(
+            f"{architecture} has a text tower of Hugging Face ({text['hf_model_name']}), whose tokens cannot be "
+            "dropped here; use an architecture with open_clip's own text tower, such as ViT-B-32"
+        )
+    if text.get("pool_type") == "none":
+        raise ValueError(f"{architecture} does not pool captions; pool_type is 'argmax', 'first', 'last' or 'eos'")
+    if text.get("hf_tokenizer_name"):
+        return
+    if text.get("pool_type") == "eos" and text.get("eos_id") != _CLIP_END:
+        raise ValueError(f"text_cfg: captions end with CLIP's id {_CLIP_END}, so pool_type 'eos' needs it as eos_id")
+    if text.get("vocab_size", _CLIP_IDS) < _CLIP_IDS:
+        raise ValueError(f"text_cfg: a vocab_size of {text['vocab_size']} is too small for CLIP's {_CLIP_IDS} ids")
+
+
+def weights_file(architecture: str | TowerSizes, pretrained: str | None) -> str | None:
+    """Path of the weights, downloaded if need be, or None; raises ValueError for what is no source of weights."""
+    if pretrained is None:
+        return None
+    tags = _tags(architecture)
+    if pretrained in tags:
+        return _downloaded(str(architecture), pretrained)
+    path = Path(pretrained.removeprefix(LOCAL))
+    if path.is_dir():
+        found = factory._find_checkpoint_in_dir(path)
+        if found is None:
+            raise ValueError(f"{path} holds no weights: no .safetensors, .bin or .pth file")
+        return str(found)
+    if not path.is_file():
+        known = f"one of those that open_clip knows for it ({', '.join(tags)}), " if tags else ""
+        raise ValueError(f"no weights '{pretrained}' for {architecture}: say {known}a file, or a folder with one")
+    return str(path)
+
+
+def _downloaded(name: str, tag: str) -> str:
+    entry = get_pretrained_cfg(name, tag)
+    quick = bool(get_model_config(name).get("quick_gelu", False))
+    if bool(entry.get("quick_gelu", False)) != quick:
+        other = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
+        raise ValueError(f"the weights '{tag}' were not trained with the activation of {name}; use {other}")
+    try:
+        return download_pretrained(entry)  # type: ignore[no-any-return]
+    except Exception as error:  # the libraries beneath have no type in common for a download that fails
+        where = entry.get("hf_hub") or entry.get("url")
+        raise ValueError(
+            f"the weights '{tag}' of {name} could not be downloaded from {where}; fetch the file where there is a "
+            f"network and give its path instead: {type(error).__name__}"
+        ) from error
+
+
+def pixel_statistics(architecture: str | TowerSizes, pretrained: str | None) -> tuple[PixelStatistics, PixelStatistics]:
+    """Mean and standard deviation of pixels that weights expect; downloads nothing.
+
+    A tag has its own. For a file, and for random weights, they are those that all published weights of the
+    architecture share (SigLIP's, say), and CLIP's where there are none or they differ.
+    """
+    folders = [source.removeprefix(LOCAL) for source in (pretrained, architecture) if isinstance(source, str)]
+    tags = _tags(architecture)
+    if folder := next((folder for folder in folders if (Path(folder) / _CONFIG_FILE).is_file()), None):
+        entries = [_folder_config(folder).get("preprocess_cfg", {})]
+    else:
+        entries = [get_pretrained_cfg(architecture, tag) for tag in ([pretrained] if pretrained in tags else tags)]
+    found = {
+        (_three(entry.get("mean") or OPENAI_DATASET_MEAN), _three(entry.get("std") or OPENAI_DATASET_STD))
+        for entry in entries
+    }
+    return found.pop() if len(found) == 1 else (_three(OPENAI_DATASET_MEAN), _three(OPENAI_DATASET_STD))
+
+
+def _three(values: Sequence[float]) -> PixelStatistics:
+    red, green, blue = values
+    return red, green, blue
+
+
+@dataclass
+class CaptionTokenizer:
+    """Captions -> ids of one length; pickles, and is loaded by whoever first calls it.
+
+    length: ids a caption; source: a name of Hugging Face or a folder, None for CLIP's own, which needs no files;
+    end: the id that ends a caption, if it is known.
+    """
+
+    length: int
+    end: int | None
+    source: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    _loaded: Any = field(default=None, repr=False, compare=False)
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Strings -> int64 [n, length], cut to the length, with the end mark kept; the rest is padding.
+
+        Raises ValueError where the files of the tokenizer are missing.
+        """
+        if self._loaded is None:
+            self._loaded = self._load()
+        ids: Tensor = self._loaded(texts)
+        return ids
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loaded": None}
+
+    def _load(self) -> Any:
+        if self.source is None:
+            return SimpleTokenizer(context_length=self.length, **self.options)
+        try:
+            return HFTokenizer(self.source, context_length=self.length, local_files_only=True, **self.options)
+        except Exception:  # not on this machine yet, in whatever way transformers says so
+            return self._download(self.source)
+
+    def _download(self, source: str) -> Any:
+        try:
+            return HFTokenizer(source, context_length=self.length, **self.options)
+        except Exception as error:
+            raise ValueError(
+                f"the tokenizer '{source}' is not on this machine and could not be downloaded; fetch it where there is "
+                "a network (`transformers.AutoTokenizer.from_pretrained`), or put its files into a folder with "
+                f"{_CONFIG_FILE} and say '{LOCAL}PATH': {type(error).__name__}"
+            ) from error
+
+
+def caption_tokenizer(architecture: str | TowerSizes, config: dict[str, Any]) -> CaptionTokenizer:
+    """The tokenizer that an architecture expects."""
+    text = config["text_cfg"]
+    length, source = text.get("context_length", 77), text.get("hf_tokenizer_name") or None
+    options = dict(text.get("tokenizer_kwargs") or {})
+    if source is None:
+        return CaptionTokenizer(length, _CLIP_END, options=options)
+    if text.get("tokenizer_mode"):
+        options["tokenizer_mode"] = text["tokenizer_mode"]
+    end = text.get("eos_id", 2) if text.get("pool_type") == "eos" else 1 if "siglip" in source.lower() else None
+    if str(architecture).startswith(LOCAL):
+        source = str(architecture).removeprefix(LOCAL)
+    return CaptionTokenizer(length, end, source, options)
+
+
+def _tags(architecture: str | TowerSizes) -> list[str]:
+    if isinstance(architecture, TowerSizes) or architecture.startswith(LOCAL):
+        return []
+    return list_pretrained_tags_by_model(architecture)  # type: ignore[no-any-return]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: what it may have meant, or all that is known where that is short."""
+    lowered = {entry.lower(): entry for entry in known}
+    if close := difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5):
+        return f"; nearest: {', '.join(lowered[match] for match in close)}"
+    return f"; known: {', '.join(sorted(known))}" if len(known) < 40 else ""

@@ -1,0 +1,337 @@
+"""Captioned images: masks over two streams, the networks, and runs: killed, by two processes, on SLURM."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_slurm import TORCHRUN, assert_same_weights, here, log_of, until_ended
+from torch import Generator
+from torch.utils.data import default_collate
+
+import jepa
+from jepa.checkpoint import latest
+from jepa.config import ConfigError
+from jepa.data import seeded
+from jepa.launch import main, resolve
+from jepa.masking import BlockMaskConfig, Masks, RandomMaskConfig
+from jepa.model import JEPA
+from jepa.recipes import read_recipe, recipe_names
+from jepa.run_log import read_metrics
+from local_cluster import LocalCluster
+from modalities.image_text import ImageText
+from modalities.image_text_masks import Layout, Objectives, sample_objectives
+
+STEPS = 40
+COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 220), "white": (240, 240, 240)}
+TOWERS = """{
+    embed_dim: 24, vision_cfg: {image_size: 32, patch_size: 8, width: 32, layers: 1, head_width: 16},
+    text_cfg: {context_length: 12, vocab_size: 49408, width: 24, heads: 2, layers: 1, no_causal_mask: true}}"""
+TINY = [
+    *f"""data.source=folder model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2
+    model.predictor.blocks=joint loss.regulariser=sigreg optim.batch_size=8 steps={STEPS} log_every=1
+    checkpoint_every=10 evaluate.enabled=false compute.precision=fp32""".split(),
+    f"model.size={' '.join(TOWERS.split())}",
+]
+LAYOUT = Layout((4, 4), 12)
+
+
+@pytest.fixture(scope="session")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures of a square of one of four colours, with two captions each, of which one tells the colour."""
+    root = tmp_path_factory.mktemp("captioned")
+    (root / "images").mkdir()
+    lines = []
+    for number in range(40):
+        colour = list(COLOURS)[number % 4]
+        pixels = np.full((40, 48, 3), number, dtype=np.uint8)
+        pixels[8:32, 4 + number % 10 : 28 + number % 10] = COLOURS[colour]
+        Image.fromarray(pixels).save(root / "images" / f"{number}.png")
+        split = ("train", "train", "train", "validation", "test")[number // 4 % 5]
+        for caption in (f"a {colour} square", f"square number {number}"):
+            line = {"image": f"images/{number}.png", "caption": caption, "split": split, "label": colour}
+            lines.append(json.dumps(line))
+    (root / "captions.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def arguments(run_dir: Path, root: Path, *more: str) -> list[str]:
+    return [
+        "--modality",
+        "image-text",
+        "--config",
+        "empty.yaml",
+        "--run-dir",
+        str(run_dir),
+        *TINY,
+        f"data.root={root}",
+        *more,
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _empty_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.yaml").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+
+# --- masks over the two streams
+
+
+def drawn(objectives: Objectives, seeds: range = range(40)) -> Iterator[list[Masks]]:
+    for seed in seeds:
+        yield sample_objectives(LAYOUT, objectives, RandomMaskConfig(ratio=0.5), 6, Generator().manual_seed(seed))
+
+
+EVERYTHING = Objectives(words=1, drop_caption=0.5)
+
+
+def test_streams_and_positions_name_every_token_once() -> None:
+    tokens = torch.cat([LAYOUT.image.tokens, LAYOUT.text.tokens])
+    assert sorted(tokens.tolist()) == list(range(4 * 4 + 12 + 2))
+    assert len({tuple(position) for position in LAYOUT.positions.tolist()}) == len(LAYOUT.positions) == len(tokens)
+
+
+def test_context_and_targets_are_disjoint_ascending_and_counted_by_stream() -> None:
+    for sets in drawn(EVERYTHING):
+        for masks in sets:
+            for context, target in zip(masks.context, masks.target.flatten(1), strict=True):
+                assert not set(context.tolist()) & set(target.tolist())
+                assert context.diff().min() > 0
+            bounds = torch.tensor(LAYOUT.sizes).cumsum(0)
+            found = torch.bucketize(masks.context.contiguous(), bounds, right=True)
+            for part, count in enumerate(masks.parts):
+                assert ((found == part).sum(dim=1) == count).all()
+
+
+def test_every_patch_and_word_can_be_context_and_can_be_target() -> None:
+    tokens = sum(LAYOUT.sizes)
+    seen, hidden = torch.zeros(tokens), torch.zeros(tokens)
+    for sets in drawn(Objectives(words=1, drop_caption=0.5, whole="all")):
+        for masks in sets:
+            seen += masks.context.flatten().bincount(minlength=tokens)
+            hidden += masks.target.flatten().bincount(minlength=tokens)
+    assert seen.min() > 0
+    assert hidden.min() > 0
+
+
+def test_objectives_fall_due_in_their_shares_of_the_steps_and_never_none() -> None:
+    rare = Objectives(regions=0.25, caption=0.5, image=0.1)
+    sets = list(drawn(rare, range(2000)))
+    targets = [{int(masks.target.max()) for masks in of_step} for of_step in sets]
+    assert all(of_step for of_step in sets)
+    assert sum(LAYOUT.text.summary in of_step for of_step in targets) / 2000 == pytest.approx(0.5, abs=0.04)
+    assert sum(LAYOUT.image.summary in of_step for of_step in targets) / 2000 == pytest.approx(0.1, abs=0.03)
+    with pytest.raises(ValueError, match="all objectives are 0"):
+        Objectives(regions=0, caption=0, image=0)
+
+
+def test_the_caption_is_dropped_from_the_context_of_regions_in_its_share() -> None:
+    only = Objectives(caption=0, image=0, drop_caption=0.25)
+    dropped = [masks.parts[1] == 0 for sets in drawn(only, range(1000)) for masks in sets]
+    assert sum(dropped) / len(dropped) == pytest.approx(0.25, abs=0.04)
+
+
+# --- the networks
+
+
+def networks(*more: str) -> tuple[JEPA, ImageText]:
+    config, modality = resolve("image-text", {}, [*TINY, "data.source=scenes", *more])
+    torch.manual_seed(0)
+    assert isinstance(modality, ImageText)
+    return JEPA(config.model, modality).eval(), modality
+
+
+def views(modality: ImageText, *captions: str) -> object:
+    generator = Generator().manual_seed(0)
+    images = torch.randint(256, (len(captions), 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return default_collate([modality.view(image, text) for image, text in zip(images, captions, strict=True)])
+
+
+def test_what_is_hidden_does_not_reach_the_context() -> None:
+    model, modality = networks("model.size.embed_dim=32")
+    batch = views(modality, "a red cube behind a ball", "one cube")
+    for masks in sample_objectives(modality.layout, EVERYTHING, BlockMaskConfig(), 2, Generator().manual_seed(1)):
+        context = model.context_encoder(batch, masks.context, masks.parts)
+        assert context.shape == (2, masks.context.shape[1], model.context_encoder.dim)
+        other = batch
+        if masks.parts[0] == 0:
+            other = other._replace(image=torch.randn_like(other.image))
+        if masks.parts[1] == 0:
+            other = other._replace(text=other.text.roll(1, 0))
+        torch.testing.assert_close(model.context_encoder(other, masks.context, masks.parts), context)
+
+
+def test_a_tower_that_sees_all_of_its_tokens_in_several_sets_runs_once() -> None:
+    model, modality = networks()
+    passes: list[str] = []
+    model.context_encoder.image.register_forward_hook(lambda *_: passes.append("image"))
+    model.context_encoder.text.register_forward_hook(lambda *_: passes.append("text"))
+    sets = sample_objectives(modality.layout, Objectives(drop_caption=0), BlockMaskConfig(), 2, seeded("masks"))
+    model([views(modality, "a cube", "a ball")], sets)
+    assert sorted(passes) == ["image", "image", "text"]  # the kept patches, the whole image, the whole caption
+
+
+def test_padding_of_captions_changes_nothing() -> None:
+    model, modality = networks("data.objectives={words: 1, whole: all, drop_caption: 0}")
+    longer, _ = networks("model.size.text_cfg.context_length=20", "data.objectives={words: 1}")
+    assert longer.context_encoder.layout.length == 20
+    batch = views(modality, "a cube", "a large red cube behind a ball")
+    present = model.context_encoder.present(batch)
+    assert present[:, 16:28].sum(dim=1).tolist() == [4, 9]  # words with the marks of start and end
+    padded = batch._replace(text=batch.text.masked_fill(~present[:, 16:28], 17))
+    sets = modality.sample_masks(2, seeded("masks"))
+    for found, expected in zip(model([padded], sets), model([batch], sets), strict=True):
+        pair, other = found.pairs["latent"], expected.pairs["latent"]
+        torch.testing.assert_close(pair.predicted[pair.present], other.predicted[other.present])
+        torch.testing.assert_close(pair.target[pair.present], other.target[other.present])
+        for stream, pooled in found.pooled.items():
+            torch.testing.assert_close(pooled, expected.pooled[stream])
+
+
+def test_words_of_any_width_become_tokens_of_the_width_of_patches() -> None:
+    model, modality = networks("model.size.text_cfg.width=40", "model.size.text_cfg.heads=2", "model.size.embed_dim=20")
+    tokens = model.target_encoder(views(modality, "a cube"))
+    assert tokens.shape == (1, 30, 32)
+
+
+def test_a_contrast_needs_whole_images_and_whole_captions_in_every_step() -> None:
+    with pytest.raises(ConfigError, match=r"data: objectives: model\.contrast compares whole images and captions"):
+        networks("model.contrast=infonce", "data.objectives.caption=0.5")
+
+
+# --- whole runs
+
+
+def test_one_command_trains_measures_and_reports_on_captioned_images(captioned: Path, tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "run", captioned, "evaluate.enabled=true", "evaluate.low_shot_draws=1")) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"class/linear", "class/zero_shot", "retrieval/image_to_text@1", "retrieval/text_to_image@10"} <= set(
+        results["tasks"]
+    )
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "a red square" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("contrast", ["infonce", "sigmoid"])
+def test_the_contrastive_baseline_learns_what_a_picture_is_called(
+    contrast: str, captioned: Path, tmp_path: Path
+) -> None:
+    baseline = ["loss.prediction_weight=0", "loss.regulariser=none", "data.objectives.regions=0", "optim.peak_lr=3e-3"]
+    more = [*baseline, f"model.contrast={contrast}", "steps=120", "checkpoint_every=120"]
+    assert main(arguments(tmp_path / "run", captioned, *more)) == 0
+    model = jepa.load(tmp_path / "run")
+    pictures = [captioned / "images" / f"{number}.png" for number in range(12, 20)]  # not trained on
+    scores = model.score(pictures, [f"a {colour} square" for colour in COLOURS])
+    assert scores.shape == (8, 4)
+    assert (scores.argmax(dim=1) == torch.arange(8) % 4).float().mean() >= 0.75
+
+
+def started(run_dir: Path, root: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jepa.launch", *arguments(run_dir, root, *more)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_killed_run_on_captioned_images_ends_with_the_weights_of_one_that_was_not(
+    captioned: Path, tmp_path: Path
+) -> None:
+    more = ("data.objectives={words: 0.5, caption: 0.7}",)
+    here("jepa.launch", *arguments(tmp_path / "whole", captioned, *more, "compute.workers=2"))
+    run_dir = tmp_path / "killed"
+    process = started(run_dir, captioned, *more)
+    while process.poll() is None and not any(line["step"] >= 15 for line in read_metrics(run_dir)):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert latest(run_dir).exists()
+    here("jepa.launch", *arguments(run_dir, captioned, *more))
+    assert_same_weights(run_dir, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_on_captioned_images_as_one(parallel: str, captioned: Path, tmp_path: Path) -> None:
+    """Also where steps leave parts of the networks unused, and with a contrast over the global batch."""
+    objectives = "data.objectives={regions: 0.5, drop_caption: 0.5}"
+    more = ("steps=6", "checkpoint_every=6", objectives, "model.contrast=infonce")
+    here(*TORCHRUN, *arguments(tmp_path / "two", captioned, *more, f"compute.parallel={parallel}"))
+    here("jepa.launch", *arguments(tmp_path / "one", captioned, *more))
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("two", "one")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_slurm_job_trains_on_captioned_images_as_a_run_here(
+    on_cluster: LocalCluster, profile: str, captioned: Path, tmp_path: Path
+) -> None:
+    assert main(arguments(tmp_path / "there", captioned, "steps=20", "--slurm", profile)) == 0
+    here("jepa.launch", *arguments(tmp_path / "here", captioned, "steps=20"))
+    assert until_ended(tmp_path / "there").state == "FINISHED", log_of(tmp_path / "there")
+    assert_same_weights(tmp_path / "there", tmp_path / "here")
+
+
+def test_what_is_wrong_with_some_pairs_is_listed_and_the_rest_is_learned(captioned: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pairs"
+    (root / "images").mkdir(parents=True)
+    for path in (captioned / "images").iterdir():
+        (root / "images" / path.name).write_bytes(path.read_bytes())
+    (root / "images" / "broken.png").write_bytes(b"<html>404</html>")
+    odd = [("broken", "a broken picture"), ("gone", "a picture that is not there"), ("1", "  \n ")]
+    odd.append(("2", "wort " * 10_000 + "\U0001f9d1"))
+    lines = [json.dumps({"image": f"images/{name}.png", "caption": caption}) for name, caption in odd]
+    lines += [json.dumps({"image": f"images/{number}.png", "caption": "ein Würfel"}) for number in range(2, 30)]
+    (root / "captions.jsonl").write_text("\n".join([*lines, "{not json"]))
+    assert main(arguments(tmp_path / "run", root, "data.max_bad_fraction=0.3", "steps=12")) == 0
+    listed = (tmp_path / "run" / "bad_files.txt").read_text()
+    assert all(name in listed for name in ("broken.png", "gone.png", "1.png"))
+    assert "2.png" not in listed
+
+
+def test_a_run_can_start_from_pretrained_towers_which_stay_as_targets(captioned: Path, tmp_path: Path) -> None:
+    """The weights are a file of open_clip's, read once: an evaluation needs the run alone."""
+    model, _ = networks()
+    towers = model.context_encoder
+    file = tmp_path / "towers.pt"
+    state = {f"visual.{name.removeprefix('tower.')}": value for name, value in towers.image.state_dict().items()}
+    state |= {f"text.{name.removeprefix('tower.')}": value for name, value in towers.text.state_dict().items()}
+    torch.save({**state, "logit_scale": torch.zeros(())}, file)
+    frozen = ["momentum.start=1", "momentum.end=1", "steps=3", f"model.pretrained={file}"]
+    slower = ["optim.rate_factors=[{prefix: context_encoder.text, factor: 1.0e-9}]", "optim.weight_decay=0"]
+    assert main(arguments(tmp_path / "run", captioned, *frozen, *slower, "optim.final_weight_decay=0")) == 0
+    file.unlink()
+    served = jepa.load(tmp_path / "run").networks
+    for name, value in served.target_encoder.image.state_dict().items():
+        assert torch.equal(value, towers.image.state_dict()[name])
+    for name, value in served.context_encoder.text.state_dict().items():
+        torch.testing.assert_close(value, towers.text.state_dict()[name], atol=1e-6, rtol=0)
+    assert not torch.equal(served.context_encoder.image.tower.proj, served.target_encoder.image.tower.proj)
+
+
+def test_mistakes_are_told_in_a_sentence(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, words in (
+        ("model.size=convnext_base", "convnext_base has no plain patch tokens"),
+        ("model.size=ViT-B-33", "open_clip has no architecture 'ViT-B-33'"),
+        ("model.pretrained=nowhere.pt", "no weights 'nowhere.pt'"),
+        ("data.prompts=[photo]", "prompts: 'photo' has no {}"),
+        ("model.target_layers=2", "the towers give their last layer alone"),
+        ("optim.rate_factors=[{prefix: words, factor: 2}]", "no parameter's name begins with 'words'"),
+        ("data.source=coco", "annotations"),
+    ):
+        assert main(arguments(tmp_path / "run", captioned, wrong)) == 1, wrong
+        said = capsys.readouterr().err
+        assert words in said, said
+        assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("image_text/")])
+def test_recipes_are_configs_that_tell_what_they_cost(name: str, tmp_path: Path) -> None:
+    config, modality = resolve("image-text", read_recipe(name), ["data.root=somewhere"])
+    assert modality.streams[0].tokens.numel() == modality.grid[0] * modality.grid[1] + 1
+    assert modality.sample_masks(2, seeded("masks", config.seed, 0))

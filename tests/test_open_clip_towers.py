@@ -1,0 +1,473 @@
+"""Towers give what open_clip gives; what is dropped has no influence; what is missing is named."""
+
+import copy
+import json
+import logging
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import CustomTextCLIP
+from open_clip.transformer import TextTransformer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from modalities import open_clip_sources
+from modalities.open_clip_towers import FastAttention, Towers, TowerSizes, build_towers
+
+TEXT = {"context_length": 12, "width": 64, "heads": 2, "layers": 2}
+VISION = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
+CLIP = TowerSizes(embed_dim=48, vision_cfg=VISION, text_cfg=TEXT)
+TIMM = {"timm_proj": None, "image_size": 160}
+SIGLIP_TEXT = TEXT | {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
+KINDS = {
+    "clip": CLIP,
+    "clipa": TowerSizes(
+        embed_dim=48,
+        vision_cfg=VISION | {"pool_type": "avg", "final_ln_after_pool": True},
+        text_cfg=TEXT | {"no_causal_mask": True, "pool_type": "last"},
+        mask_padding=False,
+    ),
+    "coca": TowerSizes(
+        embed_dim=48,
+        vision_cfg=VISION
+        | {"attentional_pool": True, "attn_pooler_queries": 8, "attn_pooler_heads": 4, "output_tokens": True},
+        text_cfg=TEXT | {"embed_cls": True, "output_tokens": True},
+    ),
+    "own attention": TowerSizes(
+        embed_dim=48,
+        vision_cfg=VISION | {"qk_norm": True, "scale_fc": True, "ls_init_value": 0.1, "no_ln_pre": True},
+        text_cfg=TEXT | {"qk_norm": True, "pool_type": "eos", "eos_id": 49407, "proj_type": "none", "width": 48},
+        quick_gelu=True,
+    ),
+    "siglip": TowerSizes(
+        embed_dim=96,
+        vision_cfg=TIMM | {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none"},
+        text_cfg=SIGLIP_TEXT,
+        mask_padding=False,
+    ),
+    "mean of patches": TowerSizes(
+        embed_dim=48, vision_cfg=TIMM | {"timm_model_name": "test_vit4", "timm_pool": "avg"}, text_cfg=TEXT
+    ),
+    "eva": TowerSizes(
+        embed_dim=48,
+        vision_cfg={
+            "timm_model_name": "eva02_tiny_patch14_224",
+            "timm_pool": "token",
+            "timm_proj": None,
+            "image_size": 224,
+        },
+        text_cfg=TEXT,
+    ),
+}
+CAPTIONS = ["a red square", "two blue circles, left of a tree", ""]
+
+
+@pytest.fixture(params=KINDS)
+def sizes(request: pytest.FixtureRequest) -> TowerSizes:
+    return KINDS[request.param]
+
+
+def seeded(sizes: TowerSizes) -> Towers:
+    torch.manual_seed(0)
+    return evaluated(build_towers(sizes))
+
+
+def evaluated(towers: Towers) -> Towers:
+    towers.image.eval()
+    towers.text.eval()
+    return towers
+
+
+def images_for(towers: Towers, count: int = 3) -> Tensor:
+    return torch.randn(count, 3, *towers.image.image_size, generator=torch.Generator().manual_seed(1))
+
+
+def kept(count: int, of: int, batch: int = 3) -> Tensor:
+    draws = torch.rand(batch, of, generator=torch.Generator().manual_seed(2))
+    return draws.argsort(dim=1)[:, :count].sort(dim=1).values
+
+
+def open_clips(sizes: TowerSizes) -> CustomTextCLIP:
+    """Open_clip's own model, with the weights that this seed gives."""
+    torch.manual_seed(0)
+    model = CustomTextCLIP(sizes.embed_dim, sizes.vision_cfg, sizes.text_cfg, quick_gelu=sizes.quick_gelu).eval()
+    model.visual.output_tokens = model.text.output_tokens = False
+    return model
+
+
+@torch.no_grad()
+def assert_same_embeddings(towers: Towers, model: nn.Module) -> None:
+    images, ids = images_for(towers), towers.tokenize(CAPTIONS)
+    assert apart(towers.image(images)[0], model.encode_image(images, normalize=False)) < 1e-5
+    assert apart(towers.text(ids)[0], model.encode_text(ids, normalize=False)) < 1e-5
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """Largest difference as a share of the largest value: embeddings of towers differ in scale a thousandfold."""
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def test_whole_inputs_are_encoded_as_open_clip_encodes_them(sizes: TowerSizes) -> None:
+    towers = seeded(sizes)
+    assert_same_embeddings(towers, open_clips(sizes))
+    images, ids = images_for(towers), towers.tokenize(CAPTIONS)
+    patches = towers.image.grid[0] * towers.image.grid[1]
+    for tower, inputs, count in ((towers.image, images, patches), (towers.text, ids, towers.text.length)):
+        whole, everything = tower(inputs), tower(inputs, torch.arange(count).expand(3, -1))
+        assert apart(everything[0], whole[0]) < 1e-5
+        assert apart(everything[1], whole[1]) < 1e-5
+        assert whole[0].shape == (3, towers.embed_dim)
+        assert whole[1].shape == (3, count, tower.width)
+
+
+@torch.no_grad()
+def test_dropped_patches_have_no_influence_and_the_order_of_kept_ones_none_on_the_whole(sizes: TowerSizes) -> None:
+    image = seeded(sizes).image
+    rows, columns = image.grid
+    keep = kept(5, rows * columns)
+    images = images_for(Towers(image, *[None] * 5))  # type: ignore[arg-type]
+    dropped = torch.ones(3, rows * columns, dtype=torch.bool).scatter(1, keep, False).view(3, 1, rows, columns)
+    patch = [side // count for side, count in zip(image.image_size, image.grid, strict=True)]
+    noise = dropped.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3) * torch.randn_like(images)
+    pooled, tokens = image(images, keep)
+    torch.testing.assert_close(image(images + noise, keep), (pooled, tokens), rtol=0, atol=0)
+    assert apart(image(images + noise)[0], image(images)[0]) > 1e-2
+
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(3))
+    reordered = image(images, keep[:, order])
+    assert apart(reordered[0], pooled) < 1e-5
+    assert apart(reordered[1], tokens[:, order]) < 1e-5
+
+
+@torch.no_grad()
+def test_dropping_patches_is_open_clips_transformer_that_may_not_look_at_them() -> None:
+    image, visual = seeded(CLIP).image, open_clips(CLIP).visual
+    images, keep = images_for(seeded(CLIP), 1), kept(6, 16, 1)
+    hidden = torch.full((17, 17), float("-inf"))
+    hidden[:, torch.cat([torch.zeros(1, dtype=torch.long), 1 + keep[0]])] = 0.0
+    pooled, tokens = visual._pool(visual.transformer(visual._embeds(images), attn_mask=hidden))
+    torch.testing.assert_close(image(images, keep), (pooled @ visual.proj, tokens[:, keep[0]]), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["clip", "clipa", "own attention"])
+def test_dropping_tokens_is_open_clips_tower_with_the_positions_of_what_is_left(kind: str) -> None:
+    towers, reference = seeded(KINDS[kind]), open_clips(KINDS[kind]).text
+    ids = towers.tokenize(CAPTIONS)[1:2]
+    keep = torch.tensor([[0, 2, 3, 6, 9, 11]])
+    assert 49407 in ids[0, keep[0]]
+    reference.positional_embedding = nn.Parameter(reference.positional_embedding[keep[0]])
+    reference.attn_mask = None if reference.attn_mask is None else reference.attn_mask[:6, :6]
+    reference.output_tokens = True
+    torch.testing.assert_close(towers.text(ids, keep), reference(ids[:, keep[0]]), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_dropped_tokens_have_no_influence(sizes: TowerSizes) -> None:
+    towers = seeded(sizes)
+    ids, keep = towers.tokenize(CAPTIONS)[1:2], torch.tensor([[0, 1, 4, 5, 9, 11]])
+    changed = ids.clone()
+    changed[0, [2, 3, 6]] = torch.tensor([1000, 2000, 3000])  # within the caption, whose end mark stays
+    torch.testing.assert_close(towers.text(changed, keep), towers.text(ids, keep), rtol=0, atol=0)
+    assert apart(towers.text(changed)[0], towers.text(ids)[0]) > 1e-3
+
+
+def test_without_its_end_mark_a_caption_is_read_off_what_came_last_before_it() -> None:
+    text, ids = seeded(CLIP).text, seeded(CLIP).tokenize(["a red square"])  # ends at place 4
+    with_padding, without = text(ids, torch.tensor([[0, 1, 3, 7]])), text(ids, torch.tensor([[0, 1, 3]]))
+    torch.testing.assert_close(with_padding[0], without[0])
+
+
+BIDIRECTIONAL = [
+    replace(CLIP, text_cfg=TEXT | {"no_causal_mask": True}),
+    replace(CLIP, text_cfg=TEXT | {"no_causal_mask": True, "pool_type": "last"}),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [CLIP, *BIDIRECTIONAL], ids=["causal", "bidirectional", "bidirectional, last"])
+@pytest.mark.parametrize("keep", [None, torch.tensor([[0, 1, 3, 4, 8]] * 3)], ids=["all", "some"])
+def test_what_padding_holds_does_not_matter(sizes: TowerSizes, keep: Tensor | None) -> None:
+    towers = seeded(sizes)
+    ids = towers.tokenize(CAPTIONS)
+    present = towers.text.present(ids)
+    padded = torch.where(present, ids, torch.randint(1, 40000, ids.shape))
+    shown = present if keep is None else present.gather(1, keep)
+    for first, second in zip(towers.text(ids, keep), towers.text(padded, keep), strict=True):
+        rows = slice(None) if first.ndim == 2 else shown
+        torch.testing.assert_close(first[rows], second[rows], atol=1e-6, rtol=1e-6)
+        assert first.isfinite().all()
+    assert torch.equal(towers.text.present(padded), present)
+
+
+@torch.no_grad()
+def test_masked_padding_is_open_clips_own_mask_of_padding() -> None:
+    text = seeded(BIDIRECTIONAL[0]).text
+    reference = TextTransformer(**TEXT, output_dim=48, no_causal_mask=True, use_pad_mask=True, output_tokens=True)
+    reference.load_state_dict({name.removeprefix("tower."): value for name, value in text.state_dict().items()})
+    ids = seeded(CLIP).tokenize(CAPTIONS)
+    present = text.present(ids)
+    (pooled, tokens), (their_pooled, their_tokens) = text(ids), reference(ids)
+    torch.testing.assert_close(pooled, their_pooled, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tokens[present], their_tokens[present], atol=1e-5, rtol=1e-5)
+
+
+def test_present_tokens_are_those_of_the_caption_and_its_marks() -> None:
+    towers = build_towers(CLIP)
+    captions = ["", "!", "wow!!!?! nice", "a cat", "one two three four five six seven eight nine ten eleven twelve"]
+    ids = towers.tokenize(captions)
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
+    expected = [min(12, len(tokenizer.encode(caption)) + 2) for caption in captions]
+    assert towers.text.present(ids).sum(dim=1).tolist() == expected
+    assert ids.dtype == torch.int64
+    assert ids.shape == (5, 12)
+
+
+def test_every_parameter_learns(sizes: TowerSizes) -> None:
+    towers = seeded(sizes)
+    images, ids = images_for(towers), towers.tokenize(CAPTIONS)
+    for tower, inputs in ((towers.image, images), (towers.text, ids)):
+        pooled, tokens = tower(inputs, kept(5, 12))
+        (pooled.square().sum() + tokens.square().sum()).backward()
+        idle = [name for name, parameter in tower.named_parameters() if parameter.grad is None]
+        assert not idle
+        tower.zero_grad(set_to_none=True)
+        tower(inputs, kept(5, 12))[0].square().sum().backward()  # pooled alone reaches all but norms of tokens
+        idle = [name for name, parameter in tower.named_parameters() if parameter.grad is None]
+        assert not idle
+
+
+def test_forgotten_activations_change_no_gradient(sizes: TowerSizes) -> None:
+    def gradients(forget: bool) -> list[Tensor]:
+        towers = seeded(sizes)
+        towers.image.activation_checkpointing = towers.text.activation_checkpointing = forget
+        images, ids = images_for(towers), towers.tokenize(CAPTIONS)
+        towers.image.train()(images)[0].square().sum().backward()
+        towers.text.train()(ids, kept(5, 12))[0].square().sum().backward()
+        return [parameter.grad for tower in towers[:2] for parameter in tower.parameters()]  # type: ignore[misc]
+
+    torch.testing.assert_close(gradients(True), gradients(False))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_fast_attention_is_torchs_attention(dtype: torch.dtype, masked: bool) -> None:
+    torch.manual_seed(0)
+    slow = nn.MultiheadAttention(64, 4, batch_first=True)
+    fast = FastAttention(copy.deepcopy(slow))
+    tokens = torch.randn(3, 10, 64)
+    mask = torch.full((10, 10), float("-inf")).triu(1) if masked else None
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        expected = slow(tokens, tokens, tokens, need_weights=False, attn_mask=mask)[0]
+        found = fast(tokens, tokens, tokens, need_weights=False, attn_mask=mask)[0]
+    assert fast.state_dict().keys() == slow.state_dict().keys()
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_a_seed_decides_the_weights_whose_names_are_open_clips(sizes: TowerSizes) -> None:
+    first, second, model = seeded(sizes), seeded(sizes), open_clips(sizes)
+    for tower, other, theirs in ((first.image, second.image, model.visual), (first.text, second.text, model.text)):
+        mine = tower.state_dict()
+        assert all(torch.equal(mine[name], value) for name, value in other.state_dict().items())
+        assert list(mine) == [f"tower.{name}" for name in theirs.state_dict()]
+    images = images_for(first)
+    copied = copy.deepcopy(first.image)
+    assert torch.equal(copied(images)[1], first.image(images)[1])
+
+
+def folder_with(sizes: TowerSizes, path: Path, **more: Any) -> str:
+    """A folder that describes these towers, as open_clip writes it."""
+    config = {"embed_dim": sizes.embed_dim, "vision_cfg": sizes.vision_cfg, "text_cfg": sizes.text_cfg} | more
+    pixels = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    path.mkdir(exist_ok=True)
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": pixels}))
+    return f"local-dir:{path}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "custom_text"),
+    [("clip", False), ("clip", True), ("siglip", True), ("coca", True)],
+    ids=["clip", "clip, custom text", "siglip", "coca"],
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_saved_weights_of_open_clip_load(kind: str, custom_text: bool, suffix: str, tmp_path: Path) -> None:
+    sizes = KINDS[kind]
+    decoder = TEXT | {"vocab_size": 49408, "layers": 1}
+    more = {"siglip": {"init_logit_bias": -10}, "coca": {"multimodal_cfg": decoder}}.get(kind, {})
+    source = folder_with(sizes, tmp_path / "model", **more)
+    model = open_clip.create_model(source, load_weights=False, force_custom_text=custom_text).eval()
+    file = tmp_path / f"weights.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(model.state_dict(), file)
+    assert_same_embeddings(evaluated(build_towers(source, pretrained=str(file))), model)
+    if kind == "clip":
+        assert_same_embeddings(evaluated(build_towers(sizes, pretrained=str(file))), model)
+
+
+def test_a_folder_tells_architecture_weights_and_pixels(tmp_path: Path) -> None:
+    source = folder_with(CLIP, tmp_path)
+    save_file(open_clips(CLIP).state_dict(), tmp_path / "open_clip_model.safetensors")
+    towers = evaluated(build_towers(source, pretrained=source))
+    assert_same_embeddings(towers, open_clips(CLIP))
+    assert (towers.mean, towers.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert build_towers(CLIP, pretrained=source).mean == towers.mean
+
+
+@pytest.mark.parametrize(("kind", "size"), [("clip", (48, 32)), ("siglip", (96, 160))])
+def test_positions_are_interpolated_to_another_size_as_open_clip_does(
+    kind: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    source = folder_with(KINDS[kind], tmp_path)
+    torch.save(open_clips(KINDS[kind]).state_dict(), tmp_path / "model.pth")
+    towers = evaluated(build_towers(source, pretrained=source, image_size=size))
+    assert towers.image.image_size == size
+    assert_same_embeddings(towers, open_clip.create_model(source, force_custom_text=True, force_image_size=size).eval())
+
+
+@pytest.mark.parametrize("name", ["ViT-S-32-alt", pytest.param("EVA02-B-16", marks=pytest.mark.slow)])
+def test_named_architectures_are_open_clips_and_built_in_silence(
+    name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        torch.manual_seed(0)
+        towers = evaluated(build_towers(name))
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    torch.manual_seed(0)
+    assert_same_embeddings(towers, open_clip.create_model(name, force_custom_text=True).eval())
+
+
+NAMES = {  # architecture: patches, width, id that ends captions, mean of red
+    "ViT-S-32-alt": (49, 384, 49407, 0.48145466),
+    "ViT-B-32": (49, 768, 49407, 0.48145466),
+    "ViT-B-16-quickgelu": (196, 768, 49407, 0.48145466),
+    "ViT-L-14": (256, 1024, 49407, 0.48145466),
+    "ViT-H-14-CLIPA": (256, 1280, None, 0.485),
+    "ViT-B-16-SigLIP": (196, 768, 1, 0.5),
+    "ViT-B-16-SigLIP2": (196, 768, 1, 0.5),
+    "ViT-SO400M-14-SigLIP-384": (729, 1152, 1, 0.5),
+    "EVA02-B-16": (196, 768, 49407, 0.48145466),
+    "PE-Core-B-16": (196, 768, 49407, 0.5),
+    "MobileCLIP2-L-14": (256, 1024, 49407, 0.48145466),
+    "coca_ViT-B-32": (49, 768, 49407, 0.48145466),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_architectures_of_every_family_build_and_encode_without_files_or_memory(name: str) -> None:
+    with torch.device("meta"):
+        towers = build_towers(name, pretrained="no such weights, which nothing on this device needs")
+        pooled, patches = towers.image(torch.empty(2, 3, *towers.image.image_size), torch.zeros(2, 5).long())
+        caption, tokens = towers.text(torch.zeros(2, towers.text.length).long(), torch.zeros(2, 4).long())
+    assert pooled.shape == caption.shape == (2, towers.embed_dim)
+    assert (patches.shape, tokens.shape) == ((2, 5, towers.image.width), (2, 4, towers.text.width))
+    found = (towers.image.grid[0] * towers.image.grid[1], towers.image.width, towers.text.end, towers.mean[0])
+    assert found == NAMES[name]
+
+
+def test_without_memory_towers_have_the_same_contents(sizes: TowerSizes) -> None:
+    def contents(towers: Towers) -> dict[str, torch.Size]:
+        both = nn.ModuleList([towers.image, towers.text])
+        return {name: value.shape for name, value in (*both.named_parameters(), *both.named_buffers())}
+
+    with torch.device("meta"):
+        empty = build_towers(sizes)
+    assert contents(empty) == contents(build_towers(sizes))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pretrained", "red"),
+    [("ViT-L-14", None, 0.48145466), ("ViT-L-14", "laion2b_s32b_b82k", 0.5), ("ViT-B-16-SigLIP", "a/file.pt", 0.5)],
+)
+def test_pixels_are_scaled_as_the_weights_expect(architecture: str, pretrained: str | None, red: float) -> None:
+    assert open_clip_sources.pixel_statistics(architecture, pretrained)[0][0] == red
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"architecture": "vit-b32"}, r"no architecture 'vit-b32'; nearest: ViT-B-32"),
+        ({"architecture": "RN50"}, r"RN50 has no patch tokens.*use a vision transformer such as"),
+        ({"architecture": "convnext_base"}, r"convnext_base has no plain patch tokens"),
+        (
+            {"architecture": "ViTamin-S"},
+            r"ViTamin-S has no plain patch tokens \(its image tower is vitamin_small_224\)",
+        ),
+        ({"architecture": "MobileCLIP-S1"}, r"MobileCLIP-S1 has no plain patch tokens"),
+        ({"architecture": "roberta-ViT-B-32"}, r"text tower of Hugging Face \(roberta-base\).*such as ViT-B-32"),
+        ({"architecture": "local-dir:nowhere"}, r"nowhere needs open_clip_config.json"),
+        ({"architecture": "ViT-B-32", "pretrained": "laion"}, r"one of those that open_clip knows.*laion2b_s34b_b79k"),
+        ({"architecture": "ViT-B-32", "pretrained": "openai"}, r"activation of ViT-B-32; use ViT-B-32-quickgelu"),
+        ({"architecture": CLIP, "pretrained": "gone.pt"}, r"no weights 'gone.pt' for towers of .*: say a file"),
+        ({"architecture": CLIP, "image_size": (33, 32)}, r"images of 33 x 32 do not divide into patches of 8 x 8"),
+        ({"architecture": KINDS["siglip"], "image_size": (99, 96)}, r"do not divide into patches of 16 x 16"),
+        ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "eos"})}, r"'eos' needs it as eos_id"),
+        ({"architecture": replace(CLIP, vision_cfg=VISION | {"widht": 1})}, r"unknown key 'widht'; nearest: width"),
+        ({"architecture": replace(CLIP, vision_cfg=VISION | {"patch_dropout": 0.5})}, r"patch_dropout has to be 0"),
+        ({"architecture": replace(CLIP, vision_cfg=VISION | {"width": 65})}, r"open_clip cannot build towers of"),
+        ({"architecture": replace(CLIP, text_cfg=TEXT | {"vocab_size": 100})}, r"too small for CLIP's 49408 ids"),
+        ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "none"})}, r"does not pool captions"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_a_sentence(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as caught:
+        build_towers(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_or_cannot_be_had_are_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known\n\nTry again")
+
+    torch.save(open_clips(KINDS["clipa"]).state_dict(), tmp_path / "other.pt")
+    (tmp_path / "broken.pt").write_bytes(b"not weights")
+    monkeypatch.setattr(open_clip_sources, "download_pretrained", no_network)
+    monkeypatch.setattr(open_clip_sources, "HFTokenizer", no_network)
+    larger = replace(CLIP, embed_dim=40)
+    for attempt, sentence in (
+        (lambda: build_towers(larger, pretrained=str(tmp_path / "other.pt")), r"other.pt do not fit towers.*size mis"),
+        (lambda: build_towers(CLIP, pretrained=str(tmp_path / "broken.pt")), r"broken.pt do not fit"),
+        (lambda: build_towers("ViT-S-32-alt", pretrained=str(tmp_path)), r"holds no weights"),
+        (lambda: build_towers("ViT-B-32-quickgelu", pretrained="openai"), r"'openai' of ViT-B-32-quickgelu could not"),
+        (lambda: siglip_tokenizer()(["a"]), r"tokenizer 'timm/ViT-B-16-SigLIP' is not on this machine"),
+    ):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+
+
+def siglip_tokenizer() -> open_clip_sources.CaptionTokenizer:
+    config = open_clip_sources.tower_config("ViT-B-16-SigLIP", None)
+    return open_clip_sources.caption_tokenizer("ViT-B-16-SigLIP", config)
+
+
+def test_tokenizers_travel_to_worker_processes() -> None:
+    tokenize = build_towers(CLIP).tokenize
+    ids = tokenize(CAPTIONS)
+    assert torch.equal(ids, open_clip.tokenizer.SimpleTokenizer(context_length=12)(CAPTIONS))
+    packed = pickle.dumps(tokenize)
+    assert len(packed) < 1000
+    assert torch.equal(pickle.loads(packed)(CAPTIONS), ids)
+
+
+def test_a_folder_may_hold_a_tokenizer_of_hugging_face(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "</s>": 1, "a": 2, "cat": 3}, "<pad>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+    fast.save_pretrained(tmp_path)
+    text = TEXT | {"vocab_size": 4, "hf_tokenizer_name": "timm/ViT-B-16-SigLIP", "pool_type": "last"}
+    towers = build_towers(folder_with(replace(CLIP, text_cfg=text), tmp_path))
+    ids = pickle.loads(pickle.dumps(towers.tokenize))(["a cat", "cat"])
+    assert ids.tolist() == [[2, 3, 1] + [0] * 9, [3, 1] + [0] * 10]
+    assert towers.text.present(ids).sum(dim=1).tolist() == [3, 2]
