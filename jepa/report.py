@@ -132,8 +132,13 @@ def _masks(run: Run, shown: Shown) -> str:
         "The context encoder sees what is not hatched; from that, what the target encoder makes of each coloured block "
         "is predicted."
     )
+    streams = [escape(stream.name) for stream in run.modality.streams]
+    if streams:
+        words += (
+            f" Pictures show the {streams[0]} alone; how much of every stream is seen and predicted stands above them."
+        )
     return f"<h2>What it had to predict</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "masks", mask_gallery(run.modality, shown), 20
+        run, "masks", mask_gallery(run.modality, shown), 40 if streams else 20
     )
 
 

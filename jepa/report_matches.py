@@ -18,6 +18,7 @@ from jepa.evaluate.table import gain_words
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples
 from jepa.report_cards import Card, Picture, Strip
+from jepa.report_figures import percent
 from jepa.report_overlays import resized
 from jepa.report_pictures import FEW_MOMENTS, NEIGHBOURS, QUERIES, SMALL_SIDE
 from jepa.report_run import Run
@@ -98,24 +99,24 @@ def match_gallery(found: Found) -> list[Card]:
 
 def match_words(found: Found, names: Sequence[str]) -> str:
     """What the gallery shows, as HTML."""
-    first, second = (escape(name) for name in names)
     ranks = found.ranks()
     share = sum(rank <= NEIGHBOURS for rank in ranks) / len(ranks)
+    chance = min(1.0, NEIGHBOURS / len(ranks))
     return (
-        f"What some of the {second} says, and the five pictures of {len(ranks):,} whose {first} it matches best. "
-        f'<span class="key">Outlined</span> are those of which the same is said. Over all queries the own picture is '
-        f"among the five for {100 * share:.1f} %, by chance for {100 * min(1.0, NEIGHBOURS / len(ranks)):.1f} %."
+        f"Above each row what the {escape(names[1])} of a sample says, in it those of {len(ranks):,} pictures that it "
+        f'matches best. <span class="key">Outlined</span> are those of which just that is said. Over all queries the '
+        f"own picture is among the five for {percent(share, 1)}, by chance for {percent(chance, 1)}."
     )
 
 
 def gain_table(streams: Mapping[str, Any]) -> str:
     """How far off predictions of the first stream are, with the second and without, as HTML; empty where unknown."""
-    if "gain" not in streams or "names" not in streams:
+    if "gain" not in streams:
         return ""
     first, second = streams["names"]
     section = streams["gain"]
     rows = "".join(
-        f"<tr><td>{words}</td><td>{section['error'][name]:.4f}</td><td>{_change(section, name)}</td></tr>"
+        f"<tr><td>{words}</td><td>{_number(section['error'][name])}</td><td>{_change(section, name)}</td></tr>"
         for name, words in _ERRORS.items()
     )
     head = f"<th>{escape(second)} in the context</th><th>error</th><th>less than without</th>"
@@ -125,6 +126,10 @@ def gain_table(streams: Mapping[str, Any]) -> str:
         "± the standard error of paired differences.</p>\n"
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
     )
+
+
+def _number(error: float | None) -> str:
+    return "-" if error is None else f"{error:.4f}"
 
 
 def _change(section: Mapping[str, Any], name: str) -> str:

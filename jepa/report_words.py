@@ -56,9 +56,10 @@ def _tokens(run: Run) -> str:
 
 def _predicted(config: Config[Any, Any]) -> str:
     """What is predicted: the values, the representation, or both, perhaps one later."""
-    first, last = config.stages[0], config.stages[-1]
+    stages = config.stages
+    first, last = stages[0], stages[-1]
     words = " and ".join({"pixels": "the values", "latent": "the representation"}[kind] for kind in last.weights)
-    return words if first is last else f"the values, from step {first.steps:,} on also the representation,"
+    return words if len(stages) == 1 else f"the values, from step {first.steps:,} on also the representation,"
 
 
 def notices(run: Run) -> str:

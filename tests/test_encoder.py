@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from tiny import SIZE, Noise, NoiseConfig, noise, random_masks, randomise
+from tiny import LENGTHS, SIZE, Noise, NoiseConfig, PaddedNoise, noise, padded, random_masks, randomise
 from torch import Tensor, nn
 
 from jepa.encoder import SIZES, Encoder, EncoderConfig, PatchEmbedding, PositionKind, VitSize, patch_embedding, take
@@ -77,6 +77,23 @@ def test_equal_patches_at_other_places_are_encoded_differently(kind: PositionKin
     inputs[..., :2, :2] = 2.0
     tokens = encoder_of(kind)(inputs)[0, 1:]
     assert torch.pdist(tokens.detach()).min() > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_sample_is_encoded_as_it_is_alone_at_its_own_length(kind: PositionKind, kept: bool) -> None:
+    """So what stands in absent tokens changes nothing, in vectors for whole samples neither."""
+    encoder = PaddedNoise(NoiseConfig()).encoder(EncoderConfig(size=SIZE, positions=kind))
+    randomise(encoder)
+    keep = random_masks(3, context=14, blocks=1).context if kept else torch.arange(24).expand(3, -1)
+    tokens, there = encoder(padded(), keep if kept else None), keep < LENGTHS.unsqueeze(1)
+    assert torch.equal(encoder(padded(seed=1), keep if kept else None)[there], tokens[there])
+    pooled = encoder.pool(tokens, (), there)["tokens"]
+    for row in range(3):
+        alone = (padded()[0][[row]], LENGTHS[[row]])
+        expected = encoder(alone, keep[[row]][:, there[row]])
+        torch.testing.assert_close(tokens[row][there[row]], expected[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(pooled[row], expected.mean(dim=1)[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

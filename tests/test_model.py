@@ -1,17 +1,19 @@
 """The three networks: where gradients go, how the target encoder moves, what is predicted."""
 
 import dataclasses
+import itertools
 import re
 from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import MODEL, Noise, NoiseConfig, noise, random_masks, randomise
+from tiny import LENGTHS, MODEL, Noise, NoiseConfig, PaddedNoise, noise, padded, random_masks, randomise
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from jepa.loss import LossConfig, prediction_loss
+from jepa.masking import Masks
 from jepa.model import JEPA, TargetKind
 
 MASKS = [random_masks(3, seed=1), random_masks(3, blocks=2, size=5, seed=2)]
@@ -182,3 +184,45 @@ def test_pixel_targets_need_patches() -> None:
 
     with pytest.raises(ValueError, match="target=pixels needs a modality whose tokens are patches"):
         JEPA(MODEL, Words(NoiseConfig()), ("pixels",))
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("attention", ["self", "cross"])
+@pytest.mark.parametrize("blocks", ["separate", "joint"])
+def test_samples_of_different_lengths_are_learned_from_as_if_alone_at_their_own(
+    alike: bool, attention: Any, blocks: Any
+) -> None:
+    """Loss, gradients and pooled contexts do not know what stands in absent tokens; the loss is of the others."""
+    shape = dataclasses.replace(MODEL.predictor, attention=attention, blocks=blocks)
+    model = JEPA(dataclasses.replace(MODEL, predictor=shape), PaddedNoise(NoiseConfig()))
+    randomise(model)
+    masks = [random_masks(3, seed=1), random_masks(3, seed=2)] if alike else MASKS
+
+    def learned(inputs: Any, sets: list[Masks]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        model.zero_grad()
+        predictions = model([inputs], sets)
+        loss = prediction_loss(predictions, LossConfig(), {"latent": 1.0})
+        loss.backward()
+        found = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+        return loss.detach(), found, [prediction.pooled["tokens"].detach() for prediction in predictions]
+
+    loss, gradients, pooled = learned(padded(), masks)
+    again = learned(padded(seed=1), masks)
+    assert loss == again[0]
+    for one, other in zip((*gradients, *pooled), (*again[1], *again[2]), strict=True):
+        assert torch.equal(one, other)
+
+    distances: list[list[Tensor]] = [[], []]
+    for (number, one), row in itertools.product(enumerate(masks), range(3)):
+        length = LENGTHS[row]
+        kept = one.context[[row]][:, one.context[row] < length]
+        sets = [block[block < length] for block in one.target[row]]
+        asked = [torch.cat(sets)] if blocks == "joint" else [block for block in sets if len(block)]
+        context = model.context_encoder((padded()[0][[row]], LENGTHS[[row]]), kept)
+        torch.testing.assert_close(pooled[number][row], context.mean(dim=1)[0], atol=1e-4, rtol=1e-4)
+        whole = model.targets((padded()[0][[row]], LENGTHS[[row]]), keep=torch.arange(length)[None])
+        for block in asked:
+            guess = model.guess(context, Masks(kept, block[None, None]))[0, 0]
+            distances[number].append(F.smooth_l1_loss(guess, whole[0, block], reduction="none").mean(dim=(1, 2)))
+    expected = torch.stack([torch.cat(of_set).mean() for of_set in distances]).mean()
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)

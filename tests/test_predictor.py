@@ -73,3 +73,29 @@ def test_predictions_follow_their_positions_and_know_the_contexts(
     assert torch.pdist(predicted[0].detach().flatten(0, 1)).min() > 1e-3  # every token is told apart
     moved = predictor(CONTEXT, Masks(MASKS.context.flip(1), MASKS.target))
     assert (moved - predicted).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("attention", "blocks"), itertools.product(["self", "cross"], ["separate", "joint"]))
+def test_a_sample_is_predicted_as_it_is_alone_at_its_own_length(
+    kind: PositionKind, attention: str, blocks: str
+) -> None:
+    """Absent tokens of the context say nothing, and those that are asked for take no part."""
+    predictor = predictor_of(kind, attention, blocks)
+    present = torch.arange(24) < torch.tensor([[24], [15]])
+    predicted = predictor(CONTEXT, MASKS, present=present)
+    seen, asked = present.gather(1, MASKS.context), present.gather(1, MASKS.target.flatten(1)).view(2, 3, 4)
+    assert not seen.all()
+    assert not asked.all()
+    other = torch.where(seen.unsqueeze(-1), CONTEXT, torch.randn(CONTEXT.shape))
+    assert torch.equal(predictor(other, MASKS, present=present)[asked], predicted[asked])
+    for row in range(2):
+        context, kept = CONTEXT[[row]][:, seen[row]], MASKS.context[[row]][:, seen[row]]
+        if blocks == "joint":
+            hidden = MASKS.target[[row]].flatten(1)[:, asked[row].flatten()].unsqueeze(1)
+            expected = predictor(context, Masks(kept, hidden))[0, 0]
+        else:
+            parts = [MASKS.target[row, block][asked[row, block]] for block in range(3)]
+            alone = [predictor(context, Masks(kept, part[None, None]))[0, 0] for part in parts if len(part)]
+            expected = torch.cat(alone)
+        torch.testing.assert_close(predicted[row][asked[row]], expected, atol=1e-4, rtol=1e-4)

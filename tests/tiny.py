@@ -95,3 +95,37 @@ def randomise(module: nn.Module) -> None:
             nn.init.normal_(parameter, std=1.5 * parameter.shape[1] ** -0.5)
         else:
             nn.init.normal_(parameter, mean=0.7, std=0.3)
+
+
+class Padded(nn.Module):
+    """Embedding of numbers, one a token, of which those after the length of a sample are absent: inputs hold both."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(1, dim)
+
+    def forward(self, inputs: tuple[Tensor, Tensor], keep: Tensor | None = None) -> Tensor:
+        """Values [B, N] and lengths [B], token indices [B, K] or None for all -> [B, K, dim]."""
+        values = inputs[0] if keep is None else inputs[0].gather(1, keep)
+        return self.project(values.unsqueeze(-1))  # type: ignore[no-any-return]
+
+    def present(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        """Which tokens there are: bool [B, N]."""
+        return torch.arange(inputs[0].shape[1]) < inputs[1].unsqueeze(1)
+
+
+class PaddedNoise(Noise):
+    """Samples of up to 24 numbers, on the grid of the noise modality."""
+
+    def embedding(self, dim: int) -> nn.Module:
+        return Padded(dim)
+
+
+LENGTHS = torch.tensor([24, 17, 9])
+
+
+def padded(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Three samples of different lengths; the seed draws what stands after these alone."""
+    values = torch.randn(3, 24, generator=Generator().manual_seed(-1))
+    other = torch.randn(3, 24, generator=Generator().manual_seed(seed))
+    return torch.where(torch.arange(24) < LENGTHS.unsqueeze(1), values, other), LENGTHS

@@ -69,7 +69,7 @@ def gain(
     indices: Sequence[int],
     on_bad: Callable[[list[tuple[str, str]]], None],
 ) -> dict[str, Any]:
-    """Errors of predictions by the run's own loss, and their differences; empty where no sample can be read."""
+    """Errors of predictions by the run's own loss, and their differences; None for what no sample tells."""
     device = model.context_encoder.device
     parts = []
     for number, (views, said) in enumerate(
@@ -82,12 +82,11 @@ def gain(
             parts.append(
                 _errors(model, modality, config, to_device(views, device), (with_it, without_it), others(said))
             )
-    if not parts:
-        return {}
     errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+    means = {name: values.nanmean() for name, values in errors.items()}
     return {
         "distance": config.loss.distance,
-        "error": {name: float(values.nanmean()) for name, values in errors.items()},
+        "error": {name: float(mean) if mean.isfinite() else None for name, mean in means.items()},
         "without_minus_own": _difference(errors["without"], errors["own"]),
         "without_minus_other": _difference(errors["without"], errors["other"]),
     }

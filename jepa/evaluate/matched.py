@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from jepa.config import ConfigError
+from jepa.data import seeded
 from jepa.evaluate.features import Column, samples_at_once
 from jepa.evaluate.gain import gain
 from jepa.evaluate.matched_rows import (
@@ -71,13 +71,14 @@ def measure_matched(
     rows = _rows(subject, seen, labels, matchers)
     if subject.asked:
         return rows, {}
-    streams = geometry(seen, modality, main_way(config))
+    streams = {"names": [stream.name for stream in modality.streams], **geometry(seen, modality, main_way(config))}
     limit = config.evaluate.gain_samples
-    if limit and modality.gain_masks(1, torch.Generator()) is None:
-        notes.append("How much the second stream helps is not measured: the run did not learn with and without it.")
-    elif limit:
+    learned = config.loss.prediction_weight > 0 and modality.gain_masks(1, seeded("gain", 0)) is not None
+    if limit and learned:
         streams["gain"] = gain(model, modality, config, samples, order[:limit], on_bad)
-    return rows, {name: section for name, section in streams.items() if section != {}}
+    elif limit:
+        notes.append("How much the second stream helps is not measured: the run did not learn with and without it.")
+    return rows, streams
 
 
 def _trouble(subject: Subject, samples: Samples) -> str:

@@ -73,8 +73,8 @@ def _measured(subject: Subject, forecasting: bool) -> dict[str, Any]:
     )
     rows, notes, matching = list(subject.rows), [], is_asked(subject)
     if not rows:
-        if not matching:
-            notes.append("The data has no labels, so no task is measured.")
+        if not subject.asked:
+            notes.append(f"The data has no labels, so no {'probe is taught' if matching else 'task is measured'}.")
     elif empty := [split for split in SPLITS if len(samples[split]) == 0]:
         notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")
         rows = []

@@ -28,7 +28,6 @@ def geometry(seen: Mapping[Column, Seen], modality: MatchedModality[Any], way: W
     names = [stream.name for stream in modality.streams]
     scored = {column: _matched(*pair, way) for column, pair in pairs.items()}
     return {
-        "names": names,
         "samples": count,
         "way": way,
         "gap": {

@@ -40,7 +40,7 @@ def print_table(results: Mapping[str, Any]) -> None:
 
 def _print_streams(console: Console, streams: Mapping[str, Any]) -> None:
     """How far apart two streams lie, and how much one helps to predict the other."""
-    if "names" in streams:
+    if "gap" in streams:
         ranks = ", ".join(
             f"{name} {ranks['jepa']:.1f} (untrained {ranks['random_init']:.1f})"
             for name, ranks in streams["rankme"].items()

@@ -1,0 +1,401 @@
+"""Two streams that match: whether one finds the other, what it is worth to the other, and what is told of it."""
+
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pairs import CELLS, FIRST, SECOND, Pairs, PairsConfig, PairsNetworks, PairView, hidden_cells
+from test_report import Page
+from torch import Generator, Tensor
+from torch.utils.data import default_collate
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import ConfigError, parse_override, plain
+from jepa.distributed import join
+from jepa.evaluate.features import Extractor, Kept, grid_layers
+from jepa.evaluate.gain import gain, others
+from jepa.evaluate.matched_rows import class_vectors, named_row, preferred
+from jepa.evaluate.matches import NearMisses, Seen
+from jepa.evaluate.matching import Matcher, Vectors, joint, scores
+from jepa.evaluate.retrieval import BEST, Streams, hit_shares, recalls
+from jepa.evaluate.run import evaluate_run
+from jepa.evaluate.stream_geometry import gap, geometry
+from jepa.launch import resolve
+from jepa.loss import LossConfig, prediction_loss, sample_distances
+from jepa.masking import RandomMaskConfig
+from jepa.model import JEPA, Pair, Prediction
+from jepa.report import write_report
+from jepa.report_pictures import mask_words
+from jepa.train import ComputeConfig, Config, train
+from jepa.weights import configured, model_of, read_checkpoint
+from modalities.image_text_masks import Layout, Objectives, both_regions
+
+
+def vectors(count: int, seed: int = 0) -> Vectors:
+    generator = Generator().manual_seed(seed)
+    return Vectors(*(torch.randn(count, 8, generator=generator) for _ in range(3)))
+
+
+def streams_of(first: Vectors, second: Vectors, owner: list[int]) -> Streams:
+    return Streams(first, second, torch.tensor(owner), [str(number) for number in range(len(owner))])
+
+
+OWNER = [0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11]  # twelve samples with one to three matches each
+
+
+# Retrieval ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["direct", "predicted"])
+def test_recall_is_that_of_a_loop_over_the_queries(way: Any) -> None:
+    first, second = vectors(12, 1), vectors(16, 2)
+    table = scores(first, second, way)
+    for place, best in enumerate(BEST):
+        there = [{OWNER[text] for text in row.topk(best).indices.tolist()} for row in table]
+        back = [set(row.topk(best).indices.tolist()) for row in table.T]
+        found = [query in hits for query, hits in enumerate(there)]
+        found_back = [owner in hits for owner, hits in zip(OWNER, back, strict=True)]
+        for towards, expected in ((1, found), (0, found_back)):
+            hits, _, queries = recalls(streams_of(first, second, OWNER), way, towards, None)
+            assert hits[0, place] == pytest.approx(sum(expected) / len(expected))
+            assert queries == len(expected)
+
+
+def test_what_finds_everything_gets_one_and_what_has_collapsed_gets_chance() -> None:
+    first = vectors(12)
+    perfect = streams_of(first, first.rows(torch.tensor(OWNER)), OWNER)
+    alike, broken = (Vectors(*(torch.full((16, 8), value),) * 3) for value in (1.0, math.nan))
+    almost = Vectors(*(torch.ones(16, 8) + 1e-8 * torch.arange(16.0).unsqueeze(1) for _ in range(3)))
+    for towards in (0, 1):
+        assert recalls(perfect, "direct", towards, None)[0].min() == 1
+        for collapsed in (alike, broken, almost):
+            whole = streams_of(collapsed.rows(torch.arange(12)), collapsed, OWNER)
+            hits, chance, _ = recalls(whole, "direct", towards, None)
+            assert torch.equal(hits, chance)
+            assert chance.max() < 0.99
+    counts = [OWNER.count(sample) for sample in range(12)]
+    missed = [math.comb(16 - count, 5) / math.comb(16, 5) for count in counts]
+    assert recalls(perfect, "direct", 1, None)[1][0, 1] == pytest.approx(1 - sum(missed) / 12)
+    assert recalls(perfect, "direct", 0, None)[1][0].tolist() == pytest.approx([1 / 12, 5 / 12, 10 / 12])
+
+
+def test_equal_scores_count_as_the_mean_over_all_orders_of_them() -> None:
+    table = torch.tensor([3.0, 2.0, 2.0, 2.0, 2.0, 1.0])
+    for right in itertools.product([False, True], repeat=6):
+        if not any(right):
+            continue
+        orders = [order for order in itertools.permutations(range(6)) if table[list(order)].diff().max() <= 0]
+        for best in (1, 2, 3, 5, 9):
+            expected = sum(any(right[place] for place in order[:best]) for order in orders) / len(orders)
+            found = hit_shares(table.unsqueeze(0), torch.tensor([right]), (best,))
+            assert found.item() == pytest.approx(expected)
+
+
+def test_second_streams_that_say_the_same_are_one_and_match_every_sample_that_has_them() -> None:
+    """Samples 0 and 1 have the same: either is right, and neither is found in the other's stead by mistake."""
+    first = vectors(3)
+    second = Vectors(*(torch.stack([one[0], one[0], one[2]]) for one in first))
+    same = Streams(first, second, torch.arange(3), ["alike", "alike", "other"])
+    assert recalls(same, "direct", 1, None)[1][0, 0] == pytest.approx(0.5)  # one right of two that differ
+    hits, chance, queries = recalls(same, "direct", 0, None)
+    assert hits[0, 0] == 1
+    assert chance[0, 0] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3)
+    assert queries == 3
+
+
+def test_galleries_follow_one_another_and_those_left_over_are_in_none() -> None:
+    whole = streams_of(vectors(12, 1), vectors(16, 2), OWNER)
+    parts = list(whole.galleries(5))
+    assert [part.said for part in parts] == [[str(n) for n in range(9)], [str(n) for n in range(9, 14)]]
+    for number, part in enumerate(parts):
+        assert torch.equal(part.first.own, whole.first.own[5 * number : 5 * number + 5])
+        assert part.owner.unique().tolist() == [0, 1, 2, 3, 4]
+    hits = recalls(whole, "direct", 1, 5)[0]
+    assert hits.shape == (2, 3)
+    for number, part in enumerate(parts):
+        assert torch.equal(hits[number], recalls(part, "direct", 1, None)[0][0])
+    assert len(list(whole.galleries(100))) == 1
+
+
+# Classes by name, near misses, geometry -------------------------------------------------------------------------------
+
+
+def seen_of(first: Vectors, near: NearMisses | None = None) -> Seen:
+    return Seen(streams_of(first, first, list(range(len(first.own)))), {} if near is None else {"kind": near})
+
+
+def test_a_class_is_the_one_whose_name_matches_best_and_one_without_a_name_is_never_right() -> None:
+    names = F.normalize(torch.randn(4, 8), dim=-1)
+    labels = torch.tensor([0.0, 1.0, 1.0, 3.0, math.nan, 2.0])
+    own = torch.stack([names[0], names[1], names[0], names[3], names[0], names[2]])
+    seen = {"jepa": seen_of(Vectors(own, own, own)), "random_init": seen_of(Vectors(*(torch.ones(6, 8),) * 3))}
+    told = {"jepa": names, "random_init": F.normalize(torch.ones(4, 8), dim=-1)}
+    row = named_row(seen, told, labels, torch.tensor([True] * 4), "direct")
+    assert (row["jepa"], row["random_init"], row["chance"]) == (4 / 5, 1 / 4, 2 / 5)
+    assert row["test_samples"] == 5
+    nameless = named_row(seen, told, labels, torch.tensor([True, True, False, True]), "direct")
+    assert nameless["jepa"] == 3 / 5
+
+
+def test_prompts_are_averaged_as_unit_vectors() -> None:
+    class Two(Pairs):
+        def prompts(self, task: Any) -> Any:
+            for number in range(2):
+                yield [PairView(torch.zeros(CELLS, 6), torch.full((1, 6), number + 0.5 * extra)) for extra in range(3)]
+
+    modality = Two(PairsConfig())
+    matcher = Matcher(JEPA(PairsNetworks(), modality).eval(), modality)
+    for way in ("direct", "predicted"):
+        found, known = class_vectors(matcher, modality, modality.tasks[0], way)
+        for number, prompts in enumerate(modality.prompts(None)):
+            each = joint(matcher.vectors(default_collate(prompts), 1), 1, way)
+            torch.testing.assert_close(found[number], F.normalize(each.mean(dim=0), dim=-1))
+        assert known.tolist() == [True, True]
+
+
+def test_what_nearly_matches_is_told_apart_and_equal_scores_count_half() -> None:
+    first = vectors(4)
+    owner = torch.tensor([0, 1, 3])
+    turned = Vectors(*(-one for one in first.rows(owner)))
+    assert preferred(first, NearMisses(owner, first.rows(owner), turned), "direct") == 1
+    assert preferred(first, NearMisses(owner, turned, first.rows(owner)), "direct") == 0
+    assert preferred(first, NearMisses(owner, turned, turned), "direct") == 0.5
+
+
+def test_the_gap_is_the_distance_of_mean_directions_and_matches_are_averaged_by_hand() -> None:
+    first, second = vectors(5, 1), vectors(5, 2)
+    means = [F.normalize(one.own, dim=-1).mean(dim=0) for one in (first, second)]
+    assert gap(first.own, second.own) == pytest.approx(float((means[0] - means[1]).square().sum().sqrt()))
+    assert gap(first.own, 3 * first.own) < 1e-6
+    told = geometry({"jepa": Seen(streams_of(first, second, [0, 1, 2, 3, 4]), {})}, Pairs(PairsConfig()), "predicted")
+    table = scores(first, second, "predicted")
+    assert told["matched"]["jepa"] == pytest.approx(float(table.diagonal().mean()), abs=1e-6)
+    assert told["mismatched"]["jepa"] == pytest.approx(float((table.sum() - table.trace()) / 20), abs=1e-6)
+
+
+# Gain -----------------------------------------------------------------------------------------------------------------
+
+
+def test_another_sample_is_one_that_says_something_else() -> None:
+    assert others(["a", "a", "b", "c"]).tolist() == [2, 2, 3, 0]
+    assert others(["a", "a"]).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("distance", ["smooth_l1", "l1", "l2"])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_the_loss_is_the_mean_of_the_distances_of_samples(distance: Any, normalise: bool) -> None:
+    config = LossConfig(distance=distance, normalise_prediction=normalise)
+    pair = Pair(torch.randn(4, 2, 3, 1, 8), torch.randn(4, 2, 3, 1, 8))
+    whole = prediction_loss([Prediction({"latent": pair}, {})], config, {"latent": 1.0})
+    torch.testing.assert_close(sample_distances(pair, config).mean(), whole)
+    present = torch.tensor([True, False, True]).expand(4, 2, -1)
+    part = Pair(pair.predicted[:, :, ::2], pair.target[:, :, ::2])
+    absent = sample_distances(pair._replace(present=present), config)
+    torch.testing.assert_close(absent, sample_distances(part, config))
+
+
+def settings(run_dir: Path, *more: str) -> tuple[Config[Any, Any], Any]:
+    shape = ("model.predictor={width: 16, depth: 2, heads: 2}", "loss.distance=l2", "optim.batch_size=32")
+    plain = ("compute.workers=0", "compute.precision=fp32", "compute.device=cpu", "evaluate.low_shot_draws=1")
+    return resolve(
+        "pairs", {}, (f"run_dir={json.dumps(str(run_dir))}", "steps=30", "log_every=1", *shape, *plain, *more)
+    )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_second_stream_helps_where_it_tells_what_is_hidden_and_only_there(tied: bool, tmp_path: Path) -> None:
+    learning = (
+        "steps=500",
+        "data.samples=400",
+        "optim.peak_lr=0.003",
+        "log_every=300",
+        f"data.tied={str(tied).lower()}",
+    )
+    config, modality = settings(tmp_path / "run", *learning)
+    train(config, modality, join("cpu"))
+    model = model_of(read_checkpoint(config.run_dir), config, modality)
+    told = gain(model, modality, config, modality.dataset("test"), range(200), lambda _: None)
+    own, other = told["without_minus_own"], told["without_minus_other"]
+    assert own["samples"] == other["samples"] == 200
+    assert own["mean"] == pytest.approx(told["error"]["without"] - told["error"]["own"])
+    if tied:
+        assert own["mean"] > 0.2 * told["error"]["without"]
+        assert own["mean"] > 10 * own["standard_error"]
+        assert other["mean"] < 0  # what tells of another sample leads astray
+    else:
+        assert abs(own["mean"] - other["mean"]) < 4 * math.hypot(own["standard_error"], other["standard_error"])
+        assert abs(own["mean"]) < 0.1 * told["error"]["without"]
+
+
+def test_gain_is_that_of_samples_seen_one_by_one(tmp_path: Path) -> None:
+    config, modality = settings(tmp_path / "run")
+    model, samples = JEPA(config.model, modality).eval(), modality.dataset("test")
+    told = gain(model, modality, config, samples, range(5), lambda _: None)
+    with_it, without_it = hidden_cells(1)
+    views = [default_collate([modality.evaluation_view(samples[index].inputs)]) for index in range(5)]
+    expected: dict[str, list[Tensor]] = {"own": [], "without": [], "other": []}
+    for place, view in enumerate(views):
+        mixed = PairView(view.first, views[(place + 1) % 5].second)
+        for name, seen, masks in (("own", view, with_it), ("without", view, without_it), ("other", mixed, with_it)):
+            guess = model.guess(model.context_encoder(seen, masks.context, masks.parts), masks)
+            target = model.targets(view)[:, masks.target[0]]
+            expected[name].append(F.mse_loss(guess, target).detach())
+    for name, errors in expected.items():
+        assert told["error"][name] == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_masks_for_the_gain_differ_in_the_second_stream_alone(seed: int) -> None:
+    layout = Layout((4, 5), 7)
+    strategy = RandomMaskConfig(ratio=0.5)
+    with_it, without_it = both_regions(layout, strategy, 3, Generator().manual_seed(seed))
+    assert torch.equal(with_it.target, without_it.target)
+    for one, other in zip(with_it.context, without_it.context, strict=True):
+        assert [token for token in one.tolist() if token in layout.image.tokens] == other.tolist()
+        assert set(one.tolist()) - set(other.tolist()) == set(layout.text.tokens.tolist())
+    assert with_it.parts == (without_it.parts[0], 7, 1, 1)
+    assert Objectives().drops_at_times
+    for never in (Objectives(drop_caption=0), Objectives(drop_caption=1), Objectives(regions=0)):
+        assert not never.drops_at_times
+
+
+# A run ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run, one of whose held-out samples cannot be seen."""
+    config, modality = settings(tmp_path_factory.mktemp("runs") / "pairs", "data.bad=[3]", "evaluate.gallery=20")
+    assert train(config, modality, join("cpu"))
+    return config.run_dir
+
+
+@pytest.fixture(scope="module")
+def results(run: Path) -> dict[str, Any]:
+    return evaluate_run(run)
+
+
+def test_probes_see_the_first_stream_alone(run: Path) -> None:
+    checkpoint = read_checkpoint(run)
+    config, modality = configured(checkpoint)
+    encoder = model_of(checkpoint, config, modality).target_encoder
+    views = default_collate([modality.evaluation_view(modality.dataset("test")[index].inputs) for index in range(3)])
+    (tokens,) = grid_layers(modality, encoder, views)
+    assert tokens.shape == (3, 4, encoder.dim)
+    torch.testing.assert_close(tokens, encoder(views)[:, :4])
+    (other,) = grid_layers(modality, encoder, views._replace(second=torch.randn(3, 1, 6)))
+    assert torch.equal(tokens, other)
+    encoders = {"jepa": encoder, "random_init": encoder}
+    compute = ComputeConfig(workers=0, precision="fp32")
+    extractor = Extractor(modality, encoders, modality.tasks, 4, compute, lambda _: None)
+    features = extractor.extract(modality.dataset("test"), range(3), Kept(tokens=3, sequences=3))
+    torch.testing.assert_close(features.last["jepa"], tokens.mean(dim=1))
+    assert features.tokens["jepa"].shape == (3, 4, encoder.dim)
+
+
+def test_results_hold_rows_of_both_ways_and_what_the_streams_are_like(
+    run: Path, results: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = results["tasks"]
+    probes = [f"sign/{probe}" for probe in ("linear", "knn", "low_shot_12", "low_shot_1pct")]
+    retrieval = [f"retrieval/{way}@{k}" for way in ("cells_to_<told>", "<told>_to_cells") for k in BEST]
+    assert list(rows) == [*probes, *retrieval, "sign/zero_shot", "near_miss/turned"]
+    for name in (*retrieval, "sign/zero_shot", "near_miss/turned"):
+        row = rows[name]
+        assert row["higher_is_better"]
+        assert all(0 <= row[column] <= 1 for column in ("jepa", "random_init", "chance"))
+        assert (row["way"], row["train_samples"]) == ("predicted", 0)
+    first = rows["retrieval/cells_to_<told>@1"]
+    assert (first["metric"], first["gallery"], first["galleries"], first["test_samples"]) == ("recall", 20, 2, 40)
+    assert set(first["spread"]) == {"jepa", "random_init"}
+    assert rows["retrieval/<told>_to_cells@5"]["chance"] == pytest.approx(5 / 20)
+    assert rows["sign/zero_shot"]["test_samples"] == 59
+    assert rows["near_miss/turned"]["test_samples"] == 29  # of 60 every second has one, and one cannot be seen
+    streams = results["streams"]
+    assert streams["names"] == ["cells", "<told>"]
+    assert streams["samples"] == 59
+    assert streams["gain"]["without_minus_own"]["samples"] == 59
+    assert 0 <= streams["gap"]["own"]["jepa"] <= 2
+    assert json.loads((run / "results.json").read_text()) == results
+    assert any("untold is not measured" in note for note in results["notes"])
+
+
+def test_rows_are_asked_for_by_name_and_what_there_is_not_is_refused(run: Path) -> None:
+    some = evaluate_run(run, tasks=["retrieval", "near_miss/turned"], layers=[parse_override("evaluate.gallery=null")])
+    assert [name.partition("/")[0] for name in some["tasks"]] == ["retrieval"] * 6 + ["near_miss"]
+    assert some["tasks"]["retrieval/cells_to_<told>@1"]["gallery"] == 59
+    assert "streams" not in some
+    assert list(evaluate_run(run, tasks=["sign/knn"])["tasks"]) == ["sign/knn"]
+    for wrong, offender in (
+        ("near_miss/other", "near_miss/turned"),
+        ("retrieval/cells", "retrieval/cells_to_<told>@5"),
+    ):
+        with pytest.raises(ConfigError, match=f"no task '{wrong}'.*{offender}"):
+            evaluate_run(run, tasks=[wrong])
+
+
+def test_what_a_run_did_not_learn_is_not_measured_and_said(run: Path) -> None:
+    told = evaluate_run(run, layers=[parse_override("data.learns=false"), parse_override("data.samples=30")])
+    assert "gain" not in told["streams"]
+    assert any("did not learn with and without it" in note for note in told["notes"])
+
+
+def test_a_contrast_is_measured_directly_and_by_prediction_besides(tmp_path: Path) -> None:
+    config, modality = settings(tmp_path / "run", "model.contrast=infonce", "steps=2", "data.samples=40")
+    train(config, modality, join("cpu"))
+    rows = evaluate_run(config.run_dir, tasks=["retrieval"])["tasks"]
+    ways = {name: row["way"] for name, row in rows.items()}
+    assert list(ways.values()) == ["direct"] * 6 + ["predicted"] * 2
+    assert [name for name, way in ways.items() if way == "predicted"] == [
+        "retrieval/cells_to_<told>@1_predicted",
+        "retrieval/<told>_to_cells@1_predicted",
+    ]
+
+
+def test_untrained_networks_are_those_that_the_run_started_from(tmp_path: Path) -> None:
+    config, modality = settings(tmp_path / "run", "data.samples=40")
+    torch.manual_seed(config.seed)
+    model = JEPA(config.model, modality, config.target_kinds)
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+    told = evaluate_run(config.run_dir)
+    assert all(row["jepa"] == row["random_init"] for row in told["tasks"].values())
+
+
+def test_the_report_shows_what_is_found_what_it_is_worth_and_what_is_hidden(run: Path, results: dict[str, Any]) -> None:
+    path = write_report(run)
+    page, html = Page(path), path.read_text()
+    for told in ("<b>", "<told>"):
+        assert html.count(told) == 0
+    assert "<b>validation " in page.text
+    for words in (
+        "What it finds",
+        "Does the <told> help to predict the cells?",
+        "seen: all 2 tokens of <told>; predicted: 1 of 5 tokens of cells",
+        "retrieval, cells to <told>, first",
+        "Each input is 5 tokens of cells, 2 x 2 of them on a grid, and 2 of <told>; from some it learned to predict",
+        " to predict the representation of others.",
+    ):
+        assert words in page.text, words
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    found = [image for image in images if (image["alt"] or "").startswith("found by query")]
+    assert len(found) == 6 * 5
+    assert len(images) == 6 * (1 + 2 * 4) + 6 * 3 + 6 * (1 + 5 + 5) + len(found)
+    assert {"matches", "masks", "rankme"} <= {figure.stem for figure in (run / "figures").glob("*.png")}
+    logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"rankme", "<told>_rankme"} <= logged.keys()
+    again = write_report(run).read_text() == html
+    assert again
+
+
+def test_what_is_hidden_is_said_of_each_stream_and_of_a_single_one_not_at_all() -> None:
+    with_it, without_it = hidden_cells(2)
+    said = mask_words((FIRST, SECOND), with_it)
+    assert said == "seen: 2 of 5 tokens of cells and all 2 tokens of <told>; predicted: 3 of 5 tokens of cells"
+    assert "<told>" not in mask_words((FIRST, SECOND), dataclasses.replace(without_it))
+    assert mask_words((), with_it) == ""
