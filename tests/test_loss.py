@@ -8,8 +8,18 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from jepa.loss import LossConfig, collapse_signs, prediction_loss, rankme, regularisation, sigreg, vicreg
-from jepa.model import Pair, Prediction
+from jepa.loss import (
+    LossConfig,
+    added_loss,
+    collapse_signs,
+    contrast_loss,
+    prediction_loss,
+    rankme,
+    regularisation,
+    sigreg,
+    vicreg,
+)
+from jepa.model import Contrasted, ContrastScale, Pair, Prediction
 
 LATENT = {"latent": 1.0}
 
@@ -144,6 +154,44 @@ def test_invariance_is_the_variance_between_the_masked_views_of_a_sample() -> No
     torch.testing.assert_close(
         regularisation(sets[:1], bound, generator()), regularisation(sets[:1], plain, generator())
     )
+
+
+def test_streams_are_regularised_each_by_itself_and_agree_where_told_to() -> None:
+    one, two, other = torch.randn(16, 4), torch.randn(16, 4), torch.randn(16, 4)
+    sets = [Prediction({}, {"first": one, "second": other}), Prediction({}, {"first": two})]
+    apart = ((one - other).square().mean() + (two - other).square().mean()) / 2
+    for agreement in (0.0, 2.0):
+        config = LossConfig(regulariser="vicreg", regulariser_weight=0.3, agreement=agreement)
+        expected = 0.3 * ((vicreg(one) + vicreg(two)) / 2 + vicreg(other) + agreement * apart)
+        torch.testing.assert_close(regularisation(sets, config, generator()), expected)
+
+
+def contrasted(kind: str) -> Contrasted:
+    scale = ContrastScale(kind)  # type: ignore[arg-type]
+    return Contrasted((torch.randn(12, 8), torch.randn(12, 8)), scale.log_scale.exp(), scale.shift)
+
+
+def test_contrasts_equal_those_of_open_clip() -> None:
+    """The start of temperature and shift included, which open_clip takes from the two papers."""
+    from open_clip.loss import ClipLoss, SigLipLoss
+
+    pairs = contrasted("infonce")
+    first, second = (torch.nn.functional.normalize(rows, dim=-1) for rows in pairs.streams)
+    expected = ClipLoss()(first, second, torch.tensor(1 / 0.07))
+    torch.testing.assert_close(contrast_loss(pairs, "infonce"), expected)
+    pairs = contrasted("sigmoid")
+    first, second = (torch.nn.functional.normalize(rows, dim=-1) for rows in pairs.streams)
+    expected = SigLipLoss()(first, second, torch.tensor(10.0), torch.tensor(-10.0))
+    torch.testing.assert_close(contrast_loss(pairs, "sigmoid"), expected)
+
+
+def test_a_contrast_is_added_by_its_weight_and_its_temperature_has_a_floor() -> None:
+    pairs = contrasted("infonce")
+    sets = [Prediction({}, {"first": pairs.streams[0]}, pairs)]
+    added = added_loss(sets, LossConfig(contrast_weight=0.5), "infonce", generator())
+    torch.testing.assert_close(added, 0.5 * contrast_loss(pairs, "infonce"))
+    hot, hottest = (contrast_loss(pairs._replace(scale=torch.tensor([scale])), "infonce") for scale in (100.0, 1e6))
+    assert torch.equal(hot, hottest)
 
 
 def test_inputs_that_all_look_alike_are_a_collapse() -> None:

@@ -7,8 +7,9 @@ import torch
 from tiny import MODEL, Noise, NoiseConfig
 from torch import nn
 
+from jepa.config import ConfigError
 from jepa.model import JEPA
-from jepa.optim import OptimConfig, adamw, set_schedule
+from jepa.optim import OptimConfig, RateFactor, adamw, set_schedule
 from jepa.schedules import Decay, HalfLifeMomentum, LinearMomentum, cosine, momentum, warmed_up
 
 
@@ -84,6 +85,21 @@ def test_a_step_sets_the_rate_of_all_weights_and_the_decay_of_those_that_decay()
     assert set_schedule(optimizer, 5, 10, config) == pytest.approx(0.5)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5])
     assert [group["weight_decay"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.0])
+
+
+def test_parts_of_the_networks_learn_at_rates_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    slower = RateFactor(prefix="0.", factor=0.1), RateFactor(prefix="0.bias", factor=10.0)
+    config = OptimConfig(peak_lr=1.0, warmup=0.0, rate_factors=slower, weight_decay=0.5)
+    optimizer = adamw(model, config)
+    set_schedule(optimizer, 0, 10, config)
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    rates = {name: groups[id(parameter)]["lr"] for name, parameter in model.named_parameters()}
+    decays = {name: groups[id(parameter)]["weight_decay"] for name, parameter in model.named_parameters()}
+    assert rates == pytest.approx({"0.weight": 0.1, "0.bias": 10.0, "1.weight": 1.0, "1.bias": 1.0})
+    assert decays == pytest.approx({"0.weight": 0.5, "0.bias": 0.0, "1.weight": 0.5, "1.bias": 0.0})
+    with pytest.raises(ConfigError, match=r"no parameter's name begins with '2'; there are 0\.bias, 0\.weight, 1\."):
+        adamw(model, OptimConfig(rate_factors=(RateFactor(prefix="2", factor=1.0),)))
 
 
 def test_a_decay_without_gradients_shrinks_weights_as_adamw_says() -> None:
