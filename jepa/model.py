@@ -113,7 +113,7 @@ class JEPA(nn.Module):
             most = max(sets, key=lambda number: (len(vectors[number]) == 1, masks[number].context.shape[1]))
             found.append(vectors[most][stream])
         first, second = found
-        return Contrasted((first, second), self.contrast.log_scale.exp(), self.contrast.shift)
+        return Contrasted((first, second), *self.contrast())
 
     def _pair(self, kind: TargetKind, guess: Tensor, whole: Tensor, masks: Masks, present: Tensor | None) -> Pair:
         """The part of a guess [B, M, Kt, outputs] for one kind of target, and that of the whole target [B, N, L, D]."""
@@ -205,6 +205,12 @@ class ContrastScale(nn.Module):
         scale, shift = (10.0, -10.0) if contrast == "sigmoid" else (1 / 0.07, 0.0)
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
         self.shift = nn.Parameter(torch.tensor([shift]), requires_grad=contrast == "sigmoid")
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift, [1] each."""
+        # Not the parameter itself: an output without a node in the graph looks unused to DDP, which then refuses its
+        # gradient, and FSDP would hang one more hook on it at every step.
+        return self.log_scale.exp(), self.shift.clone()
 
 
 def _present_at(present: Tensor | None, masks: Masks) -> Tensor | None:
