@@ -18,9 +18,11 @@ def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
     """A model of which each process holds a share, with the weights that one process would start from.
 
     Only the first process draws weights, on the CPU; no process ever holds all of them on its device. bf16: gather
-    weights in bf16, half the traffic; the shares, and the sums of gradients, stay fp32.
+    weights in bf16, half the traffic; the shares, and the sums of gradients, stay fp32. Raises what `build` raises,
+    and PeerError where the first process met it.
     """
-    source = dict(_contents(build())) if world.is_main else {}
+    with world.failing_together():
+        source = dict(_contents(build())) if world.is_main else {}
     with torch.device("meta"):
         model = build()
     _shard(model, world, bf16)

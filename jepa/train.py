@@ -223,12 +223,14 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World) -> JEPA:
     """The networks as drawn from the run's seed, on this process's device, in shards where the config says so.
 
-    Raises ConfigError.
+    Raises ConfigError, and PeerError where another process met one.
     """
     torch.manual_seed(config.seed)
     build = partial(started, config, modality)
     if world.size == 1 or config.compute.parallel == "ddp":
-        return build().to(world.device)
+        with world.failing_together():
+            model = build()
+        return model.to(world.device)
     from jepa.sharding import sharded  # for what few runs need
 
     return sharded(build, world, config.compute.precision == "bf16")
