@@ -273,7 +273,7 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
     path = config.run_dir / "config.yaml"
     if path.exists():
         free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
-        if config.loss.regulariser == "none":  # one sees a micro-batch at a time
+        if config.loss.regulariser == config.model.contrast == "none":  # either sees a micro-batch at a time
             free.append("optim.accumulate")
         changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(tuple(free))]
         if changed:
