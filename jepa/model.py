@@ -183,6 +183,11 @@ class JEPA(nn.Module):
         self.context_encoder.activation_checkpointing = enabled
         self.predictor.activation_checkpointing = enabled
 
+    def units(self) -> list[nn.Module]:
+        """The parts of all networks that run one after the other; see `TokenEncoder.units`."""
+        networks = (self.context_encoder, self.predictor, self.target_encoder)
+        return [unit for network in networks for unit in network.units()]
+
     def _target_shape(self, kind: TargetKind) -> tuple[int, int]:
         """Layers and width of a target: L, D."""
         if kind == "pixels":

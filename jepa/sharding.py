@@ -40,9 +40,9 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
+    for unit in model.units():
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
     for network in (model.context_encoder, model.predictor, model.target_encoder):
-        for block in network.units():
-            fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(network, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model.target_encoder, "outputs")
