@@ -24,6 +24,7 @@ from jepa.model import JEPA, Pair
 from jepa.train import Config
 
 _AT_ONCE = 32  # samples of one draw of masks, so that masks depend on nothing else
+_NOTHING = dict.fromkeys(("own", "without", "other"), torch.empty(0, dtype=torch.float64))  # no sample can be read
 
 
 class _First(Dataset[Any]):
@@ -82,7 +83,7 @@ def gain(
             parts.append(
                 _errors(model, modality, config, to_device(views, device), (with_it, without_it), others(said))
             )
-    errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+    errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]} if parts else _NOTHING
     means = {name: values.nanmean() for name, values in errors.items()}
     return {
         "distance": config.loss.distance,
@@ -137,13 +138,11 @@ def _errors(
     own = encoder(views, with_it.context, with_it.parts)
     mixed = torch.where(second[with_it.context].unsqueeze(-1), encoder(theirs, with_it.context, with_it.parts), own)
     there = None if present is None else torch.where(second, present[partner], present)
-    found = {
+    return {
         "own": error(own, with_it, present),
         "without": error(encoder(views, without_it.context, without_it.parts), without_it, present),
-        "other": error(mixed, with_it, there),
+        "other": error(mixed, with_it, there).masked_fill(other < 0, torch.nan),
     }
-    found["other"] = found["other"].masked_fill(other < 0, torch.nan)
-    return found
 
 
 def _difference(one: Tensor, other: Tensor) -> dict[str, Any]:
