@@ -26,6 +26,7 @@ from jepa.evaluate.matching import Matcher, Vectors, joint, scores
 from jepa.evaluate.retrieval import BEST, Streams, hit_shares, recalls
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.stream_geometry import gap, geometry
+from jepa.evaluate.table import gain_words
 from jepa.launch import resolve
 from jepa.loss import LossConfig, prediction_loss, sample_distances
 from jepa.masking import RandomMaskConfig
@@ -33,7 +34,7 @@ from jepa.model import JEPA, Pair, Prediction
 from jepa.report import write_report
 from jepa.report_pictures import mask_words
 from jepa.train import ComputeConfig, Config, train
-from jepa.weights import configured, model_of, read_checkpoint
+from jepa.weights import configured, load, model_of, read_checkpoint
 from modalities.image_text_masks import Layout, Objectives, both_regions
 
 
@@ -250,6 +251,16 @@ def test_gain_is_that_of_samples_seen_one_by_one(tmp_path: Path) -> None:
         assert told["error"][name] == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
 
 
+def test_the_gain_of_samples_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    config, modality = settings(tmp_path / "run", "data.bad=[0,1]")
+    bad: list[tuple[str, str]] = []
+    told = gain(JEPA(config.model, modality).eval(), modality, config, modality.dataset("test"), range(2), bad.extend)
+    assert [source for source, _ in bad] == ["test/0", "test/1"]
+    assert set(told["error"].values()) == {None}
+    assert told["without_minus_own"] == {"mean": None, "standard_error": None, "samples": 0}
+    assert "by an unknown share" in gain_words({"names": ["cells", "told"], "gain": told})
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_masks_for_the_gain_differ_in_the_second_stream_alone(seed: int) -> None:
     layout = Layout((4, 5), 7)
@@ -338,6 +349,13 @@ def test_rows_are_asked_for_by_name_and_what_there_is_not_is_refused(run: Path) 
     ):
         with pytest.raises(ConfigError, match=f"no task '{wrong}'.*{offender}"):
             evaluate_run(run, tasks=[wrong])
+
+
+def test_a_loaded_run_is_what_the_modality_serves_of_all_its_networks(run: Path) -> None:
+    for which in ("target_encoder", "context_encoder"):
+        served = load(run, which)[which]  # type: ignore[index, arg-type]
+        assert isinstance(served, JEPA)
+        assert not served.training
 
 
 def test_what_a_run_did_not_learn_is_not_measured_and_said(run: Path) -> None:
