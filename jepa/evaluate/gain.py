@@ -39,7 +39,7 @@ class _First(Dataset[Any]):
     def __getitem__(self, place: int) -> Any:
         try:
             inputs = self.samples[self.indices[place]].inputs
-            return self.modality.matches(inputs)[0], self.modality.words(inputs)[0]
+            return self.modality.matches(inputs)[0], self.modality.said(inputs)[0]
         except BadSampleError as error:
             return error
 
@@ -48,7 +48,7 @@ def _collate(items: Sequence[Any]) -> tuple[Any, list[str], list[tuple[str, str]
     bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
     good = [item for item in items if not isinstance(item, BadSampleError)]
     views = default_collate([view for view, _ in good]) if good else None
-    return views, [words for _, words in good], bad
+    return views, [said for _, said in good], bad
 
 
 def others(said: Sequence[str]) -> Tensor:
