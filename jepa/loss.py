@@ -105,15 +105,12 @@ def contrast_loss(contrasted: Contrasted, kind: Contrast) -> Tensor:
     sigmoid: every pair by itself matches or not, summed over the pairs of a sample (Zhai et al. 2023).
     """
     first, second = (F.normalize(gather_rows(rows.float()), dim=-1) for rows in contrasted.streams)
-    scores = contrasted.scale.clamp(max=_LARGEST_SCALE) * first @ second.T + contrasted.shift  # [B, B]
+    scores = contrasted.scale * first @ second.T + contrasted.shift  # [B, B]
     if kind == "infonce":
         match = torch.arange(len(scores), device=scores.device)
         return (F.cross_entropy(scores, match) + F.cross_entropy(scores.T, match)) / 2
     signs = 2 * torch.eye(len(scores), device=scores.device) - 1
     return -F.logsigmoid(signs * scores).sum() / len(scores)
-
-
-_LARGEST_SCALE = 100.0
 
 
 def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map
 
 from jepa.config import ConfigError
-from jepa.distributed import local_shards
+from jepa.distributed import local, local_shards
 from jepa.encoder import PatchEmbedding, TokenEncoder, take
 from jepa.masking import Masks
 from jepa.modality import Modality
@@ -178,6 +178,11 @@ class JEPA(nn.Module):
         move = get_ema_multi_avg_fn(momentum)
         move(local_shards(self.target_encoder), local_shards(self.context_encoder), 0)
 
+    def bound_contrast(self) -> None:
+        """Keep the temperature of a contrast, where there is one, from falling further than it may."""
+        if self.contrast is not None:
+            self.contrast.bound()
+
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Trade memory for time in the networks that learn."""
         self.context_encoder.activation_checkpointing = enabled
@@ -203,7 +208,10 @@ class JEPA(nn.Module):
 
 
 class ContrastScale(nn.Module):
-    """The learned temperature, and shift, of a contrast; they start as in the methods that it is named after."""
+    """The learned temperature, and shift, of a contrast; they start as in the methods that it is named after.
+
+    The inverse of the temperature stays at most 100 (Radford et al. 2021, sec. 2.5).
+    """
 
     def __init__(self, contrast: Contrast) -> None:
         super().__init__()
@@ -216,6 +224,11 @@ class ContrastScale(nn.Module):
         # Not the parameter itself: an output without a node in the graph looks unused to DDP, which then refuses its
         # gradient, and FSDP would hang one more hook on it at every step.
         return self.log_scale.exp(), self.shift.clone()
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Bring the temperature back after a step; bounded in the loss instead, it would get no gradient to return."""
+        local(self.log_scale).clamp_(max=math.log(100))
 
 
 def _present_at(present: Tensor | None, masks: Masks) -> Tensor | None:

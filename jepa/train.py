@@ -197,6 +197,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                     raise NonFiniteLossError(_non_finite(step, world, config))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            model.bound_contrast()
             model.update_target(kept)
 
             done = step + 1
@@ -345,7 +346,7 @@ def _check_losses(config: Config[Any, Any], modality: Modality[Any]) -> None:
     if loss.agreement and len(modality.streams) < 2:
         raise ConfigError(f"loss.agreement: {config.modality} data has no two streams that could agree; set it to 0")
     if loss.contrast_weight != 1 and not contrast:
-        raise ConfigError("loss.contrast_weight: there is no contrast that it weighs; set model.contrast, or leave it 1")
+        raise ConfigError("loss.contrast_weight: there is no contrast that it weighs; set model.contrast, or leave 1")
     regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
     if not (loss.prediction_weight or regularised or (contrast and loss.contrast_weight)):
         raise ConfigError("loss.prediction_weight: at 0 nothing is learned without a regulariser or a contrast")
