@@ -34,7 +34,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Matches(Dataset[Any]):
-    """Views, what they say, near misses and labels of some samples, each read once; of one that cannot be read its error."""
+    """Views, what they say, near misses and labels of samples, each read once; of one that cannot be read its error."""
 
     modality: MatchedModality[Any]
     samples: Samples
