@@ -334,6 +334,8 @@ def check_networks(config: Config[Any, Any], modality: Modality[Any]) -> None:
     sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
     if tokens > sets:
         raise ConfigError(f"model.predictor.mask_tokens: {tokens} cannot all be used by {sets} sets of masks")
+    if tokens > 1 and modality.streams:  # their sets come and go, and evaluation asks for what no set had
+        raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but where tokens are of several streams it is 1")
     _check_losses(config, modality)
 
 

@@ -33,7 +33,7 @@ from jepa.masking import RandomMaskConfig
 from jepa.model import JEPA, Pair, Prediction
 from jepa.report import write_report
 from jepa.report_pictures import mask_words
-from jepa.train import ComputeConfig, Config, train
+from jepa.train import ComputeConfig, Config, prepare_run_dir, train
 from jepa.weights import configured, load, model_of, read_checkpoint
 from modalities.image_text_masks import Layout, Objectives, both_regions
 
@@ -274,6 +274,39 @@ def test_masks_for_the_gain_differ_in_the_second_stream_alone(seed: int) -> None
     assert Objectives().drops_at_times
     for never in (Objectives(drop_caption=0), Objectives(drop_caption=1), Objectives(regions=0)):
         assert not never.drops_at_times
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("loss.agreement=1", r"loss\.agreement: acts within the weight of loss\.regulariser; set one"),
+        ("loss.invariance=1", r"loss\.invariance: acts within the weight of loss\.regulariser"),
+        ("loss.contrast_weight=2", r"loss\.contrast_weight: there is no contrast that it weighs"),
+        ("loss.prediction_weight=0", r"loss\.prediction_weight: at 0 nothing is learned"),
+        ("loss.prediction_weight=0 model.contrast=infonce loss.contrast_weight=0", "at 0 nothing is learned"),
+        ("model.predictor.mask_tokens=2", r"model\.predictor\.mask_tokens: 2, but where tokens are of several streams"),
+    ],
+)
+def test_settings_without_effect_are_refused(overrides: str, words: str, tmp_path: Path) -> None:
+    config, modality = settings(tmp_path / "run", *overrides.split())
+    with pytest.raises(ConfigError, match=words):
+        train(config, modality, join("cpu"))
+    assert not config.run_dir.exists()
+
+
+def test_a_contrast_sees_micro_batches_so_their_number_belongs_to_the_run(tmp_path: Path) -> None:
+    for contrast in ("none", "infonce"):
+        for accumulate in (1, 2):
+            more = (f"model.contrast={contrast}", f"optim.accumulate={accumulate}")
+            config, _ = settings(tmp_path / contrast, *more)
+            if (contrast, accumulate) == ("infonce", 2):
+                with pytest.raises(ConfigError, match=r"another config: optim\.accumulate"):
+                    prepare_run_dir(config)
+            else:
+                prepare_run_dir(config)
 
 
 # A run ----------------------------------------------------------------------------------------------------------------
