@@ -198,7 +198,9 @@ class CollapseSigns:
             troubles.append(f"all inputs point the same way (mean cosine {self.cosine:.3f})")
         if not troubles:
             return ""
-        advice = "try a smaller optim.peak_lr, a momentum nearer 1, loss.regulariser=vicreg, or model.target_layers=0"
+        advice = "try a smaller optim.peak_lr, a momentum nearer 1, or loss.regulariser=vicreg"
+        if not stream:  # encoders of streams may give their last layer alone
+            advice += ", or model.target_layers=0"
         return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(troubles)}; {advice}"
 
 
