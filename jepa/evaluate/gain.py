@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import take
-from jepa.evaluate.reading import start_worker
+from jepa.evaluate.reading import batches, readable
 from jepa.loss import sample_distances
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
@@ -45,8 +45,7 @@ class _First(Dataset[Any]):
 
 
 def _collate(items: Sequence[Any]) -> tuple[Any, list[str], list[tuple[str, str]]]:
-    bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
-    good = [item for item in items if not isinstance(item, BadSampleError)]
+    good, bad = readable(items)
     views = default_collate([view for view, _ in good]) if good else None
     return views, [said for _, said in good], bad
 
@@ -100,12 +99,7 @@ def _batches(
     loaders: int,
     on_bad: Callable[[list[tuple[str, str]]], None],
 ) -> Iterator[tuple[Any, list[str]]]:
-    first = _First(modality, samples, indices)
-    workers = loaders if len(indices) > _AT_ONCE else 0
-    loader: Any = DataLoader(
-        first, batch_size=_AT_ONCE, num_workers=workers, collate_fn=_collate, worker_init_fn=start_worker
-    )
-    for views, said, bad in loader:
+    for views, said, bad in batches(_First(modality, samples, indices), _AT_ONCE, loaders, _collate):
         on_bad(bad)
         if said:
             yield views, said

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from jepa.evaluate.features import Column
 from jepa.evaluate.matching import Matcher, Vectors
-from jepa.evaluate.reading import start_worker
+from jepa.evaluate.reading import batches, readable
 from jepa.evaluate.retrieval import Streams
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples, Task
@@ -75,8 +75,7 @@ class _Batch(NamedTuple):
 
 
 def _collate(items: Sequence[Any]) -> _Batch:
-    bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
-    good: list[_Read] = [item for item in items if isinstance(item, _Read)]
+    good, bad = readable(items)
     if not good:
         return _Batch([], None, None, [], {}, [], bad)
     near = {}
@@ -148,14 +147,8 @@ class Reader:
         return {column: part.seen(owner, said) for column, part in parts.items()}, torch.tensor(labels)
 
     def _batches(self, samples: Samples, indices: Sequence[int]) -> Iterator[_Batch]:
-        loader: Any = DataLoader(
-            Matches(self.modality, samples, indices, self.tasks),
-            batch_size=self.samples_at_once,
-            num_workers=self.loaders if len(indices) > self.samples_at_once else 0,
-            collate_fn=_collate,
-            worker_init_fn=start_worker,
-        )
-        for batch in loader:
+        matches = Matches(self.modality, samples, indices, self.tasks)
+        for batch in batches(matches, self.samples_at_once, self.loaders, _collate):
             self.on_bad(batch.bad)
             if batch.counts:
                 yield batch
