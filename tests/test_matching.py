@@ -29,13 +29,11 @@ from jepa.evaluate.stream_geometry import gap, geometry
 from jepa.evaluate.table import gain_words
 from jepa.launch import resolve
 from jepa.loss import LossConfig, prediction_loss, sample_distances
-from jepa.masking import RandomMaskConfig
 from jepa.model import JEPA, Pair, Prediction
 from jepa.report import write_report
 from jepa.report_pictures import mask_words
 from jepa.train import ComputeConfig, Config, prepare_run_dir, train
 from jepa.weights import configured, load, model_of, read_checkpoint
-from modalities.image_text_masks import Layout, Objectives, both_regions
 
 
 def vectors(count: int, seed: int = 0) -> Vectors:
@@ -259,21 +257,6 @@ def test_the_gain_of_samples_that_cannot_be_read_is_unknown(tmp_path: Path) -> N
     assert set(told["error"].values()) == {None}
     assert told["without_minus_own"] == {"mean": None, "standard_error": None, "samples": 0}
     assert "by an unknown share" in gain_words({"names": ["cells", "told"], "gain": told})
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_masks_for_the_gain_differ_in_the_second_stream_alone(seed: int) -> None:
-    layout = Layout((4, 5), 7)
-    strategy = RandomMaskConfig(ratio=0.5)
-    with_it, without_it = both_regions(layout, strategy, 3, Generator().manual_seed(seed))
-    assert torch.equal(with_it.target, without_it.target)
-    for one, other in zip(with_it.context, without_it.context, strict=True):
-        assert [token for token in one.tolist() if token in layout.image.tokens] == other.tolist()
-        assert set(one.tolist()) - set(other.tolist()) == set(layout.text.tokens.tolist())
-    assert with_it.parts == (without_it.parts[0], 7, 1, 1)
-    assert Objectives().drops_at_times
-    for never in (Objectives(drop_caption=0), Objectives(drop_caption=1), Objectives(regions=0)):
-        assert not never.drops_at_times
 
 
 # Settings -------------------------------------------------------------------------------------------------------------
