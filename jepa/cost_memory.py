@@ -17,7 +17,6 @@ from jepa.memory import Usage, measure
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.train import Config, batch_order
-from jepa.transformer import Block, CrossBlock
 
 Parallel = Literal["ddp", "fsdp"]
 
@@ -89,7 +88,7 @@ def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, A
     """
     weights, learned = list(model.parameters()), trained(model)
     whole = usage.weights - _bytes(weights)  # tables of positions
-    blocks = [module for module in model.modules() if isinstance(module, Block | CrossBlock)]
+    blocks = model.units()
     largest = max(count(block.parameters()) for block in blocks)
     outside = count(weights) - sum(count(block.parameters()) for block in blocks)
     low = 2 if config.compute.precision == "bf16" else 4  # bytes of a number to compute with

@@ -74,11 +74,7 @@ class World:
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a tensor over processes; every process must ask."""
-        if self.size == 1:
-            return value
-        total = value.detach().clone()
-        dist.all_reduce(total)
-        return total / self.size
+        return mean_over_processes(value)
 
     def leave(self) -> None:
         """Wait for the others and close the process group."""
@@ -187,6 +183,15 @@ def gather_rows(rows: Tensor) -> Tensor:
         return rows
     gathered: Tensor = _GatherRows.apply(rows)
     return gathered
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Mean of a tensor without gradient over all processes, each of which must ask; itself where there is one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 class StopRequest:

@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Pretrain, evaluate and report. The same command again goes on where a run stopped.",
     )
     parser.add_argument(
-        "--modality", required=True, help="image, video, image-text, or one that another package declares"
+        "--modality", required=True, help=f"installed: {', '.join(MODALITIES.names())}; packages may declare others"
     )
     parser.add_argument(
         "--config", help="recipe by name or path of a YAML file (default: that of the modality's name, or its tiny one)"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Generator, Tensor
 
-from jepa.distributed import gather_rows
+from jepa.distributed import gather_rows, mean_over_processes
 from jepa.model import Contrasted, Pair, Prediction, TargetKind
 from jepa.networks import Contrast
 
@@ -45,24 +45,29 @@ def prediction_loss(
     What a sample does not have is not counted.
     """
     losses = [
-        weight * _distance(prediction.pairs[kind], config, config.normalise_prediction and kind == "latent")
+        weight * _mean_distance(prediction.pairs[kind], config, config.normalise_prediction and kind == "latent")
         for prediction in predictions
         for kind, weight in weights.items()
     ]
     return torch.stack(losses).sum() / len(predictions)
 
 
-def _distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
+def _mean_distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
+    if pair.present is None:
+        return _distances(pair, config, normalise, "mean")
+    of_token = _distances(pair, config, normalise, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
+    # Counted over all processes, or a target would weigh the more the fewer its process happens to have.
+    count = mean_over_processes(pair.present.sum().float())
+    return (of_token * pair.present).sum() / count.clamp_min(_ANY_COUNT)
+
+
+_ANY_COUNT = 1e-6  # less than the mean of any count over processes that is not 0
+
+
+def _distances(pair: Pair, config: LossConfig, normalise: bool, reduction: str) -> Tensor:
     predicted, target = pair.predicted.float(), pair.target.float()
     if normalise:
         predicted = F.layer_norm(predicted, predicted.shape[-1:])
-    if pair.present is None:
-        return _distances(predicted, target, config, "mean")
-    of_token = _distances(predicted, target, config, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
-    return (of_token * pair.present).sum() / pair.present.sum().clamp_min(1)
-
-
-def _distances(predicted: Tensor, target: Tensor, config: LossConfig, reduction: str) -> Tensor:
     match config.distance:
         case "smooth_l1":
             return F.smooth_l1_loss(predicted, target, reduction=reduction)
@@ -73,10 +78,13 @@ def _distances(predicted: Tensor, target: Tensor, config: LossConfig, reduction:
 
 
 def sample_distances(pair: Pair, config: LossConfig) -> Tensor:
-    """The loss of each sample by itself, for one set of masks and representations as targets: -> [B]."""
-    present = [None] * len(pair.target) if pair.present is None else pair.present.split(1)
-    parts = zip(pair.predicted.split(1), pair.target.split(1), present, strict=True)
-    return torch.stack([_distance(Pair(*part), config, config.normalise_prediction) for part in parts])
+    """The loss of each sample by itself, for one set of masks and representations as targets: -> [B].
+
+    Not a number for a sample that has none of the targets.
+    """
+    of_token = _distances(pair, config, config.normalise_prediction, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
+    present = torch.ones_like(of_token) if pair.present is None else pair.present.to(of_token)
+    return (of_token * present).flatten(1).sum(dim=1) / present.flatten(1).sum(dim=1)
 
 
 def added_loss(
@@ -97,15 +105,12 @@ def contrast_loss(contrasted: Contrasted, kind: Contrast) -> Tensor:
     sigmoid: every pair by itself matches or not, summed over the pairs of a sample (Zhai et al. 2023).
     """
     first, second = (F.normalize(gather_rows(rows.float()), dim=-1) for rows in contrasted.streams)
-    scores = contrasted.scale.clamp(max=_LARGEST_SCALE) * first @ second.T + contrasted.shift  # [B, B]
+    scores = contrasted.scale * first @ second.T + contrasted.shift  # [B, B]
     if kind == "infonce":
         match = torch.arange(len(scores), device=scores.device)
         return (F.cross_entropy(scores, match) + F.cross_entropy(scores.T, match)) / 2
     signs = 2 * torch.eye(len(scores), device=scores.device) - 1
     return -F.logsigmoid(signs * scores).sum() / len(scores)
-
-
-_LARGEST_SCALE = 100.0
 
 
 def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:
@@ -193,7 +198,9 @@ class CollapseSigns:
             troubles.append(f"all inputs point the same way (mean cosine {self.cosine:.3f})")
         if not troubles:
             return ""
-        advice = "try a smaller optim.peak_lr, a momentum nearer 1, loss.regulariser=vicreg, or model.target_layers=0"
+        advice = "try a smaller optim.peak_lr, a momentum nearer 1, or loss.regulariser=vicreg"
+        if not stream:  # encoders of streams may give their last layer alone
+            advice += ", or model.target_layers=0"
         return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(troubles)}; {advice}"
 
 

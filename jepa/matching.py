@@ -32,7 +32,7 @@ class MatchedModality(Modality[C]):
         return iter(())
 
     @abstractmethod
-    def words(self, inputs: Any) -> Sequence[str]:
+    def said(self, inputs: Any) -> Sequence[str]:
         """What the second streams of `matches` say, for people; those that say the same are taken for one."""
 
     def gain_masks(self, batch_size: int, generator: Generator) -> tuple[Masks, Masks] | None:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map
 
 from jepa.config import ConfigError
-from jepa.distributed import local_shards
+from jepa.distributed import local, local_shards
 from jepa.encoder import PatchEmbedding, TokenEncoder, take
 from jepa.masking import Masks
 from jepa.modality import Modality
@@ -113,7 +113,7 @@ class JEPA(nn.Module):
             most = max(sets, key=lambda number: (len(vectors[number]) == 1, masks[number].context.shape[1]))
             found.append(vectors[most][stream])
         first, second = found
-        return Contrasted((first, second), self.contrast.log_scale.exp(), self.contrast.shift)
+        return Contrasted((first, second), *self.contrast())
 
     def _pair(self, kind: TargetKind, guess: Tensor, whole: Tensor, masks: Masks, present: Tensor | None) -> Pair:
         """The part of a guess [B, M, Kt, outputs] for one kind of target, and that of the whole target [B, N, L, D]."""
@@ -178,10 +178,20 @@ class JEPA(nn.Module):
         move = get_ema_multi_avg_fn(momentum)
         move(local_shards(self.target_encoder), local_shards(self.context_encoder), 0)
 
+    def bound_contrast(self) -> None:
+        """Keep the temperature of a contrast, where there is one, from falling further than it may."""
+        if self.contrast is not None:
+            self.contrast.bound()
+
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Trade memory for time in the networks that learn."""
         self.context_encoder.activation_checkpointing = enabled
         self.predictor.activation_checkpointing = enabled
+
+    def units(self) -> list[nn.Module]:
+        """The parts of all networks that run one after the other; see `TokenEncoder.units`."""
+        networks = (self.context_encoder, self.predictor, self.target_encoder)
+        return [unit for network in networks for unit in network.units()]
 
     def _target_shape(self, kind: TargetKind) -> tuple[int, int]:
         """Layers and width of a target: L, D."""
@@ -198,13 +208,27 @@ class JEPA(nn.Module):
 
 
 class ContrastScale(nn.Module):
-    """The learned temperature, and shift, of a contrast; they start as in the methods that it is named after."""
+    """The learned temperature, and shift, of a contrast; they start as in the methods that it is named after.
+
+    The inverse of the temperature stays at most 100 (Radford et al. 2021, sec. 2.5).
+    """
 
     def __init__(self, contrast: Contrast) -> None:
         super().__init__()
         scale, shift = (10.0, -10.0) if contrast == "sigmoid" else (1 / 0.07, 0.0)
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
         self.shift = nn.Parameter(torch.tensor([shift]), requires_grad=contrast == "sigmoid")
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift, [1] each."""
+        # Not the parameter itself: an output without a node in the graph looks unused to DDP, which then refuses its
+        # gradient, and FSDP would hang one more hook on it at every step.
+        return self.log_scale.exp(), self.shift.clone()
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Bring the temperature back after a step; bounded in the loss instead, it would get no gradient to return."""
+        local(self.log_scale).clamp_(max=math.log(100))
 
 
 def _present_at(present: Tensor | None, masks: Masks) -> Tensor | None:

@@ -21,7 +21,7 @@ class PredictorConfig:
     attention: `self` lets mask tokens and context tokens attend to one another (I-JEPA, V-JEPA); `cross` lets mask
     tokens look at the context only, which is then processed once however many blocks there are. blocks: under `self`,
     predict target blocks separately (I-JEPA: the context is repeated per block) or jointly. mask_tokens: how many there
-    are, which sets of masks take in turn (V-JEPA: one for each of its two sets).
+    are, which sets of masks take in turn (V-JEPA: one for each of its two sets); 1 where there are several streams.
     """
 
     width: PositiveInt = 384

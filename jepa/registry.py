@@ -39,12 +39,15 @@ class Registry:
             if name in declared:
                 self._load(declared[name])
         if name not in self._classes:
-            names = sorted({*self._classes, *(entry.name for entry in entry_points(group=GROUP))})
             raise UnknownModalityError(
-                f"no modality '{name}'; installed: {', '.join(names) or 'none (run: pip install -e .)'}. "
+                f"no modality '{name}'; installed: {', '.join(self.names()) or 'none (run: pip install -e .)'}. "
                 f'A package declares one under [project.entry-points."{GROUP}"]'
             )
         return self._classes[name]
+
+    def names(self) -> list[str]:
+        """All names there are; importing nothing."""
+        return sorted({*self._classes, *(entry.name for entry in entry_points(group=GROUP))})
 
     def _load(self, entry: EntryPoint) -> None:
         try:

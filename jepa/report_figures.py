@@ -70,7 +70,7 @@ def task_title(name: str) -> str:
 
 
 def _retrieval_title(probe: str) -> str:
-    """`image_to_text@5` -> words."""
+    """`first_to_second@5` -> words."""
     direction, _, rest = probe.partition("@")
     best, _, way = rest.partition("_")
     words = f"retrieval, {direction}, {'first' if best == '1' else f'among {best}'}{', as predicted' if way else ''}"

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
-from jepa.encoder import TokenEncoder
-from jepa.evaluate.features import grid_layers, samples_at_once
+from jepa.encoder import TokenEncoder, mean_over
+from jepa.evaluate.features import grid_layers, grid_present, samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Sample, Samples, Stream
@@ -60,10 +60,11 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Token
         inputs = default_collate([view for _, view in part])
         kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
         for name, encoder in encoders.items():
-            encoded = grid_layers(modality, encoder, inputs)[-1].float().cpu()  # [B, N, D]
+            whole = grid_layers(modality, encoder, inputs)[-1].float()
+            vectors, encoded = mean_over(whole, grid_present(modality, encoder, inputs)).cpu(), whole.cpu()  # [B, N, D]
             fitted = max(SHOWN, min(_FITTED, _FITTED_TOKENS // count)) - sum(map(len, tokens[name]))
             tokens[name].append(encoded[: max(0, fitted)])
-            pooled[name].append(encoded.mean(dim=1))
+            pooled[name].append(vectors)
     if not pictures:
         return Shown([], [], [], {}, {}, None)
     return Shown(pictures, thumbnails, classes, _joined(tokens), _joined(pooled), kept)

@@ -1,7 +1,7 @@
 """Saving a run and going on from what was saved: one file, or shards where the model is spread over processes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class Saver:
     def _restore_shards(self, path: Path) -> tuple[int, float]:
         """Fill this process's shards, from a folder of shards or from what the first process reads in a file."""
         from jepa.sharding import spread
-        from jepa.shards import read_into
+        from jepa.shards import names, read_into
 
         groups = self.optimizer.state_dict()["param_groups"]
         tensors = flatten(self.model.state_dict(), {"state": self._empty_state()})
@@ -137,6 +137,7 @@ class Saver:
             with self.world.failing_together():
                 run = read_run(path)
             try:
+                tensors = _there(tensors, names(path))
                 read_into(tensors, path)
             except Exception as error:  # torch names its reasons in many exception types
                 raise unreadable(path, error) from error
@@ -144,6 +145,9 @@ class Saver:
             with self.world.failing_together():
                 run = Checkpoint.load(path) if self.world.is_main else Checkpoint(0, 0.0, {}, {}, {"state": {}})
             source = flatten(run.model, run.optimizer)
+            saved = [set(source)]
+            dist.broadcast_object_list(saved, src=0, group=self.group)
+            tensors = _there(tensors, saved[0])
             for name, tensor in tensors.items():
                 spread(source.get(name), tensor)
         self.optimizer.load_state_dict({"state": unflatten(tensors)[1], "param_groups": groups})
@@ -152,7 +156,7 @@ class Saver:
         return int(progress[0]), float(progress[1])
 
     def _empty_state(self) -> dict[int, dict[str, Tensor]]:
-        """State of AdamW for every parameter, to be filled."""
+        """State of AdamW for every parameter, to be filled as far as it was saved."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         return {
             index: {
@@ -162,6 +166,14 @@ class Saver:
             }
             for index, parameter in enumerate(parameters)
         }
+
+
+def _there(tensors: Mapping[str, Tensor], saved: Collection[str]) -> dict[str, Tensor]:
+    """What of a model's and an optimiser's state was saved: weights that no step has used yet have no optimiser state.
+
+    Weights that were not saved stay, for the reader to miss them.
+    """
+    return {name: tensor for name, tensor in tensors.items() if name in saved or name.startswith("model.")}
 
 
 def _without_other_mask_tokens(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,9 +18,11 @@ def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
     """A model of which each process holds a share, with the weights that one process would start from.
 
     Only the first process draws weights, on the CPU; no process ever holds all of them on its device. bf16: gather
-    weights in bf16, half the traffic; the shares, and the sums of gradients, stay fp32.
+    weights in bf16, half the traffic; the shares, and the sums of gradients, stay fp32. Raises what `build` raises,
+    and PeerError where the first process met it.
     """
-    source = dict(_contents(build())) if world.is_main else {}
+    with world.failing_together():
+        source = dict(_contents(build())) if world.is_main else {}
     with torch.device("meta"):
         model = build()
     _shard(model, world, bf16)
@@ -38,9 +40,9 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
+    for unit in model.units():
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
     for network in (model.context_encoder, model.predictor, model.target_encoder):
-        for block in network.units():
-            fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(network, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model.target_encoder, "outputs")

@@ -83,6 +83,11 @@ def finish_writing(started: Future[Any]) -> None:
         raise ShardsError(reason(error)) from error
 
 
+def names(folder: Path) -> set[str]:
+    """Of all tensors of a folder."""
+    return set(_Reader(folder).read_metadata().state_dict_metadata)
+
+
 def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Fill tensors, or this process's shards of them; all processes must call, and all raise what one of them meets."""
     _load(tensors, _Reader(folder), alone=False)

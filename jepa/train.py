@@ -197,6 +197,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                     raise NonFiniteLossError(_non_finite(step, world, config))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            model.bound_contrast()
             model.update_target(kept)
 
             done = step + 1
@@ -223,12 +224,14 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World) -> JEPA:
     """The networks as drawn from the run's seed, on this process's device, in shards where the config says so.
 
-    Raises ConfigError.
+    Raises ConfigError, and PeerError where another process met one.
     """
     torch.manual_seed(config.seed)
     build = partial(started, config, modality)
     if world.size == 1 or config.compute.parallel == "ddp":
-        return build().to(world.device)
+        with world.failing_together():
+            model = build()
+        return model.to(world.device)
     from jepa.sharding import sharded  # for what few runs need
 
     return sharded(build, world, config.compute.precision == "bf16")
@@ -271,7 +274,7 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
     path = config.run_dir / "config.yaml"
     if path.exists():
         free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
-        if config.loss.regulariser == "none":  # one sees a micro-batch at a time
+        if config.loss.regulariser == config.model.contrast == "none":  # either sees a micro-batch at a time
             free.append("optim.accumulate")
         changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(tuple(free))]
         if changed:
@@ -324,13 +327,31 @@ def signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
 
 
 def check_networks(config: Config[Any, Any], modality: Modality[Any]) -> None:
-    """Raise ConfigError for what can be told of the networks before they are built: their start, their mask tokens."""
+    """Raise ConfigError for what can be told before the networks are built: their start, mask tokens, losses."""
     start, tokens = config.start_from, config.model.predictor.mask_tokens
     if start is not None and not latest(config.run_dir).exists() and not start.expanduser().exists():
         raise ConfigError(f"start_from: no checkpoint at {start}")
     sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
     if tokens > sets:
         raise ConfigError(f"model.predictor.mask_tokens: {tokens} cannot all be used by {sets} sets of masks")
+    if tokens > 1 and modality.streams:  # their sets come and go, and evaluation asks for what no set had
+        raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but where tokens are of several streams it is 1")
+    _check_losses(config, modality)
+
+
+def _check_losses(config: Config[Any, Any], modality: Modality[Any]) -> None:
+    """Raise ConfigError for losses without effect; not when a run is loaded, as what it learned stays what it is."""
+    loss, contrast = config.loss, config.model.contrast != "none"
+    for name in ("invariance", "agreement"):
+        if getattr(loss, name) and loss.regulariser == "none":
+            raise ConfigError(f"loss.{name}: acts within the weight of loss.regulariser; set one, or {name} to 0")
+    if loss.agreement and len(modality.streams) < 2:
+        raise ConfigError(f"loss.agreement: {config.modality} data has no two streams that could agree; set it to 0")
+    if loss.contrast_weight != 1 and not contrast:
+        raise ConfigError("loss.contrast_weight: there is no contrast that it weighs; set model.contrast, or leave 1")
+    regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
+    if not (loss.prediction_weight or regularised or (contrast and loss.contrast_weight)):
+        raise ConfigError("loss.prediction_weight: at 0 nothing is learned without a regulariser or a contrast")
 
 
 def batch_order(config: Config[Any, Any], world: World) -> Order:

@@ -144,7 +144,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
         for names in self._names(task):
             yield [View(nothing, self._ids(text.format(name))) for name in names for text in self.config.prompts]
 
-    def words(self, inputs: Captioned) -> Sequence[str]:
+    def said(self, inputs: Captioned) -> Sequence[str]:
         """The captions."""
         return inputs.captions
 

@@ -6,7 +6,7 @@ fixed linear maps of the hidden vector; the second stream is one more such map, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -129,11 +129,11 @@ class Pairs(MatchedModality[PairsConfig]):
             hidden[0] = 2.0 * sign
             yield [PairView(torch.zeros(CELLS, VALUES), (MAPS[CELLS] @ hidden).unsqueeze(0))]
 
-    def words(self, inputs: Stored) -> Sequence[str]:
+    def said(self, inputs: Stored) -> Sequence[str]:
         return inputs.words
 
-    def served(self, model: nn.Module) -> nn.Module:
-        return model
+    def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
+        return nn.ModuleDict({encoder: model})
 
     def raw_features(self, view: PairView) -> Tensor:
         return view.first.flatten()

@@ -188,5 +188,6 @@ def test_a_section_can_be_built_alone() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_understood(name: str) -> None:
-    config, _ = resolve(name.split("/")[0], read_recipe(name), [])
-    assert config.modality == name.split("/")[0]
+    modality = name.split("/")[0].replace("_", "-")
+    config, _ = resolve(modality, read_recipe(name), [])
+    assert config.modality == modality

@@ -1,21 +1,29 @@
-"""Two real processes compute what one would: gradients of the regularisers, and a whole training run."""
+"""Two real processes compute what one would: gradients of regularisers and of steps, and a whole training run."""
 
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from pairs import Pairs, PairsConfig, PairsNetworks
+from tiny import MODEL, NoiseConfig, PaddedNoise
 from torch import Generator, Tensor, nn
 
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
+from jepa.data import TrainingBatches
 from jepa.distributed import World, gpu_index, join
 from jepa.loss import LossConfig, regularisation
-from jepa.model import Prediction
+from jepa.modality import Modality
+from jepa.model import JEPA, Prediction
+from jepa.optim import OptimConfig
+from jepa.predictor import PredictorConfig
 from jepa.run_log import read_metrics
+from jepa.train import ComputeConfig, Config, backward, batch_order
 
 ROWS = torch.randn(12, 6, generator=Generator().manual_seed(1))
 REGULARISERS = ("vicreg", "sigreg")
@@ -35,22 +43,54 @@ def gradient(kind: str, world: World) -> Tensor:
     return layer.weight.grad
 
 
+def steps() -> dict[str, tuple[Config[Any, Any], Modality[Any]]]:
+    """Two streams that agree and are contrasted either way, and samples of different lengths."""
+    shared: Any = {
+        "run_dir": Path(),
+        "optim": OptimConfig(batch_size=12),
+        "compute": ComputeConfig(device="cpu", precision="fp32"),
+    }
+    agreeing = LossConfig(regulariser="vicreg", agreement=1.0)
+    narrow = PredictorConfig(width=16, depth=1, heads=2)
+    found: dict[str, tuple[Config[Any, Any], Modality[Any]]] = {}
+    for contrast in ("infonce", "sigmoid"):
+        networks = PairsNetworks(contrast=contrast, projector=8, predictor=narrow)
+        config: Any = Config(modality="pairs", data=PairsConfig(), model=networks, loss=agreeing, **shared)
+        found[contrast] = config, Pairs(PairsConfig())
+    config = Config(modality="padded", data=NoiseConfig(), model=MODEL, **shared)
+    found["lengths"] = config, PaddedNoise(NoiseConfig())
+    return found
+
+
+def step_gradients(config: Config[Any, Any], modality: Modality[Any], world: World) -> dict[str, Tensor]:
+    """Gradients of all that learns at the first step, from this process's share of the batch."""
+    torch.manual_seed(0)
+    model = JEPA(config.model, modality)
+    batches = TrainingBatches(modality, modality.dataset("train"), batch_order(config, world), 0.1)
+    backward(config, 0, world.data_parallel(model, varying=bool(model.streams)), batches[0])  # type: ignore[arg-type]
+    return {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+
+
 def process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     world = World(rank, 2, torch.device("cpu"))
-    found = {kind: gradient(kind, world) for kind in REGULARISERS}
+    found: dict[str, Any] = {kind: gradient(kind, world) for kind in REGULARISERS}
+    found |= {name: step_gradients(*step, world) for name, step in steps().items()}
     found["mean"] = world.mean(torch.tensor([1.0 + rank]))
     found["any"] = torch.tensor([world.any(rank == 1), world.any(False)])
     torch.save(found, f"{folder}/{rank}.pt")
     world.leave()
 
 
-def test_regularisers_see_the_global_batch_and_have_its_gradient(tmp_path: Path) -> None:
+def test_losses_see_the_global_batch_and_have_its_gradient(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(process, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    alone = World(0, 1, torch.device("cpu"))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         for kind in REGULARISERS:
-            torch.testing.assert_close(found[kind], gradient(kind, World(0, 1, torch.device("cpu"))))
+            torch.testing.assert_close(found[kind], gradient(kind, alone))
+        for name, step in steps().items():
+            torch.testing.assert_close(found[name], step_gradients(*step, alone))
         assert found["mean"].item() == 1.5
         assert found["any"].tolist() == [True, False]
 
@@ -103,7 +143,7 @@ def test_two_processes_with_half_the_batch_each_train_as_one_with_the_whole(
 
 
 def test_micro_batches_have_the_gradient_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
-    settings = ["loss.regulariser=none", "model.projector=0"]
+    settings = ["loss.regulariser=none", "loss.invariance=0", "model.projector=0"]
     for accumulate in (1, 4):
         assert alone(tmp_path / str(accumulate), photos, *settings, f"optim.accumulate={accumulate}") == 0
     assert_same_training(tmp_path / "4", tmp_path / "1")

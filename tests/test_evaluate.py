@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from moving import MODEL as MOVING_MODEL
 from moving import Dots, Moving, MovingConfig
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from tiny import MODEL, NoiseConfig, PaddedNoise, randomise
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, latest
@@ -154,6 +156,25 @@ def test_features_that_hold_the_label_are_read_without_error() -> None:
     assert knn(told, CLASSES).score == linear_probe(turned(told), CLASSES).score == 1.0
     numbers = told.map(lambda split: Examples(split.features, split.labels.float()))
     assert ridge(turned(numbers)).score < 1e-3
+
+
+def test_vectors_of_samples_that_differ_in_length_are_those_of_each_alone_at_its_own() -> None:
+    modality = PaddedNoise(NoiseConfig())
+    encoder = modality.encoder(MODEL).eval()
+    randomise(encoder)
+    compute = ComputeConfig(workers=0, precision="fp32")
+    extractor = Extractor(modality, {"jepa": encoder, "random_init": encoder}, (), 4, compute, lambda _: None)
+    features = extractor.extract(modality.dataset("test"), range(6), Kept())
+    lengths = set()
+    for number in range(6):
+        values, length = modality.evaluation_view(modality.dataset("test")[number].inputs)
+        layers = encoder.layers((values[None], length[None]), torch.arange(int(length))[None])
+        means = [F.layer_norm(layer, layer.shape[-1:]).mean(dim=1)[0] for layer in layers]
+        close = {"atol": 1e-4, "rtol": 1e-4}
+        torch.testing.assert_close(features.last["jepa"][number], layers[-1].mean(dim=1)[0], **close)
+        torch.testing.assert_close(features.last4["jepa"][number], torch.cat(means), **close)
+        lengths.add(int(length))
+    assert len(lengths) > 2
 
 
 def test_low_shot_draws_are_balanced_repeatable_and_take_what_there_is() -> None:

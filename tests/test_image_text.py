@@ -27,7 +27,7 @@ from jepa.recipes import read_recipe, recipe_names
 from jepa.run_log import read_metrics
 from local_cluster import LocalCluster
 from modalities.image_text import ImageText
-from modalities.image_text_masks import Layout, Objectives, sample_objectives
+from modalities.image_text_masks import Layout, Objectives, both_regions, sample_objectives
 
 STEPS = 40
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 220), "white": (240, 240, 240)}
@@ -109,6 +109,21 @@ def test_context_and_targets_are_disjoint_ascending_and_counted_by_stream() -> N
             found = torch.bucketize(masks.context.contiguous(), bounds, right=True)
             for part, count in enumerate(masks.parts):
                 assert ((found == part).sum(dim=1) == count).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_masks_for_the_gain_differ_in_the_second_stream_alone(seed: int) -> None:
+    layout = Layout((4, 5), 7)
+    strategy = RandomMaskConfig(ratio=0.5)
+    with_it, without_it = both_regions(layout, strategy, 3, Generator().manual_seed(seed))
+    assert torch.equal(with_it.target, without_it.target)
+    for one, other in zip(with_it.context, without_it.context, strict=True):
+        assert [token for token in one.tolist() if token in layout.image.tokens] == other.tolist()
+        assert set(one.tolist()) - set(other.tolist()) == set(layout.text.tokens.tolist())
+    assert with_it.parts == (without_it.parts[0], 7, 1, 1)
+    assert Objectives().drops_at_times
+    for never in (Objectives(drop_caption=0), Objectives(drop_caption=1), Objectives(regions=0)):
+        assert not never.drops_at_times
 
 
 def test_every_patch_and_word_can_be_context_and_can_be_target() -> None:

@@ -185,13 +185,19 @@ def test_contrasts_equal_those_of_open_clip() -> None:
     torch.testing.assert_close(contrast_loss(pairs, "sigmoid"), expected)
 
 
-def test_a_contrast_is_added_by_its_weight_and_its_temperature_has_a_floor() -> None:
+def test_a_contrast_is_added_by_its_weight_and_its_temperature_has_a_floor_from_which_it_can_return() -> None:
     pairs = contrasted("infonce")
     sets = [Prediction({}, {"first": pairs.streams[0]}, pairs)]
     added = added_loss(sets, LossConfig(contrast_weight=0.5), "infonce", generator())
     torch.testing.assert_close(added, 0.5 * contrast_loss(pairs, "infonce"))
-    hot, hottest = (contrast_loss(pairs._replace(scale=torch.tensor([scale])), "infonce") for scale in (100.0, 1e6))
-    assert torch.equal(hot, hottest)
+    scale = ContrastScale("infonce")
+    with torch.no_grad():
+        scale.log_scale.fill_(9.0)
+    scale.bound()
+    assert scale()[0].item() == pytest.approx(100)
+    contrast_loss(pairs._replace(scale=scale()[0]), "infonce").backward()
+    assert scale.log_scale.grad is not None
+    assert scale.log_scale.grad > 0  # among random vectors colder is worse
 
 
 def test_inputs_that_all_look_alike_are_a_collapse() -> None:

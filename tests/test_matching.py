@@ -26,15 +26,14 @@ from jepa.evaluate.matching import Matcher, Vectors, joint, scores
 from jepa.evaluate.retrieval import BEST, Streams, hit_shares, recalls
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.stream_geometry import gap, geometry
+from jepa.evaluate.table import gain_words
 from jepa.launch import resolve
 from jepa.loss import LossConfig, prediction_loss, sample_distances
-from jepa.masking import RandomMaskConfig
 from jepa.model import JEPA, Pair, Prediction
 from jepa.report import write_report
 from jepa.report_pictures import mask_words
-from jepa.train import ComputeConfig, Config, train
-from jepa.weights import configured, model_of, read_checkpoint
-from modalities.image_text_masks import Layout, Objectives, both_regions
+from jepa.train import ComputeConfig, Config, prepare_run_dir, train
+from jepa.weights import configured, load, model_of, read_checkpoint
 
 
 def vectors(count: int, seed: int = 0) -> Vectors:
@@ -250,19 +249,47 @@ def test_gain_is_that_of_samples_seen_one_by_one(tmp_path: Path) -> None:
         assert told["error"][name] == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_masks_for_the_gain_differ_in_the_second_stream_alone(seed: int) -> None:
-    layout = Layout((4, 5), 7)
-    strategy = RandomMaskConfig(ratio=0.5)
-    with_it, without_it = both_regions(layout, strategy, 3, Generator().manual_seed(seed))
-    assert torch.equal(with_it.target, without_it.target)
-    for one, other in zip(with_it.context, without_it.context, strict=True):
-        assert [token for token in one.tolist() if token in layout.image.tokens] == other.tolist()
-        assert set(one.tolist()) - set(other.tolist()) == set(layout.text.tokens.tolist())
-    assert with_it.parts == (without_it.parts[0], 7, 1, 1)
-    assert Objectives().drops_at_times
-    for never in (Objectives(drop_caption=0), Objectives(drop_caption=1), Objectives(regions=0)):
-        assert not never.drops_at_times
+def test_the_gain_of_samples_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    config, modality = settings(tmp_path / "run", "data.bad=[0,1]")
+    bad: list[tuple[str, str]] = []
+    told = gain(JEPA(config.model, modality).eval(), modality, config, modality.dataset("test"), range(2), bad.extend)
+    assert [source for source, _ in bad] == ["test/0", "test/1"]
+    assert set(told["error"].values()) == {None}
+    assert told["without_minus_own"] == {"mean": None, "standard_error": None, "samples": 0}
+    assert "by an unknown share" in gain_words({"names": ["cells", "told"], "gain": told})
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("loss.agreement=1", r"loss\.agreement: acts within the weight of loss\.regulariser; set one"),
+        ("loss.invariance=1", r"loss\.invariance: acts within the weight of loss\.regulariser"),
+        ("loss.contrast_weight=2", r"loss\.contrast_weight: there is no contrast that it weighs"),
+        ("loss.prediction_weight=0", r"loss\.prediction_weight: at 0 nothing is learned"),
+        ("loss.prediction_weight=0 model.contrast=infonce loss.contrast_weight=0", "at 0 nothing is learned"),
+        ("model.predictor.mask_tokens=2", r"model\.predictor\.mask_tokens: 2, but where tokens are of several streams"),
+    ],
+)
+def test_settings_without_effect_are_refused(overrides: str, words: str, tmp_path: Path) -> None:
+    config, modality = settings(tmp_path / "run", *overrides.split())
+    with pytest.raises(ConfigError, match=words):
+        train(config, modality, join("cpu"))
+    assert not config.run_dir.exists()
+
+
+def test_a_contrast_sees_micro_batches_so_their_number_belongs_to_the_run(tmp_path: Path) -> None:
+    for contrast in ("none", "infonce"):
+        for accumulate in (1, 2):
+            more = (f"model.contrast={contrast}", f"optim.accumulate={accumulate}")
+            config, _ = settings(tmp_path / contrast, *more)
+            if (contrast, accumulate) == ("infonce", 2):
+                with pytest.raises(ConfigError, match=r"another config: optim\.accumulate"):
+                    prepare_run_dir(config)
+            else:
+                prepare_run_dir(config)
 
 
 # A run ----------------------------------------------------------------------------------------------------------------
@@ -338,6 +365,13 @@ def test_rows_are_asked_for_by_name_and_what_there_is_not_is_refused(run: Path) 
     ):
         with pytest.raises(ConfigError, match=f"no task '{wrong}'.*{offender}"):
             evaluate_run(run, tasks=[wrong])
+
+
+def test_a_loaded_run_is_what_the_modality_serves_of_all_its_networks(run: Path) -> None:
+    for which in ("target_encoder", "context_encoder"):
+        served = load(run, which)[which]  # type: ignore[index, arg-type]
+        assert isinstance(served, JEPA)
+        assert not served.training
 
 
 def test_what_a_run_did_not_learn_is_not_measured_and_said(run: Path) -> None:

@@ -98,8 +98,22 @@ def test_parts_of_the_networks_learn_at_rates_of_their_own() -> None:
     decays = {name: groups[id(parameter)]["weight_decay"] for name, parameter in model.named_parameters()}
     assert rates == pytest.approx({"0.weight": 0.1, "0.bias": 10.0, "1.weight": 1.0, "1.bias": 1.0})
     assert decays == pytest.approx({"0.weight": 0.5, "0.bias": 0.0, "1.weight": 0.5, "1.bias": 0.0})
-    with pytest.raises(ConfigError, match=r"no parameter's name begins with '2'; there are 0\.bias, 0\.weight, 1\."):
-        adamw(model, OptimConfig(rate_factors=(RateFactor(prefix="2", factor=1.0),)))
+
+
+def test_a_rate_factor_without_effect_is_refused_and_names_are_whole() -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(12)))
+    model[2].requires_grad_(False)
+    one = OptimConfig(rate_factors=(RateFactor(prefix="1", factor=0.5),))
+    slow = [group["params"] for group in adamw(model, one).param_groups if group["factor"] == 0.5]
+    assert {id(parameter) for parameters in slow for parameter in parameters} == {*map(id, model[1].parameters())}
+    for prefixes, words in (
+        (["20"], r"no parameter's name begins with '20' and learns; there are 0\.bias, 0\.weight, 1\."),
+        (["2"], "no parameter's name begins with '2' and learns"),
+        (["1.bias", "1"], r"later factors are on all that '1\.bias' names"),
+    ):
+        factors = tuple(RateFactor(prefix=prefix, factor=0.1) for prefix in prefixes)
+        with pytest.raises(ConfigError, match=words):
+            adamw(model, OptimConfig(rate_factors=factors))
 
 
 def test_a_decay_without_gradients_shrinks_weights_as_adamw_says() -> None:

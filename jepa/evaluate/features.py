@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
-from jepa.encoder import PatchEmbedding, TokenEncoder
+from jepa.encoder import PatchEmbedding, TokenEncoder, mean_over
 from jepa.evaluate.reading import ViewBatch, Views, view_batches
 from jepa.modality import Modality, Samples, Task
 from jepa.train import ComputeConfig
@@ -25,6 +25,8 @@ _LAYERS = 4
 @dataclass(frozen=True)
 class Features:
     """What the networks make of the n samples of a split, and what is known about these. Vectors are means over views.
+
+    Means over tokens are of those that a sample has; what stands for the others is among the tokens.
 
     last: mean over the tokens of the last layer [n, D], of a floor the modality's vector [n, F].
     last4: means of the last four layers, each layer-normed, side by side [n, 4D]; a floor has no layers.
@@ -95,8 +97,9 @@ class Extractor:
             gathered.add("labels", label, values)
         for column, encoder in self.encoders.items():
             seen = [self._layers(encoder, view) for view in batch.views]  # of each view the last four [B, N, D]
-            pooled = [layers[-1].mean(dim=1) for layers in seen]
-            normed = [torch.cat([_normed_mean(layer) for layer in layers], dim=1) for layers in seen]
+            there = [grid_present(self.modality, encoder, view) for view in batch.views]  # [B, N] each, or None
+            pooled = [mean_over(layers[-1], present) for layers, present in zip(seen, there, strict=True)]
+            normed = [_normed_means(layers, present) for layers, present in zip(seen, there, strict=True)]
             gathered.add("last", column, torch.stack(pooled).mean(dim=0))
             gathered.add("last4", column, torch.stack(normed).mean(dim=0))
             gathered.add_tokens(column, seen[0][-1])
@@ -126,13 +129,19 @@ def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> l
     return [layer[:, : math.prod(modality.grid)] for layer in encoder.layers(views, keep, first.parts)]
 
 
+def grid_present(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Tensor | None:
+    """Which of the tokens of `grid_layers` there are: [B, ...] -> bool [B, N], None for all."""
+    present = encoder.present(to_device(views, encoder.device))
+    return None if present is None else present[:, : math.prod(modality.grid)]
+
+
 def samples_at_once(modality: Modality[Any], batch_size: int) -> int:
     """Samples of a batch whose tokens fit into memory at once."""
     return max(1, min(batch_size, _TOKENS_AT_ONCE // len(modality.positions)))
 
 
-def _normed_mean(layer: Tensor) -> Tensor:
-    return F.layer_norm(layer, layer.shape[-1:]).mean(dim=1)
+def _normed_means(layers: Sequence[Tensor], present: Tensor | None) -> Tensor:
+    return torch.cat([mean_over(F.layer_norm(layer, layer.shape[-1:]), present) for layer in layers], dim=1)
 
 
 class _Gathered:

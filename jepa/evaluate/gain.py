@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import take
-from jepa.evaluate.reading import start_worker
+from jepa.evaluate.reading import batches, readable
 from jepa.loss import sample_distances
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
@@ -24,6 +24,7 @@ from jepa.model import JEPA, Pair
 from jepa.train import Config
 
 _AT_ONCE = 32  # samples of one draw of masks, so that masks depend on nothing else
+_NOTHING = dict.fromkeys(("own", "without", "other"), torch.empty(0, dtype=torch.float64))  # no sample can be read
 
 
 class _First(Dataset[Any]):
@@ -38,16 +39,15 @@ class _First(Dataset[Any]):
     def __getitem__(self, place: int) -> Any:
         try:
             inputs = self.samples[self.indices[place]].inputs
-            return self.modality.matches(inputs)[0], self.modality.words(inputs)[0]
+            return self.modality.matches(inputs)[0], self.modality.said(inputs)[0]
         except BadSampleError as error:
             return error
 
 
 def _collate(items: Sequence[Any]) -> tuple[Any, list[str], list[tuple[str, str]]]:
-    bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
-    good = [item for item in items if not isinstance(item, BadSampleError)]
+    good, bad = readable(items)
     views = default_collate([view for view, _ in good]) if good else None
-    return views, [words for _, words in good], bad
+    return views, [said for _, said in good], bad
 
 
 def others(said: Sequence[str]) -> Tensor:
@@ -82,7 +82,7 @@ def gain(
             parts.append(
                 _errors(model, modality, config, to_device(views, device), (with_it, without_it), others(said))
             )
-    errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+    errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]} if parts else _NOTHING
     means = {name: values.nanmean() for name, values in errors.items()}
     return {
         "distance": config.loss.distance,
@@ -99,12 +99,7 @@ def _batches(
     loaders: int,
     on_bad: Callable[[list[tuple[str, str]]], None],
 ) -> Iterator[tuple[Any, list[str]]]:
-    first = _First(modality, samples, indices)
-    workers = loaders if len(indices) > _AT_ONCE else 0
-    loader: Any = DataLoader(
-        first, batch_size=_AT_ONCE, num_workers=workers, collate_fn=_collate, worker_init_fn=start_worker
-    )
-    for views, said, bad in loader:
+    for views, said, bad in batches(_First(modality, samples, indices), _AT_ONCE, loaders, _collate):
         on_bad(bad)
         if said:
             yield views, said
@@ -137,13 +132,11 @@ def _errors(
     own = encoder(views, with_it.context, with_it.parts)
     mixed = torch.where(second[with_it.context].unsqueeze(-1), encoder(theirs, with_it.context, with_it.parts), own)
     there = None if present is None else torch.where(second, present[partner], present)
-    found = {
+    return {
         "own": error(own, with_it, present),
         "without": error(encoder(views, without_it.context, without_it.parts), without_it, present),
-        "other": error(mixed, with_it, there),
+        "other": error(mixed, with_it, there).masked_fill(other < 0, torch.nan),
     }
-    found["other"] = found["other"].masked_fill(other < 0, torch.nan)
-    return found
 
 
 def _difference(one: Tensor, other: Tensor) -> dict[str, Any]:

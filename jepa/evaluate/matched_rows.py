@@ -94,7 +94,7 @@ def named_row(
     found = {}
     for column, one in seen.items():
         scores = (joint(one.streams.first.rows(rows), 0, way) @ classes[column].T).masked_fill(~known, -torch.inf)
-        nameable = known.new_zeros(right.shape[0]) | (right & known).any(dim=1)
+        nameable = (right & known).any(dim=1)
         shares = hit_shares(scores[nameable], right[nameable], (1,)) if nameable.any() else torch.zeros(1, 1)
         found[column] = float(shares.sum()) / len(rows)
     return _row("accuracy", found, float(truth.bincount().max()) / len(rows), way) | {"test_samples": len(rows)}

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from jepa.evaluate.features import Column
 from jepa.evaluate.matching import Matcher, Vectors
-from jepa.evaluate.reading import start_worker
+from jepa.evaluate.reading import batches, readable
 from jepa.evaluate.retrieval import Streams
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples, Task
@@ -34,7 +34,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Matches(Dataset[Any]):
-    """Views, words, near misses and labels of some samples, each read once; of one that cannot be read its error."""
+    """Views, what they say, near misses and labels of samples, each read once; of one that cannot be read its error."""
 
     modality: MatchedModality[Any]
     samples: Samples
@@ -52,12 +52,12 @@ class Matches(Dataset[Any]):
         except BadSampleError as error:
             return error
         labels = [float(sample.labels.get(task.label, torch.nan)) for task in self.tasks]
-        return _Read(views, list(self.modality.words(sample.inputs)), near, labels)
+        return _Read(views, list(self.modality.said(sample.inputs)), near, labels)
 
 
 class _Read(NamedTuple):
     views: list[Any]
-    words: list[str]
+    said: list[str]
     near: dict[str, tuple[Any, Any]]
     labels: list[float]
 
@@ -68,15 +68,14 @@ class _Batch(NamedTuple):
     counts: list[int]  # second streams of each
     first: Any  # views, [b, ...]
     second: Any  # views, [m, ...]
-    words: list[str]  # [m]
+    said: list[str]  # [m]
     near: dict[str, tuple[list[int], Any, Any]]  # by kind: of which samples, true and false views
     labels: list[list[float]]
     bad: list[tuple[str, str]]
 
 
 def _collate(items: Sequence[Any]) -> _Batch:
-    bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
-    good: list[_Read] = [item for item in items if isinstance(item, _Read)]
+    good, bad = readable(items)
     if not good:
         return _Batch([], None, None, [], {}, [], bad)
     near = {}
@@ -88,7 +87,7 @@ def _collate(items: Sequence[Any]) -> _Batch:
         counts=[len(one.views) for one in good],
         first=default_collate([one.views[0] for one in good]),
         second=default_collate([view for one in good for view in one.views]),
-        words=[words for one in good for words in one.words],
+        said=[said for one in good for said in one.said],
         near=near,
         labels=[one.labels for one in good],
         bad=bad,
@@ -140,7 +139,7 @@ class Reader:
             for column, matcher in self.matchers.items():
                 parts[column].add(matcher, batch, before=len(labels))
             owners += [len(labels) + place for place, count in enumerate(batch.counts) for _ in range(count)]
-            said += batch.words
+            said += batch.said
             labels += batch.labels
         if not labels:
             return {}, torch.empty(0, len(self.tasks))
@@ -148,14 +147,8 @@ class Reader:
         return {column: part.seen(owner, said) for column, part in parts.items()}, torch.tensor(labels)
 
     def _batches(self, samples: Samples, indices: Sequence[int]) -> Iterator[_Batch]:
-        loader: Any = DataLoader(
-            Matches(self.modality, samples, indices, self.tasks),
-            batch_size=self.samples_at_once,
-            num_workers=self.loaders if len(indices) > self.samples_at_once else 0,
-            collate_fn=_collate,
-            worker_init_fn=start_worker,
-        )
-        for batch in loader:
+        matches = Matches(self.modality, samples, indices, self.tasks)
+        for batch in batches(matches, self.samples_at_once, self.loaders, _collate):
             self.on_bad(batch.bad)
             if batch.counts:
                 yield batch

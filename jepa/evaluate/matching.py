@@ -54,9 +54,10 @@ class Matcher:
             )
             hidden = torch.full((size, 1, 1), there.summary, device=device)
             guess = model.guess(context, Masks(keep, hidden, here.parts), present=present)[:, 0, 0, 0]
-        pooled = {"context_encoder": context, "target_encoder": target}
-        own = model.context_encoder.pool(pooled[self.encoder], here.parts)[here.name].float()
-        whole = model.target_encoder.pool(target, here.parts)[here.name].float()
+        seen = None if present is None else present.gather(1, keep)
+        encoded = {"context_encoder": context, "target_encoder": target}[self.encoder]
+        own = model.context_encoder.pool(encoded, here.parts, seen)[here.name].float()
+        whole = model.target_encoder.pool(target, here.parts, seen)[here.name].float()
         return Vectors(own.cpu(), F.layer_norm(whole, whole.shape[-1:]).cpu(), guess.float().cpu())
 
 

@@ -1,9 +1,9 @@
 """Samples of a split as they are evaluated: which ones, in which role, and batches of their views."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from jepa.data import open_split, seeded
 from jepa.evaluate.protocol import EvaluateConfig
 from jepa.modality import BadSampleError, Label, Modality, Sample, Samples, Split, Task
 
+BatchT = TypeVar("BatchT")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -66,14 +67,27 @@ class ViewBatch:
 
 def view_batches(views: "Views", size: int, loaders: int) -> Iterator[ViewBatch]:
     """All samples in order, some at once, prepared by so many processes."""
-    loader = DataLoader(
-        views,
+    yield from batches(views, size, loaders, _collate)
+
+
+def batches(
+    samples: Dataset[Any], size: int, loaders: int, collate: Callable[[Sequence[Any]], BatchT]
+) -> Iterator[BatchT]:
+    """What a data set with a length gives, in order, some at once, prepared by so many processes."""
+    loader: Any = DataLoader(
+        samples,
         batch_size=size,
-        num_workers=loaders if len(views) > size else 0,
-        collate_fn=_collate,
-        worker_init_fn=start_worker,
+        num_workers=loaders if len(samples) > size else 0,  # type: ignore[arg-type]
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
     )
     yield from loader
+
+
+def readable(items: Sequence[Any]) -> tuple[list[Any], list[tuple[str, str]]]:
+    """Of samples, and errors in place of some: the samples, and source and reason of the errors."""
+    bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
+    return [item for item in items if not isinstance(item, BadSampleError)], bad
 
 
 class Views(Dataset[Any]):
@@ -122,12 +136,10 @@ class Views(Dataset[Any]):
 
 
 def _collate(items: Sequence[Any]) -> ViewBatch:
-    bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
-    good = [item for item in items if not isinstance(item, BadSampleError)]
+    good, bad = readable(items)
     views, floors, labels = default_collate(good) if good else ([], {}, {})
     return ViewBatch(len(good), views, floors, labels, bad)
 
 
-def start_worker(_: int) -> None:
-    """Of the cores each process that prepares batches takes one."""
+def _start_worker(_: int) -> None:
     torch.set_num_threads(1)

@@ -83,8 +83,8 @@ def recalls(streams: Streams, way: Way, towards: int, gallery: int | None) -> tu
 
 def _of_gallery(part: Streams, way: Way, towards: int) -> tuple[Tensor, Tensor]:
     """Hits of every query, and those of scores that are all alike: doubles [3, q] twice."""
-    numbers = {words: number for number, words in enumerate(dict.fromkeys(part.said))}
-    kind = torch.tensor([numbers[words] for words in part.said])
+    numbers = {said: number for number, said in enumerate(dict.fromkeys(part.said))}
+    kind = torch.tensor([numbers[said] for said in part.said])
     matches = torch.zeros(len(part.first.own), len(numbers), dtype=torch.bool)  # [samples, distinct second streams]
     matches[part.owner, kind] = True
     said_last = {number: row for row, number in enumerate(kind.tolist())}

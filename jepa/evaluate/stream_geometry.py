@@ -17,7 +17,7 @@ from jepa.matching import MatchedModality
 def geometry(seen: Mapping[Column, Seen], modality: MatchedModality[Any], way: Way) -> dict[str, Any]:
     """Signs by column, of samples each with the first of its second streams; empty for fewer than two samples.
 
-    gap: distance of the means of the unit vectors of both streams, 0 to 2 (Liang et al. 2022, sec. 2), of what the
+    gap: distance of the means of the unit vectors of both streams, 0 to 2 (Liang et al. 2022), of what the
     encoder gives (`own`) and of targets. matched, mismatched: mean score of streams of one sample, and of two. rankme:
     of centred vectors; std: of targets, by dimension. Both by stream.
     """
