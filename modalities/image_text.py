@@ -171,7 +171,8 @@ class ImageText(MatchedModality[ImageTextConfig]):
             case "colour", "scenes":
                 return [[f"{colour} {SAID[shape]}" for shape in CLASSES] for colour in COLOURS]
             case "class", _:
-                return [(name.replace("_", " "),) for name in self._labelled_classes]
+                # A number names nothing, and classes in shards are numbers.
+                return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]
         return ()
 
     @property

@@ -23,6 +23,7 @@ import jepa
 from jepa.checkpoint import latest
 from jepa.config import ConfigError
 from jepa.data import seeded
+from jepa.evaluate.matched_rows import named_tasks
 from jepa.launch import main, resolve
 from jepa.masking import BlockMaskConfig, Masks, RandomMaskConfig
 from jepa.model import JEPA
@@ -208,6 +209,47 @@ def test_a_contrast_needs_whole_images_and_whole_captions_in_every_step() -> Non
         networks("model.contrast=infonce", "data.objectives.caption=0.5")
 
 
+def test_classes_are_told_by_their_names_unless_these_are_numbers(captioned: Path) -> None:
+    _, modality = networks("data.source=folder", f"data.root={captioned}")
+    assert [list(map(len, modality.prompts(task))) for task in modality.tasks] == [[3] * 4]
+    numbered = captioned / "numbered.jsonl"
+    lines = [{"image": f"images/{number}.png", "caption": "a square", "label": number % 4} for number in range(40)]
+    numbered.write_text("\n".join(map(json.dumps, lines)))
+    _, modality = networks("data.source=folder", f"data.root={numbered}")
+    assert [task.classes for task in modality.tasks] == [("0", "1", "2", "3")]
+    assert named_tasks(modality) == []
+
+
+def test_what_cannot_be_asked_of_a_model_is_told() -> None:
+    model, modality = networks()
+    served = modality.served(model, "target_encoder")
+    grey = torch.full((3, 40, 50), 90, dtype=torch.uint8)
+    assert torch.equal(served.encode_text(["cafe\u0301  bar\n"]), served.encode_text(["caf\u00e9 bar"]))
+    with pytest.raises(ValueError, match="encode_text takes a list of sentences, not 'two balls' alone"):
+        served.encode_text("two balls")
+    with pytest.raises(ValueError, match="encode_image takes a list of pictures"):
+        served.encode_image("photo.jpg")
+    with pytest.raises(ValueError, match="the list of pictures is empty"):
+        served.encode_image([])
+    with pytest.raises(ValueError, match=r"uint8 \[3, H, W\], RGB, not float32 \[3, 40, 50\]"):
+        served.encode_image([grey / 255])
+
+
+def test_pictures_of_pillow_are_turned_upright_as_files_are(tmp_path: Path) -> None:
+    model, modality = networks()
+    served = modality.served(model, "target_encoder")
+    pixels = np.zeros((40, 40, 3), dtype=np.uint8)
+    pixels[:20] = (255, 80, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
+    with Image.open(tmp_path / "photo.png") as photo:
+        assert torch.equal(served.encode_image([photo]), served.encode_image([tmp_path / "photo.png"]))
+    assert not torch.equal(
+        served.encode_image([Image.fromarray(pixels)]), served.encode_image([tmp_path / "photo.png"])
+    )
+
+
 # --- whole runs
 
 
@@ -224,15 +266,8 @@ def test_one_command_trains_measures_and_reports_on_captioned_images(captioned: 
 
 # What is evaluated is the average of the weights, which must not lag behind in runs as short as these.
 LEARNING = [
-    "steps=100",
-    "checkpoint_every=100",
-    "log_every=100",
-    "optim.batch_size=16",
-    "optim.peak_lr=3e-3",
-    "optim.warmup=0.05",
-    "optim.final_weight_decay=0.04",
-    "data.objectives.regions=0",
-    "momentum.start=0.9",
+    *("steps=100", "checkpoint_every=100", "log_every=100", "optim.batch_size=16", "optim.peak_lr=3e-3"),
+    *("optim.warmup=0.05", "optim.final_weight_decay=0.04", "data.objectives.regions=0", "momentum.start=0.9"),
 ]
 METHODS = {
     "infonce": ["loss.prediction_weight=0", "loss.regulariser=none", "model.contrast=infonce"],
@@ -359,14 +394,23 @@ def test_a_killed_run_on_captioned_images_ends_with_the_weights_of_one_that_was_
     assert_same_weights(run_dir, tmp_path / "whole")
 
 
+PARTLY = ("steps=6", "data.objectives={regions: 0.5, drop_caption: 0.5}", "model.contrast=infonce")
+
+
+@pytest.fixture(scope="session")
+def alone(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process in which some steps leave parts of the networks unused, with a contrast."""
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    assert main(arguments(run_dir, captioned, *PARTLY)) == 0
+    return run_dir
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_train_on_captioned_images_as_one(parallel: str, captioned: Path, tmp_path: Path) -> None:
-    """Also where steps leave parts of the networks unused, and with a contrast over the global batch."""
-    objectives = "data.objectives={regions: 0.5, drop_caption: 0.5}"
-    more = ("steps=6", "checkpoint_every=6", objectives, "model.contrast=infonce")
-    here(*TORCHRUN, *arguments(tmp_path / "two", captioned, *more, f"compute.parallel={parallel}"))
-    assert main(arguments(tmp_path / "one", captioned, *more)) == 0
-    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("two", "one")]
+def test_two_processes_train_on_captioned_images_as_one(
+    parallel: str, alone: Path, captioned: Path, tmp_path: Path
+) -> None:
+    here(*TORCHRUN, *arguments(tmp_path / "two", captioned, *PARTLY, f"compute.parallel={parallel}"))
+    losses = [[line["loss"] for line in read_metrics(run_dir)] for run_dir in (tmp_path / "two", alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
