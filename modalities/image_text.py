@@ -22,7 +22,6 @@ from modalities.image_text_encoder import TwoTowers, View
 from modalities.image_text_masks import Layout, both_regions, check_words, sample_objectives
 from modalities.image_text_model import ImageTextModel
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
-from modalities.open_clip_sources import pixel_statistics
 from modalities.scene_words import SAID
 from modalities.scene_world import COLOURS
 from modalities.scenes import CLASSES, default_cache_dir
@@ -41,11 +40,11 @@ class ImageText(MatchedModality[ImageTextConfig]):
         super().__init__(config)
         model = model or TowersConfig()
         with torch.device("meta"):
-            towers = model.build(None)
+            towers = model.build(model.pretrained)
         self.layout = Layout(towers.image.grid, towers.text.length)
         self.grid, self.streams = self.layout.grid, (self.layout.image, self.layout.text)
         self.size, self.tokenize = towers.image.image_size, towers.tokenize
-        self.mean, self.std = pixel_statistics(model.size, model.pretrained)
+        self.mean, self.std = towers.mean, towers.std
         check_masking(self.grid, config.masking)
         check_words(self.layout, config.objectives)
         if model.contrast != "none" and not config.objectives.contrasts:
