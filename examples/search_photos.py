@@ -15,6 +15,7 @@ from rich.progress import track
 import jepa
 from jepa.modality import BadSampleError
 from modalities.image_decode import image_extensions
+from modalities.image_text_model import ImageTextModel
 
 _AT_ONCE = 32
 
@@ -27,10 +28,10 @@ def main() -> int:
     parser.add_argument("sentence")
     parser.add_argument("--best", type=int, default=5)
     asked = parser.parse_args()
-    model = jepa.load(asked.run)
-    index = _index(model, asked.run, asked.folder)
-    if not index:
-        print(f"no pictures below {asked.folder}", file=sys.stderr)
+    try:
+        model, index = _searched(asked.run, asked.folder, asked.best)
+    except ValueError as error:  # such as a run without a checkpoint
+        print(f"error: {error}", file=sys.stderr)
         return 1
     names, vectors = list(index), torch.stack(list(index.values()))
     scores = vectors @ model.encode_text([asked.sentence])[0]
@@ -39,7 +40,21 @@ def main() -> int:
     return 0
 
 
-def _index(model: torch.nn.Module, run: Path, folder: Path) -> dict[tuple[str, int], torch.Tensor]:
+def _searched(run: Path, folder: Path, best: int) -> tuple[ImageTextModel, dict[tuple[str, int], torch.Tensor]]:
+    """The model of a run, and vectors of the pictures below a folder; raises ValueError for what cannot be searched."""
+    if best < 1:
+        raise ValueError(f"--best {best}: at least one picture has to be asked for")
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    model = jepa.load(run)
+    if not isinstance(model, ImageTextModel):
+        raise ValueError(f"{run} is no run of --modality image-text")
+    if not (index := _index(model, run, folder)):
+        raise ValueError(f"no pictures below {folder}")
+    return model, index
+
+
+def _index(model: ImageTextModel, run: Path, folder: Path) -> dict[tuple[str, int], torch.Tensor]:
     """Unit vectors of all pictures below a folder, by path and time of change."""
     kept = run / "search_index.pt"
     known = torch.load(kept) if kept.exists() and kept.stat().st_mtime > _trained(run) else {}
@@ -55,7 +70,7 @@ def _index(model: torch.nn.Module, run: Path, folder: Path) -> dict[tuple[str, i
     return {key: known[key] for key in found if key in known}
 
 
-def _encoded(model: torch.nn.Module, paths: dict[tuple[str, int], Path]) -> dict[tuple[str, int], torch.Tensor]:
+def _encoded(model: ImageTextModel, paths: dict[tuple[str, int], Path]) -> dict[tuple[str, int], torch.Tensor]:
     """Vectors of some pictures; those that cannot be read are named and left out."""
     try:
         return dict(zip(paths, model.encode_image(list(paths.values())), strict=True))

@@ -19,10 +19,9 @@ from modalities.captioned import Captioned
 from modalities.captioned_scenes import CaptionedScenes
 from modalities.image_text_config import ImageTextConfig, TowersConfig
 from modalities.image_text_encoder import TwoTowers, View
-from modalities.image_text_masks import Layout, both_regions, sample_objectives
+from modalities.image_text_masks import Layout, both_regions, check_words, sample_objectives
 from modalities.image_text_model import ImageTextModel
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
-from modalities.open_clip_sources import pixel_statistics
 from modalities.scene_words import SAID
 from modalities.scene_world import COLOURS
 from modalities.scenes import CLASSES, default_cache_dir
@@ -41,12 +40,13 @@ class ImageText(MatchedModality[ImageTextConfig]):
         super().__init__(config)
         model = model or TowersConfig()
         with torch.device("meta"):
-            towers = model.build(None)
+            towers = model.build(model.pretrained)
         self.layout = Layout(towers.image.grid, towers.text.length)
         self.grid, self.streams = self.layout.grid, (self.layout.image, self.layout.text)
         self.size, self.tokenize = towers.image.image_size, towers.tokenize
-        self.mean, self.std = pixel_statistics(model.size, model.pretrained)
+        self.mean, self.std = towers.mean, towers.std
         check_masking(self.grid, config.masking)
+        check_words(self.layout, config.objectives)
         if model.contrast != "none" and not config.objectives.contrasts:
             raise ValueError(
                 "objectives: model.contrast compares whole images and captions: set image and caption to 1"
@@ -76,7 +76,8 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return [*tasks, Task(label="colour", kind="class", classes=tuple(COLOURS)), Task(label="count", kind="count")]
 
     def dataset(self, split: Split) -> Samples:
-        """Captioned images of their stored size."""
+        """Captioned images of their stored size; raises ValueError also where the tokenizer's files are missing."""
+        self.tokenize.load()
         if self.config.source == "scenes":
             return CaptionedScenes(self.config.scenes, split, max(self.size), default_cache_dir())
         return self._open(split).samples
@@ -169,7 +170,8 @@ class ImageText(MatchedModality[ImageTextConfig]):
             case "colour", "scenes":
                 return [[f"{colour} {SAID[shape]}" for shape in CLASSES] for colour in COLOURS]
             case "class", _:
-                return [(name.replace("_", " "),) for name in self._labelled_classes]
+                # A number names nothing, and classes in shards are numbers.
+                return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]
         return ()
 
     @property

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
-from jepa.masking import BlockMaskConfig, MaskingConfig
+from jepa.masking import BlockMaskConfig, MaskingConfig, RatioRange, ShareRange
 from jepa.networks import Contrast, NetworksConfig
 from modalities.image_text_masks import Objectives
 from modalities.open_clip_sources import TowerSizes
@@ -29,16 +29,19 @@ class ImageTextConfig:
     source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
     root: Path | None = None
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.0)
-    crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    crop_scale: ShareRange = (0.9, 1.0)
+    crop_aspect: RatioRange = (3 / 4, 4 / 3)
     objectives: Objectives = field(default_factory=Objectives)
     masking: MaskingConfig = field(default_factory=BlockMaskConfig)
     prompts: tuple[str, ...] = _NAMED
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
     def __post_init__(self) -> None:
-        if wrong := [prompt for prompt in self.prompts if "{}" not in prompt]:
-            raise ValueError(f"prompts: {wrong[0]!r} has no {{}} where the name of the class goes")
+        for prompt in self.prompts:
+            if prompt.count("{}") != 1 or prompt.count("{") + prompt.count("}") > 2:
+                raise ValueError(
+                    f"prompts: {prompt!r} needs {{}} once, where the name of the class goes, and no other brace"
+                )
         if self.source != "scenes" and self.root is None:
             raise ValueError(f"source '{self.source}' needs data.root, the folder or file that holds it")
 
@@ -61,6 +64,10 @@ class TowersConfig(NetworksConfig):
     def __post_init__(self) -> None:
         if self.target_layers != 1:
             raise ValueError("target_layers: the towers give their last layer alone, so it is 1")
+        if self.predictor.mask_tokens != 1:
+            raise ValueError(
+                "predictor.mask_tokens: which sets of masks there are differs from step to step, so it is 1"
+            )
 
     @property
     def depth(self) -> int:

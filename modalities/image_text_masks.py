@@ -116,8 +116,22 @@ def sample_objectives(
     if due["image"]:
         sets.append(_whole(layout.text, layout.image, objectives.whole, batch_size))
     if due["words"]:
-        sets.append(_words(layout, round(objectives.hidden_words * layout.length), batch_size, generator))
+        sets.append(_words(layout, _hidden_places(layout, objectives), batch_size, generator))
     return sets
+
+
+def check_words(layout: Layout, objectives: Objectives) -> None:
+    """Raise ValueError where the share of hidden words comes to none or all of the places of the caption."""
+    hidden = _hidden_places(layout, objectives)
+    if objectives.words and not 0 < hidden < layout.length:
+        raise ValueError(
+            f"objectives: hidden_words of {objectives.hidden_words} hides {hidden} of {layout.length} places of the "
+            "caption; at least one has to be hidden and one seen"
+        )
+
+
+def _hidden_places(layout: Layout, objectives: Objectives) -> int:
+    return round(objectives.hidden_words * layout.length)
 
 
 def both_regions(layout: Layout, strategy: Strategy, batch_size: int, generator: Generator) -> tuple[Masks, Masks]:

@@ -1,15 +1,18 @@
 """A trained run as people ask it: pictures and sentences in, vectors and scores out."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image as PillowImage
+from PIL import ImageOps
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from jepa.evaluate.matching import Matcher, Way, joint
+from modalities.caption_rules import clean_caption
 from modalities.image_decode import decode_image, image_tensor
 from modalities.image_text_encoder import View
 
@@ -35,13 +38,21 @@ class ImageTextModel(nn.Module):
         self.way: Way = "predicted" if model.config.contrast == "none" else "direct"
 
     def encode_image(self, pictures: Sequence[Picture]) -> Tensor:
-        """Paths, Pillow images or uint8 tensors [3, H, W] -> unit vectors [n, D or 2 D]; raises BadSampleError."""
+        """Paths, Pillow images or uint8 tensors [3, H, W] -> unit vectors [n, D or 2 D].
+
+        Raises BadSampleError for a picture that cannot be read, ValueError for what is no list of pictures.
+        """
+        if isinstance(pictures, str | Path | PillowImage.Image):
+            raise ValueError(f"encode_image takes a list of pictures, not {pictures!r:.80} alone")
         return self._encode((self.modality.view(self._decoded(picture), "") for picture in pictures), stream=0)
 
     def encode_text(self, sentences: Sequence[str]) -> Tensor:
-        """Strings -> unit vectors [n, D or 2 D]."""
+        """Strings, cleaned as captions are -> unit vectors [n, D or 2 D]; raises ValueError for what is no list."""
+        if isinstance(sentences, str):
+            raise ValueError(f"encode_text takes a list of sentences, not {sentences!r:.80} alone")
         nothing = torch.zeros(3, *self.modality.size, dtype=torch.uint8)
-        return self._encode((self.modality.view(nothing, sentence) for sentence in sentences), stream=1)
+        cleaned = (clean_caption(sentence) for sentence in sentences)
+        return self._encode((self.modality.view(nothing, sentence) for sentence in cleaned), stream=1)
 
     def score(self, pictures: Sequence[Picture], sentences: Sequence[str]) -> Tensor:
         """How well each picture matches each sentence: [pictures, sentences], -1 to 1."""
@@ -54,21 +65,21 @@ class ImageTextModel(nn.Module):
 
     def _encode(self, views: Iterable[View], stream: int) -> Tensor:
         matcher = Matcher(self.networks, self.modality, self.encoder)
-        parts, batch = [], []
-        for view in views:
-            batch.append(view)
-            if len(batch) == _AT_ONCE:
-                parts.append(joint(matcher.vectors(default_collate(batch), stream), stream, self.way))
-                batch = []
-        if batch or not parts:
+        left, parts = iter(views), []
+        while batch := list(islice(left, _AT_ONCE)):
             parts.append(joint(matcher.vectors(default_collate(batch), stream), stream, self.way))
+        if not parts:
+            raise ValueError(f"nothing to encode: the list of {('pictures', 'sentences')[stream]} is empty")
         return torch.cat(parts)
 
     def _decoded(self, picture: Picture) -> Tensor:
         match picture:
             case Tensor():
+                if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
+                    kind = f"{str(picture.dtype).removeprefix('torch.')} {list(picture.shape)}"
+                    raise ValueError(f"a picture as a tensor is uint8 [3, H, W], RGB, not {kind}")
                 return picture
             case PillowImage.Image():
-                return image_tensor(picture)
+                return image_tensor(ImageOps.exif_transpose(picture))  # upright, as files are read
             case _:
                 return decode_image(Path(picture), min(self.modality.size))

@@ -20,6 +20,8 @@ PixelStatistics = tuple[float, float, float]  # of red, green and blue, in [0, 1
 LOCAL = "local-dir:"
 _CONFIG_FILE = "open_clip_config.json"
 _CLIP_IDS, _CLIP_END = 49408, 49407  # of CLIP's own tokenizer
+# Which patches are dropped is the caller's to say; dropout would draw from hidden state, and blur targets as well.
+_NOTHING_DROPPED = {"patch_dropout": 0.0, "timm_drop": 0.0, "timm_drop_path": None}
 _ADVICE = "use a vision transformer such as ViT-B-32, ViT-B-16-SigLIP2 or EVA02-B-16"
 
 
@@ -52,8 +54,7 @@ def tower_config(architecture: str | TowerSizes, image_size: tuple[int, int] | N
         vision["image_size"] = image_size
     _check_vision(str(architecture), vision, image_size)
     _check_text(str(architecture), text)
-    # Which patches are dropped is the caller's to say.
-    return config | {"vision_cfg": vision | {"patch_dropout": 0.0, "timm_model_pretrained": False}}
+    return config | {"vision_cfg": vision | _NOTHING_DROPPED | {"timm_model_pretrained": False}}
 
 
 def _own_config(sizes: TowerSizes) -> dict[str, Any]:
@@ -64,8 +65,10 @@ def _own_config(sizes: TowerSizes) -> dict[str, Any]:
         names = [entry.name for entry in fields(known)]
         if unknown := [key for key in keys if key not in names]:
             raise ValueError(f"{section}: unknown key '{unknown[0]}'{_nearest(unknown[0], names)}")
-    if sizes.vision_cfg.get("patch_dropout"):
-        raise ValueError("vision_cfg: patch_dropout has to be 0: masks say which patches are dropped")
+        if keys.get("scaled_cosine_attn"):
+            raise ValueError(f"{section}: scaled_cosine_attn has to be false: open_clip's code for it does not run")
+    if dropped := [key for key in _NOTHING_DROPPED if sizes.vision_cfg.get(key)]:
+        raise ValueError(f"vision_cfg: {dropped[0]} has to be 0: masks alone say what is dropped")
     return {
         "embed_dim": sizes.embed_dim,
         "vision_cfg": dict(sizes.vision_cfg),
@@ -208,10 +211,14 @@ class CaptionTokenizer:
 
         Raises ValueError where the files of the tokenizer are missing.
         """
-        if self._loaded is None:
-            self._loaded = self._load()
+        self.load()
         ids: Tensor = self._loaded(texts)
         return ids
+
+    def load(self) -> None:
+        """Be ready to be called; raises ValueError where the files of the tokenizer are missing."""
+        if self._loaded is None:
+            self._loaded = self._load()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": None}

@@ -17,7 +17,6 @@ _BOTH = ("{} and {}", "a picture of {} and {}", "there is {} and {}", "{} with {
 _RELATED = ("{} {} {}", "{} is {} {}", "a picture of {} {} {}", "there is {} {} {}")
 
 Swap = tuple[str, str]  # true, false
-_Pair = tuple[Looks, Looks]
 
 
 def swaps(objects: NDArray[np.void], seed: int, index: int) -> dict[str, Swap]:

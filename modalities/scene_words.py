@@ -10,7 +10,6 @@ from modalities.scene_shapes import CLASSES
 from modalities.scene_world import COLOURS, MATERIALS, PATTERNS
 
 SAID = dict(zip(CLASSES, CLASSES, strict=True)) | {"torus": "ring"}
-CLASS_TEMPLATES = ("a {}", "a picture of a {}", "an image of a {}", "there is a {} in front")
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 ASIDE = 0.15  # share of an image's width by which a thing's middle is left or right of another's
 DEEPER = 1.0  # metres by which a thing's middle is farther away than that of one in front of it

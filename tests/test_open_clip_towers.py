@@ -410,6 +410,11 @@ def test_pixels_are_scaled_as_the_weights_expect(architecture: str, pretrained: 
         ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "eos"})}, r"'eos' needs it as eos_id"),
         ({"architecture": replace(CLIP, vision_cfg=VISION | {"widht": 1})}, r"unknown key 'widht'; nearest: width"),
         ({"architecture": replace(CLIP, vision_cfg=VISION | {"patch_dropout": 0.5})}, r"patch_dropout has to be 0"),
+        ({"architecture": replace(CLIP, vision_cfg=VISION | {"timm_drop_path": 0.1})}, r"timm_drop_path has to be 0"),
+        (
+            {"architecture": replace(CLIP, text_cfg=TEXT | {"scaled_cosine_attn": True})},
+            r"text_cfg: scaled_cosine_attn",
+        ),
         ({"architecture": replace(CLIP, vision_cfg=VISION | {"width": 65})}, r"open_clip cannot build towers of"),
         ({"architecture": replace(CLIP, text_cfg=TEXT | {"vocab_size": 100})}, r"too small for CLIP's 49408 ids"),
         ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "none"})}, r"does not pool captions"),

@@ -15,12 +15,13 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from modalities.captioned_scenes import CaptionedScenes
+from modalities.image_text_config import ImageTextConfig
 from modalities.scene_captions import captions
 from modalities.scene_render import Views, render
 from modalities.scene_sampling import MAX_OBJECTS, sample_scenes
 from modalities.scene_shapes import CLASSES
 from modalities.scene_swaps import swaps
-from modalities.scene_words import CLASS_TEMPLATES, SAID
+from modalities.scene_words import SAID
 from modalities.scene_worker import OBJECT_TYPE, VISIBLE, described, labels
 from modalities.scene_world import COLOURS, MATERIALS, PATTERNS, SceneBatch
 from modalities.scenes import Scenes, ScenesConfig
@@ -280,7 +281,9 @@ def test_captions_fit_a_short_context_and_vary(worlds: np.ndarray) -> None:
     assert len(set(chain(*every))) > 0.8 * len(lengths)
     tokenizer = SimpleTokenizer()
     pairs = (swaps(objects, SEED, index).values() for index, objects in enumerate(worlds))
-    said = chain(*every, *chain(*pairs), [each.format(noun) for each in CLASS_TEMPLATES for noun in SAID.values()])
+    said = chain(
+        *every, *chain(*pairs), [each.format(noun) for each in ImageTextConfig().prompts for noun in SAID.values()]
+    )
     assert max(len(tokenizer.encode(caption)) for caption in said) + 2 <= 30  # with marks of start and end
 
 
@@ -303,7 +306,8 @@ def test_the_data_set_has_pictures_captions_and_labels_of_one_scene(tmp_path: Pa
     for index in range(12):
         sample, plain = spoken[index], scenes[index]
         assert (sample.inputs.image == plain.inputs).all()
-        assert sample.labels.keys() == plain.labels.keys()
+        assert sample.labels.keys() == {*plain.labels, "colour"}
+        assert sample.labels["colour"] == scenes.objects(index)["colour"][0]
         assert sample.labels["count"] == plain.labels["count"] == (scenes.objects(index)["share"] >= VISIBLE).sum()
         assert all(map(strict(scenes.objects(index)).true, sample.inputs.captions))
         assert sample.inputs[1:] == again[index].inputs[1:]
