@@ -19,7 +19,7 @@ from jepa.modality import Modality, Samples
 from jepa.model import JEPA
 
 SETTINGS = [
-    *("data.image_size=16", "data.patch_size=2", "model.size={width: 24, depth: 1, heads: 2}"),
+    *("data.image_size=16", "data.patch_size=2", "model.size={width: 24, depth: 2, heads: 2}"),
     *("model.predictor={width: 16, depth: 1, heads: 2}", "optim.batch_size=8", "compute.workers=0"),
 ]
 COUNTS = {"train": 10, "val": 5, "test": 4}  # images a class
