@@ -4,6 +4,7 @@ Together with `open_clip_sources` the one place that touches open_clip and its p
 """
 
 import re
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ from modalities.open_clip_sources import (
 Encoded = tuple[Tensor, Tensor]  # pooled [B, E], tokens [B, K or N, width]
 
 
-class ImageTower(nn.Module):
+class ImageTower(nn.Module, ABC):
     """An image tower of open_clip: images, or those of their patches that are kept -> one vector and patch tokens.
 
     grid: patches down and across; image_size: pixels down and across; width: of the tokens.
@@ -47,17 +48,17 @@ class ImageTower(nn.Module):
         super().__init__()
         self.tower, self.activation_checkpointing = tower, False
 
+    @abstractmethod
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
         """[B, 3, H, W], indices of kept patches [B, K] or None -> pooled [B, E], patch tokens [B, K or N, width].
 
         Patches that are dropped are neither keys nor queries, and not pooled; the others stay where they were. Pooled
         is what open_clip's `encode_image` gives, not normalised; tokens are after the final norm, before the pooling.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def blocks(self) -> list[nn.Module]:
         """The transformer's blocks, in order."""
-        raise NotImplementedError
 
 
 class ClipImageTower(ImageTower):
