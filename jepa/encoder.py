@@ -150,6 +150,9 @@ class TokenEncoder(nn.Module, ABC):
         """Which tokens the samples have: bool [B, N]; None where every sample has all of them."""
         return None
 
+    def start(self, config: Any) -> None:
+        """Take the weights that training starts from, where the `model` section names some; raises ValueError."""
+
     def place(self, positions: Tensor) -> None:
         """Expect tokens at these coordinates [N, A] from now on; raises ConfigError where that cannot be."""
         raise ConfigError("this encoder works on the token grid of its training alone")

@@ -14,8 +14,8 @@ from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, 
 from jepa.distributed import World, join
 from jepa.lock import locked
 from jepa.modality import Modality
-from jepa.recipes import default_recipe, read_recipe
-from jepa.registry import MODALITIES
+from jepa.recipes import default_recipe, plain_name, read_recipe
+from jepa.registry import modality_class, names
 from jepa.run_log import CONSOLE
 from jepa.train import Config, train
 from jepa.weights import construct
@@ -32,14 +32,14 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
     Where no run_dir is given it is named by the config, so that the same command finds its run again.
     Raises ConfigError and UnknownModalityError.
     """
-    modality_type = MODALITIES.get(modality_name)
+    modality_type = modality_class(modality_name)
     config_type = Config.of(modality_type)
     # Overrides are one layer, so that their order does not matter where one of them changes a `kind`.
     layers = [recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
     config: Config[Any, Any] = build(config_type, [{"run_dir": ""}, *layers])
     if plain(config)["run_dir"] in ("", "."):
         digest = hashlib.blake2b(json.dumps(plain(config)).encode(), digest_size=4).hexdigest()
-        config = build(config_type, [*layers, {"run_dir": f"runs/{modality_name}-{digest}"}])
+        config = build(config_type, [*layers, {"run_dir": f"runs/{plain_name(modality_name)}-{digest}"}])
     return config, construct(modality_type, config)
 
 
@@ -95,11 +95,12 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
 
 def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Config and modality of a command line with further overrides."""
-    name = arguments.config or default_recipe(arguments.modality)
+    modality_type = modality_class(arguments.modality)
+    recipe = arguments.config or default_recipe(arguments.modality, modality_type)
     overrides = [*arguments.overrides, *more]
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
         overrides.append(f"run_dir={json.dumps(arguments.run_dir)}")
-    return resolve(arguments.modality, read_recipe(name) if name else {}, overrides)
+    return resolve(arguments.modality, read_recipe(recipe, modality_type) if recipe else {}, overrides)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Pretrain, evaluate and report. The same command again goes on where a run stopped.",
     )
     parser.add_argument(
-        "--modality", required=True, help=f"installed: {', '.join(MODALITIES.names())}; packages may declare others"
+        "--modality",
+        required=True,
+        help=f"installed: {', '.join(names())} (`jepa modalities` tells more), or package.module:Class for another",
     )
     parser.add_argument(
         "--config", help="recipe by name or path of a YAML file (default: that of the modality's name, or its tiny one)"

@@ -1,70 +1,106 @@
-"""Modality names -> classes: a decorator, and Python entry points for those of other packages."""
+"""Modality names -> classes: entry points of installed packages, or `package.module:Class` for any other."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any
 
-from jepa.modality import Modality
+from jepa.imports import imported
+from jepa.modality import CONTRACT, DataConfig, Modality
 
 GROUP = "jepa.modalities"
-M = TypeVar("M", bound=type[Modality[Any]])
 
 
 class UnknownModalityError(LookupError):
     """No class is to be had under that name; the message says why, and which names there are."""
 
 
-class Registry:
-    """Classes by name; a name that is not known yet is looked for among the entry points of installed packages."""
+@dataclass(frozen=True)
+class Installed:
+    """A modality that a package declares. value: module and class; place: its file, "" where it cannot be had."""
 
-    def __init__(self) -> None:
-        self._classes: dict[str, type[Modality[Any]]] = {}
-
-    def register(self, name: str) -> Callable[[M], M]:
-        """Decorate a modality class to be found under `name`; raises ValueError where another class has it."""
-
-        def add(cls: M) -> M:
-            taken = self._classes.get(name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(f"two modalities are called '{name}': {_place(taken)} and {_place(cls)}")
-            self._classes[name] = cls
-            return cls
-
-        return add
-
-    def get(self, name: str) -> type[Modality[Any]]:
-        """The class called `name`; raises UnknownModalityError with the names there are."""
-        if name not in self._classes:
-            declared = {entry.name: entry for entry in entry_points(group=GROUP)}
-            if name in declared:
-                self._load(declared[name])
-        if name not in self._classes:
-            raise UnknownModalityError(
-                f"no modality '{name}'; installed: {', '.join(self.names()) or 'none (run: pip install -e .)'}. "
-                f'A package declares one under [project.entry-points."{GROUP}"]'
-            )
-        return self._classes[name]
-
-    def names(self) -> list[str]:
-        """All names there are; importing nothing."""
-        return sorted({*self._classes, *(entry.name for entry in entry_points(group=GROUP))})
-
-    def _load(self, entry: EntryPoint) -> None:
-        try:
-            entry.load()
-        except ImportError as error:
-            raise UnknownModalityError(
-                f"modality '{entry.name}' ({entry.value}) cannot be imported: {error}"
-            ) from error
-        if entry.name not in self._classes:
-            raise UnknownModalityError(
-                f"entry point '{entry.name} = {entry.value}' registers no modality of that name; "
-                f'decorate its class with @MODALITIES.register("{entry.name}")'
-            )
+    name: str
+    value: str
+    package: str
+    place: str = ""
+    failure: str = ""
 
 
-def _place(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+def modality_class(name: str) -> type[Modality[Any]]:
+    """The class of a name, or of `package.module:Class`; raises UnknownModalityError, saying why there is none."""
+    if ":" in name:
+        return _loaded(f"modality '{name}'", name)
+    entries = [entry for entry in _declared() if entry.name == name]
+    if len(entries) > 1:
+        raise UnknownModalityError(_clash(entries))
+    if not entries:
+        raise UnknownModalityError(
+            f"no modality '{name}'; installed: {', '.join(names()) or 'none (run: pip install -e .)'}. One that is not "
+            f'installed is named by package.module:Class; a package declares one under [project.entry-points."{GROUP}"]'
+        )
+    return _loaded(f"modality '{name}' of {_package(entries[0])}", entries[0].value)
 
 
-MODALITIES = Registry()
+def names() -> list[str]:
+    """All names that installed packages declare; importing nothing."""
+    return sorted({entry.name for entry in _declared()})
+
+
+def installed() -> list[Installed]:
+    """Everything that is declared, by name; what cannot be used says why, and keeps nothing else from being listed."""
+    return [_tried(entry) for entry in sorted(_declared(), key=lambda entry: (entry.name, _package(entry)))]
+
+
+def class_flaw(found: Any) -> str:
+    """What keeps an object from being the class of a modality, as the end of a sentence that starts with its name."""
+    if not (isinstance(found, type) and issubclass(found, Modality)):
+        return "is no class derived from jepa.modality.Modality"
+    version = getattr(found, "contract", None)
+    if version is None:
+        return f"does not say which version of the contract it was written for; write `contract = {CONTRACT}` into it"
+    if version != CONTRACT:
+        newer = isinstance(version, int) and version > CONTRACT
+        what = "a newer openjepa" if newer else "a newer version of its package"
+        return f"was written for version {version} of the contract, and this is version {CONTRACT}; install {what}"
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        return f"lacks {' and '.join(lacking)}"
+    config_type = getattr(found, "config_type", None)
+    if not (isinstance(config_type, type) and issubclass(config_type, DataConfig)):
+        return "needs `config_type`, a dataclass derived from jepa.modality.DataConfig"
+    return ""
+
+
+def _declared() -> Iterable[EntryPoint]:
+    return entry_points(group=GROUP)
+
+
+def _loaded(what: str, value: str) -> type[Modality[Any]]:
+    try:
+        found = imported(value)
+    except ValueError as error:
+        raise UnknownModalityError(f"{what}: {error}") from error
+    if flaw := class_flaw(found):
+        raise UnknownModalityError(f"{what}: {value} {flaw}")
+    modality_type: type[Modality[Any]] = found
+    return modality_type
+
+
+def _tried(entry: EntryPoint) -> Installed:
+    try:
+        found = modality_class(entry.name)
+    except UnknownModalityError as error:
+        return Installed(entry.name, entry.value, _package(entry), failure=str(error))
+    return Installed(entry.name, entry.value, _package(entry), place=str(sys.modules[found.__module__].__file__))
+
+
+def _clash(entries: Iterable[EntryPoint]) -> str:
+    every = [f"{_package(entry)} ({entry.value})" for entry in entries]
+    return (
+        f"modality '{next(iter(entries)).name}' is declared by {' and by '.join(every)}; uninstall all but one, "
+        "or name the class, as in --modality package.module:Class"
+    )
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown package"

@@ -238,11 +238,11 @@ def initial_model(config: Config[Any, Any], modality: Modality[Any], world: Worl
 
 
 def started(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """Networks of random weights, and those that the modality's encoder starts from; raises ConfigError."""
+    """Networks of random weights, and those that the encoder starts from; raises ConfigError."""
     model = JEPA(config.model, modality, config.target_kinds)
     if model.context_encoder.device.type != "meta" and not latest(config.run_dir).exists():
         try:
-            modality.start(model.context_encoder, config.model)
+            model.context_encoder.start(config.model)
         except ValueError as error:
             raise ConfigError(f"model: {error}") from error
         model.target_encoder.load_state_dict(model.context_encoder.state_dict())

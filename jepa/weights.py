@@ -13,7 +13,7 @@ from jepa.matching import MatchedModality
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.positions import grid_positions
-from jepa.registry import MODALITIES
+from jepa.registry import modality_class
 from jepa.train import Config
 
 Which = Literal["target_encoder", "context_encoder"]
@@ -49,7 +49,7 @@ def read_checkpoint(run: Path | str) -> Checkpoint:
 
 def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tuple[Config[Any, Any], Modality[Any]]:
     """Config of a checkpoint, with further layers over it, and the modality that it describes."""
-    modality_type = MODALITIES.get(checkpoint.config["modality"])
+    modality_type = modality_class(checkpoint.config["modality"])
     config = build(Config.of(modality_type), [checkpoint.config, *(layers or [])])
     return config, construct(modality_type, config)
 

@@ -1,22 +1,19 @@
 """Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import patch_embedding
 from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
-from jepa.modality import Modality, Sample, Samples, Split, Task
+from jepa.modality import DataConfig, Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
-from jepa.registry import MODALITIES
 from modalities.image_sources import ImageSource, open_source
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
 from modalities.scenes import CLASSES, Scenes, ScenesConfig, default_cache_dir
@@ -25,7 +22,7 @@ _RAW_SIDE = 32  # pixels a side of the raw-input baseline
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig:
+class ImageConfig(DataConfig):
     """Where images come from and how they become tokens.
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but the
@@ -35,8 +32,6 @@ class ImageConfig:
     """
 
     source: str = "scenes"
-    root: Path | None = None
-    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     patch_size: PositiveInt = 16
     crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
@@ -53,11 +48,10 @@ class ImageConfig:
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
-@MODALITIES.register("image")
 class Image(Modality[ImageConfig]):
     """Images as sequences of patches, row by row."""
 
-    config_type = ImageConfig
+    contract, config_type = 1, ImageConfig
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__(config)
@@ -119,10 +113,10 @@ class Image(Modality[ImageConfig]):
         """An empty image: float [3, H, W]."""
         return torch.zeros(3, *self.config.size)
 
-    def raw_features(self, view: Tensor) -> Tensor:
+    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged down to at most 32 a side: [3, H, W] -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.config.size)
-        return F.adaptive_avg_pool2d(view, (height, width)).flatten()
+        return {"raw_input": F.adaptive_avg_pool2d(view, (height, width)).flatten()}
 
     def picture(self, view: Tensor) -> Tensor:
         """[3, H, W] -> uint8 [H, W, 3]."""

@@ -13,7 +13,6 @@ from jepa.encoder import TokenEncoder
 from jepa.masking import Masks, check_masking
 from jepa.matching import MatchedModality
 from jepa.modality import Samples, Split, Task
-from jepa.registry import MODALITIES
 from modalities.caption_sources import CaptionSource, open_captions
 from modalities.captioned import Captioned
 from modalities.captioned_scenes import CaptionedScenes
@@ -29,12 +28,10 @@ from modalities.scenes import CLASSES, default_cache_dir
 _RAW_SIDE = 32  # pixels a side of the raw-input baseline
 
 
-@MODALITIES.register("image-text")
 class ImageText(MatchedModality[ImageTextConfig]):
     """Images and their captions: patches row by row, words, and one token each that stands for the whole."""
 
-    config_type = ImageTextConfig
-    model_type = TowersConfig
+    contract, config_type, model_type = 1, ImageTextConfig, TowersConfig
 
     def __init__(self, config: ImageTextConfig, model: TowersConfig | None = None) -> None:
         super().__init__(config)
@@ -82,21 +79,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
             return CaptionedScenes(self.config.scenes, split, max(self.size), default_cache_dir())
         return self._open(split).samples
 
-    def embedding(self, dim: int) -> nn.Module:
-        """None: towers embed what they are given."""
-        raise NotImplementedError("captioned images are encoded by two towers, see `encoder`")
-
     def encoder(self, config: TowersConfig) -> TokenEncoder:
         """The two towers, of random weights."""
         return TwoTowers(config.build(None))
-
-    def start(self, encoder: TokenEncoder, config: TowersConfig) -> None:
-        """Give the towers their pretrained weights, where the config names some."""
-        if config.pretrained is not None:
-            assert isinstance(encoder, TwoTowers)
-            towers = config.build(config.pretrained)
-            encoder.image.load_state_dict(towers.image.state_dict())
-            encoder.text.load_state_dict(towers.text.state_dict())
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """A set of masks for each of the objectives that fall due in the step."""
@@ -153,10 +138,10 @@ class ImageText(MatchedModality[ImageTextConfig]):
         """All networks, to be asked about pictures and sentences."""
         return ImageTextModel(self, model, encoder)
 
-    def raw_features(self, view: View) -> Tensor:
+    def floors(self, view: View) -> Mapping[str, Tensor]:
         """Pixels, averaged down to at most 32 a side: -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.size)
-        return F.adaptive_avg_pool2d(view.image, (height, width)).flatten()
+        return {"raw_input": F.adaptive_avg_pool2d(view.image, (height, width)).flatten()}
 
     def picture(self, view: View) -> Tensor:
         """The image: uint8 [H, W, 3]."""

@@ -1,12 +1,12 @@
 """Settings of captioned images: where they come from, what is hidden of them, and the towers."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from jepa.masking import BlockMaskConfig, MaskingConfig, RatioRange, ShareRange
+from jepa.modality import DataConfig
 from jepa.networks import Contrast, NetworksConfig
 from modalities.image_text_masks import Objectives
 from modalities.open_clip_sources import TowerSizes
@@ -17,7 +17,7 @@ _NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTextConfig:
+class ImageTextConfig(DataConfig):
     """Where captioned images come from, and what is hidden of them.
 
     source: `scenes` (the embedded world, captioned), `folder` (a list of files and captions), `webdataset` or `coco`;
@@ -27,8 +27,6 @@ class ImageTextConfig:
     """
 
     source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
-    root: Path | None = None
-    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     crop_scale: ShareRange = (0.9, 1.0)
     crop_aspect: RatioRange = (3 / 4, 4 / 3)
     objectives: Objectives = field(default_factory=Objectives)

@@ -1,7 +1,7 @@
 """The encoder of captioned images: an image tower and a text tower, whose tokens form one set."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,13 @@ class TwoTowers(TokenEncoder):
         """Padding of captions is absent: bool [B, N]."""
         words = self.text.present(inputs.text)
         return torch.cat([words.new_ones(len(words), self.layout.patches), words, words.new_ones(len(words), 2)], dim=1)
+
+    def start(self, config: Any) -> None:
+        """Give the towers their pretrained weights, where the config names some."""
+        if config.pretrained is not None:
+            towers = config.build(config.pretrained)
+            self.image.load_state_dict(towers.image.state_dict())
+            self.text.load_state_dict(towers.text.state_dict())
 
     def units(self) -> Iterable[nn.Module]:
         """The blocks of both towers."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jepa.modality import Label, Sample, Split
+from jepa.samples import Label, Sample, Split
 from modalities.moving_sampling import BLOCK
 from modalities.moving_worker import CHUNK, CLIP_LABELS, CLIPS, create_files
 from modalities.moving_world import DIRECTIONS, MOTIONS

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -13,8 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
 from jepa.masking import MaskingConfig, Masks, TubeMaskConfig, check_masking, sample_masks
-from jepa.modality import Modality, Samples, Split, Task
-from jepa.registry import MODALITIES
+from jepa.modality import DataConfig, Modality, Samples, Split, Task
 from modalities.image_views import denormalise
 from modalities.moving_scenes import DIRECTIONS, MOTIONS, MovingScenes, MovingScenesConfig
 from modalities.scenes import default_cache_dir
@@ -38,7 +36,7 @@ _VJEPA: tuple[MaskingConfig, ...] = (TubeMaskConfig(), TubeMaskConfig(blocks=2, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoConfig:
+class VideoConfig(DataConfig):
     """Where videos come from and how they become tokens.
 
     source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but the first need
@@ -54,8 +52,6 @@ class VideoConfig:
     """
 
     source: Literal["scenes"] | Source = "scenes"
-    root: Path | None = None
-    max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     decoder: Decoder = "auto"
     frames: PositiveInt = 16
     fps: PositiveFloat | None = None
@@ -81,11 +77,10 @@ class VideoConfig:
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
-@MODALITIES.register("video")
 class Video(Modality[VideoConfig]):
     """Clips as sequences of tubelets, time after time and row by row."""
 
-    config_type = VideoConfig
+    contract, config_type = 1, VideoConfig
     forecast_axis = 0
 
     def __init__(self, config: VideoConfig) -> None:
@@ -173,18 +168,16 @@ class Video(Modality[VideoConfig]):
         """An empty clip: float [3, T, H, W]."""
         return torch.zeros(3, self.config.frames, *self.config.size)
 
-    def raw_features(self, view: Tensor) -> Tensor:
-        """Pixels, averaged down to at most 8 times and 16 pixels a side: [3, T, H, W] -> [F]."""
-        size = min(_FLOOR_TIMES, view.shape[1]), min(_FLOOR_SIDE, view.shape[2]), min(_FLOOR_SIDE, view.shape[3])
-        return F.adaptive_avg_pool3d(view, size).flatten()
-
     def floors(self, view: Tensor) -> Mapping[str, Tensor]:
-        """Also the frame in the middle alone, and how much each place changes from frame to frame."""
+        """Pixels, averaged down to at most 8 times and 16 a side; the frame in the middle alone; and how much each
+        place changes from frame to frame: [3, T, H, W] -> [F] each.
+        """
+        size = min(_FLOOR_TIMES, view.shape[1]), min(_FLOOR_SIDE, view.shape[2]), min(_FLOOR_SIDE, view.shape[3])
         middle = view[:, view.shape[1] // 2]  # [3, H, W]
         energy = view.diff(dim=1).abs().mean(dim=(0, 1), keepdim=True)[0]  # [1, H, W]
         small = {"middle_frame": middle, "motion_energy": energy}
         pooled = {name: F.adaptive_avg_pool2d(pixels, _FLOOR_SIDE).flatten() for name, pixels in small.items()}
-        return {**super().floors(view), **pooled}
+        return {"raw_input": F.adaptive_avg_pool3d(view, size).flatten(), **pooled}
 
     def picture(self, view: Tensor) -> Tensor:
         """[3, T, H, W] -> uint8 [T, H, W, 3]."""

@@ -11,10 +11,9 @@ from torch import Generator, Tensor, nn
 from jepa.data import seeded
 from jepa.encoder import VitSize, patch_embedding
 from jepa.masking import CausalMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
-from jepa.modality import BadSampleError, Modality, Sample, Samples, Split, Task
+from jepa.modality import BadSampleError, DataConfig, Modality, Sample, Samples, Split, Task
 from jepa.networks import ModelConfig
 from jepa.predictor import PredictorConfig
-from jepa.registry import MODALITIES
 
 SIDE, PATCH, TUBELET = 12, 3, 2
 SIZE = VitSize(width=32, depth=2, heads=2)
@@ -23,7 +22,7 @@ DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # rows, columns a moment
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingConfig:
+class MovingConfig(DataConfig):
     """moments: of a sample. still: the dot stays where it is. bad: samples whose views cannot be decoded."""
 
     samples: PositiveInt = 60
@@ -59,11 +58,10 @@ class Dots:
         return Sample(dots, {"way": way, "row": float(start[0])})
 
 
-@MODALITIES.register("moving")
 class Moving(Modality[MovingConfig]):
     """Dots, [1, T, H, W]; a further view of a sample is the same one turned upside down."""
 
-    config_type = MovingConfig
+    contract, config_type = 1, MovingConfig
     tasks = (
         Task(label="way", kind="class", classes=("right", "left", "down", "up"), attentive=(1,)),
         Task(label="row", kind="count", attentive=(1,)),

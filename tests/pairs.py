@@ -16,9 +16,8 @@ from jepa.data import seeded
 from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
-from jepa.modality import BadSampleError, Sample, Samples, Split, Stream, Task
+from jepa.modality import BadSampleError, DataConfig, Sample, Samples, Split, Stream, Task
 from jepa.networks import Contrast, NetworksConfig
-from jepa.registry import MODALITIES
 from jepa.transformer import Block
 
 CELLS, VALUES, DIM = 4, 6, 16
@@ -39,7 +38,7 @@ class Stored(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig:
+class PairsConfig(DataConfig):
     """bad: samples of held-out splits whose views cannot be made. learns: whether a run learns with and without."""
 
     samples: PositiveInt = 60
@@ -81,9 +80,8 @@ class PairSamples:
         return Sample(Stored(first, second, words), {"sign": int(hidden[0] > 0)})
 
 
-@MODALITIES.register("pairs")
 class Pairs(MatchedModality[PairsConfig]):
-    config_type, model_type = PairsConfig, PairsNetworks
+    contract, config_type, model_type = 1, PairsConfig, PairsNetworks
     streams = (FIRST, SECOND)
     tasks = (Task(label="sign", kind="class", classes=("no", "yes")), Task(label="untold", kind="class"))
     grid = (2, 2)
@@ -94,9 +92,6 @@ class Pairs(MatchedModality[PairsConfig]):
 
     def dataset(self, split: Split) -> Samples:
         return PairSamples(self.config, split)
-
-    def embedding(self, dim: int) -> nn.Module:
-        raise NotImplementedError
 
     def encoder(self, config: Any) -> TokenEncoder:
         return TwoStreams()
@@ -135,8 +130,8 @@ class Pairs(MatchedModality[PairsConfig]):
     def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         return nn.ModuleDict({encoder: model})
 
-    def raw_features(self, view: PairView) -> Tensor:
-        return view.first.flatten()
+    def floors(self, view: PairView) -> Mapping[str, Tensor]:
+        return {"raw_input": view.first.flatten()}
 
     def picture(self, view: PairView) -> Tensor:
         grey = (view.first.mean(dim=1).view(2, 2) * 60 + 128).clamp(0, 255).byte()

@@ -26,6 +26,8 @@ LAYERS = (
         "run_log",
         "job_files",
         "evaluate.protocol",
+        "imports",
+        "samples",
     ),
     ("masking", "masking_blocks", "masking_legacy", "optim", "recipes"),
     ("encoder",),

@@ -14,7 +14,7 @@ from jepa.config import to_yaml as written
 from jepa.launch import resolve
 from jepa.masking import RandomMaskConfig, TubeMaskConfig
 from jepa.networks import ModelConfig
-from jepa.recipes import read_recipe, recipe_names
+from jepa.recipes import read_recipe, recipes
 from jepa.schedules import HalfLifeMomentum
 from jepa.train import Config
 
@@ -186,7 +186,7 @@ def test_a_section_can_be_built_alone() -> None:
     assert build(ModelConfig, []) == ModelConfig()
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipes())
 def test_every_recipe_is_understood(name: str) -> None:
     modality = name.split("/")[0].replace("_", "-")
     config, _ = resolve(modality, read_recipe(name), [])

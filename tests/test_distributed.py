@@ -55,7 +55,7 @@ def steps() -> dict[str, tuple[Config[Any, Any], Modality[Any]]]:
     found: dict[str, tuple[Config[Any, Any], Modality[Any]]] = {}
     for contrast in ("infonce", "sigmoid"):
         networks = PairsNetworks(contrast=contrast, projector=8, predictor=narrow)
-        config: Any = Config(modality="pairs", data=PairsConfig(), model=networks, loss=agreeing, **shared)
+        config: Any = Config(modality="pairs:Pairs", data=PairsConfig(), model=networks, loss=agreeing, **shared)
         found[contrast] = config, Pairs(PairsConfig())
     config = Config(modality="padded", data=NoiseConfig(), model=MODEL, **shared)
     found["lengths"] = config, PaddedNoise(NoiseConfig())

@@ -380,7 +380,7 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}",
         "evaluate.attentive_steps=15", "evaluate.low_shot_draws=1", "evaluate.forecast_samples=0", "data.bad=[3]",
     )  # fmt: skip
-    config, modality = resolve("moving", {}, settings)
+    config, modality = resolve("moving:Moving", {}, settings)
     torch.manual_seed(config.seed)
     model = JEPA(config.model, modality, config.target_kinds)
     Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))

@@ -125,7 +125,7 @@ def test_still_inputs_repeat_themselves_to_an_encoder_of_single_tokens() -> None
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "moving"
     settings = (f"run_dir={run_dir}", "steps=60", "optim.peak_lr=2e-3", "momentum={kind: linear, start: 0.9}", *SMALL)
-    train(*resolve("moving", {}, settings), join("cpu"))
+    train(*resolve("moving:Moving", {}, settings), join("cpu"))
     return run_dir
 
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_forecast_is_left_out_with_a_word(trained: Path, tmp_path
     assert any("token grid of the training" in note for note in longer["notes"])
     assert "forecast" not in evaluate_run(trained, tasks=["row"])
     settings = (f"run_dir={tmp_path}", "target=pixels", *SMALL)
-    config, modality = resolve("moving", {}, settings)
+    config, modality = resolve("moving:Moving", {}, settings)
     model = JEPA(config.model, modality, config.target_kinds)
     assert not can_forecast(modality, config)
     Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(tmp_path))

@@ -27,7 +27,7 @@ from jepa.evaluate.matched_rows import named_tasks
 from jepa.launch import main, resolve
 from jepa.masking import BlockMaskConfig, Masks, RandomMaskConfig
 from jepa.model import JEPA
-from jepa.recipes import read_recipe, recipe_names
+from jepa.recipes import read_recipe, recipes
 from jepa.run_log import read_metrics
 from local_cluster import LocalCluster
 from modalities.image_text import ImageText
@@ -499,7 +499,7 @@ def test_mistakes_are_told_in_a_sentence(captioned: Path, tmp_path: Path, capsys
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("image_text/")])
+@pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("image_text/")])
 def test_recipes_are_configs_that_tell_what_they_cost(name: str, tmp_path: Path) -> None:
     config, modality = resolve("image-text", read_recipe(name), ["data.root=somewhere"])
     assert modality.streams[0].tokens.numel() == modality.grid[0] * modality.grid[1] + 1

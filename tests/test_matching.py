@@ -203,7 +203,7 @@ def settings(run_dir: Path, *more: str) -> tuple[Config[Any, Any], Any]:
     shape = ("model.predictor={width: 16, depth: 2, heads: 2}", "loss.distance=l2", "optim.batch_size=32")
     plain = ("compute.workers=0", "compute.precision=fp32", "compute.device=cpu", "evaluate.low_shot_draws=1")
     return resolve(
-        "pairs", {}, (f"run_dir={json.dumps(str(run_dir))}", "steps=30", "log_every=1", *shape, *plain, *more)
+        "pairs:Pairs", {}, (f"run_dir={json.dumps(str(run_dir))}", "steps=30", "log_every=1", *shape, *plain, *more)
     )
 
 

@@ -1,62 +1,125 @@
-"""Names of modalities: found in this process or among installed packages, and refused with the names there are."""
+"""Names of modalities: among installed packages or as a class, and refused with the names there are."""
 
-from importlib.metadata import EntryPoint
-from typing import Any
+import sys
+from pathlib import Path
 
 import pytest
-from tiny import Noise
 
 from jepa import registry
-from jepa.registry import MODALITIES, Registry, UnknownModalityError
+from jepa.modality import CONTRACT
+from jepa.recipes import default_recipe, plain_name, read_recipe, recipes
+from jepa.registry import UnknownModalityError, installed, modality_class
+
+PLUGIN = """
+from dataclasses import dataclass
+from jepa.modality import DataConfig, Modality
+{top}
+class Sonar(Modality):
+    {body}
+    config_type = DataConfig
+    def dataset(self, split): return []
+    def sample_masks(self, batch_size, generator): return []
+"""
 
 
-def declare(monkeypatch: pytest.MonkeyPatch, **modules: str) -> None:
-    """Pretend that installed packages declare these modalities."""
-    entries = [EntryPoint(name=name, value=module, group=registry.GROUP) for name, module in modules.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+def package(site: Path, name: str, top: str = "", body: str = f"contract = {CONTRACT}", entry: str = "sonar") -> None:
+    """Lay an installed package down: a module, and what pip writes beside it."""
+    (site / f"{name}.py").write_text(PLUGIN.format(top=top, body=body))
+    info = site / f"{name}-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{entry} = {name}:Sonar\n")
 
 
-def test_a_registered_class_is_found_by_name() -> None:
-    modalities = Registry()
-    assert modalities.register("noise")(Noise) is Noise
-    assert modalities.get("noise") is Noise
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed packages."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
 
 
-def test_an_installed_modality_is_imported_when_it_is_asked_for() -> None:
-    assert MODALITIES.get("image").__name__ == "Image"
+def test_an_installed_modality_is_imported_when_it_is_asked_for(site: Path) -> None:
+    package(site, "sonar_asked")
+    assert "sonar_asked" not in sys.modules
+    assert "sonar" in registry.names()
+    assert "sonar_asked" not in sys.modules
+    assert modality_class("sonar").__name__ == "Sonar"
 
 
-def test_an_unknown_name_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    declare(monkeypatch, audio="modalities.audio", image="modalities.image")
-    modalities = Registry()
-    modalities.register("noise")(Noise)
-    with pytest.raises(UnknownModalityError, match=r"no modality 'sonar'; installed: audio, image, noise\. A package"):
-        modalities.get("sonar")
-    declare(monkeypatch)
-    with pytest.raises(UnknownModalityError, match=r"installed: none \(run: pip install -e \.\)"):
-        Registry().get("sonar")
+def test_a_class_that_is_not_installed_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sonar_here.py").write_text(PLUGIN.format(top="", body="contract = 1"))
+    with pytest.raises(UnknownModalityError, match=r"no module 'sonar_here': .* nor in the working directory"):
+        modality_class("sonar_here:Sonar")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    assert modality_class("sonar_here:Sonar").__name__ == "Sonar"
 
 
-def test_two_classes_of_one_name_are_refused_but_the_same_may_be_loaded_again() -> None:
-    class Other(Noise):
-        pass
+def test_an_unknown_name_is_refused_with_those_there_are(site: Path) -> None:
+    package(site, "sonar_known")
+    with pytest.raises(UnknownModalityError, match=r"no modality 'radar'; installed: .*image, .*sonar, .*video\. One"):
+        modality_class("radar")
 
-    modalities = Registry()
-    modalities.register("noise")(Noise)
-    modalities.register("noise")(type("Noise", (Noise,), {"__module__": Noise.__module__, "__qualname__": "Noise"}))
-    with pytest.raises(ValueError, match=r"two modalities are called 'noise': tiny\.Noise and .*Other"):
-        modalities.register("noise")(Other)
+
+def test_two_packages_of_one_name_are_both_named(site: Path) -> None:
+    package(site, "sonar_one")
+    package(site, "sonar_two")
+    with pytest.raises(UnknownModalityError) as caught:
+        modality_class("sonar")
+    for named in ("sonar_one 1.5 (sonar_one:Sonar)", "sonar_two 1.5 (sonar_two:Sonar)", "package.module:Class"):
+        assert named in str(caught.value)
+    assert modality_class("sonar_two:Sonar").__module__ == "sonar_two"
+    assert modality_class("image").__name__ == "Image"
 
 
 @pytest.mark.parametrize(
-    ("module", "sentence"),
+    ("top", "body", "sentence"),
     [
-        ("json", r"entry point 'sonar = json' registers no modality of that name; decorate its class with @MODAL"),
-        ("no_such_module", r"modality 'sonar' \(no_such_module\) cannot be imported: No module named 'no_such_module'"),
+        ("import no_such_thing", "contract = 1", "No module named 'no_such_thing' .*line 4"),
+        ("1 / 0", "contract = 1", "cannot be imported: ZeroDivisionError: division by zero .*line 4"),
+        ("raise SystemExit(3)", "contract = 1", "cannot be imported: SystemExit: 3"),
+        ("def (", "contract = 1", "cannot be imported: SyntaxError"),
+        ("", "pass", "does not say which version of the contract it was written for; write `contract = 1`"),
+        (
+            "",
+            "contract = 99",
+            "written for version 99 of the contract, and this is version 1; install a newer openjepa",
+        ),
+        ("", "contract = 0", "install a newer version of its package"),
+        ("Modality = object", "contract = 1", "is no class derived from jepa.modality.Modality"),
     ],
 )
-def test_a_broken_entry_point_is_named(monkeypatch: pytest.MonkeyPatch, module: str, sentence: str) -> None:
-    declare(monkeypatch, sonar=module)
-    modalities: Any = Registry()
-    with pytest.raises(UnknownModalityError, match=sentence):
-        modalities.get("sonar")
+def test_a_broken_package_breaks_no_other_and_says_why(
+    site: Path, request: pytest.FixtureRequest, top: str, body: str, sentence: str
+) -> None:
+    name = f"sonar_{abs(hash((top, body)))}"
+    package(site, name, top, body)
+    listed = {one.name: one for one in installed()}
+    with pytest.raises(UnknownModalityError, match=f"modality 'sonar' of {name} 1.5: .*{sentence}"):
+        modality_class("sonar")
+    assert listed["sonar"].package == f"{name} 1.5"
+    assert listed["sonar"].failure
+    assert listed["image"].failure == listed["video"].failure == ""
+    assert listed["image"].place.endswith("modalities/image.py")
+
+
+def test_a_wrong_name_of_a_class_proposes_the_nearest() -> None:
+    with pytest.raises(UnknownModalityError, match=r"modalities\.image has no 'Imag', did you mean 'Image'\?"):
+        modality_class("modalities.image:Imag")
+    with pytest.raises(UnknownModalityError, match=r"'a b:C' is not of the form package\.module:name"):
+        modality_class("a b:C")
+
+
+def test_recipes_beside_a_class_are_found_by_the_name_of_the_modality(site: Path) -> None:
+    package(site, "sonar_recipes")
+    (site / "configs").mkdir()
+    (site / "configs" / "sonar.yaml").write_text("steps: 7\n")
+    found = modality_class("sonar")
+    assert default_recipe("sonar", found) == default_recipe("sonar_recipes:Sonar", found) == "sonar"
+    assert read_recipe("sonar", found) == {"steps": 7}
+    assert {"sonar", "image", "image_text/tiny"} <= set(recipes(found))
+    assert default_recipe("image-text") == "image_text/tiny"
+    assert default_recipe("sonar") is None
+    assert [plain_name(name) for name in ("time-series", "a.b:TimeSeries", "m:Outer.MP3")] == [
+        "time-series", "time-series", "mp3",
+    ]  # fmt: skip

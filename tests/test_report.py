@@ -258,7 +258,7 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}",
         "evaluate.attentive=[]", "evaluate.low_shot_draws=1", "data.samples=30", "data.bad=[1]",
     )  # fmt: skip
-    train(*resolve("moving", {}, settings), join("cpu"))
+    train(*resolve("moving:Moving", {}, settings), join("cpu"))
     evaluate_run(run_dir)
     return write_report(run_dir)
 

@@ -1,5 +1,6 @@
 """The smallest modality there is: noise on a grid of rows and columns, 2 channels, patches of 2 x 2."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from jepa.encoder import VitSize, patch_embedding
 from jepa.masking import MaskingConfig, Masks, RandomMaskConfig, check_masking, sample_masks
-from jepa.modality import BadSampleError, Modality, Sample, Samples, Split
+from jepa.modality import BadSampleError, DataConfig, Modality, Sample, Samples, Split
 from jepa.networks import ModelConfig
 from jepa.positions import Grid
 from jepa.predictor import PredictorConfig
@@ -20,7 +21,7 @@ MODEL = ModelConfig(size=SIZE, predictor=PredictorConfig(width=16, depth=2, head
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseConfig:
+class NoiseConfig(DataConfig):
     """bad: samples that cannot be read. sets: sets of masks a batch. views: a sample."""
 
     samples: PositiveInt = 20
@@ -50,7 +51,7 @@ class NoiseSamples:
 class Noise(Modality[NoiseConfig]):
     """Random numbers; the training view adds a random offset."""
 
-    config_type = NoiseConfig
+    contract, config_type = 1, NoiseConfig
 
     def __init__(self, config: NoiseConfig) -> None:
         super().__init__(config)
@@ -127,8 +128,8 @@ class PaddedNoise(Noise):
         values, length = inputs.flatten()[:24], 5 + int(1e3 * inputs[0, 0, 0].abs()) % 20
         return torch.where(torch.arange(24) < length, values, 100.0), torch.tensor(length)
 
-    def raw_features(self, view: tuple[Tensor, Tensor]) -> Tensor:
-        return view[0]
+    def floors(self, view: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        return {"raw_input": view[0]}
 
 
 LENGTHS = torch.tensor([24, 17, 9])
