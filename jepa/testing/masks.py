@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jepa.data import seeded
-from jepa.masking import Masks
+from jepa.masking import Masks, flaw_of
 from jepa.modality import Modality
 from jepa.testing.compare import global_seed
 
@@ -39,30 +39,8 @@ def check_masks(modality: Modality[Any]) -> Iterator[str]:
 
 
 def _flaw(modality: Modality[Any], draw: int) -> str:
-    tokens = len(modality.positions)
-    for masks in modality.sample_masks(4, seeded("masks", draw)):
-        context, target = masks.context, masks.target
-        if context.dim() != 2 or target.dim() != 3 or len(context) != 4 or len(target) != 4:
-            shapes = f"context {list(context.shape)} and target {list(target.shape)}"
-            return f"{shapes} for 4 samples; they have to be [B, Kc] and [B, M, Kt]"
-        if context.dtype != torch.int64 or target.dtype != torch.int64:
-            return f"indices of type {context.dtype} and {target.dtype}; they have to be int64"
-        if not context.numel() or not target.numel():
-            return "a set without context or without targets"
-        if min(context.min(), target.min()) < 0 or max(context.max(), target.max()) >= tokens:
-            return f"indices beyond 0 to {tokens - 1}, the tokens of the grid"
-        if torch.isin(_keys(context, tokens), _keys(target.flatten(1), tokens)).any():
-            return "tokens that are context and target of a sample at once: what is to be predicted would be seen"
-        if masks.parts and sum(masks.parts) != context.shape[1]:
-            return f"parts {masks.parts} that do not add up to {context.shape[1]} context tokens"
-        if not masks.parts and ((context.diff(dim=1) <= 0).any() or (target.diff(dim=2) <= 0).any()):
-            return "indices that are not ascending, or stand twice in a set"
-    return ""
-
-
-def _keys(indices: Tensor, tokens: int) -> Tensor:
-    """Numbers that tell tokens of different samples apart: [B, K] -> [B, K]."""
-    return indices + tokens * torch.arange(len(indices)).unsqueeze(1)
+    sets = modality.sample_masks(4, seeded("masks", draw))
+    return next((flaw for masks in sets if (flaw := flaw_of(masks, 4, len(modality.positions)))), "")
 
 
 def _alike(sets: list[Masks], others: list[Masks]) -> bool:
