@@ -278,6 +278,7 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
         free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
         if config.loss.regulariser == config.model.contrast == "none":  # either sees a micro-batch at a time
             free.append("optim.accumulate")
+        free += [f"data.{name} (None there" for name in config.data.completed]  # as before it was kept
         changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(tuple(free))]
         if changed:
             raise ConfigError(
