@@ -59,7 +59,7 @@ def open_recordings(root: Path, split: Split, read: Callable[[Path], Tensor]) ->
     return Recordings(folder, paths, classes, read)
 
 
-def _stored(root: Path) -> dict[str, Path]:
+def _stored(root: Path) -> dict[Split, Path]:
     """The folders of the splits that there are; `root` itself as the training set where there are none."""
     if not root.is_dir():
         raise NotADirectoryError(
@@ -72,7 +72,8 @@ def _stored(root: Path) -> dict[str, Path]:
         raise ValueError(f"{root} holds {found}; train is needed, and one folder for each other split")
     if "test" not in stored and "validation" in stored:
         stored["test"] = stored.pop("validation")
-    return stored or {"train": root}
+    stored.setdefault("train", root)
+    return stored
 
 
 def _classes(folder: Path) -> Sequence[str]:

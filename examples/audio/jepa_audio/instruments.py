@@ -1,5 +1,8 @@
 """How ten instruments sound: one note of each, from its pitch and a random generator alone."""
 
+# mypy: no-warn-return-any
+# (numpy types what its ufuncs return as Any)
+
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -83,6 +86,7 @@ def _plucked(pitch: float, times: Floats, random: Generator) -> Floats:
     ring, last = random.uniform(-1, 1, period), 0.0
     for _ in range(random.integers(1, 4)):  # the softer the finger, the duller the string
         ring = (ring + np.roll(ring, 1)) / 2
+    ring -= ring.mean()
     rounds = [ring]
     for _ in range(int(1.1 * len(times) / period) + 1):
         ring, last = loss * (ring + np.append(last, ring[:-1])), ring[-1]

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import patch_embedding
@@ -27,8 +27,8 @@ class AudioConfig(DataConfig):
     """Where sound comes from and how it becomes tokens.
 
     source: `instruments`, which need nothing, or `folder`, which needs `root`. Frames of `window` samples, one every
-    `hop`, have their power in `bands`; a view is `frames` of them, from anywhere in a recording and up to `gain_db`
-    louder or softer. patch: bands and frames a token. mask_sets: sets of masks a sample, shared out over its `views`.
+    `hop`, have their power in `bands`; a training view is from anywhere in a recording, and up to `gain_db` louder or
+    softer. patch: bands and frames a token. masking: a strategy for each set of masks, shared out over `views`.
     """
 
     source: Literal["instruments", "folder"] = "instruments"
@@ -39,15 +39,9 @@ class AudioConfig(DataConfig):
     bands: PositiveInt = 64
     patch: tuple[PositiveInt, PositiveInt] = (8, 8)
     gain_db: NonNegativeFloat = 6.0
-    mask_sets: PositiveInt = 1
     views: PositiveInt = 1
-    masking: MaskingConfig = field(default_factory=RandomMaskConfig)
+    masking: Annotated[tuple[MaskingConfig, ...], Field(min_length=1)] = (RandomMaskConfig(),)
     instruments: OrchestraConfig = field(default_factory=OrchestraConfig)
-
-    @property
-    def frames(self) -> int:
-        """Of a view."""
-        return round(self.clip_seconds * self.sample_rate / self.hop)
 
 
 class Audio(Modality[AudioConfig]):
@@ -57,15 +51,16 @@ class Audio(Modality[AudioConfig]):
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__(config)
-        (high, long), frames = config.patch, config.frames
+        (high, long), frames = config.patch, round(config.clip_seconds * config.sample_rate / config.hop)
         if config.bands % high or frames % long or not frames:
             raise ValueError(f"patch {high} x {long} does not divide {config.bands} bands x {frames} frames")
         if (config.source == "folder") != (config.root is not None):
-            raise ValueError("data.root, the folder that holds wav files, goes with data.source=folder, and neither alone")
-        if config.mask_sets % config.views:
-            raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
-        self.grid, self.views = (config.bands // high, frames // long), config.views
-        check_masking(self.grid, config.masking)
+            raise ValueError("data.root, a folder of wav files, goes with data.source=folder, and neither alone")
+        if len(config.masking) % config.views:
+            raise ValueError(f"masking: {len(config.masking)} sets do not divide among {config.views} views")
+        self.grid, self.frames, self.views = (config.bands // high, frames // long), frames, config.views
+        for strategy in config.masking:
+            check_masking(self.grid, strategy)
         self.log_mel = LogMel(config.sample_rate, config.window, config.hop, config.bands)
 
     @cached_property
@@ -88,23 +83,22 @@ class Audio(Modality[AudioConfig]):
         return patch_embedding("b c (f p) (t q) -> b (f t) (c p q)", p * q, dim, p=p, q=q)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """Sets of masks by the strategy of the config."""
-        masking = self.config.masking
-        return [sample_masks(self.grid, masking, batch_size, generator) for _ in range(self.config.mask_sets)]
+        """A set of masks by each strategy of the config."""
+        return [sample_masks(self.grid, strategy, batch_size, generator) for strategy in self.config.masking]
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Some time of a recording, louder or softer: [bands, T] -> [1, bands, frames]."""
         place, gain = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        start = int(place * (inputs.shape[1] - self.config.frames + 1))
+        start = int(place * (inputs.shape[1] - self.frames + 1))
         return self._view(inputs + self.config.gain_db * (2 * gain - 1), start)
 
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         """The middle of a recording: [bands, T] -> [1, bands, frames]."""
-        return self._view(inputs, (inputs.shape[1] - self.config.frames) // 2)
+        return self._view(inputs, (inputs.shape[1] - self.frames) // 2)
 
     def example_view(self) -> Tensor:
         """Some loudness everywhere: [1, bands, frames]."""
-        return torch.zeros(1, self.config.bands, self.config.frames)
+        return torch.zeros(1, self.config.bands, self.frames)
 
     def floors(self, view: Tensor) -> Mapping[str, Tensor]:
         """The spectrogram, averaged down to at most 32 bands and 16 times; and its mean over time alone."""
@@ -116,10 +110,8 @@ class Audio(Modality[AudioConfig]):
         return painted(denormalise(view[0]))
 
     def _view(self, decibels: Tensor, start: int) -> Tensor:
-        return normalise(decibels[:, start : start + self.config.frames]).unsqueeze(0)
+        return normalise(decibels[:, start : start + self.frames]).unsqueeze(0)
 
     def _read(self, path: Path) -> Tensor:
         """A file as decibels [bands, T]; where it is shorter than a view, silence follows."""
-        wave = read_wave(path, self.config.sample_rate)
-        lacking = self.log_mel.samples(self.config.frames) - len(wave)
-        return self.log_mel(F.pad(wave, (0, max(0, lacking))))
+        return self.log_mel(read_wave(path, self.config.sample_rate, shortest=self.log_mel.samples(self.frames)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,8 +16,11 @@ _LONGEST = 600  # seconds that are read as a whole
 _ADVICE = "only uncompressed PCM is read; ffmpeg -i FILE -c:a pcm_s16le NEW.wav makes it"
 
 
-def read_wave(path: Path, rate: int) -> Tensor:
-    """A file as one channel, the mean of all, at `rate` Hz: float32 [S] between -1 and 1; raises BadSampleError."""
+def read_wave(path: Path, rate: int, shortest: int = 1) -> Tensor:
+    """A file as one channel, the mean of all, at `rate` Hz: float32 [S] between -1 and 1; raises BadSampleError.
+
+    shortest: samples up to which silence follows where there are fewer.
+    """
     try:
         with wave.open(str(path), "rb") as file:
             told = file.getparams()
@@ -36,7 +40,8 @@ def read_wave(path: Path, rate: int) -> Tensor:
         reason = f"samples of {8 * told.sampwidth} bits at {told.framerate} Hz ({_ADVICE})"
         raise BadSampleError(str(path), reason)
     channels = _numbers(data, told.sampwidth).reshape(-1, told.nchannels)
-    return resample(torch.from_numpy(channels.mean(axis=1)).float(), told.framerate, rate)
+    mono = resample(torch.from_numpy(channels.mean(axis=1)).float(), told.framerate, rate)
+    return F.pad(mono, (0, max(0, shortest - len(mono))))
 
 
 def write_wave(path: Path, samples: NDArray[np.int16], rate: int) -> None:
