@@ -23,6 +23,14 @@ def main() -> int:
             from jepa.export import main as export
 
             return export(arguments)
+        case "modalities":
+            from jepa.list_modalities import main as list_modalities
+
+            return list_modalities(arguments)
+        case "new-modality":
+            from jepa.new_modality import main as new_modality
+
+            return new_modality(arguments)
         case "jobs" | "logs" | "cancel":
             from jepa import jobs
 
@@ -33,7 +41,7 @@ def main() -> int:
             return sweep_report(arguments)
         case _:
             print(
-                "usage: jepa launch|evaluate|report|export|jobs|logs|cancel|sweep-report ... "
+                "usage: jepa launch|evaluate|report|export|modalities|new-modality|jobs|logs|cancel|sweep-report ... "
                 "(each explains itself by --help)",
                 file=sys.stderr,
             )

@@ -5,7 +5,10 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+_OURS = Path(__file__).parent
 
 
 def imported(spec: str) -> Any:
@@ -27,10 +30,12 @@ def imported(spec: str) -> Any:
 
 
 def told(error: BaseException) -> str:
-    """An error as one sentence with the line of code that it comes from."""
+    """An error as one sentence with the line of code that it comes from, of somebody's own where there is one."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)] or frames
+    theirs = [frame for frame in theirs if "site-packages/torch/" not in frame.filename] or theirs
     words = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    return f"{words} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else words
+    return f"{words} ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else words
 
 
 def _module(name: str) -> Any:

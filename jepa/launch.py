@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any
 
 from jepa.command import INTERRUPTED, exit_status
-from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, to_yaml
+from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, read_yaml, to_yaml
 from jepa.distributed import World, join
 from jepa.lock import locked
 from jepa.modality import Modality
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Defaults, then a recipe, then `section.key=value` overrides -> config and its modality.
 
-    Where no run_dir is given it is named by the config, so that the same command finds its run again.
+    Where no run_dir is given it is named by the config, so that the same command finds its run again. What a modality
+    completes (see DataConfig) is as the run in that directory has it, if there is one.
     Raises ConfigError and UnknownModalityError.
     """
     modality_type = modality_class(modality_name)
@@ -38,9 +39,27 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
     layers = [recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
     config: Config[Any, Any] = build(config_type, [{"run_dir": ""}, *layers])
     if plain(config)["run_dir"] in ("", "."):
-        digest = hashlib.blake2b(json.dumps(plain(config)).encode(), digest_size=4).hexdigest()
-        config = build(config_type, [*layers, {"run_dir": f"runs/{plain_name(modality_name)}-{digest}"}])
-    return config, construct(modality_type, config)
+        config = build(config_type, [*layers, {"run_dir": f"runs/{plain_name(modality_name)}-{_digest(config)}"}])
+    config = build(config_type, [plain(config), {"data": _completed_there(config)}])
+    return construct(modality_type, config)
+
+
+def _digest(config: Config[Any, Any]) -> str:
+    tree = plain(config)
+    for name in _incomplete(config):
+        del tree["data"][name]  # what is not said does not tell runs apart
+    return hashlib.blake2b(json.dumps(tree).encode(), digest_size=4).hexdigest()
+
+
+def _completed_there(config: Config[Any, Any]) -> Tree:
+    """What this config leaves to the modality and the run in its directory knows."""
+    names, path = _incomplete(config), config.run_dir / "config.yaml"
+    there = read_yaml(path).get("data") if names and path.exists() else None
+    return {name: there[name] for name in names if name in there} if isinstance(there, dict) else {}
+
+
+def _incomplete(config: Config[Any, Any]) -> list[str]:
+    return [name for name in config.data.completed if getattr(config.data, name) is None]
 
 
 def _launch(arguments: argparse.Namespace) -> int:

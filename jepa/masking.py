@@ -6,14 +6,15 @@ equal lengths without regard to how many they are (masking_blocks.draw_scene). R
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Generator, Tensor
 
 from jepa import masking_legacy
+from jepa.imports import imported, told
 from jepa.masking_blocks import (
     Scene,
     block_size,
@@ -30,6 +31,7 @@ from jepa.positions import Grid
 __all__ = [
     "BlockMaskConfig",
     "CausalMaskConfig",
+    "FunctionMaskConfig",
     "MaskingConfig",
     "Masks",
     "RandomMaskConfig",
@@ -37,6 +39,7 @@ __all__ = [
     "Strategy",
     "TubeMaskConfig",
     "check_masking",
+    "flaw_of",
     "place_blocks",
     "sample_masks",
 ]
@@ -152,7 +155,23 @@ class CausalMaskConfig:
     cut: ShareRange = (0.5, 0.5)
 
 
-Strategy = BlockMaskConfig | TubeMaskConfig | RandomMaskConfig | RandomTubeMaskConfig | CausalMaskConfig
+@dataclass(frozen=True, kw_only=True)
+class FunctionMaskConfig:
+    """A strategy of one's own: package.module:function, (grid, batch_size, generator, **options) -> Masks."""
+
+    kind: Literal["function"] = "function"
+    function: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def draw(self, grid: Grid, batch_size: int, generator: Generator) -> Masks:
+        """Masks of a batch, as the function gives them."""
+        masks: Masks = imported(self.function)(grid, batch_size, generator, **self.options)
+        return masks
+
+
+Strategy = (
+    FunctionMaskConfig | BlockMaskConfig | TubeMaskConfig | RandomMaskConfig | RandomTubeMaskConfig | CausalMaskConfig
+)
 MaskingConfig = Annotated[Strategy, Field(discriminator="kind")]
 
 
@@ -190,6 +209,30 @@ def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Gener
             before.narrow(config.axis, 0, round(cut * grid[config.axis])).fill_(True)
             context = before.flatten().expand(batch_size, -1)
             return Masks(token_indices(context), token_indices(~context).unsqueeze(1))
+        case FunctionMaskConfig():
+            return config.draw(grid, batch_size, generator)
+
+
+def flaw_of(masks: Masks, batch_size: int, tokens: int) -> str:
+    """What keeps masks of a batch over so many tokens from being well formed, in words; empty where they are."""
+    context, target = masks.context, masks.target
+    if context.dim() != 2 or target.dim() != 3 or not len(context) == len(target) == batch_size:
+        shapes = f"context {list(context.shape)} and target {list(target.shape)}"
+        return f"{shapes} for {batch_size} samples; they have to be [B, Kc] and [B, M, Kt]"
+    if context.dtype != torch.int64 or target.dtype != torch.int64:
+        return f"indices of type {context.dtype} and {target.dtype}; they have to be int64"
+    if not context.numel() or not target.numel():
+        return "a set without context or without targets"
+    if min(context.min(), target.min()) < 0 or max(context.max(), target.max()) >= tokens:
+        return f"indices beyond 0 to {tokens - 1}, the tokens of the grid"
+    of_sample = tokens * torch.arange(batch_size).unsqueeze(1)  # tells tokens of different samples apart
+    if torch.isin(context + of_sample, target.flatten(1) + of_sample).any():
+        return "tokens that are context and target of a sample at once: what is to be predicted would be seen"
+    if masks.parts and sum(masks.parts) != context.shape[1]:
+        return f"parts {masks.parts} that do not add up to {context.shape[1]} context tokens"
+    if not masks.parts and ((context.diff(dim=1) <= 0).any() or (target.diff(dim=2) <= 0).any()):
+        return "indices that are not ascending, or stand twice in a set"
+    return ""
 
 
 def check_masking(grid: Grid, config: Strategy) -> None:
@@ -210,6 +253,19 @@ def check_masking(grid: Grid, config: Strategy) -> None:
             for cut in config.cut:
                 tokens = grid[config.axis]
                 _check_split(round(cut * tokens), tokens, f"a cut at {cut:.0%} of axis {config.axis}")
+        case FunctionMaskConfig():
+            _check_function(grid, config)
+
+
+def _check_function(grid: Grid, config: FunctionMaskConfig) -> None:
+    try:
+        masks = config.draw(grid, 4, Generator().manual_seed(0))
+    except Exception as error:  # whatever somebody's code raises
+        raise ValueError(f"masking.function: {config.function} fails on the grid {grid}: {told(error)}") from error
+    if not isinstance(masks, Masks):
+        raise ValueError(f"masking.function: {config.function} gives a {type(masks).__name__}, not jepa.masking.Masks")
+    if flaw := flaw_of(masks, 4, math.prod(grid)):
+        raise ValueError(f"masking.function: {config.function} gives {flaw}")
 
 
 def _check_split(part: int, whole: int, what: str) -> None:

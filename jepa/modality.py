@@ -45,7 +45,7 @@ class Modality(ABC, Generic[C]):
 
     @classmethod
     def of(cls, data: C, model: NetworksConfig) -> Self:
-        """The modality of a config, for those whose tokens depend on the networks."""
+        """The modality of a config, for those whose tokens depend on the networks; a run keeps its `config`."""
         return cls(data)
 
     @property

@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,22 @@ from torch.utils._pytree import tree_map
 from jepa.config import ConfigError
 from jepa.distributed import local, local_shards
 from jepa.encoder import PatchEmbedding, TokenEncoder, take
+from jepa.imports import imported, told
 from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.networks import Contrast, NetworksConfig
 from jepa.predictor import Predictor, PredictorTask
 from jepa.transformer import NORM_EPS
 
-TargetKind = Literal["latent", "pixels"]
+TargetKind = str  # `latent`, `pixels`, or a function as package.module:function
+TargetFunction = Callable[[Any, TokenEncoder], Tensor]
+
+
+def check_target(kind: str) -> str:
+    """The kind of a target; raises ValueError where it is none."""
+    if kind not in ("latent", "pixels") and ":" not in kind:
+        raise ValueError(f"'{kind}' is no target; use latent, pixels, or a function as package.module:function")
+    return kind
 
 
 class Pair(NamedTuple):
@@ -54,7 +63,9 @@ class JEPA(nn.Module):
     encoder, a moving average of the context encoder, makes of the whole input; `pixels` predicts the raw values of the
     hidden patches, normalised per patch: the masked autoencoder (He et al. 2022) on the same encoder, masks and
     predictor. Departs from the masked autoencoder: the loss is that of the config, and an average of the weights is
-    kept as well.
+    kept as well. Any other kind is a function, package.module:function: (inputs [B, ...], target encoder) -> [B, N, V],
+    values for every token that are predicted as they are; what looks at the encoder has to layer-norm what it gives,
+    or shrinking it would pay. It is called without gradients, also on tensors without contents (device `meta`).
     """
 
     def __init__(
@@ -63,6 +74,8 @@ class JEPA(nn.Module):
         super().__init__()
         self.config, self.target_kinds = config, targets
         self.context_encoder: TokenEncoder = modality.encoder(config)
+        self.functions = {kind: _target_function(kind) for kind in targets if ":" in kind}
+        self.values = {kind: self._values(kind, modality) for kind in self.functions}  # a token, V
         task = PredictorTask(
             inputs=self.context_encoder.dim,
             outputs=sum(math.prod(self._target_shape(kind)) for kind in targets),
@@ -159,11 +172,14 @@ class JEPA(nn.Module):
     def targets(self, inputs: Any, kind: TargetKind = "latent", keep: Tensor | None = None) -> Tensor:
         """What is to be predicted, for every token: inputs -> [B, N, L, D].
 
-        Layer-normed: shrinking them must not pay. keep: for `latent`, the tokens [B, K] that alone are seen, and given.
+        Layer-normed, but for what a function gives: shrinking them must not pay. keep: for `latent`, the tokens [B, K]
+        that alone are seen, and given.
         """
         if kind == "pixels":
             values = self._patch_embedding().patches(inputs).unsqueeze(2)
             return F.layer_norm(values, values.shape[-1:])
+        if kind in self.functions:
+            return self.functions[kind](inputs, self.target_encoder).unsqueeze(2)
         outputs = self.target_encoder.outputs(inputs, keep)
         layers = torch.stack([outputs[index] for index in self.config.target_outputs], dim=2)
         normed = F.layer_norm(layers, layers.shape[-1:])
@@ -197,8 +213,26 @@ class JEPA(nn.Module):
         """Layers and width of a target: L, D."""
         if kind == "pixels":
             return 1, self._patch_embedding().values
+        if kind in self.functions:
+            return 1, self.values[kind]
         each = self.config.target_join == "each"
         return len(self.config.target_outputs) if each else 1, self.context_encoder.dim
+
+    @torch.no_grad()
+    def _values(self, kind: TargetKind, modality: Modality[Any]) -> int:
+        """How many values a function gives for a token; raises ConfigError where it does not fit the modality."""
+        device, tokens = self.context_encoder.device, len(modality.positions)
+        view = to_shape(modality.example_view()) if device.type == "meta" else modality.example_view()
+        try:
+            values = self.functions[kind](tree_map(lambda leaf: leaf.unsqueeze(0), view), self.context_encoder)
+        except Exception as error:
+            raise ConfigError(f"target: {kind} fails on a view: {told(error)}") from error
+        if values.dim() != 3 or values.shape[:2] != (1, tokens):
+            raise ConfigError(
+                f"target: {kind} gives {list(values.shape)} for a batch of one; it has to be [1, {tokens}, V], values "
+                "for every token"
+            )
+        return values.shape[2]
 
     def _patch_embedding(self) -> PatchEmbedding:
         embedding = getattr(self.context_encoder, "embedding", None)
@@ -229,6 +263,19 @@ class ContrastScale(nn.Module):
     def bound(self) -> None:
         """Bring the temperature back after a step; bounded in the loss instead, it would get no gradient to return."""
         local(self.log_scale).clamp_(max=math.log(100))
+
+
+def _target_function(kind: TargetKind) -> TargetFunction:
+    try:
+        function: TargetFunction = imported(kind)
+    except ValueError as error:
+        raise ConfigError(f"target: {error}") from error
+    return function
+
+
+def to_shape(view: Any) -> Any:
+    """A view without contents: tensors of its shapes on the device `meta`."""
+    return tree_map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"), view)
 
 
 def _present_at(present: Tensor | None, masks: Masks) -> Tensor | None:

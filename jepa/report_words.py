@@ -58,8 +58,10 @@ def _predicted(config: Config[Any, Any]) -> str:
     """What is predicted: the values, the representation, or both, perhaps one later."""
     stages = config.stages
     first, last = stages[0], stages[-1]
-    words = " and ".join({"pixels": "the values", "latent": "the representation"}[kind] for kind in last.weights)
-    return words if len(stages) == 1 else f"the values, from step {first.steps:,} on also the representation,"
+    named = {"pixels": "the values", "latent": "the representation"}
+    words = " and ".join(named.get(kind, f"what {kind} gives") for kind in last.weights)
+    later = named.get(config.target, config.target)
+    return words if len(stages) == 1 else f"the values, from step {first.steps:,} on also {later},"
 
 
 def notices(run: Run) -> str:

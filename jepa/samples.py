@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 from torch import Tensor
@@ -17,8 +17,12 @@ class DataConfig:
     """What the `data` section of every modality holds; a modality adds settings of its own in a subclass.
 
     source: which kind of place the data comes from, a modality names them; root: where that is, for sources that need
-    it. max_bad_fraction: the share of samples that may be unreadable before a run stops.
+    it. max_bad_fraction: the share of samples that may be unreadable before a run stops. `completed` names settings
+    that may be null until the modality is made, which then puts what it found into its own `config`: a run keeps that,
+    and does not look for it again.
     """
+
+    completed: ClassVar[Sequence[str]] = ()
 
     source: str = "folder"
     root: Path | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
@@ -18,9 +18,10 @@ from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
 from jepa.data import BadFiles, Batch, Order, Remembered, TrainingBatches, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
 from jepa.evaluate.protocol import EvaluateConfig
+from jepa.imports import imported
 from jepa.loss import CollapseSigns, LossConfig, added_loss, by_name, collapse_signs, collapse_warning, prediction_loss
 from jepa.modality import C, Modality
-from jepa.model import JEPA, TargetKind
+from jepa.model import JEPA, TargetKind, check_target
 from jepa.networks import NetworksConfig
 from jepa.optim import OptimConfig, adamw, set_schedule
 from jepa.run_log import RunLog
@@ -62,7 +63,7 @@ _WORKERS_A_GPU = 4
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """What is predicted when, under `target=latent`: a random encoder's representations hold little to learn from.
+    """What is predicted when, unless `target=pixels`: a random encoder's representations hold little to learn from.
 
     pixel_weight: weight of raw patches as targets beside the representations, all through the run; 0 for none.
     latent_from: share of the steps before representations are predicted as well, until when pixels stand alone. In the
@@ -93,7 +94,8 @@ class Config(Generic[C, M]):
     """A run. `data` and `model` are sections of the modality's own types; lengths are in optimiser steps.
 
     start_from: a run directory, checkpoint file or released file of V-JEPA 2 whose networks are the start, instead of
-    random ones: for a cooldown, or to adapt to data of one's own.
+    random ones: for a cooldown, or to adapt to data of one's own. target: `latent`, `pixels`, or a function of one's
+    own, as package.module:function; see JEPA.
     """
 
     modality: str
@@ -103,7 +105,7 @@ class Config(Generic[C, M]):
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
     start_from: Path | None = None
-    target: TargetKind = "latent"
+    target: Annotated[TargetKind, AfterValidator(check_target)] = "latent"
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     data: C
     model: M
@@ -131,7 +133,7 @@ class Config(Generic[C, M]):
             {"pixels": self.curriculum.pixel_weight} if self.curriculum.pixel_weight else {}
         )
         before = round(self.curriculum.latent_from * self.steps)
-        main = Stage(before, self.steps - before, {**pixels, "latent": 1.0})
+        main = Stage(before, self.steps - before, {**pixels, self.target: 1.0})
         return (Stage(0, before, pixels), main) if before else (main,)
 
     def stage(self, step: int) -> Stage:
@@ -276,6 +278,7 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
         free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
         if config.loss.regulariser == config.model.contrast == "none":  # either sees a micro-batch at a time
             free.append("optim.accumulate")
+        free += [f"data.{name} (None there" for name in config.data.completed]  # as before it was kept
         changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(tuple(free))]
         if changed:
             raise ConfigError(
@@ -337,6 +340,11 @@ def check_networks(config: Config[Any, Any], modality: Modality[Any]) -> None:
     if tokens > 1 and modality.streams:  # their sets come and go, and evaluation asks for what no set had
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but where tokens are of several streams it is 1")
     _check_losses(config, modality)
+    for number, task in enumerate(config.evaluate.functions):  # now, and not after hours of training
+        try:
+            imported(task.function)
+        except ValueError as error:
+            raise ConfigError(f"evaluate.functions.{number}: {error}") from error
 
 
 def _check_losses(config: Config[Any, Any], modality: Modality[Any]) -> None:

@@ -1,5 +1,6 @@
 """Trained networks out of run directories and checkpoint files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,15 +52,23 @@ def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tupl
     """Config of a checkpoint, with further layers over it, and the modality that it describes."""
     modality_type = modality_class(checkpoint.config["modality"])
     config = build(Config.of(modality_type), [checkpoint.config, *(layers or [])])
-    return config, construct(modality_type, config)
+    return construct(modality_type, config)
 
 
-def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> Modality[Any]:
-    """The modality of a config; raises ConfigError for what cannot work, such as masks that its grid cannot hold."""
+def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> tuple[Config[Any, Any], Modality[Any]]:
+    """The config as its modality completes it, and that modality.
+
+    Raises ConfigError for what cannot work, such as masks that its grid cannot hold.
+    """
     try:
-        return modality_type.of(config.data, config.model)
+        modality = modality_type.of(config.data, config.model)
     except ValueError as error:
         raise ConfigError(f"data: {error}") from error
+    if not isinstance(getattr(modality, "config", None), modality_type.config_type):
+        raise ConfigError(
+            f"{modality_type.__name__} has no config: its __init__ has to hand it on by super().__init__(config)"
+        )
+    return replace(config, data=modality.config), modality
 
 
 def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:

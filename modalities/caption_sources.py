@@ -7,6 +7,7 @@ from jepa.modality import Samples, Split
 from modalities.caption_coco import open_coco
 from modalities.caption_lists import open_lists
 from modalities.caption_shards import open_captioned_shards
+from modalities.image_decode import check_min_side
 
 SOURCES = ("folder", "webdataset", "coco")
 
@@ -28,8 +29,7 @@ def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed:
     min_side: pixels that suffice for the shorter side: a large JPEG may be decoded at a fraction of its size.
     seed: for the choice of the images that are carved from the training set, where a split is not stored apart.
     """
-    if min_side < 1:
-        raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
+    check_min_side(min_side)
     match source:
         case "folder":
             samples, classes = open_lists(root, split, min_side, seed)

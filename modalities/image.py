@@ -7,11 +7,11 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import patch_embedding
-from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
+from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, RatioRange, ShareRange, check_masking, sample_masks
 from jepa.modality import DataConfig, Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
 from modalities.image_sources import ImageSource, open_source
@@ -34,8 +34,8 @@ class ImageConfig(DataConfig):
     source: str = "scenes"
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     patch_size: PositiveInt = 16
-    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
-    crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    crop_scale: ShareRange = (0.3, 1.0)
+    crop_aspect: RatioRange = (3 / 4, 4 / 3)
     flip: bool = False
     mask_sets: PositiveInt = 1
     views: PositiveInt = 1

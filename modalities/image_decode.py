@@ -43,6 +43,12 @@ def image_extensions() -> frozenset[str]:
     return frozenset(end for end, name in Image.registered_extensions().items() if name in image_formats())
 
 
+def check_min_side(min_side: int) -> None:
+    """Raise ValueError unless `decode_image` can keep to it: there, for each image, it would be a bad sample."""
+    if min_side < 1:
+        raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
+
+
 def decode_image(data: bytes | Path, min_side: int, source: str = "image in memory") -> Tensor:
     """An encoded image, or its path  ->  uint8 [3, H, W], RGB, upright; of an animation the first frame.
 

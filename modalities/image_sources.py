@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from jepa.modality import Samples, Split
-from modalities.image_decode import decode_image, image_extensions
+from modalities.image_decode import check_min_side, decode_image, image_extensions
 from modalities.image_files import FileKind, open_folder
 from modalities.image_shards import open_shards
 from modalities.image_torchvision import open_torchvision
@@ -28,8 +28,7 @@ def open_source(source: str, root: Path, split: Split, *, min_side: int, seed: i
     min_side: pixels that suffice for the shorter side: a large JPEG may be decoded at a fraction of its size.
     seed: for the choice of the images that are carved from the training set, where a split is not stored apart.
     """
-    if min_side < 1:
-        raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
+    check_min_side(min_side)
     match source:
         case "folder":
             kind = FileKind("images", image_extensions())

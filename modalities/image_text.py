@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -21,6 +22,7 @@ from modalities.image_text_encoder import TwoTowers, View
 from modalities.image_text_masks import Layout, both_regions, check_words, sample_objectives
 from modalities.image_text_model import ImageTextModel
 from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
+from modalities.open_clip_sources import PixelStatistics
 from modalities.scene_words import SAID
 from modalities.scene_world import COLOURS
 from modalities.scenes import CLASSES, default_cache_dir
@@ -34,14 +36,14 @@ class ImageText(MatchedModality[ImageTextConfig]):
     contract, config_type, model_type = 1, ImageTextConfig, TowersConfig
 
     def __init__(self, config: ImageTextConfig, model: TowersConfig | None = None) -> None:
-        super().__init__(config)
         model = model or TowersConfig()
         with torch.device("meta"):
-            towers = model.build(model.pretrained)
+            towers = model.build(None)
+        self.mean, self.std = _statistics(config, model)
+        super().__init__(replace(config, pixel_mean=self.mean, pixel_std=self.std))
         self.layout = Layout(towers.image.grid, towers.text.length)
         self.grid, self.streams = self.layout.grid, (self.layout.image, self.layout.text)
         self.size, self.tokenize = towers.image.image_size, towers.tokenize
-        self.mean, self.std = towers.mean, towers.std
         check_masking(self.grid, config.masking)
         check_words(self.layout, config.objectives)
         if model.contrast != "none" and not config.objectives.contrasts:
@@ -173,3 +175,11 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def _open(self, split: Split) -> CaptionSource:
         assert self.config.root is not None  # checked by the config
         return open_captions(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
+
+
+def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:
+    """Mean and standard deviation of pixels; weights may be gone by the time a run that knows them is loaded."""
+    if config.pixel_mean and config.pixel_std:
+        return config.pixel_mean, config.pixel_std
+    mean, std = model.pixel_statistics()
+    return config.pixel_mean or mean, config.pixel_std or std

@@ -1,18 +1,21 @@
 """Settings of captioned images: where they come from, what is hidden of them, and the towers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from jepa.masking import BlockMaskConfig, MaskingConfig, RatioRange, ShareRange
 from jepa.modality import DataConfig
 from jepa.networks import Contrast, NetworksConfig
 from modalities.image_text_masks import Objectives
-from modalities.open_clip_sources import TowerSizes
+from modalities.open_clip_sources import PixelStatistics, TowerSizes, pixel_statistics
 from modalities.open_clip_towers import Towers, build_towers
 from modalities.scenes import ScenesConfig
 
+Mean = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
 _NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
 
 
@@ -23,12 +26,17 @@ class ImageTextConfig(DataConfig):
     source: `scenes` (the embedded world, captioned), `folder` (a list of files and captions), `webdataset` or `coco`;
     all but the first need `root`. crop_scale, crop_aspect: random resized crop; there is no flip, as captions tell left
     from right. A step sees one caption of each image, any with the same chance. masking: of the regions. prompts: what
-    names a class, {} being its name, for classification without labels.
+    names a class, {} being its name, for classification without labels. pixel_mean, pixel_std: of red, green and blue,
+    white being 1, by which pixels are scaled; null for what the weights or else the architecture expect.
     """
+
+    completed: ClassVar[Sequence[str]] = ("pixel_mean", "pixel_std")
 
     source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
     crop_scale: ShareRange = (0.9, 1.0)
     crop_aspect: RatioRange = (3 / 4, 4 / 3)
+    pixel_mean: tuple[Mean, Mean, Mean] | None = None
+    pixel_std: tuple[Deviation, Deviation, Deviation] | None = None
     objectives: Objectives = field(default_factory=Objectives)
     masking: MaskingConfig = field(default_factory=BlockMaskConfig)
     prompts: tuple[str, ...] = _NAMED
@@ -82,3 +90,7 @@ class TowersConfig(NetworksConfig):
         size = self.image_size
         pixels = (size, size) if isinstance(size, int) else size
         return build_towers(self.size, pretrained=pretrained, image_size=pixels)
+
+    def pixel_statistics(self) -> tuple[PixelStatistics, PixelStatistics]:
+        """Mean and standard deviation of pixels that the towers expect; raises ValueError where nobody knows."""
+        return pixel_statistics(self.size, self.pretrained)

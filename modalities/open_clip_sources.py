@@ -16,7 +16,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from timm.models import is_model_in_modules
 from torch import Tensor
 
-PixelStatistics = tuple[float, float, float]  # of red, green and blue, in [0, 1]
+PixelStatistics = tuple[float, float, float]  # of red, green and blue, white being 1
 LOCAL = "local-dir:"
 _CONFIG_FILE = "open_clip_config.json"
 _CLIP_IDS, _CLIP_END = 49408, 49407  # of CLIP's own tokenizer
@@ -137,19 +137,25 @@ def weights_file(architecture: str | TowerSizes, pretrained: str | None) -> str 
     """Path of the weights, downloaded if need be, or None; raises ValueError for what is no source of weights."""
     if pretrained is None:
         return None
-    tags = _tags(architecture)
-    if pretrained in tags:
+    if pretrained in _tags(architecture):
         return _downloaded(str(architecture), pretrained)
-    path = Path(pretrained.removeprefix(LOCAL))
+    path = _stored_weights(architecture, pretrained)
     if path.is_dir():
         found = factory._find_checkpoint_in_dir(path)
         if found is None:
             raise ValueError(f"{path} holds no weights: no .safetensors, .bin or .pth file")
         return str(found)
-    if not path.is_file():
+    return str(path)
+
+
+def _stored_weights(architecture: str | TowerSizes, pretrained: str) -> Path:
+    """The file or folder of weights that are no tag; raises ValueError where there is none."""
+    path = Path(pretrained.removeprefix(LOCAL))
+    if not path.is_file() and not path.is_dir():
+        tags = _tags(architecture)
         known = f"one of those that open_clip knows for it ({', '.join(tags)}), " if tags else ""
         raise ValueError(f"no weights '{pretrained}' for {architecture}: say {known}a file, or a folder with one")
-    return str(path)
+    return path
 
 
 def _downloaded(name: str, tag: str) -> str:
@@ -171,25 +177,55 @@ def _downloaded(name: str, tag: str) -> str:
 def pixel_statistics(architecture: str | TowerSizes, pretrained: str | None) -> tuple[PixelStatistics, PixelStatistics]:
     """Mean and standard deviation of pixels that weights expect; downloads nothing.
 
-    A tag has its own. For a file, and for random weights, they are those that all published weights of the
-    architecture share (SigLIP's, say), and CLIP's where there are none or they differ.
+    A tag has its own, and so has a folder whose open_clip_config.json tells them, for files in it too. Otherwise, and
+    for random weights, they are those that all published weights of the architecture share (SigLIP's, say), and CLIP's
+    where there are none or they differ. Raises ValueError where the weights are not there, as nobody knows then.
     """
-    folders = [source.removeprefix(LOCAL) for source in (pretrained, architecture) if isinstance(source, str)]
     tags = _tags(architecture)
-    if folder := next((folder for folder in folders if (Path(folder) / _CONFIG_FILE).is_file()), None):
-        entries = [_folder_config(folder).get("preprocess_cfg", {})]
+    if pretrained in tags:
+        entries = [get_pretrained_cfg(architecture, pretrained)]
+    elif told := _told_pixels(architecture, pretrained):
+        return told
     else:
-        entries = [get_pretrained_cfg(architecture, tag) for tag in ([pretrained] if pretrained in tags else tags)]
-    found = {
-        (_three(entry.get("mean") or OPENAI_DATASET_MEAN), _three(entry.get("std") or OPENAI_DATASET_STD))
-        for entry in entries
-    }
-    return found.pop() if len(found) == 1 else (_three(OPENAI_DATASET_MEAN), _three(OPENAI_DATASET_STD))
+        entries = [get_pretrained_cfg(architecture, tag) for tag in tags]
+    found = {_of_channels(entry) for entry in entries}
+    return found.pop() if len(found) == 1 else _of_channels({})
 
 
-def _three(values: Sequence[float]) -> PixelStatistics:
-    red, green, blue = values
-    return red, green, blue
+def _told_pixels(
+    architecture: str | TowerSizes, pretrained: str | None
+) -> tuple[PixelStatistics, PixelStatistics] | None:
+    """What the folder of the weights, or else that of the architecture, tells of pixels."""
+    folders = []
+    if pretrained is not None:
+        path = _stored_weights(architecture, pretrained)
+        folders.append(path if path.is_dir() else path.parent)
+    if isinstance(architecture, str) and architecture.startswith(LOCAL):
+        folders.append(Path(architecture.removeprefix(LOCAL)))
+    for folder in folders:
+        if (folder / _CONFIG_FILE).is_file() and (told := _folder_config(str(folder)).get("preprocess_cfg")):
+            try:
+                return _of_channels(told)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{folder / _CONFIG_FILE}: preprocess_cfg: {error}") from error
+    return None
+
+
+def _of_channels(entry: dict[str, Any]) -> tuple[PixelStatistics, PixelStatistics]:
+    """Mean and standard deviation as open_clip writes them, a number standing for all channels, CLIP's where missing.
+
+    Raises TypeError and ValueError for what is neither one number nor three, or out of range.
+    """
+    mean = _three(OPENAI_DATASET_MEAN if entry.get("mean") is None else entry["mean"])
+    std = _three(OPENAI_DATASET_STD if entry.get("std") is None else entry["std"])
+    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
+        raise ValueError(f"white being 1, mean {mean} has to lie from 0 to 1, and std {std} above 0 and up to 1")
+    return mean, std
+
+
+def _three(values: float | Sequence[float]) -> PixelStatistics:
+    red, green, blue = (values,) * 3 if isinstance(values, int | float) else values
+    return float(red), float(green), float(blue)
 
 
 @dataclass

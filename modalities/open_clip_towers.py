@@ -22,11 +22,9 @@ from jepa.encoder import run_block, take
 from jepa.transformer import attend
 from modalities.open_clip_sources import (
     CaptionTokenizer,
-    PixelStatistics,
     TowerSizes,
     caption_tokenizer,
     check_divides,
-    pixel_statistics,
     tower_config,
     weights_file,
 )
@@ -281,13 +279,11 @@ def _speed_up(blocks: nn.ModuleList) -> None:
 
 
 class Towers(NamedTuple):
-    """Two towers into one space of `embed_dim` dimensions, and what makes pixels and captions what they expect."""
+    """Two towers into one space of `embed_dim` dimensions, and what makes captions what they expect."""
 
     image: ImageTower
     text: TextTower
     embed_dim: int
-    mean: PixelStatistics
-    std: PixelStatistics
     tokenize: CaptionTokenizer
 
 
@@ -311,9 +307,8 @@ def build_towers(
         model.visual.set_input_size(image_size)  # timm's towers are loaded at their own size, as open_clip does it
     sizes = architecture if isinstance(architecture, TowerSizes) else None
     tokenize = caption_tokenizer(architecture, config)
-    mean, std = pixel_statistics(architecture, pretrained)
     text = TextTower(model.text, tokenize.end, mask_padding=sizes is not None and sizes.mask_padding)
-    return Towers(_image_tower(model.visual), text, config["embed_dim"], mean, std, tokenize)
+    return Towers(_image_tower(model.visual), text, config["embed_dim"], tokenize)
 
 
 def _image_tower(visual: nn.Module) -> ImageTower:

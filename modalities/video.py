@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from jepa.masking import MaskingConfig, Masks, TubeMaskConfig, check_masking, sample_masks
+from jepa.masking import MaskingConfig, Masks, RatioRange, ShareRange, TubeMaskConfig, check_masking, sample_masks
 from jepa.modality import DataConfig, Modality, Samples, Split, Task
 from modalities.image_views import denormalise
 from modalities.moving_scenes import DIRECTIONS, MOTIONS, MovingScenes, MovingScenesConfig
@@ -60,8 +60,8 @@ class VideoConfig(DataConfig):
     change_scale: PositiveFloat = 1.0
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     patch_size: PositiveInt = 16
-    crop_scale: tuple[PositiveFloat, PositiveFloat] = (0.3, 1.0)
-    crop_aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 1.35)
+    crop_scale: ShareRange = (0.3, 1.0)
+    crop_aspect: RatioRange = (3 / 4, 1.35)
     flip: bool = False
     views: PositiveInt = 1
     masking: Annotated[tuple[MaskingConfig, ...], Field(min_length=1)] = _VJEPA

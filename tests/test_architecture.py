@@ -39,7 +39,7 @@ LAYERS = (
     ("saving",),
     ("train",),
     ("weights", "cost", "cost_memory", "flops", "gpus", "memory", "command"),
-    ("evaluate.*", "export"),
+    ("evaluate.*", "export", "testing.*", "testing", "template.*", "list_modalities", "new_modality"),
     ("report_*", "report"),
     ("sweep", "jobs", "sweep_report"),
     ("slurm_job", "slurm", "submit", "launch", "__main__"),

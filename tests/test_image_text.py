@@ -3,6 +3,7 @@
 import io
 import json
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from torch.utils.data import default_collate
 
 import jepa
 from jepa.checkpoint import latest
-from jepa.config import ConfigError
+from jepa.config import ConfigError, parse_yaml, read_yaml, to_yaml
 from jepa.data import seeded
 from jepa.evaluate.matched_rows import named_tasks
 from jepa.launch import main, resolve
@@ -31,6 +32,7 @@ from jepa.recipes import read_recipe, recipes
 from jepa.run_log import read_metrics
 from local_cluster import LocalCluster
 from modalities.image_text import ImageText
+from modalities.image_text_encoder import TwoTowers
 from modalities.image_text_masks import Layout, Objectives, both_regions, sample_objectives
 
 STEPS = 40
@@ -457,14 +459,20 @@ def test_what_is_wrong_with_some_pairs_is_listed_and_the_rest_is_learned(caption
     assert len(listed.splitlines()) == 4
 
 
-def test_a_run_can_start_from_pretrained_towers_which_stay_as_targets(captioned: Path, tmp_path: Path) -> None:
-    """The weights are a file of open_clip's, read once: an evaluation needs the run alone."""
-    model, _ = networks()
-    towers = model.context_encoder
-    file = tmp_path / "towers.pt"
+def saved_towers(file: Path) -> TwoTowers:
+    """Random towers, and a file of them as open_clip would write it."""
+    towers = networks()[0].context_encoder
+    assert isinstance(towers, TwoTowers)
     state = {f"visual.{name.removeprefix('tower.')}": value for name, value in towers.image.state_dict().items()}
     state |= {f"text.{name.removeprefix('tower.')}": value for name, value in towers.text.state_dict().items()}
     torch.save({**state, "logit_scale": torch.zeros(())}, file)
+    return towers
+
+
+def test_a_run_can_start_from_pretrained_towers_which_stay_as_targets(captioned: Path, tmp_path: Path) -> None:
+    """The weights are a file of open_clip's, read once: an evaluation needs the run alone."""
+    file = tmp_path / "towers.pt"
+    towers = saved_towers(file)
     frozen = ["momentum.start=1", "momentum.end=1", "steps=3", f"model.pretrained={file}"]
     slower = ["optim.rate_factors=[{prefix: context_encoder.text, factor: 1.0e-9}]", "optim.weight_decay=0"]
     assert main(arguments(tmp_path / "run", captioned, *frozen, *slower, "optim.final_weight_decay=0")) == 0
@@ -477,6 +485,41 @@ def test_a_run_can_start_from_pretrained_towers_which_stay_as_targets(captioned:
     assert not torch.equal(served.context_encoder.image.tower.proj, served.target_encoder.image.tower.proj)
 
 
+@pytest.mark.parametrize("named", ["local-dir:{}", "{}/towers.pth"])
+def test_a_run_knows_its_pixels_when_the_folder_that_told_them_is_gone(
+    named: str, captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the same command, which names no run directory, finds it again."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "pretrained"
+    folder.mkdir()
+    saved_towers(folder / "towers.pth")
+    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    told = {"model_cfg": parse_yaml(TOWERS, "here"), "preprocess_cfg": pixels}
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
+    command = arguments(Path(), captioned, "steps=2", f"model.pretrained={named.format(folder)}")
+    assert main(command) == 0
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    written = run_dir / "config.yaml"
+    config = read_yaml(written)
+    assert {name: config["data"][f"pixel_{name}"] for name in pixels} == pixels
+    old = {name: value for name, value in config["data"].items() if not name.startswith("pixel")}
+    written.write_text(to_yaml(config | {"data": old}))  # as runs were written that did not keep them
+    assert main(command) == 0
+    assert read_yaml(written) == config
+
+    shutil.rmtree(folder)
+    assert main(command) == 0  # a run that goes on needs no weights
+    grey = torch.full((3, 32, 32), 51, dtype=torch.uint8)  # .2 of white
+    for modality in (jepa.load_modality(run_dir), jepa.load(run_dir).modality):
+        seen = modality.view(grey, "").image[:, 0, 0]
+        torch.testing.assert_close(seen, torch.tensor([0.1 / 0.4, 0.0, -0.1 / 0.6]))
+    capsys.readouterr()
+    shutil.rmtree(run_dir)
+    assert main([*command, "--dry-run"]) == 1
+    assert f"no weights '{named.format(folder)}' for" in capsys.readouterr().err
+
+
 def test_mistakes_are_told_in_a_sentence(captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong, words in (
         ("model.size=convnext_base", "convnext_base has no plain patch tokens"),
@@ -486,6 +529,8 @@ def test_mistakes_are_told_in_a_sentence(captioned: Path, tmp_path: Path, capsys
         ('data.prompts=["{} or {x}"]', "prompts: '{} or {x}' needs {} once"),
         ("data.objectives={words: 1, hidden_words: 0.02}", "hidden_words of 0.02 hides 0 of 12 places"),
         ("data.crop_scale=[1.0,0.5]", "from low to high"),
+        ("data.pixel_mean=[123,117,104]", "data.pixel_mean.0: "),
+        ("data.pixel_std=[0.2,0.2,0]", "data.pixel_std.2: "),
         ("model.predictor.mask_tokens=3", "predictor.mask_tokens"),
         ("model.size.text_cfg.hf_tokenizer_name=/nowhere", "the tokenizer '/nowhere' is not on this machine"),
         ("model.target_layers=2", "the towers give their last layer alone"),

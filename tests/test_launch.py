@@ -52,6 +52,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["data.masking.target_scale=[0.5,0.6]"], "data: 2 target blocks of up to 60% can leave a context of"),
         (["data.patch_size=16", "data.masking.targets=9"], "data: 9 "),
         (["data.patch_size=5"], "data: patch_size 5 does not divide image_size 32 x 32"),
+        (["data.crop_scale=[1.0,0.3]"], "data.crop_scale: a range goes from low to high, not from 1.0 to 0.3"),
         (["data.root=/no/such/folder"], "data: data root /no/such/folder does not exist"),
         (["data.root={empty}"], "data: no images below {empty}; looked for files ending in"),
         (

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modalities import open_clip_sources
+from modalities.open_clip_sources import pixel_statistics
 from modalities.open_clip_towers import FastAttention, Towers, TowerSizes, build_towers
 
 TEXT = {"context_length": 12, "width": 64, "heads": 2, "layers": 2}
@@ -131,7 +132,7 @@ def test_dropped_patches_have_no_influence_and_the_order_of_kept_ones_none_on_th
     image = seeded(sizes).image
     rows, columns = image.grid
     keep = kept(5, rows * columns)
-    images = images_for(Towers(image, *[None] * 5))  # type: ignore[arg-type]
+    images = images_for(Towers(image, *[None] * 3))  # type: ignore[arg-type]
     dropped = torch.ones(3, rows * columns, dtype=torch.bool).scatter(1, keep, False).view(3, 1, rows, columns)
     patch = [side // count for side, count in zip(image.image_size, image.grid, strict=True)]
     noise = dropped.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3) * torch.randn_like(images)
@@ -315,8 +316,10 @@ def test_a_folder_tells_architecture_weights_and_pixels(tmp_path: Path) -> None:
     save_file(open_clips(CLIP).state_dict(), tmp_path / "open_clip_model.safetensors")
     towers = evaluated(build_towers(source, pretrained=source))
     assert_same_embeddings(towers, open_clips(CLIP))
-    assert (towers.mean, towers.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    assert build_towers(CLIP, pretrained=source).mean == towers.mean
+    told = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    beside = str(tmp_path / "open_clip_model.safetensors")
+    for architecture, pretrained in ((source, None), (source, source), (CLIP, source), ("ViT-L-14", beside)):
+        assert pixel_statistics(architecture, pretrained) == told
 
 
 @pytest.mark.parametrize(("kind", "size"), [("clip", (48, 32)), ("siglip", (96, 160))])
@@ -367,7 +370,8 @@ def test_architectures_of_every_family_build_and_encode_without_files_or_memory(
         caption, tokens = towers.text(torch.zeros(2, towers.text.length).long(), torch.zeros(2, 4).long())
     assert pooled.shape == caption.shape == (2, towers.embed_dim)
     assert (patches.shape, tokens.shape) == ((2, 5, towers.image.width), (2, 4, towers.text.width))
-    found = (towers.image.grid[0] * towers.image.grid[1], towers.image.width, towers.text.end, towers.mean[0])
+    (rows, columns), red = towers.image.grid, pixel_statistics(name, None)[0][0]
+    found = (rows * columns, towers.image.width, towers.text.end, red)
     assert found == NAMES[name]
 
 
@@ -383,10 +387,33 @@ def test_without_memory_towers_have_the_same_contents(sizes: TowerSizes) -> None
 
 @pytest.mark.parametrize(
     ("architecture", "pretrained", "red"),
-    [("ViT-L-14", None, 0.48145466), ("ViT-L-14", "laion2b_s32b_b82k", 0.5), ("ViT-B-16-SigLIP", "a/file.pt", 0.5)],
+    [("ViT-L-14", None, 0.48145466), ("ViT-L-14", "laion2b_s32b_b82k", 0.5), ("ViT-B-16-SigLIP", "file.pt", 0.5)],
 )
-def test_pixels_are_scaled_as_the_weights_expect(architecture: str, pretrained: str | None, red: float) -> None:
-    assert open_clip_sources.pixel_statistics(architecture, pretrained)[0][0] == red
+def test_pixels_are_scaled_as_the_weights_expect(
+    architecture: str, pretrained: str | None, red: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.pt").touch()
+    assert pixel_statistics(architecture, pretrained)[0][0] == red
+
+
+def test_nobody_knows_the_pixels_of_weights_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no weights 'local-dir:.*gone' for ViT-L-14"):
+        pixel_statistics("ViT-L-14", f"local-dir:{tmp_path / 'gone'}")
+
+
+@pytest.mark.parametrize(
+    "told", [{"mean": [123, 117, 104]}, {"std": [0, 0.2, 0.2]}, {"mean": [0.5, 0.5]}, {"std": "imagenet"}]
+)
+def test_pixels_that_a_folder_tells_are_in_range(told: dict[str, object], tmp_path: Path) -> None:
+    source = folder_with(CLIP, tmp_path)
+    file = tmp_path / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"preprocess_cfg": told}))
+    with pytest.raises(ValueError, match=r"open_clip_config\.json: preprocess_cfg: "):
+        pixel_statistics(source, None)
+    file.write_text(json.dumps(config | {"preprocess_cfg": {"mean": 0.5, "std": 1}}))  # open_clip takes one for all
+    assert pixel_statistics(source, None) == ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(

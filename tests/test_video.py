@@ -158,6 +158,7 @@ def test_all_frames_of_a_training_clip_have_one_crop_and_floors_tell_what_they_s
         ("data.patch_size=10", "data: patch_size 10 does not divide image_size 64 x 64"),
         ("data.source=folder", "data: source 'folder' needs data.root"),
         ("data.views=3", "data: masking: .* sets do not divide among 3 views"),
+        ("data.crop_aspect=[2.0,0.5]", "data.crop_aspect: .* from low to high"),
         ("data.masking=[]", "data.masking: .* should have at least 1 item"),
         ("data.decoder=opencv", "data.decoder: should be 'auto', 'decord', 'pyav' or 'torchcodec', not 'opencv'"),
     ],

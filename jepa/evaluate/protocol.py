@@ -7,6 +7,26 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
+class FunctionTask:
+    """An evaluation task of one's own, a row `label/package.module:function` of the results.
+
+    function: called with jepa.evaluate.splits.Splits of Examples, i.e. features [n, F] and labels [n] of the samples
+    that teach (`train`), choose settings (`validation`) and are reported on (`test`); gives a number. It is called for
+    the trained encoder, the untrained one, every floor and shuffled features (chance) alike. label: of the samples; the
+    modality need not have a task for it.
+    """
+
+    function: str
+    label: str
+    higher_is_better: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        return f"{self.label}/{self.function}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Evaluation on frozen features after training.
 
@@ -24,7 +44,7 @@ class EvaluateConfig:
     its earlier one, cut at the share `forecast_cut`; 0 for none. Only where a modality has an axis for it.
     gallery: where a modality has two streams that match, one is searched for among that many samples at once, galleries
     following one another; null for all that are scored. gain_samples: on how many it is measured how much the second
-    stream helps to predict the first; 0 for none.
+    stream helps to predict the first; 0 for none. functions: further tasks, see FunctionTask.
     """
 
     enabled: bool = True
@@ -43,4 +63,5 @@ class EvaluateConfig:
     forecast_cut: Annotated[float, Field(gt=0, lt=1)] = 0.5
     gallery: PositiveInt | None = None
     gain_samples: NonNegativeInt = 512
+    functions: tuple[FunctionTask, ...] = ()
     batch_size: PositiveInt = 256

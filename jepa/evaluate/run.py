@@ -166,7 +166,8 @@ def _rows(
     config = subject.config
     attention = Attention(config.evaluate.attentive_steps, subject.device, config.compute.precision)
     splits = Splits(features["train"], features["validation"], features["test"])
-    bench = Bench(splits, config.evaluate.low_shot_draws, attention)
+    functions = {task.name: task for task in config.evaluate.functions}
+    bench = Bench(splits, config.evaluate.low_shot_draws, attention, functions)
     bar = progress.task_ids[0]
     measured = {}
     for task, probe in rows:

@@ -68,10 +68,18 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
     numbers, layers_there = config.evaluate.attentive, config.model.depth
     rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, numbers, layers_there)]
+    rows += _function_rows(modality, config)
     _check_names(tasks, rows, modality, config)
     chosen = [(task, probe) for task, probe in rows if is_wanted(f"{task.label}/{probe}", tasks)]
     same_grid = modality.grid == trained_modality.grid
     return Subject(checkpoint, config, modality, encoders, chosen, tasks, output, same_grid)
+
+
+def _function_rows(modality: Modality[Any], config: Config[Any, Any]) -> list[Row]:
+    """Measures of one's own, each with the task of its label, which the modality need not have."""
+    known = {task.label: task for task in modality.tasks}
+    functions = config.evaluate.functions
+    return [(known.get(one.label, Task(label=one.label, kind="regression")), one.function) for one in functions]
 
 
 def _output(path: Path, variant: str) -> Path:

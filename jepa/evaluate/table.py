@@ -77,7 +77,7 @@ def gain_words(streams: Mapping[str, Any]) -> str:
 
 def _table(results: Mapping[str, Any]) -> Table:
     table = Table(
-        title=f"{results['modality']}, step {results['steps']}, frozen {results['encoder']}".replace("_", " ")
+        title=f"{results['modality']}, step {results['steps']}, frozen {results['encoder'].replace('_', ' ')}"
     )
     table.add_column("task", overflow="fold")
     table.add_column("metric")

@@ -12,7 +12,9 @@ from torch import Tensor
 from jepa.data import seeded
 from jepa.evaluate.attentive import Attention, Sequences, attentive_probe
 from jepa.evaluate.features import ENCODERS, Column, Features
+from jepa.evaluate.functions import FunctionError, measure_by_function
 from jepa.evaluate.probes import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
+from jepa.evaluate.protocol import FunctionTask
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
 
@@ -51,11 +53,12 @@ def attentive_blocks(probe: str) -> int:
 
 @dataclass
 class Bench:
-    """Features of all splits; their principal axes are computed once."""
+    """Features of all splits; their principal axes are computed once. functions: measures of one's own, by name."""
 
     features: Splits[Features]
     low_shot_draws: int
     attention: Attention
+    functions: Mapping[str, FunctionTask] = field(default_factory=dict)
     turned: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
 
     def examples(self, task: Task, layer: Layer, column: Column, turned: bool) -> Splits[Examples]:
@@ -118,6 +121,8 @@ def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -
     """One row of the table; raises UnmeasurableError. advance: called after each column."""
     if attentive_blocks(probe):
         return _attend(task, attentive_blocks(probe), bench, advance)
+    if f"{task.label}/{probe}" in bench.functions:
+        return _by_function(task, bench.functions[f"{task.label}/{probe}"], bench)
     labels = bench.labels(task)
     layer: Layer = "tokens" if task.kind == "map" else "last4" if probe == "linear_last4" else "last"
     outcomes: dict[Column, list[Outcome]] = {}
@@ -141,6 +146,16 @@ def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -
     chosen = {column: [outcome.setting for outcome in of_column] for column, of_column in outcomes.items()}
     row["chosen"] = {column: {setting: values if len(values) > 1 else values[0]} for column, values in chosen.items()}
     return row
+
+
+def _by_function(task: Task, measured: FunctionTask, bench: Bench) -> dict[str, Any]:
+    """The row of a measure of one's own."""
+    bench.labels(task)  # raises where there are none
+    columns = {column: bench.examples(task, "last", column, turned=False) for column in bench.columns("last")}
+    try:
+        return measure_by_function(measured, columns)
+    except FunctionError as error:
+        raise UnmeasurableError(str(error)) from error
 
 
 def _row(

@@ -1,0 +1,60 @@
+"""`jepa new-modality NAME`: a package of a modality that passes the check of its contract, trains, and has its test."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jepa.command import exit_status
+from jepa.config import ConfigError
+from jepa.registry import names
+from jepa.run_log import CONSOLE
+
+_TEMPLATE = Path(__file__).parent / "template"
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`jepa new-modality NAME [--into FOLDER]` -> exit status."""
+    parser = argparse.ArgumentParser(
+        prog="jepa new-modality", description="Write a package that holds a modality of your own, ready to be changed."
+    )
+    parser.add_argument("name", help="what --modality will say: tides, point-grid")
+    parser.add_argument("--into", default=".", help="folder in which the package's folder is made")
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: _write(arguments.name, Path(arguments.into)))
+
+
+def write_package(name: str, into: Path) -> Path:
+    """Write the package -> its folder; raises ConfigError where the name or the place is taken, or is none."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' is no name of a modality; use lower-case letters, digits and single hyphens")
+    if name in names():
+        raise ConfigError(f"a modality '{name}' is installed already (`jepa modalities` tells from where)")
+    folder = into / name
+    if folder.exists():
+        raise ConfigError(f"{folder} is there already; nothing was written")
+    words = name.split("-")
+    spelt = {"template-name": name, "template_name": "_".join(words), "TemplateName": "".join(map(str.title, words))}
+    for source in sorted(_TEMPLATE.rglob("*")):
+        if source.is_file() and source.suffix != ".pyc":
+            target = folder / _named(source.relative_to(_TEMPLATE).as_posix(), spelt)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(_named(source.read_text(encoding="utf-8"), spelt), encoding="utf-8")
+    return folder
+
+
+def _named(text: str, spelt: dict[str, str]) -> str:
+    for placeholder, name in spelt.items():
+        text = text.replace(placeholder, name)
+    return text
+
+
+def _write(name: str, into: Path) -> int:
+    try:
+        folder = write_package(name, into)
+    except OSError as error:
+        raise ConfigError(f"the package cannot be written: {error}") from error
+    for line in (f"wrote {folder}", f"pip install -e {folder}", f"pytest {folder}", f"jepa launch --modality {name}"):
+        CONSOLE.print(line, highlight=False, markup=False)
+    return 0

@@ -1,0 +1,64 @@
+"""The whole contract of a modality, run on any plug-in: `check_modality` explains what does not hold.
+
+from jepa.testing import check_modality
+check_modality(Audio(AudioConfig(source="folder", root=small_folder)))
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jepa.imports import told
+from jepa.modality import CONTRACT, Modality
+from jepa.networks import NetworksConfig
+from jepa.testing.masks import check_masks
+from jepa.testing.networks import check_networks, small_networks
+from jepa.testing.samples import check_labels, check_samples, check_splits
+from jepa.testing.structure import check_class, check_config, check_pickling, check_tokens
+from jepa.testing.training import check_training
+from jepa.testing.views import check_evaluation_views, check_floors, check_picture, check_views
+
+__all__ = ["ContractError", "check_modality"]
+Check = Callable[[Modality[Any]], Iterator[str]]
+
+
+class ContractError(AssertionError):
+    """A modality breaks its contract; `failures` says how, a sentence each."""
+
+    def __init__(self, name: str, failures: Sequence[str]) -> None:
+        self.failures = tuple(failures)
+        lines = "\n".join(f"- {failure}" for failure in failures)
+        places = "1 place" if len(failures) == 1 else f"{len(failures)} places"
+        super().__init__(f"{name} breaks the contract of a modality (version {CONTRACT}) in {places}:\n{lines}")
+
+
+def check_modality(modality: Modality[Any], model: NetworksConfig | None = None) -> None:
+    """Check shapes, positions, masks, determinism, pickling, labels, config, three steps of training, and resuming.
+
+    modality: an instance as a run would have it, over a little data: the first eight samples of each split are read,
+    bad ones left out. model: its `model` section, by default a small transformer; needed where `model_type` is another.
+    Takes some seconds and a temporary folder, leaves global generators as they were. Raises ContractError with every
+    failure that was found, in a sentence each; what builds on a part that fails is not checked.
+    """
+    name = type(modality).__name__
+    networks: Check = lambda one: check_networks(one, model or small_networks(one))  # noqa: E731
+    training: Check = lambda one: check_training(one, model or small_networks(one))  # noqa: E731
+    levels: list[dict[str, Check]] = [
+        {"class": check_class},
+        {"config": check_config, "tokens": check_tokens},
+        {"pickling": check_pickling, "samples": check_samples, "masks": check_masks},
+        {"splits": check_splits, "views": check_views, "labels": check_labels},
+        {"evaluation views": check_evaluation_views, "floors": check_floors, "picture": check_picture},
+        {"networks": networks},
+        {"training": training},
+    ]
+    for checks in levels:
+        failures = [failure for part, check in checks.items() for failure in _failures(part, check, modality)]
+        if failures:
+            raise ContractError(name, failures)
+
+
+def _failures(part: str, check: Check, modality: Modality[Any]) -> list[str]:
+    try:
+        return [f"{part}: {failure}" for failure in check(modality)]
+    except Exception as error:  # whatever a plug-in raises is told with the others
+        return [f"{part}: {told(error)}"]

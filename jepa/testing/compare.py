@@ -1,0 +1,62 @@
+"""Whether two things are the same, and what they look like, whatever they are nested in."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+_PLAIN = (int, float, str, bytes, bool, type(None))
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Global generators of torch, numpy and Python with this seed, and after it as they were before."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is those that are meant
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two nested structures hold the same; of what is neither a tensor nor plain, only the type counts."""
+    (first, shape), (second, other_shape) = tree_flatten(one), tree_flatten(other)
+    return shape == other_shape and all(map(_same_leaf, first, second))
+
+
+def _same_leaf(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor | np.ndarray) and isinstance(other, Tensor | np.ndarray):
+        first, second = torch.as_tensor(one), torch.as_tensor(other)
+        if first.shape != second.shape or first.dtype != second.dtype:
+            return False
+        return torch.equal(torch.nan_to_num(first), torch.nan_to_num(second))
+    if isinstance(one, _PLAIN):
+        return bool(one == other)
+    return type(one) is type(other)
+
+
+def tells(tree: Any) -> bool:
+    """Whether there is anything in a structure that `same` looks into."""
+    return any(isinstance(leaf, (Tensor, np.ndarray, *_PLAIN)) for leaf in tree_leaves(tree))
+
+
+def form(tree: Any) -> str:
+    """Shapes and types of what is in a structure, as people write them."""
+    leaves = [_leaf_form(leaf) for leaf in tree_leaves(tree)]
+    return leaves[0] if len(leaves) == 1 else f"({', '.join(leaves)})"
+
+
+def _leaf_form(leaf: Any) -> str:
+    if isinstance(leaf, Tensor):
+        return f"{str(leaf.dtype).removeprefix('torch.')} {list(leaf.shape)}"
+    return type(leaf).__name__

@@ -1,0 +1,85 @@
+"""The encoder: what it gives for all tokens, and for those kept."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from jepa.data import seeded
+from jepa.encoder import Encoder, TokenEncoder, VitSize, take
+from jepa.modality import BadSampleError, Modality
+from jepa.networks import ModelConfig, NetworksConfig
+from jepa.predictor import PredictorConfig
+from jepa.testing.compare import form, global_seed
+from jepa.testing.samples import first_samples
+
+_BATCH = 3
+_CLOSE = 1e-4
+
+
+def small_networks(modality: Modality[Any]) -> NetworksConfig:
+    """A transformer that trains in a moment, or the defaults of a `model_type` of the modality's own."""
+    if modality.model_type is not ModelConfig:
+        return modality.model_type()
+    width = 48 * modality.positions.shape[1]  # whatever the number of axes, they share it out evenly
+    predictor = PredictorConfig(width=width, depth=1, heads=2)
+    return ModelConfig(size=VitSize(width=width, depth=2, heads=2), predictor=predictor)
+
+
+@torch.no_grad()
+def check_networks(modality: Modality[Any], model: NetworksConfig) -> Iterator[str]:
+    """Shapes of tokens, and that those kept are those of all."""
+    with global_seed(0):
+        encoder = modality.encoder(model)
+    if not isinstance(encoder, TokenEncoder):
+        yield f"encoder gives a {type(encoder).__name__}, not a jepa.encoder.TokenEncoder"
+        return
+    encoder.eval()
+    inputs, tokens = _batch(modality), len(modality.positions)
+    if isinstance(encoder, Encoder) and (flaw := _embedding_flaw(encoder.embedding, inputs, tokens, encoder.dim)):
+        yield flaw
+        return
+    whole = encoder(inputs)
+    if whole.shape != (_BATCH, tokens, encoder.dim):
+        wanted = [_BATCH, tokens, encoder.dim]
+        yield f"encoder gives {list(whole.shape)} for {_BATCH} samples; {wanted} is needed, every token of `positions`"
+    present = encoder.present(inputs)
+    if present is not None and (present.dtype != torch.bool or present.shape != (_BATCH, tokens)):
+        yield f"present gives {form(present)}; it has to be bool [{_BATCH}, {tokens}], which tokens the samples have"
+    for masks in modality.sample_masks(_BATCH, seeded("networks")):
+        kept = encoder(inputs, masks.context, masks.parts)
+        if kept.shape != (*masks.context.shape, encoder.dim):
+            yield f"encoder gives {list(kept.shape)} for the {masks.context.shape[1]} tokens of a context"
+    named = set(encoder.pool(whole, (), present))
+    if modality.streams and named != {stream.name for stream in modality.streams}:
+        yield f"encoder.pool names {', '.join(sorted(named))}, and not the streams of the modality"
+
+
+def _batch(modality: Modality[Any]) -> Any:
+    views = []
+    for sample in first_samples(modality, "train").values():
+        try:
+            views.append(modality.evaluation_view(sample.inputs))
+        except BadSampleError:
+            continue
+    return default_collate([views[number % len(views)] for number in range(_BATCH)])
+
+
+def _embedding_flaw(embedding: nn.Module, inputs: Any, tokens: int, dim: int) -> str:
+    whole: Tensor = embedding(inputs, None)
+    if whole.shape != (_BATCH, tokens, dim):
+        return (
+            f"embedding makes {list(whole.shape)} of {_BATCH} samples; it has to be {[_BATCH, tokens, dim]}, "
+            "a vector for every token of the grid"
+        )
+    orders = torch.stack([torch.randperm(tokens, generator=seeded("keep", row)) for row in range(_BATCH)])
+    keep = orders[:, : max(1, tokens // 2)].sort().values
+    kept: Tensor = embedding(inputs, keep)
+    if kept.shape != (*keep.shape, dim):
+        return f"embedding gives {list(kept.shape)} where the tokens keep {list(keep.shape)} are asked for"
+    scale = float(whole.abs().mean()) + _CLOSE
+    if float((kept - take(whole, keep)).abs().max()) > 10 * _CLOSE * scale:
+        return "embedding gives other vectors for kept tokens than for the same tokens among all"
+    return ""

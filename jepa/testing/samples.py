@@ -1,0 +1,102 @@
+"""Samples and labels: readable, functions of their index, different between splits, as the tasks say."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa.modality import BadSampleError, Modality, Sample, Split, Task
+from jepa.samples import Label
+from jepa.testing.compare import global_seed, same, tells
+
+LOOKED_AT = 8  # samples of a split
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def first_samples(modality: Modality[Any], split: Split) -> dict[int, Sample]:
+    """The first samples of a split that can be read, by index."""
+    samples, found = modality.dataset(split), {}
+    for index in range(min(LOOKED_AT, len(samples))):
+        try:
+            found[index] = samples[index]
+        except BadSampleError:
+            continue
+    return found
+
+
+def check_samples(modality: Modality[Any]) -> Iterator[str]:
+    """Every split opens, and gives the same samples whenever it is asked."""
+    for split in SPLITS:
+        count = len(modality.dataset(split))
+        if split == "train" and count == 0:
+            yield "dataset('train') has no samples to train on"
+        first = first_samples(modality, split)
+        if count and not first:
+            yield f"dataset('{split}'): none of the first {min(LOOKED_AT, count)} samples can be read"
+        with global_seed(1):
+            again = first_samples(modality, split)
+        for index, sample in first.items():
+            if flaw := _sample_flaw(sample, again.get(index)):
+                yield f"dataset('{split}')[{index}] is {flaw}"
+                return
+
+
+def _sample_flaw(sample: Any, again: Any) -> str:
+    if not isinstance(sample, Sample):
+        return f"a {type(sample).__name__}, not a jepa.modality.Sample"
+    if again is None or not same((sample.inputs, dict(sample.labels)), (again.inputs, dict(again.labels))):
+        return "another sample when it is read again; it has to be a function of split and index alone"
+    return ""
+
+
+def check_splits(modality: Modality[Any]) -> Iterator[str]:
+    """What is trained on is not what is tested on."""
+    inputs = {split: [sample.inputs for sample in first_samples(modality, split).values()] for split in SPLITS}
+    for split in ("validation", "test"):
+        pairs = list(zip(inputs["train"], inputs[split], strict=False))
+        if pairs and all(tells(one) and same(one, other) for one, other in pairs):
+            yield (
+                f"dataset('train') and dataset('{split}') begin with the same samples: "
+                "does `dataset` look at its split? Evaluation on what was trained on says nothing"
+            )
+
+
+def check_labels(modality: Modality[Any]) -> Iterator[str]:
+    """Every task is named once, has labels somewhere, and these are what its kind says."""
+    names = [task.label for task in modality.tasks]
+    for name in {name for name in names if names.count(name) > 1}:
+        yield f"two tasks have the label '{name}'"
+    samples = {(split, index): one for split in SPLITS for index, one in first_samples(modality, split).items()}
+    for task in modality.tasks:
+        known = {place: one.labels[task.label] for place, one in samples.items() if task.label in one.labels}
+        if not known:
+            there = sorted({label for sample in samples.values() for label in sample.labels})
+            yield (
+                f"task '{task.label}' has no label in any of the first {LOOKED_AT} samples of a split, "
+                f"which know: {', '.join(there) or 'nothing'}"
+            )
+        for (split, index), label in known.items():
+            if flaw := _label_flaw(modality, task, label):
+                yield f"label '{task.label}' of dataset('{split}')[{index}] {flaw}"
+                break
+
+
+def _label_flaw(modality: Modality[Any], task: Task, label: Label) -> str:
+    values = torch.as_tensor(label)
+    tokens = math.prod(modality.grid)
+    if task.kind == "map" and values.shape != (tokens,):
+        return f"is {list(values.shape)}; a map holds a number for every token of the grid, [{tokens}]"
+    if task.kind != "map" and values.dim():
+        return f"is {list(values.shape)}; a task of kind {task.kind} takes one number a sample"
+    return _class_flaw(task, values) if task.kind == "class" else ""
+
+
+def _class_flaw(task: Task, value: Tensor) -> str:
+    number = float(value)
+    if number != int(number) or number < 0:
+        return f"is {number:g}; a class is a whole number from 0 on"
+    if task.classes and number >= len(task.classes):
+        return f"is {number:g}, but the task names {len(task.classes)} classes, 0 to {len(task.classes) - 1}"
+    return ""

@@ -1,0 +1,115 @@
+"""What can be told of a modality without its data: its class, config, tokens, and that it can be pickled."""
+
+import math
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa.config import ConfigError, build, differences, parse_yaml, plain, to_yaml
+from jepa.data import seeded
+from jepa.imports import told
+from jepa.modality import Modality
+from jepa.registry import class_flaw
+from jepa.testing.compare import same
+
+
+def check_class(modality: Modality[Any]) -> Iterator[str]:
+    """It is an instance of a class that keeps the contract's form."""
+    if isinstance(modality, type):
+        yield f"an instance is needed, not the class: check_modality({modality.__name__}(config))"
+    elif flaw := class_flaw(type(modality)):
+        yield f"{type(modality).__name__} {flaw}"
+
+
+def check_config(modality: Modality[Any]) -> Iterator[str]:
+    """The config is of the type that the class says, frozen, and stays the same through YAML."""
+    config, wanted = getattr(modality, "config", None), modality.config_type
+    if type(config) is not wanted:
+        yield (
+            f"modality.config is a {type(config).__name__}, not the config_type {wanted.__name__}; "
+            "let __init__ hand what it receives to super().__init__(config)"
+        )
+        return
+    if not wanted.__dataclass_params__.frozen:
+        yield f"{wanted.__name__} can be changed; declare it by @dataclass(frozen=True, kw_only=True)"
+    try:
+        again = build(wanted, [parse_yaml(to_yaml(config), "the config")])
+    except (ConfigError, TypeError, ValueError) as error:
+        yield f"{wanted.__name__} cannot be read from the YAML that it is written to: {error}"
+        return
+    if again != config:
+        lines = differences(plain(config), plain(again)) or ["a value changes its type"]
+        yield f"{wanted.__name__} is another one after it was written to YAML and read: {'; '.join(lines)}"
+
+
+def check_tokens(modality: Modality[Any]) -> Iterator[str]:
+    """Grid, positions, streams, views and the axis of forecasts fit together."""
+    grid = getattr(modality, "grid", None)
+    if not (isinstance(grid, tuple) and grid and all(type(length) is int and length > 0 for length in grid)):
+        yield f"grid is {grid!r}; __init__ has to set a tuple of the number of tokens along each axis, each 1 or more"
+        return
+    yield from _check_positions(modality)
+    yield from _check_streams(modality)
+    if not (type(modality.views) is int and modality.views > 0):
+        yield f"views is {modality.views!r}; it is the number of views of a sample a step, 1 or more"
+    axis = modality.forecast_axis
+    if axis is not None and axis not in range(len(grid)):
+        yield f"forecast_axis is {axis!r}, but the grid has {len(grid)} axes, counted from 0"
+
+
+def _check_positions(modality: Modality[Any]) -> Iterator[str]:
+    positions, tokens = modality.positions, math.prod(modality.grid)
+    if not isinstance(positions, Tensor) or positions.dim() != 2:
+        yield "positions has to be a tensor [N, A], coordinates of every token along A axes"
+        return
+    if not modality.streams and positions.shape != (tokens, len(modality.grid)):
+        needed = f"[{tokens}, {len(modality.grid)}]"
+        yield f"positions is {list(positions.shape)}; the grid {modality.grid} needs {needed}, a row for every token"
+    if not positions.double().isfinite().all():
+        yield "positions holds coordinates that are not finite"
+    counts = torch.unique(positions, dim=0, return_counts=True)
+    if (counts[1] > 1).any():
+        shared = counts[0][counts[1] > 1][0].tolist()
+        yield f"positions: {int(counts[1].max())} tokens lie at {shared}, so that no predictor can tell them apart"
+
+
+def _check_streams(modality: Modality[Any]) -> Iterator[str]:
+    if not modality.streams:
+        return
+    tokens, every = len(modality.positions), torch.cat([stream.tokens for stream in modality.streams])
+    if not torch.equal(every.sort().values, torch.arange(tokens)):
+        yield f"streams have to share out all {tokens} tokens of `positions`, each in one stream"
+    first, count = modality.streams[0], math.prod(modality.grid)
+    if not torch.equal(first.tokens[:count], torch.arange(count)):
+        yield f"streams: the first {count} tokens of all, those on the grid, have to be the first of '{first.name}'"
+    for stream in modality.streams:
+        if stream.summary not in stream.tokens:
+            yield f"streams: the summary of '{stream.name}', token {stream.summary}, is none of its tokens"
+
+
+def check_pickling(modality: Modality[Any]) -> Iterator[str]:
+    """Worker processes receive the modality and its data sets; what they receive does the same."""
+    try:
+        copy = pickle.loads(pickle.dumps(modality))
+    except Exception as error:
+        yield (
+            "worker processes receive a pickled copy of the modality, which cannot be made: "
+            f"{told(error)}; keep open files, locks, lambdas and classes within functions out of it"
+        )
+        return
+    drawn, again = (one.sample_masks(2, seeded("pickled")) for one in (modality, copy))
+    if not same([(masks.context, masks.target) for masks in drawn], [(masks.context, masks.target) for masks in again]):
+        yield "a pickled copy of the modality draws other masks: what it depends on is not in its attributes"
+    try:
+        samples = pickle.loads(pickle.dumps(modality.dataset("train")))
+    except Exception as error:
+        yield (
+            "worker processes receive a pickled copy of dataset('train'), which cannot be made: "
+            f"{told(error)}; open files when a sample is read"
+        )
+        return
+    if len(samples) != len(modality.dataset("train")):
+        yield f"a pickled copy of dataset('train') has {len(samples)} samples, not {len(modality.dataset('train'))}"

@@ -1,0 +1,88 @@
+"""Three steps of training, and the same three with a kill between them."""
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.distributed import World
+from jepa.imports import told
+from jepa.masking import Masks
+from jepa.modality import Modality
+from jepa.networks import NetworksConfig
+from jepa.optim import OptimConfig
+from jepa.run_log import CONSOLE
+from jepa.testing.compare import global_seed, same
+from jepa.train import ComputeConfig, Config, train
+
+_STEPS, _BATCH = 3, 4
+
+
+class _KilledError(Exception):
+    pass
+
+
+def check_training(modality: Modality[Any], model: NetworksConfig) -> Iterator[str]:
+    """A run ends, and ends the same where it was killed before its last step and resumed in another process's state."""
+    quiet = CONSOLE.quiet
+    CONSOLE.quiet = True
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from _check(modality, model, Path(folder))
+    finally:
+        CONSOLE.quiet = quiet
+
+
+def _check(modality: Modality[Any], model: NetworksConfig, folder: Path) -> Iterator[str]:
+    try:
+        whole = _train(modality, model, folder / "whole", workers=0, seed=1)
+    except Exception as error:
+        yield f"{_STEPS} steps do not succeed: {told(error)}"
+        return
+    with suppress(_KilledError):
+        _train(_dying(modality), model, folder / "killed", workers=0, seed=2)
+    resumed = _train(modality, model, folder / "killed", workers=1, seed=3)
+    if not same(whole.model, resumed.model):
+        yield (
+            f"a run that was killed after {_STEPS - 1} of {_STEPS} steps and resumed ends with other weights: "
+            "masks, views or samples keep count of something, or draw from a global generator"
+        )
+
+
+def _train(modality: Modality[Any], model: NetworksConfig, run_dir: Path, workers: int, seed: int) -> Checkpoint:
+    kind = type(modality)
+    config: Config[Any, Any] = Config(
+        modality=f"{kind.__module__}:{kind.__qualname__}",
+        run_dir=run_dir,
+        steps=_STEPS,
+        log_every=1,
+        checkpoint_every=1,
+        data=modality.config,
+        model=model,
+        optim=OptimConfig(batch_size=_BATCH),
+        compute=ComputeConfig(device="cpu", precision="fp32", workers=workers),
+    )
+    with global_seed(seed):
+        train(config, modality, World(0, 1, torch.device("cpu")))
+    return Checkpoint.load(latest(run_dir))
+
+
+def _dying(modality: Modality[Any]) -> Modality[Any]:
+    """The modality, but that the masks of the last step are never drawn."""
+    dying, drawn = copy.copy(modality), []
+
+    def sample_masks(batch_size: int, generator: Generator) -> list[Masks]:
+        if batch_size == _BATCH:
+            drawn.append(batch_size)
+            if len(drawn) == _STEPS:
+                raise _KilledError
+        return modality.sample_masks(batch_size, generator)
+
+    dying.sample_masks = sample_masks  # type: ignore[method-assign]
+    return dying

@@ -1,0 +1,170 @@
+"""A masking strategy, a target and an evaluation task of one's own, by package.module:function in the config."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import MODEL, Noise, NoiseConfig, noise, random_masks
+from torch import Generator
+
+from jepa.config import ConfigError
+from jepa.cost import Allocation, describe
+from jepa.distributed import join
+from jepa.evaluate.run import evaluate_run
+from jepa.launch import main, resolve
+from jepa.loss import LossConfig, prediction_loss
+from jepa.masking import FunctionMaskConfig, check_masking, sample_masks
+from jepa.model import JEPA
+from jepa.report import write_report
+from jepa.train import train
+
+SMALL = [
+    "steps=3", "log_every=1", "optim.batch_size=8", "compute.precision=fp32", "compute.workers=0",
+    "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}",
+    "evaluate.low_shot_draws=1", "evaluate.attentive=[]", "evaluate.forecast_samples=0", "data.samples=40",
+]  # fmt: skip
+MASKING = 'data.masking={"kind": "function", "function": "own_functions:halves", "options": {"swap": 0.5}}'
+
+
+# --- masks
+
+
+def test_masks_are_those_of_the_function_with_its_options() -> None:
+    grid = (4, 6)
+    never = sample_masks(grid, FunctionMaskConfig(function="own_functions:halves"), 3, Generator().manual_seed(0))
+    assert never.context.tolist() == [list(range(0, 24, 2))] * 3
+    config = FunctionMaskConfig(function="own_functions:halves", options={"swap": 1.0})
+    assert sample_masks(grid, config, 3, Generator()).context.tolist() == [list(range(1, 24, 2))] * 3
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"function": "own_functions:thirds"}, "'own_functions:thirds' names nothing: .* has no 'thirds'"),
+        ({"function": "halves"}, "'halves' is not of the form package.module:name"),
+        ({"function": "own_functions:overlapping"}, "gives tokens that are context and target of a sample at once"),
+        (
+            {"function": "own_functions:halves", "options": {"swop": 1}},
+            r"fails on the grid \(4, 6\): TypeError.*swop",
+        ),
+    ],
+)
+def test_masks_that_cannot_be_drawn_are_refused_before_a_run(config: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_masking((4, 6), FunctionMaskConfig(**config))
+    with pytest.raises(ConfigError, match=f"data: masking.function: .*{sentence}"):
+        resolve("tiny:Noise", {}, [f"data.masking={json.dumps({'kind': 'function', **config})}"])
+
+
+# --- targets
+
+
+@pytest.mark.parametrize(("named", "function"), [("pixels", "patches"), ("latent", "last_layer")])
+def test_a_function_that_gives_what_a_target_gives_trains_as_it(named: str, function: str) -> None:
+    losses, gradients = [], []
+    for kind in (named, f"own_functions:{function}"):
+        torch.manual_seed(0)
+        model = JEPA(MODEL, Noise(NoiseConfig()), (kind,))
+        loss = prediction_loss(model([noise(4)], [random_masks(4)], (kind,)), LossConfig(), {kind: 1.0})
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([weight.grad.flatten() for weight in model.predictor.parameters()]))  # type: ignore[union-attr]
+        assert all(weight.grad is None for weight in model.target_encoder.parameters())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("laten", "target: 'laten' is no target; use latent, pixels, or a function as package.module:function"),
+        ("own_functions:patch", "target: 'own_functions:patch' names nothing: .* did you mean 'patches'?"),
+        ("own_functions:of_sample", r"of_sample gives \[1, 32\] for a batch of one; it has to be \[1, 24, V\]"),
+        ("own_functions:halves", "target: own_functions:halves fails on a view: TypeError"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused_before_a_run(
+    target: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--modality", "tiny:Noise", "--run-dir", str(tmp_path / "run"), *SMALL, f"target={target}"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(sentence, told), told
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+# --- measures, and all of them in one run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    functions = [
+        {"function": "own_functions:nearest_mean", "label": "way"},
+        {"function": "own_functions:nearest_mean", "label": "column"},
+        {"function": "own_functions:failing", "label": "row", "higher_is_better": False},
+    ]
+    run_dir = tmp_path_factory.mktemp("runs") / "own"
+    masking = MASKING.replace('{"swap": 0.5}', "{}")
+    own = [masking, "target=own_functions:last_layer", f"evaluate.functions={json.dumps(functions)}"]
+    config, modality = resolve("moving:Moving", {}, [*SMALL, *own, f"run_dir={run_dir}"])
+    train(config, modality, join("cpu"))
+    evaluate_run(run_dir)
+    return run_dir
+
+
+def test_a_measure_stands_beside_the_same_measure_of_every_baseline(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    row = results["tasks"]["way/own_functions:nearest_mean"]
+    assert (row["metric"], row["higher_is_better"], row["train_samples"], row["test_samples"]) == (
+        "nearest_mean", True, 40, 40,
+    )  # fmt: skip
+    columns = ("jepa", "random_init", "raw_input", "middle_moment", "motion_energy")
+    assert all(0 <= row[column] <= 1 for column in columns)
+    assert row["chance"] < 0.6
+    assert "way/linear" in results["tasks"]
+
+
+def test_a_measure_that_cannot_be_taken_is_told_and_costs_no_other(run: Path) -> None:
+    notes = json.loads((run / "results.json").read_text())["notes"]
+    assert any("row/own_functions:failing is not measured: ZeroDivisionError: no such luck" in note for note in notes)
+    assert any("column is not measured: no sample of the train split is labelled" in note for note in notes)
+
+
+def test_the_report_and_the_cost_know_functions_too(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert "own_functions:last_layer" in page
+    config, modality = resolve("tiny:Noise", {}, [*SMALL, "target=own_functions:patches", MASKING])
+    assert "FLOP" in describe(config, modality, Allocation())
+
+
+def test_a_measure_is_computed_on_the_features_that_the_probes_see(run: Path) -> None:
+    """The same number, from the encoder and a loop of one's own."""
+    from jepa import load, load_modality
+
+    encoder, modality = load(run), load_modality(run)
+    pooled: dict[str, list[torch.Tensor]] = {"train": [], "test": []}
+    labels: dict[str, list[int]] = {"train": [], "test": []}
+    for split in ("train", "test"):
+        samples = modality.dataset(split)  # type: ignore[arg-type]
+        for index in range(len(samples)):
+            views = torch.stack(list(modality.evaluation_views(samples[index].inputs)))
+            pooled[split].append(encoder(views).mean(dim=(0, 1)))
+            labels[split].append(int(samples[index].labels["way"]))
+    taught = list(zip(pooled["train"], labels["train"], strict=True))
+    means = {way: torch.stack([vector for vector, label in taught if label == way]).mean(dim=0) for way in range(4)}
+    guesses = [min(means, key=lambda way: float((means[way] - vector).norm())) for vector in pooled["test"]]
+    expected = sum(guess == label for guess, label in zip(guesses, labels["test"], strict=True)) / len(guesses)
+    results = json.loads((run / "results.json").read_text())
+    assert results["tasks"]["way/own_functions:nearest_mean"]["jepa"] == pytest.approx(expected, abs=0.026)
+
+
+def test_a_misspelt_measure_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    functions = json.dumps([{"function": "own_functions:nearest_men", "label": "class"}])
+    arguments = ["--modality", "tiny:Noise", "--run-dir", str(tmp_path / "run"), *SMALL]
+    assert main([*arguments, f"evaluate.functions={functions}"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "evaluate.functions.0: 'own_functions:nearest_men' names nothing" in told
+    assert "did you mean 'nearest_mean'?" in told
+    assert not (tmp_path / "run" / "config.yaml").exists()
