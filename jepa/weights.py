@@ -64,6 +64,10 @@ def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> t
         modality = modality_type.of(config.data, config.model)
     except ValueError as error:
         raise ConfigError(f"data: {error}") from error
+    if not isinstance(getattr(modality, "config", None), modality_type.config_type):
+        raise ConfigError(
+            f"{modality_type.__name__} has no config: its __init__ has to hand it on by super().__init__(config)"
+        )
     return replace(config, data=modality.config), modality
 
 
