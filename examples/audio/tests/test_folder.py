@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from jepa_audio.folder import Recordings, open_recordings
 
 from jepa.modality import Split
+from jepa_audio.folder import Recordings, open_recordings
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

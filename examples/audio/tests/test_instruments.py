@@ -1,14 +1,17 @@
 """The instruments: notes have the pitch and the onset that is said of them; clips are functions of three numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
+
 from jepa_audio import orchestra
 from jepa_audio.folder import open_recordings
 from jepa_audio.instruments import INSTRUMENTS, RATE, play
 from jepa_audio.orchestra import Orchestra, OrchestraConfig
-from jepa_audio.recording import record
+from jepa_audio.recording import Clip, record
 from jepa_audio.waves import read_wave
 
 
@@ -18,7 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(path: Path):
+def read(path: Path) -> Tensor:
     return read_wave(path, RATE)
 
 
@@ -31,6 +34,7 @@ def test_a_note_has_its_pitch(instrument: str, pitch: float) -> None:
     assert np.isfinite(wave).all()
     assert np.abs(wave).max() == pytest.approx(1)
     power = np.abs(np.fft.rfft(wave * np.hanning(RATE))) ** 2  # one bin a hertz
+    multiples: Sequence[float]
     multiples = (0.5, 1, 1.2, 1.5, 2, 2.6, 3, 4.1, 5.4) if instrument == "bell" else range(1, 20)
     near = np.zeros(len(power), dtype=bool)
     for centre in (multiple * pitch for multiple in multiples):
@@ -82,7 +86,7 @@ def test_clips_are_recorded_once_and_read_as_anybody_s_folder(cache: Path) -> No
 
 
 def test_recording_that_is_broken_off_leaves_nothing_half(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(seed: int, split: int, index: int):
+    def failing(seed: int, split: int, index: int) -> Clip:
         if index == 5:
             raise KeyboardInterrupt
         return record(seed, split, index)

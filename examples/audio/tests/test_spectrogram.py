@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from jepa_audio.spectrogram import LogMel, denormalise, normalise, painted
 
 LOG_MEL = LogMel(rate=8000, window=256, hop=64, bands=20)

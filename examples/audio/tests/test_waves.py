@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jepa_audio.waves import read_wave, resample, write_wave
 
 from jepa.modality import BadSampleError
+from jepa_audio.waves import read_wave, resample, write_wave
 
 
 def pcm(path: Path, values: np.ndarray, width: int, rate: int = 8000) -> Path:

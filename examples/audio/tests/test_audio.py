@@ -1,25 +1,26 @@
 """The modality keeps the contract on both of its sources, and its recipe trains and is measured."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from jepa_audio.modality import Audio, AudioConfig
-from jepa_audio.orchestra import Orchestra, OrchestraConfig
 
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import main
 from jepa.testing import check_modality
+from jepa_audio.modality import Audio, AudioConfig
+from jepa_audio.orchestra import Orchestra, OrchestraConfig
 
 FEW = OrchestraConfig(train=120, validation=20, test=40)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        yield folder
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def test_the_contract_is_kept_by_the_instruments() -> None:
@@ -59,7 +60,7 @@ def test_a_training_view_is_a_part_of_the_recording_louder_or_softer() -> None:
         ({"views": 2}, "1 sets do not divide among 2 views"),
     ],
 )
-def test_what_cannot_work_is_told(settings: dict, reason: str) -> None:
+def test_what_cannot_work_is_told(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Audio(AudioConfig(**settings))
 
