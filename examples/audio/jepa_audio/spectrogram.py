@@ -20,6 +20,13 @@ class LogMel:
     hop: int
     bands: int
 
+    def __post_init__(self) -> None:
+        if not self.filters.any(dim=1).all():
+            raise ValueError(
+                f"a window of {self.window} samples at {self.rate} Hz is too short for {self.bands} bands, some of "
+                "which would hold nothing; ask for a longer one, or for fewer bands"
+            )
+
     def __call__(self, wave: Tensor) -> Tensor:
         """[S] -> decibels [bands, T], the highest band first as spectrograms are drawn.
 

@@ -55,6 +55,7 @@ def test_a_training_view_is_a_part_of_the_recording_louder_or_softer() -> None:
     [
         ({"bands": 60}, "patch 8 x 8 does not divide 60 bands x 64 frames"),
         ({"clip_seconds": 0.001}, "does not divide 64 bands x 0 frames"),
+        ({"window": 256}, "window of 256 samples at 16000 Hz is too short for 64 bands"),
         ({"source": "folder"}, "goes with data.source=folder"),
         ({"root": Path()}, "goes with data.source=folder"),
         ({"views": 2}, "1 sets do not divide among 2 views"),
