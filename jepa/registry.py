@@ -68,11 +68,19 @@ def class_flaw(found: Any) -> str:
     config_type = getattr(found, "config_type", None)
     if not (isinstance(config_type, type) and issubclass(config_type, DataConfig)):
         return "needs `config_type`, a dataclass derived from jepa.modality.DataConfig"
+    if plain := [
+        one.__name__ for one in config_type.__mro__ if _declares(one) and "__dataclass_fields__" not in vars(one)
+    ]:
+        return f"has a config whose settings are not known: write @dataclass(frozen=True, kw_only=True) over {plain[0]}"
     return ""
 
 
 def _declared() -> Iterable[EntryPoint]:
     return entry_points(group=GROUP)
+
+
+def _declares(part: type) -> bool:
+    return issubclass(part, DataConfig) and bool(vars(part).get("__annotations__"))
 
 
 def _loaded(what: str, value: str) -> type[Modality[Any]]:
