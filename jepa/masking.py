@@ -259,13 +259,19 @@ def check_masking(grid: Grid, config: Strategy) -> None:
 
 def _check_function(grid: Grid, config: FunctionMaskConfig) -> None:
     try:
-        masks = config.draw(grid, 4, Generator().manual_seed(0))
+        imported(config.function)
+    except ValueError as error:
+        raise ValueError(f"masking.function: {error}") from error
+    try:
+        masks, again = (config.draw(grid, 4, Generator().manual_seed(0)) for _ in range(2))
     except Exception as error:  # whatever somebody's code raises
         raise ValueError(f"masking.function: {config.function} fails on the grid {grid}: {told(error)}") from error
     if not isinstance(masks, Masks):
         raise ValueError(f"masking.function: {config.function} gives a {type(masks).__name__}, not jepa.masking.Masks")
     if flaw := flaw_of(masks, 4, math.prod(grid)):
         raise ValueError(f"masking.function: {config.function} gives {flaw}")
+    if not (torch.equal(masks.context, again.context) and torch.equal(masks.target, again.target)):
+        raise ValueError(f"masking.function: {config.function} draws other masks when its generator starts anew")
 
 
 def _check_split(part: int, whole: int, what: str) -> None:

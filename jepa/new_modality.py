@@ -34,7 +34,9 @@ def write_package(name: str, into: Path) -> Path:
     words = name.split("-")
     spelt = {"template-name": name, "template_name": "_".join(words), "TemplateName": "".join(map(str.title, words))}
     if _is_used(spelt["TemplateName"]):
-        raise ConfigError(f"'{name}' would name a class {spelt['TemplateName']}, which its module uses for another thing")
+        raise ConfigError(
+            f"'{name}' would name a class {spelt['TemplateName']}, which its module uses for another thing"
+        )
     if name in names():
         raise ConfigError(f"a modality '{name}' is installed already (`jepa modalities` tells from where)")
     folder = into / name
