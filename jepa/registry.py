@@ -47,6 +47,11 @@ def names() -> list[str]:
     return sorted({entry.name for entry in _declared()})
 
 
+def declared_name(name: str) -> str:
+    """The name under which a package declares a `package.module:Class`, or what is given where none does."""
+    return next((entry.name for entry in _declared() if entry.value == name), name)
+
+
 def installed() -> list[Installed]:
     """Everything that is declared, by name; what cannot be used says why, and keeps nothing else from being listed."""
     return [_tried(entry) for entry in sorted(_declared(), key=lambda entry: (entry.name, _package(entry)))]
