@@ -58,9 +58,9 @@ def check_networks(modality: Modality[Any], model: NetworksConfig) -> Iterator[s
         elif not modality.streams and torch.equal(kept, take(whole, masks.context)) and _mixes(encoder, inputs):
             yield "encoder lets the tokens of a context see hidden ones: drop what is not kept before tokens are mixed"
             break
-    named, wanted = set(encoder.pool(whole, (), present)), {stream.name for stream in modality.streams} or {"tokens"}
-    if named != wanted:
-        yield f"encoder.pool names {', '.join(sorted(named))}; it has to be {', '.join(sorted(wanted))}"
+    named, streams = set(encoder.pool(whole, (), present)), {one.name for one in modality.streams} or {"tokens"}
+    if named != streams:
+        yield f"encoder.pool names {', '.join(sorted(named))}; it has to be {', '.join(sorted(streams))}"
 
 
 @torch.enable_grad()
