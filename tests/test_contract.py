@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import einops
 import numpy as np
 import pytest
 import torch
@@ -179,6 +180,33 @@ class Ragged(Sound):
         return inputs
 
 
+class OtherCropsEachTime(Sound):
+    def evaluation_views(self, inputs: Tensor) -> Sequence[Tensor]:
+        return [inputs, inputs.roll(int(torch.randint(12, ())), dims=2)]
+
+
+class OnlyFloats(PatchEmbedding):
+    """An embedding that a run cannot compute in its precision, bf16."""
+
+    def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
+        tokens = super().forward(inputs, keep)
+        filled = torch.zeros(tokens.shape)
+        filled[tokens.isfinite()] = tokens[tokens.isfinite()]
+        return filled
+
+
+class NoMixedPrecision(Sound):
+    def embedding(self, dim: int) -> nn.Module:
+        return OnlyFloats("b c (h p) (w q) -> b (h w) (c p q)", 8, dim, {"p": 2, "q": 2})
+
+
+class TokenTwice(Sound):
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        (masks,) = super().sample_masks(batch_size, generator)
+        twice = torch.cat([masks.context, masks.context[:, :1]], dim=1)
+        return [replace(masks, context=twice, parts=(twice.shape[1],))]
+
+
 class Dividing(Sound):
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         return inputs / 0
@@ -190,6 +218,11 @@ class Dividing(Sound):
 class NumpyViews(Sound):
     def training_view(self, inputs: Tensor, generator: Generator) -> Any:
         return inputs.numpy()
+
+
+class CrashingInALibrary(Sound):
+    def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        return einops.rearrange(inputs, "c (h p) w -> (c p) h w", p=7)
 
 
 class Crashing(Sound):
@@ -362,6 +395,7 @@ BROKEN = [
     (Dividing, ["views: evaluation_view gives values that are not finite"]),
     (NumpyViews, ["views: training_view gives a ndarray; it has to be a tensor, or tuples and dicts of tensors"]),
     (Crashing, ["views: IndexError: index 99 is out of bounds for dimension 2 with size 12 (", "test_contract"]),
+    (CrashingInALibrary, ["views: EinopsError: ", "/test_contract.py, line"]),
     (LabelsBeyond, ["label 'class' of dataset('train')[1] is 1, but the task names 1 classes, 0 to 0"]),
     (LabelMissing, ["labels: task 'pitch' has no label in any of the first 8 samples of a split, which know: class"]),
     (LabelNoMap, ["is []; a map holds a number for every token of the grid, [24]"]),
@@ -370,6 +404,9 @@ BROKEN = [
     (FloatPicture, ["picture: picture is float32 [8, 12, 2]; it has to be None or uint8 [H, W, 3]"]),
     (NoEmbedding, ["networks: NotImplementedError: NoEmbedding needs a method `embedding`, or an `encoder`"]),
     (ShortEmbedding, ["networks: embedding makes [3, 6, 96] of 3 samples; it has to be [3, 24, 96]"]),
+    (OtherCropsEachTime, ["evaluation views: evaluation_views gives other views when it is called again; the inputs"]),
+    (NoMixedPrecision, ["training: 3 steps do not succeed: RuntimeError: Index put requires the source and dest"]),
+    (TokenTwice, ["masks: sample_masks gives indices that are not ascending, or stand twice in a set"]),
     (WordLabels, ["label 'class' of dataset('train')[1] is 'even'; it has to be a number or a tensor"] * 3),
     (FloorCalledAsTheEncoder, ["floors: 'jepa' is the name of another column of the results; give it one of its own"]),
     (Nested, ["floors: by default it flattens a tensor, and a view is a dict; write `floors` of your own"]),

@@ -87,6 +87,12 @@ def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:
                 return
     if len(set(counts.values())) > 1 or 0 in counts.values():
         yield f"evaluation_views has to give as many views of every sample, at least one; by sample it gives {counts}"
+    with global_seed(1):
+        first = _views(modality)
+    with global_seed(2):
+        again = _views(modality)
+    if not same(first, again):
+        yield "evaluation_views gives other views when it is called again; the inputs alone have to tell them"
 
 
 def check_floors(modality: Modality[Any]) -> Iterator[str]:
