@@ -1,0 +1,1 @@
+"""Windows of multichannel sensors as a modality of openjepa."""
