@@ -2,6 +2,7 @@
 
 import hashlib
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -134,11 +135,16 @@ class Remembered:
         sample = self.known.get(index)
         if sample is None:
             sample = self.samples[index]
-            size = sum(leaf.nbytes for leaf in tree_leaves(sample.inputs) if isinstance(leaf, Tensor))
+            size = sum(map(_size, tree_leaves(sample.inputs)))
             if size <= self.bytes_left:
                 self.known[index] = sample
                 self.bytes_left -= size
         return sample
+
+
+def _size(leaf: Any) -> int:
+    """Bytes of a part of a sample: of tensors and arrays, of text and files as they are; of others what is told."""
+    return int(leaf.nbytes) if hasattr(leaf, "nbytes") else sys.getsizeof(leaf)
 
 
 class TrainingBatches(Dataset[Batch | DataError]):

@@ -34,8 +34,14 @@ def told(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)] or frames
     theirs = [frame for frame in theirs if "site-packages/torch/" not in frame.filename] or theirs
+    theirs = [frame for frame in theirs if _beside(frame.filename, theirs[0].filename)]  # not what they use
     words = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     return f"{words} ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else words
+
+
+def _beside(file: str, other: str) -> bool:
+    installed = "site-packages" in file, "site-packages" in other
+    return Path(file).is_relative_to(Path(other).parent) and installed[0] == installed[1]
 
 
 def _module(name: str) -> Any:

@@ -15,7 +15,7 @@ from jepa.distributed import World, join
 from jepa.lock import locked
 from jepa.modality import Modality
 from jepa.recipes import default_recipe, plain_name, read_recipe
-from jepa.registry import modality_class, names
+from jepa.registry import declared_name, modality_class, names
 from jepa.run_log import CONSOLE
 from jepa.train import Config, train
 from jepa.weights import construct
@@ -115,7 +115,7 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
 def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Config and modality of a command line with further overrides."""
     modality_type = modality_class(arguments.modality)
-    recipe = arguments.config or default_recipe(arguments.modality, modality_type)
+    recipe = arguments.config or default_recipe(declared_name(arguments.modality), modality_type)
     overrides = [*arguments.overrides, *more]
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
         overrides.append(f"run_dir={json.dumps(arguments.run_dir)}")

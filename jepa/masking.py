@@ -230,7 +230,9 @@ def flaw_of(masks: Masks, batch_size: int, tokens: int) -> str:
         return "tokens that are context and target of a sample at once: what is to be predicted would be seen"
     if masks.parts and sum(masks.parts) != context.shape[1]:
         return f"parts {masks.parts} that do not add up to {context.shape[1]} context tokens"
-    if not masks.parts and ((context.diff(dim=1) <= 0).any() or (target.diff(dim=2) <= 0).any()):
+    if masks.parts:  # ascending within each part alone
+        context, target = context.sort(dim=1).values, target.sort(dim=2).values
+    if (context.diff(dim=1) <= 0).any() or (target.diff(dim=2) <= 0).any():
         return "indices that are not ascending, or stand twice in a set"
     return ""
 
@@ -259,13 +261,19 @@ def check_masking(grid: Grid, config: Strategy) -> None:
 
 def _check_function(grid: Grid, config: FunctionMaskConfig) -> None:
     try:
-        masks = config.draw(grid, 4, Generator().manual_seed(0))
+        imported(config.function)
+    except ValueError as error:
+        raise ValueError(f"masking.function: {error}") from error
+    try:
+        masks, again = (config.draw(grid, 4, Generator().manual_seed(0)) for _ in range(2))
     except Exception as error:  # whatever somebody's code raises
         raise ValueError(f"masking.function: {config.function} fails on the grid {grid}: {told(error)}") from error
     if not isinstance(masks, Masks):
         raise ValueError(f"masking.function: {config.function} gives a {type(masks).__name__}, not jepa.masking.Masks")
     if flaw := flaw_of(masks, 4, math.prod(grid)):
         raise ValueError(f"masking.function: {config.function} gives {flaw}")
+    if not (torch.equal(masks.context, again.context) and torch.equal(masks.target, again.target)):
+        raise ValueError(f"masking.function: {config.function} draws other masks when its generator starts anew")
 
 
 def _check_split(part: int, whole: int, what: str) -> None:

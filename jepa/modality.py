@@ -11,7 +11,7 @@ from jepa.encoder import Encoder, TokenEncoder
 from jepa.masking import Masks
 from jepa.networks import ModelConfig, NetworksConfig
 from jepa.positions import Grid, grid_positions
-from jepa.samples import BadSampleError, DataConfig, Sample, Samples, Split, Stream, Task
+from jepa.samples import BadSampleError, DataConfig, Sample, Samples, Split, Stream, Task, first_readable
 
 __all__ = ["CONTRACT", "BadSampleError", "DataConfig", "Modality", "Sample", "Samples", "Split", "Stream", "Task"]
 CONTRACT = 1  # its version: raised whenever a class that keeps this one would not work with the next
@@ -83,7 +83,7 @@ class Modality(ABC, Generic[C]):
 
     def example_view(self) -> Any:
         """A view for its shape and type alone, which a modality may know without its data; by default, a real one."""
-        return self.evaluation_view(self.dataset("train")[0].inputs)
+        return first_readable(self.dataset("train"), self.evaluation_view)
 
     def floors(self, view: Any) -> Mapping[str, Tensor]:
         """Vectors [F] of moderate length, by name, that a representation has to beat: columns of the results.

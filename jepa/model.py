@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.config import ConfigError
 from jepa.distributed import local, local_shards
@@ -221,18 +221,19 @@ class JEPA(nn.Module):
     @torch.no_grad()
     def _values(self, kind: TargetKind, modality: Modality[Any]) -> int:
         """How many values a function gives for a token; raises ConfigError where it does not fit the modality."""
-        device, tokens = self.context_encoder.device, len(modality.positions)
-        view = to_shape(modality.example_view()) if device.type == "meta" else modality.example_view()
+        meta, tokens = self.context_encoder.device.type == "meta", len(modality.positions)
+        view = tree_map(lambda leaf: leaf.unsqueeze(0), modality.example_view())
+        seen = to_shape(view) if meta else tree_map(torch.clone, view)
         try:
-            values = self.functions[kind](tree_map(lambda leaf: leaf.unsqueeze(0), view), self.context_encoder)
+            values = self.functions[kind](seen, self.context_encoder)
         except Exception as error:
-            raise ConfigError(f"target: {kind} fails on a view: {told(error)}") from error
-        if values.dim() != 3 or values.shape[:2] != (1, tokens):
-            raise ConfigError(
-                f"target: {kind} gives {list(values.shape)} for a batch of one; it has to be [1, {tokens}, V], values "
-                "for every token"
-            )
-        return values.shape[2]
+            hint = "; a dry run and parallel=fsdp call it on tensors of shapes without values" if meta else ""
+            raise ConfigError(f"target: {kind} fails on a view: {told(error)}{hint}") from error
+        if flaw := _values_flaw(values, tokens):
+            raise ConfigError(f"target: {kind} gives {flaw}")
+        if not meta and not all(map(_unchanged, tree_leaves(view), tree_leaves(seen))):
+            raise ConfigError(f"target: {kind} changes the inputs, which the encoder sees next; let it work on a copy")
+        return int(values.shape[2])
 
     def _patch_embedding(self) -> PatchEmbedding:
         embedding = getattr(self.context_encoder, "embedding", None)
@@ -271,6 +272,20 @@ def _target_function(kind: TargetKind) -> TargetFunction:
     except ValueError as error:
         raise ConfigError(f"target: {error}") from error
     return function
+
+
+def _values_flaw(values: Any, tokens: int) -> str:
+    """What keeps the target of one sample from being used, in words; empty where nothing does."""
+    if not isinstance(values, Tensor):
+        return f"a {type(values).__name__}; it has to be a tensor [B, {tokens}, V], values for every token"
+    if values.dim() != 3 or values.shape[:2] != (1, tokens):
+        form = f"[1, {tokens}, V], values for every token"
+        return f"{list(values.shape)} for a batch of one; it has to be {form}"
+    return "" if values.is_floating_point() else f"numbers of type {values.dtype}; they have to be floats"
+
+
+def _unchanged(before: Tensor, after: Tensor) -> bool:
+    return torch.equal(torch.nan_to_num(before), torch.nan_to_num(after))
 
 
 def to_shape(view: Any) -> Any:

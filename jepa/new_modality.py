@@ -1,6 +1,8 @@
 """`jepa new-modality NAME`: a package of a modality that passes the check of its contract, trains, and has its test."""
 
 import argparse
+import ast
+import keyword
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,19 +31,31 @@ def write_package(name: str, into: Path) -> Path:
     """Write the package -> its folder; raises ConfigError where the name or the place is taken, or is none."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"'{name}' is no name of a modality; use lower-case letters, digits and single hyphens")
+    words = name.split("-")
+    spelt = {"template-name": name, "template_name": "_".join(words), "TemplateName": "".join(map(str.title, words))}
+    if _is_used(spelt["TemplateName"]):
+        raise ConfigError(
+            f"'{name}' would name a class {spelt['TemplateName']}, which its module uses for another thing"
+        )
     if name in names():
         raise ConfigError(f"a modality '{name}' is installed already (`jepa modalities` tells from where)")
     folder = into / name
     if folder.exists():
         raise ConfigError(f"{folder} is there already; nothing was written")
-    words = name.split("-")
-    spelt = {"template-name": name, "template_name": "_".join(words), "TemplateName": "".join(map(str.title, words))}
     for source in sorted(_TEMPLATE.rglob("*")):
         if source.is_file() and source.suffix != ".pyc":
             target = folder / _named(source.relative_to(_TEMPLATE).as_posix(), spelt)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_named(source.read_text(encoding="utf-8"), spelt), encoding="utf-8")
     return folder
+
+
+def _is_used(class_name: str) -> bool:
+    """Whether Python or the template already has that name, or that of its config."""
+    nodes = list(ast.walk(ast.parse((_TEMPLATE / "jepa_template_name" / "modality.py").read_text(encoding="utf-8"))))
+    taken = {node.id for node in nodes if isinstance(node, ast.Name)} | {*keyword.kwlist}
+    taken |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.alias)}
+    return not taken.isdisjoint({class_name, f"{class_name}Config"})
 
 
 def _named(text: str, spelt: dict[str, str]) -> str:

@@ -39,9 +39,12 @@ def recipes(beside: type | None = None) -> dict[str, Path]:
 def default_recipe(modality: str, beside: type | None = None) -> str | None:
     """The recipe that a modality is trained by unless another is named: that of its name, or `tiny` in its folder.
 
-    The name of a `package.module:Class` is that of the class: audio for Audio, time-series for TimeSeries.
+    The name of a `package.module:Class` is that of the class: audio for Audio, time-series for TimeSeries; what comes
+    with the framework is not for it, whatever it is called.
     """
     known, name = recipes(beside), plain_name(modality)
+    if ":" in modality:
+        known = {one: path for one, path in known.items() if not path.is_relative_to(FOLDER)}
     return next((one for one in (name, f"{name.replace('-', '_')}/tiny") if one in known), None)
 
 

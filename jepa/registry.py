@@ -47,6 +47,11 @@ def names() -> list[str]:
     return sorted({entry.name for entry in _declared()})
 
 
+def declared_name(name: str) -> str:
+    """The name under which a package declares a `package.module:Class`, or what is given where none does."""
+    return next((entry.name for entry in _declared() if entry.value == name), name)
+
+
 def installed() -> list[Installed]:
     """Everything that is declared, by name; what cannot be used says why, and keeps nothing else from being listed."""
     return [_tried(entry) for entry in sorted(_declared(), key=lambda entry: (entry.name, _package(entry)))]
@@ -68,11 +73,19 @@ def class_flaw(found: Any) -> str:
     config_type = getattr(found, "config_type", None)
     if not (isinstance(config_type, type) and issubclass(config_type, DataConfig)):
         return "needs `config_type`, a dataclass derived from jepa.modality.DataConfig"
+    if plain := [
+        one.__name__ for one in config_type.__mro__ if _declares(one) and "__dataclass_fields__" not in vars(one)
+    ]:
+        return f"has a config whose settings are not known: write @dataclass(frozen=True, kw_only=True) over {plain[0]}"
     return ""
 
 
 def _declared() -> Iterable[EntryPoint]:
     return entry_points(group=GROUP)
+
+
+def _declares(part: type) -> bool:
+    return issubclass(part, DataConfig) and bool(vars(part).get("__annotations__"))
 
 
 def _loaded(what: str, value: str) -> type[Modality[Any]]:

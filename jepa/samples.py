@@ -1,6 +1,7 @@
 """What a modality is made of: the config of its data, samples, what is known about them, kinds of tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -55,6 +56,15 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def first_readable(samples: Samples, view: Callable[[Any], Any]) -> Any:
+    """The view of the first sample of which there is one; raises the BadSampleError of the last of a hundred."""
+    last = max(0, min(len(samples), 100) - 1)
+    for index in range(last):
+        with suppress(BadSampleError):
+            return view(samples[index].inputs)
+    return view(samples[last].inputs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,7 @@ from jepa.checkpoint import latest
 from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
 from jepa.data import BadFiles, Batch, Order, Remembered, TrainingBatches, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
-from jepa.evaluate.protocol import EvaluateConfig
-from jepa.imports import imported
+from jepa.evaluate.protocol import EvaluateConfig, check_functions
 from jepa.loss import CollapseSigns, LossConfig, added_loss, by_name, collapse_signs, collapse_warning, prediction_loss
 from jepa.modality import C, Modality
 from jepa.model import JEPA, TargetKind, check_target
@@ -340,11 +339,7 @@ def check_networks(config: Config[Any, Any], modality: Modality[Any]) -> None:
     if tokens > 1 and modality.streams:  # their sets come and go, and evaluation asks for what no set had
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but where tokens are of several streams it is 1")
     _check_losses(config, modality)
-    for number, task in enumerate(config.evaluate.functions):  # now, and not after hours of training
-        try:
-            imported(task.function)
-        except ValueError as error:
-            raise ConfigError(f"evaluate.functions.{number}: {error}") from error
+    check_functions(config.evaluate.functions)
 
 
 def _check_losses(config: Config[Any, Any], modality: Modality[Any]) -> None:

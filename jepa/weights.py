@@ -62,7 +62,7 @@ def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> t
     """
     try:
         modality = modality_type.of(config.data, config.model)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"data: {error}") from error
     if not isinstance(getattr(modality, "config", None), modality_type.config_type):
         raise ConfigError(

@@ -1,14 +1,16 @@
-"""Functions as users write them for a config: masks, targets, measures."""
+"""Functions as users write them for a config: masks, targets, measures, and a modality that knows many labels."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tiny import Noise
 from torch import Generator, Tensor
 
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.splits import Examples, Splits
 from jepa.masking import Masks
+from jepa.modality import Sample, Samples, Split, Task
 
 
 def halves(grid: tuple[int, ...], batch_size: int, generator: Generator, swap: float = 0.0) -> Masks:
@@ -41,6 +43,27 @@ def of_sample(inputs: Any, encoder: TokenEncoder) -> Tensor:
     return encoder(inputs).mean(dim=1)
 
 
+def of_numpy(inputs: Any, encoder: TokenEncoder) -> Any:
+    return encoder(inputs).numpy()
+
+
+def of_classes(inputs: Any, encoder: TokenEncoder) -> Tensor:
+    return encoder(inputs).argmax(dim=-1, keepdim=True)
+
+
+def in_place(inputs: Tensor, encoder: TokenEncoder) -> Tensor:
+    return encoder(inputs.sub_(inputs.mean()))
+
+
+def by_value(inputs: Tensor, encoder: TokenEncoder) -> Tensor:
+    return encoder(inputs) if float(inputs.mean()) > 0 else encoder(-inputs)
+
+
+def unseeded(grid: tuple[int, ...], batch_size: int, generator: Generator) -> Masks:
+    order = torch.rand(batch_size, torch.Size(grid).numel()).argsort(dim=1)
+    return Masks(order[:, :4].sort(dim=1).values, order[:, 4:].sort(dim=1).values.unsqueeze(1))
+
+
 def nearest_mean(examples: Splits[Examples]) -> float:
     """Accuracy of the class whose mean is nearest."""
     labels = examples.train.labels
@@ -51,3 +74,25 @@ def nearest_mean(examples: Splits[Examples]) -> float:
 
 def failing(examples: Splits[Examples]) -> float:
     raise ZeroDivisionError("no such luck")
+
+
+class Placed(Noise):
+    """Noise of which a map is known, and a name."""
+
+    tasks = (Task(label="place", kind="map"),)
+
+    def dataset(self, split: Split) -> Samples:
+        return Named(super().dataset(split))
+
+
+class Named:
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        known: Any = {**sample.labels, "place": sample.inputs[0, ::2, ::2].flatten(), "name": f"number {index}"}
+        return Sample(sample.inputs, known)

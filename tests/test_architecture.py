@@ -39,10 +39,10 @@ LAYERS = (
     ("saving",),
     ("train",),
     ("weights", "cost", "cost_memory", "flops", "gpus", "memory", "command"),
-    ("evaluate.*", "export", "testing.*", "testing", "template.*", "list_modalities", "new_modality"),
+    ("evaluate.*", "export", "testing.*", "testing", "list_modalities", "new_modality"),
     ("report_*", "report"),
     ("sweep", "jobs", "sweep_report"),
-    ("slurm_job", "slurm", "submit", "launch", "__main__"),
+    ("slurm_job", "slurm", "submit", "launch", "__main__", "template.*"),
 )
 HEAVY = ["decord", "open_clip", "sklearn", "matplotlib", "submitit", "torchvision", "tensorboard", "PIL", "scipy"]
 

@@ -1,11 +1,13 @@
 """The check of a modality passes what keeps the contract, and explains what breaks it."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import einops
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from test_image_text import TINY
 from tiny import Noise, NoiseConfig, PaddedNoise
 from torch import Generator, Tensor, nn
 
-from jepa.encoder import PatchEmbedding
+from jepa.encoder import PatchEmbedding, TokenEncoder, take
 from jepa.launch import resolve
 from jepa.masking import BlockMaskConfig, Masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
@@ -178,6 +180,33 @@ class Ragged(Sound):
         return inputs
 
 
+class OtherCropsEachTime(Sound):
+    def evaluation_views(self, inputs: Tensor) -> Sequence[Tensor]:
+        return [inputs, inputs.roll(int(torch.randint(12, ())), dims=2)]
+
+
+class OnlyFloats(PatchEmbedding):
+    """An embedding that a run cannot compute in its precision, bf16."""
+
+    def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
+        tokens = super().forward(inputs, keep)
+        filled = torch.zeros(tokens.shape)
+        filled[tokens.isfinite()] = tokens[tokens.isfinite()]
+        return filled
+
+
+class NoMixedPrecision(Sound):
+    def embedding(self, dim: int) -> nn.Module:
+        return OnlyFloats("b c (h p) (w q) -> b (h w) (c p q)", 8, dim, {"p": 2, "q": 2})
+
+
+class TokenTwice(Sound):
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        (masks,) = super().sample_masks(batch_size, generator)
+        twice = torch.cat([masks.context, masks.context[:, :1]], dim=1)
+        return [replace(masks, context=twice, parts=(twice.shape[1],))]
+
+
 class Dividing(Sound):
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         return inputs / 0
@@ -189,6 +218,11 @@ class Dividing(Sound):
 class NumpyViews(Sound):
     def training_view(self, inputs: Tensor, generator: Generator) -> Any:
         return inputs.numpy()
+
+
+class CrashingInALibrary(Sound):
+    def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        return einops.rearrange(inputs, "c (h p) w -> (c p) h w", p=7)
 
 
 class Crashing(Sound):
@@ -244,6 +278,102 @@ class KeepIgnored(Sound):
         return Mixing("b c (h p) (w q) -> b (h w) (c p q)", 8, dim, {"p": 2, "q": 2})
 
 
+class WordLabels(Sound):
+    def dataset(self, split: Split) -> Samples:
+        return Relabelled(super().dataset(split), "even")
+
+
+class Relabelled(Offset):
+    def __init__(self, samples: Samples, odd: Any, even: Any = np.bool_(False)) -> None:  # noqa: B008
+        super().__init__(samples, 0.0)
+        self.odd, self.even = odd, even
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(self.samples[index], labels={"class": self.odd if index % 2 else self.even})
+
+
+class FloorCalledAsTheEncoder(Sound):
+    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+        return {"raw_input": view.flatten(), "jepa": view.flatten()}
+
+
+class Nested(Sound):
+    def evaluation_view(self, inputs: Tensor) -> Any:
+        return {"values": inputs}
+
+    training_view = Modality.training_view
+
+
+class NumpyPicture(Sound):
+    def picture(self, view: Tensor) -> Any:
+        return view.numpy()
+
+
+class Undeclared(NoiseConfig):
+    rate: int = 16_000
+
+
+class NoDataclass(Sound):
+    config_type = Undeclared
+
+    def __init__(self, config: NoiseConfig) -> None:
+        super().__init__(config)
+
+
+class Around(TokenEncoder):
+    """An encoder of one's own that keeps what the contract asks for; what breaks it departs from it."""
+
+    def __init__(self, inner: TokenEncoder) -> None:
+        super().__init__()
+        self.inner, self.dim = inner, inner.dim
+
+    def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
+        return self.inner.outputs(inputs, keep)
+
+    def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
+        return {"tokens": tokens.mean(dim=1)}
+
+    def units(self) -> Iterable[nn.Module]:
+        return self.inner.units()
+
+
+class Seeing(Around):
+    """Tokens are dropped after they were mixed, as if dropping them saved time alone."""
+
+    def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
+        whole = super().outputs(inputs)
+        return whole if keep is None else [take(layer, keep) for layer in whole]
+
+
+class Shallow(Around):
+    def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
+        return super().outputs(inputs, keep)[-1:]
+
+
+class Unnamed(Around):
+    def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
+        return {"mean": tokens.mean(dim=1)}
+
+
+class OwnEncoder(Sound):
+    around: type[Around] = Around
+
+    def encoder(self, config: Any) -> TokenEncoder:
+        return self.around(super().encoder(config))
+
+
+class HiddenSeen(OwnEncoder):
+    around = Seeing
+
+
+class OneLayer(OwnEncoder):
+    around = Shallow
+
+
+class OtherPool(OwnEncoder):
+    around = Unnamed
+
+
 BROKEN = [
     (OldVersion, ["class: OldVersion was written for version 0 of the contract, and this is version 1"]),
     (ConfigDropped, ["config: modality.config is a NoneType, not the config_type NoiseConfig; let __init__ hand"]),
@@ -265,6 +395,7 @@ BROKEN = [
     (Dividing, ["views: evaluation_view gives values that are not finite"]),
     (NumpyViews, ["views: training_view gives a ndarray; it has to be a tensor, or tuples and dicts of tensors"]),
     (Crashing, ["views: IndexError: index 99 is out of bounds for dimension 2 with size 12 (", "test_contract"]),
+    (CrashingInALibrary, ["views: EinopsError: ", "/test_contract.py, line"]),
     (LabelsBeyond, ["label 'class' of dataset('train')[1] is 1, but the task names 1 classes, 0 to 0"]),
     (LabelMissing, ["labels: task 'pitch' has no label in any of the first 8 samples of a split, which know: class"]),
     (LabelNoMap, ["is []; a map holds a number for every token of the grid, [24]"]),
@@ -273,6 +404,17 @@ BROKEN = [
     (FloatPicture, ["picture: picture is float32 [8, 12, 2]; it has to be None or uint8 [H, W, 3]"]),
     (NoEmbedding, ["networks: NotImplementedError: NoEmbedding needs a method `embedding`, or an `encoder`"]),
     (ShortEmbedding, ["networks: embedding makes [3, 6, 96] of 3 samples; it has to be [3, 24, 96]"]),
+    (OtherCropsEachTime, ["evaluation views: evaluation_views gives other views when it is called again; the inputs"]),
+    (NoMixedPrecision, ["training: 3 steps do not succeed: RuntimeError: Index put requires the source and dest"]),
+    (TokenTwice, ["masks: sample_masks gives indices that are not ascending, or stand twice in a set"]),
+    (WordLabels, ["label 'class' of dataset('train')[1] is 'even'; it has to be a number or a tensor"] * 3),
+    (FloorCalledAsTheEncoder, ["floors: 'jepa' is the name of another column of the results; give it one of its own"]),
+    (Nested, ["floors: by default it flattens a tensor, and a view is a dict; write `floors` of your own"]),
+    (NumpyPicture, ["picture: picture is a ndarray; it has to be None or a tensor, uint8 [H, W, 3]"]),
+    (NoDataclass, ["a config whose settings are not known: write @dataclass(frozen=True, kw_only=True) over Un"]),
+    (HiddenSeen, ["networks: encoder lets the tokens of a context see hidden ones: drop what is not kept before"]),
+    (OneLayer, ["networks: encoder.outputs gives 1 layers; 3 are needed: what is embedded, then model.depth"]),
+    (OtherPool, ["networks: encoder.pool names mean; it has to be tokens"]),
     (KeepIgnored, ["networks: embedding gives other vectors for kept tokens than for the same tokens among all"]),
 ]  # fmt: skip
 
@@ -286,6 +428,29 @@ def test_what_is_broken_is_explained(broken: type[Modality[Any]], sentences: lis
         assert sentence in told, told
     # Nothing else is blamed but what follows from the same flaw.
     assert len(caught.value.failures) <= len(sentences), told
+
+
+class Needing(Sound):
+    def __init__(self, config: NoiseConfig, scale: float) -> None:
+        super().__init__(config)
+
+
+class Reshaped(Sound):
+    def __init__(self, config: NoiseConfig, side: int = 4) -> None:
+        super().__init__(replace(config, grid=(side, 6)))
+        self.config, self.side = config, side
+
+    def dataset(self, split: Split) -> Samples:
+        return Offset(Noise(replace(self.config, grid=(self.side, 6))).dataset(split), float(len(split)))
+
+
+def test_what_a_run_cannot_make_of_the_config_is_told() -> None:
+    for made, sentence in [
+        (Needing(NoiseConfig(), 2.0), r"a run makes it by Needing.of.*, which fails: TypeError: .*'scale'"),
+        (Reshaped(NoiseConfig(), 8), r"Reshaped.of\(config, model\), which a run is given, has another grid"),
+    ]:
+        with pytest.raises(ContractError, match=sentence):
+            check_modality(made)
 
 
 def test_a_class_in_place_of_an_instance_is_told() -> None:
@@ -318,6 +483,53 @@ def test_what_keeps_the_contract_passes_and_leaves_nothing_behind(tmp_path: Path
     check_modality(Told(PairsConfig()), PairsNetworks())
     assert torch.equal(torch.get_rng_state(), state)
     assert set(tmp_path.parent.iterdir()) == files
+
+
+class Lazy:
+    """An input that a view decodes: it holds an open file, which cannot be copied."""
+
+    def __init__(self, values: np.ndarray[Any, Any]) -> None:
+        self.values, self.file = values, sys.__stdout__
+
+
+class Decoded(Sound):
+    """What is stored are arrays in the byte order of another machine, upside down, or whatever decodes them."""
+
+    lazy = False
+
+    def dataset(self, split: Split) -> Samples:
+        samples = super().dataset(split)
+        return Stored(Relabelled(samples, float("nan")), self.lazy)
+
+    def evaluation_view(self, inputs: Any) -> Tensor:
+        values = inputs.values if self.lazy else inputs
+        return torch.from_numpy(values.astype(np.float32))
+
+    training_view = Modality.training_view
+
+
+class Stored(Offset):
+    def __init__(self, samples: Samples, lazy: bool) -> None:
+        super().__init__(samples, 0.0)
+        self.lazy = lazy
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        values = sample.inputs.numpy().astype(">f4")[:, ::-1]
+        return replace(sample, inputs=Lazy(values) if self.lazy else values)
+
+
+class LazilyDecoded(Decoded):
+    lazy = True
+
+
+def test_what_is_unusual_but_keeps_the_contract_passes() -> None:
+    check_modality(Decoded(NoiseConfig()))
+    check_modality(LazilyDecoded(NoiseConfig()))
+    check_modality(OwnEncoder(NoiseConfig()))
+    for samples in (1, 3):
+        check_modality(Sound(NoiseConfig(samples=samples)))
+    check_modality(Sound(NoiseConfig(bad=(0,), max_bad_fraction=0.5)))
 
 
 def test_our_own_pass(photos: Path, tmp_path: Path) -> None:

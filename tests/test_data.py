@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import Noise, NoiseConfig
@@ -206,6 +207,16 @@ class Counted:
         if index == 2:
             raise BadSampleError("2", "broken")
         return Sample({"left": torch.full((2, 256, 256), index, dtype=torch.float32)}, {"class": index})
+
+
+@pytest.mark.parametrize(
+    "inputs", [np.zeros(2**20, dtype=np.uint8), b"0" * 2**20, torch.zeros(2**20, dtype=torch.uint8)]
+)
+def test_what_is_remembered_counts_whatever_it_is(inputs: object) -> None:
+    remembered = Remembered([Sample({"sound": inputs}), Sample(inputs), Sample(inputs)], 2.1)
+    for index in range(3):
+        assert remembered[index].inputs is not None
+    assert sorted(remembered.known) == [0, 1]
 
 
 @pytest.mark.parametrize(("megabytes", "reads"), [(1, [0, 1, 2, 2]), (0.5, [0, 1, 2, 1, 2]), (0, [0, 1, 2, 0, 1, 2])])

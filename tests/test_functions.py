@@ -45,6 +45,7 @@ def test_masks_are_those_of_the_function_with_its_options() -> None:
     [
         ({"function": "own_functions:thirds"}, "'own_functions:thirds' names nothing: .* has no 'thirds'"),
         ({"function": "halves"}, "'halves' is not of the form package.module:name"),
+        ({"function": "own_functions:unseeded"}, "unseeded draws other masks when its generator starts anew"),
         ({"function": "own_functions:overlapping"}, "gives tokens that are context and target of a sample at once"),
         (
             {"function": "own_functions:halves", "options": {"swop": 1}},
@@ -83,6 +84,9 @@ def test_a_function_that_gives_what_a_target_gives_trains_as_it(named: str, func
         ("laten", "target: 'laten' is no target; use latent, pixels, or a function as package.module:function"),
         ("own_functions:patch", "target: 'own_functions:patch' names nothing: .* did you mean 'patches'?"),
         ("own_functions:of_sample", r"of_sample gives \[1, 32\] for a batch of one; it has to be \[1, 24, V\]"),
+        ("own_functions:of_numpy", r"of_numpy gives a ndarray; it has to be a tensor \[B, 24, V\]"),
+        ("own_functions:of_classes", "of_classes gives numbers of type torch.int64; they have to be floats"),
+        ("own_functions:in_place", "in_place changes the inputs, which the encoder sees next; let it work on a copy"),
         ("own_functions:halves", "target: own_functions:halves fails on a view: TypeError"),
     ],
 )
@@ -93,6 +97,15 @@ def test_targets_that_cannot_be_are_refused_before_a_run(
     told = " ".join(capsys.readouterr().err.split())
     assert re.search(sentence, told), told
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_target_that_looks_at_values_trains_and_a_dry_run_says_why_it_cannot(tmp_path: Path) -> None:
+    """Also where the first sample of the data cannot be read."""
+    own = [*SMALL, "target=own_functions:by_value", "data.bad=[0]", f"run_dir={tmp_path / 'run'}"]
+    config, modality = resolve("tiny:Noise", {}, own)
+    assert train(config, modality, join("cpu"))
+    with pytest.raises(ConfigError, match=r"by_value fails on a view: .*; a dry run and parallel=fsdp call it on"):
+        describe(config, modality, Allocation())
 
 
 # --- measures, and all of them in one run
@@ -158,6 +171,25 @@ def test_a_measure_is_computed_on_the_features_that_the_probes_see(run: Path) ->
     expected = sum(guess == label for guess, label in zip(guesses, labels["test"], strict=True)) / len(guesses)
     results = json.loads((run / "results.json").read_text())
     assert results["tasks"]["way/own_functions:nearest_mean"]["jepa"] == pytest.approx(expected, abs=0.026)
+
+
+@pytest.mark.parametrize(("function", "told"), [("nearest_men", "names nothing"), ("nearest_mean", "stands twice")])
+def test_measures_that_an_evaluation_adds_are_looked_at_first(run: Path, function: str, told: str) -> None:
+    functions = [{"function": f"own_functions:{name}", "label": "way"} for name in ("nearest_mean", function)]
+    with pytest.raises(ConfigError, match=rf"evaluate.functions.1: .*{told}"):
+        evaluate_run(run, layers=[{"evaluate": {"functions": functions}}])
+
+
+def test_labels_that_are_no_number_a_sample_cost_no_other_measure(tmp_path: Path) -> None:
+    labels = [{"function": "own_functions:nearest_mean", "label": name} for name in ("place", "name", "class")]
+    own = [*SMALL, f"evaluate.functions={json.dumps(labels)}", f"run_dir={tmp_path / 'run'}"]
+    config, modality = resolve("own_functions:Placed", {}, own)
+    train(config, modality, join("cpu"))
+    results = evaluate_run(tmp_path / "run")
+    assert [name for name in results["tasks"] if "nearest" in name] == ["class/own_functions:nearest_mean"]
+    notes = "\n".join(results["notes"])
+    assert "place/own_functions:nearest_mean is not measured: place is a map, no number a sample" in notes
+    assert "name is not measured: no sample of the train split is labelled with a number" in notes
 
 
 def test_a_misspelt_measure_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,9 @@ def test_nothing_of_the_template_is_left_in_a_package(tmp_path: Path) -> None:
         ("3d", "'3d' is no name"),
         ("../x", "'../x' is no name"),
         ("image", "a modality 'image' is installed already"),
+        ("waves", "'waves' would name a class Waves, which its module uses for another thing"),
+        ("random-mask", "would name a class RandomMask"),
+        ("none", "would name a class None"),
         ("there", "there is there already; nothing was written"),
     ],
 )

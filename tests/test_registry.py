@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jepa import registry
+from jepa import launch, registry
 from jepa.modality import CONTRACT
 from jepa.recipes import default_recipe, plain_name, read_recipe, recipes
-from jepa.registry import UnknownModalityError, installed, modality_class
+from jepa.registry import UnknownModalityError, declared_name, installed, modality_class
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -103,6 +103,15 @@ def test_a_broken_package_breaks_no_other_and_says_why(
     assert listed["image"].place.endswith("modalities/image.py")
 
 
+def test_a_folder_that_a_class_misses_is_told_in_a_sentence(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init = "contract = 1\n    def __init__(self, config): open('/no/such/list')"
+    package(site, "sonar_missing", "", init)
+    assert launch.main(["--modality", "sonar", "--dry-run"]) == 1
+    assert "error: data: [Errno 2] No such file or directory: '/no/such/list'" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_a_wrong_name_of_a_class_proposes_the_nearest() -> None:
     with pytest.raises(UnknownModalityError, match=r"modalities\.image has no 'Imag', did you mean 'Image'\?"):
         modality_class("modalities.image:Imag")
@@ -119,6 +128,9 @@ def test_recipes_beside_a_class_are_found_by_the_name_of_the_modality(site: Path
     assert read_recipe("sonar", found) == {"steps": 7}
     assert {"sonar", "image", "image_text/tiny"} <= set(recipes(found))
     assert default_recipe("image-text") == "image_text/tiny"
+    assert default_recipe("sonar_recipes:Image", found) is None  # whose settings that recipe does not know
+    assert declared_name("modalities.image:Image") == "image"
+    assert declared_name("sonar_recipes:Image") == "sonar_recipes:Image"
     assert default_recipe("sonar") is None
     assert [plain_name(name) for name in ("time-series", "a.b:TimeSeries", "m:Outer.MP3")] == [
         "time-series", "time-series", "mp3",

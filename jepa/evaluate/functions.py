@@ -40,7 +40,11 @@ def _shuffled(examples: Examples) -> Examples:
 
 def _score(task: FunctionTask, examples: Splits[Examples]) -> float:
     try:
-        score = float(imported(task.function)(examples))
+        function = imported(task.function)
+    except ValueError as error:
+        raise FunctionError(f"{task.name} is not measured: {error}") from error
+    try:
+        score = float(function(examples))
     except Exception as error:  # whatever somebody's code raises: the other measures are not lost with it
         raise FunctionError(f"{task.name} is not measured: {told(error)}") from error
     if score != score or abs(score) == float("inf"):

@@ -1,9 +1,13 @@
 """How a representation is measured: the `evaluate` section of a config."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
+
+from jepa.config import ConfigError
+from jepa.imports import imported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +69,14 @@ class EvaluateConfig:
     gain_samples: NonNegativeInt = 512
     functions: tuple[FunctionTask, ...] = ()
     batch_size: PositiveInt = 256
+
+
+def check_functions(tasks: Sequence[FunctionTask]) -> None:
+    """Raise ConfigError for measures that cannot be imported or stand twice: before a run, not after hours of it."""
+    for number, task in enumerate(tasks):
+        if task.name in (other.name for other in tasks[:number]):
+            raise ConfigError(f"evaluate.functions.{number}: {task.name} stands twice; a measure has one row")
+        try:
+            imported(task.function)
+        except ValueError as error:
+            raise ConfigError(f"evaluate.functions.{number}: {error}") from error

@@ -131,9 +131,13 @@ class Views(Dataset[Any]):
         return {name: torch.stack([one[name].float() for one in of_views]).mean(dim=0) for name in of_views[0]}
 
     def _label(self, labels: Mapping[str, Label], task: Task) -> Tensor:
-        if task.label in labels:
-            return torch.as_tensor(labels[task.label], dtype=torch.float32)
-        return torch.full((self.token_count,) if task.kind == "map" else (), torch.nan)
+        unknown = torch.full((self.token_count,) if task.kind == "map" else (), torch.nan)
+        try:
+            return torch.as_tensor(labels.get(task.label, unknown), dtype=torch.float32).reshape(unknown.shape)
+        except (TypeError, ValueError, RuntimeError):
+            if task in self.modality.tasks:
+                raise
+            return unknown  # no number, for a measure that is then told not to be taken
 
 
 def _collate(items: Sequence[Any]) -> ViewBatch:

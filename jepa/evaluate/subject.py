@@ -14,6 +14,7 @@ from jepa.config import ConfigError, Tree, differences, plain
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
 from jepa.evaluate.matched_rows import NEAR_MISS, is_wanted, row_names
+from jepa.evaluate.protocol import check_functions
 from jepa.evaluate.tasks import probe_names
 from jepa.matching import MatchedModality
 from jepa.modality import Modality, Task
@@ -53,6 +54,8 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     for line in changed:
         if not line.startswith(_FREE):
             raise ConfigError(f"evaluation cannot change {line}; it can change data, evaluate and compute")
+    if config.evaluate.functions != trained_config.evaluate.functions:  # others were looked at before the training
+        check_functions(config.evaluate.functions)
     try:
         trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
     except RuntimeError as error:

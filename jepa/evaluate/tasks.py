@@ -103,7 +103,9 @@ class Bench:
 def _all_labelled(labels: Splits[Tensor], task: Task) -> Splits[Tensor]:
     for split in ("train", "validation", "test"):
         if not getattr(labels, split).isfinite().any():
-            raise UnmeasurableError(f"{task.label} is not measured: no sample of the {split} split is labelled")
+            raise UnmeasurableError(
+                f"{task.label} is not measured: no sample of the {split} split is labelled with a number"
+            )
     return labels
 
 
@@ -150,6 +152,8 @@ def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -
 
 def _by_function(task: Task, measured: FunctionTask, bench: Bench) -> dict[str, Any]:
     """The row of a measure of one's own."""
+    if task.kind == "map":
+        raise UnmeasurableError(f"{measured.name} is not measured: {task.label} is a map, no number a sample")
     bench.labels(task)  # raises where there are none
     columns = {column: bench.examples(task, "last", column, turned=False) for column in bench.columns("last")}
     try:

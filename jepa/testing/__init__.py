@@ -13,7 +13,7 @@ from jepa.networks import NetworksConfig
 from jepa.testing.masks import check_masks
 from jepa.testing.networks import check_networks, small_networks
 from jepa.testing.samples import check_labels, check_samples, check_splits
-from jepa.testing.structure import check_class, check_config, check_pickling, check_tokens
+from jepa.testing.structure import check_class, check_config, check_making, check_pickling, check_tokens
 from jepa.testing.training import check_training
 from jepa.testing.views import check_evaluation_views, check_floors, check_picture, check_views
 
@@ -41,6 +41,7 @@ def check_modality(modality: Modality[Any], model: NetworksConfig | None = None)
     """
     name = type(modality).__name__
     networks: Check = lambda one: check_networks(one, model or small_networks(one))  # noqa: E731
+    making: Check = lambda one: check_making(one, model or small_networks(one))  # noqa: E731
     training: Check = lambda one: check_training(one, model or small_networks(one))  # noqa: E731
     levels: list[dict[str, Check]] = [
         {"class": check_class},
@@ -48,6 +49,7 @@ def check_modality(modality: Modality[Any], model: NetworksConfig | None = None)
         {"pickling": check_pickling, "samples": check_samples, "masks": check_masks},
         {"splits": check_splits, "views": check_views, "labels": check_labels},
         {"evaluation views": check_evaluation_views, "floors": check_floors, "picture": check_picture},
+        {"making": making},
         {"networks": networks},
         {"training": training},
     ]

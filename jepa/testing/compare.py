@@ -35,19 +35,23 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _same_leaf(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor | np.ndarray) and isinstance(other, Tensor | np.ndarray):
-        first, second = torch.as_tensor(one), torch.as_tensor(other)
-        if first.shape != second.shape or first.dtype != second.dtype:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype:
             return False
-        return torch.equal(torch.nan_to_num(first), torch.nan_to_num(second))
+        return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
+    if isinstance(one, np.ndarray | np.generic):  # by numpy: torch takes neither all types nor all strides of arrays
+        unknown = np.issubdtype(one.dtype, np.inexact)
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=bool(unknown))
     if isinstance(one, _PLAIN):
-        return bool(one == other)
-    return type(one) is type(other)
+        return bool(one == other or (one != one and other != other))
+    return True
 
 
 def tells(tree: Any) -> bool:
     """Whether there is anything in a structure that `same` looks into."""
-    return any(isinstance(leaf, (Tensor, np.ndarray, *_PLAIN)) for leaf in tree_leaves(tree))
+    return any(isinstance(leaf, (Tensor, np.ndarray, np.generic, *_PLAIN)) for leaf in tree_leaves(tree))
 
 
 def form(tree: Any) -> str:

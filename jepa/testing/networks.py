@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
 from jepa.data import seeded
@@ -48,13 +49,37 @@ def check_networks(modality: Modality[Any], model: NetworksConfig) -> Iterator[s
     present = encoder.present(inputs)
     if present is not None and (present.dtype != torch.bool or present.shape != (_BATCH, tokens)):
         yield f"present gives {form(present)}; it has to be bool [{_BATCH}, {tokens}], which tokens the samples have"
+    if not modality.streams and (count := len(encoder.outputs(inputs))) != model.depth + 1:
+        yield f"encoder.outputs gives {count} layers; {model.depth + 1} are needed: what is embedded, then model.depth"
     for masks in modality.sample_masks(_BATCH, seeded("networks")):
         kept = encoder(inputs, masks.context, masks.parts)
         if kept.shape != (*masks.context.shape, encoder.dim):
             yield f"encoder gives {list(kept.shape)} for the {masks.context.shape[1]} tokens of a context"
-    named = set(encoder.pool(whole, (), present))
-    if modality.streams and named != {stream.name for stream in modality.streams}:
-        yield f"encoder.pool names {', '.join(sorted(named))}, and not the streams of the modality"
+        elif not modality.streams and torch.equal(kept, take(whole, masks.context)) and _mixes(encoder, inputs):
+            yield "encoder lets the tokens of a context see hidden ones: drop what is not kept before tokens are mixed"
+            break
+    named, streams = set(encoder.pool(whole, (), present)), {one.name for one in modality.streams} or {"tokens"}
+    if named != streams:
+        yield f"encoder.pool names {', '.join(sorted(named))}; it has to be {', '.join(sorted(streams))}"
+
+
+@torch.enable_grad()
+def _mixes(encoder: TokenEncoder, inputs: Any) -> bool:
+    """Whether two far tokens of all depend on the same inputs, as far as gradients tell."""
+    leaves = [leaf for leaf in tree_leaves(inputs) if leaf.is_floating_point()]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    tokens = encoder(inputs)[0]  # [N, D]
+    if not (leaves and tokens.requires_grad):
+        return False
+    weights = torch.randn(tokens.shape[1], generator=seeded("weights"))  # a plain sum is the same of all normed vectors
+    reach = []
+    for token in (tokens[0], tokens[len(tokens) // 2]):
+        gradients = torch.autograd.grad((token * weights).sum(), leaves, retain_graph=True, allow_unused=True)
+        reach.append(torch.cat([one.flatten() != 0 for one in gradients if one is not None] or [torch.zeros(0)]))
+    for leaf in leaves:
+        leaf.requires_grad_(False)
+    return bool(len(reach[0]) == len(reach[1]) and 2 * (reach[0] * reach[1]).sum() > reach[0].sum() > 0)
 
 
 def _batch(modality: Modality[Any]) -> Any:

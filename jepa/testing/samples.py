@@ -84,7 +84,10 @@ def check_labels(modality: Modality[Any]) -> Iterator[str]:
 
 
 def _label_flaw(modality: Modality[Any], task: Task, label: Label) -> str:
-    values = torch.as_tensor(label)
+    try:
+        values = torch.as_tensor(label, dtype=torch.float32)  # as evaluation reads it
+    except (TypeError, ValueError, RuntimeError):
+        return f"is {label!r}; it has to be a number or a tensor, and is left out where it is not known"
     tokens = math.prod(modality.grid)
     if task.kind == "map" and values.shape != (tokens,):
         return f"is {list(values.shape)}; a map holds a number for every token of the grid, [{tokens}]"
@@ -95,6 +98,8 @@ def _label_flaw(modality: Modality[Any], task: Task, label: Label) -> str:
 
 def _class_flaw(task: Task, value: Tensor) -> str:
     number = float(value)
+    if math.isnan(number):  # not known, as if it were left out
+        return ""
     if number != int(number) or number < 0:
         return f"is {number:g}; a class is a whole number from 0 on"
     if task.classes and number >= len(task.classes):

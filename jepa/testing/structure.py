@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from yaml import YAMLError
 
 from jepa.config import ConfigError, build, differences, parse_yaml, plain, to_yaml
 from jepa.data import seeded
 from jepa.imports import told
 from jepa.modality import Modality
+from jepa.networks import NetworksConfig
 from jepa.registry import class_flaw
 from jepa.testing.compare import same
 
@@ -37,12 +39,28 @@ def check_config(modality: Modality[Any]) -> Iterator[str]:
         yield f"{wanted.__name__} can be changed; declare it by @dataclass(frozen=True, kw_only=True)"
     try:
         again = build(wanted, [parse_yaml(to_yaml(config), "the config")])
-    except (ConfigError, TypeError, ValueError) as error:
-        yield f"{wanted.__name__} cannot be read from the YAML that it is written to: {error}"
+    except (ConfigError, TypeError, ValueError, YAMLError) as error:
+        words = " ".join(str(error).split())
+        yield f"{wanted.__name__} has to survive being written to YAML and read from it, and does not: {words}"
         return
     if again != config:
         lines = differences(plain(config), plain(again)) or ["a value changes its type"]
         yield f"{wanted.__name__} is another one after it was written to YAML and read: {'; '.join(lines)}"
+
+
+def check_making(modality: Modality[Any], model: NetworksConfig) -> Iterator[str]:
+    """What a run, and later an evaluation, makes of the config alone is the same modality."""
+    name = type(modality).__name__
+    try:
+        again = type(modality).of(modality.config, model)
+    except Exception as error:
+        yield f"a run makes it by {name}.of(config, model), by default {name}(config), which fails: {told(error)}"
+        return
+    attributes = ("config", "grid", "views", "forecast_axis")
+    different = [one for one in attributes if getattr(modality, one) != getattr(again, one)]
+    if different or not same(modality.positions, again.positions):
+        what = f"another {different[0]}" if different else "other positions"
+        yield f"{name}.of(config, model), which a run is given, has {what}: what it depends on has to be in its config"
 
 
 def check_tokens(modality: Modality[Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._pytree import tree_leaves
 
+from jepa.evaluate.table import TAKEN
 from jepa.modality import BadSampleError, Modality
 from jepa.testing.compare import form, global_seed, same
 from jepa.testing.samples import first_samples
@@ -46,10 +47,10 @@ def check_views(modality: Modality[Any]) -> Iterator[str]:
 
 def _look(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
     """What is wrong with a view, and the view."""
-    before = copy.deepcopy(inputs)
+    before = _copy(inputs)
     with global_seed(1):
         view = make(inputs)
-    if not same(before, inputs):
+    if before is not None and not same(before, inputs):
         return "changes the stored inputs, which stay in memory and are used again; let it work on a copy", view
     others = [leaf for leaf in tree_leaves(view) if not isinstance(leaf, Tensor)]
     if others:
@@ -67,6 +68,14 @@ def _look(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
     return "", view
 
 
+def _copy(inputs: Any) -> Any:
+    """What a view may not change; None where it cannot be copied, such as a file that a view decodes."""
+    try:
+        return copy.deepcopy(inputs)
+    except Exception:
+        return None
+
+
 def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:
     """As many views of every sample, each of the form of the evaluation view."""
     counts, wanted = {}, form(modality.example_view())
@@ -78,13 +87,26 @@ def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:
                 return
     if len(set(counts.values())) > 1 or 0 in counts.values():
         yield f"evaluation_views has to give as many views of every sample, at least one; by sample it gives {counts}"
+    with global_seed(1):
+        first = _views(modality)
+    with global_seed(2):
+        again = _views(modality)
+    if not same(first, again):
+        yield "evaluation_views gives other views when it is called again; the inputs alone have to tell them"
 
 
 def check_floors(modality: Modality[Any]) -> Iterator[str]:
     """Vectors of one length, among them the raw input."""
     shapes: dict[str, torch.Size] = {}
     for index, views in _views(modality).items():
+        if type(modality).floors is Modality.floors and not isinstance(views[0], Tensor):
+            what = type(views[0]).__name__
+            yield f"floors: by default it flattens a tensor, and a view is a {what}; write `floors` of your own"
+            return
         floors = modality.floors(views[0])
+        if taken := sorted({*floors} & TAKEN):
+            yield f"floors: '{taken[0]}' is the name of another column of the results; give it one of its own"
+            return
         if "raw_input" not in floors:
             yield f"floors has no 'raw_input' to compare with, only: {', '.join(floors) or 'nothing'}"
             return
@@ -105,6 +127,9 @@ def check_picture(modality: Modality[Any]) -> Iterator[str]:
     views = next(iter(_views(modality).values()))
     picture = modality.picture(views[0])
     if picture is None:
+        return
+    if not isinstance(picture, Tensor):
+        yield f"picture is a {type(picture).__name__}; it has to be None or a tensor, uint8 [H, W, 3]"
         return
     moving = picture.dim() == 4 and len(modality.grid) == 3
     if picture.dtype != torch.uint8 or picture.shape[-1] != 3 or not (picture.dim() == 3 or moving):
