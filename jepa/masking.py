@@ -170,7 +170,7 @@ class FunctionMaskConfig:
 
 
 Strategy = (
-    FunctionMaskConfig | BlockMaskConfig | TubeMaskConfig | RandomMaskConfig | RandomTubeMaskConfig | CausalMaskConfig
+    BlockMaskConfig | TubeMaskConfig | RandomMaskConfig | RandomTubeMaskConfig | CausalMaskConfig | FunctionMaskConfig
 )
 MaskingConfig = Annotated[Strategy, Field(discriminator="kind")]
 

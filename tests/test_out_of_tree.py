@@ -20,10 +20,11 @@ from local_cluster import LocalCluster
 from local_cluster_host import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = """
-    steps=60 log_every=1 checkpoint_every=20 optim.batch_size=8 compute.precision=fp32 data.source=folder
-    model.size={width:48,depth:2,heads:2} model.predictor={width:32,depth:1,heads:2} evaluate.low_shot_draws=1
-""".split()
+SETTINGS = [
+    "steps=60", "log_every=1", "checkpoint_every=20", "optim.batch_size=8", "compute.precision=fp32",
+    "model.size={width: 48, depth: 2, heads: 2}", "model.predictor={width: 32, depth: 1, heads: 2}",
+    "data.source=folder", "evaluate.low_shot_draws=1",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
