@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from jepa_time_series.activities import ACTIVITIES, CHANNELS, DEVICES, Activities, ActivitiesConfig, rotation
 from jepa_time_series.movement import GAITS, Movement
 from jepa_time_series.windows import sensor

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jepa_time_series.modality import TimeSeries, TimeSeriesConfig
-from jepa_time_series.recordings import Layout, Recordings, read_recording
 
 from jepa.modality import BadSampleError
 from jepa.testing import check_modality
+from jepa_time_series.modality import TimeSeries, TimeSeriesConfig
+from jepa_time_series.recordings import Layout, Recordings, read_recording
 
 CHANNELS = ("a_x", "a_y", "b")
 LAYOUT = Layout(CHANNELS, rate=10.0, length=8)

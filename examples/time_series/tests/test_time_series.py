@@ -5,10 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from jepa_time_series.activities import CHANNELS, ActivitiesConfig
-from jepa_time_series.embedding import View, spectrum
-from jepa_time_series.masks import within_channels
-from jepa_time_series.modality import TimeSeries, TimeSeriesConfig
 from torch import Generator, Tensor
 from torch.utils.data import default_collate
 
@@ -19,6 +15,10 @@ from jepa.model import JEPA
 from jepa.networks import ModelConfig
 from jepa.predictor import PredictorConfig
 from jepa.testing import check_modality
+from jepa_time_series.activities import CHANNELS, ActivitiesConfig
+from jepa_time_series.embedding import View, spectrum
+from jepa_time_series.masks import within_channels
+from jepa_time_series.modality import TimeSeries, TimeSeriesConfig
 
 FEW = ActivitiesConfig(train=60, validation=24, test=24)
 SMALL = VitSize(width=24, depth=2, heads=2)
