@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from moving import MODEL, Moving, MovingConfig
-from tiny import randomise
+from tiny import LENGTHS, NoiseConfig, PaddedNoise, padded, randomise
+from tiny import MODEL as SMALL_MODEL
 from torch import Tensor, nn
 
 from jepa.checkpoint import Checkpoint, latest
@@ -119,6 +120,26 @@ def test_still_inputs_repeat_themselves_to_an_encoder_of_single_tokens() -> None
         means = Means(torch.zeros(64, 1, 32), torch.zeros(16, 1, 32))
         still = error_maps(casting.courses(inputs, means)["repeat"], target)
         torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=1e-9)
+
+
+def test_what_stands_for_absent_tokens_changes_no_forecast_and_is_counted_nowhere() -> None:
+    model = JEPA(SMALL_MODEL, PaddedNoise(NoiseConfig()))
+    randomise(model)
+    casting = Forecaster(model.eval(), cut_grid((4, 6), 0, 0.5), normalise=False)
+    found: list[dict[str, Tensor]] = []
+    for seed in (0, 1):  # of what stands after the lengths of the samples
+        inputs = padded(seed)
+        with torch.no_grad():
+            past, whole = casting.past(inputs), casting.whole(inputs)
+            means = Means(whole[:1].mean(dim=0), past[:1].mean(dim=0))  # the first sample has all of its tokens
+            courses = casting.courses(inputs, means)
+            found.append({name: error_maps(course, casting.targets(inputs)) for name, course in courses.items()})
+    absent = (torch.arange(24) >= LENGTHS.unsqueeze(1))[:, 12:].unflatten(1, (2, 6))
+    assert absent.any()
+    assert not absent.all()
+    for name, errors in found[0].items():
+        torch.testing.assert_close(errors, found[1][name], equal_nan=True)
+        assert torch.equal(errors.isnan(), absent if name != "repeat" else errors.isnan() | absent), name
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Long-range prediction: from what is seen before a cut the representation of each later slot, step after step.
 
 A grid has an axis along which things go on; a slot is what lies at one place of it. Errors are mean squares of
-layer-normed representations, as in training, by the number of slots from the last one seen: the horizon.
+layer-normed representations, as in training, by the number of slots from the last one seen: the horizon. Tokens that a
+sample does not have are not attended to, and stand as not a number wherever they would be counted.
 """
 
 import math
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
+from jepa.encoder import mean_over
 from jepa.evaluate.features import samples_at_once
 from jepa.evaluate.reading import Views, subset, view_batches
 from jepa.masking import Masks
@@ -74,20 +76,26 @@ class Forecaster:
 
     def targets(self, inputs: Any) -> Tensor:
         """What is to come as the target encoder sees it: inputs -> [B, H, S, L, D]."""
-        return self.model.targets(inputs)[:, torch.stack(self.cut.slots)].float()
+        return self.whole(inputs)[:, torch.stack(self.cut.slots)]
+
+    def whole(self, inputs: Any) -> Tensor:
+        """All tokens as the target encoder sees them: inputs -> [B, N, L, D]."""
+        return _known(self.model.targets(inputs).float(), self.model.target_encoder.present(inputs))
 
     def past(self, inputs: Any) -> Tensor:
         """The last slot seen, to a target encoder that sees no further: inputs -> [B, S, L, D]."""
         seen = self.cut.seen.to(_device(self.model))
-        kept = self.model.targets(inputs, keep=seen.expand(_count(inputs), -1))
-        return kept[:, torch.searchsorted(self.cut.seen, self.cut.last)].float()
+        kept = self.model.targets(inputs, keep=seen.expand(_count(inputs), -1)).float()
+        present = self.model.target_encoder.present(inputs)
+        known = _known(kept, None if present is None else present[:, seen])
+        return known[:, torch.searchsorted(self.cut.seen, self.cut.last)]
 
     def direct(self, inputs: Any) -> Tensor:
         """All slots to come from what is seen, asked for at once as in training: inputs -> [B, H, S, L, D].
 
         Asked for one by one they come out worse: queries attend to one another, and have learned in company.
         """
-        return self._guess(self._context(inputs), self.cut.seen, self.cut.slots)
+        return self._guess(inputs, self._context(inputs), self.cut.seen, self.cut.slots)
 
     def rolled(self, inputs: Any) -> Tensor:
         """Slot after slot, each prediction being context for the next: inputs -> [B, H, S, L, D].
@@ -97,12 +105,14 @@ class Forecaster:
         mean, over the tokens of a sample, of mean and deviation.
         """
         context, known = self._context(inputs), self.cut.seen
-        level = context.mean(dim=-1).mean(dim=1)[:, None, None]  # [B, 1, 1]
-        spread = context.std(dim=-1, correction=0).mean(dim=1)[:, None, None]
+        present = self.model.context_encoder.present(inputs)
+        there = None if present is None else present[:, known.to(present.device)]
+        level = mean_over(context.mean(dim=-1, keepdim=True), there).unsqueeze(1)  # [B, 1, 1]
+        spread = mean_over(context.std(dim=-1, correction=0, keepdim=True), there).unsqueeze(1)
         layer = self.model.config.target_outputs.index(self.model.config.depth)
         guesses = []
         for horizon, slot in enumerate(self.cut.slots):
-            guesses.append(self._guess(context, known, self.cut.slots[horizon:])[:, 0])
+            guesses.append(self._guess(inputs, context, known, self.cut.slots[horizon:])[:, 0])
             last = guesses[-1][:, :, layer]  # [B, S, D]
             context = torch.cat((context, F.layer_norm(last, last.shape[-1:]) * spread + level), dim=1)
             known = torch.cat((known, slot))
@@ -112,11 +122,12 @@ class Forecaster:
         seen = self.cut.seen.to(_device(self.model)).expand(_count(inputs), -1)
         return self.model.context_encoder(inputs, seen).float()  # type: ignore[no-any-return]
 
-    def _guess(self, context: Tensor, known: Tensor, slots: Sequence[Tensor]) -> Tensor:
+    def _guess(self, inputs: Any, context: Tensor, known: Tensor, slots: Sequence[Tensor]) -> Tensor:
         """Context [B, K, D] at tokens known [K] -> slots [B, H, S, L, D]."""
         hidden = torch.cat(list(slots)).expand(len(context), 1, -1)  # [B, 1, H S]
         masks = Masks(known.expand(len(context), -1), hidden).to(_device(self.model))
-        guess = self.model.guess(context, masks)[:, 0].float().unflatten(1, (len(slots), -1))
+        present = self.model.context_encoder.present(inputs)
+        guess = self.model.guess(context, masks, present=present)[:, 0].float().unflatten(1, (len(slots), -1))
         return F.layer_norm(guess, guess.shape[-1:]) if self.normalise else guess
 
     def courses(self, inputs: Any, means: Means) -> dict[Course, Tensor]:
@@ -180,12 +191,15 @@ class Source:
 @torch.inference_mode()
 def training_means(caster: Forecaster, samples: Samples, source: Source) -> tuple[Means, int]:
     """Means over training samples, and how many these are."""
-    whole, past, count = torch.zeros(()).double(), torch.zeros(()).double(), 0
+    totals, known, count = [torch.zeros(()).double()] * 2, [torch.zeros(())] * 2, 0
     for inputs in source.inputs(samples, "train"):
-        whole = whole + caster.model.targets(inputs).double().sum(dim=0).cpu()
-        past = past + caster.past(inputs).double().sum(dim=0).cpu()
+        values = [part.double().cpu() for part in (caster.whole(inputs), caster.past(inputs))]
+        totals = [total + part.nansum(dim=0) for total, part in zip(totals, values, strict=True)]
+        known = [number + part.isfinite().sum(dim=0) for number, part in zip(known, values, strict=True)]
         count += _count(inputs)
-    divided = [(total / max(1, count)).float().to(source.device) for total in (whole, past)]
+    divided = [
+        (total / number.clamp_min(1)).float().to(source.device) for total, number in zip(totals, known, strict=True)
+    ]
     return Means(*divided), count
 
 
@@ -199,14 +213,15 @@ def forecast(caster: Forecaster, train: Samples, held_out: Samples, source: Sour
         return {}
     measured = torch.cat([torch.stack(list(errors.values()), dim=1) for errors in batches])  # [n, courses, H]
     names = list(batches[0])
-    mean, spread = measured.mean(dim=0).tolist(), measured.std(dim=0, correction=0).tolist()
+    mean = measured.nanmean(dim=0)
+    spread = (measured - mean).square().nanmean(dim=0).sqrt()
     return {
         "metric": "mse",
         "axis": source.modality.forecast_axis,
         "seen_slots": source.modality.grid[source.modality.forecast_axis or 0] - caster.cut.horizons,
         "horizons": list(range(1, caster.cut.horizons + 1)),
-        "errors": dict(zip(names, mean, strict=True)),
-        "spread": dict(zip(names, spread, strict=True)),  # standard deviation over samples
+        "errors": dict(zip(names, mean.tolist(), strict=True)),
+        "spread": dict(zip(names, spread.tolist(), strict=True)),  # standard deviation over samples
         "train_samples": taught,
         "test_samples": len(measured),
     }
@@ -216,7 +231,12 @@ def _errors(caster: Forecaster, inputs: Any, means: Means) -> dict[Course, Tenso
     """Mean square errors of samples by the horizon: inputs -> [B, H] each."""
     target = caster.targets(inputs)
     courses = caster.courses(inputs, means)
-    return {name: error_maps(course, target).mean(dim=-1).cpu() for name, course in courses.items()}
+    return {name: error_maps(course, target).nanmean(dim=-1).cpu() for name, course in courses.items()}
+
+
+def _known(values: Tensor, present: Tensor | None) -> Tensor:
+    """Values of tokens [B, K, ...], not a number where bool [B, K] says that a sample does not have them."""
+    return values if present is None else values.masked_fill(~present[:, :, None, None], torch.nan)
 
 
 def _device(model: JEPA) -> torch.device:
