@@ -51,7 +51,7 @@ class TimeSeries(Modality[TimeSeriesConfig]):
 
     contract = 1
     config_type = TimeSeriesConfig
-    forecast_axis = None  # not yet 1, the time: forecasts of the core take every token for present
+    forecast_axis = 1
 
     def __init__(self, config: TimeSeriesConfig) -> None:
         super().__init__(config)
