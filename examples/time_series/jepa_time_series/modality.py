@@ -57,7 +57,8 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         super().__init__(config)
         self.length = round(config.seconds * config.rate)
         if self.length % config.patch:
-            raise ValueError(f"patch {config.patch} does not divide the {self.length} samples of a window")
+            window = f"a window, {config.seconds:g} s at {config.rate:g} Hz"
+            raise ValueError(f"patch {config.patch} does not divide the {self.length} samples of {window}")
         if config.source not in ("activities", "folder"):
             raise ValueError(f"no source '{config.source}'; there are activities and folder")
         if config.source == "folder" and config.root is None:
