@@ -19,7 +19,7 @@ CHANNELS = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z", "mag_x", "m
 DEVICES = (("acc",), ("acc", "gyro"), ("acc", "pressure"), ("acc", "gyro", "mag", "pressure"))  # equally common
 
 _SPLITS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
-_GRAVITY, _LIMIT = 9.81, 39.0  # m/s^2; the accelerometer ends at 4 g
+_GRAVITY, _LIMIT = np.array([0, 0, 9.81]), 39.0  # m/s^2; the accelerometer ends at 4 g
 _FIELD = (22.0, -42.0)  # microtesla of the earth, north and up
 _HPA_A_METRE = -0.12
 _NOISE = {"acc": 0.12, "gyro": 0.03, "mag": 0.6, "pressure": 0.02}  # m/s^2, rad/s, microtesla, hPa
@@ -76,7 +76,7 @@ def record(movement: Movement, time: Array, generator: Generator) -> Array:
         return (vectors - np.cross(motion.turned, vectors)) @ worn.T
 
     readings = {
-        "acc": felt(motion.acceleration + (0, 0, _GRAVITY)),
+        "acc": felt(motion.acceleration + _GRAVITY),
         "gyro": motion.turning @ worn.T,
         "mag": felt(np.broadcast_to(field, (len(time), 3))),
         "pressure": 1013 + _HPA_A_METRE * motion.height[:, None],

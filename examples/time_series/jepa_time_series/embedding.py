@@ -14,19 +14,18 @@ _QUIET = 0.01  # of the size of 1 that values have: what is weaker looks alike i
 class ChannelEmbedding(PatchEmbedding):
     """Embedding of inputs (values [B, C, T], present [B, C]): a token is `patch` values of one channel.
 
-    What is embedded of a token is its values and their spectrum. The raw values that a run may predict (`target`,
-    `curriculum.pixel_weight`) are the spectrum alone: where in its swing a hidden stretch begins is anybody's guess.
+    The values are what is embedded; what a run may predict beside representations (`curriculum.pixel_weight`) or
+    instead of them (`target`) is their spectrum: where in its swing a hidden stretch begins is anybody's guess.
     """
 
     def __init__(self, patch: int, dim: int) -> None:
         super().__init__("b c (t p) -> b (c t) p", patch // 2 + 1, dim, {"p": patch})
-        self.project = nn.Linear(patch + self.values, dim)
+        self.project = nn.Linear(patch, dim)
 
     def forward(self, inputs: Any, keep: Tensor | None = None) -> Tensor:
         """Inputs, token indices [B, K] or None for all -> [B, K, dim]."""
         stretches = self._stretches(inputs)
-        kept = stretches if keep is None else take(stretches, keep)
-        return self.project(torch.cat((kept, spectrum(kept)), dim=-1))  # type: ignore[no-any-return]
+        return self.project(stretches if keep is None else take(stretches, keep))  # type: ignore[no-any-return]
 
     def patches(self, inputs: Any) -> Tensor:
         """Spectra of all tokens: [B, N, patch / 2 + 1]; of absent ones those of silence."""
@@ -49,4 +48,5 @@ def spectrum(stretches: Tensor) -> Tensor:
     window = torch.hann_window(stretches.shape[-1], device=stretches.device)
     level = stretches.mean(dim=-1, keepdim=True)
     amplitudes = torch.fft.rfft((stretches - level).float() * window).abs() / window.sum()
-    return (amplitudes / _QUIET).log1p()
+    logarithms: Tensor = (amplitudes / _QUIET).log1p()
+    return logarithms

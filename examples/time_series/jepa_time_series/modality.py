@@ -9,14 +9,15 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from jepa.masking import MaskingConfig, Masks, RandomMaskConfig, check_masking, sample_masks
+from jepa.masking import FunctionMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
 from jepa.modality import DataConfig, Modality, Samples, Split, Task
 from jepa_time_series import curves, windows
 from jepa_time_series.activities import ACTIVITIES, CHANNELS, Activities, ActivitiesConfig
-from jepa_time_series.embedding import ChannelEmbedding, View
+from jepa_time_series.embedding import ChannelEmbedding, View, spectrum
 from jepa_time_series.recordings import Layout, Recordings, class_names
 
 _SPARE = 2.0  # seconds that generated recordings are longer than a window
+_MASKING = FunctionMaskConfig(function="jepa_time_series.masks:within_channels", options={"ratio": 2 / 3})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class TimeSeriesConfig(DataConfig):
 
     source: `activities` (generated), or `folder` with `root`, see recordings.py. channels: the names of all that a
     sample may have. seconds, rate: of a window, which is cut from a recording at random in training; rate in Hz. patch:
-    samples of a token. scales: for each sensor, acc of acc_x, by what its values are divided to be of the size of 1; null
-    to measure it on training recordings. centred: sensors of which only the changes within a window count. mask_sets,
-    views: as in images.
+    samples of a token. scales: for each sensor, acc of acc_x, what its values are divided by to be of the size of 1;
+    null to measure it on training recordings. centred: sensors of which only the changes within a window count.
+    mask_sets, views: sets of masks, and windows, of a sample a step.
     """
 
     completed: ClassVar[Sequence[str]] = ("scales",)
@@ -41,7 +42,7 @@ class TimeSeriesConfig(DataConfig):
     centred: tuple[str, ...] = ("pressure",)
     mask_sets: PositiveInt = 1
     views: PositiveInt = 1
-    masking: MaskingConfig = field(default_factory=RandomMaskConfig)
+    masking: MaskingConfig = field(default_factory=lambda: _MASKING)
     activities: ActivitiesConfig = field(default_factory=ActivitiesConfig)
 
 
@@ -56,7 +57,8 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         super().__init__(config)
         self.length = round(config.seconds * config.rate)
         if self.length % config.patch:
-            raise ValueError(f"patch {config.patch} does not divide the {self.length} samples of a window")
+            window = f"a window, {config.seconds:g} s at {config.rate:g} Hz"
+            raise ValueError(f"patch {config.patch} does not divide the {self.length} samples of {window}")
         if config.source not in ("activities", "folder"):
             raise ValueError(f"no source '{config.source}'; there are activities and folder")
         if config.source == "folder" and config.root is None:
@@ -105,9 +107,11 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         return windows.view(windows.crop(inputs, self.length, None), self.scales, self.centred)
 
     def floors(self, view: View) -> Mapping[str, Tensor]:
-        """The values, zeros where there are none, and what little mean and deviation of each channel tell."""
+        """The values, zeros where there are none; mean and deviation of each channel; spectra, averaged over time."""
         values, present = view
-        return {"raw_input": values.flatten(), "channel_statistics": windows.statistics(values, present)}
+        spectra = spectrum(values.unflatten(1, (-1, self.config.patch))).mean(dim=1)  # [C, patch / 2 + 1]
+        statistics = windows.statistics(values, present)
+        return {"raw_input": values.flatten(), "channel_statistics": statistics, "spectra": spectra.flatten()}
 
     def picture(self, view: View) -> Tensor:
         """Curves, a row for each channel."""

@@ -69,8 +69,8 @@ GAITS = {
         impact=0.0, width=0.05, tremor=0.25, band=(1, 8),
     ),
     "type": Gait(
-        rate=(2.5, 6.0), bounce=(0.05, 0.04, 0.03), surge=(0.08, 0.04, 0.02), sway=0.1, lag=1.0, swing=(0.01, 0.01, 0.01),
-        impact=0.8, width=0.02, tremor=0.15, band=(5, 15),
+        rate=(2.5, 6.0), bounce=(0.05, 0.04, 0.03), surge=(0.08, 0.04, 0.02), sway=0.1, lag=1.0,
+        swing=(0.01, 0.01, 0.01), impact=0.8, width=0.02, tremor=0.15, band=(5, 15),
     ),
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ class Movement:
         lags = np.array([[gait.lag], [gait.lag / 2], [0.0]])
         self._lags = lags * np.arange(1, 4) + generator.normal(0, 0.4, (3, 3))
         self._swing = np.array(gait.swing) * generator.lognormal(0, 0.4, 3) * (1 + 2 * place)
-        self._swing_lags = generator.normal(0, 0.5, 3) + (0, 1, 2)
+        self._swing_lags = np.arange(3) + generator.normal(0, 0.5, 3)
         self._impact, self._width = vigour * gait.impact * (1 - 0.5 * place), gait.width * (1 + place)
         self._tremor = gait.tremor * generator.lognormal(0, 0.4) * generator.normal(0, 1, (_TREMBLES, 3))
         self._tremor_rates = generator.uniform(*gait.band, _TREMBLES)

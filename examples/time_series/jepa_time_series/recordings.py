@@ -99,7 +99,9 @@ def _check_header(path: Path, header: Sequence[str], channels: Sequence[str]) ->
             str(path), f"line 1: unknown column '{unknown[0]}'; allowed: {', '.join(channels)} and {TIME}"
         )
     if len(set(header)) < len(header) or not set(header) & set(channels):
-        raise BadSampleError(str(path), f"line 1: needs columns of different names, one at least of {', '.join(channels)}")
+        raise BadSampleError(
+            str(path), f"line 1: needs columns of different names, one at least of {', '.join(channels)}"
+        )
 
 
 def _rows(path: Path, lines: Iterator[list[str]], columns: int) -> Iterator[list[float]]:

@@ -59,7 +59,7 @@ def of_channels(channels: Sequence[str], scales: Mapping[str, float]) -> Tensor:
 
 
 def statistics(values: Tensor, present: Tensor) -> Tensor:
-    """Mean and deviation of every channel, the latter also as a logarithm, and which there are: [C, T], [C] -> [4 C]."""
+    """Of every channel mean, deviation and its logarithm, and whether it is there: [C, T], [C] -> [4 C]."""
     deviation = values.std(dim=1)
     logarithm = deviation.clamp_min(1e-3).log() * present
     return torch.cat((values.mean(dim=1), deviation, logarithm, present.float()))

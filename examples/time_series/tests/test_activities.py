@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from jepa_time_series.activities import ACTIVITIES, DEVICES, Activities, ActivitiesConfig, rotation
+
+from jepa_time_series.activities import ACTIVITIES, CHANNELS, DEVICES, Activities, ActivitiesConfig, rotation
 from jepa_time_series.movement import GAITS, Movement
 from jepa_time_series.windows import sensor
-from jepa_time_series.activities import CHANNELS
 
 CONFIG = ActivitiesConfig(train=400, validation=50, test=50)
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jepa_time_series.modality import TimeSeries, TimeSeriesConfig
-from jepa_time_series.recordings import Layout, Recordings, read_recording
 
 from jepa.modality import BadSampleError
 from jepa.testing import check_modality
+from jepa_time_series.modality import TimeSeries, TimeSeriesConfig
+from jepa_time_series.recordings import Layout, Recordings, read_recording
 
-LAYOUT = Layout(("a_x", "a_y", "b"), rate=10.0, length=8)
+CHANNELS = ("a_x", "a_y", "b")
+LAYOUT = Layout(CHANNELS, rate=10.0, length=8)
 
 
 def write(path: Path, header: str, rows: list[str]) -> Path:
@@ -29,7 +30,7 @@ def folder(root: Path) -> Path:
     for split in ("train", "validation", "test"):
         for name in ("run", "walk"):
             for number in range(6):
-                columns = ("a_x", "a_y", "b")[: 2 + number % 2]
+                columns = CHANNELS[: 2 + number % 2]
                 path = root / split / name / f"{number}.csv"
                 write(path, ",".join(columns), some_rows(len(columns), seed=hash_of(split, name, number)))
     return root
@@ -41,7 +42,7 @@ def hash_of(split: str, name: str, number: int) -> int:
 
 def test_a_folder_of_ones_own_keeps_the_contract(tmp_path: Path) -> None:
     config = TimeSeriesConfig(
-        source="folder", root=folder(tmp_path), channels=LAYOUT.channels, seconds=0.8, rate=10, patch=2, centred=()
+        source="folder", root=folder(tmp_path), channels=CHANNELS, seconds=0.8, rate=10, patch=2, centred=()
     )
     modality = TimeSeries(config)
     check_modality(modality)
@@ -100,7 +101,7 @@ def test_what_is_no_text_is_a_bad_sample(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_serve_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no .csv files below .*test"):
+    with pytest.raises(ValueError, match=r"no \.csv files below .*test"):
         Recordings(tmp_path, "test", LAYOUT)
     root = folder(tmp_path / "data")
     write(root / "test" / "swim" / "0.csv", "b", some_rows(1))
