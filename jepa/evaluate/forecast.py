@@ -46,7 +46,7 @@ def cut_grid(grid: Grid, axis: int, share: float) -> Cut:
     """Cut a grid so that this share of the axis is seen, at least one slot, and at least one is to come."""
     place = min(max(1, round(share * grid[axis])), grid[axis] - 1)
     tokens = torch.arange(math.prod(grid)).reshape(grid)
-    slots = [slot.flatten() for slot in tokens.unbind(axis)]
+    slots = [slot.flatten().contiguous() for slot in tokens.unbind(axis)]
     return Cut(torch.cat(slots[:place]).sort().values, slots[place - 1], slots[place:])
 
 

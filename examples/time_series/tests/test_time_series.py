@@ -128,7 +128,6 @@ def test_pictures_have_a_row_for_each_channel_grey_where_there_is_none(modality:
     assert [bool((row == row[0, 0]).all()) for row in rows] == (~present[one]).tolist()
 
 
-@pytest.mark.filterwarnings("ignore:torch.searchsorted")  # a word about speed, where time is not the first axis
 def test_a_run_learns_is_measured_and_reported(tmp_path: Path) -> None:
     settings = ["steps=6", "curriculum.latent_from=0.5", "optim.batch_size=4", "compute.device=cpu"]
     settings += ["data.activities={train: 80, validation: 40, test: 40}", "evaluate.low_shot_draws=1"]
