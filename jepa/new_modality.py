@@ -43,8 +43,9 @@ def write_package(name: str, into: Path) -> Path:
     if folder.exists():
         raise ConfigError(f"{folder} is there already; nothing was written")
     for source in sorted(_TEMPLATE.rglob("*")):
-        if source.is_file() and source.suffix != ".pyc":
-            target = folder / _named(source.relative_to(_TEMPLATE).as_posix(), spelt)
+        place = source.relative_to(_TEMPLATE)
+        if source.is_file() and source.suffix != ".pyc" and not place.as_posix().startswith("."):  # caches of tools
+            target = folder / _named(place.as_posix(), spelt)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_named(source.read_text(encoding="utf-8"), spelt), encoding="utf-8")
     return folder

@@ -1,7 +1,7 @@
 """Modality names -> classes: entry points of installed packages, or `package.module:Class` for any other."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -80,8 +80,8 @@ def class_flaw(found: Any) -> str:
     return ""
 
 
-def _declared() -> Iterable[EntryPoint]:
-    return entry_points(group=GROUP)
+def _declared() -> Sequence[EntryPoint]:
+    return tuple(entry_points(group=GROUP))
 
 
 def _declares(part: type) -> bool:
@@ -107,10 +107,10 @@ def _tried(entry: EntryPoint) -> Installed:
     return Installed(entry.name, entry.value, _package(entry), place=str(sys.modules[found.__module__].__file__))
 
 
-def _clash(entries: Iterable[EntryPoint]) -> str:
+def _clash(entries: Sequence[EntryPoint]) -> str:
     every = [f"{_package(entry)} ({entry.value})" for entry in entries]
     return (
-        f"modality '{next(iter(entries)).name}' is declared by {' and by '.join(every)}; uninstall all but one, "
+        f"modality '{entries[0].name}' is declared by {' and by '.join(every)}; uninstall all but one, "
         "or name the class, as in --modality package.module:Class"
     )
 
