@@ -34,13 +34,13 @@ from benchmarks.learning_runs import (
 )
 from benchmarks.learning_table import Outcome, chances, commit, hardware, markdown, rows
 from benchmarks.supervised import class_task, scored_samples
-from jepa.command import exit_status
 from jepa.config import ConfigError
+from jepa.console import CONSOLE
 from jepa.data import DataError, open_split
-from jepa.launch import INTERRUPTED, resolve
+from jepa.errors import INTERRUPTED, exit_status
+from jepa.launch import resolve
 from jepa.modality import Modality
-from jepa.run_log import CONSOLE
-from jepa.train import Config
+from jepa.training.config import Config
 
 _OURS = {  # settings that the harness makes, and by what
     "data.source": "--data",

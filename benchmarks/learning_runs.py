@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 from benchmarks import supervised
 from jepa.config import ConfigError, Tree, merge, read_yaml, to_yaml
+from jepa.config.recipes import read_recipe
+from jepa.console import CONSOLE
+from jepa.cost.flops import run_flops
 from jepa.distributed import stop_on_signals
-from jepa.flops import run_flops
 from jepa.launch import resolve
 from jepa.modality import Modality
-from jepa.recipes import read_recipe
-from jepa.run_log import CONSOLE, read_metrics
-from jepa.train import Config
+from jepa.training.config import Config
+from jepa.training.log import read_metrics
 
 FOLDER = Path(__file__).resolve().parent / "methods"
 _CALIBRATION = ("steps=200", "log_every=20", "evaluate.enabled=false")  # the first lap is warming up

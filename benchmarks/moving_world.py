@@ -25,11 +25,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from benchmarks.learning_table import commit, hardware
-from modalities.moving_render import film
-from modalities.moving_sampling import sample_clips
-from modalities.moving_scenes import MOTIONS, MovingScenes, MovingScenesConfig
-from modalities.moving_worker import clip_labels
-from modalities.scenes import default_cache_dir
+from modalities.worlds.moving.dataset import MovingScenes, MovingScenesConfig
+from modalities.worlds.moving.description import MOTIONS
+from modalities.worlds.moving.render import film
+from modalities.worlds.moving.sampling import sample_clips
+from modalities.worlds.moving.worker import clip_labels
+from modalities.worlds.scenes.dataset import default_cache_dir
 
 FRAMES, SIDE, CELLS = 16, 64, 16
 Split = tuple[Tensor, Tensor]  # clips uint8 [N, F, 3, S, S], motions [N]

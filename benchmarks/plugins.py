@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from benchmarks.set_runs import Outcome, cell, markdown, outcome, parser, source, write
-from jepa.recipes import plain_name
+from jepa.config.recipes import plain_name
 
 _NAMES = {"jepa": "trained", "random_init": "untrained"}
 _NO_COLUMNS = {"metric", "higher_is_better", "train_samples", "test_samples", "chosen", "spread", "draws"}

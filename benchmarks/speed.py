@@ -27,15 +27,15 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.learning_table import commit, hardware
+from jepa.config.recipes import read_recipe
 from jepa.data import seeded
 from jepa.launch import resolve
 from jepa.loss import added_loss, prediction_loss
 from jepa.model import JEPA
 from jepa.optim import set_schedule
-from jepa.recipes import read_recipe
-from jepa.run_log import read_metrics
 from jepa.schedules import momentum
-from jepa.train import Config
+from jepa.training.config import Config
+from jepa.training.log import read_metrics
 
 _LOGGED = 20  # steps between logged losses; as many at the start are not timed
 

@@ -15,12 +15,12 @@ from statistics import median
 import torch
 
 from benchmarks.learning_table import commit, hardware
+from jepa.config.recipes import read_recipe
+from jepa.cost.flops import run_flops
 from jepa.distributed import World
-from jepa.flops import run_flops
 from jepa.launch import resolve
-from jepa.recipes import read_recipe
-from jepa.run_log import read_metrics
 from jepa.train import train
+from jepa.training.log import read_metrics
 
 _SMALL = {
     "image": ["data.scenes.train=500", "data.scenes.validation=50", "data.scenes.test=50"],

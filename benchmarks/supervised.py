@@ -20,25 +20,26 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.command import exit_status
 from jepa.config import ConfigError, plain
+from jepa.config.recipes import read_recipe
 from jepa.data import BadFiles, Order, Remembered, TrainingBatches, open_split, training_batches
 from jepa.distributed import World, join, stop_on_signals
 from jepa.encoder import Encoder
+from jepa.errors import INTERRUPTED, exit_status
 from jepa.evaluate.features import Column, Extractor, Kept
-from jepa.evaluate.probes import accuracy
-from jepa.evaluate.protocol import EvaluateConfig
+from jepa.evaluate.probes.linear import accuracy
 from jepa.evaluate.reading import Chosen, roles, subset
 from jepa.evaluate.run import evaluate_run
-from jepa.launch import INTERRUPTED, resolve
+from jepa.launch import resolve
 from jepa.masking import Masks
 from jepa.modality import Modality, Sample, Samples, Task
-from jepa.networks import ModelConfig
+from jepa.model_config import ModelConfig
 from jepa.optim import adamw, set_schedule
-from jepa.recipes import read_recipe
-from jepa.run_log import RunLog
-from jepa.saving import Saver
-from jepa.train import Config, Stopwatch, prepare_run_dir
+from jepa.protocol import EvaluateConfig
+from jepa.training.config import Config
+from jepa.training.log import RunLog, Stopwatch
+from jepa.training.run_dir import prepare_run_dir
+from jepa.training.saver import Saver
 
 
 class Classifier(nn.Module):

@@ -19,9 +19,9 @@ import torch
 
 from benchmarks.learning_table import commit, hardware
 from jepa.data import seeded
-from modalities.video_decode import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
-from modalities.video_stored import StoredVideo, VideoInfo
-from modalities.video_views import random_clip_view, random_frames
+from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
+from modalities.video.stored import StoredVideo, VideoInfo
+from modalities.video.views import random_clip_view, random_frames
 
 _FRAMES, _SPACING, _SIDE = 16, 2.0, 128
 _DECODERS: tuple[Decoder, ...] = ("torchcodec", "pyav", "decord")

@@ -14,8 +14,8 @@ from rich.progress import track
 
 import jepa
 from jepa.modality import BadSampleError
-from modalities.image_decode import image_extensions
-from modalities.image_text_model import ImageTextModel
+from modalities.image_text.served import ImageTextModel
+from modalities.storage.images import image_extensions
 
 _AT_ONCE = 32
 

@@ -16,27 +16,27 @@ def main() -> int:
 
             return evaluate(arguments)
         case "report":
-            from jepa.report import main as report
+            from jepa.report.page import main as report
 
             return report(arguments)
         case "export":
-            from jepa.export import main as export
+            from jepa.weights.export import main as export
 
             return export(arguments)
         case "modalities":
-            from jepa.list_modalities import main as list_modalities
+            from jepa.plugins.commands import modalities
 
-            return list_modalities(arguments)
+            return modalities(arguments)
         case "new-modality":
-            from jepa.new_modality import main as new_modality
+            from jepa.plugins.commands import new_modality
 
             return new_modality(arguments)
         case "jobs" | "logs" | "cancel":
-            from jepa import jobs
+            from jepa.cluster import status
 
-            return {"jobs": jobs.jobs, "logs": jobs.logs, "cancel": jobs.cancel}[command](arguments)
+            return {"jobs": status.jobs, "logs": status.logs, "cancel": status.cancel}[command](arguments)
         case "sweep-report":
-            from jepa.sweep_report import main as sweep_report
+            from jepa.cluster.sweep_report import main as sweep_report
 
             return sweep_report(arguments)
         case _:

@@ -9,16 +9,17 @@ from contextlib import ExitStack
 from functools import reduce
 from typing import Any
 
-from jepa.command import INTERRUPTED, exit_status
+from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, read_yaml, to_yaml
+from jepa.config.recipes import default_recipe, plain_name, read_recipe
+from jepa.console import CONSOLE
 from jepa.distributed import World, join
-from jepa.lock import locked
+from jepa.errors import INTERRUPTED, exit_status
 from jepa.modality import Modality
-from jepa.recipes import default_recipe, plain_name, read_recipe
-from jepa.registry import declared_name, modality_class, names
-from jepa.run_log import CONSOLE
-from jepa.train import Config, train
-from jepa.weights import construct
+from jepa.plugins.registry import declared_name, modality_class, names
+from jepa.train import train
+from jepa.training.config import Config
+from jepa.weights.load import construct
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +65,7 @@ def _incomplete(config: Config[Any, Any]) -> list[str]:
 
 def _launch(arguments: argparse.Namespace) -> int:
     if (arguments.sweep or arguments.seeds or arguments.slurm) and not arguments.dry_run:
-        from jepa.submit import launch_many  # what it needs is not needed to train
+        from jepa.cluster.submit import launch_many  # what it needs is not needed to train
 
         return launch_many(arguments, _configured)
     config, modality = _configured(arguments, [])
@@ -83,8 +84,9 @@ def _launch(arguments: argparse.Namespace) -> int:
 
 def _dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: Modality[Any]) -> int:
     """Print the resolved config, and what the run takes on what the profile asks for -> exit status."""
-    from jepa.cost import Allocation, describe  # builds the networks without memory; only a dry run wants it
-    from jepa.submit import profile_of
+    from jepa.cluster.submit import profile_of
+    from jepa.cost.describe import describe
+    from jepa.cost.process_memory import Allocation
 
     profile, asked = profile_of(arguments), Allocation()
     if profile is not None:
@@ -104,7 +106,7 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
         return INTERRUPTED
     if world.is_main:
         from jepa.evaluate.run import evaluate_run  # scikit-learn and matplotlib only after training
-        from jepa.report import write_report
+        from jepa.report.page import write_report
 
         if config.evaluate.enabled:
             evaluate_run(config.run_dir)

@@ -8,6 +8,7 @@ from torch import Generator, nn
 
 from jepa.masking import Masks
 from jepa.modality import C, Modality, Task
+from jepa.model import JEPA
 
 
 class MatchedModality(Modality[C]):
@@ -44,7 +45,7 @@ class MatchedModality(Modality[C]):
         return None
 
     @abstractmethod
-    def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
+    def served(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         """What is given to people who load a run: all its networks, to be asked about inputs as people have them.
 
         encoder: whose vectors are compared where a contrast has brought the streams together.

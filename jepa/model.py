@@ -12,12 +12,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.config import ConfigError
+from jepa.config.imports import imported, told
 from jepa.distributed import local, local_shards
 from jepa.encoder import PatchEmbedding, TokenEncoder, take
-from jepa.imports import imported, told
 from jepa.masking import Masks
 from jepa.modality import Modality
-from jepa.networks import Contrast, NetworksConfig
+from jepa.model_config import Contrast, NetworksConfig
 from jepa.predictor import Predictor, PredictorTask
 from jepa.transformer import NORM_EPS
 

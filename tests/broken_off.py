@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jepa.saving
-import jepa.shards
+import jepa.checkpoint.shards
 import jepa.train
+import jepa.training.saver
 from jepa import launch
-from jepa.checkpoint import publish_shards
+from jepa.checkpoint.file import publish_shards
 from jepa.distributed import StopRequest
 
 
@@ -36,7 +36,7 @@ def countdown() -> Iterator[StopRequest]:
     yield Countdown()
 
 
-class Deadly(jepa.shards.FileSystemWriter):
+class Deadly(jepa.checkpoint.shards.FileSystemWriter):
     """Dies, in one of two processes, instead of writing the shards of step 4."""
 
     def write_data(self, plan: Any, planner: Any) -> Any:
@@ -55,9 +55,9 @@ match os.environ["BREAK_OFF"]:
     case "stop":
         jepa.train.stop_on_signals = countdown
     case "write":
-        jepa.shards.FileSystemWriter = Deadly  # type: ignore[misc]
+        jepa.checkpoint.shards.FileSystemWriter = Deadly  # type: ignore[misc]
     case "publish":
-        jepa.saving.publish_shards = deadly_publish
+        jepa.training.saver.publish_shards = deadly_publish
 
 if __name__ == "__main__":
     sys.exit(launch.main())

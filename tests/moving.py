@@ -12,7 +12,7 @@ from jepa.data import seeded
 from jepa.encoder import VitSize, patch_embedding
 from jepa.masking import CausalMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
 from jepa.modality import BadSampleError, DataConfig, Modality, Sample, Samples, Split, Task
-from jepa.networks import ModelConfig
+from jepa.model_config import ModelConfig
 from jepa.predictor import PredictorConfig
 
 SIDE, PATCH, TUBELET = 12, 3, 2

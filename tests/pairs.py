@@ -17,7 +17,7 @@ from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, DataConfig, Sample, Samples, Split, Stream, Task
-from jepa.networks import Contrast, NetworksConfig
+from jepa.model_config import Contrast, NetworksConfig
 from jepa.transformer import Block
 
 CELLS, VALUES, DIM = 4, 6, 16

@@ -7,7 +7,7 @@ import torch
 from tiny import randomise
 from torch import Tensor, nn
 
-from jepa.evaluate.attentive import GRID, Attention, AttentiveProbe, Sequences, answers, attentive_probe, pooling
+from jepa.evaluate.probes.attentive import GRID, Attention, AttentiveProbe, Sequences, answers, attentive_probe, pooling
 from jepa.evaluate.splits import Splits
 
 FAST = Attention(steps=120, device=torch.device("cpu"), precision="fp32")

@@ -12,11 +12,11 @@ from PIL import Image
 from benchmarks import learning
 from benchmarks.learning_runs import FOLDER, Budget, read_method
 from benchmarks.supervised import Classifier, scored_samples, teaching_samples
-from jepa.evaluate.protocol import EvaluateConfig
 from jepa.evaluate.reading import roles, subset
 from jepa.launch import resolve
 from jepa.modality import Modality, Samples
 from jepa.model import JEPA
+from jepa.protocol import EvaluateConfig
 
 SETTINGS = [
     *("data.image_size=16", "data.patch_size=2", "model.size={width: 24, depth: 2, heads: 2}"),

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jepa.modality import BadSampleError, Samples, Split
-from modalities.caption_rules import LONGEST, clean_caption
-from modalities.caption_sources import open_captions
-from modalities.caption_table import CaptionRows, Row
-from modalities.captioned import Captioned
+from modalities.image_text.captions.rules import LONGEST, clean_caption
+from modalities.image_text.captions.sources import open_captions
+from modalities.image_text.captions.table import CaptionRows, Row
+from modalities.storage.captioned import Captioned
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "captions"

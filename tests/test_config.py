@@ -11,12 +11,12 @@ from tiny import NoiseConfig
 
 from jepa.config import ConfigError, Tree, build, differences, merge, parse_override, parse_yaml, plain, read_yaml
 from jepa.config import to_yaml as written
+from jepa.config.recipes import read_recipe, recipes
 from jepa.launch import resolve
 from jepa.masking import RandomMaskConfig, TubeMaskConfig
-from jepa.networks import ModelConfig
-from jepa.recipes import read_recipe, recipes
+from jepa.model_config import ModelConfig
 from jepa.schedules import HalfLifeMomentum
-from jepa.train import Config
+from jepa.training.config import Config
 
 NEEDED: Tree = {"modality": "noise", "run_dir": "somewhere"}
 

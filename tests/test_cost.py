@@ -14,16 +14,26 @@ import torch
 from tiny import Noise
 
 from jepa.config import build, parse_override
-from jepa.cost import Allocation, describe, warnings
-from jepa.cost_memory import count, ddp_memory, fsdp_memory, networks, process_memory, shard_bytes, trained
+from jepa.config.recipes import read_recipe
+from jepa.cost.describe import describe, warnings
+from jepa.cost.flops import run_flops
+from jepa.cost.gpus import GPUS, RESERVED, Gpu
+from jepa.cost.process_memory import (
+    Allocation,
+    count,
+    ddp_memory,
+    fsdp_memory,
+    networks,
+    process_memory,
+    shard_bytes,
+    trained,
+)
+from jepa.cost.step_memory import LiveBytes, Usage
 from jepa.data import DataError
 from jepa.distributed import World
-from jepa.flops import run_flops
-from jepa.gpus import GPUS, RESERVED, Gpu
 from jepa.launch import main, resolve
-from jepa.memory import LiveBytes, Usage
-from jepa.recipes import read_recipe
-from jepa.train import Config, train
+from jepa.train import train
+from jepa.training.config import Config
 
 SMALL = [
     *("modality=noise", "run_dir=unused", "steps=2", "data.grid=[8,12]", "optim.batch_size=32", "compute.device=cpu"),

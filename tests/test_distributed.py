@@ -22,8 +22,10 @@ from jepa.modality import Modality
 from jepa.model import JEPA, Prediction
 from jepa.optim import OptimConfig
 from jepa.predictor import PredictorConfig
-from jepa.run_log import read_metrics
-from jepa.train import ComputeConfig, Config, backward, batch_order
+from jepa.train import backward
+from jepa.training.checks import batch_order
+from jepa.training.config import ComputeConfig, Config
+from jepa.training.log import read_metrics
 
 ROWS = torch.randn(12, 6, generator=Generator().manual_seed(1))
 REGULARISERS = ("vicreg", "sigreg")

@@ -20,7 +20,7 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.evaluate.__main__ import main
 from jepa.evaluate.features import Extractor, Kept
-from jepa.evaluate.probes import (
+from jepa.evaluate.probes.linear import (
     ALPHA_GRID,
     TEMPERATURE,
     fit_logistic,
@@ -31,15 +31,15 @@ from jepa.evaluate.probes import (
     on_principal_axes,
     ridge,
 )
-from jepa.evaluate.protocol import EvaluateConfig
 from jepa.evaluate.reading import roles, subset
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.tasks import constant, draw_examples
 from jepa.launch import resolve
 from jepa.model import JEPA
-from jepa.train import ComputeConfig
-from jepa.weights import load_modality
+from jepa.protocol import EvaluateConfig
+from jepa.training.config import ComputeConfig
+from jepa.weights.load import load_modality
 
 CLASSES = 4
 COLUMNS = ("jepa", "random_init", "raw_input")

@@ -21,7 +21,7 @@ from jepa.evaluate.run import evaluate_run
 from jepa.launch import resolve
 from jepa.masking import Masks
 from jepa.model import JEPA
-from jepa.networks import ModelConfig
+from jepa.model_config import ModelConfig
 from jepa.train import train
 
 SMALL = (

@@ -18,15 +18,15 @@ from benchmarks.parallel import bytes_held, training_state
 from jepa import launch
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.distributed import World, whole
-from jepa.export import main as export
 from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import Masks
 from jepa.model import JEPA
 from jepa.optim import OptimConfig, adamw
-from jepa.run_log import read_metrics
-from jepa.saving import Saver
-from jepa.sharding import sharded as sharded_model
-from jepa.weights import load
+from jepa.training.fsdp import sharded as sharded_model
+from jepa.training.log import read_metrics
+from jepa.training.saver import Saver
+from jepa.weights.export import main as export
+from jepa.weights.load import load
 
 SETTINGS = """
     data.source=folder data.image_size=32 data.patch_size=4 data.views=2

@@ -11,14 +11,15 @@ from tiny import MODEL, Noise, NoiseConfig, noise, random_masks
 from torch import Generator
 
 from jepa.config import ConfigError
-from jepa.cost import Allocation, describe
+from jepa.cost.describe import describe
+from jepa.cost.process_memory import Allocation
 from jepa.distributed import join
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import main, resolve
 from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import FunctionMaskConfig, check_masking, sample_masks
 from jepa.model import JEPA
-from jepa.report import write_report
+from jepa.report.page import write_report
 from jepa.train import train
 
 SMALL = [

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from jepa.modality import BadSampleError
-from modalities.image_decode import decode_image
+from modalities.storage.images import decode_image
 
 REAL_DATA = Path(__file__).parents[1].parent / "shared" / "data" / "odd"
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from jepa.modality import BadSampleError, Samples, Split
-from modalities.image_packed import PackedStrings
-from modalities.image_sources import open_source
+from modalities.image.sources import open_source
+from modalities.storage.packed import PackedStrings
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

@@ -23,17 +23,17 @@ from torch.utils.data import default_collate
 import jepa
 from jepa.checkpoint import latest
 from jepa.config import ConfigError, parse_yaml, read_yaml, to_yaml
+from jepa.config.recipes import read_recipe, recipes
 from jepa.data import seeded
-from jepa.evaluate.matched_rows import named_tasks
+from jepa.evaluate.cross_modal.rows import named_tasks
 from jepa.launch import main, resolve
 from jepa.masking import BlockMaskConfig, Masks, RandomMaskConfig
 from jepa.model import JEPA
-from jepa.recipes import read_recipe, recipes
-from jepa.run_log import read_metrics
+from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
 from modalities.image_text import ImageText
-from modalities.image_text_encoder import TwoTowers
-from modalities.image_text_masks import Layout, Objectives, both_regions, sample_objectives
+from modalities.image_text.encoder import TwoTowers
+from modalities.image_text.masks import Layout, Objectives, both_regions, sample_objectives
 
 STEPS = 40
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 220), "white": (240, 240, 240)}

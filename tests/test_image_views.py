@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from modalities.image_views import center_view, denormalise, normalise, random_resized_crop
+from modalities.image.views import center_view, denormalise, normalise, random_resized_crop
 
 SCALE, ASPECT = (0.3, 1.0), (3 / 4, 4 / 3)
 

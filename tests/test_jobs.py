@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from test_slurm import arguments, here, status, until, until_ended
 
-from jepa.job_files import read_attempts, read_job
-from jepa.jobs import cancel, jobs, logs
+from jepa.cluster.job import read_attempts, read_job
+from jepa.cluster.status import cancel, jobs, logs
 from jepa.launch import main
 from local_cluster import LocalCluster
 
@@ -59,7 +59,7 @@ def test_a_run_that_is_killed_is_not_taken_for_alive_with_and_without_accounting
     failed = until_ended(run_dir)
     assert (failed.state, failed.reason) == ("FAILED", "killed before it could say why; for memory, often")
     assert "Killed" in told(tmp_path, capsys)
-    monkeypatch.setattr("jepa.jobs._rows", lambda *_: [])  # a cluster that has forgotten the job
+    monkeypatch.setattr("jepa.cluster.status._rows", lambda *_: [])  # a cluster that has forgotten the job
     assert status(run_dir).state == "FAILED"
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.run_log import read_metrics
+from jepa.training.log import read_metrics
 
 STEPS = 40
 KILLS = 20

@@ -15,7 +15,7 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.config import plain, read_yaml
 from jepa.launch import main, resolve
 from jepa.masking import RandomMaskConfig
-from jepa.run_log import read_metrics
+from jepa.training.log import read_metrics
 
 TINY = [
     *("data.source=folder", "data.image_size=32", "data.patch_size=4"),

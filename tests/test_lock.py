@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jepa.lock import RunInUseError, locked
+from jepa.checkpoint.lock import RunInUseError, locked
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from jepa.lock import locked
+from jepa.checkpoint.lock import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:      # a child that outlives its parent, as a loader of data may for seconds
         time.sleep(30)

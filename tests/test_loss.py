@@ -8,18 +8,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from jepa.loss import (
-    LossConfig,
-    added_loss,
-    collapse_signs,
-    contrast_loss,
-    prediction_loss,
-    rankme,
-    regularisation,
-    sigreg,
-    vicreg,
-)
+from jepa.collapse import collapse_signs, rankme
+from jepa.loss import LossConfig, added_loss, contrast_loss, prediction_loss, regularisation
 from jepa.model import Contrasted, ContrastScale, Pair, Prediction
+from jepa.regularisers import sigreg, vicreg
 
 LATENT = {"latent": 1.0}
 

@@ -25,7 +25,7 @@ from jepa.masking import (
     place_blocks,
     sample_masks,
 )
-from jepa.masking_blocks import Scene, draw_block_size
+from jepa.masking.blocks import Scene, draw_block_size
 from jepa.positions import Grid, grid_positions
 
 GRIDS = [(14, 14), (8, 14, 14), (8, 32), (16,), (4, 6)]

@@ -18,22 +18,24 @@ from torch.utils.data import default_collate
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.distributed import join
+from jepa.evaluate.cross_modal.gain import gain, others
+from jepa.evaluate.cross_modal.geometry import gap, geometry
+from jepa.evaluate.cross_modal.retrieval import BEST, Streams, hit_shares, recalls
+from jepa.evaluate.cross_modal.rows import class_vectors, named_row, preferred
+from jepa.evaluate.cross_modal.samples import NearMisses, Seen
+from jepa.evaluate.cross_modal.vectors import Matcher, Vectors, joint, scores
 from jepa.evaluate.features import Extractor, Kept, grid_layers
-from jepa.evaluate.gain import gain, others
-from jepa.evaluate.matched_rows import class_vectors, named_row, preferred
-from jepa.evaluate.matches import NearMisses, Seen
-from jepa.evaluate.matching import Matcher, Vectors, joint, scores
-from jepa.evaluate.retrieval import BEST, Streams, hit_shares, recalls
 from jepa.evaluate.run import evaluate_run
-from jepa.evaluate.stream_geometry import gap, geometry
 from jepa.evaluate.table import gain_words
 from jepa.launch import resolve
 from jepa.loss import LossConfig, prediction_loss, sample_distances
 from jepa.model import JEPA, Pair, Prediction
-from jepa.report import write_report
-from jepa.report_pictures import mask_words
-from jepa.train import ComputeConfig, Config, prepare_run_dir, train
-from jepa.weights import configured, load, model_of, read_checkpoint
+from jepa.report.galleries import mask_words
+from jepa.report.page import write_report
+from jepa.train import train
+from jepa.training.config import ComputeConfig, Config
+from jepa.training.run_dir import prepare_run_dir
+from jepa.weights.load import configured, load, model_of, read_checkpoint
 
 
 def vectors(count: int, seed: int = 0) -> Vectors:

@@ -7,16 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modalities.moving_layout import ANCHOR, PARTNER, VEILED
-from modalities.moving_render import Films, film
-from modalities.moving_sampling import BLOCK, balanced, clips_of, sample_clips
-from modalities.moving_scenes import DIRECTIONS, MOTIONS, MovingScenes, MovingScenesConfig
-from modalities.moving_worker import ahead, clip_labels
-from modalities.moving_world import ClipBatch, displacement, in_picture, rotations, scenes_at
-from modalities.scene_parts import SIZES, Draws
-from modalities.scene_render import render
-from modalities.scene_shapes import reach
-from modalities.scene_world import Objects
+from modalities.worlds.moving.dataset import MovingScenes, MovingScenesConfig
+from modalities.worlds.moving.description import (
+    DIRECTIONS,
+    MOTIONS,
+    ClipBatch,
+    displacement,
+    in_picture,
+    rotations,
+    scenes_at,
+)
+from modalities.worlds.moving.layout import ANCHOR, PARTNER, VEILED
+from modalities.worlds.moving.render import Films, film
+from modalities.worlds.moving.sampling import BLOCK, balanced, clips_of, sample_clips
+from modalities.worlds.moving.worker import ahead, clip_labels
+from modalities.worlds.scenes.description import Objects
+from modalities.worlds.scenes.parts import SIZES, Draws
+from modalities.worlds.scenes.render import render
+from modalities.worlds.scenes.shapes import reach
 
 FRAMES, SIDE = 16, 64
 KIND = {name: number for number, name in enumerate(MOTIONS)}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jepa import list_modalities, new_modality
-from jepa.new_modality import write_package
+from jepa.plugins import commands
+from jepa.plugins.commands import write_package
 
 
 def test_nothing_of_the_template_is_left_in_a_package(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_name_that_is_none_or_taken_is_refused(
     name: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there").mkdir()
-    assert new_modality.main([name, "--into", str(tmp_path)]) == 1
+    assert commands.new_modality([name, "--into", str(tmp_path)]) == 1
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
@@ -53,7 +53,7 @@ def test_what_is_installed_is_listed_with_what_fails(
     (info / "entry_points.txt").write_text("[jepa.modalities]\nsonar = sonar_broken:Sonar\n")
     (tmp_path / "sonar_broken.py").write_text("import torch\nraise OSError('no [device]')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert list_modalities.main([]) == 0
+    assert commands.modalities([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any("image-text" in line and "image_text:ImageText" in line and "openjepa" in line for line in lines)
     assert any("sonar" in line and "sonar-broken 0.3" in line and "cannot be used" in line for line in lines)

@@ -16,9 +16,9 @@ from open_clip.transformer import TextTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modalities import open_clip_sources
-from modalities.open_clip_sources import pixel_statistics
-from modalities.open_clip_towers import FastAttention, Towers, TowerSizes, build_towers
+from modalities.image_text import open_clip_files
+from modalities.image_text.open_clip_files import TowerSizes, pixel_statistics
+from modalities.image_text.towers import FastAttention, Towers, build_towers
 
 TEXT = {"context_length": 12, "width": 64, "heads": 2, "layers": 2}
 VISION = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
@@ -461,8 +461,8 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_told_in_a_sentence(
 
     torch.save(open_clips(KINDS["clipa"]).state_dict(), tmp_path / "other.pt")
     (tmp_path / "broken.pt").write_bytes(b"not weights")
-    monkeypatch.setattr(open_clip_sources, "download_pretrained", no_network)
-    monkeypatch.setattr(open_clip_sources, "HFTokenizer", no_network)
+    monkeypatch.setattr(open_clip_files, "download_pretrained", no_network)
+    monkeypatch.setattr(open_clip_files, "HFTokenizer", no_network)
     larger = replace(CLIP, embed_dim=40)
     for attempt, sentence in (
         (lambda: build_towers(larger, pretrained=str(tmp_path / "other.pt")), r"other.pt do not fit towers.*size mis"),
@@ -476,9 +476,9 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_told_in_a_sentence(
         assert "\n" not in str(caught.value)
 
 
-def siglip_tokenizer() -> open_clip_sources.CaptionTokenizer:
-    config = open_clip_sources.tower_config("ViT-B-16-SigLIP", None)
-    return open_clip_sources.caption_tokenizer("ViT-B-16-SigLIP", config)
+def siglip_tokenizer() -> open_clip_files.CaptionTokenizer:
+    config = open_clip_files.tower_config("ViT-B-16-SigLIP", None)
+    return open_clip_files.caption_tokenizer("ViT-B-16-SigLIP", config)
 
 
 def test_tokenizers_travel_to_worker_processes() -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.jobs import statuses
-from jepa.run_log import read_metrics
+from jepa.cluster.status import statuses
+from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
 from local_cluster_host import wait_until
 

@@ -35,7 +35,7 @@ NAMES = {
         *("CONTRACT", "BadSampleError", "DataConfig", "Modality", "Sample", "Samples", "Split", "Stream", "Task"),
     ],
     "jepa.model": ["JEPA", "Pair", "Prediction"],
-    "jepa.networks": ["Contrast", "ModelConfig", "NetworksConfig"],
+    "jepa.model_config": ["Contrast", "ModelConfig", "NetworksConfig"],
     "jepa.positions": ["Grid", "grid_positions"],
     "jepa.predictor": ["Predictor", "PredictorConfig", "PredictorTask"],
     "jepa.testing": ["ContractError", "check_modality"],
@@ -74,7 +74,7 @@ def test_commands_stay(command: str, capsys: pytest.CaptureFixture[str], monkeyp
 
 
 def test_modules_that_are_run_by_name_stay() -> None:
-    for module in ("jepa", "jepa.launch", "jepa.evaluate", "jepa.report"):
+    for module in ("jepa", "jepa.launch", "jepa.evaluate", "jepa.report.page"):
         assert importlib.util.find_spec(module) is not None
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from jepa import launch, registry
+from jepa import launch
+from jepa.config.recipes import default_recipe, plain_name, read_recipe, recipes
 from jepa.modality import CONTRACT
-from jepa.recipes import default_recipe, plain_name, read_recipe, recipes
-from jepa.registry import UnknownModalityError, declared_name, installed, modality_class
+from jepa.plugins import registry
+from jepa.plugins.registry import UnknownModalityError, declared_name, installed, modality_class
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def test_a_broken_package_breaks_no_other_and_says_why(
     assert listed["sonar"].package == f"{name} 1.5"
     assert listed["sonar"].failure
     assert listed["image"].failure == listed["video"].failure == ""
-    assert listed["image"].place.endswith("modalities/image.py")
+    assert listed["image"].place.endswith("modalities/image/modality.py")
 
 
 def test_a_folder_that_a_class_misses_is_told_in_a_sentence(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,11 +24,12 @@ from jepa.evaluate.table import columns
 from jepa.launch import resolve
 from jepa.modality import Modality
 from jepa.model import JEPA
-from jepa.report import main, write_report
-from jepa.report_figures import smoothed
-from jepa.report_overlays import spread, with_context, with_heat, with_targets
-from jepa.report_pictures import as_colours, error_gallery, look, neighbours
-from jepa.train import Config, train
+from jepa.report.charts import smoothed
+from jepa.report.galleries import as_colours, error_gallery, look, neighbours
+from jepa.report.overlays import spread, with_context, with_heat, with_targets
+from jepa.report.page import main, write_report
+from jepa.train import train
+from jepa.training.config import Config
 
 VOID = {"meta", "img", "source", "br", "link", "path", "use"}
 RESULTS: dict[str, Any] = {

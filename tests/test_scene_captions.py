@@ -14,17 +14,18 @@ from open_clip.tokenizer import SimpleTokenizer
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from modalities.captioned_scenes import CaptionedScenes
-from modalities.image_text_config import ImageTextConfig
-from modalities.scene_captions import captions
-from modalities.scene_render import Views, render
-from modalities.scene_sampling import MAX_OBJECTS, sample_scenes
-from modalities.scene_shapes import CLASSES
-from modalities.scene_swaps import swaps
-from modalities.scene_words import SAID
-from modalities.scene_worker import OBJECT_TYPE, VISIBLE, described, labels
-from modalities.scene_world import COLOURS, MATERIALS, PATTERNS, SceneBatch
-from modalities.scenes import Scenes, ScenesConfig
+from modalities.image_text.config import ImageTextConfig
+from modalities.worlds.captions.dataset import CaptionedScenes
+from modalities.worlds.captions.grammar import captions
+from modalities.worlds.captions.swaps import swaps
+from modalities.worlds.captions.words import SAID
+from modalities.worlds.scenes.dataset import Scenes, ScenesConfig
+from modalities.worlds.scenes.description import COLOURS, MATERIALS, PATTERNS, SceneBatch
+from modalities.worlds.scenes.parts import MAX_OBJECTS
+from modalities.worlds.scenes.render import Views, render
+from modalities.worlds.scenes.sampling import sample_scenes
+from modalities.worlds.scenes.shapes import CLASSES
+from modalities.worlds.scenes.worker import OBJECT_TYPE, VISIBLE, described, labels
 
 SEED = 3
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modalities import scene_shapes
-from modalities.scene_render import FAR, Views, render
-from modalities.scene_sampling import MAX_OBJECTS, SIZES, sample_scenes
-from modalities.scene_shapes import CLASSES, Floats
-from modalities.scene_worker import depth_cells, labels
-from modalities.scene_world import COLOURS, Objects, SceneBatch
-from modalities.scenes import Scenes, ScenesConfig
+from modalities.worlds.scenes import shapes as scene_shapes
+from modalities.worlds.scenes.dataset import Scenes, ScenesConfig
+from modalities.worlds.scenes.description import COLOURS, Objects, SceneBatch
+from modalities.worlds.scenes.parts import MAX_OBJECTS, SIZES
+from modalities.worlds.scenes.render import FAR, Views, render
+from modalities.worlds.scenes.sampling import sample_scenes
+from modalities.worlds.scenes.shapes import CLASSES, Floats
+from modalities.worlds.scenes.worker import depth_cells, labels
 
 
 def arrays(scenes: SceneBatch) -> dict[str, np.ndarray]:
@@ -200,7 +201,7 @@ def test_numbers_that_cannot_be_rendered_are_named(tmp_path: Path) -> None:
 OPEN = """
 import sys
 from pathlib import Path
-from modalities.scene_cache import rendered
+from modalities.worlds.cache import rendered
 print(rendered(Path(sys.argv[1]), "train", 0, 0, int(sys.argv[2]), 32).name)
 """
 

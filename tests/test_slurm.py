@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from jepa.checkpoint import Checkpoint, latest
+from jepa.cluster.job import read_attempts, read_job
+from jepa.cluster.profile import Profile, profile_names, read_profile
+from jepa.cluster.status import JobStatus, statuses
+from jepa.cluster.sweep import is_finished
 from jepa.config import ConfigError
-from jepa.job_files import read_attempts, read_job
-from jepa.jobs import JobStatus, statuses
 from jepa.launch import main
-from jepa.run_log import read_metrics
-from jepa.slurm import Profile, profile_names, read_profile
-from jepa.sweep import is_finished
+from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
 from local_cluster_host import wait_until
 

@@ -9,8 +9,8 @@ import torch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError
 from jepa.launch import main, resolve
-from jepa.run_log import read_metrics
-from jepa.train import Config
+from jepa.training.config import Config
+from jepa.training.log import read_metrics
 
 SMALL = [
     *("data.source=folder", "data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jepa.cluster.sweep import Variant, read_sweep, run_here, variants, write_sweep
+from jepa.cluster.sweep_report import main
 from jepa.config import ConfigError
-from jepa.sweep import Variant, read_sweep, run_here, variants, write_sweep
-from jepa.sweep_report import main
 
 
 def test_a_sweep_is_the_cross_product_named_by_what_differs() -> None:

@@ -17,11 +17,11 @@ from test_slurm import TORCHRUN, assert_same_weights, here, log_of, until_ended
 from jepa.checkpoint import latest
 from jepa.config import ConfigError
 from jepa.launch import main, resolve
-from jepa.run_log import read_metrics
+from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
-from modalities.image_views import denormalise
+from modalities.image.views import denormalise
 from modalities.video import Video, VideoConfig
-from modalities.video_whole import DecodedVideo
+from modalities.video.whole import DecodedVideo
 
 STEPS = 60
 TINY = f"""

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from jepa.modality import BadSampleError
-from modalities.video_decode import Decoder, EncodedVideo, usable_decoders
-from modalities.video_stored import VideoInfo, reduced
+from modalities.video.decode.video import Decoder, EncodedVideo, usable_decoders
+from modalities.video.stored import VideoInfo, reduced
 
 av = pytest.importorskip("av")
 
@@ -240,7 +240,7 @@ def test_a_clip_is_chosen_and_read_by_one_opening(monkeypatch: pytest.MonkeyPatc
 
 BLOCKED = """
 import sys
-import modalities.video_decode as decode
+import modalities.video.decode.video as decode
 assert not {"av", "decord", "torchcodec"} & set(sys.modules), "heavy packages are imported where they are used"
 blocked = {"torchcodec", "decord"}
 class Blocked:
@@ -250,7 +250,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 print(decode.usable_decoders("auto"))
 blocked.add("av")
-for name in [name for name in sys.modules if name.split(".")[0] == "av" or name == "modalities.video_pyav"]:
+for name in [name for name in sys.modules if name.split(".")[0] == "av" or name == "modalities.video.decode.pyav_"]:
     del sys.modules[name]
 decode._missing.cache_clear()
 for decoder in ("auto", "decord", "torchcodec"):
@@ -274,7 +274,7 @@ def test_auto_takes_what_loads_and_what_does_not_is_said_with_a_remedy() -> None
 MEMORY = """
 import sys, torch
 from pathlib import Path
-from modalities.video_decode import EncodedVideo
+from modalities.video.decode.video import EncodedVideo
 torch.set_num_threads(1)
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

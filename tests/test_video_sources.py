@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from jepa.data import Remembered
 from jepa.modality import BadSampleError, Samples, Split
-from modalities.video_decode import EncodedVideo
-from modalities.video_sources import Reading, Source, open_source
-from modalities.video_stored import VideoInfo
-from modalities.video_whole import DecodedVideo
+from modalities.video.decode.video import EncodedVideo
+from modalities.video.sources import Reading, Source, open_source
+from modalities.video.stored import VideoInfo
+from modalities.video.whole import DecodedVideo
 
 av = pytest.importorskip("av")
 
@@ -241,6 +241,6 @@ def test_a_folder_without_videos_and_a_missing_decoder_are_said_at_once(
     (tmp_path / "picture.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"no videos below .*; looked for files ending in \.3g2, "):
         open_source("folder", tmp_path, "train", PYAV)
-    monkeypatch.setattr("modalities.video_decode._missing", lambda decoder: f"No module named '{decoder}'")
+    monkeypatch.setattr("modalities.video.decode.video._missing", lambda decoder: f"No module named '{decoder}'")
     with pytest.raises(ValueError, match="decoder 'decord' cannot be used: No module named 'decord'"):
         open_source("folder", plant(tmp_path, ["a.mp4"]), "train", Reading(decoder="decord"))

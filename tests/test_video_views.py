@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from modalities.image_views import center_view, normalise, random_resized_crop
-from modalities.video_stored import VideoInfo
-from modalities.video_views import (
+from modalities.image.views import center_view, normalise, random_resized_crop
+from modalities.video.stored import VideoInfo
+from modalities.video.views import (
     center_clip_view,
     even_frames,
     frame_spacing,

@@ -16,14 +16,14 @@ from tiny import randomise
 from torch import Tensor
 
 from jepa.checkpoint import CheckpointError
+from jepa.checkpoint.released import from_authors, from_transformers, read_networks
 from jepa.data import seeded
 from jepa.encoder import VitSize
 from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import Masks
 from jepa.model import JEPA
-from jepa.networks import ModelConfig
+from jepa.model_config import ModelConfig
 from jepa.predictor import PredictorConfig
-from jepa.released import from_authors, from_transformers, read_networks
 from modalities.video import Video, VideoConfig
 
 vjepa2 = pytest.importorskip("transformers.models.vjepa2.modeling_vjepa2")

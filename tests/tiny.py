@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from jepa.encoder import VitSize, patch_embedding
 from jepa.masking import MaskingConfig, Masks, RandomMaskConfig, check_masking, sample_masks
 from jepa.modality import BadSampleError, DataConfig, Modality, Sample, Samples, Split
-from jepa.networks import ModelConfig
+from jepa.model_config import ModelConfig
 from jepa.positions import Grid
 from jepa.predictor import PredictorConfig
 

@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jepa.command import exit_status
 from jepa.config import parse_override
+from jepa.errors import exit_status
 from jepa.evaluate.run import evaluate_run
 
 

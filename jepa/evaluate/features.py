@@ -14,7 +14,7 @@ from jepa.data import to_device
 from jepa.encoder import PatchEmbedding, TokenEncoder, mean_over
 from jepa.evaluate.reading import ViewBatch, Views, view_batches
 from jepa.modality import Modality, Samples, Task
-from jepa.train import ComputeConfig
+from jepa.training.config import ComputeConfig
 
 Column = str  # of the table of results: an encoder's name or that of a floor
 ENCODERS: tuple[Column, ...] = ("jepa", "random_init")

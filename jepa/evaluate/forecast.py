@@ -23,7 +23,7 @@ from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Split
 from jepa.model import JEPA
 from jepa.positions import Grid
-from jepa.train import Config
+from jepa.training.config import Config
 
 Course = Literal["direct", "rolled", "repeat", "repeat_centred", "mean"]
 

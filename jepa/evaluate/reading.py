@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from jepa.data import open_split, seeded
-from jepa.evaluate.protocol import EvaluateConfig
-from jepa.modality import BadSampleError, Modality, Sample, Samples, Split, Task
-from jepa.samples import Label
+from jepa.modality import BadSampleError, Label, Modality, Sample, Samples, Split, Task
+from jepa.protocol import EvaluateConfig
 
 BatchT = TypeVar("BatchT")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -11,21 +11,21 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jepa.collapse import collapse_signs, rankme
 from jepa.config import Tree, plain
+from jepa.console import CONSOLE
 from jepa.data import BadFiles
-from jepa.evaluate.attentive import Attention, pooling
+from jepa.evaluate.cross_modal.run import is_asked, measure_matched
 from jepa.evaluate.features import Extractor, Features, Kept
 from jepa.evaluate.forecast import Source, can_forecast, forecast, forecaster
-from jepa.evaluate.matched import is_asked, measure_matched
+from jepa.evaluate.probes.attentive import Attention, pooling
 from jepa.evaluate.reading import SPLITS, roles, subset
+from jepa.evaluate.setup import Row, Subject, open_subject
 from jepa.evaluate.splits import Splits
-from jepa.evaluate.subject import Row, Subject, open_subject
 from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import Bench, UnmeasurableError, attentive_blocks, measure
-from jepa.loss import collapse_signs, rankme
 from jepa.modality import Samples, Split
-from jepa.run_log import CONSOLE
-from jepa.weights import model_of
+from jepa.weights.load import model_of
 
 
 def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree] = ()) -> dict[str, Any]:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from jepa.data import seeded
-from jepa.evaluate.attentive import Attention, Sequences, attentive_probe
 from jepa.evaluate.features import ENCODERS, Column, Features
-from jepa.evaluate.functions import FunctionError, measure_by_function
-from jepa.evaluate.probes import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
-from jepa.evaluate.protocol import FunctionTask
+from jepa.evaluate.probes.attentive import Attention, Sequences, attentive_probe
+from jepa.evaluate.probes.custom import FunctionError, measure_by_function
+from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
+from jepa.protocol import FunctionTask
 
 Layer = Literal["last", "last4", "tokens"]
 LOW_SHOT = 12  # labelled examples of each class

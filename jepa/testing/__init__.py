@@ -7,9 +7,9 @@ check_modality(Audio(AudioConfig(source="folder", root=small_folder)))
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jepa.imports import told
+from jepa.config.imports import told
 from jepa.modality import CONTRACT, Modality
-from jepa.networks import NetworksConfig
+from jepa.model_config import NetworksConfig
 from jepa.testing.masks import check_masks
 from jepa.testing.networks import check_networks, small_networks
 from jepa.testing.samples import check_labels, check_samples, check_splits

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from jepa.data import seeded
 from jepa.encoder import Encoder, TokenEncoder, VitSize, take
 from jepa.modality import BadSampleError, Modality
-from jepa.networks import ModelConfig, NetworksConfig
+from jepa.model_config import ModelConfig, NetworksConfig
 from jepa.predictor import PredictorConfig
 from jepa.testing.compare import form, global_seed
 from jepa.testing.samples import first_samples

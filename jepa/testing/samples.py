@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa.modality import BadSampleError, Modality, Sample, Split, Task
-from jepa.samples import Label
+from jepa.modality import BadSampleError, Label, Modality, Sample, Split, Task
 from jepa.testing.compare import global_seed, same, tells
 
 LOOKED_AT = 8  # samples of a split

@@ -10,11 +10,11 @@ from torch import Tensor
 from yaml import YAMLError
 
 from jepa.config import ConfigError, build, differences, parse_yaml, plain, to_yaml
+from jepa.config.imports import told
 from jepa.data import seeded
-from jepa.imports import told
 from jepa.modality import Modality
-from jepa.networks import NetworksConfig
-from jepa.registry import class_flaw
+from jepa.model_config import NetworksConfig
+from jepa.plugins.registry import class_flaw
 from jepa.testing.compare import same
 
 

@@ -11,15 +11,16 @@ import torch
 from torch import Generator
 
 from jepa.checkpoint import Checkpoint, latest
+from jepa.config.imports import told
+from jepa.console import CONSOLE
 from jepa.distributed import World
-from jepa.imports import told
 from jepa.masking import Masks
 from jepa.modality import Modality
-from jepa.networks import NetworksConfig
+from jepa.model_config import NetworksConfig
 from jepa.optim import OptimConfig
-from jepa.run_log import CONSOLE
 from jepa.testing.compare import global_seed, same
-from jepa.train import ComputeConfig, Config, train
+from jepa.train import train
+from jepa.training.config import ComputeConfig, Config
 
 _STEPS, _BATCH = 3, 4
 

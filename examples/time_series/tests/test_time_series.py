@@ -12,7 +12,7 @@ from jepa.encoder import VitSize
 from jepa.launch import main
 from jepa.loss import LossConfig, prediction_loss
 from jepa.model import JEPA
-from jepa.networks import ModelConfig
+from jepa.model_config import ModelConfig
 from jepa.predictor import PredictorConfig
 from jepa.testing import check_modality
 from jepa_time_series.activities import CHANNELS, ActivitiesConfig

@@ -1,0 +1,1 @@
+"""Clusters: profiles, jobs, their status, and sweeps of runs."""

@@ -1,0 +1,151 @@
+"""What runs inside a job: the command that a person would type, and the decision to queue it again."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa.config.imports import imported
+from jepa.errors import INTERRUPTED
+
+_START_SECONDS = 10  # that submitit may need until a command begins
+
+
+class Attempts:
+    """The attempts of a run at being finished: `attempts.jsonl` in its directory, a line for each begin and end."""
+
+    def __init__(self, run_dir: Path, job_id: str, enabled: bool) -> None:
+        self.run_dir, self.job_id, self.enabled = run_dir, job_id, enabled
+
+    def begin(self, hosts: Sequence[str]) -> None:
+        """Note that an attempt begins."""
+        self._write({"begin": time.time(), "hosts": list(hosts), "pid": os.getpid()})
+
+    def end(self, how: str) -> None:
+        """Note how it ended: finished, requeued, stopped, or failed with the reason."""
+        self._write({"end": time.time(), "how": how})
+
+    def count(self) -> int:
+        """Attempts of this job so far."""
+        return sum("begin" in line for line in read_attempts(self.run_dir) if line["job_id"] == self.job_id)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        if self.enabled:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            with (self.run_dir / "attempts.jsonl").open("a") as file:
+                file.write(json.dumps({"job_id": self.job_id, **values}) + "\n")
+
+
+def read_attempts(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of attempts.jsonl; a last line cut short is left out."""
+    path = run_dir / "attempts.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def write_job(run_dir: Path, content: dict[str, Any]) -> None:
+    """Write job.json at once."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    aside = run_dir / "job.json.partial"
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(aside, run_dir / "job.json")  # noqa: PTH105 - atomic
+
+
+def read_job(run_dir: Path) -> dict[str, Any]:
+    """The content of job.json; empty for a run that was never submitted."""
+    path = run_dir / "job.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line of `jepa launch` as a job; it is all that submitit pickles.
+
+    arguments: of the command. directory: where it is typed. run_dir: absolute. max_requeues: attempts after the first.
+
+    In the loop a signal makes the run save its exact step and return; the job is then queued again here. Before and
+    after the loop there is nothing to save, and submitit's own handler queues it again at once, by `checkpoint`.
+    """
+
+    arguments: tuple[str, ...]
+    directory: str
+    run_dir: str
+    max_requeues: int
+    entry: str = "jepa.launch:main"  # by name: what launches a job is no import of it
+
+    def __call__(self) -> None:
+        """Run it in every process of the job; raises SystemExit unless the run is finished."""
+        from submitit import JobEnvironment
+        from submitit.helpers import TorchDistributedEnvironment
+
+        os.chdir(self.directory)
+        environment = JobEnvironment()
+        if environment.num_tasks > 1:
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        attempts = Attempts(Path(self.run_dir), str(environment.job_id), environment.global_rank == 0)
+        attempts.begin(environment.hostnames)
+        began = time.monotonic()
+        try:
+            status = imported(self.entry)(self.arguments)
+        except SystemExit:
+            attempts.end("requeued")  # by submitit's own handler
+            raise
+        except BaseException as error:
+            attempts.end(f"failed: {type(error).__name__}: {error}")
+            raise
+        if status == INTERRUPTED:
+            self._stopped(environment, attempts, time.monotonic() - began)
+        attempts.end("finished" if status == 0 else f"failed: exit status {status}")
+        if status != 0:
+            raise SystemExit(status)
+
+    def checkpoint(self) -> Any:
+        """The same command again, for submitit's own handler."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _stopped(self, environment: Any, attempts: Attempts, seconds: float) -> None:
+        """Queue the job again if it is ours to do; never returns."""
+        if environment.global_rank != 0:
+            raise SystemExit(0)  # process 0 decides, and its end is the job's
+        # What else comes while the job is being queued again must not queue it twice.
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if not still_ours(environment, seconds):
+            attempts.end("stopped")
+            raise SystemExit(INTERRUPTED)
+        used = attempts.count()
+        if used > self.max_requeues:
+            attempts.end(f"failed: not finished after {used} attempts, max_requeues is {self.max_requeues}")
+            print(
+                f"error: not finished after {used} attempts, and max_requeues={self.max_requeues} allows no more",
+                flush=True,
+            )
+            raise SystemExit(1)
+        attempts.end("requeued")
+        environment._requeue(self.max_requeues - used)
+        raise SystemExit(INTERRUPTED)
+
+
+def still_ours(environment: Any, seconds: float) -> bool:
+    """Whether nobody has decided yet what becomes of a job that was asked to stop after so many seconds.
+
+    SLURM marks a job before it ends it: one that is cancelled, or that SLURM itself queues again, runs no more.
+    A preempted job in its time of grace, and one before its time limit, still do. Without SLURM only a job that is near
+    its time limit goes on.
+    """
+    if environment.cluster != "slurm":
+        limit = float(os.environ.get("SUBMITIT_LOCAL_TIMEOUT_S", "inf"))
+        delay = float(os.environ.get("SUBMITIT_LOCAL_SIGNAL_DELAY_S", "0"))
+        return seconds > limit - delay - _START_SECONDS
+    shown = subprocess.run(
+        ["scontrol", "show", "job", "--oneliner", environment.job_id], capture_output=True, text=True, check=True
+    )
+    return "JobState=RUNNING" in shown.stdout.split()

@@ -1,0 +1,189 @@
+"""Cluster profiles, and the way from a command to a job or an array of jobs."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from jepa.cluster.job import Command, write_job
+from jepa.config import ConfigError, build, read_yaml
+
+_HERE = Path(__file__).resolve().parent.parent
+FOLDER = next((path for path in (_HERE / "profiles", _HERE.parent / "slurm") if path.is_dir()), _HERE / "profiles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What a job asks of its cluster. Absent values are left to the cluster.
+
+    cluster: slurm, or submitit's stand-ins: `local` runs in the background here, `debug` in this very process.
+    tasks_per_node: processes; by default one a GPU, or one. timeout_min: minutes until SLURM ends an attempt.
+    signal_delay_s: seconds before that at which the run is told to save. max_requeues: attempts after the first.
+    array_parallelism: runs of a sweep at once. setup: lines of shell before the run. log_dir: for logs and scripts, by
+    default in the run directory. extra: further options of sbatch, as `exclusive` or `mail-type=END`.
+    """
+
+    cluster: Literal["slurm", "local", "debug"] = "slurm"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodes: PositiveInt = 1
+    tasks_per_node: PositiveInt | None = None
+    gpus_per_node: NonNegativeInt = 0
+    cpus_per_task: PositiveInt = 1
+    mem_gb: PositiveFloat | None = None
+    timeout_min: PositiveInt = 60
+    signal_delay_s: PositiveInt = 120
+    max_requeues: NonNegativeInt = 20
+    array_parallelism: PositiveInt = 8
+    setup: tuple[str, ...] = ()
+    log_dir: str = ""
+    extra: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> int:
+        """Processes on each node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def processes(self) -> int:
+        """Processes of a run."""
+        return self.nodes * self.tasks
+
+
+class Submission(NamedTuple):
+    """One run to submit: what to type for it, and where it writes."""
+
+    command: Command
+    run_dir: Path  # absolute
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the framework."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_profile(name_or_path: str, changes: dict[str, Any]) -> Profile:
+    """A profile by its name below `slurm/`, by the path of a YAML file, or `local` and `debug`; then changes to it."""
+    if name_or_path in ("local", "debug"):
+        return build(Profile, [{"cluster": name_or_path}, changes])
+    for path in (FOLDER / f"{name_or_path}.yaml", Path(name_or_path)):
+        if path.is_file():
+            try:
+                return build(Profile, [read_yaml(path), changes])
+            except ConfigError as error:
+                raise ConfigError(f"profile {path}: {error}") from error
+    names = ", ".join([*profile_names(), "local", "debug"])
+    raise ConfigError(f"--slurm {name_or_path} is neither a file nor a profile; profiles: {names}")
+
+
+def submit(submissions: Sequence[Submission], profile: Profile, name: str, folder: Path) -> list[Any]:
+    """Queue runs, several of them as one array -> their jobs, in order.
+
+    folder: where logs and scripts go if the profile does not say. Each run directory gets a job.json, by which
+    `jepa jobs` finds it. Raises ConfigError with the words of SLURM where it refuses.
+    """
+    import submitit  # only those who submit need it
+
+    executor = _executor(profile, name, folder)
+    try:
+        with executor.batch() if len(submissions) > 1 else nullcontext():  # each command itself: it can be queued again
+            jobs = [executor.submit(submission.command) for submission in submissions]
+    except submitit.core.utils.FailedJobError as error:
+        raise ConfigError(f"the cluster refuses the job: {' '.join(str(error).split())}") from error
+    for submission, job in zip(submissions, jobs, strict=True):
+        note(submission, profile, str(job.job_id), job.paths.folder / f"{job.job_id}_0_log.out")
+    return jobs
+
+
+def script(submissions: Sequence[Submission], profile: Profile, name: str, folder: Path) -> Path:
+    """Write the batch script that submitting would send -> its path."""
+    if profile.cluster != "slurm":
+        raise ConfigError(f"--slurm-dry-run: cluster {profile.cluster} has no batch script")
+    executor = _executor(profile, name, folder)._executor
+    executor.folder.mkdir(parents=True, exist_ok=True)
+    if len(submissions) > 1:
+        executor.parameters["map_count"] = len(submissions)
+    path = Path(executor.folder) / "submission_dry_run.sh"
+    comments = [f"# each task runs: python -m jepa.launch {shlex.join(run.command.arguments)}" for run in submissions]
+    text = executor._make_submission_file_text(executor._submitit_command_str, "dry_run")
+    path.write_text("\n".join([text, *comments, ""]))
+    return path
+
+
+def note(submission: Submission, profile: Profile, job_id: str, log: Path) -> None:
+    """Write the run directory's job.json."""
+    content = {
+        "job_id": job_id,
+        "cluster": profile.cluster,
+        "log": str(log),
+        "submitted": time.time(),
+        "arguments": list(submission.command.arguments),
+        "directory": submission.command.directory,
+    }
+    write_job(submission.run_dir, content)
+
+
+def changes_of(nodes: int | None, gpus: int | None, hours: float | None, partition: str | None) -> dict[str, Any]:
+    """Options of the command line as keys of a profile."""
+    minutes = None if hours is None else max(1, round(hours * 60))
+    given = {"nodes": nodes, "gpus_per_node": gpus, "timeout_min": minutes, "partition": partition}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def with_limit(profile: Profile) -> Profile:
+    """The profile with a signal that comes within its time, however short that is."""
+    return replace(profile, signal_delay_s=min(profile.signal_delay_s, profile.timeout_min * 30))
+
+
+def _executor(profile: Profile, name: str, folder: Path) -> Any:
+    import submitit
+
+    log_dir = Path(profile.log_dir).expanduser().absolute() if profile.log_dir else folder
+    profile = with_limit(profile)
+    most = {"slurm_max_num_timeout": profile.max_requeues, "local_max_num_timeout": profile.max_requeues}
+    try:
+        executor = submitit.AutoExecutor(log_dir, cluster=profile.cluster, **most)
+        executor.update_parameters(**_parameters(profile, name))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"cluster {profile.cluster}: {error}") from error
+    return executor
+
+
+def _parameters(profile: Profile, name: str) -> dict[str, Any]:
+    """A profile in submitit's words."""
+    shared = {
+        "name": name,
+        "nodes": profile.nodes,
+        "tasks_per_node": profile.tasks,
+        "cpus_per_task": profile.cpus_per_task,
+        "gpus_per_node": profile.gpus_per_node or None,
+        "mem_gb": profile.mem_gb,
+        "timeout_min": profile.timeout_min,
+        "stderr_to_stdout": True,
+    }
+    if profile.cluster == "debug":
+        return shared
+    if profile.cluster == "local":
+        return {**shared, "local_setup": list(profile.setup) or None}
+    pairs = (option.removeprefix("--").partition("=") for option in profile.extra)
+    extra = {key: value if equals else True for key, equals, value in pairs}
+    return {
+        **shared,
+        "slurm_partition": profile.partition,
+        "slurm_account": profile.account,
+        "slurm_qos": profile.qos,
+        "slurm_constraint": profile.constraint,
+        "slurm_signal_delay_s": profile.signal_delay_s,
+        "slurm_array_parallelism": profile.array_parallelism,
+        "slurm_setup": list(profile.setup) or None,
+        "slurm_additional_parameters": {"requeue": True, **extra},  # also when a node dies
+        # One dead process ends all. srun since 22.05 does not inherit the CPUs of the job's tasks.
+        "slurm_srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus_per_task}"],
+    }

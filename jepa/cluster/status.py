@@ -1,0 +1,251 @@
+"""`jepa jobs`, `jepa logs`, `jepa cancel`: what became of submitted runs."""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jepa.cluster.job import read_attempts, read_job
+from jepa.cluster.sweep import is_finished
+from jepa.config import ConfigError, read_yaml
+from jepa.errors import exit_status
+from jepa.training.log import read_metrics
+
+_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+_RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT")
+_TAIL = 5  # last lines of a log
+_POLL = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A submitted run as it is now."""
+
+    run_dir: Path
+    job_id: str
+    state: str  # PENDING, RUNNING, FINISHED, CANCELLED, STOPPED or FAILED
+    reason: str  # why it failed
+    attempts: int
+    step: int
+    steps: int
+    loss: float | None
+    samples_per_second: float | None
+    minutes_left: float | None
+    log: Path
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run may still go on by itself."""
+        return self.state in ("PENDING", "RUNNING")
+
+
+def find(folder: Path) -> list[Path]:
+    """Directories of submitted runs at or below a folder, in order of submission."""
+    found = [path.parent for path in folder.rglob("job.json")]
+    return sorted(found, key=lambda run_dir: (read_job(run_dir)["submitted"], str(run_dir)))
+
+
+def statuses(run_dirs: Sequence[Path]) -> list[JobStatus]:
+    """How submitted runs are; the cluster is asked once for all of them."""
+    jobs = [read_job(run_dir) for run_dir in run_dirs]
+    known = _cluster_states([job["job_id"] for job in jobs if job["cluster"] == "slurm"])
+    return [_status(run_dir, job, known) for run_dir, job in zip(run_dirs, jobs, strict=True)]
+
+
+def _status(run_dir: Path, job: dict[str, Any], known: dict[str, str]) -> JobStatus:
+    job_id, log = job["job_id"], Path(job["log"])
+    raw = known.get(job_id, "") if job["cluster"] == "slurm" else _local_state(job_id)
+    attempts = [line for line in read_attempts(run_dir) if line["job_id"] == job_id]
+    state, reason = _verdict(raw, is_finished(run_dir), attempts)
+    lines = read_metrics(run_dir)
+    last = lines[-1] if lines else {}
+    config = run_dir / "config.yaml"
+    steps = read_yaml(config)["steps"] if config.exists() else 0
+    step = last.get("step", 0)
+    left = last["seconds"] / step * (steps - step) / 60 if step else None
+    begun = sum("begin" in line for line in attempts)
+    speed = last.get("samples_per_second")
+    return JobStatus(run_dir, job_id, state, reason, begun, step, steps, last.get("loss"), speed, left, log)
+
+
+def _verdict(raw: str, finished: bool, attempts: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """State of a run from what its cluster says ("" where it knows nothing), its directory, and its attempts."""
+    word = raw.partition(" ")[0]
+    if finished:
+        return "FINISHED", ""
+    if word in _WAITING:
+        return "PENDING", ""
+    if word in _RUNNING:
+        return "RUNNING", ""
+    how = str(attempts[-1].get("how", "")) if attempts else ""
+    if word == "CANCELLED":
+        return "CANCELLED", ""
+    if how == "stopped":
+        return "STOPPED", ""
+    if how.startswith("failed"):
+        return "FAILED", how.removeprefix("failed: ")
+    if word == "OUT_OF_MEMORY":
+        return "FAILED", "killed for memory"
+    if word in ("TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "BOOT_FAIL"):
+        return "FAILED", word.lower().replace("_", " ")
+    if word == "FAILED" or attempts:
+        return "FAILED", "killed before it could say why; for memory, often"
+    return "FAILED", "it left the queue without having begun"
+
+
+def _cluster_states(job_ids: Sequence[str]) -> dict[str, str]:
+    """Job id -> state, for those that the cluster still knows: by accounting, else by its queue."""
+    if not job_ids:
+        return {}
+    wanted = ",".join(sorted({job_id.partition("_")[0] for job_id in job_ids}))
+    accounts = _rows("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", wanted)
+    queue = _rows("squeue", "--noheader", "--all", "--array", "--states=all", "--format=%i|%T")
+    if accounts is None and queue is None:
+        raise ConfigError("neither sacct nor squeue answers here; ask on a machine of the cluster, where jobs are sent")
+    # The queue comes last: accounting may be behind it.
+    return {row[0]: row[1] for row in [*(accounts or []), *(queue or [])] if len(row) > 1}
+
+
+def _rows(*command: str) -> list[list[str]] | None:
+    """What a command of SLURM prints, split at bars; None where it is missing or fails, as sacct without accounting."""
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True)
+    return [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else None
+
+
+def _local_state(job_id: str) -> str:
+    """State of a job of submitit's local cluster, whose id is that of a process here."""
+    try:
+        command = Path(f"/proc/{int(job_id)}/cmdline").read_bytes()
+        zombie = ") Z " in Path(f"/proc/{int(job_id)}/stat").read_text()
+    except (OSError, ValueError):
+        return ""
+    return "RUNNING" if b"submitit" in command and not zombie else ""
+
+
+def last_lines(log: Path, count: int = _TAIL) -> list[str]:
+    """The last lines of a log that are not empty."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 20_000))
+        text = file.read().decode(errors="replace")
+    return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+def jobs(argv: Sequence[str] | None = None) -> int:
+    """`jepa jobs`: a table of submitted runs -> exit status."""
+    parser = argparse.ArgumentParser(prog="jepa jobs", description="How submitted runs are, and why they failed.")
+    parser.add_argument("folder", nargs="?", default="runs", help="where to look for runs (default: runs)")
+    return exit_status(lambda: _jobs(Path(parser.parse_args(argv).folder)))
+
+
+def _jobs(folder: Path) -> int:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; name the one that holds the runs")
+    found = statuses(find(folder))
+    if not found:
+        raise ConfigError(f"no run below {folder} was submitted")
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "job", "state", "step", "loss", "samples/s", "left", "attempts"):
+        table.add_column(column, overflow="fold")
+    for status in found:
+        table.add_row(*_cells(status, folder))
+    console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False)
+    console.print(table)
+    for status in found:
+        if status.state == "FAILED":
+            console.print(f"\n{status.run_dir}: {status.reason}\n  log: {status.log}", markup=False)
+            for line in last_lines(status.log):
+                console.print(f"  | {line}", markup=False)
+    return 0
+
+
+def _cells(status: JobStatus, folder: Path) -> list[str]:
+    name = str(status.run_dir.relative_to(folder)) if status.run_dir != folder else folder.name
+    return [
+        name,
+        status.job_id,
+        status.state,
+        f"{status.step}/{status.steps or '?'}",
+        "" if status.loss is None else f"{status.loss:.4f}",
+        "" if status.samples_per_second is None else f"{status.samples_per_second:.0f}",
+        f"{status.minutes_left:.1f} min" if status.is_active and status.minutes_left is not None else "",
+        str(status.attempts),
+    ]
+
+
+def logs(argv: Sequence[str] | None = None) -> int:
+    """`jepa logs RUN [-f]`: the log of a submitted run -> exit status."""
+    parser = argparse.ArgumentParser(prog="jepa logs", description="The log of a submitted run.")
+    parser.add_argument("run", help="run directory")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: _logs(submitted(arguments.run), arguments.follow))
+
+
+def submitted(run: str) -> Path:
+    """The directory of a submitted run, given by its path or below `runs/`; raises ConfigError."""
+    for path in (Path(run), Path("runs") / run):
+        if (path / "job.json").exists():
+            return path
+    raise ConfigError(f"{run} is not the directory of a submitted run; `jepa jobs` lists them")
+
+
+def _logs(run_dir: Path, follow: bool) -> int:
+    log = Path(read_job(run_dir)["log"])
+    if not follow and not log.exists():
+        raise ConfigError(f"no log yet at {log}; the run is {statuses([run_dir])[0].state}")
+    try:
+        for text in _pieces(log, lambda: follow and statuses([run_dir])[0].is_active):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 0  # of following; the run goes on
+    return 0
+
+
+def _pieces(log: Path, goes_on: Callable[[], bool]) -> Iterable[str]:
+    """Text as it is appended to a log, until the run has ended."""
+    position, checked, active = 0, 0.0, True
+    while active:
+        if time.monotonic() - checked > 2:  # the cluster is asked less often than the file
+            active, checked = goes_on(), time.monotonic()
+        if log.exists():
+            with log.open("rb") as file:
+                file.seek(position)
+                new = file.read()
+            position += len(new)
+            yield new.decode(errors="replace")
+        if active:
+            time.sleep(_POLL)
+
+
+def cancel(argv: Sequence[str] | None = None) -> int:
+    """`jepa cancel RUN`: end a submitted run for good; it saves if it can -> exit status."""
+    parser = argparse.ArgumentParser(prog="jepa cancel", description="End submitted runs; they can be started again.")
+    parser.add_argument("run", nargs="+", help="run directory")
+    return exit_status(lambda: _cancel([submitted(run) for run in parser.parse_args(argv).run]))
+
+
+def _cancel(run_dirs: Sequence[Path]) -> int:
+    for status in statuses(run_dirs):
+        if not status.is_active:
+            raise ConfigError(f"{status.run_dir} does not run any more: {status.state}")
+        if read_job(status.run_dir)["cluster"] == "slurm":
+            subprocess.run(["scancel", status.job_id], check=True)
+        else:
+            os.kill(int(status.job_id), signal.SIGTERM)
+        print(f"cancelled {status.run_dir} (job {status.job_id})")
+    return 0

@@ -1,0 +1,140 @@
+"""From one command line to many runs, here or on a cluster; what is wrong is said before anything is submitted."""
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa.cluster.job import Command, read_job
+from jepa.cluster.profile import Profile, Submission, changes_of, read_profile, script, submit
+from jepa.cluster.status import statuses
+from jepa.cluster.sweep import Variant, is_finished, run_here, variants, write_sweep
+from jepa.config import ConfigError
+from jepa.console import CONSOLE
+from jepa.data import open_split
+from jepa.distributed import World
+from jepa.modality import Modality
+from jepa.model import JEPA
+from jepa.training.checks import batch_order, check_networks
+from jepa.training.config import Config
+from jepa.training.run_dir import prepare_run_dir
+
+Configure = Callable[[argparse.Namespace, Sequence[str]], tuple[Config[Any, Any], Modality[Any]]]
+
+
+def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
+    """Run or submit what `--sweep`, `--seeds` and `--slurm` ask for -> exit status.
+
+    configure: command line and further overrides -> config and modality. Raises ConfigError and DataError.
+    """
+    profile = profile_of(arguments)
+    is_sweep = bool(arguments.sweep or arguments.seeds)
+    planned = variants(arguments.sweep, arguments.seeds) if is_sweep else [Variant("", {})]
+    folder = _folder(arguments, configure, is_sweep)
+    configs = [_checked(arguments, configure, variant, folder, profile) for variant in planned]
+    commands = {folder / variant.name: _command(arguments, variant, folder) for variant in planned}
+    if arguments.slurm_dry_run and profile is not None:
+        submissions = _submissions(commands, profile)
+        path = script(submissions, profile, _name(folder), folder / "slurm")
+        print(f"batch script for {len(submissions)} runs: {path}")
+        return 0
+    return _start(dict(zip(commands, configs, strict=True)), commands, folder, profile, planned if is_sweep else [])
+
+
+def _start(
+    configs: dict[Path, Config[Any, Any]],
+    commands: dict[Path, list[str]],
+    folder: Path,
+    profile: Profile | None,
+    planned: Sequence[Variant],
+) -> int:
+    """Start all runs but those that are finished or on their way."""
+    if planned:
+        write_sweep(folder, planned)
+    left = {run_dir: command for run_dir, command in commands.items() if not _is_done(run_dir)}
+    if done := len(commands) - len(left):
+        CONSOLE.print(f"{done} of {len(commands)} runs are finished or on their way", highlight=False)
+    if not left:
+        return 0
+    if profile is None:
+        return run_here({run_dir.name: command for run_dir, command in left.items()})
+    for run_dir in left:
+        prepare_run_dir(configs[run_dir])
+    submissions = _submissions(left, profile)
+    jobs = submit(submissions, profile, _name(folder), folder / "slurm")
+    for submission, job in zip(submissions, jobs, strict=True):
+        shown = os.path.relpath(submission.run_dir)
+        log = read_job(submission.run_dir)["log"]
+        print(f"submitted job {job.job_id}: {shown}\n  log: {log}\n  follow it with: jepa logs {shlex.quote(shown)} -f")
+    if profile.cluster == "debug":
+        for job in jobs:
+            job.results()
+    else:
+        print(f"all of them: jepa jobs {shlex.quote(os.path.relpath(folder))}")
+    return 0
+
+
+def profile_of(arguments: argparse.Namespace) -> Profile | None:
+    """The profile of a command line with its changes, None for runs here; raises ConfigError."""
+    changes = changes_of(arguments.nodes, arguments.gpus, arguments.time, arguments.partition)
+    if arguments.slurm:
+        return read_profile(arguments.slurm, changes)
+    if changes or arguments.slurm_dry_run:
+        raise ConfigError("--nodes, --gpus, --time, --partition and --slurm-dry-run go with --slurm PROFILE")
+    return None
+
+
+def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool) -> Path:
+    """Absolute directory of the run, or the one that holds the runs of a sweep."""
+    if not is_sweep:
+        return configure(arguments, [])[0].run_dir.absolute()
+    if arguments.run_dir:
+        return Path(arguments.run_dir).absolute()
+    key = json.dumps([arguments.config, sorted(arguments.overrides), sorted(arguments.sweep)])
+    digest = hashlib.blake2b(key.encode(), digest_size=4).hexdigest()
+    return Path(f"runs/{arguments.modality}-sweep-{digest}").absolute()
+
+
+def _checked(
+    arguments: argparse.Namespace, configure: Configure, variant: Variant, folder: Path, profile: Profile | None
+) -> Config[Any, Any]:
+    """The config of a run, after all that can be known to be wrong without training."""
+    run_dir = f"run_dir={json.dumps(str(folder / variant.name))}"
+    config, modality = configure(arguments, [*variant.overrides, run_dir])
+    open_split(modality, "train")
+    with torch.device("meta"):
+        JEPA(config.model, modality, config.target_kinds)
+    batch_order(config, World(0, profile.processes if profile else 1, torch.device("cpu")))
+    check_networks(config, modality)
+    return config
+
+
+def _command(arguments: argparse.Namespace, variant: Variant, folder: Path) -> list[str]:
+    """What a person would type for one run."""
+    recipe = ["--config", arguments.config] if arguments.config else []
+    place = ["--run-dir", str(folder / variant.name)]
+    return ["--modality", arguments.modality, *recipe, *place, *arguments.overrides, *variant.overrides]
+
+
+def _submissions(commands: dict[Path, list[str]], profile: Profile) -> list[Submission]:
+    here = str(Path.cwd())
+    return [
+        Submission(Command(tuple(command), here, str(run_dir), profile.max_requeues), run_dir)
+        for run_dir, command in commands.items()
+    ]
+
+
+def _is_done(run_dir: Path) -> bool:
+    if is_finished(run_dir):
+        return True
+    return bool(read_job(run_dir)) and statuses([run_dir])[0].is_active
+
+
+def _name(folder: Path) -> str:
+    return f"jepa-{folder.name}"

@@ -1,0 +1,126 @@
+"""Sweeps: the cross product of settings, a run directory each, named by what differs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jepa.config import ConfigError, parse_yaml, read_yaml
+from jepa.console import CONSOLE
+from jepa.distributed import stop_on_signals
+from jepa.errors import INTERRUPTED
+from jepa.training.log import read_metrics
+
+
+class Variant(NamedTuple):
+    """One run of a sweep."""
+
+    name: str  # of its directory
+    values: dict[str, Any]  # section.key -> value
+
+    @property
+    def overrides(self) -> list[str]:
+        """As the command line takes them."""
+        return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
+
+
+def variants(sweeps: Sequence[str], seeds: int) -> list[Variant]:
+    """`section.key=value,value,...` and a number of seeds -> every combination of values; seeds vary fastest.
+
+    Values are YAML: lists stand in brackets. Raises ConfigError.
+    """
+    axes = dict(map(parse_axis, sweeps))
+    if len(axes) < len(sweeps):
+        raise ConfigError("--sweep: a key stands twice; give all its values at once")
+    if seeds and "seed" in axes:
+        raise ConfigError("--seeds: 'seed' is swept already")
+    if seeds:
+        axes["seed"] = list(range(seeds))
+    short = {key: key.rpartition(".")[2] for key in axes}
+    names = {key: part if list(short.values()).count(part) == 1 else key for key, part in short.items()}
+    found = []
+    for values in product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        name = ",".join(f"{names[key]}={_spelled(value)}" for key, value in chosen.items())
+        found.append(Variant(name, chosen))
+    if len({variant.name for variant in found}) < len(found):
+        raise ConfigError("--sweep: two runs would have the same name; is a value given twice?")
+    return found
+
+
+def parse_axis(text: str) -> tuple[str, list[Any]]:
+    """`section.key=a,b` -> its key and values."""
+    key, equals, values = text.partition("=")
+    if not equals or not all(key.split(".")) or not values:
+        raise ConfigError(f"--sweep '{text}' is not of the form section.key=value,value,...")
+    parsed: list[Any] = parse_yaml(f"[{values}]", f"--sweep {key}")
+    return key, parsed
+
+
+def _spelled(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, separators=("_", "-"))
+    return re.sub(r"[^A-Za-z0-9.+_-]", "", text)
+
+
+def write_sweep(folder: Path, planned: Sequence[Variant]) -> None:
+    """Note the runs in sweep.json, beside those of an earlier call: a sweep may be extended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {**read_sweep(folder), **{variant.name: variant.values for variant in planned}}
+    aside = folder / "sweep.json.partial"
+    aside.write_text(json.dumps({"runs": known}, indent=1) + "\n")
+    os.replace(aside, folder / "sweep.json")  # noqa: PTH105 - atomic
+
+
+def read_sweep(folder: Path) -> dict[str, dict[str, Any]]:
+    """Names of the runs of a sweep, each with its values; empty where there is no sweep."""
+    path = folder / "sweep.json"
+    runs: dict[str, dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    return runs
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run has been trained to its end, evaluated if it is to be, and reported."""
+    if not ((run_dir / "report.html").exists() and (run_dir / "config.yaml").exists()):
+        return False
+    config = read_yaml(run_dir / "config.yaml")
+    evaluated = (run_dir / "results.json").exists() or not config["evaluate"]["enabled"]
+    lines = read_metrics(run_dir)
+    return evaluated and bool(lines) and bool(lines[-1]["step"] == config["steps"])
+
+
+def run_here(commands: dict[str, Sequence[str]]) -> int:
+    """Run one command line of `jepa launch` after the other -> exit status.
+
+    A run that fails does not stop the others; a signal stops the run, which saves, and the sweep.
+    """
+    failed = []
+    for index, (name, arguments) in enumerate(commands.items()):
+        CONSOLE.print(f"[bold]run {index + 1} of {len(commands)}[/]: {name}", highlight=False)
+        status = _run(arguments)
+        if status == INTERRUPTED:
+            return INTERRUPTED
+        if status != 0:
+            failed.append(name)
+    if failed:
+        CONSOLE.print(f"[bold red]error:[/] {len(failed)} of {len(commands)} runs failed: {'; '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Exit status of a run in a process of its own, to which a signal is handed on."""
+    with stop_on_signals() as request:
+        process = subprocess.Popen([sys.executable, "-m", "jepa.launch", *arguments])
+        told = False
+        while True:
+            try:
+                status = process.wait(timeout=0.2)
+                return INTERRUPTED if request else status
+            except subprocess.TimeoutExpired:
+                if request and not told:
+                    process.terminate()
+                    told = True

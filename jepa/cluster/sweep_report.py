@@ -1,0 +1,136 @@
+"""`jepa sweep-report DIR`: the results of a sweep in one table and one plot."""
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from jepa.cluster.job import read_job
+from jepa.cluster.status import statuses
+from jepa.cluster.sweep import read_sweep
+from jepa.config import ConfigError
+from jepa.errors import exit_status
+from jepa.training.log import read_metrics
+
+
+class Cell(NamedTuple):
+    """A number over seeds."""
+
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        if not self.values:
+            return ""
+        spread = f" ± {stdev(self.values):.4f}" if len(self.values) > 1 else ""
+        return f"{fmean(self.values):.4f}{spread}"
+
+
+class Row(NamedTuple):
+    """Runs that differ in their seed only."""
+
+    values: dict[str, Any]  # section.key -> value, without the seed
+    runs: int  # with results
+    cells: dict[str, Cell]  # task -> the trained encoder's metric
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`jepa sweep-report DIR` -> exit status."""
+    parser = argparse.ArgumentParser(prog="jepa sweep-report", description="Results of a sweep: table and plot.")
+    parser.add_argument("folder", help="folder of the sweep")
+    return exit_status(lambda: _report(Path(parser.parse_args(argv).folder)))
+
+
+def _report(folder: Path) -> int:
+    sweep = read_sweep(folder)
+    if not sweep:
+        raise ConfigError(f"{folder} holds no sweep: there is no sweep.json")
+    found = rows(folder, sweep)
+    keys, columns = list(found[0].values), sorted({name for row in found for name in row.cells})
+    heading = [*keys, "runs", *columns]
+    lines = [
+        [
+            *(_shown(row.values[key]) for key in keys),
+            str(row.runs),
+            *(str(row.cells.get(name, Cell(()))) for name in columns),
+        ]
+        for row in found
+    ]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in [heading, ["---"] * len(heading), *lines])
+    missing = [f"- {name}: {state}" for name, state in unfinished(folder, sweep).items()]
+    text = "\n".join([table, "", *(["Without results:", "", *missing, ""] if missing else [])])
+    (folder / "sweep.md").write_text(text)
+    with (folder / "sweep.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([heading, *lines])
+    plot(folder / "sweep.png", found, columns)
+    print(text)
+    print(f"table: {folder / 'sweep.md'}, {folder / 'sweep.csv'}; plot: {folder / 'sweep.png'}")
+    return 0
+
+
+def rows(folder: Path, sweep: dict[str, dict[str, Any]]) -> list[Row]:
+    """The runs of a sweep, those of different seeds together."""
+    groups: dict[str, tuple[dict[str, Any], list[dict[str, float]]]] = {}
+    for name, values in sweep.items():
+        shared = {key: value for key, value in values.items() if key != "seed"}
+        _, members = groups.setdefault(json.dumps(shared), (shared, []))
+        if measured := _measured(folder / name):
+            members.append(measured)
+    return [Row(shared, len(members), _cells(members)) for shared, members in groups.values()]
+
+
+def _cells(members: Sequence[dict[str, float]]) -> dict[str, Cell]:
+    names = dict.fromkeys(name for member in members for name in member)
+    return {name: Cell(tuple(member[name] for member in members if name in member)) for name in names}
+
+
+def _measured(run_dir: Path) -> dict[str, float]:
+    """Task -> metric of a run; without tasks the last loss; empty without results."""
+    path = run_dir / "results.json"
+    if not path.exists():
+        return {}
+    results = json.loads(path.read_text())
+    found = {f"{name} ({task['metric']})": float(task["jepa"]) for name, task in results["tasks"].items()}
+    lines = read_metrics(run_dir)
+    return {**found, "loss": float(lines[-1]["loss"])} if lines else found
+
+
+def unfinished(folder: Path, sweep: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Runs without results, each with its state."""
+    names = [name for name in sweep if not (folder / name / "results.json").exists()]
+    sent = [name for name in names if read_job(folder / name)]
+    known = dict(zip(sent, statuses([folder / name for name in sent]), strict=True))
+    states = {name: f"{known[name].state} {known[name].reason}".strip() for name in sent}
+    return {name: states.get(name) or _progress(folder / name) for name in names}
+
+
+def _progress(run_dir: Path) -> str:
+    lines = read_metrics(run_dir)
+    return f"stopped at step {lines[-1]['step']}" if lines else "not started"
+
+
+def plot(path: Path, found: Sequence[Row], columns: Sequence[str]) -> None:
+    """Mean and spread of every task, a panel each."""
+    from matplotlib.figure import Figure  # only for pictures
+
+    panels = columns or [""]
+    figure = Figure(figsize=(7, 0.6 + len(panels) * (0.9 + 0.28 * len(found))), layout="constrained")
+    labels = [
+        ", ".join(f"{key.rpartition('.')[2]}={_shown(value)}" for key, value in row.values.items()) for row in found
+    ]
+    for axes, name in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        for place, row in enumerate(found):
+            values = row.cells[name].values if name in row.cells else ()
+            if values:
+                spread = stdev(values) if len(values) > 1 else 0.0
+                axes.errorbar(fmean(values), place, xerr=spread, fmt="o", capsize=3, color="C0")
+        axes.set_yticks(range(len(found)), labels)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_title(name)
+    figure.savefig(path, dpi=120)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,124 @@
+"""What a run takes, told before it starts: parameters, FLOPs, memory of a GPU, GPU hours, and what will not do."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from jepa.cost.flops import first_masks, run_flops
+from jepa.cost.gpus import GPUS, RESERVED, UTILISATION, Gpu
+from jepa.cost.process_memory import Allocation, Parallel, ProcessMemory, count, networks, process_memory
+from jepa.modality import Modality
+from jepa.training.config import Config
+
+__all__ = ["Allocation", "describe", "warnings"]
+
+
+def describe(config: Config[Any, Any], modality: Modality[Any], asked: Allocation) -> str:
+    """What a run takes, for people.
+
+    Raises ConfigError where the batch does not divide among the processes, DataError where nothing tells what a view
+    looks like.
+    """
+    flops = run_flops(config, modality)
+    memory = process_memory(config, modality, asked)
+    parts = [_size(config, modality, flops), _memory_lines(config, memory, asked)]
+    if asked.gpus:
+        parts.append(_gpu_lines(config, memory, asked, flops))
+        parts.append([f"warning: {line}" for line in warnings(config, memory, asked, flops)])
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def warnings(
+    config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
+) -> list[str]:
+    """What will not fit, not finish, or not be used: a sentence each."""
+    found = []
+    if asked.processes < asked.gpus:
+        found.append(f"{asked.processes} processes use {asked.processes} of {asked.gpus} GPUs")
+    chosen = _parallel(config, memory)
+    small = [gpu for gpu in GPUS if not gpu.holds(memory[chosen].total)]
+    if small:
+        need = _gib(memory[chosen].total + RESERVED)
+        found.append(f"{need:.1f} GiB with {chosen} do not fit {_names(small)}; {_advice(config, memory, small)}")
+    hours = {gpu.name: gpu.hours(flops, config.compute.precision) / asked.used_gpus for gpu in GPUS}
+    if slow := [f"{name} ({_hours(time)} h)" for name, time in hours.items() if time > asked.hours * asked.attempts]:
+        attempts = f"{asked.attempts} attempts of " if asked.attempts > 1 else ""
+        found.append(f"{attempts}{asked.hours:.3g} h end before the run does on {', '.join(slow)}")
+    return found
+
+
+def _advice(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], small: Sequence[Gpu]) -> str:
+    chosen = _parallel(config, memory)
+    saved = [way for way in memory if way != chosen and all(gpu.holds(memory[way].total) for gpu in small)]
+    if saved:
+        return f"compute.parallel={saved[0]} does"
+    if not config.compute.activation_checkpointing:
+        return "compute.activation_checkpointing=true or a larger optim.accumulate need less"
+    return "ask for more GPUs, or take a smaller optim.batch_size"
+
+
+def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> list[str]:
+    model, drawn = networks(config, modality), first_masks(config, modality)
+    context = round(fmean(one.context.shape[1] for masks in drawn for one in masks))
+    target = round(fmean(one.target.shape[1:].numel() for masks in drawn for one in masks))
+    sets, batch = len(drawn[0]), config.optim.batch_size
+    samples = config.steps * batch
+    each, step = _short(flops / samples / 1e9), _short(flops / config.steps / 1e12)
+    encoder, predictor = count(model.context_encoder.parameters()), count(model.predictor.parameters())
+    return [
+        f"parameters   encoder {encoder:,}, predictor {predictor:,}",
+        f"tokens       {len(modality.positions)} a sample on a grid of {' x '.join(map(str, modality.grid))}; "
+        f"about {context} context, {target} target" + (f" in each of {sets} sets" if sets > 1 else ""),
+        f"FLOPs        {each} G a sample, {step} T a step of {batch:,} samples, {flops:.3g} in all",
+        f"run          {config.steps:,} steps, {samples:,} samples",
+    ]
+
+
+def _memory_lines(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation) -> list[str]:
+    parts = config.optim.accumulate
+    batches = f"{parts} micro-batches" if parts > 1 else "a batch"
+    recomputed = ", activations computed again" if config.compute.activation_checkpointing else ""
+    samples = config.optim.batch_size // asked.processes // parts
+    about = f"GiB a process at its peak, {batches} of {samples:,} samples, {config.compute.precision}{recomputed}"
+    lines = [f"memory       {about}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
+    labels = {"copies": "weights to compute with", "buckets": "gradients to send"}
+    for name in ("weights", "gradients", "optimiser", "copies", "buckets", "activations", "total"):
+        values = "".join(f"{_gib(getattr(one, name)):9.2f}" for one in memory.values())
+        lines.append(f"  {labels.get(name, name):<23}{values}")
+    return lines
+
+
+def _gpu_lines(
+    config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
+) -> list[str]:
+    used, precision = asked.used_gpus, config.compute.precision
+    lines = [
+        f"time         on {used} GPU{'s' if used > 1 else ''} at {UTILISATION:.0%} of their peak in {precision}; "
+        f"fits with {_gib(RESERVED):.0f} GiB to spare for CUDA",
+        f"  {'':<12}{'GPU hours':>12}{'hours':>9}" + "".join(f"{'fits ' + way:>11}" for way in memory),
+    ]
+    for gpu in GPUS:
+        fits = "".join(f"{'yes' if gpu.holds(one.total) else 'no':>11}" for one in memory.values())
+        total = gpu.hours(flops, precision)
+        lines.append(f"  {gpu.name:<12}{_hours(total):>12}{_hours(total / used):>9}{fits}")
+    return lines
+
+
+def _hours(hours: float) -> str:
+    return "< 0.1" if hours < 0.1 else f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}"
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _parallel(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory]) -> Parallel:
+    return config.compute.parallel if config.compute.parallel in memory else "ddp"
+
+
+def _names(gpus: Sequence[Gpu]) -> str:
+    return ", ".join(gpu.name for gpu in gpus)
+
+
+def _gib(size: int) -> float:
+    return size / 2**30

@@ -1,0 +1,56 @@
+"""Floating-point operations of a run, counted on networks without contents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import FlopCounterMode
+
+from jepa.data import DataError, seeded
+from jepa.loss import prediction_loss
+from jepa.masking import Masks
+from jepa.modality import BadSampleError, Modality
+from jepa.model import JEPA, TargetKind
+from jepa.training.config import Config
+
+DRAWS = 16  # of masks, over which FLOPs and tokens are averaged
+
+
+def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
+    """Floating-point operations of a whole run, a multiply-add counted as two."""
+    steps = sum(stage.steps * sample_flops(config, modality, stage.weights) for stage in config.stages)
+    return steps * config.optim.batch_size
+
+
+def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Mapping[TargetKind, float]) -> float:
+    """Floating-point operations of one sample that predicts these kinds of target, forward and backward.
+
+    The mean over masks of whole batches, as those of a strategy may depend on the size of the batch. What activation
+    checkpointing computes again is counted.
+    """
+    view = example_view(modality)
+    with torch.device("meta"):
+        model = JEPA(config.model, modality, config.target_kinds)
+        inputs = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype), view)
+    model.set_activation_checkpointing(config.compute.activation_checkpointing)
+    with FlopCounterMode(display=False) as counter:
+        for masks in first_masks(config, modality):
+            of_one = [mask[slice(1)].to("meta") for mask in masks]
+            predictions = model([inputs] * modality.views, of_one, tuple(weights))
+            prediction_loss(predictions, config.loss, weights).backward()
+    return float(counter.get_total_flops()) / DRAWS
+
+
+def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[Masks]]:
+    """Masks of the first steps, sets of the global batch."""
+    batch_size, seed = config.optim.batch_size, config.seed
+    return [modality.sample_masks(batch_size, seeded("masks", seed, step)) for step in range(DRAWS)]
+
+
+def example_view(modality: Modality[Any]) -> Any:
+    """A view for its shape; raises DataError where only the data can tell it and the data is not there."""
+    try:
+        return modality.example_view()
+    except (OSError, ValueError, IndexError, BadSampleError) as error:
+        raise DataError(f"data: no sample shows what the networks are given: {error}") from error

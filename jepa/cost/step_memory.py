@@ -1,0 +1,234 @@
+"""What one step of one process holds in memory: the step itself, run on tensors that have shapes but no contents."""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import get_gradient_edge
+from torch.nn.utils import clip_grad_norm_
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from jepa.data import Batch, seeded
+from jepa.loss import added_loss, prediction_loss
+from jepa.modality import Modality
+from jepa.model import JEPA
+from jepa.optim import adamw
+from jepa.train import signs_of
+from jepa.training.config import Config, Stage
+
+Kind = Literal["weights", "gradients", "optimiser", "copies", "activations"]
+Device = Literal["cuda", "cpu"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes of a process at the moment at which it holds the most, by kind.
+
+    weights: the three networks and their tables. copies: weights in the precision of the computation, which autocast
+    keeps from the forward to the backward pass. activations: everything else, the inputs included.
+    most_activations: the most of these at any moment.
+    """
+
+    weights: int = 0
+    gradients: int = 0
+    optimiser: int = 0
+    copies: int = 0
+    activations: int = 0
+    most_activations: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.gradients + self.optimiser + self.copies + self.activations
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages that are alive, by kind; those that were not registered are activations.
+
+    at_peak: bytes by kind when their sum was the largest; most_activations: the most bytes of activations at any time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: Counter[Kind] = Counter()
+        self.at_peak: Counter[Kind] = Counter()
+        self.most_activations = 0
+        self._known: dict[int, tuple[weakref.ref[torch.UntypedStorage], Kind, int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count what it allocated."""
+        result = func(*args, **(kwargs or {}))
+        copied = func is torch.ops.aten._to_copy.default and self._kind(args[0]) == "weights"
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._note(leaf, "copies" if copied else "activations")
+        if self.live.total() > self.at_peak.total():
+            self.at_peak = self.live.copy()
+        self.most_activations = max(self.most_activations, self.live["activations"])
+        return result
+
+    def register(self, tensor: Tensor, kind: Kind) -> None:
+        """Count a tensor's storage as this kind from now on."""
+        known = self._known.pop(id(tensor.untyped_storage()), None)
+        if known is not None:
+            self.live[known[1]] -= known[2]
+        self._note(tensor, kind)
+
+    def gradient(self, parameter: Tensor) -> None:
+        """Count the gradient of a parameter as such."""
+        assert parameter.grad is not None
+        self.register(parameter.grad, "gradients")
+
+    def forget_peaks(self) -> None:
+        """Look for the largest sums from now on."""
+        self.at_peak, self.most_activations = self.live.copy(), self.live["activations"]
+
+    def _kind(self, tensor: Tensor) -> Kind | None:
+        known = self._known.get(id(tensor.untyped_storage()))
+        return None if known is None else known[1]
+
+    def _note(self, tensor: Tensor, kind: Kind) -> None:
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self._known:
+            return
+        # The Python object of a storage lives as long as its memory does.
+        self._known[key] = weakref.ref(storage, lambda _: self._free(key)), kind, size
+        self.live[kind] += size
+
+    def _free(self, key: int) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self.live[known[1]] -= known[2]
+
+
+class _UnknownNumbers(TorchDispatchMode):
+    """Takes every number that is read from a tensor for 1."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation."""
+        return 1.0 if func is torch.ops.aten._local_scalar_dense.default else func(*args, **(kwargs or {}))
+
+
+class _AsOnGpu(TorchFunctionMode):
+    """Operations on CPU tensors that keep for the backward pass what their CUDA kernels keep.
+
+    Attention keeps its inputs, its output and a number a row, no scores of all pairs (flash and memory-efficient
+    kernels both do); under autocast, layer norm works on a copy in fp32.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace the two operations."""
+        if func is F.scaled_dot_product_attention:
+            return _flash(*args, **(kwargs or {}))
+        if func is F.layer_norm and torch.is_autocast_enabled("cpu"):
+            args = (args[0].float(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def _flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
+    attended: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout_p, is_causal, attn_mask=attn_mask
+    )[0]
+    return attended
+
+
+def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, device: Device) -> Usage:
+    """Memory of one process's step, measured by running it on tensors without contents.
+
+    batch: the process's share, its values are not looked at. device: whose kernels. The largest of the stages of the
+    run; the optimiser is as after its first step. What CUDA, its libraries and the allocator need comes on top.
+    """
+    with torch.device("meta"):
+        model = JEPA(config.model, modality, config.target_kinds)
+    model.set_activation_checkpointing(config.compute.activation_checkpointing)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")
+        step = _Step(model, adamw(model, config.optim), config, device)
+        masks = [replace(one, context=_empty(one.context), target=_empty(one.target)) for one in batch.masks]
+        fake = Batch(_empty(batch.views), masks, [])
+        return max((step.usage(fake, stage) for stage in config.stages), key=lambda usage: usage.total)
+
+
+class _Step:
+    """A training step as in the loop of `train`, its memory counted."""
+
+    def __init__(self, model: JEPA, optimizer: torch.optim.AdamW, config: Config[Any, Any], device: Device) -> None:
+        self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
+        self.counted = LiveBytes()
+        for parameter in self._trained():
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for state in optimizer.state.values():
+            for moment in state.values():
+                self.counted.register(moment, "optimiser")
+        for weight in (*model.parameters(), *model.buffers()):
+            self.counted.register(weight, "weights")
+
+    def usage(self, batch: Batch, stage: Stage) -> Usage:
+        """Bytes at the peak of a step."""
+        counted = self.counted
+        for tensor in tree_leaves((batch.views, [(one.context, one.target) for one in batch.masks])):
+            counted.register(tensor, "activations")
+        hooks = [parameter.register_post_accumulate_grad_hook(counted.gradient) for parameter in self._trained()]
+        counted.forget_peaks()
+        with counted, _AsOnGpu() if self.device == "cuda" else nullcontext():
+            for part in batch.split(self.config.optim.accumulate)[:2]:  # a third finds what the second found
+                self._pass(part, stage)
+            clip_grad_norm_(self.model.parameters(), self.config.optim.max_gradient_norm or float("inf"))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.model.update_target(0.5)
+            with _UnknownNumbers():  # type: ignore[no-untyped-call]
+                signs_of(self.model, batch, bf16=False)
+        for hook in hooks:
+            hook.remove()
+        peak = counted.at_peak
+        return Usage(
+            weights=peak["weights"],
+            gradients=peak["gradients"],
+            optimiser=peak["optimiser"],
+            copies=peak["copies"],
+            activations=peak["activations"],
+            most_activations=counted.most_activations,
+        )
+
+    def _pass(self, batch: Batch, stage: Stage) -> None:
+        # On behalf of a GPU float16 stands for bf16: it has as many bytes, and `attend` has no way of its own for it.
+        low = torch.float16 if self.device == "cuda" else torch.bfloat16
+        with torch.autocast("cpu", low, enabled=self.config.compute.precision == "bf16"):
+            predictions = self.model(batch.views, batch.masks, tuple(stage.weights))
+        loss = prediction_loss(predictions, self.config.loss, stage.weights)
+        total = loss + added_loss(predictions, self.config.loss, self.config.model.contrast, seeded("slices"))
+        # As total.backward(), but that a TorchFunctionMode stays active where blocks are computed again.
+        torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+def _empty(tree: Any) -> Any:
+    return tree_map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype), tree)

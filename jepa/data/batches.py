@@ -1,0 +1,142 @@
+"""Batches as a function of (seed, step, rank): nothing is counted, so nothing has to be restored."""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from jepa.data.bad_files import DataError
+from jepa.data.order import Order, permutation, seeded
+from jepa.distributed import World
+from jepa.masking import Masks
+from jepa.modality import BadSampleError, Modality, Samples, Split
+
+
+def open_split(modality: Modality[Any], split: Split) -> Samples:
+    """Samples of a split; raises DataError for folders that are missing or hold nothing of use."""
+    try:
+        samples = modality.dataset(split)
+    except (OSError, ValueError) as error:
+        raise DataError(f"data: {error}") from error
+    if split == "train" and len(samples) == 0:
+        raise DataError("data: the training split has no samples")
+    return samples
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input of one process."""
+
+    views: list[Any]  # of all samples, each tensors [B, ...], nested as the modality's are
+    masks: list[Masks]
+    bad: list[tuple[str, str]]  # source and reason of the samples that had to be replaced
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device, without waiting where the memory is pinned."""
+        return Batch(to_device(self.views, device), [masks.to(device) for masks in self.masks], self.bad)
+
+    def split(self, count: int) -> list["Batch"]:
+        """The batch as `count` equal ones, in order; the first of them tells of the samples that were replaced."""
+        size = len(self.masks[0].context) // count
+        parts = [slice(part * size, (part + 1) * size) for part in range(count)]
+        return [
+            Batch(
+                tree_map(lambda leaf, rows=rows: leaf[rows], self.views),
+                [masks[rows] for masks in self.masks],
+                self.bad if rows.start == 0 else [],
+            )
+            for rows in parts
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batch lies."""
+        return self.masks[0].context.device
+
+    def sizes(self) -> dict[str, int]:
+        """Context and target tokens a sample, over all sets of masks."""
+        return {
+            "context_tokens": sum(masks.context.shape[1] for masks in self.masks),
+            "target_tokens": sum(masks.target.shape[1] * masks.target.shape[2] for masks in self.masks),
+        }
+
+    def pin_memory(self) -> "Batch":
+        """Page-locked copy, called by the loader's pinning thread."""
+        views: list[Any] = tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self.views)
+        return Batch(views, [masks.pin_memory() for masks in self.masks], self.bad)
+
+
+def to_device(tree: Any, device: torch.device) -> Any:
+    """Copy every tensor of a nested structure to a device."""
+    return tree_map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+class TrainingBatches(Dataset[Batch | DataError]):
+    """Batch of a step by its number.
+
+    Masks are drawn for the global batch, of which each process takes its rows: two processes see what one would.
+    """
+
+    def __init__(self, modality: Modality[Any], samples: Samples, order: Order, max_bad_fraction: float) -> None:
+        self.modality, self.samples, self.order = modality, samples, order
+        # More bad samples in a row than the whole data set may hold is an error for certain.
+        self.attempts = int(max_bad_fraction * len(samples)) + 1
+
+    def __getitem__(self, step: int) -> Batch | DataError:
+        bad: list[tuple[str, str]] = []
+        drawn = []
+        for number in self.order.numbers(step):
+            of_one = self._views(number, bad)
+            if isinstance(of_one, DataError):
+                return of_one
+            drawn.append(of_one)
+        masks = self.modality.sample_masks(self.order.batch_size, seeded("masks", self.order.seed, step))
+        views = [default_collate(list(of_all)) for of_all in zip(*drawn, strict=True)]
+        return Batch(views, [mask[self.order.rows] for mask in masks], bad)
+
+    def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any] | DataError:
+        """Views of the sample with this running number, or of the next in the data set that can be read."""
+        count = len(self.samples)
+        epoch, place = divmod(number, count)
+        first = int(permutation(self.order.seed, epoch, count)[place])
+        for attempt in range(self.attempts + 1):
+            generator = seeded("view", self.order.seed, number)
+            try:
+                inputs = self.samples[(first + attempt) % count].inputs
+                return [self.modality.training_view(inputs, generator) for _ in range(self.modality.views)]
+            except BadSampleError as error:
+                bad.append((error.source, error.reason))
+        source, reason = bad[-1]
+        return DataError(
+            f"{self.attempts + 1} samples in a row cannot be read, more than data.max_bad_fraction allows; "
+            f"the last one is {source}: {reason}"
+        )
+
+
+def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Batch]:
+    """Batches of the given steps on this process's device, prepared ahead by worker processes."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=world.device.type == "cuda",
+        worker_init_fn=_start_worker,
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch.to(world.device)
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    # The main process decides when to stop: keyboard, torchrun and SLURM send their signals to all processes.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,29 @@
+"""Rank, device, collectives and stop signals; one process is the plain case and needs no process group."""
+
+from jepa.distributed.collectives import (
+    gather_rows,
+    gradients_shared,
+    is_sharded,
+    local,
+    local_shards,
+    mean_over_processes,
+    whole,
+)
+from jepa.distributed.signals import StopRequest, stop_on_signals
+from jepa.distributed.world import PeerError, World, gpu_index, join
+
+__all__ = [
+    "PeerError",
+    "StopRequest",
+    "World",
+    "gather_rows",
+    "gpu_index",
+    "gradients_shared",
+    "is_sharded",
+    "join",
+    "local",
+    "local_shards",
+    "mean_over_processes",
+    "stop_on_signals",
+    "whole",
+]

@@ -1,0 +1,120 @@
+"""Rank, device, reductions and stop signals; one process is the plain case and needs no process group."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from jepa.distributed.collectives import is_sharded, mean_over_processes
+from jepa.errors import UserError
+
+
+class PeerError(UserError, RuntimeError):
+    """Another process failed, so that this one cannot go on; its message is for the user."""
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among all of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run directory."""
+        return self.rank == 0
+
+    def data_parallel(self, model: nn.Module, varying: bool = False) -> Callable[..., Any]:
+        """The model's forward pass, with gradients averaged over processes in the backward pass.
+
+        varying: not every step uses all parameters.
+        """
+        if self.size == 1 or is_sharded(model):
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=varying)
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """What fails in one process fails in all: none waits for ever for another's part; every process must enter.
+
+        Raises PeerError, in place of nothing, where another process failed. Within, processes must not communicate.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._failures(str(error) or type(error).__name__)
+            raise
+        failures = self._failures("")
+        if failures:
+            raise PeerError("; ".join(f"process {rank} failed: {reason}" for rank, reason in failures.items()))
+
+    def _failures(self, reason: str) -> dict[int, str]:
+        """Reasons of all processes by rank; every process must ask, with an empty reason where all is well."""
+        if not self.any(bool(reason)) or self.size == 1:
+            return {}
+        reasons: list[str] = [""] * self.size
+        dist.all_gather_object(reasons, reason)
+        return {rank: reason for rank, reason in enumerate(reasons) if reason}
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; every process must ask."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over processes; every process must ask."""
+        return mean_over_processes(value)
+
+    def leave(self) -> None:
+        """Wait for the others and close the process group."""
+        if self.size > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def join(device: str) -> World:
+    """Take part in the run, alone or as one of several processes (RANK, WORLD_SIZE, LOCAL_RANK in the environment).
+
+    device: `auto` takes CUDA where there is one, else the CPU.
+    Raises ValueError where CUDA is asked for and absent, or where there are more processes than GPUs.
+    """
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise ValueError("compute.device: cuda was asked for, but torch sees no CUDA device; use auto or cpu")
+    place = torch.device("cuda", gpu_index(torch.cuda.device_count())) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(place)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World(0, 1, place)
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
+    return World(dist.get_rank(), dist.get_world_size(), place)
+
+
+def gpu_index(visible: int) -> int:
+    """Which of the GPUs that this process sees is its own, by LOCAL_RANK or SLURM_LOCALID.
+
+    A launcher may show each process only its own GPU (CUDA_VISIBLE_DEVICES set per task); then it is the first.
+    Raises ValueError where several are visible, but fewer than there are processes.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0")
+    if visible == 1:
+        return 0
+    if local_rank >= visible:
+        raise ValueError(
+            f"compute.device: process {local_rank} of this machine has no GPU of its own, as {visible} are visible; "
+            f"start at most {visible} processes a machine (torchrun --nproc-per-node, or tasks_per_node)"
+        )
+    return local_rank

@@ -1,0 +1,22 @@
+"""Errors that a user can cause: one base class, and the way every command reports them."""
+
+from collections.abc import Callable
+
+from rich.markup import escape
+
+from jepa.console import CONSOLE
+
+INTERRUPTED = 130  # exit status of a run that was asked to stop: it is not finished, but nothing is wrong
+
+
+class UserError(Exception):
+    """Base class of every error that a user can cause; its message is one sentence for the user."""
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Run a command -> its exit status; a UserError becomes one sentence on stderr and status 1."""
+    try:
+        return command()
+    except UserError as error:
+        CONSOLE.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        return 1

@@ -1,0 +1,34 @@
+"""Which tokens are context and which are targets: strategies on a grid with any number of axes."""
+
+from jepa.masking.blocks import place_blocks, random_tokens, token_indices
+from jepa.masking.checks import check_masking, flaw_of
+from jepa.masking.configs import (
+    BlockMaskConfig,
+    CausalMaskConfig,
+    FunctionMaskConfig,
+    MaskingConfig,
+    Masks,
+    RandomMaskConfig,
+    RandomTubeMaskConfig,
+    Strategy,
+    TubeMaskConfig,
+)
+from jepa.masking.sampling import sample_masks
+
+__all__ = [
+    "BlockMaskConfig",
+    "CausalMaskConfig",
+    "FunctionMaskConfig",
+    "MaskingConfig",
+    "Masks",
+    "RandomMaskConfig",
+    "RandomTubeMaskConfig",
+    "Strategy",
+    "TubeMaskConfig",
+    "check_masking",
+    "flaw_of",
+    "place_blocks",
+    "random_tokens",
+    "sample_masks",
+    "token_indices",
+]

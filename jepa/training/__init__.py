@@ -1,0 +1,1 @@
+"""The machinery around the training loop: config, checks, run directory, checkpoints, logs, sharding."""

@@ -1,0 +1,32 @@
+"""`jepa export RUN FILE`: the checkpoint of a run as one file, whatever number of processes wrote it."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from jepa.config import ConfigError
+from jepa.console import CONSOLE
+from jepa.errors import exit_status
+from jepa.weights.load import read_checkpoint
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export what the command line names -> exit status."""
+    parser = argparse.ArgumentParser(prog="jepa export", description="Write a run's checkpoint as one file.")
+    parser.add_argument("run", type=Path, help="run directory, checkpoint file or folder of shards")
+    parser.add_argument("file", type=Path, help="file to write; an existing one is not overwritten")
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: export(arguments.run, arguments.file))
+
+
+def export(run: Path, file: Path) -> int:
+    """Write the checkpoint of a run as one file; raises CheckpointError, and ConfigError for a file that exists."""
+    if file.exists():
+        raise ConfigError(f"{file} exists; name a new file")
+    checkpoint = read_checkpoint(run)
+    try:
+        checkpoint.save(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    CONSOLE.print(f"step {checkpoint.step} of {run}: {file}", highlight=False)
+    return 0

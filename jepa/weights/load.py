@@ -1,0 +1,108 @@
+"""Trained networks out of run directories and checkpoint files."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from jepa.checkpoint import Checkpoint, CheckpointError, latest
+from jepa.config import ConfigError, Tree, build
+from jepa.encoder import TokenEncoder
+from jepa.matching import MatchedModality
+from jepa.modality import Modality
+from jepa.model import JEPA
+from jepa.plugins.registry import modality_class
+from jepa.positions import grid_positions
+from jepa.training.config import Config
+
+Which = Literal["target_encoder", "context_encoder"]
+
+
+def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> nn.Module:
+    """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
+
+    `load_modality(run).evaluation_view(image)` makes the inputs. Where a modality has two matching streams it is what
+    the modality serves of all networks (`MatchedModality.served`). Raises CheckpointError where there is none.
+    """
+    checkpoint = read_checkpoint(run)
+    config, modality = configured(checkpoint)
+    if isinstance(modality, MatchedModality):
+        return modality.served(model_of(checkpoint, config, modality).to(device), which)
+    return encoder_of(checkpoint, config, modality, which).to(device)
+
+
+def load_modality(run: Path | str) -> Modality[Any]:
+    """The modality that a run was trained with, as configured there."""
+    return configured(read_checkpoint(run))[1]
+
+
+def read_checkpoint(run: Path | str) -> Checkpoint:
+    """Checkpoint of a run directory, or of a file."""
+    path = Path(run)
+    if path.is_dir():
+        if not latest(path).exists():
+            raise CheckpointError(f"{path} holds no checkpoint; expected {latest(path)}")
+        path = latest(path)
+    return Checkpoint.load(path)
+
+
+def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tuple[Config[Any, Any], Modality[Any]]:
+    """Config of a checkpoint, with further layers over it, and the modality that it describes."""
+    modality_type = modality_class(checkpoint.config["modality"])
+    config = build(Config.of(modality_type), [checkpoint.config, *(layers or [])])
+    return construct(modality_type, config)
+
+
+def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> tuple[Config[Any, Any], Modality[Any]]:
+    """The config as its modality completes it, and that modality.
+
+    Raises ConfigError for what cannot work, such as masks that its grid cannot hold.
+    """
+    try:
+        modality = modality_type.of(config.data, config.model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data: {error}") from error
+    if not isinstance(getattr(modality, "config", None), modality_type.config_type):
+        raise ConfigError(
+            f"{modality_type.__name__} has no config: its __init__ has to hand it on by super().__init__(config)"
+        )
+    return replace(config, data=modality.config), modality
+
+
+def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:
+    """Trained encoder in evaluation mode; on another token grid than in training, positions are interpolated."""
+    trained = configured(checkpoint)[1]
+    encoder = modality.encoder(config.model)
+    encoder.load_state_dict(
+        {
+            name.removeprefix(f"{which}."): value
+            for name, value in checkpoint.model.items()
+            if name.startswith(f"{which}.")
+        }
+    )
+    if modality.grid != trained.grid:
+        encoder.place(grid_positions(modality.grid, trained.grid))
+    return encoder.eval().requires_grad_(False)
+
+
+def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+    """All trained networks, in evaluation mode, on the token grid of the training."""
+    with torch.random.fork_rng(devices=[]):
+        model = JEPA(config.model, modality, config.target_kinds)
+    model.load_state_dict(checkpoint.model)
+    return model.eval().requires_grad_(False)
+
+
+def untrained_encoder(config: Config[Any, Any], modality: Modality[Any]) -> TokenEncoder:
+    """The encoder that a run starts from, but for pretrained weights: same seed, same initialisation."""
+    return untrained_model(config, modality).target_encoder
+
+
+def untrained_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+    """All networks that a run starts from, but for pretrained weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = JEPA(config.model, modality, config.target_kinds)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,5 @@
+"""Images as sequences of patches."""
+
+from modalities.image.modality import Image, ImageConfig
+
+__all__ = ["Image", "ImageConfig"]

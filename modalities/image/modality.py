@@ -1,0 +1,150 @@
+"""Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Generator, Tensor, nn
+
+from jepa.encoder import patch_embedding
+from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
+from jepa.masking.configs import RatioRange, ShareRange
+from jepa.modality import DataConfig, Modality, Sample, Samples, Split, Task
+from jepa.positions import Grid
+from modalities.image.sources import ImageSource, open_source
+from modalities.image.views import center_view, denormalise, normalise, random_resized_crop
+from modalities.worlds.scenes.dataset import Scenes, ScenesConfig, default_cache_dir
+from modalities.worlds.scenes.shapes import CLASSES
+
+_RAW_SIDE = 32  # pixels a side of the raw-input baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(DataConfig):
+    """Where images come from and how they become tokens.
+
+    source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but the
+    first need `root`. image_size: pixels, a number or [height, width]. crop_scale, crop_aspect: random resized crop,
+    the only augmentation unless `flip`. mask_sets: sets of masks a sample; those of one view share one pass of the
+    target encoder. views: crops a sample, over which the sets of masks are shared out.
+    """
+
+    source: str = "scenes"
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
+    patch_size: PositiveInt = 16
+    crop_scale: ShareRange = (0.3, 1.0)
+    crop_aspect: RatioRange = (3 / 4, 4 / 3)
+    flip: bool = False
+    mask_sets: PositiveInt = 1
+    views: PositiveInt = 1
+    masking: MaskingConfig = field(default_factory=BlockMaskConfig)
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+class Image(Modality[ImageConfig]):
+    """Images as sequences of patches, row by row."""
+
+    contract, config_type = 1, ImageConfig
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__(config)
+        height, width = config.size
+        if height % config.patch_size or width % config.patch_size:
+            raise ValueError(f"patch_size {config.patch_size} does not divide image_size {height} x {width}")
+        if config.source != "scenes" and config.root is None:
+            raise ValueError(f"source '{config.source}' needs data.root, the folder that holds it")
+        if config.mask_sets % config.views:
+            raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
+        self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
+        check_masking(self.grid, config.masking)
+
+    @cached_property
+    def _labelled_classes(self) -> Sequence[str]:
+        return CLASSES if self.config.source == "scenes" else self._open("train").classes
+
+    @property
+    def tasks(self) -> Sequence[Task]:  # type: ignore[override]
+        """Classes where images are labelled; in the embedded world also counting and depth."""
+        classes = [Task(label="class", kind="class", classes=self._labelled_classes)] if self._labelled_classes else []
+        if self.config.source != "scenes":
+            return classes
+        return [
+            *classes,
+            Task(label="count", kind="count"),
+            Task(label="depth", kind="regression"),
+            Task(label="depth_map", kind="map"),
+        ]
+
+    def dataset(self, split: Split) -> Samples:
+        """Images as uint8 [3, H, W] of their stored size."""
+        if self.config.source == "scenes":
+            return _Scenes(Scenes(self.config.scenes, split, max(self.config.size), default_cache_dir()), self.grid)
+        return self._open(split).samples
+
+    def embedding(self, dim: int) -> nn.Module:
+        """[B, 3, H, W] -> [B, N, dim]."""
+        p = self.config.patch_size
+        return patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", 3 * p * p, dim, p=p, q=p)
+
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        """Sets of masks by the strategy of the config."""
+        masking = self.config.masking
+        return [sample_masks(self.grid, masking, batch_size, generator) for _ in range(self.config.mask_sets)]
+
+    def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
+        config = self.config
+        return normalise(
+            random_resized_crop(inputs, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
+        )
+
+    def evaluation_view(self, inputs: Tensor) -> Tensor:
+        """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
+        return normalise(center_view(inputs, self.config.size))
+
+    def example_view(self) -> Tensor:
+        """An empty image: float [3, H, W]."""
+        return torch.zeros(3, *self.config.size)
+
+    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+        """Pixels, averaged down to at most 32 a side: [3, H, W] -> [F]."""
+        height, width = (min(side, _RAW_SIDE) for side in self.config.size)
+        return {"raw_input": F.adaptive_avg_pool2d(view, (height, width)).flatten()}
+
+    def picture(self, view: Tensor) -> Tensor:
+        """[3, H, W] -> uint8 [H, W, 3]."""
+        return denormalise(view).permute(1, 2, 0)
+
+    @property
+    def _stored_side(self) -> int:
+        """Pixels that suffice for the shorter side, so that the smallest crop is not enlarged."""
+        return math.ceil(min(self.config.size) / math.sqrt(self.config.crop_scale[0]))
+
+    def _open(self, split: Split) -> ImageSource:
+        assert self.config.root is not None  # checked in __init__
+        return open_source(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
+
+
+class _Scenes:
+    """Scenes whose depth map is one number a token."""
+
+    def __init__(self, scenes: Scenes, grid: Grid) -> None:
+        self.scenes, (self.rows, self.columns) = scenes, grid
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.scenes[index]
+        depth = torch.as_tensor(sample.labels["depth_map"], dtype=torch.float32)
+        pooled = F.adaptive_avg_pool2d(depth.unsqueeze(0), (self.rows, self.columns)).flatten()  # [N]
+        return Sample(sample.inputs, {**sample.labels, "depth_map": pooled})

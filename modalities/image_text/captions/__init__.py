@@ -1,0 +1,1 @@
+"""Captioned images: where they come from and what becomes of a caption."""

@@ -1,0 +1,108 @@
+"""Captioned images that lie in files: the samples of one split."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa.modality import BadSampleError, Sample, Samples, Split
+from modalities.image_text.captions.rules import NO_CAPTION
+from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
+from modalities.storage.captioned import Captioned
+from modalities.storage.images import decode_image
+from modalities.storage.splits import carved_split, serving
+
+_LOOKED_FOR = 100  # images: enough to see that the root is wrong, few enough for a slow disk
+
+
+class CaptionedFiles:
+    """Images of a table that lie in files, with their captions; `chosen` are images, or faults counted from -1 down."""
+
+    def __init__(self, table: CaptionTable, folder: Path, chosen: NDArray[np.int64], min_side: int) -> None:
+        self.table, self.folder, self.chosen, self.min_side = table, folder, chosen, min_side
+        self.class_index = {name: index for index, name in enumerate(_classes(table))}
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, table = int(self.chosen[index]), self.table
+        if image < 0:
+            raise BadSampleError(table.fault_sources[-1 - image], table.fault_reasons[-1 - image])
+        captions, label = table.captions_of(image), int(table.labels[image])
+        if not captions:
+            raise BadSampleError(table.source(image), NO_CAPTION)
+        if label == CONTRADICTED:
+            raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
+        pixels = decode_image(self.folder / table.name(image), self.min_side)
+        known = self.class_index and label != UNKNOWN
+        return Sample(
+            Captioned(pixels, captions), {"class": self.class_index[table.label_names[label]]} if known else {}
+        )
+
+
+def open_table(
+    table: CaptionTable, folder: Path, split: Split, min_side: int, seed: int
+) -> tuple[Samples, tuple[str, ...]]:
+    """One split of a table whose images lie below `folder`, and the names of the classes, () where there are no labels.
+
+    A split that is not stated is carved from the training set by the names of the images; it is always held out from
+    it, labels or not, because captions are labels. What could not be understood counts in the training set, unless its
+    file is of another split. A label that training lacks is a ValueError, as no answer to it could be right.
+    """
+    part, carve = serving([SPLITS[code] for code in np.unique(table.splits)], split)
+    stored = np.flatnonzero(table.splits == split_code(part))
+    _check_labels(table, stored)
+    check_images(folder, [table.name(int(image)) for image in spread(stored)])
+    images = stored[_carved(table, carve, seed)[stored] == split_code(split)] if carve else stored
+    faults = np.flatnonzero(table.fault_splits == split_code(split))
+    return CaptionedFiles(table, folder, np.concatenate([images, -1 - faults]), min_side), _classes(table)
+
+
+def check_images(folder: Path, names: Sequence[str]) -> None:
+    """Raise ValueError if none of these images is there."""
+    if names and not any_exists(folder, names):
+        raise ValueError(f"none of {len(names)} images looked for is there, such as {folder / names[0]}")
+
+
+def any_exists(folder: Path, names: Sequence[str]) -> bool:
+    """Whether at least one of these images is there."""
+    return any(_exists(folder / name) for name in names)
+
+
+def spread(items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most 100 of them, from all over."""
+    return items[np.linspace(0, len(items) - 1, min(len(items), _LOOKED_FOR)).astype(np.int64)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, say
+        return False
+
+
+def _check_labels(table: CaptionTable, images: NDArray[np.int64]) -> None:
+    classes = set(_classes(table))
+    unknown = [code for code in np.unique(table.labels[images]).tolist() if code >= 0]
+    unknown = [code for code in unknown if table.label_names[code] not in classes]
+    if classes and unknown:
+        image = int(images[np.argmax(table.labels[images] == unknown[0])])
+        label = table.label_names[unknown[0]]
+        raise ValueError(f"{table.source(image)}: label '{label}' is not one of the training set's")
+
+
+def _classes(table: CaptionTable) -> tuple[str, ...]:
+    """The labels of the training set, sorted, whole numbers by their size."""
+    codes = np.unique(table.labels[table.splits == split_code("train")])
+    names = [table.label_names[code] for code in codes.tolist() if code >= 0]
+    return tuple(sorted(names, key=lambda name: (len(name) if name.isdecimal() else 0, name)))
+
+
+@lru_cache(maxsize=2)  # of millions of names it takes a while, and each split asks for it
+def _carved(table: CaptionTable, carve: tuple[Split, ...], seed: int) -> NDArray[np.int8]:
+    """The split of every image when these are carved from all."""
+    codes = (split_code(carved_split(table.name(image), carve, seed)) for image in range(len(table)))
+    return np.fromiter(codes, dtype=np.int8, count=len(table))

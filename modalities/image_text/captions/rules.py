@@ -1,0 +1,82 @@
+"""What a caption is, whatever it was written in.
+
+Any Unicode, normalised to NFC. Runs of whitespace become one space, other control characters are dropped, and what is
+longer than 2,000 characters keeps its first 2,000: tokenizers cut far earlier, and must not stall on a book. A caption
+of which nothing is left is dropped. What is not text, null or a number say, makes the sample a bad one.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+from jepa.modality import Split
+from modalities.storage.splits import SPLIT_NAMES
+
+CAPTION_KEYS = ("caption", "text", "title")
+NO_CAPTION = "no caption"
+LONGEST = 2_000  # characters
+
+# All that is Cc but for whitespace; and halves of surrogate pairs, which JSON can write and UTF-8 cannot.
+_DROPPED = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+_NO_PATH = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+_SPLITS: Mapping[str, Split] = {**SPLIT_NAMES, "restval": "train"}  # the last is Karpathy's
+# Composing joins few characters to one; of a million accents on one letter, it would take hours.
+_BEFORE_COMPOSING = 4 * LONGEST
+
+
+class MalformedError(Exception):
+    """Raised, with the reason in words, for an entry that is not what it should be: one bad sample."""
+
+
+def clean_caption(text: str) -> str:
+    """A caption as it was written  ->  as it is used, maybe nothing; cleaning again changes nothing."""
+    if not (text.isascii() and text.isprintable()):
+        text = _DROPPED.sub("", text)
+    text = " ".join(text.split())[:_BEFORE_COMPOSING]
+    return unicodedata.normalize("NFC", text)[:LONGEST].rstrip()
+
+
+def captions_of(fields: Mapping[str, object]) -> list[str]:
+    """What an object says under `caption`, or else `text` or `title`, and `captions`; cleaned, without empty ones.
+
+    Each is a string or a list of strings; another type is a MalformedError.
+    """
+    single = next((fields[key] for key in CAPTION_KEYS if key in fields), [])
+    return _texts(single) + _texts(fields.get("captions", []))
+
+
+def split_of(value: object) -> Split | None:
+    """A split by one of its names, nothing where none is given; another value is a ValueError."""
+    if value is None or value == "":
+        return None
+    split = _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
+    if split is None:
+        raise ValueError(f"split {value!r:.40} is none; allowed are {', '.join(_SPLITS)}")
+    return split
+
+
+def is_path(value: object) -> bool:
+    """Whether it can be the path of a file: text, of Unicode and the escaped bytes of names that are not."""
+    return isinstance(value, str) and bool(value.strip()) and not _NO_PATH.search(value)
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [cleaned] if (cleaned := clean_caption(value)) else []
+    if not isinstance(value, list):
+        raise MalformedError(f"a caption is {_kind(value)}; text is needed")
+    if odd := [item for item in value if not isinstance(item, str)]:
+        raise MalformedError(f"a caption is {_kind(odd[0])}; text is needed")
+    return [text for item in value for text in _texts(item)]
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case _:
+            return "a list" if isinstance(value, list) else "an object"

@@ -1,0 +1,67 @@
+"""Captioned images in tar files, as the webdataset package and img2dataset write them."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from jepa.modality import BadSampleError, Sample, Samples, Split
+from modalities.image_text.captions.rules import NO_CAPTION, MalformedError, captions_of
+from modalities.storage.captioned import Captioned
+from modalities.storage.folders import FileKind
+from modalities.storage.images import decode_image, image_extensions
+from modalities.storage.shards import ShardSamples, open_shards
+
+_BESIDE = (".txt", ".json")
+
+
+class CaptionedShards:
+    """Images of tar files with the captions that stand beside them."""
+
+    def __init__(self, images: ShardSamples) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self.images[index]
+        try:
+            captions = _captions(*self.images.beside(index))
+        except MalformedError as error:
+            raise BadSampleError(self.images.source(index), str(error)) from error
+        return Sample(Captioned(image.inputs, captions), image.labels)
+
+
+def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
+    """The captioned images of one split in the tar files at `root`, and their classes, by number, () if unlabelled.
+
+    An image's captions are `<key>.txt` and what `<key>.json` says (caption_rules.captions_of); splits, labels and
+    damage are as for images alone (image_shards.open_shards), but what is carved is always held out from training.
+    """
+    kind = FileKind("images", image_extensions(), beside=_BESIDE)
+    images, classes = open_shards(root, split, kind, partial(_decode, min_side=min_side), seed)
+    if not any(shard.beside[..., 1].any() for shard in images.shards):
+        files = ", ".join(str(shard.path) for shard in images.shards[:3])
+        raise ValueError(f"no captions in {files}; they are in a .txt or .json of the same key as the image")
+    return CaptionedShards(images), classes
+
+
+def _captions(text: bytes, fields: bytes) -> tuple[str, ...]:
+    """The contents of .txt and .json, maybe nothing  ->  at least one caption, each once."""
+    try:
+        said = {"caption": text.decode("utf-8-sig")}
+        content = json.loads(fields.decode("utf-8-sig")) if fields else {}
+    except UnicodeDecodeError as error:
+        raise MalformedError("a caption is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"not JSON: {error}") from error
+    captions = captions_of(said) + (captions_of(content) if isinstance(content, dict) else [])
+    if not captions:
+        raise MalformedError(NO_CAPTION)
+    return tuple(dict.fromkeys(captions))
+
+
+def _decode(data: bytes, source: str, min_side: int) -> Tensor:
+    return decode_image(data, min_side, source)

@@ -1,0 +1,97 @@
+"""Settings of captioned images: where they come from, what is hidden of them, and the towers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from jepa.masking import BlockMaskConfig, MaskingConfig
+from jepa.masking.configs import RatioRange, ShareRange
+from jepa.modality import DataConfig
+from jepa.model_config import Contrast, NetworksConfig
+from modalities.image_text.masks import Objectives
+from modalities.image_text.open_clip_files import PixelStatistics, TowerSizes, pixel_statistics
+from modalities.image_text.towers import Towers, build_towers
+from modalities.worlds.scenes.dataset import ScenesConfig
+
+Mean = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+_NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextConfig(DataConfig):
+    """Where captioned images come from, and what is hidden of them.
+
+    source: `scenes` (the embedded world, captioned), `folder` (a list of files and captions), `webdataset` or `coco`;
+    all but the first need `root`. crop_scale, crop_aspect: random resized crop; there is no flip, as captions tell left
+    from right. A step sees one caption of each image, any with the same chance. masking: of the regions. prompts: what
+    names a class, {} being its name, for classification without labels. pixel_mean, pixel_std: of red, green and blue,
+    white being 1, by which pixels are scaled; null for what the weights or else the architecture expect.
+    """
+
+    completed: ClassVar[Sequence[str]] = ("pixel_mean", "pixel_std")
+
+    source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
+    crop_scale: ShareRange = (0.9, 1.0)
+    crop_aspect: RatioRange = (3 / 4, 4 / 3)
+    pixel_mean: tuple[Mean, Mean, Mean] | None = None
+    pixel_std: tuple[Deviation, Deviation, Deviation] | None = None
+    objectives: Objectives = field(default_factory=Objectives)
+    masking: MaskingConfig = field(default_factory=BlockMaskConfig)
+    prompts: tuple[str, ...] = _NAMED
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+    def __post_init__(self) -> None:
+        for prompt in self.prompts:
+            if prompt.count("{}") != 1 or prompt.count("{") + prompt.count("}") > 2:
+                raise ValueError(
+                    f"prompts: {prompt!r} needs {{}} once, where the name of the class goes, and no other brace"
+                )
+        if self.source != "scenes" and self.root is None:
+            raise ValueError(f"source '{self.source}' needs data.root, the folder or file that holds it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowersConfig(NetworksConfig):
+    """The networks: two towers of open_clip under a predictor.
+
+    size: an architecture of open_clip by its name, a folder (`local-dir:PATH`), or a mapping of embed_dim, vision_cfg
+    and text_cfg as in open_clip's JSON. pretrained: weights to start from, a tag of open_clip, a file or a folder; null
+    for random ones. image_size: pixels, a number or [height, width], if other than the architecture's. contrast:
+    matching images and captions are also told from all others of the batch, by `infonce` (CLIP) or `sigmoid` (SigLIP).
+    """
+
+    size: str | TowerSizes = "ViT-B-32"
+    pretrained: str | None = None
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    contrast: Contrast = "none"
+
+    def __post_init__(self) -> None:
+        if self.target_layers != 1:
+            raise ValueError("target_layers: the towers give their last layer alone, so it is 1")
+        if self.predictor.mask_tokens != 1:
+            raise ValueError(
+                "predictor.mask_tokens: which sets of masks there are differs from step to step, so it is 1"
+            )
+
+    @property
+    def depth(self) -> int:
+        """Outputs that can be targets."""
+        return 1
+
+    @property
+    def target_outputs(self) -> tuple[int, ...]:
+        """The one output there is."""
+        return (0,)
+
+    def build(self, pretrained: str | None) -> Towers:
+        """The towers, with weights or with random ones; raises ValueError."""
+        size = self.image_size
+        pixels = (size, size) if isinstance(size, int) else size
+        return build_towers(self.size, pretrained=pretrained, image_size=pixels)
+
+    def pixel_statistics(self) -> tuple[PixelStatistics, PixelStatistics]:
+        """Mean and standard deviation of pixels that the towers expect; raises ValueError where nobody knows."""
+        return pixel_statistics(self.size, self.pretrained)

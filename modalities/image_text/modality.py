@@ -1,0 +1,188 @@
+"""Captioned images: image patches and words as one set of tokens, over two towers of open_clip."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from jepa.encoder import TokenEncoder
+from jepa.evaluate.cross_modal.vectors import Matcher
+from jepa.masking import Masks, check_masking
+from jepa.matching import MatchedModality
+from jepa.modality import Samples, Split, Task
+from jepa.model import JEPA
+from modalities.image.views import center_view, denormalise, normalise, random_resized_crop
+from modalities.image_text.captions.sources import CaptionSource, open_captions
+from modalities.image_text.config import ImageTextConfig, TowersConfig
+from modalities.image_text.encoder import TwoTowers, View
+from modalities.image_text.masks import Layout, both_regions, check_words, sample_objectives
+from modalities.image_text.open_clip_files import PixelStatistics
+from modalities.image_text.served import ImageTextModel
+from modalities.storage.captioned import Captioned
+from modalities.worlds.captions.dataset import CaptionedScenes
+from modalities.worlds.captions.words import SAID
+from modalities.worlds.scenes.dataset import default_cache_dir
+from modalities.worlds.scenes.description import COLOURS
+from modalities.worlds.scenes.shapes import CLASSES
+
+_RAW_SIDE = 32  # pixels a side of the raw-input baseline
+
+
+class ImageText(MatchedModality[ImageTextConfig]):
+    """Images and their captions: patches row by row, words, and one token each that stands for the whole."""
+
+    contract, config_type, model_type = 1, ImageTextConfig, TowersConfig
+
+    def __init__(self, config: ImageTextConfig, model: TowersConfig | None = None) -> None:
+        model = model or TowersConfig()
+        with torch.device("meta"):
+            towers = model.build(None)
+        self.mean, self.std = _statistics(config, model)
+        super().__init__(replace(config, pixel_mean=self.mean, pixel_std=self.std))
+        self.layout = Layout(towers.image.grid, towers.text.length)
+        self.grid, self.streams = self.layout.grid, (self.layout.image, self.layout.text)
+        self.size, self.tokenize = towers.image.image_size, towers.tokenize
+        check_masking(self.grid, config.masking)
+        check_words(self.layout, config.objectives)
+        if model.contrast != "none" and not config.objectives.contrasts:
+            raise ValueError(
+                "objectives: model.contrast compares whole images and captions: set image and caption to 1"
+            )
+
+    @classmethod
+    def of(cls, data: ImageTextConfig, model: Any) -> Self:
+        """The modality of a config."""
+        return cls(data, model)
+
+    @property
+    def positions(self) -> Tensor:
+        """Coordinates (stream, row or place, column): [N, 3]."""
+        return self.layout.positions
+
+    @cached_property
+    def _labelled_classes(self) -> Sequence[str]:
+        return CLASSES if self.config.source == "scenes" else self._open("train").classes
+
+    @property
+    def tasks(self) -> Sequence[Task]:  # type: ignore[override]
+        """Classes of images where they are labelled; in the embedded world also colour of the main object and count."""
+        classes = self._labelled_classes
+        tasks = [Task(label="class", kind="class", classes=classes)] if classes else []
+        if self.config.source != "scenes":
+            return tasks
+        return [*tasks, Task(label="colour", kind="class", classes=tuple(COLOURS)), Task(label="count", kind="count")]
+
+    def dataset(self, split: Split) -> Samples:
+        """Captioned images of their stored size; raises ValueError also where the tokenizer's files are missing."""
+        self.tokenize.load()
+        if self.config.source == "scenes":
+            return CaptionedScenes(self.config.scenes, split, max(self.size), default_cache_dir())
+        return self._open(split).samples
+
+    def encoder(self, config: TowersConfig) -> TokenEncoder:
+        """The two towers, of random weights."""
+        return TwoTowers(config.build(None))
+
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        """A set of masks for each of the objectives that fall due in the step."""
+        return sample_objectives(self.layout, self.config.objectives, self.config.masking, batch_size, generator)
+
+    def gain_masks(self, batch_size: int, generator: Generator) -> tuple[Masks, Masks] | None:
+        """Regions hidden from the rest of the image with the caption and without it, where both are learned."""
+        if not self.config.objectives.drops_at_times:
+            return None
+        return both_regions(self.layout, self.config.masking, batch_size, generator)
+
+    def training_view(self, inputs: Captioned, generator: Generator) -> View:
+        """A random crop and one of the captions."""
+        config = self.config
+        number = int(torch.randint(len(inputs.captions), (), generator=generator))
+        crop = random_resized_crop(inputs.image, self.size, config.crop_scale, config.crop_aspect, False, generator)
+        return View(self._pixels(crop), self._ids(inputs.captions[number]))
+
+    def evaluation_view(self, inputs: Captioned) -> View:
+        """The central crop and the first caption."""
+        return self.view(inputs.image, inputs.captions[0])
+
+    def view(self, image: Tensor, caption: str) -> View:
+        """uint8 [3, H', W'] and a caption as the towers see them."""
+        return View(self._pixels(center_view(image, self.size)), self._ids(caption))
+
+    def example_view(self) -> View:
+        """An empty image and an empty caption."""
+        return View(torch.zeros(3, *self.size), torch.zeros(self.layout.length, dtype=torch.int64))
+
+    def matches(self, inputs: Captioned) -> Sequence[View]:
+        """The image with each of its captions."""
+        pixels = self._pixels(center_view(inputs.image, self.size))
+        return [View(pixels, self._ids(caption)) for caption in inputs.captions]
+
+    def near_misses(self, inputs: Captioned) -> Mapping[str, tuple[View, View]]:
+        """The image with a caption that is true and one of the same words that is not."""
+        return {
+            name: (self.view(inputs.image, true), self.view(inputs.image, false))
+            for name, (true, false) in inputs.swaps.items()
+        }
+
+    def prompts(self, task: Task) -> Iterator[Sequence[View]]:
+        """The prompts of the config with the names of each class, and no image."""
+        nothing = torch.zeros(()).expand(3, *self.size)
+        for names in self._names(task):
+            yield [View(nothing, self._ids(text.format(name))) for name in names for text in self.config.prompts]
+
+    def said(self, inputs: Captioned) -> Sequence[str]:
+        """The captions."""
+        return inputs.captions
+
+    def served(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
+        """All networks, to be asked about pictures and sentences."""
+        return ImageTextModel(self, Matcher(model, self, encoder), encoder)
+
+    def floors(self, view: View) -> Mapping[str, Tensor]:
+        """Pixels, averaged down to at most 32 a side: -> [F]."""
+        height, width = (min(side, _RAW_SIDE) for side in self.size)
+        return {"raw_input": F.adaptive_avg_pool2d(view.image, (height, width)).flatten()}
+
+    def picture(self, view: View) -> Tensor:
+        """The image: uint8 [H, W, 3]."""
+        return denormalise(view.image, self.mean, self.std).permute(1, 2, 0)
+
+    def _names(self, task: Task) -> Sequence[Sequence[str]]:
+        """What each class of a task is called, a colour by that of things of any shape; () where nothing tells."""
+        match task.label, self.config.source:
+            case "class", "scenes":
+                return [(SAID[shape],) for shape in CLASSES]
+            case "colour", "scenes":
+                return [[f"{colour} {SAID[shape]}" for shape in CLASSES] for colour in COLOURS]
+            case "class", _:
+                # A number names nothing, and classes in shards are numbers.
+                return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]
+        return ()
+
+    @property
+    def _stored_side(self) -> int:
+        """Pixels that suffice for the shorter side, so that the smallest crop is not enlarged."""
+        return math.ceil(min(self.size) / math.sqrt(self.config.crop_scale[0]))
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        return normalise(image, self.mean, self.std)
+
+    def _ids(self, caption: str) -> Tensor:
+        return self.tokenize([caption])[0]
+
+    def _open(self, split: Split) -> CaptionSource:
+        assert self.config.root is not None  # checked by the config
+        return open_captions(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
+
+
+def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:
+    """Mean and standard deviation of pixels; weights may be gone by the time a run that knows them is loaded."""
+    if config.pixel_mean and config.pixel_std:
+        return config.pixel_mean, config.pixel_std
+    mean, std = model.pixel_statistics()
+    return config.pixel_mean or mean, config.pixel_std or std

@@ -1,0 +1,91 @@
+"""A trained run as people ask it: pictures and sentences in, vectors and scores out."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image as PillowImage
+from PIL import ImageOps
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from jepa.evaluate.cross_modal.vectors import Matcher, Way, joint
+from modalities.image_text.captions.rules import clean_caption
+from modalities.image_text.encoder import View
+from modalities.storage.images import decode_image, image_tensor
+
+Picture = Path | str | PillowImage.Image | Tensor
+_AT_ONCE = 64
+
+
+class PairViews(Protocol):
+    """What the model needs of its modality beside what evaluation needs."""
+
+    size: tuple[int, int]  # pixels, height and width
+
+    def view(self, image: Tensor, caption: str) -> View:
+        """uint8 [3, H', W'] and a caption as the towers see them."""
+        ...
+
+
+class ImageTextModel(nn.Module):
+    """Vectors of pictures and of sentences whose inner products tell how well they match.
+
+    Where the run had a contrast these are those of the towers, of width D; otherwise each is what stands for the one
+    beside what the predictor makes of it for the other, 2 D wide, so that the product is the mean of both cosines.
+    """
+
+    def __init__(
+        self, modality: PairViews, matcher: Matcher, encoder: Literal["target_encoder", "context_encoder"]
+    ) -> None:
+        super().__init__()
+        self.modality, self.matcher, self.networks, self.encoder = modality, matcher, matcher.model, encoder
+        self.way: Way = "predicted" if matcher.model.config.contrast == "none" else "direct"
+
+    def encode_image(self, pictures: Sequence[Picture]) -> Tensor:
+        """Paths, Pillow images or uint8 tensors [3, H, W] -> unit vectors [n, D or 2 D].
+
+        Raises BadSampleError for a picture that cannot be read, ValueError for what is no list of pictures.
+        """
+        if isinstance(pictures, str | Path | PillowImage.Image):
+            raise ValueError(f"encode_image takes a list of pictures, not {pictures!r:.80} alone")
+        return self._encode((self.modality.view(self._decoded(picture), "") for picture in pictures), stream=0)
+
+    def encode_text(self, sentences: Sequence[str]) -> Tensor:
+        """Strings, cleaned as captions are -> unit vectors [n, D or 2 D]; raises ValueError for what is no list."""
+        if isinstance(sentences, str):
+            raise ValueError(f"encode_text takes a list of sentences, not {sentences!r:.80} alone")
+        nothing = torch.zeros(3, *self.modality.size, dtype=torch.uint8)
+        cleaned = (clean_caption(sentence) for sentence in sentences)
+        return self._encode((self.modality.view(nothing, sentence) for sentence in cleaned), stream=1)
+
+    def score(self, pictures: Sequence[Picture], sentences: Sequence[str]) -> Tensor:
+        """How well each picture matches each sentence: [pictures, sentences], -1 to 1."""
+        return self.encode_image(pictures) @ self.encode_text(sentences).T
+
+    def forward(self, views: View) -> Tensor:
+        """Images and captions as the modality's `view` gives them, batched -> all tokens [B, N, D]."""
+        tokens: Tensor = getattr(self.networks, self.encoder)(views)
+        return tokens
+
+    def _encode(self, views: Iterable[View], stream: int) -> Tensor:
+        left, parts = iter(views), []
+        while batch := list(islice(left, _AT_ONCE)):
+            parts.append(joint(self.matcher.vectors(default_collate(batch), stream), stream, self.way))
+        if not parts:
+            raise ValueError(f"nothing to encode: the list of {('pictures', 'sentences')[stream]} is empty")
+        return torch.cat(parts)
+
+    def _decoded(self, picture: Picture) -> Tensor:
+        match picture:
+            case Tensor():
+                if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
+                    kind = f"{str(picture.dtype).removeprefix('torch.')} {list(picture.shape)}"
+                    raise ValueError(f"a picture as a tensor is uint8 [3, H, W], RGB, not {kind}")
+                return picture
+            case PillowImage.Image():
+                return image_tensor(ImageOps.exif_transpose(picture))  # upright, as files are read
+            case _:
+                return decode_image(Path(picture), min(self.modality.size))

@@ -1,0 +1,1 @@
+"""Where samples are stored: folders, tar shards, splits and torchvision's data sets, for every modality."""

@@ -1,0 +1,5 @@
+"""Videos as sequences of tubelets."""
+
+from modalities.video.modality import Video, VideoConfig
+
+__all__ = ["Video", "VideoConfig"]

@@ -1,0 +1,1 @@
+"""Video decoders behind one interface."""

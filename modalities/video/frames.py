@@ -1,0 +1,91 @@
+"""Videos that are stored as pictures or as arrays: folders of frames, and .npy files."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa.modality import BadSampleError
+from modalities.storage.images import decode_image, image_extensions
+from modalities.video.stored import ArrayVideo, StoredVideo, VideoInfo, check_indices, reduced
+
+
+@dataclass(frozen=True, eq=False)
+class FrameFolder(StoredVideo):
+    """A folder with an image for each frame, in natural order: 2.jpg before 10.jpg; `fps` as it is known."""
+
+    folder: Path
+    fps: float
+
+    @property
+    def info(self) -> VideoInfo:
+        """The number of images, and the size of the first."""
+        height, width = self._frame(0, None).shape[-2:]
+        return VideoInfo(len(self._names), self.fps, height, width)
+
+    def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
+        """Frames as in StoredVideo; one that differs in size from the first asked for is a bad sample."""
+        check_indices(indices, len(self._names))
+        frames = {index: self._frame(index, short_side) for index in dict.fromkeys(indices)}
+        sizes = {tuple(frame.shape): index for index, frame in frames.items()}
+        if len(sizes) > 1:
+            one, other = (self._names[index] for index in list(sizes.values())[:2])
+            raise BadSampleError(str(self.folder), f"frames differ in size, such as {one} and {other}")
+        return (
+            torch.stack([frames[index] for index in indices]) if frames else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        )
+
+    @cached_property
+    def _names(self) -> list[str]:
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except OSError as error:
+            raise BadSampleError(str(self.folder), error.strerror or str(error)) from error
+        frames = [name for name in names if Path(name).suffix.lower() in image_extensions() and name[0] != "."]
+        if not frames:
+            raise BadSampleError(str(self.folder), "no frames in this folder")
+        return sorted(frames, key=_natural)
+
+    def _frame(self, index: int, short_side: int | None) -> Tensor:
+        image = decode_image(self.folder / self._names[index], short_side or 2**16)
+        return reduced(image.unsqueeze(0), short_side)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayFile(StoredVideo):
+    """A .npy file of uint8 [T, H, W, 3], or grey [T, H, W], of which only the frames asked for are read."""
+
+    path: Path
+    fps: float
+
+    @property
+    def info(self) -> VideoInfo:
+        """The shape, as the head of the file tells it."""
+        return self._mapped().info
+
+    def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
+        """Frames as in StoredVideo."""
+        return self._mapped().read(indices, short_side)
+
+    def _mapped(self) -> ArrayVideo:
+        try:
+            array: NDArray[np.uint8] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # Broken files raise many types; all is passed on.
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise BadSampleError(str(self.path), reason or "not a complete .npy file") from error
+        right = array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3))
+        if not right or 0 in array.shape:
+            found = f"{array.dtype} {list(array.shape)}"
+            raise BadSampleError(str(self.path), f"{found}; uint8 [T, H, W, 3] or [T, H, W] is needed")
+        return ArrayVideo(array, self.fps)
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """Key by which numbers within names count as numbers."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]

@@ -1,0 +1,70 @@
+"""Short videos decoded whole, so that they can stay in memory from one epoch to the next."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from jepa.modality import Sample, Samples
+from modalities.video.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
+
+
+class DecodedVideo(NamedTuple):
+    """All frames of a video as a tensor, uint8 [T, 3, H, W], with frames a second: a StoredVideo.
+
+    A named tuple, so that the core finds the tensor and can count how much memory the sample takes.
+    """
+
+    frames: Tensor
+    fps: float
+
+    @property
+    def info(self) -> VideoInfo:
+        """The facts of the frames as they are here, after any reduction."""
+        count, _, height, width = self.frames.shape
+        return VideoInfo(count, self.fps, height, width)
+
+    def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
+        """Frames as in StoredVideo."""
+        check_indices(indices, self.info.frames)
+        return reduced(self.frames[list(indices)], short_side)
+
+    def clip(self, choose: Callable[[VideoInfo], Sequence[int]], short_side: int | None) -> Tensor:
+        """Frames as in StoredVideo."""
+        return self.read(choose(self.info), short_side)
+
+
+class WholeWhereSmall:
+    """Samples whose videos come as DecodedVideo where all frames, reduced to `short_side`, take few megabytes."""
+
+    def __init__(self, samples: Samples, short_side: int | None, megabytes: float) -> None:
+        self.samples, self.short_side, self.megabytes = samples, short_side, megabytes
+        self.large: set[int] = set()  # those known not to be: they need not be opened for that again
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        video: StoredVideo = sample.inputs
+        if index in self.large:
+            return sample
+        choice = _AllIfSmall(self.short_side, self.megabytes * 2**20)
+        frames = video.clip(choice, self.short_side)
+        if not len(frames):
+            self.large.add(index)
+            return sample
+        return Sample(DecodedVideo(frames, choice.fps), sample.labels)
+
+
+class _AllIfSmall:
+    """Chooses all frames of a video, or none where they take too many bytes; then `fps` is known."""
+
+    def __init__(self, short_side: int | None, limit: float) -> None:
+        self.short_side, self.limit = short_side, limit
+        self.fps = 0.0
+
+    def __call__(self, info: VideoInfo) -> range:
+        self.fps = info.fps
+        height, width = reduced_size(info.height, info.width, self.short_side)
+        return range(info.frames if info.frames * 3 * height * width <= self.limit else 0)

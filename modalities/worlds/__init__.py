@@ -1,0 +1,1 @@
+"""Embedded data sets: procedural worlds that are rendered once and cached."""

@@ -1,0 +1,70 @@
+"""The embedded world as a data set: pictures of solids on a ground, with what is known about each, and no download."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jepa.modality import Sample, Split
+from modalities.worlds.cache import MappedArrays, check_split, rendered
+from modalities.worlds.scenes.shapes import CLASSES
+from modalities.worlds.scenes.worker import DEPTH_MAPS, IMAGES, LABELS, OBJECTS
+
+__all__ = ["CLASSES", "Scenes", "ScenesConfig", "default_cache_dir"]
+
+_SPAN = 50 << 24  # scene numbers of a split, far more than anybody renders; a multiple of 50 keeps labels balanced
+_FIRST: dict[Split, int] = {"train": 0, "validation": _SPAN, "test": 2 * _SPAN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """Which scenes: another seed is another world of the same kind; numbers of images for each split."""
+
+    seed: int = 0
+    train: int = 20_000
+    validation: int = 2_000
+    test: int = 2_000
+
+
+class Scenes:
+    """Pictures with labels: `class`, `count`, `depth` and `depth_map`, from a cache that the first use fills.
+
+    inputs: uint8 [3, size, size], RGB. class: index in CLASSES of the shape of the main object, the nearest one.
+    count: objects that cover at least 0.3 % of the image, 1 to 5. depth: metres from the camera to the nearest
+    visible point of the main object. depth_map: float32 [D, D] with D = ceil(size / 4), distance in metres along the
+    ray, at most 20, as the mean of the pixels of a cell.
+    """
+
+    def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
+        count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
+        check_split(config.seed, split, count, _SPAN, "images")
+        self.first = _FIRST[split]  # number in the world of the scene with index 0
+        self.folder = rendered(cache_dir, split, config.seed, self.first, count, size)
+        self._arrays = MappedArrays(self.folder, (IMAGES, LABELS, DEPTH_MAPS, OBJECTS))
+
+    def __len__(self) -> int:
+        return len(self._arrays[IMAGES])
+
+    def __getitem__(self, index: int) -> Sample:
+        known = self._arrays[LABELS][index]
+        return Sample(
+            torch.from_numpy(np.array(self._arrays[IMAGES][index])),
+            {
+                "class": int(known["class"]),
+                "count": int(known["count"]),
+                "depth": float(known["depth"]),
+                "depth_map": torch.from_numpy(self._arrays[DEPTH_MAPS][index].astype(np.float32)),
+            },
+        )
+
+    def objects(self, index: int) -> NDArray[np.void]:
+        """What stands in a scene: [K] of OBJECT_TYPE in `modalities/worlds/scenes/worker.py`, the main object first."""
+        return np.array(self._arrays[OBJECTS][index])
+
+
+def default_cache_dir() -> Path:
+    """Where rendered scenes are kept: $XDG_CACHE_HOME/openjepa/scenes, by default below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openjepa" / "scenes"

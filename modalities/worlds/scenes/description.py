@@ -1,0 +1,85 @@
+"""Descriptions of scenes: what stands where, seen from where, lit how. A picture is a function of a description.
+
+World frame: metres, z up, ground at z = 0. A description has a leading batch axis B and K slots for objects.
+"""
+
+from dataclasses import dataclass
+
+from modalities.worlds.scenes.shapes import Floats, Ints
+
+COLOURS = {  # name -> sRGB
+    "red": (0.86, 0.15, 0.14),
+    "orange": (0.96, 0.53, 0.12),
+    "yellow": (0.95, 0.86, 0.20),
+    "green": (0.20, 0.65, 0.25),
+    "cyan": (0.20, 0.75, 0.80),
+    "blue": (0.16, 0.32, 0.85),
+    "purple": (0.55, 0.22, 0.70),
+    "pink": (0.95, 0.55, 0.72),
+    "brown": (0.48, 0.31, 0.18),
+    "white": (0.92, 0.92, 0.90),
+    "grey": (0.50, 0.50, 0.52),
+}
+MATERIALS = ("matte", "plastic", "metal")
+PATTERNS = ("plain", "stripes", "checks", "dots", "tiles", "clouds", "rings", "zigzag", "lines", "crosses")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """Solids on the ground or in the air. Slot 0 holds the main object; slots from `count` on are empty.
+
+    A point p of the unit solid lies at rotation @ (scale * p) + position.
+    """
+
+    count: Ints  # [B], 1..K
+    shape: Ints  # [B, K] in CLASSES
+    colour: Ints  # [B, K] in COLOURS
+    material: Ints  # [B, K] in MATERIALS
+    pattern: Ints  # [B, K] in PATTERNS
+    rgb: Floats  # [B, K, 2, 3], linear: the named colour, and the pattern's other one
+    frequency: Floats  # [B, K], of the pattern over the unit solid
+    scale: Floats  # [B, K, 3]
+    radius: Floats  # [B, K], of a ball around the position that holds the object
+    position: Floats  # [B, K, 3]
+    rotation: Floats  # [B, K, 3, 3]
+    aloft: Floats  # [B, K], of the object over the ground, 0 where it rests there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """A pinhole camera: a point x is seen at focal * (right, up) . (x - position) / (forward . (x - position))."""
+
+    position: Floats  # [B, 3]
+    axes: Floats  # [B, 3, 3], rows right, up, forward
+    focal: Floats  # [B], half an image being 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Light:
+    """A distant lamp and the light of the sky."""
+
+    direction: Floats  # [B, 3], towards the lamp
+    rgb: Floats  # [B, 3], linear
+    ambient: Floats  # [B, 3], linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backdrop:
+    """Two patterned planes n . x = offset, the ground and a wall, which may be infinitely far, and a sky."""
+
+    normal: Floats  # [B, 2, 3], towards the camera
+    offset: Floats  # [B, 2]
+    texture: Floats  # [B, 2, 3, 3], world to texture coordinates
+    pattern: Ints  # [B, 2] in PATTERNS
+    rgb: Floats  # [B, 2, 2, 3], linear, the pattern's two colours
+    sky: Floats  # [B, 2, 3], linear, at the horizon and overhead
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneBatch:
+    """B scenes."""
+
+    objects: Objects
+    camera: Camera
+    light: Light
+    backdrop: Backdrop

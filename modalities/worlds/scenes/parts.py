@@ -1,0 +1,183 @@
+"""What scenes and clips are put together from: solids, their looks, light and backdrop, drawn independently."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from modalities.worlds.scenes.description import COLOURS, MATERIALS, PATTERNS, Backdrop, Light, Objects
+from modalities.worlds.scenes.shapes import CLASSES, RESTING_TILTS, Floats, Ints, reach
+
+MAX_OBJECTS = 5
+STRETCH = (0.87, 1.17)  # of all but spheres along their own axis
+_SPHERE = CLASSES.index("sphere")
+_KINDS = {  # markings by which a kind of thing is known as well as by its shape
+    "sphere": "stripes",
+    "cube": "checks",
+    "cylinder": "dots",
+    "cone": "tiles",
+    "torus": "plain",
+    "pyramid": "clouds",
+    "capsule": "rings",
+    "dome": "zigzag",
+    "prism": "lines",
+    "cross": "crosses",
+}
+_MARKINGS = np.array([PATTERNS.index(_KINDS[kind]) for kind in CLASSES])
+_GROUNDS = np.array([PATTERNS.index(kind) for kind in ("plain", "clouds")])
+
+
+class Draws:
+    """Uniform numbers in [0, 1) that depend on the seed, on the kind of thing drawn, and on each one's own index."""
+
+    def __init__(self, seed: int, kind: int, indices: Ints) -> None:
+        generators = (np.random.default_rng((seed, kind, int(index))) for index in indices)
+        self.table = np.stack([generator.random(1536, dtype=np.float32) for generator in generators])
+        self.used = 0
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Floats:
+        """[B, *shape]."""
+        size = int(np.prod(shape, dtype=np.int64))
+        drawn = self.table[:, self.used : self.used + size].reshape(-1, *shape)
+        self.used += size
+        return np.float32(low) + drawn * np.float32(high - low)
+
+    def integers(self, below: int, *shape: int) -> Ints:
+        """[B, *shape]."""
+        return (self.uniform(*shape) * below).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solids:
+    """Objects before they have a place and a colour."""
+
+    shape: Ints  # [B, K]
+    scale: Floats  # [B, K, 3]
+    radius: Floats  # [B, K]
+    rotation: Floats  # [B, K, 3, 3]
+    height: Floats  # [B, K], of the origin over ground
+
+
+def solids(shape: Ints, size: Floats, stretch: Floats, rotation: Floats) -> Solids:
+    """Solids of given sizes in given poses: [B, K], [B, K], [B, K], [B, K, 3, 3]."""
+    size = size * SIZES[shape]
+    stretch = np.where(shape == _SPHERE, np.float32(1), stretch)
+    scale = np.stack([size, size, size * stretch], axis=-1)
+    height = reached(shape, scale, rotation, np.array([0, 0, -1], dtype=np.float32))
+    return Solids(shape=shape, scale=scale, radius=RADII[shape] * scale.max(axis=-1), rotation=rotation, height=height)
+
+
+def camera_axes(pitch: Floats, roll: Floats) -> Floats:
+    """Right, up and forward of a camera turned upwards, then rolled, by angles: [B], [B] -> [B, 3, 3]."""
+    nil, one = np.zeros_like(pitch), np.ones_like(pitch)
+    right = np.stack([one, nil, nil], axis=-1)
+    up = np.stack([nil, -np.sin(pitch), np.cos(pitch)], axis=-1)
+    forward = np.stack([nil, np.cos(pitch), np.sin(pitch)], axis=-1)
+    sine, cosine = np.sin(roll)[:, None], np.cos(roll)[:, None]
+    return np.stack([cosine * right + sine * up, cosine * up - sine * right, forward], axis=1)
+
+
+def painted(draws: Draws, count: Ints, things: Solids, position: Floats) -> Objects:
+    """Colours, patterns and materials for solids."""
+    colour = draws.integers(len(COLOURS), MAX_OBJECTS)
+    named = np.array(list(COLOURS.values()), dtype=np.float32)[colour] * draws.uniform(
+        MAX_OBJECTS, 1, low=0.85, high=1.08
+    )
+    named = np.clip(named + draws.uniform(MAX_OBJECTS, 3, low=-0.05, high=0.05), 0.02, 1)
+    extreme = (draws.uniform(MAX_OBJECTS, 1) < 0.5).astype(np.float32)  # white or black
+    other = named + (extreme - named) * draws.uniform(MAX_OBJECTS, 1, low=0.55, high=0.95)
+    return Objects(
+        count=count,
+        shape=things.shape,
+        colour=colour,
+        material=draws.integers(len(MATERIALS), MAX_OBJECTS),
+        pattern=_MARKINGS[things.shape],
+        rgb=np.stack([named, other], axis=2) ** 2,
+        frequency=draws.uniform(MAX_OBJECTS, low=7.0, high=12.0),
+        scale=things.scale,
+        radius=things.radius,
+        position=position,
+        rotation=things.rotation,
+        aloft=np.zeros_like(things.radius),
+    )
+
+
+def resting_rotations(draws: Draws, shape: Ints) -> Floats:
+    """A resting pose, turned about the vertical: [B, K] -> [B, K, 3, 3]."""
+    most = max(map(len, RESTING_TILTS))
+    tilts = np.radians([[row[pose % len(row)] for pose in range(most)] for row in RESTING_TILTS]).astype(np.float32)
+    tilt = tilts[shape, draws.integers(most, shape.shape[1])]
+    turn = draws.uniform(shape.shape[1], high=2 * np.pi)
+    (c, s), (ct, st), nil = (np.cos(turn), np.sin(turn)), (np.cos(tilt), np.sin(tilt)), np.zeros_like(turn)
+    rows = [[c, -s * ct, s * st], [s, c * ct, -c * st], [nil, st, ct]]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def reached(shape: Ints, scale: Floats, rotation: Floats, direction: Floats) -> Floats:
+    """How far objects reach from their position in a direction: [B, K], [B, K, 3], [B, K, 3, 3], [..., 3] -> [B, K]."""
+    local = (rotation * direction[..., None]).sum(axis=-2) * scale  # [B, K, 3]
+    reached = np.empty(shape.shape, dtype=np.float32)
+    for number in np.unique(shape):
+        of_kind = shape == number
+        reached[of_kind] = reach(int(number), local[of_kind].T)
+    return reached
+
+
+def light(draws: Draws) -> Light:
+    around, above = draws.uniform(high=2 * np.pi), draws.uniform(low=0.6, high=1.25)
+    direction = np.stack([np.cos(above) * np.sin(around), np.cos(above) * np.cos(around), np.sin(above)], axis=-1)
+    warmth = draws.uniform(low=-1.0, high=1.0)[:, None] * np.array([0.22, 0.02, -0.22], dtype=np.float32)
+    strength = draws.uniform(1, low=0.75, high=1.15)
+    return Light(
+        direction=direction,
+        rgb=(1 + warmth) * strength,
+        ambient=(1 - warmth) * draws.uniform(1, low=0.22, high=0.45),
+    )
+
+
+def backdrop(draws: Draws) -> Backdrop:
+    batch = len(draws.table)
+    ahead = draws.uniform(low=-0.6, high=0.6)
+    flat, away = np.zeros((batch, 3), dtype=np.float32), np.zeros((batch, 3), dtype=np.float32)
+    flat[:, 2], away[:, 0], away[:, 1] = 1, -np.sin(ahead), -np.cos(ahead)
+    distance = np.where(draws.uniform() < 0.55, -draws.uniform(low=13.5, high=17.0), np.float32(-np.inf))
+
+    turn = draws.uniform(high=2 * np.pi)
+    along = np.stack([np.cos(turn), np.sin(turn), 0 * turn], axis=-1)
+    across = np.stack([-np.sin(turn), np.cos(turn), 0 * turn], axis=-1)
+    level = np.stack([np.cos(ahead), -np.sin(ahead), 0 * ahead], axis=-1)
+    texture = np.stack([np.stack([along, across, 0 * flat], axis=1), np.stack([level, flat, 0 * flat], axis=1)], axis=1)
+    fineness = np.stack([draws.uniform(low=1.5, high=6.0), draws.uniform(low=1.0, high=3.0)], axis=1)
+
+    # [B, planes, colours]: the two colours of a plane are close, so that objects stand out by their markings
+    hue = draws.uniform(2, 1) + draws.uniform(2, 2, high=0.08)
+    saturation = draws.uniform(2, 1, high=0.5) + draws.uniform(2, 2, high=0.1)
+    value = draws.uniform(2, 1, low=0.3, high=0.85) + draws.uniform(2, 2, low=-0.05, high=0.05)
+    sky_hue, sky_value = draws.uniform(2), draws.uniform(2, low=0.45, high=0.95)
+    return Backdrop(
+        normal=np.stack([flat, away], axis=1),
+        offset=np.stack([np.zeros_like(distance), distance], axis=1),
+        texture=texture * fineness[..., None, None],
+        pattern=_GROUNDS[draws.integers(len(_GROUNDS), 2)],
+        rgb=_from_hsv(hue, saturation, np.clip(value, 0.08, 0.95)) ** 2,
+        sky=_from_hsv(sky_hue, draws.uniform(2, low=0.05, high=0.5), sky_value) ** 2,
+    )
+
+
+def _from_hsv(hue: Floats, saturation: Floats, value: Floats) -> Floats:
+    """[...] each -> RGB [..., 3]."""
+    wheel = np.clip(np.abs((hue[..., None] * 6 + np.array([0, 4, 2], dtype=np.float32)) % 6 - 3) - 1, 0, 1)
+    return (value[..., None] * (1 + saturation[..., None] * (wheel - 1))).astype(np.float32)
+
+
+def _bounding_radii() -> Floats:
+    """Radius of a ball around each unit solid: the farthest that it reaches in any of many directions."""
+    count = np.arange(2000)
+    z, turn = 1 - (2 * count + 1) / 2000, count * np.pi * (1 + 5**0.5)
+    level = np.sqrt(1 - z * z)
+    sphere = np.stack([level * np.cos(turn), level * np.sin(turn), z]).astype(np.float32)
+    return np.array([reach(number, sphere).max() * 1.002 for number in range(len(CLASSES))], dtype=np.float32)
+
+
+# Sizes at which every class covers the same area of the image on average, so that area does not tell the class.
+SIZES = np.array([1.01, 0.95, 1.07, 1.0, 1.0, 0.97, 1.12, 0.96, 0.97, 1.06], dtype=np.float32)
+RADII = _bounding_radii()
