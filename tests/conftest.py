@@ -1,15 +1,14 @@
 """What tests share."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from slurm_programs import skip_without_slurm
 
 from local_cluster import LocalCluster
-from local_cluster_host import INSTALL, missing_programs
 
 
 @pytest.fixture(autouse=True)
@@ -26,15 +25,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, pixels in enumerate(noise):
         Image.fromarray(pixels.numpy()).save(folder / f"{index:02}.png")
     return folder
-
-
-def skip_without_slurm() -> None:
-    """Skip the test, saying why, or fail it with JEPA_REQUIRE_SLURM=1."""
-    if missing := missing_programs():
-        reason = f"needs a real SLURM, and {', '.join(missing)} is missing; on Debian and Ubuntu: {INSTALL}"
-        if os.environ.get("JEPA_REQUIRE_SLURM") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

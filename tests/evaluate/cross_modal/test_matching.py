@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pages import Page
 from pairs import CELLS, FIRST, SECOND, Pairs, PairsConfig, PairsNetworks, PairView, hidden_cells
-from test_report import Page
 from torch import Generator, Tensor
 from torch.utils.data import default_collate
 

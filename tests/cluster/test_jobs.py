@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_slurm import arguments, here, status, until, until_ended
+from runs import arguments, here, status, until, until_ended
 
 from jepa.cluster.job import read_attempts, read_job
 from jepa.cluster.status import cancel, jobs, logs

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import places
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 from jepa.modality import BadSampleError
 from modalities.storage.images import decode_image
 
-REAL_DATA = Path(__file__).parents[1].parent / "shared" / "data" / "odd"
+REAL_DATA = places.REAL_DATA / "odd"
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

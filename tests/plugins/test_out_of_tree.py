@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.cluster.status import statuses
@@ -19,7 +20,6 @@ from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
 from local_cluster_host import wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = [
     "steps=60", "log_every=1", "checkpoint_every=20", "optim.batch_size=8", "compute.precision=fp32",
     "model.size={width: 48, depth: 2, heads: 2}", "model.predictor={width: 32, depth: 1, heads: 2}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import places
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from modalities.video.stored import VideoInfo, reduced
 
 av = pytest.importorskip("av")
 
-ODD = Path(__file__).parents[1].parent / "shared" / "data" / "odd"
+ODD = places.REAL_DATA / "odd"
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from places import SUPPORT
+from small_runs import small
 from tiny import Noise
 
-from jepa.config import build, parse_override
 from jepa.config.recipes import read_recipe
 from jepa.cost.describe import describe, warnings
 from jepa.cost.flops import run_flops
@@ -33,12 +34,7 @@ from jepa.data import DataError
 from jepa.distributed import World
 from jepa.launch import main, resolve
 from jepa.train import train
-from jepa.training.config import Config
 
-SMALL = [
-    *("modality=noise", "run_dir=unused", "steps=2", "data.grid=[8,12]", "optim.batch_size=32", "compute.device=cpu"),
-    *("model.size={width: 192, depth: 5, heads: 3}", "model.predictor={width: 96, depth: 2, heads: 3}"),
-]
 OPTIONS = [
     [],
     ["compute.precision=fp32"],
@@ -46,11 +42,6 @@ OPTIONS = [
     ["optim.accumulate=4", "optim.batch_size=128", "optim.max_gradient_norm=1"],
     ["data.sets=2", "loss.regulariser=sigreg", "model.projector=64", "curriculum.pixel_weight=1"],
 ]
-
-
-def small(*overrides: str) -> tuple[Config[Any, Any], Noise]:
-    config = build(Config.of(Noise), [parse_override(text) for text in [*SMALL, *overrides]])
-    return config, Noise(config.data)
 
 
 def estimated(*overrides: str) -> int:
@@ -92,7 +83,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
-from test_cost import small
+from small_runs import small
 from jepa.distributed import World
 from jepa.train import train
 
@@ -122,7 +113,7 @@ LARGER = [  # the kernels of bf16 take another 30 MB whatever the size, which mu
 def test_the_estimate_is_within_15_percent_of_the_memory_that_a_training_process_takes(
     options: list[str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", RESIDENT, str(Path(__file__).parent), str(tmp_path), json.dumps(options)]
+    command = [sys.executable, "-c", RESIDENT, str(SUPPORT), str(tmp_path), json.dumps(options)]
     # What is freed goes back to the system at once, so that the process is as large as what it uses.
     given = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **given})

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from moving import MODEL as MOVING_MODEL
 from moving import Moving, MovingConfig
+from pages import Page
 from PIL import Image
 from tiny import MODEL, Noise, NoiseConfig
 
@@ -31,7 +31,6 @@ from jepa.report.page import main, write_report
 from jepa.train import train
 from jepa.training.config import Config
 
-VOID = {"meta", "img", "source", "br", "link", "path", "use"}
 RESULTS: dict[str, Any] = {
     "steps": 3,
     "collapse": {"target_std": 0.01, "rankme": 12.0, "cosine": 0.5},
@@ -47,37 +46,6 @@ RESULTS: dict[str, Any] = {
         | {"raw_input": 1.34, "chance": 1.56, "train_samples": 5000, "test_samples": 1000},
     },
 }
-
-
-class Page(HTMLParser):
-    """Elements of a page, which have to be closed in the order in which they were opened."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(path.read_text())
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def values(self, *names: str) -> list[str]:
-        return [value or "" for _, attributes in self.elements for name, value in attributes.items() if name in names]
 
 
 @pytest.fixture(scope="module")
@@ -245,9 +213,6 @@ def test_a_smoothed_constant_is_that_constant() -> None:
 
 def test_smoothing_does_not_lag() -> None:
     assert smoothed([0.1 * step for step in range(99)]) == pytest.approx([0.1 * step for step in range(99)])
-
-
-# Where things go on ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,48 +1,20 @@
 """Runs on a real SLURM: they end as they would here, whatever happens to them on the way, and failures are told."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from runs import TORCHRUN, arguments, assert_same_weights, here, log_of, status, until, until_ended
 
-from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint import latest
 from jepa.cluster.job import read_attempts, read_job
 from jepa.cluster.profile import Profile, profile_names, read_profile
-from jepa.cluster.status import JobStatus, statuses
 from jepa.cluster.sweep import is_finished
 from jepa.config import ConfigError
 from jepa.launch import main
-from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
 from local_cluster_host import wait_until
-
-STEPS = 300
-TINY = f"""
-    data.source=folder data.image_size=32 data.patch_size=4 data.masking.kind=block data.masking.targets=2
-    model.size.width=48 model.size.depth=2 model.size.heads=2 optim.batch_size=8 steps={STEPS} log_every=1
-    model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2 checkpoint_every=100
-    compute.workers=1 compute.precision=fp32 evaluate.enabled=false
-""".split()
-
-
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
-
-
-def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
-    return ["--modality", "image", "--run-dir", str(run_dir), *TINY, f"data.root={photos}", *more]
-
-
-def here(*command: str) -> None:
-    """Run a command with one thread in each process, as jobs have."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")
@@ -51,32 +23,6 @@ def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("here") / "whole"
     here("jepa.launch", *arguments(run_dir, photos))
     return run_dir
-
-
-def status(run_dir: Path) -> JobStatus:
-    return statuses([run_dir])[0]
-
-
-def until(run_dir: Path, reached: Callable[[JobStatus], bool], seconds: float = 120) -> JobStatus:
-    wait_until(lambda: reached(status(run_dir)), seconds, lambda: f"{status(run_dir)}\n{log_of(run_dir)}")
-    return status(run_dir)
-
-
-def until_ended(run_dir: Path) -> JobStatus:
-    return until(run_dir, lambda found: not found.is_active)
-
-
-def log_of(run_dir: Path) -> str:
-    path = Path(read_job(run_dir)["log"])
-    return path.read_text() if path.exists() else ""
-
-
-def assert_same_weights(run_dir: Path, expected: Path) -> None:
-    ended, other = Checkpoint.load(latest(run_dir)), Checkpoint.load(latest(expected))
-    assert ended.step == other.step
-    assert all(torch.equal(ended.model[name], value) for name, value in other.model.items())
-    losses = [[line["loss"] for line in read_metrics(folder)] for folder in (run_dir, expected)]
-    assert losses[0] == losses[1]
 
 
 def test_every_profile_that_comes_along_is_valid_and_has_only_known_keys(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from places import ROOT, SUPPORT
 from tiny import MODEL, Noise, NoiseConfig, noise, random_masks
 
 from benchmarks.parallel import bytes_held, training_state
@@ -53,8 +54,7 @@ def train(processes: int, run_dir: Path, photos: Path, *more: str) -> str:
 def broken_off(moment: str, processes: int, run_dir: Path, photos: Path, *more: str) -> str:
     """Run until a moment of `tests/broken_off.py` -> what it said."""
     line = command(processes, run_dir, photos, *more, module="broken_off")
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{tests.parent}:{tests}", "BREAK_OFF": moment}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{SUPPORT}", "BREAK_OFF": moment}
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode != 0
     return done.stderr

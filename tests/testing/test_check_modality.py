@@ -11,9 +11,9 @@ import einops
 import numpy as np
 import pytest
 import torch
+from captioned import TINY
 from moving import Moving, MovingConfig
 from pairs import Pairs, PairsConfig, PairsNetworks
-from test_image_text import TINY
 from tiny import Noise, NoiseConfig, PaddedNoise
 from torch import Generator, Tensor, nn
 

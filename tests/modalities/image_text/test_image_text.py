@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import places
 import pytest
 import torch
+from captioned import TINY, TOWERS
 from PIL import Image
-from test_slurm import TORCHRUN, assert_same_weights, here, log_of, until_ended
+from runs import TORCHRUN, assert_same_weights, here, log_of, until_ended
 from torch import Generator
 from torch.utils.data import default_collate
 
@@ -35,19 +37,13 @@ from modalities.image_text import ImageText
 from modalities.image_text.encoder import TwoTowers
 from modalities.image_text.masks import Layout, Objectives, both_regions, sample_objectives
 
-STEPS = 40
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 220), "white": (240, 240, 240)}
-TOWERS = """{
-    embed_dim: 24, vision_cfg: {image_size: 32, patch_size: 8, width: 32, layers: 1, head_width: 16},
-    text_cfg: {context_length: 12, vocab_size: 49408, width: 24, heads: 2, layers: 1, no_causal_mask: true}}"""
-TINY = [
-    *f"""data.source=folder model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2
-    model.predictor.blocks=joint loss.regulariser=sigreg optim.batch_size=8 steps={STEPS} log_every=1
-    checkpoint_every=10 evaluate.enabled=false compute.precision=fp32""".split(),
-    f"model.size={' '.join(TOWERS.split())}",
-]
+
+
 LAYOUT = Layout((4, 4), 12)
-SEARCH = Path(__file__).parents[1] / "examples" / "search_photos.py"
+
+
+SEARCH = places.ROOT / "examples" / "search_photos.py"
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +80,6 @@ def arguments(run_dir: Path, root: Path, *more: str) -> list[str]:
     recipe.write_text("{}")
     where = ["--modality", "image-text", "--config", str(recipe), "--run-dir", str(run_dir)]
     return [*where, *TINY, f"data.root={root}", *more]
-
-
-# --- masks over the two streams
 
 
 def drawn(objectives: Objectives, seeds: range = range(40)) -> Iterator[list[Masks]]:
@@ -156,9 +149,6 @@ def test_the_caption_is_dropped_from_the_context_of_regions_in_its_share() -> No
     only = Objectives(caption=0, image=0, drop_caption=0.25)
     dropped = [masks.parts[1] == 0 for sets in drawn(only, range(1000)) for masks in sets]
     assert sum(dropped) / len(dropped) == pytest.approx(0.25, abs=0.04)
-
-
-# --- the networks
 
 
 def networks(*more: str) -> tuple[JEPA, ImageText]:
@@ -267,9 +257,6 @@ def test_pictures_of_pillow_are_turned_upright_as_files_are(tmp_path: Path) -> N
     )
 
 
-# --- whole runs
-
-
 def test_one_command_trains_measures_and_reports_on_captioned_images(captioned: Path, tmp_path: Path) -> None:
     assert main(arguments(tmp_path / "run", captioned, "evaluate.enabled=true", "evaluate.low_shot_draws=1")) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -286,6 +273,8 @@ LEARNING = [
     *("steps=100", "checkpoint_every=100", "log_every=100", "optim.batch_size=16", "optim.peak_lr=3e-3"),
     *("optim.warmup=0.05", "optim.final_weight_decay=0.04", "data.objectives.regions=0", "momentum.start=0.9"),
 ]
+
+
 METHODS = {
     "infonce": ["loss.prediction_weight=0", "loss.regulariser=none", "model.contrast=infonce"],
     "sigmoid": ["loss.prediction_weight=0", "loss.regulariser=none", "model.contrast=sigmoid"],

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import skip_without_slurm
+from slurm_programs import skip_without_slurm
 
 import local_cluster_host
 from local_cluster import Job, LocalCluster

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_slurm import TORCHRUN, assert_same_weights, here, log_of, until_ended
+from runs import TORCHRUN, assert_same_weights, here, log_of, until_ended
 
 from jepa.checkpoint import latest
 from jepa.config import ConfigError

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import places
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from modalities.image_text.captions.table import CaptionRows, Row
 from modalities.storage.captioned import Captioned
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "captions"
+REAL_DATA = places.REAL_DATA / "captions"
 Said = dict[tuple[int, ...], tuple[tuple[str, ...], object]]
 
 
