@@ -1,25 +1,35 @@
-# `make demo` and `make test` set up everything they need in a virtual environment and run.
+# Every target sets up what it needs in a virtual environment: `make demo` the package, the others the development tools too.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 RUN_DIR ?= runs/demo
 
 .PHONY: help setup demo test check format
 help:
 	@echo "make demo    pretrain on the embedded world, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
-	@echo "make test    run the tests;  make check  lint, format, types;  make format  apply lint and format"
+	@echo "make test    run the tests"
+	@echo "make check   lint, format and types: report"
+	@echo "make format  lint and format: fix"
+	@echo "make setup   install the package and the development tools into $(VENV)"
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.dev
 
-$(VENV)/.installed: pyproject.toml
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
+	@$(PYTHON) -m venv $(VENV) || { \
 	  [ "$$(id -u)" = 0 ] && apt-get update && apt-get install -y python3-venv && $(PYTHON) -m venv $(VENV); } || \
 	  { echo "the venv module is missing; run: sudo apt-get install python3-venv"; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/pip
+	$(PIP) -e .
 	@touch $@
 
-demo: setup
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.installed
 	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR)
 
 # Two files at a time, one thread a process: tests start several processes, and threads that wait for a busy core are slow.
