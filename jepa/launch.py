@@ -105,12 +105,14 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
     if not finished:
         return INTERRUPTED
     if world.is_main:
-        from jepa.evaluate.run import evaluate_run  # scikit-learn and matplotlib only after training
-        from jepa.report.page import write_report
-
         if config.evaluate.enabled:
+            from jepa.evaluate.run import evaluate_run
+
             evaluate_run(config.run_dir)
-        CONSOLE.print(f"report: {write_report(config.run_dir)}", highlight=False)
+        if config.evaluate.report:
+            from jepa.report.page import write_report  # matplotlib only after training
+
+            CONSOLE.print(f"report: {write_report(config.run_dir)}", highlight=False)
     return 0
 
 

@@ -49,9 +49,11 @@ class EvaluateConfig:
     gallery: where a modality has two streams that match, one is searched for among that many samples at once, galleries
     following one another; null for all that are scored. gain_samples: on how many it is measured how much the second
     stream helps to predict the first; 0 for none. functions: further tasks, see FunctionTask.
+    report: write report.html at the end of a run.
     """
 
     enabled: bool = True
+    report: bool = True
     encoder: Literal["target_encoder", "context_encoder"] = "target_encoder"
     scored_split: Literal["validation", "test"] = "test"
     train_samples: PositiveInt = 5_000

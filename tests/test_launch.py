@@ -12,6 +12,7 @@ import yaml
 
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
+from jepa.cluster.sweep import is_finished
 from jepa.config import plain, read_yaml
 from jepa.launch import main, resolve
 from jepa.masking import RandomMaskConfig
@@ -167,6 +168,18 @@ def test_the_same_command_again_finds_its_run_and_trains_no_further(finished: Pa
     assert run(finished, photos, "log_every=2", "compute.workers=1") == 0  # how to run it may change
     after = contents(finished)
     assert all(after[name] == before[name] for name in ("metrics.jsonl", "checkpoints/latest.pt"))
+
+
+def test_a_run_without_evaluation_and_report_is_finished_by_its_checkpoint_alone(photos: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert run(run_dir, photos, "evaluate.report=false") == 0
+    assert not (run_dir / "report.html").exists()
+    assert is_finished(run_dir)
+    latest(run_dir).unlink()
+    assert not is_finished(run_dir)
+    assert run(run_dir, photos) == 0  # a resumed run may ask for the report
+    assert (run_dir / "report.html").exists()
+    assert is_finished(run_dir)
 
 
 def test_without_a_run_directory_the_config_names_it() -> None:

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_yaml, read_yaml
 from jepa.console import CONSOLE
 from jepa.distributed import stop_on_signals
@@ -84,13 +85,16 @@ def read_sweep(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Whether a run has been trained to its end, evaluated if it is to be, and reported."""
-    if not ((run_dir / "report.html").exists() and (run_dir / "config.yaml").exists()):
+    """Whether a run has been trained to its end, and evaluated and reported if its config asks for that."""
+    if not (run_dir / "config.yaml").exists():
         return False
-    config = read_yaml(run_dir / "config.yaml")
-    evaluated = (run_dir / "results.json").exists() or not config["evaluate"]["enabled"]
-    lines = read_metrics(run_dir)
-    return evaluated and bool(lines) and bool(lines[-1]["step"] == config["steps"])
+    config, lines = read_yaml(run_dir / "config.yaml"), read_metrics(run_dir)
+    asked = {"results.json": config["evaluate"]["enabled"], "report.html": config["evaluate"].get("report", True)}
+    expected = [run_dir / name for name, is_written in asked.items() if is_written]
+    if not (lines and lines[-1]["step"] == config["steps"] and all(path.exists() for path in expected)):
+        return False
+    # The last metrics are written before the last checkpoint.
+    return bool(expected) or (latest(run_dir).exists() and Checkpoint.load(latest(run_dir)).step == config["steps"])
 
 
 def run_here(commands: dict[str, Sequence[str]]) -> int:
