@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-
-from modalities.worlds.scenes.worker import CHUNK, create_files
-
-WORLD_VERSION = 6  # to be raised with every change that alters a pixel, a label or what else is stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +53,6 @@ def check_split(seed: int, split: str, count: int, most: int, what: str) -> None
         raise ValueError(f"scenes.seed is {seed}; it must not be negative")
     if not 0 < count <= most:
         raise ValueError(f"scenes.{split} is {count}; a split has 1 to {most} {what}")
-
-
-def rendered(cache_dir: Path, title: str, seed: int, first: int, count: int, size: int) -> Path:
-    """The folder with `count` scenes from number `first` at size x size pixels, rendered now if it is not there."""
-    work = Work(
-        name=f"{title}-{size}px",
-        title=f"rendering scenes {size} px: {title}",
-        key=(WORLD_VERSION, seed, first, count, size),
-        module="modalities.worlds.scenes.worker",
-        arguments=(seed, first),
-        count=count,
-        chunk=CHUNK,
-        create=partial(create_files, count=count, size=size),
-    )
-    return done(cache_dir, work)
 
 
 def done(cache_dir: Path, work: Work) -> Path:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from jepa.modality import Label, Sample, Split
-from modalities.worlds.cache import WORLD_VERSION, MappedArrays, Work, check_split, done
+from modalities.worlds.cache import MappedArrays, Work, check_split, done
 from modalities.worlds.moving.description import DIRECTIONS, MOTIONS
 from modalities.worlds.moving.sampling import BLOCK
 from modalities.worlds.moving.worker import CHUNK, CLIP_LABELS, CLIPS, create_files
+from modalities.worlds.scenes.dataset import WORLD_VERSION
 
 __all__ = ["DIRECTIONS", "MOTIONS", "MovingScenes", "MovingScenesConfig"]
 

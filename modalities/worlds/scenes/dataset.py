@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from jepa.modality import Sample, Split
-from modalities.worlds.cache import MappedArrays, check_split, rendered
+from modalities.worlds.cache import MappedArrays, Work, check_split, done
 from modalities.worlds.scenes.shapes import CLASSES
-from modalities.worlds.scenes.worker import DEPTH_MAPS, IMAGES, LABELS, OBJECTS
+from modalities.worlds.scenes.worker import CHUNK, DEPTH_MAPS, IMAGES, LABELS, OBJECTS, create_files
 
 __all__ = ["CLASSES", "Scenes", "ScenesConfig", "default_cache_dir"]
 
+WORLD_VERSION = 6  # raise it with every change of a pixel, a label or anything else that is stored
 _SPAN = 50 << 24  # scene numbers of a split, far more than anybody renders; a multiple of 50 keeps labels balanced
 _FIRST: dict[Split, int] = {"train": 0, "validation": _SPAN, "test": 2 * _SPAN}
 
@@ -42,7 +44,17 @@ class Scenes:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
         check_split(config.seed, split, count, _SPAN, "images")
         self.first = _FIRST[split]  # number in the world of the scene with index 0
-        self.folder = rendered(cache_dir, split, config.seed, self.first, count, size)
+        work = Work(
+            name=f"{split}-{size}px",
+            title=f"rendering scenes {size} px: {split}",
+            key=(WORLD_VERSION, config.seed, self.first, count, size),
+            module="modalities.worlds.scenes.worker",
+            arguments=(config.seed, self.first),
+            count=count,
+            chunk=CHUNK,
+            create=partial(create_files, count=count, size=size),
+        )
+        self.folder = done(cache_dir, work)
         self._arrays = MappedArrays(self.folder, (IMAGES, LABELS, DEPTH_MAPS, OBJECTS))
 
     def __len__(self) -> int:

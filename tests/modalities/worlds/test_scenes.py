@@ -201,8 +201,8 @@ def test_numbers_that_cannot_be_rendered_are_named(tmp_path: Path) -> None:
 OPEN = """
 import sys
 from pathlib import Path
-from modalities.worlds.cache import rendered
-print(rendered(Path(sys.argv[1]), "train", 0, 0, int(sys.argv[2]), 32).name)
+from modalities.worlds.scenes.dataset import Scenes, ScenesConfig
+print(Scenes(ScenesConfig(train=int(sys.argv[2])), "train", 32, Path(sys.argv[1])).folder.name)
 """
 
 
