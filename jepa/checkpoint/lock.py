@@ -1,74 +1,67 @@
-"""One writer a run directory: a second one is told who the first is."""
+"""One writer per run directory: a second writer is refused and learns who the first one is."""
 
-import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from jepa.config import ConfigError
 from jepa.errors import UserError
 
+_RETRY_SECONDS = 0.2  # longer than the moment in which a finished run removes its lock file
+
 
 class RunInUseError(UserError, RuntimeError):
-    """Another process writes the run directory; its message is for the user."""
+    """Another process writes the run directory; the message is for the user."""
 
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold `run_dir/lock` against a second writer, here or on another machine; a directory left empty is removed.
+    """Hold `run_dir/lock` against a second writer, here or on another machine; remove the directory if it stays empty.
 
-    A record lock: the system drops it when this process dies, however it dies, and children that outlive it (loaders
-    of data) do not inherit it. Raises RunInUseError that says who holds it, and ConfigError for a directory that
-    cannot be made or locked.
+    The system drops the lock when this process dies, however it dies; forked children (data loaders) close their copy.
+    Raises RunInUseError, which names the holder, and ConfigError if the directory cannot be created or locked.
     """
     existed = run_dir.exists()
+    path = run_dir / "lock"
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=_write_holder)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file = _hold(run_dir)
+        lock.acquire(timeout=_RETRY_SECONDS)
+    except Timeout as error:
+        raise RunInUseError(
+            f"{run_dir} is being written by {_holder(path)}; wait for it, stop it, or choose another run_dir"
+        ) from error
     except OSError as error:
-        raise ConfigError(f"run_dir: {error}") from error
+        raise ConfigError(f"run_dir: {run_dir} cannot be created or locked: {error}") from error
     try:
         yield
     finally:
-        (run_dir / "lock").unlink(missing_ok=True)
-        file.close()
+        with suppress(OSError):  # Windows removes no open file; there the release does
+            path.unlink()
+        lock.release()
         if not existed and not any(run_dir.iterdir()):
             run_dir.rmdir()
 
 
-def _hold(run_dir: Path) -> IO[str]:
-    """The lock file, open and locked; raises RunInUseError."""
-    path = run_dir / "lock"
-    while True:
-        file = path.open("a+")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            holder = _holder(file)
-            file.close()
-            raise RunInUseError(
-                f"{run_dir} is being written by {holder}; wait for it, stop it, or choose another run_dir"
-            ) from error
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            break
-        file.close()  # its holder removed it between our opening and locking it
-    file.truncate(0)
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    json.dump(owner | {"job": os.environ.get("SLURM_JOB_ID", "")}, file)
-    file.flush()
-    return file
+def _write_holder(file: int) -> None:
+    """Write who holds the lock into its file, after the first byte, which nobody else can read on Windows."""
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    os.ftruncate(file, 0)
+    os.write(file, f"\n{json.dumps(holder | {'job': os.environ.get('SLURM_JOB_ID', '')})}".encode())
 
 
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
+def _holder(path: Path) -> str:
     try:
-        owner = json.loads(file.read())
-    except ValueError:
+        with path.open("rb", buffering=0) as file:
+            file.seek(1)
+            holder = json.loads(file.read())
+    except (OSError, ValueError):
         return "another process that has just started"
-    job = f" (SLURM job {owner['job']})" if owner["job"] else ""
-    return f"process {owner['pid']} on {owner['host']}{job} since {owner['since']}"
+    job = f" (SLURM job {holder['job']})" if holder["job"] else ""
+    return f"process {holder['pid']} on {holder['host']}{job} since {holder['since']}"

@@ -1,19 +1,18 @@
 """Splits of the embedded world on disk: rendered once, by all cores, and never half."""
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
@@ -66,7 +65,7 @@ def done(cache_dir: Path, work: Work) -> Path:
     if folder.is_dir():
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(cache_dir / f"{folder.name}.lock"):
+    with FileLock(cache_dir / f"{folder.name}.lock", fallback_to_soft=False):  # the system drops it with the process
         if folder.is_dir():
             return folder
         for abandoned in cache_dir.glob(f"{folder.name}.part-*"):
@@ -80,14 +79,6 @@ def done(cache_dir: Path, work: Work) -> Path:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system releases when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _render(folder: Path, work: Work) -> None:

@@ -1,7 +1,6 @@
 """The clips of the instruments as wav files on disk, recorded once, and what is known about each."""
 
 import csv
-import fcntl
 import os
 import shutil
 import tempfile
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -83,8 +83,7 @@ def _complete(folder: Path, fill: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system when the process ends, however it ends
+    with FileLock(folder.with_suffix(".lock"), fallback_to_soft=False):  # the system drops it with the process
         if folder.is_dir():
             return folder
         for abandoned in folder.parent.glob(f"{folder.name}.part-*"):
