@@ -129,6 +129,16 @@ def test_a_feature_that_never_varies_changes_nothing() -> None:
     assert linear_probe(turned(more), CLASSES) == linear_probe(turned(examples), CLASSES)
 
 
+def test_features_that_are_all_constant_give_chance() -> None:
+    same = blobs().map(lambda split: Examples(torch.full_like(split.features, 7.0), split.labels))
+    commonest = same.train.labels.bincount().argmax()
+    expected = float((same.test.labels == commonest).double().mean())
+    assert linear_probe(turned(same), CLASSES).score == pytest.approx(expected)
+    numbers = same.map(lambda split: Examples(split.features, split.labels.float()))
+    expected = float((numbers.test.labels - numbers.train.labels.mean()).square().mean().sqrt())
+    assert ridge(turned(numbers)).score == pytest.approx(expected)
+
+
 def _low_shot(examples: Splits[Examples]) -> Any:
     return low_shot(examples, CLASSES, [draw_examples(examples.train.labels, 5, draw) for draw in range(3)])
 

@@ -74,9 +74,11 @@ def on_principal_axes(features: Splits[Tensor]) -> Splits[Tensor]:
     An L2 penalty does not know axes, so a linear probe has the same optimum here as on the standardised features, but
     its Hessian is nearly diagonal, by which it is found in a few steps.
     """
-    mean, deviation = features.train.mean(dim=0), features.train.std(dim=0, correction=0)
-    scale = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)  # a constant feature says nothing
-    standard = features.map(lambda split: (split - mean) / scale)
+    deviation = features.train.std(dim=0, correction=0)
+    varies = deviation > 1e-6 * deviation.max()  # a constant feature says nothing, nor may it change how others round
+    varying, scale = features.map(lambda split: split[:, varies]), deviation[varies]
+    mean = varying.train.mean(dim=0)
+    standard = varying.map(lambda split: (split - mean) / scale)
     axes = _principal_axes(standard.train)
     return standard.map(lambda split: split @ axes)
 
