@@ -1,10 +1,9 @@
 """Attention on this CPU: two products and a softmax against the fused kernel, forward and backward, in turn.
 
-python -m benchmarks.attention --json benchmarks/results/attention.json
+python -m benchmarks.attention --json FILE
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from statistics import median
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import provenance
 from jepa.transformer import attend
 
 SHAPES = ((64, 4, 28, 32), (64, 4, 76, 32), (64, 4, 64, 32), (16, 6, 196, 64))  # samples, heads, tokens, channels
@@ -28,22 +28,22 @@ def seconds(fused: bool, shape: tuple[int, ...], dtype: torch.dtype) -> float:
 
 
 def main() -> None:
-    """Print a Markdown table and write the same numbers as JSON."""
+    """Measure, print a Markdown table and write it and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
     arguments = parser.parse_args()
-    rows = []
-    print("| samples, heads, tokens, channels | type | ours, ms | fused, ms | fused / ours, pair by pair |")
-    print("|---|---|---|---|---|")
+    rows, cells = [], []
     for shape in SHAPES:
         for dtype in (torch.bfloat16, torch.float32):
             pairs = [(seconds(False, shape, dtype), seconds(True, shape, dtype)) for _ in range(33)][3:]
             ours, fused = (1000 * median(column) for column in zip(*pairs, strict=True))
             ratio = median(other / own for own, other in pairs)
             rows.append({"shape": shape, "type": str(dtype), "ours_ms": ours, "fused_ms": fused, "ratio": ratio})
-            print(f"| {shape} | {dtype} | {ours:.2f} | {fused:.2f} | {ratio:.2f} |")
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps({"threads": torch.get_num_threads(), "rows": rows}, indent=1) + "\n")
+            cells.append([str(shape), str(dtype), f"{ours:.2f}", f"{fused:.2f}", f"{ratio:.2f}"])
+    headings = ["samples, heads, tokens, channels", "type", "ours, ms", "fused, ms", "fused / ours, pair by pair"]
+    source = provenance.provenance("benchmarks.attention")
+    page = f"{provenance.heading(source)}\n\n{provenance.table(headings, cells)}"
+    provenance.write(arguments.json, {**source, "rows": rows}, page)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m benchmarks.image_text --sets scenes emoji=PATH --methods jepa infonce 
 A run directory each below --runs, so that what was interrupted goes on; the test split is scored once a run.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -76,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

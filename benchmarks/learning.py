@@ -12,13 +12,13 @@ finished is not repeated: the same command goes on where it was stopped.
 import argparse
 import hashlib
 import json
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from benchmarks import provenance
 from benchmarks.learning_runs import (
     Budget,
     BudgetKind,
@@ -32,7 +32,7 @@ from benchmarks.learning_runs import (
     planned_run,
     read_method,
 )
-from benchmarks.learning_table import Outcome, chances, commit, hardware, markdown, rows
+from benchmarks.learning_table import Outcome, chances, markdown, rows
 from benchmarks.supervised import class_task, scored_samples
 from jepa.config import ConfigError
 from jepa.console import CONSOLE
@@ -57,7 +57,7 @@ _OURS = {  # settings that the harness makes, and by what
 class Comparison:
     """What is compared. common: settings that all methods share, those of the command line among them."""
 
-    command: str
+    words: tuple[str, ...]  # the command line
     methods: tuple[Method, ...]
     budget: Budget
     split: Literal["validation", "test"]
@@ -106,11 +106,7 @@ def compare(comparison: Comparison) -> int:
         for number, run in enumerate(finish(runs, comparison.jobs, lock), start=1):
             CONSOLE.print(f"{number}/{len(runs)} {_said(run)}", highlight=False)
     report = _report(comparison, plans, budget, runs)
-    text = markdown(report)
-    print(text)
-    comparison.json.parent.mkdir(parents=True, exist_ok=True)
-    comparison.json.write_text(json.dumps(report, indent=1) + "\n")
-    comparison.json.with_suffix(".md").write_text(text)
+    provenance.write(comparison.json, report, markdown(report))
     return 0
 
 
@@ -171,9 +167,7 @@ def _report(
         results = [run.results() for run in runs if run.method.name == name]
         outcomes.append(Outcome(name, plan.flops * budget["steps"][name], results))
     return {
-        "command": comparison.command,
-        "hardware": hardware(),
-        "git": commit(),
+        **provenance.provenance("benchmarks.learning", comparison.words),
         "budget": budget,
         "split": comparison.split,
         "seeds": comparison.seeds,
@@ -191,10 +185,9 @@ def _comparison(argv: list[str]) -> Comparison:
             parser.error(f"{key} is not a setting of a comparison: it is set by {_OURS[key]}")
     kind = next(kind for kind in get_args(BudgetKind) if getattr(given, kind) is not None)
     common = (*given.overrides, *given.data, f"evaluate.scored_split={given.split}")
-    command = f"python -m benchmarks.learning {shlex.join(argv)}"
     budget = Budget(kind, getattr(given, kind))
     return Comparison(
-        command, given.methods, budget, given.split, common, given.seeds, given.jobs, given.json, given.work
+        tuple(argv), given.methods, budget, given.split, common, given.seeds, given.jobs, given.json, given.work
     )
 
 

@@ -1,16 +1,11 @@
 """What the runs of all methods have measured, as rows: JSON for programs, a Markdown table for people."""
 
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
+from benchmarks import provenance
 from jepa.evaluate.features import ENCODERS, Column
 from jepa.evaluate.table import columns
 from jepa.evaluate.tasks import LOW_SHOT
@@ -122,14 +117,13 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{report['seeds']} seed{'s, mean ± standard deviation' if report['seeds'] > 1 else ''}; scored on the "
         f"{report['split']} split.",
         "",
-        f"| method | {' | '.join(_TITLES[name] for name in shown)} |",
-        "|---" * (len(shown) + 1) + "|",
+        provenance.table(
+            ["method", *(_TITLES[name] for name in shown)],
+            [[row["method"].replace("_", " "), *(_cell(name, row) for name in shown)] for row in report["rows"]],
+        ),
     ]
-    for row in report["rows"]:
-        cells = [row["method"].replace("_", " "), *(_cell(name, row) for name in shown)]
-        lines += [f"| {' | '.join(cells)} |"]
-    guessed = ", ".join(f"{_TITLES[name]} {chance:.3f}" for name, chance in report["chance"].items())
-    return "\n".join([*lines, "", f"By chance: {guessed}.", ""])
+    chance = ", ".join(f"{_TITLES[name]} {value:.3f}" for name, value in report["chance"].items())
+    return "\n".join([*lines, "", f"By chance: {chance}.", ""])
 
 
 def _cell(name: str, row: Row) -> str:
@@ -141,26 +135,3 @@ def _cell(name: str, row: Row) -> str:
     digits = {"rankme": 1, "seconds": 0}.get(name, 3)
     spread = f" ± {value['spread']:.{digits}f}" if len(value["values"]) > 1 else ""
     return f"{value['mean']:.{digits}f}{spread}"
-
-
-def hardware() -> dict[str, Any]:
-    """Model and cores of the CPU, name of the GPU where there is one, version of torch."""
-    path = Path("/proc/cpuinfo")
-    told = path.read_text().splitlines() if path.exists() else []
-    models = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-    }
-
-
-def commit() -> str:
-    """Short name of the commit of this checkout, with -dirty where files differ from it; empty where it is none."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()

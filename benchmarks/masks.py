@@ -1,7 +1,6 @@
-"""Time to draw the masks of one batch, on one core: python -m benchmarks.masks [--batch-size 256] [--json FILE]."""
+"""Time to draw the masks of one batch, on one core: python -m benchmarks.masks [--batch-size 256] --json FILE."""
 
 import argparse
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import provenance
 from jepa.masking import (
     BlockMaskConfig,
     CausalMaskConfig,
@@ -76,27 +76,27 @@ def measure(strategy: str, grid: Grid, configs: tuple[Strategy, ...], batch_size
 
 
 def main() -> None:
-    """Print a Markdown table and, where asked, write the same as JSON."""
+    """Measure, print a Markdown table and write it and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
     options = parser.parse_args()
     torch.set_num_threads(1)
-
-    print(f"batch of {options.batch_size}, {options.calls} calls, one core, torch {torch.__version__}\n")
-    print("| strategy | grid | context tokens | target tokens | min ms | median ms |\n|---|---|---|---|---|---|")
-    rows = []
-    for strategy, grid, configs in CASES:
-        row = measure(strategy, grid, configs, options.batch_size, options.calls)
-        size = " x ".join(map(str, grid))
-        print(
-            f"| {strategy} | {size} | {row.mean_context} | {row.mean_target} | {row.min_ms:.2f} | {row.median_ms:.2f} |"
-        )
-        rows.append(row)
-    if options.json:
-        report = {"batch_size": options.batch_size, "calls": options.calls, "torch": torch.__version__}
-        options.json.write_text(json.dumps({**report, "rows": [asdict(row) for row in rows]}, indent=1))
+    rows = [measure(*case, options.batch_size, options.calls) for case in CASES]
+    cells = [
+        [
+            *(row.strategy, " x ".join(map(str, row.grid)), str(row.mean_context), str(row.mean_target)),
+            *(f"{row.min_ms:.2f}", f"{row.median_ms:.2f}"),
+        ]
+        for row in rows
+    ]
+    headings = ["strategy", "grid", "context tokens", "target tokens", "min ms", "median ms"]
+    source = provenance.provenance("benchmarks.masks")
+    what = f"Batches of {options.batch_size}, {options.calls} calls."
+    report = {**source, "batch_size": options.batch_size, "calls": options.calls, "rows": [asdict(row) for row in rows]}
+    page = f"{provenance.heading(source)} {what}\n\n{provenance.table(headings, cells)}"
+    provenance.write(options.json, report, page)
 
 
 if __name__ == "__main__":

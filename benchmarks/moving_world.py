@@ -7,7 +7,6 @@ after its last epoch, nothing being chosen by the score. One frame should give c
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from benchmarks.learning_table import commit, hardware
+from benchmarks import provenance
 from modalities.worlds.moving.dataset import MovingScenes, MovingScenesConfig
 from modalities.worlds.moving.description import MOTIONS
 from modalities.worlds.moving.render import film
@@ -163,29 +162,20 @@ def measure(train: Split, test: Split, options: argparse.Namespace) -> list[dict
 
 def markdown(report: dict[str, Any]) -> str:
     """The command, where it ran, and the rows as a table."""
-    machine, sampling = report["hardware"], report["sampling_error"]
-    lines = [
-        f"`{report['command']}`",
-        "",
-        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, commit {report['git']}. "
-        f"{report['train']} clips to learn from, {report['test']} others to score on, {FRAMES} frames of {SIDE} x "
-        f"{SIDE} pixels; {len(MOTIONS)} motions, chance {report['chance']:.3f}, of which {report['test']} clips give "
-        f"± {sampling:.3f} (one standard deviation). Nets: {report['epochs']} epochs, {report['seeds']} seeds, mean ± "
-        "standard deviation over seeds.",
-        "",
-        "| sees | accuracy on test clips | on training clips |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {row['sees']} | {_told(row['test'])} | {_told(row.get('train', []))} |" for row in report["rows"]]
-    each = report["rendering_ms"]
-    lines += [
-        "",
-        f"Rendering a clip takes {each:.1f} ms of one core: {3 * each / 2:.0f} s for 3,000 clips on two idle cores.",
-    ]
-    return "\n".join(lines) + "\n"
+    rows = [[row["sees"], _mean(row["test"]), _mean(row.get("train", []))] for row in report["rows"]]
+    clips, each = report["test"], report["rendering_ms"]
+    what = (
+        f"{report['train']} training clips, {clips} test clips, {FRAMES} frames of {SIDE} x {SIDE} pixels; "
+        f"{len(MOTIONS)} motions, chance {report['chance']:.3f} with a sampling error of "
+        f"± {report['sampling_error']:.3f} on {clips} clips. Networks: {report['epochs']} epochs, {report['seeds']} "
+        "seeds, mean ± standard deviation over seeds."
+    )
+    table = provenance.table(["input", "accuracy on test clips", "on training clips"], rows)
+    rendering = f"Rendering a clip takes {each:.1f} ms of one core: {3 * each / 2:.0f} s for 3,000 clips on two cores."
+    return f"{provenance.heading(report)} {what}\n\n{table}\n\n{rendering}"
 
 
-def _told(values: list[float]) -> str:
+def _mean(values: list[float]) -> str:
     if not values:
         return "-"
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
@@ -216,18 +206,14 @@ def main() -> None:
     train, test = (load(MovingScenes(config, split, FRAMES, SIDE, cache)) for split in ("train", "test"))
     chance = 1 / len(MOTIONS)
     report = {
-        "command": f"python -m benchmarks.moving_world {' '.join(sys.argv[1:])}",
-        "hardware": hardware(),
-        "git": commit(),
+        **provenance.provenance("benchmarks.moving_world"),
         **{name: getattr(options, name) for name in ("train", "test", "epochs", "seeds", "world")},
         "chance": chance,
         "sampling_error": (chance * (1 - chance) / options.test) ** 0.5,
         "rendering_ms": rendering_ms(),
         "rows": measure(train, test, options),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "moving_world.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "moving_world.md").write_text(markdown(report))
+    provenance.write(options.out / "moving_world.json", report, markdown(report))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.learning_table import commit, hardware
+from benchmarks import provenance
 from jepa.data import seeded
 from jepa.distributed import join, local
 from jepa.launch import resolve
@@ -80,7 +79,7 @@ def _peak() -> int:
 def main() -> None:
     """Measure both, print a Markdown table and write it and the same numbers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
     parser.add_argument("--size", default="vit_small")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--measure", nargs=2, metavar=("PARALLEL", "FOLDER"), help=argparse.SUPPRESS)
@@ -90,9 +89,7 @@ def main() -> None:
         return
     held = {parallel: _processes(parallel, arguments) for parallel in ("ddp", "fsdp")}
     result: dict[str, Any] = {
-        "command": f"python -m benchmarks.parallel {shlex.join(sys.argv[1:])}",
-        "commit": commit(),
-        "hardware": hardware(),
+        **provenance.provenance("benchmarks.parallel"),
         "size": arguments.size,
         "processes": arguments.processes,
         "megabytes": {
@@ -100,10 +97,7 @@ def main() -> None:
             for parallel, processes in held.items()
         },
     }
-    table = _markdown(result)
-    print(table)
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    arguments.json.with_suffix(".md").write_text(table + "\n")
+    provenance.write(arguments.json, result, _markdown(result))
 
 
 def _processes(parallel: str, arguments: argparse.Namespace) -> list[dict[str, int]]:
@@ -117,19 +111,12 @@ def _processes(parallel: str, arguments: argparse.Namespace) -> list[dict[str, i
 
 
 def _markdown(result: dict[str, Any]) -> str:
-    lines = [
-        f"`{result['command']}`",
-        "",
-        f"{result['hardware']['cpu']}, torch {torch.__version__}, commit {result['commit']}. Megabytes a process, "
-        f"{result['size']}, {result['processes']} processes.",
-        "",
-        "| | " + " | ".join(_COLUMNS) + " |",
-        "|---|" + "---|" * len(_COLUMNS),
+    rows = [
+        [parallel, *(", ".join(f"{value:.1f}" for value in columns[name]) for name in _COLUMNS)]
+        for parallel, columns in result["megabytes"].items()
     ]
-    for parallel, columns in result["megabytes"].items():
-        cells = [", ".join(f"{value:.1f}" for value in columns[name]) for name in _COLUMNS]
-        lines.append(f"| {parallel} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    what = f"Megabytes per process, {result['size']}, {result['processes']} processes."
+    return f"{provenance.heading(result)} {what}\n\n{provenance.table(['', *_COLUMNS], rows)}"
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 import argparse
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
-from benchmarks.learning_table import commit, hardware
+from benchmarks import provenance
 from jepa import launch
 
 Outcome = dict[str, Any]  # of results.json, with the set, the seed and the minutes that all of it took
@@ -41,8 +38,7 @@ def cell(values: Sequence[float | None], spread: bool) -> str:
 
 def markdown(headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
     """Lines of a table, the first column without a heading."""
-    lines = [f"| | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
-    return [*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())]
+    return provenance.table(["", *headings], [[name, *cells] for name, cells in rows.items()]).splitlines()
 
 
 def parser(doc: str | None, runs: str) -> argparse.ArgumentParser:
@@ -59,12 +55,9 @@ def parser(doc: str | None, runs: str) -> argparse.ArgumentParser:
 def write(
     module: str, asked: argparse.Namespace, options: Sequence[str], found: list[Outcome], lines: list[str]
 ) -> None:
-    """Print the tables, and write them and the same numbers as JSON, with what repeats them; paths are left out."""
-    print("\n".join(lines))
+    """Write the tables and the numbers with the command that repeats them; paths are left out."""
     named = [f"{text.partition('=')[0]}=PATH" if "=" in text else text for text in asked.sets]
     words = ["--sets", *named, *options, "--seeds", str(asked.seeds), "--json", str(asked.json), *asked.overrides]
-    told = {"command": f"python -m {module} {shlex.join(words)}", "hardware": hardware(), "git": commit()}
-    asked.json.write_text(json.dumps({**told, "runs": found}, indent=1) + "\n")
-    threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}, commit {told['git']}"
-    heading = f"`{told['command']}`\n\n{told['hardware']['cpu']}, {threads}, {asked.seeds} seed(s)."
-    asked.json.with_suffix(".md").write_text(f"{heading}\n\n" + "\n".join(lines))
+    source = provenance.provenance(module, words)
+    page = "\n".join([provenance.heading(source), f"{asked.seeds} seed(s).", "", *lines])
+    provenance.write(asked.json, {**source, "runs": found}, page)

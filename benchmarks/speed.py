@@ -10,7 +10,6 @@ compute.compile=true.
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.learning_table import commit, hardware
+from benchmarks import provenance
 from jepa.config.recipes import read_recipe
 from jepa.data import seeded
 from jepa.launch import resolve
@@ -132,23 +131,18 @@ def main() -> None:
         for turn in range(arguments.rounds):
             folders = Path(folder) / str(turn), Path(folder) / f"{turn}-compiled"
             rounds.append(_round(overrides, config, modality, folders))
-    text = _markdown(rounds)
-    print(text)
-    command = f"python -m benchmarks.speed {shlex.join(sys.argv[1:])}"
-    machine, threads = hardware(), torch.get_num_threads()
-    told = {"command": command, "hardware": machine, "threads": threads, "git": commit()}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps({**told, "rounds": rounds}, indent=1) + "\n")
-    heading = f"`{command}`\n\n{machine['cpu']}, {threads} threads, torch {torch.__version__}"
-    arguments.json.with_suffix(".md").write_text(f"{heading}, commit {told['git']}.\n\n{text}\n")
+    source = provenance.provenance("benchmarks.speed")
+    page = f"{provenance.heading(source)}\n\n{_markdown(rounds)}"
+    provenance.write(arguments.json, {**source, "rounds": rounds}, page)
 
 
 def _markdown(rounds: list[dict[str, dict[str, float]]]) -> str:
     names = list(rounds[0])
-    lines = [f"| round | {' | '.join(f'{name}, samples/s' for name in names)} |", "|---" * (len(names) + 1) + "|"]
-    for number, turn in enumerate(rounds, start=1):
-        speeds = " | ".join(f"{turn[name]['samples_per_second']:.0f} ({turn[name]['loss']:.3f})" for name in names)
-        lines.append(f"| {number} | {speeds} |")
+    rows = [
+        [str(number), *(f"{turn[name]['samples_per_second']:.0f} ({turn[name]['loss']:.3f})" for name in names)]
+        for number, turn in enumerate(rounds, start=1)
+    ]
+    lines = [provenance.table(["round", *(f"{name}, samples/s" for name in names)], rows)]
     lines += ["", "In brackets: the loss, mean of the last quarter."]
     for name in ("ours", "ours, compiled"):
         ratios = [_ratio(turn, name) for turn in rounds]

@@ -5,16 +5,13 @@ embedded worlds, and compares seconds a FLOP, loading included.
 """
 
 import argparse
-import json
-import shlex
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from benchmarks.learning_table import commit, hardware
+from benchmarks import provenance
 from jepa.config.recipes import read_recipe
 from jepa.cost.flops import run_flops
 from jepa.distributed import World
@@ -36,7 +33,7 @@ def gigaflops(modality: str, steps: int) -> float:
         config, built = resolve(modality, read_recipe(modality), [*settings, "checkpoint_every=1000000"])
         train(config, built, World(0, 1, torch.device("cpu")))
         lines = read_metrics(config.run_dir)
-    rate = run_flops(config, built) / steps
+    rate: float = run_flops(config, built) / steps
     return rate * (steps - _WARM) / (lines[-1]["seconds"] - lines[0]["seconds"]) / 1e9
 
 
@@ -49,16 +46,15 @@ def main() -> None:
     asked = parser.parse_args()
     rounds = [{name: gigaflops(name, asked.steps) for name in _SMALL} for _ in range(asked.rounds)]
     ratios = [one["image"] / one["video"] for one in rounds]
-    lines = ["| round | images, GFLOP/s | videos, GFLOP/s | a FLOP of videos, in those of images |", "|---" * 4 + "|"]
-    for number, (one, ratio) in enumerate(zip(rounds, ratios, strict=True), start=1):
-        lines.append(f"| {number} | {one['image']:.1f} | {one['video']:.1f} | {ratio:.2f} |")
-    lines.append(f"\nMedian {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}).")
-    print("\n".join(lines))
-    command = f"python -m benchmarks.step_cost {shlex.join(sys.argv[1:])}"
-    told = {"command": command, "hardware": hardware(), "threads": torch.get_num_threads(), "git": commit()}
-    asked.json.write_text(json.dumps({**told, "rounds": rounds}, indent=1) + "\n")
-    heading = f"`{command}`\n\n{told['hardware']['cpu']}, {told['threads']} threads, torch {torch.__version__}"
-    asked.json.with_suffix(".md").write_text("\n".join([f"{heading}, commit {told['git']}.", "", *lines, ""]))
+    rows = [
+        [str(number), f"{one['image']:.1f}", f"{one['video']:.1f}", f"{ratio:.2f}"]
+        for number, (one, ratio) in enumerate(zip(rounds, ratios, strict=True), start=1)
+    ]
+    headings = ["round", "images, GFLOP/s", "videos, GFLOP/s", "time per FLOP, videos / images"]
+    spread = f"Median {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})."
+    source = provenance.provenance("benchmarks.step_cost")
+    page = f"{provenance.heading(source)}\n\n{provenance.table(headings, rows)}\n\n{spread}"
+    provenance.write(asked.json, {**source, "rounds": rounds}, page)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m benchmarks.video --sets scenes weizmann4=PATH --seeds 1 --json benchma
 A run directory each below --runs, so that what was interrupted goes on; the test split is scored once a run.
 """
 
-import sys
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -62,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

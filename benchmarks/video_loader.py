@@ -6,9 +6,7 @@ too, and is what a core is kept busy for; wall time depends on what else the mac
 """
 
 import argparse
-import json
 import resource
-import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -17,7 +15,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.learning_table import commit, hardware
+from benchmarks import provenance
 from jepa.data import seeded
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
 from modalities.video.stored import StoredVideo, VideoInfo
@@ -97,30 +95,24 @@ def main() -> None:
         for number in range(options.rounds):
             order = decoders[number % len(decoders) :] + decoders[: number % len(decoders)]
             turns += [measure(folder, files, decoder, number, options.clips) for decoder in order]
-    text = table(turns, decoders)
-    print(text)
-    command = f"python -m benchmarks.video_loader {shlex.join(sys.argv[1:])}"
-    told = {"command": command, "hardware": hardware(), "git": commit()}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({**told, "turns": [asdict(turn) for turn in turns]}, indent=1) + "\n")
-    heading = f"`{command}`\n\n{told['hardware']['cpu']}, one thread, torch {torch.__version__}, commit {told['git']}."
-    options.json.with_suffix(".md").write_text(f"{heading}\n\n{text}\n")
+    source = provenance.provenance("benchmarks.video_loader")
+    page = f"{provenance.heading(source)}\n\n{table(turns, decoders)}"
+    provenance.write(options.json, {**source, "turns": [asdict(turn) for turn in turns]}, page)
 
 
 def table(turns: list[Turn], decoders: list[Decoder]) -> str:
     """A row for each folder and decoder: median over rounds, least and greatest in brackets."""
-    lines = [
-        f"{_FRAMES} frames, every second one, at {_SIDE} px, cropped and normalised; {turns[0].clips} clips a round.\n",
-        "| videos | decoder | clips a second of CPU time | CPU ms a clip | wall ms a clip |\n|---|---|---|---|---|",
-    ]
+    rows = []
     for folder in dict.fromkeys(turn.data for turn in turns):
         for decoder in decoders:
             own = [turn for turn in turns if (turn.data, turn.decoder) == (folder, decoder)]
             cpu = sorted(1e3 * turn.cpu_seconds / turn.clips for turn in own)
             wall = median(1e3 * turn.wall_seconds / turn.clips for turn in own)
             speed = f"{1e3 / median(cpu):.0f} ({1e3 / cpu[-1]:.0f} to {1e3 / cpu[0]:.0f})"
-            lines.append(f"| {folder} | {decoder} | {speed} | {median(cpu):.2f} | {wall:.2f} |")
-    return "\n".join(lines)
+            rows.append([folder, decoder, speed, f"{median(cpu):.2f}", f"{wall:.2f}"])
+    what = f"{_FRAMES} frames, every second one, at {_SIDE} px, cropped and normalised; {turns[0].clips} clips a round."
+    headings = ["videos", "decoder", "clips a second of CPU time", "CPU ms a clip", "wall ms a clip"]
+    return f"{what}\n\n{provenance.table(headings, rows)}"
 
 
 if __name__ == "__main__":
