@@ -153,8 +153,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _publish(aside: Path, path: Path) -> None:
-    """Put what was written aside in its place, at once and for good."""
+    """Move a finished file into place, atomically and durably."""
     os.replace(aside, path)  # noqa: PTH105 - the call whose atomicity is meant
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folder
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

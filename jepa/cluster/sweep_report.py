@@ -61,7 +61,7 @@ def _report(folder: Path) -> int:
     table = "\n".join("| " + " | ".join(line) + " |" for line in [heading, ["---"] * len(heading), *lines])
     missing = [f"- {name}: {state}" for name, state in unfinished(folder, sweep).items()]
     text = "\n".join([table, "", *(["Without results:", "", *missing, ""] if missing else [])])
-    (folder / "sweep.md").write_text(text)
+    (folder / "sweep.md").write_text(text, encoding="utf-8")
     with (folder / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows([heading, *lines])
     plot(folder / "sweep.png", found, columns)

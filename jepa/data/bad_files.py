@@ -23,9 +23,9 @@ class BadFiles:
         if not new:
             return
         self.met.update(new)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text("utf-8", "surrogateescape").splitlines() if self.path.exists() else []
         listed = {line.split("\t")[0] for line in lines}
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             for source in [source for source in new if source not in listed]:
                 file.write(f"{source}\t{' '.join(new[source].split())}\n")
         if len(self.met) > self.max_fraction * self.samples:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from jepa.data.bad_files import DataError
 from jepa.data.order import Order, permutation, seeded
-from jepa.distributed import World
+from jepa.distributed import STOP_SIGNALS, World
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Samples, Split
 
@@ -73,7 +73,8 @@ class Batch:
 
 def to_device(tree: Any, device: torch.device) -> Any:
     """Copy every tensor of a nested structure to a device."""
-    return tree_map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, tree)
+    pinned = device.type == "cuda"
+    return tree_map(lambda leaf: leaf.to(device, non_blocking=pinned) if isinstance(leaf, Tensor) else leaf, tree)
 
 
 class TrainingBatches(Dataset[Batch | DataError]):
@@ -138,5 +139,5 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     # The main process decides when to stop: keyboard, torchrun and SLURM send their signals to all processes.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -9,10 +9,11 @@ from jepa.distributed.collectives import (
     mean_over_processes,
     whole,
 )
-from jepa.distributed.signals import StopRequest, stop_on_signals
+from jepa.distributed.signals import STOP_SIGNALS, StopRequest, stop_on_signals
 from jepa.distributed.world import PeerError, World, gpu_index, join
 
 __all__ = [
+    "STOP_SIGNALS",
     "PeerError",
     "StopRequest",
     "World",

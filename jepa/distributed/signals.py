@@ -1,13 +1,16 @@
-"""Stop signals turned into a request that the training loop checks."""
+"""Stop signals become a request that the training loop checks."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# Keyboard, operating system and SLURM (before it kills); Windows has no SIGUSR2.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name))
+
 
 class StopRequest:
-    """Becomes true when somebody asked the run to stop."""
+    """Is true once a signal has asked the run to stop."""
 
     def __init__(self) -> None:
         self.signal_name = ""
@@ -16,7 +19,7 @@ class StopRequest:
         return bool(self.signal_name)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; a second interrupt from the keyboard is not waited for."""
+        """Signal handler: note the signal; a second keyboard interrupt stops at once."""
         if self.signal_name and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
@@ -24,10 +27,9 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT, SIGTERM and SIGUSR2 (which SLURM sends before it kills) into a request that the loop looks at."""
+    """Turn stop signals into a request that the loop checks; the previous handlers return afterwards."""
     request = StopRequest()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    before = {number: signal.signal(number, request.receive) for number in numbers}
+    before = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
     try:
         yield request
     finally:
