@@ -58,6 +58,7 @@ def collapse_warning(streams: Mapping[str, CollapseSigns]) -> str:
 def collapse_signs(tokens: Tensor) -> CollapseSigns:
     """Signs of collapse of encoded inputs: [B, N, D], B of 2 or more."""
     # In double precision, as the mean of equal numbers is rounded otherwise, and rankme would count what is left.
+    tokens = tokens.cpu() if tokens.device.type == "mps" else tokens  # MPS has no double precision
     tokens = F.layer_norm(tokens.float(), tokens.shape[-1:]).double()
     centred = tokens - tokens.mean(dim=0)
     pooled = F.normalize(tokens.mean(dim=1), dim=-1)

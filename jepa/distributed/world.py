@@ -85,22 +85,36 @@ class World:
 
 
 def join(device: str) -> World:
-    """Take part in the run, alone or as one of several processes (RANK, WORLD_SIZE, LOCAL_RANK in the environment).
+    """Join the run, alone or as one of several processes (RANK, WORLD_SIZE, LOCAL_RANK in the environment).
 
-    device: `auto` takes CUDA where there is one, else the CPU.
-    Raises ValueError where CUDA is asked for and absent, or where there are more processes than GPUs.
+    device: `auto` is CUDA if torch sees it, else the CPU. It is never MPS, which lacks float64 and would change the
+    results of runs on Macs; `mps` must be asked for, and trains in one process. MPS has not been tried on a real Mac:
+    tests mock its availability check. Raises ValueError if the device is absent, or if processes outnumber GPUs.
     """
-    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise ValueError("compute.device: cuda was asked for, but torch sees no CUDA device; use auto or cpu")
-    place = torch.device("cuda", gpu_index(torch.cuda.device_count())) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(place)
+    chosen = _device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World(0, 1, place)
-    dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
-    return World(dist.get_rank(), dist.get_world_size(), place)
+        return World(0, 1, chosen)
+    if chosen.type == "mps":
+        raise ValueError(f"compute.device: mps trains in one process, not in {size}; use cpu")
+    cuda = chosen.type == "cuda"
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=chosen if cuda else None)
+    return World(dist.get_rank(), dist.get_world_size(), chosen)
+
+
+def _device(name: str) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = "cuda" if available["cuda"] else "cpu"
+    if not available.get(name, True):
+        raise ValueError(
+            f"compute.device: {name} was asked for, but torch sees no {name.upper()} device; use auto or cpu"
+        )
+    if name != "cuda":
+        return torch.device(name)
+    device = torch.device("cuda", gpu_index(torch.cuda.device_count()))
+    torch.cuda.set_device(device)
+    return device
 
 
 def gpu_index(visible: int) -> int:

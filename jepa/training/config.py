@@ -20,13 +20,15 @@ from jepa.schedules import LinearMomentum, MomentumConfig
 class ComputeConfig:
     """Where and how to compute; none of it changes what is computed but for rounding.
 
-    workers: processes that prepare batches, per training process; null for four a GPU and none on CPUs, where they
-    would take the cores from the training. cache_mb: megabytes of decoded samples that each of them keeps, so that a
-    small data set is decoded once. parallel, for several processes: `ddp` keeps all weights in each of them, `fsdp`
-    spreads weights, gradients and optimiser state over them, and saves checkpoints by shards, in the background.
+    device: `auto` is CUDA if there is a GPU, else the CPU. `mps` (Apple; not tried on a real Mac) trains only: runs
+    are evaluated on the CPU. workers: processes that prepare batches, per training process; null for four a GPU and
+    none on CPUs, where they would take the cores from the training. cache_mb: megabytes of decoded samples that each
+    of them keeps, so that a small data set is decoded once. parallel, for several processes: `ddp` keeps all weights
+    in each of them, `fsdp` spreads weights, gradients and optimiser state over them, and saves checkpoints by shards,
+    in the background.
     """
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
@@ -42,7 +44,7 @@ class ComputeConfig:
         """Processes that prepare batches for a device."""
         if self.workers is not None:
             return self.workers
-        return 0 if device.type == "cpu" else _WORKERS_A_GPU
+        return _WORKERS_A_GPU if device.type == "cuda" else 0
 
 
 _WORKERS_A_GPU = 4

@@ -190,6 +190,22 @@ def test_a_process_takes_the_gpu_that_is_its_own(
     assert taken == [torch.device("cuda", expected)]
 
 
+def test_mps_is_used_when_asked_for_and_available_and_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a mocked availability check: it has never run on a real device."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"compute\.device: mps .* no MPS device"):
+        join("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert join("auto").device == torch.device("cpu")
+    assert join("mps").device == torch.device("mps")
+    assert ComputeConfig(device="mps").loaders(torch.device("mps")) == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"compute\.device: mps .* 2"):
+        join("mps")
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match="process 2 of this machine has no GPU of its own, as 2 are visible"):
