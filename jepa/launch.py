@@ -76,7 +76,7 @@ def _launch(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     with ExitStack() as held:
-        with world.failing_together():
+        with world.error_barrier():
             if world.is_main:
                 held.enter_context(locked(config.run_dir))
         return _run(config, modality, world)

@@ -38,13 +38,13 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError; PeerError where
     another process met one of them.
     """
-    with world.failing_together():
+    with world.error_barrier():
         samples = open_split(modality, "train")
         order = batch_order(config, world)
         check_networks(config, modality)
     model = initial_model(config, modality, world)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
-    with world.failing_together():
+    with world.error_barrier():
         optimizer = adamw(model, config.optim)
         if world.is_main:  # after all that may refuse the config: a run that cannot start leaves nothing behind
             prepare_run_dir(config)
@@ -69,13 +69,13 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             length = config.steps * config.optim.schedule_length
             kept = momentum(step, length, config.optim.batch_size, config.momentum)
-            with world.failing_together():
+            with world.error_barrier():
                 batch = next(batches)
                 bad_files.add(batch.bad)
 
             loss, total = backward(config, step, forward, batch)
             gradient_norm = whole(clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf")))
-            with world.failing_together():
+            with world.error_barrier():
                 if not torch.isfinite(total + gradient_norm):
                     raise NonFiniteLossError(_non_finite(step, world, config))
             optimizer.step()
@@ -112,7 +112,7 @@ def initial_model(config: Config[Any, Any], modality: Modality[Any], world: Worl
     torch.manual_seed(config.seed)
     build = partial(started, config, modality)
     if world.size == 1 or config.compute.parallel == "ddp":
-        with world.failing_together():
+        with world.error_barrier():
             model = build()
         return model.to(world.device)
     from jepa.training.fsdp import sharded  # for what few runs need

@@ -43,7 +43,7 @@ class World:
         return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=varying)
 
     @contextmanager
-    def failing_together(self) -> Iterator[None]:
+    def error_barrier(self) -> Iterator[None]:
         """What fails in one process fails in all: none waits for ever for another's part; every process must enter.
 
         Raises PeerError, in place of nothing, where another process failed. Within, processes must not communicate.

@@ -21,7 +21,7 @@ def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
     weights in bf16, half the traffic; the shares, and the sums of gradients, stay fp32. Raises what `build` raises,
     and PeerError where the first process met it.
     """
-    with world.failing_together():
+    with world.error_barrier():
         source = dict(_contents(build())) if world.is_main else {}
     with torch.device("meta"):
         model = build()

@@ -56,7 +56,7 @@ class Saver:
             return 0, 0.0
         if self.sharded:
             return self._restore_shards(path)
-        with self.world.failing_together():
+        with self.world.error_barrier():
             checkpoint = Checkpoint.load(path, self.world.device)
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -69,7 +69,7 @@ class Saver:
         met one.
         """
         own = self.model.state_dict()
-        with self.world.failing_together():
+        with self.world.error_barrier():
             found = read_networks(start) if self.world.is_main or not self.sharded else None
             if found is not None:
                 found = _without_other_mask_tokens(found, own)
@@ -95,7 +95,7 @@ class Saver:
     def wait(self) -> None:
         """Until what is being written is written, by all processes; raises what went wrong."""
         if self.unfinished is not None:
-            with self.world.failing_together():
+            with self.world.error_barrier():
                 self.unfinished.result()
             self.unfinished = None
 
@@ -103,7 +103,7 @@ class Saver:
         from jepa.checkpoint.shards import start_writing
 
         self.wait()
-        with self.world.failing_together():
+        with self.world.error_barrier():
             if self.world.is_main:
                 remove_other_shards(self.run_dir)
         folder = shards_folder(self.run_dir, run.step)
@@ -132,7 +132,7 @@ class Saver:
         groups = self.optimizer.state_dict()["param_groups"]
         tensors = flatten(self.model.state_dict(), {"state": self._empty_state()})
         if path.is_dir():
-            with self.world.failing_together():
+            with self.world.error_barrier():
                 run = read_run(path)
             try:
                 tensors = _there(tensors, names(path))
@@ -140,7 +140,7 @@ class Saver:
             except Exception as error:  # torch names its reasons in many exception types
                 raise unreadable(path, error) from error
         else:
-            with self.world.failing_together():
+            with self.world.error_barrier():
                 run = Checkpoint.load(path) if self.world.is_main else Checkpoint(0, 0.0, {}, {}, {"state": {}})
             source = flatten(run.model, run.optimizer)
             saved = [set(source)]
