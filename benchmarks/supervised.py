@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, plain
 from jepa.config.recipes import read_recipe
-from jepa.data import BadFiles, Order, Remembered, TrainingBatches, open_split, training_batches
+from jepa.data import BadFiles, Order, SampleCache, TrainingBatches, open_split, training_batches
 from jepa.distributed import World, join, stop_on_signals
 from jepa.encoder import Encoder
 from jepa.errors import INTERRUPTED, exit_status
@@ -133,8 +133,8 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         return True
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
     order = Order(seed=config.seed, batch_size=config.optim.batch_size)
-    remembered = Remembered(samples, config.compute.cache_mb)
-    training_set = TrainingBatches(Labelled(modality), remembered, order, config.data.max_bad_fraction)
+    cached = SampleCache(samples, config.compute.cache_mb)
+    training_set = TrainingBatches(Labelled(modality), cached, order, config.data.max_bad_fraction)
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
     batches = training_batches(training_set, steps, loaders, world)
 

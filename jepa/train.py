@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from jepa.checkpoint import latest
 from jepa.collapse import CollapseSigns, by_name, collapse_signs, collapse_warning
 from jepa.config import ConfigError, plain
-from jepa.data import BadFiles, Batch, Remembered, TrainingBatches, open_split, seeded, training_batches
+from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
 from jepa.errors import UserError
 from jepa.loss import added_loss, prediction_loss
@@ -56,8 +56,8 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         model.compile()
     forward = world.data_parallel(model, varying=bool(model.streams))
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
-    remembered = Remembered(samples, config.compute.cache_mb)
-    training_set = TrainingBatches(modality, remembered, order, config.data.max_bad_fraction)
+    cached = SampleCache(samples, config.compute.cache_mb)
+    training_set = TrainingBatches(modality, cached, order, config.data.max_bad_fraction)
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
     batches = training_batches(training_set, steps, loaders, world)
 

@@ -2,7 +2,7 @@
 
 from jepa.data.bad_files import BadFiles, DataError
 from jepa.data.batches import Batch, TrainingBatches, open_split, to_device, training_batches
-from jepa.data.cache import Remembered
+from jepa.data.cache import SampleCache
 from jepa.data.order import Order, permutation, seeded
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Batch",
     "DataError",
     "Order",
-    "Remembered",
+    "SampleCache",
     "TrainingBatches",
     "open_split",
     "permutation",

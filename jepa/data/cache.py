@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 from jepa.modality import Sample, Samples
 
 
-class Remembered:
+class SampleCache:
     """Samples that stay decoded in memory up to a limit: small data sets are decoded once, not once an epoch."""
 
     def __init__(self, samples: Samples, megabytes: float) -> None:

@@ -18,7 +18,7 @@ from jepa.data import (
     Batch,
     DataError,
     Order,
-    Remembered,
+    SampleCache,
     TrainingBatches,
     open_split,
     seeded,
@@ -213,23 +213,23 @@ class Counted:
     "inputs", [np.zeros(2**20, dtype=np.uint8), b"0" * 2**20, torch.zeros(2**20, dtype=torch.uint8)]
 )
 def test_what_is_remembered_counts_whatever_it_is(inputs: object) -> None:
-    remembered = Remembered([Sample({"sound": inputs}), Sample(inputs), Sample(inputs)], 2.1)
+    cached = SampleCache([Sample({"sound": inputs}), Sample(inputs), Sample(inputs)], 2.1)
     for index in range(3):
-        assert remembered[index].inputs is not None
-    assert sorted(remembered.known) == [0, 1]
+        assert cached[index].inputs is not None
+    assert sorted(cached.known) == [0, 1]
 
 
 @pytest.mark.parametrize(("megabytes", "reads"), [(1, [0, 1, 2, 2]), (0.5, [0, 1, 2, 1, 2]), (0, [0, 1, 2, 0, 1, 2])])
 def test_samples_are_decoded_once_while_memory_lasts(megabytes: float, reads: list[int]) -> None:
     samples = Counted()
-    remembered = Remembered(samples, megabytes)
-    assert len(remembered) == 3
+    cached = SampleCache(samples, megabytes)
+    assert len(cached) == 3
     for index in (0, 1, 2, 0, 1, 2):
         if index == 2:
             with pytest.raises(BadSampleError):
-                remembered[index]
+                cached[index]
         else:
-            sample = remembered[index]
+            sample = cached[index]
             assert sample.labels == {"class": index}
             assert sample.inputs["left"].unique().tolist() == [index]
     assert samples.reads == reads

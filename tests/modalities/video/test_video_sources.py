@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils._pytree import tree_leaves
 
-from jepa.data import Remembered
+from jepa.data import SampleCache
 from jepa.modality import BadSampleError, Samples, Split
 from modalities.video.decode.video import EncodedVideo
 from modalities.video.sources import Reading, Source, open_source
@@ -214,15 +214,15 @@ def test_short_videos_come_whole_and_are_remembered_and_long_ones_are_not(tmp_pa
     samples = open_source(
         "folder", tmp_path, "train", Reading(decoder="pyav", short_side=24, whole_mb=megabytes)
     ).samples
-    remembered = Remembered(samples, megabytes=1)
-    long, short = remembered[0].inputs, remembered[1].inputs
+    cached = SampleCache(samples, megabytes=1)
+    long, short = cached[0].inputs, cached[1].inputs
     assert isinstance(long, EncodedVideo)
     assert isinstance(short, DecodedVideo)
     assert short.info == VideoInfo(4, 10.0, 24, 32)
     assert short.clip(lambda info: [info.frames - 1], 12).shape == (1, 3, 12, 16)
     assert sum(leaf.nbytes for leaf in tree_leaves(short) if isinstance(leaf, torch.Tensor)) == 4 * 3 * 24 * 32
-    assert remembered[1].inputs is short
-    assert remembered[0].inputs.info.frames == 60
+    assert cached[1].inputs is short
+    assert cached[0].inputs.info.frames == 60
 
 
 def test_what_is_broken_is_found_when_the_sample_is_taken(tmp_path: Path) -> None:
