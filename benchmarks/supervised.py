@@ -26,9 +26,9 @@ from jepa.data import BadFiles, Order, SampleCache, TrainingBatches, open_split,
 from jepa.distributed import World, join, stop_on_signals
 from jepa.encoder import Encoder
 from jepa.errors import INTERRUPTED, exit_status
-from jepa.evaluate.features import Column, Extractor, Kept
+from jepa.evaluate.features import Column, Extractor, TokenBudget
 from jepa.evaluate.probes.linear import accuracy
-from jepa.evaluate.reading import Chosen, roles, subset
+from jepa.evaluate.reading import SampleSubset, evaluated_indices, evaluation_splits
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import resolve
 from jepa.masking import Masks
@@ -107,14 +107,14 @@ def class_task(modality: Modality[Any]) -> Task:
 
 def teaching_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
     """The labelled samples that teach the probes of the evaluation."""
-    train = roles(modality, config)["train"]
-    return Chosen(train, subset(len(train), config.train_samples, "train"))
+    train = evaluation_splits(modality, config)["train"]
+    return SampleSubset(train, evaluated_indices(len(train), config.train_samples, "train"))
 
 
 def scored_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
     """The samples on which the evaluation reports."""
-    samples = roles(modality, config)["test"]
-    return Chosen(samples, subset(len(samples), config.test_samples, "test"))
+    samples = evaluation_splits(modality, config)["test"]
+    return SampleSubset(samples, evaluated_indices(len(samples), config.test_samples, "test"))
 
 
 def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
@@ -176,7 +176,7 @@ def head_accuracy(config: Config[Any, Any], modality: Modality[Any], device: tor
     encoders: dict[Column, Encoder] = {"jepa": model.context_encoder}
     extractor = Extractor(modality, encoders, [task], config.evaluate.batch_size, config.compute, lambda _: None)
     scored = scored_samples(modality, config.evaluate)
-    features = extractor.extract(scored, range(len(scored)), Kept())
+    features = extractor.extract(scored, range(len(scored)), TokenBudget())
     with torch.inference_mode():
         scores = model.head(features.last["jepa"].to(device)).cpu()  # [n, K]
     return accuracy(scores, features.labels[task.label].long())

@@ -51,7 +51,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Kept:
+class TokenBudget:
     """How much of the tokens stays in memory.
 
     tokens: samples of which all of them stay, of the first view. sequences: samples of which they stay for attentive
@@ -81,7 +81,7 @@ class Extractor:
         return samples_at_once(self.modality, self.batch_size)
 
     @torch.inference_mode()
-    def extract(self, samples: Samples, indices: Sequence[int], kept: Kept) -> Features:
+    def extract(self, samples: Samples, indices: Sequence[int], kept: TokenBudget) -> Features:
         """Features of the samples of these indices, with tokens of the first ones."""
         views = Views(self.modality, samples, indices, self.tasks)
         loaders = self.compute.loaders(next(iter(self.encoders.values())).device)
@@ -147,7 +147,7 @@ def _normed_means(layers: Sequence[Tensor], present: Tensor | None) -> Tensor:
 class _Gathered:
     """Parts of the features of a split, batch by batch."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: TokenBudget) -> None:
         self.kept = kept
         kinds = ("last", "last4", "tokens", "sequences", "labels")
         self.parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in kinds}

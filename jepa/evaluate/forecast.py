@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from jepa.data import to_device
 from jepa.encoder import mean_over
 from jepa.evaluate.features import samples_at_once
-from jepa.evaluate.reading import Views, subset, view_batches
+from jepa.evaluate.reading import Views, evaluated_indices, view_batches
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Split
 from jepa.model import JEPA
@@ -179,7 +179,11 @@ class Source:
         """Inputs [B, ...] of all samples that are looked at."""
         evaluate = self.config.evaluate
         views = Views(
-            self.modality, samples, subset(len(samples), evaluate.forecast_samples, split), (), averaged=False
+            self.modality,
+            samples,
+            evaluated_indices(len(samples), evaluate.forecast_samples, split),
+            (),
+            averaged=False,
         )
         size, loaders = samples_at_once(self.modality, evaluate.batch_size), self.config.compute.loaders(self.device)
         for batch in view_batches(views, size, loaders):

@@ -17,14 +17,14 @@ BatchT = TypeVar("BatchT")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-def subset(count: int, limit: int, split: Split) -> list[int]:
+def evaluated_indices(count: int, limit: int, split: Split) -> list[int]:
     """The samples of a split that are looked at, in random order that is always the same."""
     order: list[int] = torch.randperm(count, generator=seeded("evaluation", split))[:limit].tolist()
     return order
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SampleSubset:
     """Some samples of a data set."""
 
     samples: Samples
@@ -37,7 +37,7 @@ class Chosen:
         return self.samples[self.indices[index]]
 
 
-def roles(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Samples]:
+def evaluation_splits(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Samples]:
     """Samples that teach the probes (`train`), choose their settings (`validation`) and are reported on (`test`).
 
     These are the splits of the same names, unless the validation split is scored.
@@ -45,11 +45,11 @@ def roles(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Sample
     if config.scored_split == "test":
         return {split: open_split(modality, split) for split in SPLITS}
     train = open_split(modality, "train")
-    order = subset(len(train), len(train), "train")
+    order = evaluated_indices(len(train), len(train), "train")
     choosing = min(config.validation_samples, len(train) // 5)
     return {
-        "train": Chosen(train, order[choosing:]),
-        "validation": Chosen(train, order[:choosing]),
+        "train": SampleSubset(train, order[choosing:]),
+        "validation": SampleSubset(train, order[:choosing]),
         "test": open_split(modality, "validation"),
     }
 

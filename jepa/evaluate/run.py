@@ -16,10 +16,10 @@ from jepa.config import Tree, plain
 from jepa.console import CONSOLE
 from jepa.data import BadFiles
 from jepa.evaluate.cross_modal.run import is_asked, measure_matched
-from jepa.evaluate.features import Extractor, Features, Kept
+from jepa.evaluate.features import Extractor, Features, TokenBudget
 from jepa.evaluate.forecast import Source, can_forecast, forecast, forecaster
 from jepa.evaluate.probes.attentive import Attention, pooling
-from jepa.evaluate.reading import SPLITS, roles, subset
+from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits
 from jepa.evaluate.setup import Row, Subject, open_subject
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import print_table
@@ -65,7 +65,7 @@ def _summary(subject: Subject) -> dict[str, Any]:
 
 def _measured(subject: Subject, forecasting: bool) -> dict[str, Any]:
     """Signs of collapse, tasks, prediction of what is to come, and notes on what was not measured."""
-    samples = roles(subject.modality, subject.config.evaluate)
+    samples = evaluation_splits(subject.modality, subject.config.evaluate)
     bad_files = BadFiles(
         subject.output.with_name("bad_files.txt"),
         sum(map(len, samples.values())),
@@ -142,17 +142,19 @@ def _features(
     for split in wanted:
         progress.update(bar, description=f"reading {split}")
         kept = _kept(subject, rows, split, last=split == wanted[-1])
-        features[split] = extractor.extract(samples[split], subset(len(samples[split]), limits[split], split), kept)
+        features[split] = extractor.extract(
+            samples[split], evaluated_indices(len(samples[split]), limits[split], split), kept
+        )
     progress.update(bar, total=sum(batches) + len(features[wanted[-1]].columns) * len(rows) if wanted else 0)
     return features
 
 
-def _kept(subject: Subject, rows: Sequence[Row], split: Split, last: bool) -> Kept:
+def _kept(subject: Subject, rows: Sequence[Row], split: Split, last: bool) -> TokenBudget:
     """What tokens the rows need of a split; the last one shows signs of collapse."""
     evaluate, modality = subject.config.evaluate, subject.modality
     maps = any(task.kind == "map" for task, _ in rows)
     attentive = any(attentive_blocks(probe) for _, probe in rows)
-    return Kept(
+    return TokenBudget(
         tokens=max(2, evaluate.map_tokens // math.prod(modality.grid)) if maps or last else 0,
         sequences=evaluate.attentive_samples if attentive else 0,
         pooling=pooling(modality.grid, evaluate.attentive_tokens),

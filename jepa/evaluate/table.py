@@ -9,7 +9,7 @@ from rich.table import Table
 _HEADINGS = {"jepa": "trained", "random_init": "untrained"}
 _PROTOCOL = ("train_samples", "test_samples", "spread", "draws", "chosen", "way", "queries", "gallery", "galleries")
 _ABOUT = ("metric", "higher_is_better", *_PROTOCOL)
-TAKEN = frozenset({"jepa", "random_init", "chance", *_ABOUT})  # no floor can have one of these names
+RESERVED = frozenset({"jepa", "random_init", "chance", *_ABOUT})  # no floor can have one of these names
 
 
 def columns(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

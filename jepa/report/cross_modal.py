@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from jepa.data import seeded
 from jepa.evaluate.cross_modal.rows import main_way
-from jepa.evaluate.cross_modal.vectors import Matcher, scores
+from jepa.evaluate.cross_modal.vectors import StreamEncoder, scores
 from jepa.evaluate.features import samples_at_once
 from jepa.evaluate.table import gain_words
 from jepa.matching import MatchedModality
@@ -45,7 +45,7 @@ def find(run: Run, samples: Samples) -> Found | None:
     modality = run.modality
     if not isinstance(modality, MatchedModality) or "latent" not in run.config.target_kinds:
         return None
-    matcher = Matcher(run.networks(), modality, run.config.evaluate.encoder)
+    matcher = StreamEncoder(run.networks(), modality, run.config.evaluate.encoder)
     pictures: list[Tensor] = []
     said: list[str] = []
     firsts, seconds = [], []
@@ -56,8 +56,8 @@ def find(run: Run, samples: Samples) -> Found | None:
         if not read or len(drawn) < len(read):
             continue
         views = default_collate([view for view, _ in read])
-        firsts.append(matcher.vectors(views, 0))
-        seconds.append(matcher.vectors(views, 1))
+        firsts.append(matcher.encode(views, 0))
+        seconds.append(matcher.encode(views, 1))
         pictures += [resized(picture, SMALL_SIDE, FEW_MOMENTS) for picture in drawn]
         said += [words for _, words in read]
     if len(pictures) < 2:

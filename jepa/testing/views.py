@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._pytree import tree_leaves
 
-from jepa.evaluate.table import TAKEN
+from jepa.evaluate.table import RESERVED
 from jepa.modality import BadSampleError, Modality
 from jepa.testing.compare import form, global_seed, same
 from jepa.testing.samples import first_samples
@@ -104,7 +104,7 @@ def check_floors(modality: Modality[Any]) -> Iterator[str]:
             yield f"floors: by default it flattens a tensor, and a view is a {what}; write `floors` of your own"
             return
         floors = modality.floors(views[0])
-        if taken := sorted({*floors} & TAKEN):
+        if taken := sorted({*floors} & RESERVED):
             yield f"floors: '{taken[0]}' is the name of another column of the results; give it one of its own"
             return
         if "raw_input" not in floors:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import TokenEncoder
-from jepa.evaluate.cross_modal.vectors import Matcher
+from jepa.evaluate.cross_modal.vectors import StreamEncoder
 from jepa.masking import Masks, check_masking
 from jepa.matching import MatchedModality
 from jepa.modality import Samples, Split, Task
@@ -141,7 +141,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
     def served(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         """All networks, to be asked about pictures and sentences."""
-        return ImageTextModel(self, Matcher(model, self, encoder), encoder)
+        return ImageTextModel(self, StreamEncoder(model, self, encoder), encoder)
 
     def floors(self, view: View) -> Mapping[str, Tensor]:
         """Pixels, averaged down to at most 32 a side: -> [F]."""

@@ -11,7 +11,7 @@ from PIL import ImageOps
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from jepa.evaluate.cross_modal.vectors import Matcher, Way, joint
+from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, joint_embedding
 from modalities.image_text.captions.rules import clean_caption
 from modalities.image_text.encoder import View
 from modalities.storage.images import decode_image, image_tensor
@@ -38,11 +38,11 @@ class ImageTextModel(nn.Module):
     """
 
     def __init__(
-        self, modality: PairViews, matcher: Matcher, encoder: Literal["target_encoder", "context_encoder"]
+        self, modality: PairViews, matcher: StreamEncoder, encoder: Literal["target_encoder", "context_encoder"]
     ) -> None:
         super().__init__()
         self.modality, self.matcher, self.networks, self.encoder = modality, matcher, matcher.model, encoder
-        self.way: Way = "predicted" if matcher.model.config.contrast == "none" else "direct"
+        self.way: Similarity = "predicted" if matcher.model.config.contrast == "none" else "direct"
 
     def encode_image(self, pictures: Sequence[Picture]) -> Tensor:
         """Paths, Pillow images or uint8 tensors [3, H, W] -> unit vectors [n, D or 2 D].
@@ -73,7 +73,7 @@ class ImageTextModel(nn.Module):
     def _encode(self, views: Iterable[View], stream: int) -> Tensor:
         left, parts = iter(views), []
         while batch := list(islice(left, _AT_ONCE)):
-            parts.append(joint(self.matcher.vectors(default_collate(batch), stream), stream, self.way))
+            parts.append(joint_embedding(self.matcher.encode(default_collate(batch), stream), stream, self.way))
         if not parts:
             raise ValueError(f"nothing to encode: the list of {('pictures', 'sentences')[stream]} is empty")
         return torch.cat(parts)

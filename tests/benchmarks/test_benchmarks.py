@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks import learning
 from benchmarks.learning_runs import FOLDER, Budget, read_method
 from benchmarks.supervised import Classifier, scored_samples, teaching_samples
-from jepa.evaluate.reading import roles, subset
+from jepa.evaluate.reading import evaluated_indices, evaluation_splits
 from jepa.launch import resolve
 from jepa.modality import Modality, Samples
 from jepa.model import JEPA
@@ -124,7 +124,7 @@ def test_the_labels_of_supervised_training_are_those_that_teach_the_probes(
 ) -> None:
     modality = image_modality(colours)
     config = EvaluateConfig(scored_split=split, train_samples=20, validation_samples=4, test_samples=9)
-    samples = roles(modality, config)
+    samples = evaluation_splits(modality, config)
 
     def seen(samples: Samples, indices: Any) -> list[bytes]:
         return [samples[index].inputs.numpy().tobytes() for index in indices]
@@ -133,7 +133,7 @@ def test_the_labels_of_supervised_training_are_those_that_teach_the_probes(
         (teaching_samples(modality, config), "train", 20),
         (scored_samples(modality, config), "test", 9),
     ):
-        expected = seen(samples[role], subset(len(samples[role]), limit, role))
+        expected = seen(samples[role], evaluated_indices(len(samples[role]), limit, role))
         assert seen(own, range(len(own))) == expected
         assert len(expected) == limit
 

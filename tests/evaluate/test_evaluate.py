@@ -19,7 +19,7 @@ from torch import Tensor
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.evaluate.__main__ import main
-from jepa.evaluate.features import Extractor, Kept
+from jepa.evaluate.features import Extractor, TokenBudget
 from jepa.evaluate.probes.linear import (
     ALPHA_GRID,
     TEMPERATURE,
@@ -31,7 +31,7 @@ from jepa.evaluate.probes.linear import (
     on_principal_axes,
     ridge,
 )
-from jepa.evaluate.reading import roles, subset
+from jepa.evaluate.reading import evaluated_indices, evaluation_splits
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.tasks import constant, draw_examples
@@ -174,7 +174,7 @@ def test_vectors_of_samples_that_differ_in_length_are_those_of_each_alone_at_its
     randomise(encoder)
     compute = ComputeConfig(workers=0, precision="fp32")
     extractor = Extractor(modality, {"jepa": encoder, "random_init": encoder}, (), 4, compute, lambda _: None)
-    features = extractor.extract(modality.dataset("test"), range(6), Kept())
+    features = extractor.extract(modality.dataset("test"), range(6), TokenBudget())
     lengths = set()
     for number in range(6):
         values, length = modality.evaluation_view(modality.dataset("test")[number].inputs)
@@ -197,12 +197,12 @@ def test_low_shot_draws_are_balanced_repeatable_and_take_what_there_is() -> None
 
 
 def test_the_subset_of_a_split_is_always_the_same_and_of_random_samples() -> None:
-    few = subset(1000, 50, "train")
-    assert few == subset(1000, 50, "train")
+    few = evaluated_indices(1000, 50, "train")
+    assert few == evaluated_indices(1000, 50, "train")
     assert len(set(few)) == 50
     assert max(few) > 500
-    assert few != subset(1000, 50, "test")
-    assert sorted(subset(7, 50, "train")) == list(range(7))
+    assert few != evaluated_indices(1000, 50, "test")
+    assert sorted(evaluated_indices(7, 50, "train")) == list(range(7))
 
 
 def test_chance_of_a_map_is_the_best_constant_at_every_token() -> None:
@@ -363,7 +363,7 @@ def test_scoring_on_the_validation_split_leaves_the_test_split_unread(tmp_path: 
     write_images(tmp_path / "data", colour_tells=True)
     run_dir = save_untrained(tmp_path / "run", tmp_path / "data")
     modality = load_modality(run_dir)
-    found = roles(modality, EvaluateConfig(scored_split="validation", validation_samples=15))
+    found = evaluation_splits(modality, EvaluateConfig(scored_split="validation", validation_samples=15))
     teaching, choosing, training = (
         {samples[index].inputs.numpy().tobytes() for index in range(len(samples))}
         for samples in (found["train"], found["validation"], modality.dataset("train"))
@@ -426,7 +426,7 @@ def test_features_are_means_over_views_of_a_sample_that_is_read_once() -> None:
     compute = ComputeConfig(workers=0, precision="fp32")
     extractor = Extractor(modality, encoders, modality.tasks, 4, compute, lambda _: None)
     samples = Dots(modality.config, "test")
-    features = extractor.extract(samples, range(10), Kept(tokens=3, sequences=5, every_view=True))
+    features = extractor.extract(samples, range(10), TokenBudget(tokens=3, sequences=5, every_view=True))
     assert samples.read == 10
     assert features.columns == ("jepa", "random_init", "raw_input", "middle_moment", "motion_energy")
     with torch.no_grad():

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from jepa.collapse import collapse_signs, rankme
 from jepa.evaluate.cross_modal.samples import Seen
-from jepa.evaluate.cross_modal.vectors import Vectors, Way, joint
+from jepa.evaluate.cross_modal.vectors import Similarity, Vectors, joint_embedding
 from jepa.evaluate.features import Column
 from jepa.matching import MatchedModality
 
 
-def geometry(seen: Mapping[Column, Seen], modality: MatchedModality[Any], way: Way) -> dict[str, Any]:
+def geometry(seen: Mapping[Column, Seen], modality: MatchedModality[Any], way: Similarity) -> dict[str, Any]:
     """Signs by column, of samples each with the first of its second streams; empty for fewer than two samples.
 
     gap: distance of the means of the unit vectors of both streams, 0 to 2 (Liang et al. 2022), of what the
@@ -60,9 +60,9 @@ def _pairs(seen: Seen) -> tuple[Vectors, Vectors]:
     return seen.streams.first, seen.streams.second.rows(starts)
 
 
-def _matched(first: Vectors, second: Vectors, way: Way) -> tuple[float, float]:
+def _matched(first: Vectors, second: Vectors, way: Similarity) -> tuple[float, float]:
     """Mean score of vectors at the same place, and at different ones."""
-    one, other = joint(first, 0, way).double(), joint(second, 1, way).double()
+    one, other = joint_embedding(first, 0, way).double(), joint_embedding(second, 1, way).double()
     same = (one * other).sum()
     all_pairs = one.sum(dim=0) @ other.sum(dim=0)
     count = len(one)

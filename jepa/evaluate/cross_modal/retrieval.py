@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa.evaluate.cross_modal.vectors import Vectors, Way, joint
+from jepa.evaluate.cross_modal.vectors import Similarity, Vectors, joint_embedding
 
 BEST = (1, 5, 10)  # recall is reported among so many best
 ROUNDING = 1e-6  # of cosines in fp32
@@ -66,7 +66,7 @@ class Streams:
             yield Streams(first, self.second.rows(rows), self.owner[rows] - start, said)
 
 
-def recalls(streams: Streams, way: Way, towards: int, gallery: int | None) -> tuple[Tensor, Tensor, int]:
+def recalls(streams: Streams, way: Similarity, towards: int, gallery: int | None) -> tuple[Tensor, Tensor, int]:
     """Recall among `BEST`, in each gallery, with chance: doubles [galleries, 3] twice, and the number of queries.
 
     towards 1: each first stream looks for one of the second streams that match it; 0: each of these for a first stream.
@@ -81,7 +81,7 @@ def recalls(streams: Streams, way: Way, towards: int, gallery: int | None) -> tu
     return torch.stack(found), torch.stack(chance), queries
 
 
-def _of_gallery(part: Streams, way: Way, towards: int) -> tuple[Tensor, Tensor]:
+def _of_gallery(part: Streams, way: Similarity, towards: int) -> tuple[Tensor, Tensor]:
     """Hits of every query, and those of scores that are all alike: doubles [3, q] twice."""
     numbers = {said: number for number, said in enumerate(dict.fromkeys(part.said))}
     kind = torch.tensor([numbers[said] for said in part.said])
@@ -89,7 +89,7 @@ def _of_gallery(part: Streams, way: Way, towards: int) -> tuple[Tensor, Tensor]:
     matches[part.owner, kind] = True
     said_last = {number: row for row, number in enumerate(kind.tolist())}
     ones = torch.tensor([said_last[number] for number in range(len(numbers))])
-    first, second = joint(part.first, 0, way), joint(part.second.rows(ones), 1, way)
+    first, second = joint_embedding(part.first, 0, way), joint_embedding(part.second.rows(ones), 1, way)
     queries, candidates, right = (first, second, matches) if towards else (second[kind], first, matches.T[kind])
     chunks = zip(queries.split(_QUERIES_AT_ONCE), right.split(_QUERIES_AT_ONCE), strict=True)
     shares = [(hit_shares(some @ candidates.T, of, BEST), hit_shares(torch.zeros(of.shape), of)) for some, of in chunks]

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from jepa.evaluate.cross_modal.retrieval import BEST, ROUNDING, hit_shares, recalls, summary
 from jepa.evaluate.cross_modal.samples import NearMisses, Seen
-from jepa.evaluate.cross_modal.vectors import Matcher, Vectors, Way, joint
+from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, Vectors, joint_embedding
 from jepa.evaluate.features import Column
 from jepa.matching import MatchedModality
 from jepa.modality import Task
@@ -22,12 +22,12 @@ _PROMPTS_AT_ONCE = 64
 Row = dict[str, Any]
 
 
-def main_way(config: Config[Any, Any]) -> Way:
+def main_way(config: Config[Any, Any]) -> Similarity:
     """How vectors of two streams are compared: directly where a contrast has brought them into one space."""
     return "predicted" if config.model.contrast == "none" else "direct"
 
 
-def named_tasks(modality: MatchedModality[Any]) -> list[Task]:
+def zero_shot_tasks(modality: MatchedModality[Any]) -> list[Task]:
     """Tasks whose classes can be told by their names."""
     return [task for task in modality.tasks if task.kind == "class" and any(map(len, modality.prompts(task)))]
 
@@ -38,7 +38,7 @@ def row_names(modality: MatchedModality[Any], config: Config[Any, Any]) -> list[
     names = [f"retrieval/{direction}@{best}" for direction in directions for best in BEST]
     if main_way(config) == "direct" and config.loss.prediction_weight > 0:
         names += [f"retrieval/{direction}@{BEST[0]}{PREDICTED}" for direction in directions]
-    return [*names, *(f"{task.label}/zero_shot" for task in named_tasks(modality))]
+    return [*names, *(f"{task.label}/zero_shot" for task in zero_shot_tasks(modality))]
 
 
 def is_wanted(name: str, asked: Sequence[str]) -> bool:
@@ -72,7 +72,7 @@ def retrieval_rows(
     return {name: rows[name] for name in wanted if name in rows}
 
 
-def _recall_row(found: Mapping[Column, tuple[Tensor, Tensor, int]], place: int, way: Way) -> Row:
+def _recall_row(found: Mapping[Column, tuple[Tensor, Tensor, int]], place: int, way: Similarity) -> Row:
     told = {column: summary(hits, chance, place) for column, (hits, chance, _) in found.items()}
     row = _row("recall", {column: one["recall"] for column, one in told.items()}, told["jepa"]["chance"], way)
     if spread := {column: one["spread"] for column, one in told.items() if "spread" in one}:
@@ -81,7 +81,7 @@ def _recall_row(found: Mapping[Column, tuple[Tensor, Tensor, int]], place: int, 
 
 
 def named_row(
-    seen: Mapping[Column, Seen], classes: Mapping[Column, Tensor], labels: Tensor, known: Tensor, way: Way
+    seen: Mapping[Column, Seen], classes: Mapping[Column, Tensor], labels: Tensor, known: Tensor, way: Similarity
 ) -> Row:
     """Share of samples whose class is the one whose name matches best.
 
@@ -93,7 +93,9 @@ def named_row(
     right = F.one_hot(truth, max(len(known), int(truth.max()) + 1)).bool()[:, : len(known)]
     found = {}
     for column, one in seen.items():
-        scores = (joint(one.streams.first.rows(rows), 0, way) @ classes[column].T).masked_fill(~known, -torch.inf)
+        scores = (joint_embedding(one.streams.first.rows(rows), 0, way) @ classes[column].T).masked_fill(
+            ~known, -torch.inf
+        )
         nameable = (right & known).any(dim=1)
         shares = hit_shares(scores[nameable], right[nameable], (1,)) if nameable.any() else torch.zeros(1, 1)
         found[column] = float(shares.sum()) / len(rows)
@@ -101,7 +103,9 @@ def named_row(
 
 
 @torch.inference_mode()
-def class_vectors(matcher: Matcher, modality: MatchedModality[Any], task: Task, way: Way) -> tuple[Tensor, Tensor]:
+def class_vectors(
+    matcher: StreamEncoder, modality: MatchedModality[Any], task: Task, way: Similarity
+) -> tuple[Tensor, Tensor]:
     """What stands for the names of classes: the mean over prompts, of unit length [K, D], and which have any [K]."""
     views: list[Any] = []
     owner: list[int] = []
@@ -110,19 +114,19 @@ def class_vectors(matcher: Matcher, modality: MatchedModality[Any], task: Task, 
         views += prompts
         owner += [number] * len(prompts)
         known.append(len(prompts) > 0)
-    told = joint(_second(matcher, views), 1, way)
+    told = joint_embedding(_second(matcher, views), 1, way)
     total = told.new_zeros(len(known), told.shape[1]).index_add_(0, torch.tensor(owner), told)
     return F.normalize(total, dim=-1), torch.tensor(known)
 
 
-def _second(matcher: Matcher, views: Sequence[Any]) -> Vectors:
+def _second(matcher: StreamEncoder, views: Sequence[Any]) -> Vectors:
     left, parts = iter(views), []
     while some := list(islice(left, _PROMPTS_AT_ONCE)):
-        parts.append(matcher.vectors(default_collate(some), 1))
+        parts.append(matcher.encode(default_collate(some), 1))
     return Vectors(*(torch.cat(vectors) for vectors in zip(*parts, strict=True)))
 
 
-def near_miss_rows(seen: Mapping[Column, Seen], way: Way, wanted: Callable[[str], bool]) -> dict[str, Row]:
+def near_miss_rows(seen: Mapping[Column, Seen], way: Similarity, wanted: Callable[[str], bool]) -> dict[str, Row]:
     """By kind, the share of pairs in which what matches is scored higher than what nearly does, equal ones half."""
     kinds = [kind for kind in seen["jepa"].near if wanted(f"{NEAR_MISS}/{kind}")]
     rows = {}
@@ -133,15 +137,15 @@ def near_miss_rows(seen: Mapping[Column, Seen], way: Way, wanted: Callable[[str]
     return rows
 
 
-def preferred(first: Vectors, misses: NearMisses, way: Way) -> float:
+def preferred(first: Vectors, misses: NearMisses, way: Similarity) -> float:
     """Share of pairs whose true second stream is scored higher than the false one, equal ones half: 0 to 1."""
-    mine = joint(first.rows(misses.owner), 0, way)
+    mine = joint_embedding(first.rows(misses.owner), 0, way)
     true, false = (
-        (mine * joint(side, 1, way)).sum(dim=-1).nan_to_num(nan=-2.0) for side in (misses.true, misses.false)
+        (mine * joint_embedding(side, 1, way)).sum(dim=-1).nan_to_num(nan=-2.0) for side in (misses.true, misses.false)
     )
     better = ((true - false) / ROUNDING).round().sign()
     return float(0.5 + 0.5 * better.double().mean())
 
 
-def _row(metric: str, scores: Mapping[Column, float], chance: float, way: Way) -> Row:
+def _row(metric: str, scores: Mapping[Column, float], chance: float, way: Similarity) -> Row:
     return {"metric": metric, "higher_is_better": True, **scores, "chance": chance, "way": way, "train_samples": 0}

@@ -16,15 +16,15 @@ from jepa.evaluate.cross_modal.rows import (
     is_wanted,
     main_way,
     named_row,
-    named_tasks,
     near_miss_rows,
     retrieval_rows,
     row_names,
+    zero_shot_tasks,
 )
 from jepa.evaluate.cross_modal.samples import Reader, Seen
-from jepa.evaluate.cross_modal.vectors import Matcher
+from jepa.evaluate.cross_modal.vectors import StreamEncoder
 from jepa.evaluate.features import Column, samples_at_once
-from jepa.evaluate.reading import subset
+from jepa.evaluate.reading import evaluated_indices
 from jepa.evaluate.setup import Subject
 from jepa.matching import MatchedModality
 from jepa.modality import Samples
@@ -58,13 +58,13 @@ def measure_matched(
         return {}, {}
     model = model_of(subject.checkpoint, config, modality).to(subject.device)
     matchers = {
-        column: Matcher(networks, modality, config.evaluate.encoder, config.compute.precision == "bf16")
+        column: StreamEncoder(networks, modality, config.evaluate.encoder, config.compute.precision == "bf16")
         for column, networks in (("jepa", model), ("random_init", untrained_model(config, modality).to(subject.device)))
     }
     at_once = max(1, samples_at_once(modality, config.evaluate.batch_size) // 4)  # several views of each
-    tasks = named_tasks(modality)
+    tasks = zero_shot_tasks(modality)
     reader = Reader(modality, matchers, tasks, at_once, config.compute.loaders(subject.device), on_bad)
-    order = subset(len(samples), config.evaluate.test_samples, "test")
+    order = evaluated_indices(len(samples), config.evaluate.test_samples, "test")
     seen, labels = reader.read(samples, order)
     if not seen:
         return {}, {}
@@ -91,14 +91,14 @@ def _trouble(subject: Subject, samples: Samples) -> str:
 
 
 def _rows(
-    subject: Subject, seen: Mapping[Column, Seen], labels: Tensor, matchers: Mapping[Column, Matcher]
+    subject: Subject, seen: Mapping[Column, Seen], labels: Tensor, matchers: Mapping[Column, StreamEncoder]
 ) -> dict[str, Row]:
     modality, config, asked = subject.modality, subject.config, subject.asked
     assert isinstance(modality, MatchedModality)
     way = main_way(config)
     wanted = [name for name in row_names(modality, config) if is_wanted(name, asked)]
     rows = retrieval_rows(seen, modality, config, wanted)
-    for number, task in enumerate(named_tasks(modality)):
+    for number, task in enumerate(zero_shot_tasks(modality)):
         name = f"{task.label}/zero_shot"
         if name in wanted and labels[:, number].isfinite().any():
             told = {column: class_vectors(matcher, modality, task, way) for column, matcher in matchers.items()}

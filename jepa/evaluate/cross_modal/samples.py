@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from jepa.evaluate.cross_modal.retrieval import Streams
-from jepa.evaluate.cross_modal.vectors import Matcher, Vectors
+from jepa.evaluate.cross_modal.vectors import StreamEncoder, Vectors
 from jepa.evaluate.features import Column
 from jepa.evaluate.reading import batches, readable
 from jepa.matching import MatchedModality
@@ -102,12 +102,12 @@ class _Parts:
     second: list[Vectors] = field(default_factory=list)
     near: dict[str, list[NearMisses]] = field(default_factory=dict)
 
-    def add(self, matcher: Matcher, batch: _Batch, before: int) -> None:
+    def add(self, matcher: StreamEncoder, batch: _Batch, before: int) -> None:
         """Encode a batch, the first sample of which has the number `before`."""
-        self.first.append(matcher.vectors(batch.first, 0))
-        self.second.append(matcher.vectors(batch.second, 1))
+        self.first.append(matcher.encode(batch.first, 0))
+        self.second.append(matcher.encode(batch.second, 1))
         for kind, (places, true, false) in batch.near.items():
-            misses = NearMisses(torch.tensor(places) + before, matcher.vectors(true, 1), matcher.vectors(false, 1))
+            misses = NearMisses(torch.tensor(places) + before, matcher.encode(true, 1), matcher.encode(false, 1))
             self.near.setdefault(kind, []).append(misses)
 
     def seen(self, owner: Tensor, said: Sequence[str]) -> Seen:
@@ -123,7 +123,7 @@ class Reader:
     """Asks networks about samples and what matches them. on_bad: called with what cannot be read."""
 
     modality: MatchedModality[Any]
-    matchers: Mapping[Column, Matcher]
+    matchers: Mapping[Column, StreamEncoder]
     tasks: Sequence[Task]
     samples_at_once: int
     loaders: int

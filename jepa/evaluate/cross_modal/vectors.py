@@ -13,7 +13,7 @@ from jepa.masking import Masks
 from jepa.matching import MatchedModality
 from jepa.model import JEPA
 
-Way = Literal["predicted", "direct"]
+Similarity = Literal["predicted", "direct"]
 
 
 class Vectors(NamedTuple):
@@ -31,7 +31,7 @@ class Vectors(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Matcher:
+class StreamEncoder:
     """The networks of a run, asked about one stream at a time. encoder: whose vectors `own` are."""
 
     model: JEPA
@@ -40,7 +40,7 @@ class Matcher:
     bf16: bool = False
 
     @torch.inference_mode()
-    def vectors(self, views: Any, stream: int) -> Vectors:
+    def encode(self, views: Any, stream: int) -> Vectors:
         """What stands for a stream of views [B, ...], the other stream of which is not looked at."""
         here, there = self.modality.streams[stream], self.modality.streams[1 - stream]
         device, model = self.model.context_encoder.device, self.model
@@ -61,16 +61,16 @@ class Matcher:
         return Vectors(own.cpu(), F.layer_norm(whole, whole.shape[-1:]).cpu(), guess.float().cpu())
 
 
-def scores(first: Vectors, second: Vectors, way: Way) -> Tensor:
+def scores(first: Vectors, second: Vectors, way: Similarity) -> Tensor:
     """How well each of n vectors of the first stream matches each of m of the second: [n, m], -1 to 1.
 
     direct: cosine of what stands for them, for towers that a contrast has brought together; predicted: mean of the
     cosines between either and what the predictor makes of the other, which need no common space.
     """
-    return joint(first, 0, way) @ joint(second, 1, way).T
+    return joint_embedding(first, 0, way) @ joint_embedding(second, 1, way).T
 
 
-def joint(vectors: Vectors, stream: int, way: Way) -> Tensor:
+def joint_embedding(vectors: Vectors, stream: int, way: Similarity) -> Tensor:
     """Vectors of unit length of a stream whose inner products with those of the other are `scores`: [n, D or 2 D]."""
     if way == "direct":
         return F.normalize(vectors.own, dim=-1)

@@ -23,8 +23,8 @@ from jepa.evaluate.cross_modal.geometry import gap, geometry
 from jepa.evaluate.cross_modal.retrieval import BEST, Streams, hit_shares, recalls
 from jepa.evaluate.cross_modal.rows import class_vectors, named_row, preferred
 from jepa.evaluate.cross_modal.samples import NearMisses, Seen
-from jepa.evaluate.cross_modal.vectors import Matcher, Vectors, joint, scores
-from jepa.evaluate.features import Extractor, Kept, grid_layers
+from jepa.evaluate.cross_modal.vectors import StreamEncoder, Vectors, joint_embedding, scores
+from jepa.evaluate.features import Extractor, TokenBudget, grid_layers
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.table import gain_words
 from jepa.launch import resolve
@@ -151,11 +151,11 @@ def test_prompts_are_averaged_as_unit_vectors() -> None:
                 yield [PairView(torch.zeros(CELLS, 6), torch.full((1, 6), number + 0.5 * extra)) for extra in range(3)]
 
     modality = Two(PairsConfig())
-    matcher = Matcher(JEPA(PairsNetworks(), modality).eval(), modality)
+    matcher = StreamEncoder(JEPA(PairsNetworks(), modality).eval(), modality)
     for way in ("direct", "predicted"):
         found, known = class_vectors(matcher, modality, modality.tasks[0], way)
         for number, prompts in enumerate(modality.prompts(None)):
-            each = joint(matcher.vectors(default_collate(prompts), 1), 1, way)
+            each = joint_embedding(matcher.encode(default_collate(prompts), 1), 1, way)
             torch.testing.assert_close(found[number], F.normalize(each.mean(dim=0), dim=-1))
         assert known.tolist() == [True, True]
 
@@ -323,7 +323,7 @@ def test_probes_see_the_first_stream_alone(run: Path) -> None:
     encoders = {"jepa": encoder, "random_init": encoder}
     compute = ComputeConfig(workers=0, precision="fp32")
     extractor = Extractor(modality, encoders, modality.tasks, 4, compute, lambda _: None)
-    features = extractor.extract(modality.dataset("test"), range(3), Kept(tokens=3, sequences=3))
+    features = extractor.extract(modality.dataset("test"), range(3), TokenBudget(tokens=3, sequences=3))
     torch.testing.assert_close(features.last["jepa"], tokens.mean(dim=1))
     assert features.tokens["jepa"].shape == (3, 4, encoder.dim)
 

@@ -27,7 +27,7 @@ from jepa.checkpoint import latest
 from jepa.config import ConfigError, parse_yaml, read_yaml, to_yaml
 from jepa.config.recipes import read_recipe, recipes
 from jepa.data import seeded
-from jepa.evaluate.cross_modal.rows import named_tasks
+from jepa.evaluate.cross_modal.rows import zero_shot_tasks
 from jepa.launch import main, resolve
 from jepa.masking import BlockMaskConfig, Masks, RandomMaskConfig
 from jepa.model import JEPA
@@ -224,7 +224,7 @@ def test_classes_are_told_by_their_names_unless_these_are_numbers(captioned: Pat
     numbered.write_text("\n".join(map(json.dumps, lines)))
     _, modality = networks("data.source=folder", f"data.root={numbered}")
     assert [task.classes for task in modality.tasks] == [("0", "1", "2", "3")]
-    assert named_tasks(modality) == []
+    assert zero_shot_tasks(modality) == []
 
 
 def test_what_cannot_be_asked_of_a_model_is_told() -> None:
