@@ -3,12 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import fork_server
 import pytest
 import torch
 from PIL import Image
 from slurm_programs import skip_without_slurm
 
 from local_cluster import LocalCluster
+
+
+def pytest_configure() -> None:
+    """Start the fork server before pytest-xdist starts its workers: they share it."""
+    fork_server.address()
 
 
 @pytest.fixture(autouse=True)

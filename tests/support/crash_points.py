@@ -1,0 +1,97 @@
+"""`python -m crash_points ...` is `jepa.launch ...` that prints its file operations and dies before or within one.
+
+CRASH_FOLDER in the environment: only operations on files below it count. CRASH_AT: the number of the operation, from 1,
+before which SIGKILL comes; a write is cut in the middle. 0: it lives to its end.
+"""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jepa import launch
+
+CALLS = ("open", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink", "fsync")
+FOLDER, CRASH_AT = os.environ["CRASH_FOLDER"], int(os.environ["CRASH_AT"])
+
+
+class Operations:
+    """Counts operations on files of the folder, but not on TensorBoard's, which a thread writes at any time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def crash_now(self, call: str, path: str) -> bool:
+        """Print and count an operation -> whether it is the last one."""
+        if not path.startswith(FOLDER) or "/tensorboard" in path:
+            return False
+        print(call, path.removeprefix(FOLDER), flush=True)
+        self.count += 1
+        return self.count == CRASH_AT
+
+
+OPERATIONS = Operations()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def path_of(file: Any, dir_fd: int | None = None, **_: Any) -> str:
+    """Path of an argument of a call: a path, perhaps below an open folder, or an open file."""
+    opened = Path("/proc/self/fd")
+    if isinstance(file, int):
+        return str((opened / str(file)).readlink())
+    return str(((opened / str(dir_fd)).readlink() if dir_fd else Path.cwd()) / os.fsdecode(file))
+
+
+def counted(call: str) -> Callable[..., Any]:
+    """A function of `os` that counts as an operation."""
+    original = getattr(os, call)
+
+    def counting(file: Any, *arguments: Any, **options: Any) -> Any:
+        if OPERATIONS.crash_now(call, path_of(file, **options)):
+            die()
+        return original(file, *arguments, **options)
+
+    return counting
+
+
+def counted_open(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`open` that counts when a file is to be written, with a file that counts what is written to it."""
+
+    def counting(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if not set(mode) & set("wax+"):
+            return original(file, mode, *arguments, **options)
+        path = path_of(file)
+        if OPERATIONS.crash_now("open", path):
+            die()
+        opened = original(file, mode, *arguments, **options)
+        write, close = opened.write, opened.close
+
+        def counting_write(data: Any) -> int:
+            if OPERATIONS.crash_now("write", path):
+                write(data[: len(data) // 2])
+                opened.flush()
+                die()
+            return write(data)  # type: ignore[no-any-return]
+
+        def counting_close() -> None:
+            if not opened.closed and OPERATIONS.crash_now("close", path):
+                die()
+            close()
+
+        opened.write, opened.close = counting_write, counting_close
+        return opened
+
+    return counting
+
+
+if __name__ == "__main__":
+    for name in CALLS:
+        setattr(os, name, counted(name))
+    io.open = counted_open(io.open)
+    sys.exit(launch.main())
