@@ -1,1 +1,1 @@
-"""Where samples are stored: folders, tar shards, splits and torchvision's data sets, for every modality."""
+"""How samples are stored, for every modality: folders, tar shards, splits and torchvision's data sets."""

@@ -1,4 +1,4 @@
-"""An image and what is said of it."""
+"""An image with its captions."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 class Captioned(NamedTuple):
-    """image: uint8 [3, H, W], RGB; captions: one or more; swaps: by name, a caption that is true of the image and one
-    of the same words that is not.
+    """image: uint8 [3, H, W], RGB; captions: one or more; swaps: by name, a true caption and a false one of the same
+    words.
     """
 
     image: Tensor

@@ -1,4 +1,4 @@
-"""Inputs as files in folders: images, or whatever else has a reader for one file."""
+"""Samples stored as files in folders: images, or anything else with a reader for one file."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -8,24 +8,26 @@ from typing import Any
 
 from jepa.modality import Sample, Samples, Split
 from modalities.storage.packed import PackedStrings
-from modalities.storage.splits import SPLIT_NAMES, carved_split, named_splits, serving
+from modalities.storage.splits import SPLIT_NAMES, carved_split, named_splits, split_source
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What is looked for: files with these endings, in lower case and with their dot, or whole folders of them.
+    """Which files are samples: those with these endings (lower case, with the dot), or whole folders of them.
 
-    beside: endings of what is said of an input in another member of the same tar file, under the same key.
+    partly_labelled: files beside class folders are unlabelled samples; by default they make all samples unlabelled.
+    companions: endings of other members of a tar file that belong to the sample with the same key, such as captions.
     """
 
     noun: str  # as in "no images below ..."
     extensions: Collection[str]
     whole_folders: bool = False
-    beside: tuple[str, ...] = ()
+    partly_labelled: bool = False
+    companions: tuple[str, ...] = ()
 
 
 class Files:
-    """What `read` makes of the paths below `folder`; the first part of a path is the class, where there are classes."""
+    """Samples read from paths below `folder`; with classes, the first part of a path names the class."""
 
     def __init__(self, folder: Path, paths: Sequence[str], classes: Sequence[str], read: Callable[[Path], Any]) -> None:
         self.folder, self.paths, self.read = folder, paths, read
@@ -36,46 +38,46 @@ class Files:
 
     def __getitem__(self, index: int) -> Sample:
         path = self.paths[index]
-        inputs = self.read(self.folder / path)
-        return Sample(inputs, {"class": self.class_index[_top(path)]} if self.class_index else {})
+        label = self.class_index.get(_top(path))
+        return Sample(self.read(self.folder / path), {} if label is None else {"class": label})
 
 
 def open_folder(
-    root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int
+    root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int | None
 ) -> tuple[Samples, tuple[str, ...]]:
-    """The files of one split below `root`, and the names of their classes, () where they have no labels.
+    """The files of one split below `root`, and the class names, () without labels.
 
-    Splits: `root/train` beside `root/val` (or valid, validation) and/or `root/test`, or `root/train` with no other
-    folder of such files beside it. Otherwise all of `root` is one training set. Splits that are not stored are carved
-    from the training set (image_splits).
-    Classes: where the training set has no file at its top and at least two folders with files there, these folders,
-    sorted, are the classes, and all that lies below one belongs to it. Otherwise it is unlabelled, at any depth: then
-    all its files are in train, and those carved from it for the other splits are not held out.
-    Hidden files and folders are ignored; links are followed, and every folder is listed once.
+    Splits: `root/train` beside `root/val` (or valid, validation) and/or `root/test`; or `root/train` if no other folder
+    beside it holds such files. Otherwise all of `root` is one training set. Missing splits are carved from the training
+    set (storage.splits).
+    Classes: if the training set has no file at its top level and at least two folders with files, these folders are the
+    classes, in alphabetical order, and every file belongs to the top folder that it lies in. Otherwise the set is
+    unlabelled; then train keeps all files, including those that are also carved for the other splits.
+    Hidden files and folders are ignored. Links are followed, but every folder is listed only once.
     """
     check_folder(root)
     stored = folder_splits(root, kind)
-    part, carve = serving(stored, split)
+    source, carve = split_source(stored, split)
     classes = class_folders(root / stored["train"], kind)
-    everything = PackedStrings(walk(root / stored[part], kind))
+    everything = PackedStrings(walk(root / stored[source], kind))
     if not everything:
         endings = ", ".join(sorted(kind.extensions))
-        raise ValueError(f"no {kind.noun} below {root / stored[part]}; looked for files ending in {endings}")
-    strays = {_top(path) for path in everything} - set(classes) if classes else set()
-    if strays:
+        raise ValueError(f"no {kind.noun} below {root / stored[source]}; looked for files ending in {endings}")
+    tops = {_top(path) for path in everything if "/" in path or not kind.partly_labelled}
+    if strays := tops - set(classes) if classes else set():
         raise ValueError(
-            f"{root / stored[part] / min(strays)} is not one of the class folders of {root / stored['train']}: "
+            f"{root / stored[source] / min(strays)} is not one of the class folders of {root / stored['train']}: "
             f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
         )
     if not carve or (split == "train" and not classes):
         paths = everything
     else:
         paths = PackedStrings(path for path in everything if carved_split(path, carve, seed) == split)
-    return Files(root / stored[part], paths, classes, read), classes
+    return Files(root / stored[source], paths, classes, read), classes
 
 
 def check_folder(root: Path) -> None:
-    """Raise, with a sentence, unless `root` is a folder."""
+    """Raise an error unless `root` is a folder."""
     if not root.exists():
         raise FileNotFoundError(f"data root {root} does not exist")
     if not root.is_dir():
@@ -83,62 +85,57 @@ def check_folder(root: Path) -> None:
 
 
 def folder_splits(root: Path, kind: FileKind) -> dict[Split, str]:
-    """The folders of `root` that hold the splits, by split; {"train": ""}, `root` itself, where none do."""
+    """The folders of `root` that hold splits; {"train": ""}, that is `root` itself, if there are none."""
     folders = [name for name, is_folder in _entries(root) if is_folder]
     if not any(name.lower() in SPLIT_NAMES for name in folders):
         return {"train": ""}
-    folders = [name for name in folders if holds_any(root / name, kind)]
+    folders = [name for name in folders if next(walk(root / name, kind), None) is not None]
     found = named_splits(folders, str(root))
     held_out = found.keys() - {"train"}
     if held_out and "train" not in found:
         raise ValueError(f"{root} holds '{found[min(held_out)]}' but no 'train' folder with anything to read")
     alone = folders == [found.get("train")]
-    return found if held_out or alone else {"train": ""}  # among other folders, train may well be a class
+    return found if held_out or alone else {"train": ""}  # among other folders, train may be the name of a class
 
 
 def class_folders(folder: Path, kind: FileKind) -> tuple[str, ...]:
-    """The sorted names of the class folders of a training set, () where it is unlabelled."""
+    """The sorted names of the class folders of a training set, () if it is unlabelled."""
     names = []
     for name, is_folder in _entries(folder):
-        if not is_folder and _ending(name) in kind.extensions:
+        if not is_folder and _ending(name) in kind.extensions and not kind.partly_labelled:
             return ()
         found = next(_walk(folder, f"{name}/", kind, set()), None) if is_folder else None
         if found == name:  # this folder is itself a sample
             return ()
         if found is not None:
             names.append(name)
-    return tuple(names) if len(names) > 1 else ()
-
-
-def holds_any(folder: Path, kind: FileKind) -> bool:
-    """Whether something of this kind lies somewhere below `folder`."""
-    return next(walk(folder, kind), None) is not None
+    return tuple(names) if len(names) > 1 or kind.partly_labelled else ()
 
 
 def walk(folder: Path, kind: FileKind) -> Iterator[str]:
-    """The paths, relative to `folder`, of what is looked for below it: depth first, sorted by name."""
+    """Paths of the samples below `folder`, relative to it: depth first, sorted by name."""
     return _walk(folder, "", kind, set())
 
 
-def _walk(folder: Path, prefix: str, kind: FileKind, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _walk(folder: Path, prefix: str, kind: FileKind, visited: set[tuple[int, int]]) -> Iterator[str]:
     status = (folder / prefix).stat()
-    if (status.st_dev, status.st_ino) in seen:  # a link back up would be followed for ever
+    if (status.st_dev, status.st_ino) in visited:  # a link to a parent folder would never end
         return
-    seen.add((status.st_dev, status.st_ino))
+    visited.add((status.st_dev, status.st_ino))
     entries = _entries(folder / prefix)
     if kind.whole_folders and any(not is_folder and _ending(name) in kind.extensions for name, is_folder in entries):
         yield prefix.removesuffix("/") or "."
     for name, is_folder in entries:
         if is_folder:
-            yield from _walk(folder, f"{prefix}{name}/", kind, seen)
+            yield from _walk(folder, f"{prefix}{name}/", kind, visited)
         elif not kind.whole_folders and _ending(name) in kind.extensions:
             yield prefix + name
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """The visible entries of a folder, sorted, and whether each is a folder, without asking the disk about every file.
+    """Sorted visible entries of a folder, and whether each is a folder, without a disk access per file.
 
-    Pipes and devices are left out; a link to nothing stays in, to be counted as a file that cannot be read.
+    Pipes and devices are left out. Broken links stay in; they count as unreadable files.
     """
     with os.scandir(folder) as entries:
         return sorted(

@@ -1,4 +1,4 @@
-"""One stored image, of any format and pixel layout that Pillow reads, to an 8-bit RGB tensor."""
+"""Decodes stored images, in any format and pixel layout that Pillow reads, to 8-bit RGB tensors."""
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepa.modality import BadSampleError
 
-# EPS would start Ghostscript on the user's data; the others are recognised by Pillow, but it has no decoder for them.
+# EPS would start Ghostscript on the user's data; Pillow recognises the others but has no decoder for them.
 _REFUSED_FORMATS = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -31,7 +31,7 @@ _UPRIGHT = {
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read, the usual ones first: they are tried in this order."""
+    """Pillow's names of the formats that are read, in the order in which they are tried: the usual ones first."""
     Image.init()
     usual = ["JPEG", "PNG", "WEBP"]
     return tuple(usual + [name for name in Image.OPEN if name not in {*usual, *_REFUSED_FORMATS}])
@@ -39,39 +39,39 @@ def image_formats() -> tuple[str, ...]:
 
 @cache
 def image_extensions() -> frozenset[str]:
-    """The file name endings, in lower case and with their dot, that promise one of `image_formats`."""
+    """File name endings of `image_formats`, in lower case and with the dot."""
     return frozenset(end for end, name in Image.registered_extensions().items() if name in image_formats())
 
 
 def check_min_side(min_side: int) -> None:
-    """Raise ValueError unless `decode_image` can keep to it: there, for each image, it would be a bad sample."""
+    """Raise ValueError for a value that would make every image a bad sample in `decode_image`."""
     if min_side < 1:
         raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
 
 
 def decode_image(data: bytes | Path, min_side: int, source: str = "image in memory") -> Tensor:
-    """An encoded image, or its path  ->  uint8 [3, H, W], RGB, upright; of an animation the first frame.
+    """An encoded image, or its path  ->  uint8 [3, H, W], RGB, upright; the first frame of an animation.
 
-    A large JPEG may come smaller, by 2, 4 or 8, which is much faster to decode; no side falls below `min_side` thereby.
-    What is transparent shows white. In memory the channels lie innermost, as resizing is fastest then.
-    Whatever is wrong is a BadSampleError that names the path, or `source` for bytes.
+    A large JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster; both sides stay >= `min_side`.
+    Transparent pixels become white. Channels are innermost in memory, which makes resizing fastest.
+    Every failure is a BadSampleError that names the path, or `source` for bytes.
     """
     stream: AbstractContextManager[IO[bytes]]
     try:
         stream = data.open("rb") if isinstance(data, Path) else nullcontext(BytesIO(data))
         with stream as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # doubtful metadata: the pixels decide
+            warnings.simplefilter("ignore")  # about metadata; only the pixels matter
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=image_formats()) as image:
                 image.draft(None, (min_side, min_side))
                 image.load()
                 return image_tensor(_upright(image))
-    except Exception as error:  # Broken files raise nearly any type in Pillow; nothing is swallowed, all is passed on.
+    except Exception as error:  # Pillow raises nearly any type for a broken file.
         raise BadSampleError(str(data) if isinstance(data, Path) else source, _reason(error)) from error
 
 
 def image_tensor(image: Image.Image) -> Tensor:
-    """A Pillow image of any mode  ->  uint8 [3, H, W], RGB; white shows through, deep pixels are scaled."""
+    """A Pillow image of any mode  ->  uint8 [3, H, W], RGB, on white; more than 8 bits are scaled down to 8."""
     if 0 in image.size:
         raise ValueError(f"no pixels: {image.width} x {image.height}")
     if image.mode == "F" or image.mode.startswith("I"):
@@ -85,8 +85,8 @@ def image_tensor(image: Image.Image) -> Tensor:
 def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Grey values of more than 8 bits [H, W]  ->  uint8 [H, W].
 
-    Black and white are 0 and 65535 for integers, 0 and 1 for floats; where values lie outside, the darkest and
-    brightest. Infinity and not-a-number count as 0.
+    Black and white are 0 and 65535 for integers, 0 and 1 for floats; if any value lies outside, they are the least and
+    the greatest value. Infinity and NaN count as 0.
     """
     grey = np.where(np.isfinite(values), values, 0).astype(np.float64)
     black, white = 0.0, 1.0 if values.dtype.kind == "f" else 65535.0
@@ -98,7 +98,7 @@ def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # Unreadable EXIF says nothing about the pixels, which have been decoded by now.
+    except Exception:  # The pixels have been decoded already; unreadable EXIF does not matter.
         return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 

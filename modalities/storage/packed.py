@@ -1,4 +1,4 @@
-"""Long lists in little memory."""
+"""Long lists of strings in little memory."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -8,27 +8,27 @@ import numpy as np
 
 
 class StringPacker:
-    """Gathers strings, one by one, for a `PackedStrings`."""
+    """Builds a `PackedStrings` string by string."""
 
     def __init__(self) -> None:
         self.buffer, self.ends = bytearray(), array("q", [0])
 
     def append(self, string: str) -> None:
-        """Add one; what is neither Unicode nor an escaped byte of a file name is a UnicodeEncodeError."""
+        """Add a string of Unicode and escaped bytes of file names; anything else is a UnicodeEncodeError."""
         self.buffer += string.encode("utf-8", "surrogateescape")
         self.ends.append(len(self.buffer))
 
     def packed(self) -> "PackedStrings":
-        """The list of what has been added; nothing can be added afterwards."""
+        """The list of the strings added so far; nothing can be added afterwards."""
         packed = PackedStrings(())
         packed._buffer, packed._ends = self.buffer, np.frombuffer(self.ends, dtype=np.int64)
         return packed
 
 
 class PackedStrings(Sequence[str]):
-    """A constant list of strings in one buffer.
+    """An immutable list of strings in one buffer.
 
-    A list of str takes about 100 bytes more for each, and every forked worker that reads it copies it, count by count.
+    A list of str takes about 100 bytes more per string, and forked workers copy its pages as reference counts change.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
@@ -47,8 +47,8 @@ class PackedStrings(Sequence[str]):
     def __getitem__(self, index: slice) -> "PackedStrings": ...
 
     def __getitem__(self, index: int | slice) -> "str | PackedStrings":
-        chosen = range(len(self))[index]
-        if isinstance(chosen, range):
-            return PackedStrings(self[place] for place in chosen)
-        start, end = self._ends[chosen : chosen + 2].tolist()
+        selected = range(len(self))[index]
+        if isinstance(selected, range):
+            return PackedStrings(self[each] for each in selected)
+        start, end = self._ends[selected : selected + 2].tolist()
         return self._buffer[start:end].decode("utf-8", "surrogateescape")

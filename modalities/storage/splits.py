@@ -1,4 +1,4 @@
-"""Which stored images serve for training, for choosing hyper-parameters (validation) and for reporting (test)."""
+"""Which stored samples are used for training, for choosing hyper-parameters (validation) and for reporting (test)."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -16,10 +16,10 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 
 
-def serving(stored: Collection[Split], split: Split) -> tuple[Split, tuple[Split, ...]]:
-    """The splits as stored  ->  the one that `split` is taken from, and those that are carved out of that one.
+def split_source(stored: Collection[Split], split: Split) -> tuple[Split, tuple[Split, ...]]:
+    """Stored splits  ->  the one that `split` is read from, and the splits that are carved out of it.
 
-    A lone validation or test split reports the result: it is our test split, and validation is carved from train.
+    If only one of validation and test is stored, it is used as the test split, and validation is carved from train.
     """
     held_out = [name for name in stored if name != "train"]
     if len(held_out) == 2:
@@ -29,18 +29,20 @@ def serving(stored: Collection[Split], split: Split) -> tuple[Split, tuple[Split
     return "train", ("validation", "test")
 
 
-def carved_split(name: str, carve: tuple[Split, ...], seed: int) -> Split:
-    """The split of one item of a training set: each split in `carve` gets a tenth of all, train the rest.
+def carved_split(name: str, carve: tuple[Split, ...], seed: int | None) -> Split:
+    """The split of one item of a training set: each split in `carve` gets a tenth of all items, train the rest.
 
-    It follows from the item's name and the seed alone, so that adding or removing others moves nothing across.
+    It depends on the item's name and the seed only (on the name alone if the seed is None), so that other items can
+    come and go without moving it.
     """
-    digest = blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    key = name if seed is None else f"{seed}/{name}"
+    digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     tenth = int.from_bytes(digest, "big") * 10 >> 64
     return carve[tenth] if tenth < len(carve) else "train"
 
 
 def named_splits(names: Iterable[str], where: str) -> dict[Split, str]:
-    """Those of `names` that mean a split, in upper or lower case, by that split; two for one split are an error."""
+    """The names that mean a split, in any case, by split; raises ValueError if two names mean the same one."""
     found: dict[Split, str] = {}
     for name in names:
         split = SPLIT_NAMES.get(name.lower())
@@ -52,22 +54,22 @@ def named_splits(names: Iterable[str], where: str) -> dict[Split, str]:
 
 
 def files_by_split(paths: Sequence[Path], where: str) -> dict[Split, list[Path]]:
-    """Files by the split that a part of their names means, as in `photos-train-000.tar`; all train where none does."""
-    parts = [split_part(path.name) for path in paths]
-    named = named_splits(sorted(set(parts)), where)
+    """Files by the split that their names contain, as in `photos-train-000.tar`; all are train if no name has one."""
+    words = [split_word(path.name) for path in paths]
+    named = named_splits(sorted(set(words)), where)
     if not named:
         return {"train": list(paths)}
-    if "" in parts or "train" not in named:
-        offender = f"{paths[parts.index('')].name} names no split" if "" in parts else "none is named train"
+    if "" in words or "train" not in named:
+        offender = f"{paths[words.index('')].name} names no split" if "" in words else "none is named train"
         ending = paths[0].suffix
         raise ValueError(
-            f"{where}: {offender}; where one {ending} file is named after a split, all must be, such as train-0{ending}"
+            f"{where}: {offender}; if one {ending} file is named after a split, all must be, such as train-0{ending}"
         )
     return {
-        split: [path for path, each in zip(paths, parts, strict=True) if each == part] for split, part in named.items()
+        split: [path for path, each in zip(paths, words, strict=True) if each == word] for split, word in named.items()
     }
 
 
-def split_part(name: str) -> str:
-    """The part of a file name that means a split, or nothing."""
+def split_word(name: str) -> str:
+    """The part of a file name that means a split, or an empty string."""
     return next((part for part in re.split(r"[-_.]", name) if part.lower() in SPLIT_NAMES), "")

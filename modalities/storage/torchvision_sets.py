@@ -1,4 +1,4 @@
-"""The image classification data sets of torchvision, by the name of their class."""
+"""The image classification data sets of torchvision, by class name."""
 
 import inspect
 import operator
@@ -14,7 +14,7 @@ from PIL import Image
 
 from jepa.modality import BadSampleError, Sample, Samples, Split
 from modalities.storage.images import image_tensor
-from modalities.storage.splits import carved_split, serving
+from modalities.storage.splits import carved_split, split_source
 
 _SPLIT_ARGUMENTS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "trainval", "train-standard"),
@@ -24,7 +24,7 @@ _SPLIT_ARGUMENTS: dict[Split, tuple[str, ...]] = {
 
 
 class TorchvisionImages:
-    """Some of the items of a torchvision data set; an item with a negative label counts as unlabelled."""
+    """Selected items of a torchvision data set; a negative label means unlabelled."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, np.array(indices, dtype=np.int64)
@@ -37,27 +37,27 @@ class TorchvisionImages:
         try:
             image, label = self.dataset[item]
             pixels, number = image_tensor(image), operator.index(label)
-        except Exception as error:  # whatever the data set or Pillow raises for a broken file is passed on
+        except Exception as error:  # data sets and Pillow raise nearly any type for a broken file
             raise BadSampleError(f"{type(self.dataset).__name__}[{item}]", str(error)) from error
         return Sample(pixels, {"class": number} if number >= 0 else {})
 
 
-def open_torchvision(name: str, root: Path, split: Split, seed: int) -> tuple[Samples, tuple[str, ...]]:
-    """One split of `torchvision.datasets.<name>` as it lies below `root`, and the names of its classes.
+def open_torchvision(name: str, root: Path, split: Split, seed: int | None) -> tuple[Samples, tuple[str, ...]]:
+    """One split of `torchvision.datasets.<name>` stored below `root`, and its class names.
 
-    Splits that the data set does not have are carved from its training split (image_splits). Nothing is downloaded.
+    Splits that the data set lacks are carved from its training split (storage.splits). Nothing is downloaded.
     """
     dataset_class = _dataset_class(name)
     stored = _stored_splits(dataset_class)
-    part, carve = serving(stored, split)
-    dataset = _build(dataset_class, root, stored[part])
+    source, carve = split_source(stored, split)
+    dataset = _build(dataset_class, root, stored[source])
     _check_items(dataset)
-    chosen = [item for item in range(len(dataset)) if not carve or carved_split(str(item), carve, seed) == split]
-    return TorchvisionImages(dataset, chosen), _class_names(dataset)
+    indices = [item for item in range(len(dataset)) if not carve or carved_split(str(item), carve, seed) == split]
+    return TorchvisionImages(dataset, indices), _class_names(dataset)
 
 
 def _dataset_class(name: str) -> type:
-    """The class of that name; one that needs more than a root, or no such class, is a ValueError."""
+    """The class of that name; raises ValueError for an unknown name, or a class that needs more than a root."""
     base = torchvision.datasets.VisionDataset
     classes = {
         each: found
@@ -87,7 +87,7 @@ def _dataset_class(name: str) -> type:
 
 
 def _stored_splits(dataset_class: type) -> dict[Split, Mapping[str, Any]]:
-    """The splits that a data set comes in, with the constructor's arguments for each."""
+    """The splits of a data set, with the constructor's arguments for each."""
     parameters = inspect.signature(dataset_class).parameters
     if "train" in parameters:
         return {"train": {"train": True}, "test": {"train": False}}
@@ -104,22 +104,22 @@ def _stored_splits(dataset_class: type) -> dict[Split, Mapping[str, Any]]:
 
 
 def _accepts(dataset_class: type, split: str) -> bool:
-    """Whether a data set knows a split of that name: torchvision checks the name before it looks for files."""
+    """Whether a data set has a split of that name; torchvision checks the name before it opens any file."""
     try:
         dataset_class(Path(os.devnull, "nowhere"), split=split)
     except ValueError:
         return False
-    except Exception:  # the name passed, and the files are missing, as they must
+    except Exception:  # the name was accepted; the files are missing, as expected
         return True
     return True
 
 
 def _build(dataset_class: type, root: Path, arguments: Mapping[str, Any]) -> Any:
     parameters = inspect.signature(dataset_class).parameters
-    place = {"root": str(root)} if "root" in parameters else {}
+    location = {"root": str(root)} if "root" in parameters else {}
     offline = {"download": False} if "download" in parameters else {}
     try:
-        return dataset_class(**place, **arguments, **offline)
+        return dataset_class(**location, **arguments, **offline)
     except (OSError, RuntimeError) as error:
         call = ", ".join([f"{str(root)!r}", *(f"{key}={value!r}" for key, value in arguments.items()), "download=True"])
         advice = f'python -c "import torchvision; torchvision.datasets.{dataset_class.__name__}({call})"'
@@ -130,31 +130,29 @@ def _build(dataset_class: type, root: Path, arguments: Mapping[str, Any]) -> Any
 
 
 def _check_items(dataset: Any) -> None:
-    """Raise unless the items are an image and the number of its class."""
+    """Raise ValueError unless each item is an image and the number of its class."""
     name = type(dataset).__name__
     if len(dataset) == 0:
         raise ValueError(f"torchvision's {name} is empty")
     try:
         item = dataset[0]
-    except Exception:  # a broken file is no matter of kind; it will be counted where it is read
+    except Exception:  # a broken file; it is counted as a bad sample when it is read
         return
     kinds = [type(part).__name__ for part in item] if isinstance(item, tuple) else [type(item).__name__]
     if len(kinds) != 2 or not isinstance(item[0], Image.Image) or not _is_whole_number(item[1]):
-        raise ValueError(
-            f"torchvision's {name} gives ({', '.join(kinds)}) for each item; an image and a class is needed"
-        )
+        raise ValueError(f"items of torchvision's {name} are ({', '.join(kinds)}); an image and a class are needed")
 
 
 def _is_whole_number(label: object) -> bool:
     try:
         operator.index(label)  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # a tensor of several numbers, say
+    except (TypeError, ValueError):  # such as a tensor of several numbers
         return False
     return True
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:
-    """The classes by name where the data set says so, otherwise by number."""
+    """Class names if the data set has them, otherwise numbers."""
     names = getattr(dataset, "classes", None)
     if names:
         return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jepa.modality import Sample, Samples, Split
 from modalities.storage.packed import PackedStrings
-from modalities.storage.splits import carved_split, files_by_split, serving, split_part
+from modalities.storage.splits import carved_split, files_by_split, split_source, split_word
 
 _LISTS = {".csv", ".tsv"}
 _PATH_NAMES = ("path", "video_path", "file", "filename", "file_name", "filepath", "video", "clip")
@@ -54,12 +54,12 @@ def open_lists(
     names, which are sorted. Paths are absolute, or relative to the file's folder.
     """
     stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
-    part, carve = serving(list(stored), split)
+    source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"])
-    rows = [row for listed in stored[part] for row in _rows(listed, classes)]
+    rows = [row for listed in stored[source] for row in _rows(listed, classes)]
     if carve and not (split == "train" and not classes):
         rows = [row for row in rows if carved_split(row[0], carve, seed) == split]
-    folder = stored[part][0].source.parent
+    folder = stored[source][0].source.parent
     paths = PackedStrings(path for path, _ in rows)
     return ListSamples(folder, paths, [label for _, label in rows if classes], read), classes
 
@@ -100,9 +100,9 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
             names = ", ".join(path.name for path in found[:5])
             raise ValueError(f"{root} holds {names}; of several files each must be named after its split")
         return stored
-    if not split_part(root.name):
+    if not split_word(root.name):
         return {"train": [root]}
-    beside = sorted(path for path in root.parent.glob(f"[!.]*{root.suffix}") if split_part(path.name))
+    beside = sorted(path for path in root.parent.glob(f"[!.]*{root.suffix}") if split_word(path.name))
     return files_by_split(beside, str(root.parent))
 
 

@@ -1,1 +1,1 @@
-"""Sound for openjepa: log-mel spectrograms of wav files, or of instruments that it plays itself."""
+"""Sound for openjepa: log-mel spectrograms of wav files or of generated instruments."""

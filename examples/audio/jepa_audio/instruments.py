@@ -1,4 +1,4 @@
-"""How ten instruments sound: one note of each, from its pitch and a random generator alone."""
+"""Ten synthetic instruments: each turns a pitch and a random generator into one note."""
 
 # mypy: no-warn-return-any
 # (numpy types what its ufuncs return as Any)
@@ -10,69 +10,71 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Player = Callable[[float, Floats, Generator], Floats]  # pitch in Hz, times in seconds from the start -> wave
+Player = Callable[[float, Floats, Generator], Floats]  # pitch in Hz, times in seconds since the start -> wave
 
 RATE = 16_000  # Hz
 _MOST_HARMONICS = 40
 
 
 def play(instrument: str, pitch: float, times: Floats, random: Generator) -> Floats:
-    """A note of one of INSTRUMENTS: pitch in Hz, times in seconds from its start -> wave [S], 1 at its peak."""
+    """A note of one of INSTRUMENTS: pitch in Hz, times in seconds since its start -> wave [S] with peak 1."""
     wave = PLAYERS[instrument](pitch, times, random)
     return wave / np.abs(wave).max()
 
 
 def _bowed(pitch: float, times: Floats, random: Generator) -> Floats:
-    """A saw wave through the resonances of a body; the bow scratches."""
+    """A sawtooth through the resonances of a body, with bow noise."""
     weights = _body(pitch, (280, 460, 1100, 2600)) / _numbers(pitch)
     tone = _harmonics(weights, _phase(pitch, times, random, vibrato=0.012), random.uniform(0.8, 1.0))
-    return _held(times, random, attack=(0.04, 0.2)) * (tone + 0.1 * np.abs(tone).max() * _breath(times, random))
+    return _sustained(times, random, attack=(0.04, 0.2)) * (tone + 0.1 * np.abs(tone).max() * _breath(times, random))
 
 
 def _brass(pitch: float, times: Floats, random: Generator) -> Floats:
-    """The louder the brighter: harmonics come in one after the other as the note swells."""
-    swell = _held(times, random, attack=(0.03, 0.12))
+    """Brightness follows loudness: harmonics enter one after the other as the note swells."""
+    swell = _sustained(times, random, attack=(0.03, 0.12))
     brightness = random.uniform(0.75, 0.97) * swell**0.4
     weights = _body(pitch, (600, 1300)) * np.minimum(_numbers(pitch), 3)
     return swell * _harmonics(weights, _phase(pitch, times, random, vibrato=0.004), brightness)
 
 
 def _flute(pitch: float, times: Floats, random: Generator) -> Floats:
-    """Few harmonics, much breath, and a trembling of loudness rather than of pitch."""
-    brightness = random.uniform(0.25, 0.6) * (1 + _tremble(times, random, depth=0.3))
+    """Few harmonics, much breath noise, and tremolo rather than vibrato."""
+    brightness = random.uniform(0.25, 0.6) * (1 + _tremolo(times, random, depth=0.3))
     tone = _harmonics(np.ones(_count(pitch)), _phase(pitch, times, random, vibrato=0.002), brightness)
     noise = random.uniform(0.1, 0.4) * np.abs(tone).max() * _breath(times, random)
-    return _held(times, random, attack=(0.04, 0.15)) * (1 + _tremble(times, random, depth=0.25)) * (tone + noise)
+    return _sustained(times, random, attack=(0.04, 0.15)) * (1 + _tremolo(times, random, depth=0.25)) * (tone + noise)
 
 
 def _organ(pitch: float, times: Floats, random: Generator) -> Floats:
-    """Pipes an octave and a fifth apart, drawn or not, that speak at once and then stay as they are."""
+    """Random stops at octaves and fifths, with a fast attack and constant loudness."""
     stops = np.zeros(_count(pitch))
     for harmonic in (1, 2, 3, 4, 6, 8):
         stops[min(harmonic, len(stops)) - 1] += random.uniform(0, 1) ** 2
     stops[0] += 0.3
-    return _held(times, random, attack=(0.005, 0.03)) * _harmonics(stops, _phase(pitch, times, random, vibrato=0), 1.0)
+    return _sustained(times, random, attack=(0.005, 0.03)) * _harmonics(
+        stops, _phase(pitch, times, random, vibrato=0), 1.0
+    )
 
 
 def _reed(pitch: float, times: Floats, random: Generator) -> Floats:
-    """A closed pipe: odd harmonics, and hardly any even ones."""
+    """A closed pipe: odd harmonics and weak even ones."""
     numbers = _numbers(pitch)
     weights = np.where(numbers % 2 == 1, 1.0, random.uniform(0.02, 0.25)) * _body(pitch, (1500, 3200)) / numbers**0.5
     tone = _harmonics(weights, _phase(pitch, times, random, vibrato=0.003), random.uniform(0.7, 0.95))
-    return _held(times, random, attack=(0.02, 0.08)) * tone
+    return _sustained(times, random, attack=(0.02, 0.08)) * tone
 
 
 def _voice(pitch: float, times: Floats, random: Generator) -> Floats:
-    """A vowel: two or three strong resonances, and vibrato."""
+    """A vowel: three strong resonances, and vibrato."""
     vowels = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))
     vowel = [formant * random.uniform(0.9, 1.15) for formant in vowels[random.integers(len(vowels))]]
     weights = _body(pitch, vowel, sharpness=9) / _numbers(pitch) ** 0.7
     tone = _harmonics(weights, _phase(pitch, times, random, vibrato=0.02), random.uniform(0.85, 1.0))
-    return _held(times, random, attack=(0.04, 0.15)) * (tone + 0.05 * np.abs(tone).max() * _breath(times, random))
+    return _sustained(times, random, attack=(0.04, 0.15)) * (tone + 0.05 * np.abs(tone).max() * _breath(times, random))
 
 
 def _bass(pitch: float, times: Floats, random: Generator) -> Floats:
-    """A string over a pickup, which misses some harmonics; brightness fades sooner than loudness."""
+    """A string over a pickup that misses some harmonics; brightness decays faster than loudness."""
     weights = np.abs(np.sin(np.pi * _numbers(pitch) * random.uniform(0.1, 0.25)))
     brightness = random.uniform(0.7, 0.95) * np.exp(-times / random.uniform(0.3, 1.5))
     tone = _harmonics(weights, _phase(pitch, times, random, vibrato=0), brightness)
@@ -80,11 +82,11 @@ def _bass(pitch: float, times: Floats, random: Generator) -> Floats:
 
 
 def _plucked(pitch: float, times: Floats, random: Generator) -> Floats:
-    """A plucked string: noise that goes round, averaged with its neighbour each time (Karplus and Strong 1983)."""
-    period = int(RATE / pitch - 0.5)  # samples; the average delays by the missing half
+    """A plucked string: circulating noise, averaged with its neighbour each round (Karplus and Strong 1983)."""
+    period = int(RATE / pitch - 0.5)  # samples; the averaging delays by the missing half
     loss = 0.5 * np.exp(-period / (RATE * random.uniform(0.15, 0.8)))
     ring, last = random.uniform(-1, 1, period), 0.0
-    for _ in range(random.integers(1, 4)):  # the softer the finger, the duller the string
+    for _ in range(random.integers(1, 4)):  # a softer finger gives a duller sound
         ring = (ring + np.roll(ring, 1)) / 2
     ring -= ring.mean()
     rounds = [ring]
@@ -96,14 +98,14 @@ def _plucked(pitch: float, times: Floats, random: Generator) -> Floats:
 
 
 def _bell(pitch: float, times: Floats, random: Generator) -> Floats:
-    """Partials that are no multiples of one another, the higher the sooner gone."""
+    """Inharmonic partials; higher ones decay faster."""
     return _partials(pitch, (0.5, 1.0, 1.2, 1.5, 2.0, 2.6, 3.0, 4.1, 5.4), random.uniform(0.3, 1.2), times, random)
 
 
 def _vibraphone(pitch: float, times: Floats, random: Generator) -> Floats:
-    """Bars tuned to a double octave, above tubes whose lids turn."""
-    turning = 1 + _tremble(times, random, depth=0.5)
-    return turning * _partials(pitch, (1.0, 4.0, 9.9), random.uniform(0.3, 1.2), times, random)
+    """Bars with partials two octaves apart, and the tremolo of rotating discs."""
+    tremolo = 1 + _tremolo(times, random, depth=0.5)
+    return tremolo * _partials(pitch, (1.0, 4.0, 9.9), random.uniform(0.3, 1.2), times, random)
 
 
 PLAYERS: dict[str, Player] = {
@@ -122,7 +124,7 @@ INSTRUMENTS = tuple(PLAYERS)
 
 
 def _count(pitch: float) -> int:
-    """Harmonics below half the sampling rate."""
+    """Number of harmonics below half the sampling rate."""
     return min(_MOST_HARMONICS, int(0.48 * RATE / pitch))
 
 
@@ -131,7 +133,7 @@ def _numbers(pitch: float) -> Floats:
 
 
 def _body(pitch: float, resonances: Sequence[float], sharpness: float = 4) -> Floats:
-    """How strongly a body with resonances at these frequencies in Hz gives back each harmonic."""
+    """Gain of each harmonic in a body with resonances at these frequencies in Hz."""
     octaves = np.log2(pitch * _numbers(pitch)[:, None] / np.array(resonances))
     return 0.08 + np.exp(-sharpness * octaves**2).sum(axis=1)
 
@@ -146,7 +148,7 @@ def _harmonics(weights: Floats, phase: Floats, brightness: Floats | float) -> Fl
 
 
 def _partials(pitch: float, ratios: Sequence[float], fade: float, times: Floats, random: Generator) -> Floats:
-    """Struck metal: partials at multiples of a pitch, which fade in `fade` seconds, those above it sooner."""
+    """Struck metal: partials at multiples of a pitch that decay within `fade` seconds, higher ones faster."""
     hardness, wave = random.uniform(0.5, 1.2), np.zeros_like(times)
     for ratio in ratios:
         if ratio * pitch < RATE / 2:
@@ -156,26 +158,26 @@ def _partials(pitch: float, ratios: Sequence[float], fade: float, times: Floats,
 
 
 def _phase(pitch: float, times: Floats, random: Generator, vibrato: float) -> Floats:
-    """Of a tone with vibrato that sets in late, up to this share of the pitch either way."""
+    """Phase of a tone with delayed vibrato; `vibrato`: its greatest depth, as a share of the pitch."""
     rate, depth = random.uniform(4.5, 7), vibrato * random.uniform(0.2, 1)
     late = np.minimum(times / 0.3, 1)
     return 2 * np.pi * pitch * times - late * depth * pitch / rate * np.cos(2 * np.pi * rate * times)
 
 
-def _tremble(times: Floats, random: Generator, depth: float) -> Floats:
+def _tremolo(times: Floats, random: Generator, depth: float) -> Floats:
     return depth * random.uniform(0.2, 1) * np.sin(2 * np.pi * (random.uniform(4, 7) * times + random.uniform()))
 
 
 def _breath(times: Floats, random: Generator) -> Floats:
-    """Dull noise."""
+    """Low-pass noise."""
     return np.convolve(random.normal(size=len(times)), np.hanning(random.integers(5, 12)), mode="same") / 2
 
 
-def _held(times: Floats, random: Generator, attack: tuple[float, float]) -> Floats:
-    """Loudness of a note that is held: it comes within seconds drawn from `attack`, stays, and goes."""
-    come, stay, go = random.uniform(*attack), random.uniform(0.25, 1.2), random.uniform(0.03, 0.15)
+def _sustained(times: Floats, random: Generator, attack: tuple[float, float]) -> Floats:
+    """Loudness of a sustained note: attack (in a time drawn from `attack`, seconds), sustain and release."""
+    rise, sustain, release = random.uniform(*attack), random.uniform(0.25, 1.2), random.uniform(0.03, 0.15)
     drift = 1 - random.uniform(0, 0.5) * times
-    return drift * (1 - np.exp(-3 * times / come)) / (1 + np.exp(np.minimum((times - stay) / (0.2 * go), 50)))
+    return drift * (1 - np.exp(-3 * times / rise)) / (1 + np.exp(np.minimum((times - sustain) / (0.2 * release), 50)))
 
 
 def _struck(times: Floats, fade: float) -> Floats:

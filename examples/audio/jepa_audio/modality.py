@@ -1,4 +1,4 @@
-"""Sound: patches of a log-mel spectrogram, from wav files or from instruments that the package plays itself."""
+"""Sound as patches of log-mel spectrograms, from wav files or from generated instruments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,39 +13,39 @@ from torch import Generator, Tensor, nn
 
 from jepa.encoder import patch_embedding
 from jepa.masking import MaskingConfig, Masks, RandomMaskConfig, check_masking, sample_masks
-from jepa.modality import DataConfig, Modality, Split, Task
-from jepa_audio.folder import Recordings, open_recordings
+from jepa.modality import DataConfig, Modality, Samples, Split, Task
+from jepa_audio.instruments import INSTRUMENTS
 from jepa_audio.orchestra import Orchestra, OrchestraConfig
-from jepa_audio.spectrogram import LogMel, denormalise, normalise, painted
+from jepa_audio.spectrogram import LogMel, denormalise, normalise, spectrogram_image
 from jepa_audio.waves import read_wave
+from modalities.storage.folders import FileKind, open_folder
 
-_FLOOR = (32, 16)  # bands and times of the floors
+_WAVES = FileKind("sound", (".wav",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig(DataConfig):
     """Where sound comes from and how it becomes tokens.
 
-    source: `instruments`, which need nothing, or `folder`, which needs `root`. Frames of `window` samples, one every
-    `hop`, have their power in `bands`; a training view is from anywhere in a recording, and up to `gain_db` louder or
-    softer. patch: bands and frames a token. masking: a strategy for each set of masks, shared out over `views`.
+    source: `instruments` (generated) or `folder`, which needs `root`. views: random parts of a recording per step.
+    masking: one strategy per mask set; mask set i applies to view i mod `views`.
     """
 
     source: Literal["instruments", "folder"] = "instruments"
     sample_rate: PositiveInt = 16_000  # Hz
-    clip_seconds: PositiveFloat = 0.8  # of a view
-    window: PositiveInt = 1024
-    hop: PositiveInt = 200
+    clip_seconds: PositiveFloat = 0.8  # length of a view
+    window: PositiveInt = 1024  # samples in a frame
+    hop: PositiveInt = 200  # samples from one frame to the next
     bands: PositiveInt = 64
-    patch: tuple[PositiveInt, PositiveInt] = (8, 8)
-    gain_db: NonNegativeFloat = 6.0
+    patch: tuple[PositiveInt, PositiveInt] = (8, 8)  # bands x frames
+    gain_db: NonNegativeFloat = 6.0  # training views are up to this much louder or softer
     views: PositiveInt = 1
     masking: Annotated[tuple[MaskingConfig, ...], Field(min_length=1)] = (RandomMaskConfig(),)
     instruments: OrchestraConfig = field(default_factory=OrchestraConfig)
 
 
 class Audio(Modality[AudioConfig]):
-    """Spectrograms as sequences of patches: rows of bands, the highest first, and columns of time."""
+    """Spectrograms as grids of patches: rows are bands, the highest first; columns are time."""
 
     contract, config_type, forecast_axis = 1, AudioConfig, 1
 
@@ -55,7 +55,7 @@ class Audio(Modality[AudioConfig]):
         if config.bands % high or frames % long or not frames:
             raise ValueError(f"patch {high} x {long} does not divide {config.bands} bands x {frames} frames")
         if (config.source == "folder") != (config.root is not None):
-            raise ValueError("data.root, a folder of wav files, goes with data.source=folder, and neither alone")
+            raise ValueError("data.root, a folder of wav files, goes with data.source=folder: set both or neither")
         if len(config.masking) % config.views:
             raise ValueError(f"masking: {len(config.masking)} sets do not divide among {config.views} views")
         self.grid, self.frames, self.views = (config.bands // high, frames // long), frames, config.views
@@ -65,17 +65,17 @@ class Audio(Modality[AudioConfig]):
 
     @cached_property
     def tasks(self) -> Sequence[Task]:  # type: ignore[override]
-        """Classes where there are any; of the instruments also the pitch in semitones and the onset in seconds."""
-        classes = self.dataset("train").classes
-        labelled = [Task(label="class", kind="class", classes=classes)] if classes else []
+        """Classes if there are any; for the instruments also pitch in semitones and onset in seconds."""
+        classes = INSTRUMENTS if self.config.source == "instruments" else self._open("train")[1]
+        tasks = [Task(label="class", kind="class", classes=classes)] if classes else []
         numbers = ("pitch", "onset") if self.config.source == "instruments" else ()
-        return [*labelled, *(Task(label=label, kind="regression") for label in numbers)]
+        return tasks + [Task(label=label, kind="regression") for label in numbers]
 
-    def dataset(self, split: Split) -> Orchestra | Recordings:
-        """Whole recordings as float [bands, T], in decibels: a wave is transformed once, not once a view."""
-        if self.config.root is None:
+    def dataset(self, split: Split) -> Samples:
+        """Whole recordings in decibels, float [bands, T]: a wave is transformed once, not once per view."""
+        if self.config.source == "instruments":
             return Orchestra(self.config.instruments, split, self._read)
-        return open_recordings(self.config.root.expanduser(), split, self._read)
+        return self._open(split)[0]
 
     def embedding(self, dim: int) -> nn.Module:
         """[B, 1, bands, frames] -> [B, N, dim]."""
@@ -83,35 +83,37 @@ class Audio(Modality[AudioConfig]):
         return patch_embedding("b c (f p) (t q) -> b (f t) (c p q)", p * q, dim, p=p, q=q)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """A set of masks by each strategy of the config."""
+        """One mask set per strategy of the config."""
         return [sample_masks(self.grid, strategy, batch_size, generator) for strategy in self.config.masking]
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """Some time of a recording, louder or softer: [bands, T] -> [1, bands, frames]."""
-        place, gain = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        start = int(place * (inputs.shape[1] - self.frames + 1))
-        return self._view(inputs + self.config.gain_db * (2 * gain - 1), start)
+        """A random part of a recording, louder or softer: [bands, T] -> [1, bands, frames]."""
+        position, gain = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        start = int(position * (inputs.shape[1] - self.frames + 1))
+        return normalise(inputs[None, :, start : start + self.frames] + self.config.gain_db * (2 * gain - 1))
 
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         """The middle of a recording: [bands, T] -> [1, bands, frames]."""
-        return self._view(inputs, (inputs.shape[1] - self.frames) // 2)
+        start = (inputs.shape[1] - self.frames) // 2
+        return normalise(inputs[None, :, start : start + self.frames])
 
     def example_view(self) -> Tensor:
-        """Some loudness everywhere: [1, bands, frames]."""
+        """The same loudness everywhere: [1, bands, frames]."""
         return torch.zeros(1, self.config.bands, self.frames)
 
     def floors(self, view: Tensor) -> Mapping[str, Tensor]:
-        """The spectrogram, averaged down to at most 32 bands and 16 times; and its mean over time alone."""
-        small = min(_FLOOR[0], view.shape[1]), min(_FLOOR[1], view.shape[2])
+        """The spectrogram, averaged to at most 32 bands x 16 times; and its mean over time."""
+        small = min(32, view.shape[1]), min(16, view.shape[2])
         return {"raw_input": F.adaptive_avg_pool2d(view, small).flatten(), "mean_spectrum": view.mean(dim=2).flatten()}
 
     def picture(self, view: Tensor) -> Tensor:
-        """[1, bands, frames] -> uint8 [H, W, 3], bright where it is loud."""
-        return painted(denormalise(view[0]))
+        """[1, bands, frames] -> uint8 [H, W, 3], bright where loud."""
+        return spectrogram_image(denormalise(view[0]))
 
-    def _view(self, decibels: Tensor, start: int) -> Tensor:
-        return normalise(decibels[:, start : start + self.frames]).unsqueeze(0)
+    def _open(self, split: Split) -> tuple[Samples, tuple[str, ...]]:
+        assert self.config.root is not None  # checked in __init__
+        return open_folder(self.config.root.expanduser(), split, _WAVES, self._read, seed=None)
 
     def _read(self, path: Path) -> Tensor:
-        """A file as decibels [bands, T]; where it is shorter than a view, silence follows."""
+        """A file in decibels [bands, T]; one shorter than a view is padded with silence."""
         return self.log_mel(read_wave(path, self.config.sample_rate, shortest=self.log_mel.samples(self.frames)))

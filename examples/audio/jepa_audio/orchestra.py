@@ -1,14 +1,11 @@
-"""The clips of the instruments as wav files on disk, recorded once, and what is known about each."""
+"""Clips of the instruments as a data set: written once as wav files, with a table of labels."""
 
 import csv
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -17,14 +14,15 @@ from jepa.modality import Sample, Split
 from jepa_audio.instruments import INSTRUMENTS, RATE
 from jepa_audio.recording import record
 from jepa_audio.waves import write_wave
+from modalities.storage.generated import user_cache, write_once
 
-VERSION = 1  # to be raised with every change that alters a sample or a label
+VERSION = 1  # raise it with every change of a sample or a label
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrchestraConfig:
-    """Which clips: another seed is other music by the same instruments; numbers of clips of each split."""
+    """seed: another seed gives other clips. train, validation, test: clips generated for each split."""
 
     seed: int = 0
     train: int = 6_000
@@ -33,35 +31,35 @@ class OrchestraConfig:
 
     def __post_init__(self) -> None:
         if self.seed < 0 or min(self.train, self.validation, self.test) < 1:
-            raise ValueError("a seed is not negative, and every split has at least one clip")
+            raise ValueError("seed must not be negative, and every split needs at least one clip")
 
 
 class Orchestra:
-    """What `read` makes of clips of 1.2 seconds; labels `class`, in INSTRUMENTS, `pitch` and `onset`, see Clip."""
+    """Clips of 1.2 seconds, read with `read`; labels: `class` (in INSTRUMENTS), `pitch` and `onset` as in Clip."""
 
     def __init__(self, config: OrchestraConfig, split: Split, read: Callable[[Path], Tensor]) -> None:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
         name = f"instruments-v{VERSION}-seed{config.seed}-{split}-{count}"
-        self.folder = _complete(_cache() / name, lambda part: _fill(part, config.seed, split, count))
-        self.read, self.classes = read, INSTRUMENTS
+        write = partial(_write_clips, seed=config.seed, split=split, count=count)
+        self.folder, self.read = write_once(user_cache("audio") / name, write), read
         with (self.folder / "labels.csv").open(newline="") as file:
-            self.known = list(csv.DictReader(file))
+            self.rows = list(csv.DictReader(file))
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        known = self.known[index]
+        row = self.rows[index]
         labels = {
-            "class": INSTRUMENTS.index(known["instrument"]),
-            "pitch": float(known["pitch"]),
-            "onset": float(known["onset"]),
+            "class": INSTRUMENTS.index(row["instrument"]),
+            "pitch": float(row["pitch"]),
+            "onset": float(row["onset"]),
         }
-        return Sample(self.read(self.folder / known["file"]), labels)
+        return Sample(self.read(self.folder / row["file"]), labels)
 
 
-def _fill(folder: Path, seed: int, split: Split, count: int) -> None:
-    """Write clips into class folders, as people keep their own, and a table of what is known about them."""
+def _write_clips(folder: Path, seed: int, split: Split, count: int) -> None:
+    """Write clips into class folders, and labels.csv beside them."""
     for instrument in INSTRUMENTS:
         (folder / instrument).mkdir()
     with (folder / "labels.csv").open("w", newline="") as file:
@@ -72,24 +70,3 @@ def _fill(folder: Path, seed: int, split: Split, count: int) -> None:
             path = f"{clip.instrument}/{index:06}.wav"
             write_wave(folder / path, clip.wave, RATE)
             table.writerow((path, clip.instrument, clip.pitch, clip.onset))
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openjepa" / "audio"
-
-
-def _complete(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """The folder, filled now if it is not there. It gets its name when it is whole; who else wants it waits."""
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock"), fallback_to_soft=False):  # the system drops it with the process
-        if folder.is_dir():
-            return folder
-        for abandoned in folder.parent.glob(f"{folder.name}.part-*"):
-            shutil.rmtree(abandoned)
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-        fill(part)
-        part.chmod(0o755)
-        part.replace(folder)
-    return folder

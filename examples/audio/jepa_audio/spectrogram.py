@@ -1,4 +1,4 @@
-"""Log-mel spectrograms: how much power there is in bands that lie as evenly as we hear them."""
+"""Log-mel spectrograms: power in frequency bands that are evenly spaced on a scale of perceived pitch."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,13 +7,13 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
-_SILENCE = 1e-10  # power that is added before the logarithm, so that nothing is softer than -100 dB
-_LEVEL, _SPREAD = -60.0, 20.0  # decibels: about the mean and the deviation of what there is to hear
+_SILENCE = 1e-10  # added to the power before the logarithm, so that the minimum is -100 dB
+_LEVEL, _SPREAD = -60.0, 20.0  # dB: about the mean and the standard deviation of sounds
 
 
 @dataclass(frozen=True)
 class LogMel:
-    """What turns waves into pictures of sound. rate: Hz; window, hop: samples; bands: rows."""
+    """Transform of waves to log-mel spectrograms. rate: Hz; window, hop: samples; bands: rows."""
 
     rate: int
     window: int
@@ -23,14 +23,15 @@ class LogMel:
     def __post_init__(self) -> None:
         if not self.filters.any(dim=1).all():
             raise ValueError(
-                f"a window of {self.window} samples at {self.rate} Hz is too short for {self.bands} bands, some of "
-                "which would hold nothing; ask for a longer one, or for fewer bands"
+                f"a window of {self.window} samples at {self.rate} Hz is too short for {self.bands} bands: some would "
+                "be empty; use a longer window or fewer bands"
             )
 
     def __call__(self, wave: Tensor) -> Tensor:
-        """[S] -> decibels [bands, T], the highest band first as spectrograms are drawn.
+        """[S] -> decibels [bands, T], the highest band first, as spectrograms are drawn.
 
-        Frame t sees the samples from t * hop on, and those alone: frames of a part are a part of the frames.
+        Frame t covers samples t * hop to t * hop + window and no others, so the frames of a part of a wave are a part
+        of the frames of the whole.
         """
         spectrum = torch.stft(
             wave, self.window, self.hop, window=self._hann, center=False, return_complex=True
@@ -39,7 +40,7 @@ class LogMel:
         return 10 * torch.log10(self.filters @ power + _SILENCE)
 
     def samples(self, frames: int) -> int:
-        """Samples that so many frames see."""
+        """Number of samples that this many frames cover."""
         return (frames - 1) * self.hop + self.window
 
     @cached_property
@@ -48,10 +49,10 @@ class LogMel:
 
     @cached_property
     def filters(self) -> Tensor:
-        """Triangles that reach 1 in the middle of their band and 0 in that of its neighbours: [bands, window / 2 + 1].
+        """Triangular filters, 1 at the centre of their band and 0 at the neighbours' centres: [bands, window / 2 + 1].
 
-        Middles are even on the scale mel = 2595 log10(1 + f / 700 Hz) from 0 to half the sampling rate (O'Shaughnessy
-        1987, as in HTK).
+        Centres are evenly spaced on the scale mel = 2595 log10(1 + f / 700 Hz) from 0 to half the sampling rate
+        (O'Shaughnessy 1987, as in HTK).
         """
         top = 2595 * torch.log10(torch.tensor(1 + self.rate / 2 / 700, dtype=torch.float64))
         edges = 700 * (10 ** (torch.linspace(0, float(top), self.bands + 2, dtype=torch.float64) / 2595) - 1)
@@ -62,7 +63,7 @@ class LogMel:
 
 
 def normalise(decibels: Tensor) -> Tensor:
-    """To about zero mean and unit variance, any shape."""
+    """To roughly zero mean and unit variance; any shape."""
     return (decibels - _LEVEL) / _SPREAD
 
 
@@ -71,7 +72,7 @@ def denormalise(values: Tensor) -> Tensor:
     return values * _SPREAD + _LEVEL
 
 
-def painted(decibels: Tensor, enlarged: int = 4) -> Tensor:
-    """A spectrogram as people see it: [bands, T] -> uint8 [enlarged * bands, enlarged * T, 3], bright where loud."""
+def spectrogram_image(decibels: Tensor, zoom: int = 4) -> Tensor:
+    """A spectrogram as a colour image: [bands, T] -> uint8 [zoom * bands, zoom * T, 3], bright where loud."""
     colours = colormaps["magma"](((decibels + 100) / 90).clamp(0, 1).numpy(), bytes=True)[..., :3]
-    return torch.from_numpy(colours).repeat_interleave(enlarged, dim=0).repeat_interleave(enlarged, dim=1)
+    return torch.from_numpy(colours).repeat_interleave(zoom, dim=0).repeat_interleave(zoom, dim=1)

@@ -1,4 +1,4 @@
-"""The instruments: notes have the pitch and the onset that is said of them; clips are functions of three numbers."""
+"""The instruments: notes have their labelled pitch and onset; clips are functions of (seed, split, index)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 from torch import Tensor
 
 from jepa_audio import orchestra
-from jepa_audio.folder import open_recordings
 from jepa_audio.instruments import INSTRUMENTS, RATE, play
 from jepa_audio.orchestra import Orchestra, OrchestraConfig
 from jepa_audio.recording import Clip, record
 from jepa_audio.waves import read_wave
+from modalities.storage.folders import FileKind, class_folders
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +28,12 @@ def read(path: Path) -> Tensor:
 @pytest.mark.parametrize("instrument", INSTRUMENTS)
 @pytest.mark.parametrize("pitch", [110.0, 333.0, 880.0])
 def test_a_note_has_its_pitch(instrument: str, pitch: float) -> None:
-    """Most of its power is within 3 % of multiples of the pitch, as vibrato asks for; a bell has partials instead."""
+    """Most of its power lies within 3 % of multiples of the pitch, which allows for vibrato; bells have partials."""
     times = np.arange(RATE) / RATE
     wave = play(instrument, pitch, times, np.random.default_rng(1))
     assert np.isfinite(wave).all()
     assert np.abs(wave).max() == pytest.approx(1)
-    power = np.abs(np.fft.rfft(wave * np.hanning(RATE))) ** 2  # one bin a hertz
+    power = np.abs(np.fft.rfft(wave * np.hanning(RATE))) ** 2  # one bin per hertz
     multiples: Sequence[float]
     multiples = (0.5, 1, 1.2, 1.5, 2, 2.6, 3, 4.1, 5.4) if instrument == "bell" else range(1, 20)
     near = np.zeros(len(power), dtype=bool)
@@ -53,7 +53,7 @@ def test_a_clip_is_a_function_of_seed_split_and_index() -> None:
         assert np.abs(np.corrcoef(other.wave, clip.wave)[0, 1]) < 0.5
 
 
-def test_classes_are_balanced_and_tell_nothing_of_pitch_and_onset() -> None:
+def test_classes_are_balanced_and_independent_of_pitch_and_onset() -> None:
     clips = [record(0, 0, index) for index in range(300)]
     found = np.array([[INSTRUMENTS.index(clip.instrument), clip.pitch, clip.onset] for clip in clips])
     assert np.bincount(found[:, 0].astype(int)).tolist() == [30] * len(INSTRUMENTS)
@@ -69,10 +69,10 @@ def test_most_of_the_sound_comes_after_the_onset() -> None:
         clip = record(0, 0, index)
         start, wave = round(clip.onset * RATE), clip.wave.astype(float)
         later.append((wave[start:] ** 2).mean() > 4 * (wave[: start - 160] ** 2).mean())
-    assert np.mean(later) > 0.75  # what sounds behind may well be over before, or begin sooner
+    assert np.mean(later) > 0.75  # the note behind may end before, or begin earlier
 
 
-def test_clips_are_recorded_once_and_read_as_anybody_s_folder(cache: Path) -> None:
+def test_clips_are_written_once_into_class_folders(cache: Path) -> None:
     clips = Orchestra(OrchestraConfig(train=40), "train", read)
     assert (len(clips), sorted(clips.folder.iterdir())[0].name) == (40, "bass")
     written = {path: path.stat().st_mtime_ns for path in cache.rglob("*.wav")}
@@ -81,11 +81,10 @@ def test_clips_are_recorded_once_and_read_as_anybody_s_folder(cache: Path) -> No
     clip = record(0, 0, 13)
     assert again[13].labels == {"class": INSTRUMENTS.index(clip.instrument), "pitch": clip.pitch, "onset": clip.onset}
     np.testing.assert_array_equal(again[13].inputs.numpy() * 2**15, clip.wave)
-    files = open_recordings(clips.folder, "train", read)
-    assert tuple(files.classes) == INSTRUMENTS
+    assert class_folders(clips.folder, FileKind("sound", (".wav",))) == INSTRUMENTS
 
 
-def test_recording_that_is_broken_off_leaves_nothing_half(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_recording_leaves_no_partial_data_set(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(seed: int, split: int, index: int) -> Clip:
         if index == 5:
             raise KeyboardInterrupt
@@ -100,6 +99,6 @@ def test_recording_that_is_broken_off_leaves_nothing_half(cache: Path, monkeypat
     assert not list(cache.rglob("*.part-*"))
 
 
-def test_a_world_that_cannot_be_is_told() -> None:
-    with pytest.raises(ValueError, match="every split has at least one clip"):
+def test_an_empty_split_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one clip"):
         OrchestraConfig(test=0)

@@ -1,4 +1,4 @@
-"""Wav files: every width of PCM is read, every rate is brought to the one wanted, what is broken is told."""
+"""Wav files: all PCM widths are read, all rates are resampled, and broken files are bad samples."""
 
 import wave
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_all_widths_and_channels_are_read(tmp_path: Path, width: int, channels: 
     )
 
 
-def test_what_is_written_is_read_and_short_files_end_in_silence(tmp_path: Path) -> None:
+def test_written_files_read_back_and_short_ones_are_padded_with_silence(tmp_path: Path) -> None:
     samples = np.array([0, 2**15 - 1, -(2**15), 77], np.int16)
     write_wave(tmp_path / "a.wav", samples, 8000)
     found = read_wave(tmp_path / "a.wav", 8000, shortest=6)
@@ -41,7 +41,7 @@ def test_what_is_written_is_read_and_short_files_end_in_silence(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("source", "target"), [(44100, 16000), (8000, 16000), (16000, 11025), (22051, 8000)])
-def test_resampling_keeps_a_tone_that_both_rates_hold(source: int, target: int) -> None:
+def test_resampling_keeps_a_tone_below_both_nyquist_limits(source: int, target: int) -> None:
     def tone(rate: int) -> torch.Tensor:
         times = torch.arange(rate // 2, dtype=torch.float64) / rate
         return (torch.sin(2 * torch.pi * 1234.5 * times) * torch.sin(2 * torch.pi * times) ** 2).float()
@@ -52,7 +52,7 @@ def test_resampling_keeps_a_tone_that_both_rates_hold(source: int, target: int) 
     torch.testing.assert_close(found[:length], tone(target)[:length], atol=1e-4, rtol=0)
 
 
-def test_resampling_drops_a_tone_that_the_lower_rate_cannot_hold() -> None:
+def test_resampling_removes_a_tone_above_the_lower_nyquist_limit() -> None:
     times = torch.arange(44100) / 44100
     found = resample(torch.sin(2 * torch.pi * 9000 * times), 44100, 16000)
     assert float(found[500:-500].abs().max()) < 1e-2
@@ -86,16 +86,16 @@ def broken(folder: Path, kind: str) -> Path:
         ("text", "RIFF.*ffmpeg"),
         ("cut", "holds 150 of the 200 bytes"),
         ("float", "unknown format: 3.*uncompressed PCM.*ffmpeg"),
-        ("silent", "holds no sound"),
+        ("silent", "no sound"),
         ("endless", "longer than 600 seconds"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_the_reason(tmp_path: Path, kind: str, reason: str) -> None:
+def test_a_broken_file_is_a_bad_sample_with_a_reason(tmp_path: Path, kind: str, reason: str) -> None:
     with pytest.raises(BadSampleError, match=reason) as caught:
         read_wave(broken(tmp_path, kind), 8000)
     assert caught.value.source.endswith(f"{kind}.wav")
 
 
-def test_a_file_that_is_gone_is_a_bad_sample_too(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_bad_sample(tmp_path: Path) -> None:
     with pytest.raises(BadSampleError, match="No such file"):
         read_wave(tmp_path / "gone.wav", 8000)

@@ -1,1 +1,1 @@
-"""Windows of multichannel sensors as a modality of openjepa."""
+"""Windows of multichannel sensor recordings as a modality of openjepa."""

@@ -1,9 +1,9 @@
-"""Windows of multichannel sensors: a token is a stretch of one channel, and samples have some of the channels only."""
+"""Windows of multichannel sensor recordings; a token is a segment of one channel, and samples may lack channels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -14,9 +14,9 @@ from jepa.modality import DataConfig, Modality, Samples, Split, Task
 from jepa_time_series import curves, windows
 from jepa_time_series.activities import ACTIVITIES, CHANNELS, Activities, ActivitiesConfig
 from jepa_time_series.embedding import ChannelEmbedding, View, spectrum
-from jepa_time_series.recordings import Layout, Recordings, class_names
+from jepa_time_series.recordings import RecordingFormat, open_recordings
 
-_SPARE = 2.0  # seconds that generated recordings are longer than a window
+_SPARE = 2.0  # seconds by which generated recordings are longer than a window
 _MASKING = FunctionMaskConfig(function="jepa_time_series.masks:within_channels", options={"ratio": 2 / 3})
 
 
@@ -24,16 +24,16 @@ _MASKING = FunctionMaskConfig(function="jepa_time_series.masks:within_channels",
 class TimeSeriesConfig(DataConfig):
     """Where recordings come from and how they become tokens.
 
-    source: `activities` (generated), or `folder` with `root`, see recordings.py. channels: the names of all that a
-    sample may have. seconds, rate: of a window, which is cut from a recording at random in training; rate in Hz. patch:
-    samples of a token. scales: for each sensor, acc of acc_x, what its values are divided by to be of the size of 1;
-    null to measure it on training recordings. centred: sensors of which only the changes within a window count.
-    mask_sets, views: sets of masks, and windows, of a sample a step.
+    source: `activities` (generated) or `folder` (see recordings.py), which needs `root`. channels: all that a sample
+    may have. seconds, rate: length of a window, and samples per second. patch: samples per token. scales: divisor of
+    each sensor's values (`acc` has the channels acc_x, ...), null to measure it on training recordings. centred:
+    sensors whose mean over a window is subtracted. mask_sets, views: mask sets and random windows per sample and step;
+    mask set i applies to view i mod `views`.
     """
 
     completed: ClassVar[Sequence[str]] = ("scales",)
 
-    source: str = "activities"
+    source: Literal["activities", "folder"] = "activities"
     channels: tuple[str, ...] = CHANNELS
     seconds: PositiveFloat = 6.0
     rate: PositiveFloat = 32.0
@@ -47,11 +47,9 @@ class TimeSeriesConfig(DataConfig):
 
 
 class TimeSeries(Modality[TimeSeriesConfig]):
-    """The grid has an axis of channels and one of time; what a sample lacks of it is absent, not zero."""
+    """A grid of channels x time; tokens of channels that a sample lacks are absent, not zero."""
 
-    contract = 1
-    config_type = TimeSeriesConfig
-    forecast_axis = 1
+    contract, config_type, forecast_axis = 1, TimeSeriesConfig, 1
 
     def __init__(self, config: TimeSeriesConfig) -> None:
         super().__init__(config)
@@ -59,8 +57,6 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         if self.length % config.patch:
             window = f"a window, {config.seconds:g} s at {config.rate:g} Hz"
             raise ValueError(f"patch {config.patch} does not divide the {self.length} samples of {window}")
-        if config.source not in ("activities", "folder"):
-            raise ValueError(f"no source '{config.source}'; there are activities and folder")
         if config.source == "folder" and config.root is None:
             raise ValueError("source 'folder' needs data.root, the folder that holds train, validation and test")
         if config.source == "activities" and config.channels != CHANNELS:
@@ -71,35 +67,34 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         check_masking(self.grid, config.masking)
         self.centred = torch.tensor([windows.sensor(channel) in config.centred for channel in config.channels])
         scales = config.scales or windows.measured_scales(self.dataset("train"), config.channels, self.centred)
-        self.config = replace(config, scales=scales)  # a run keeps what was measured
-        self.scales = windows.of_channels(config.channels, scales)
+        self.config = replace(config, scales=scales)  # the run saves the measured scales
+        self.scales = windows.channel_scales(config.channels, scales)
 
     @cached_property
     def tasks(self) -> Sequence[Task]:  # type: ignore[override]
-        """Activities and steps a second, or the classes of a folder."""
-        if self.config.root is None or self.config.source == "activities":
+        """Activity and steps per second, or the classes of a folder."""
+        if self.config.source == "activities":
             return [Task(label="class", kind="class", classes=ACTIVITIES), Task(label="cadence", kind="regression")]
-        names = class_names(self.config.root)
-        return [Task(label="class", kind="class", classes=names)] if names else []
+        classes = self._open("train")[1]
+        return [Task(label="class", kind="class", classes=classes)] if classes else []
 
     def dataset(self, split: Split) -> Samples:
-        """Recordings, float32 [C, T], as long as a window or longer."""
-        config = self.config
-        if config.root is None or config.source == "activities":
-            return Activities(config.activities, split, config.seconds + _SPARE, config.rate)
-        return Recordings(config.root, split, Layout(config.channels, config.rate, self.length))
+        """Recordings, float32 [C, T], at least as long as a window."""
+        if self.config.source == "folder":
+            return self._open(split)[0]
+        return Activities(self.config.activities, split, self.config.seconds + _SPARE, self.config.rate)
 
     def embedding(self, dim: int) -> nn.Module:
         """(values [B, C, T], present [B, C]) -> [B, N, dim]."""
         return ChannelEmbedding(self.config.patch, dim)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """Sets of masks on the whole grid; what a sample lacks of its part is neither seen nor asked for."""
+        """Mask sets on the whole grid; absent tokens are neither encoded nor predicted."""
         masking = self.config.masking
         return [sample_masks(self.grid, masking, batch_size, generator) for _ in range(self.config.mask_sets)]
 
     def training_view(self, inputs: Tensor, generator: Generator) -> View:
-        """A window from anywhere in a recording."""
+        """A random window of a recording."""
         return windows.view(windows.crop(inputs, self.length, generator), self.scales, self.centred)
 
     def evaluation_view(self, inputs: Tensor) -> View:
@@ -107,12 +102,17 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         return windows.view(windows.crop(inputs, self.length, None), self.scales, self.centred)
 
     def floors(self, view: View) -> Mapping[str, Tensor]:
-        """The values, zeros where there are none; mean and deviation of each channel; spectra, averaged over time."""
+        """Values, with zeros for absent channels; statistics of each channel; spectra averaged over time."""
         values, present = view
         spectra = spectrum(values.unflatten(1, (-1, self.config.patch))).mean(dim=1)  # [C, patch / 2 + 1]
         statistics = windows.statistics(values, present)
         return {"raw_input": values.flatten(), "channel_statistics": statistics, "spectra": spectra.flatten()}
 
     def picture(self, view: View) -> Tensor:
-        """Curves, a row for each channel."""
+        """Curves, one row per channel."""
         return curves.picture(view)
+
+    def _open(self, split: Split) -> tuple[Samples, tuple[str, ...]]:
+        assert self.config.root is not None  # checked in __init__
+        target = RecordingFormat(self.config.channels, self.config.rate, self.length)
+        return open_recordings(self.config.root, split, target)

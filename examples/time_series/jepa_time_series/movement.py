@@ -1,6 +1,6 @@
-"""How people move, as far as a device that they carry feels it: cycles with harmonics, impacts, tremor, height.
+"""A model of human movement as a worn device measures it: cycles with harmonics, impacts, tremor, height.
 
-Coordinates: x forward, y to the left, z up. A movement is a function of time, so that any clock can sample it.
+Coordinates: x forward, y left, z up. A movement is a function of time, so that any clock can sample it.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _TURN = 2 * np.pi
-_RINGING = 11.0  # Hz, of what an impact sets swinging
-_TREMBLES = 6  # waves that stand for a band of noise
+_RINGING = 11.0  # Hz, of the vibration after an impact
+_TREMORS = 6  # sine waves that approximate band-limited noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gait:
-    """An activity in numbers. A stride is two cycles: left and right.
+    """The parameters of an activity. A stride is two cycles, left and right.
 
-    rate: cycles a second, from low to high. bounce, surge: m/s^2 up and forward of the first harmonics of a cycle;
-    sway: to the left, of those of a stride. lag: the phase of the surge behind the bounce. swing: rad that the body
-    part turns by about x, y, z in a stride. impact, width: m/s^2 and seconds of the shock that begins a cycle. tremor,
-    band: m/s^2 and Hz of what has no cycle. climb: metres upward a cycle. steps: whether a cycle is a step.
+    rate: cycles per second, from low to high. bounce, surge: amplitudes (m/s^2) of the first harmonics of a cycle,
+    upward and forward. sway: the same to the left, for harmonics of a stride. lag: phase of the surge behind the
+    bounce. swing: rotation (rad) of the body part about x, y, z in a stride. impact, width: strength (m/s^2) and
+    duration (s) of the shock at the start of a cycle. tremor, band: amplitude (m/s^2) and band (Hz) of aperiodic
+    motion. climb: metres upward per cycle. steps: whether a cycle is a step.
     """
 
     rate: tuple[float, float]
@@ -77,61 +78,61 @@ GAITS = {
 
 @dataclass(frozen=True)
 class Motion:
-    """What a device goes through at T moments."""
+    """Motion of a device at T times."""
 
     acceleration: Array  # [T, 3] m/s^2, without gravity
-    turned: Array  # [T, 3] rad, a small rotation from how it is worn, as a vector
-    turning: Array  # [T, 3] rad/s
+    rotation: Array  # [T, 3] rad, small rotation vector relative to the worn orientation
+    turn_rate: Array  # [T, 3] rad/s
     height: Array  # [T] m
 
 
 class Movement:
-    """One person's way of moving in one window; the generator draws what differs from person to person and day to day.
+    """One person's movement in one window, with random variation between people and days.
 
-    A person has a vigour and a place on the body where the device is: it swings more at the wrist and feels shocks
-    less sharply there. Amplitudes and phases of every harmonic vary about those of the gait.
+    Each person has a vigour and a position of the device between hip and wrist; at the wrist it swings more and shocks
+    are weaker. Amplitudes and phases of all harmonics vary around those of the gait.
     """
 
     def __init__(self, gait: Gait, generator: Generator) -> None:
         self.gait = gait
-        self.rate = generator.uniform(*gait.rate)  # cycles a second
+        self.rate = generator.uniform(*gait.rate)  # cycles per second
         self._drift = (generator.uniform(0, 0.08), generator.uniform(0.1, 0.3), generator.uniform(0, _TURN))
         self._start = generator.uniform(0, _TURN)
         vigour, self._limp = generator.lognormal(0, 0.3), generator.uniform(-0.3, 0.3)
-        place = generator.uniform(0, 1)  # from the hip to the wrist
+        wrist = generator.uniform(0, 1)  # position of the device: 0 hip, 1 wrist
         self._waves = vigour * np.array([gait.surge, (gait.sway, 0, gait.sway / 3), gait.bounce])  # [3, harmonics]
         self._waves *= generator.lognormal(0, 0.35, (3, 3))
         lags = np.array([[gait.lag], [gait.lag / 2], [0.0]])
         self._lags = lags * np.arange(1, 4) + generator.normal(0, 0.4, (3, 3))
-        self._swing = np.array(gait.swing) * generator.lognormal(0, 0.4, 3) * (1 + 2 * place)
+        self._swing = np.array(gait.swing) * generator.lognormal(0, 0.4, 3) * (1 + 2 * wrist)
         self._swing_lags = np.arange(3) + generator.normal(0, 0.5, 3)
-        self._impact, self._width = vigour * gait.impact * (1 - 0.5 * place), gait.width * (1 + place)
-        self._tremor = gait.tremor * generator.lognormal(0, 0.4) * generator.normal(0, 1, (_TREMBLES, 3))
-        self._tremor_rates = generator.uniform(*gait.band, _TREMBLES)
-        self._tremor_lags = generator.uniform(0, _TURN, (_TREMBLES, 3))
+        self._impact, self._width = vigour * gait.impact * (1 - 0.5 * wrist), gait.width * (1 + wrist)
+        self._tremor = gait.tremor * generator.lognormal(0, 0.4) * generator.normal(0, 1, (_TREMORS, 3))
+        self._tremor_rates = generator.uniform(*gait.band, _TREMORS)
+        self._tremor_lags = generator.uniform(0, _TURN, (_TREMORS, 3))
 
     def at(self, time: Array) -> Motion:
-        """The motion at these seconds [T]."""
+        """The motion at times [T] in seconds."""
         phase, speed = self._phase(time)
-        cycles = phase[:, None, None] * np.array([[1, 2, 3], [0.5, 1, 1.5], [1, 2, 3]])  # sway is of the stride
+        cycles = phase[:, None, None] * np.array([[1, 2, 3], [0.5, 1, 1.5], [1, 2, 3]])  # sway follows the stride
         acceleration = (self._waves * np.cos(cycles - self._lags)).sum(axis=-1)
         acceleration[:, 2] += self._shocks(phase)
-        trembling = time[:, None, None] * _TURN * self._tremor_rates[:, None] + self._tremor_lags
-        acceleration += (self._tremor * np.sin(trembling)).sum(axis=1) / np.sqrt(_TREMBLES / 2)
-        swinging = phase[:, None] / 2 - self._swing_lags  # [T, 3]
-        turning = self._swing * np.cos(swinging) * speed[:, None] / 2
+        tremor_phase = time[:, None, None] * _TURN * self._tremor_rates[:, None] + self._tremor_lags
+        acceleration += (self._tremor * np.sin(tremor_phase)).sum(axis=1) / np.sqrt(_TREMORS / 2)
+        swing_phase = phase[:, None] / 2 - self._swing_lags  # [T, 3]
+        turn_rate = self._swing * np.cos(swing_phase) * speed[:, None] / 2
         climbed = self.gait.climb * (phase - self._start) / _TURN
-        return Motion(acceleration, self._swing * np.sin(swinging), turning, climbed)
+        return Motion(acceleration, self._swing * np.sin(swing_phase), turn_rate, climbed)
 
     def _phase(self, time: Array) -> tuple[Array, Array]:
-        """Phase of the cycle, and how fast it grows, in rad and rad/s: nobody keeps the same pace for long."""
+        """Phase of the cycle and its rate, in rad and rad/s; the pace drifts."""
         depth, rate, start = self._drift
         swell = _TURN * rate * time + start
         phase = self._start + _TURN * self.rate * (time + depth * np.sin(swell) / (_TURN * rate))
         return phase, _TURN * self.rate * (1 + depth * np.cos(swell))
 
     def _shocks(self, phase: Array) -> Array:
-        """What every cycle begins with, on one side more than on the other: [T]."""
+        """Shocks at the start of every cycle, stronger on one side: [T]."""
         since = phase % _TURN / (_TURN * self.rate)  # seconds
         side = 1 + self._limp * np.where(phase % (2 * _TURN) < _TURN, 1, -1)
         shocks: Array = self._impact * side * np.exp(-since / self._width) * np.cos(_TURN * _RINGING * since)

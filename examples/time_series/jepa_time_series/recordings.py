@@ -1,12 +1,13 @@
-"""Recordings as CSV files in folders: ROOT/{train,validation,test}/CLASS/*.csv, a column for each channel.
+"""Recordings as CSV files in class folders, with a column per channel (modalities.storage.folders says which folders).
 
-The first line names the columns: channels, in any order, and perhaps `time` in seconds. A file lacks the columns of
-channels that its device lacks. Files that are right below the folder of a split have no class.
+The first line names the columns: channels in any order, and optionally `time` in seconds. Channels that the device
+lacks have no column. Files beside the class folders are unlabelled.
 """
 
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,75 +15,45 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa.modality import BadSampleError, Sample, Split
+from jepa.modality import BadSampleError, Samples, Split
+from modalities.storage.folders import FileKind, open_folder
 
 TIME = "time"
+_CSV = FileKind("recordings", (".csv",), partly_labelled=True)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What is made of a file: which channels, how many samples a second, and how many at least."""
+class RecordingFormat:
+    """The format that files are brought into: channels, samples per second, and the least number of samples."""
 
     channels: Sequence[str]
     rate: float
     length: int
 
 
-class Recordings:
-    """The files of a split, float32 [C, T] each, not a number in channels that a file lacks; `class` where they lie in
-
-    folders of classes. Raises ValueError where there are none.
-    """
-
-    def __init__(self, root: Path, split: Split, layout: Layout) -> None:
-        self.folder, self.layout = root.expanduser() / split, layout
-        self.paths = sorted(self.folder.rglob("*.csv"))
-        if not self.paths:
-            raise ValueError(f"no .csv files below {self.folder}; {root} needs train, validation and test with such")
-        self.classes = class_names(root)
-        for path in self.paths:
-            if self._class(path) not in {*self.classes, ""}:
-                allowed = ", ".join(self.classes) or "none"
-                raise ValueError(f"{path}: the training split has no class '{self._class(path)}'; it has {allowed}")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Sample:
-        path = self.paths[index]
-        name = self._class(path)
-        return Sample(read_recording(path, self.layout), {"class": self.classes.index(name)} if name else {})
-
-    def _class(self, path: Path) -> str:
-        parts = path.relative_to(self.folder).parts
-        return parts[0] if len(parts) > 1 else ""
+def open_recordings(root: Path, split: Split, target: RecordingFormat) -> tuple[Samples, tuple[str, ...]]:
+    """The recordings of one split, float32 [C, T] each, NaN in missing channels; and the class names."""
+    return open_folder(root.expanduser(), split, _CSV, partial(read_recording, target=target), seed=0)
 
 
-def class_names(root: Path) -> list[str]:
-    """Folders of the training split that hold files, sorted."""
-    folder = root.expanduser() / "train"
-    found = (path.relative_to(folder).parts for path in folder.rglob("*.csv"))
-    return sorted({parts[0] for parts in found if len(parts) > 1})
-
-
-def read_recording(path: Path, layout: Layout) -> Tensor:
-    """One file at the layout's rate: float32 [C, T]; raises BadSampleError, which names the line."""
+def read_recording(path: Path, target: RecordingFormat) -> Tensor:
+    """One file in the target format: float32 [C, T]; raises BadSampleError with the line."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = csv.reader(file)
             header = [name.strip() for name in next(lines, [])]
-            _check_header(path, header, layout.channels)
+            _check_header(path, header, target.channels)
             table = np.array(list(_rows(path, lines, len(header))), dtype=np.float64).reshape(-1, len(header))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadSampleError(str(path), f"cannot be read as CSV: {error}") from error
     columns = dict(zip(header, table.T, strict=True))
     if TIME in columns:
-        columns = resampled(path, columns, layout.rate)
-    return _stacked(path, columns, layout)
+        columns = resampled(path, columns, target.rate)
+    return _stacked(path, columns, target)
 
 
 def resampled(path: Path, columns: dict[str, NDArray[np.float64]], rate: float) -> dict[str, NDArray[np.float64]]:
-    """Columns at evenly spaced moments, linearly between those that were written down at `time`."""
+    """Columns at evenly spaced times, linearly interpolated between the times in the file."""
     time = columns.pop(TIME)
     late = np.flatnonzero(np.diff(time) <= 0)
     if len(late):
@@ -93,21 +64,17 @@ def resampled(path: Path, columns: dict[str, NDArray[np.float64]], rate: float) 
 
 
 def _check_header(path: Path, header: Sequence[str], channels: Sequence[str]) -> None:
-    unknown = [name for name in header if name not in {*channels, TIME}]
-    if unknown:
-        raise BadSampleError(
-            str(path), f"line 1: unknown column '{unknown[0]}'; allowed: {', '.join(channels)} and {TIME}"
-        )
+    names = ", ".join(channels)
+    if unknown := [name for name in header if name not in {*channels, TIME}]:
+        raise BadSampleError(str(path), f"line 1: unknown column '{unknown[0]}'; allowed: {names} and {TIME}")
     if len(set(header)) < len(header) or not set(header) & set(channels):
-        raise BadSampleError(
-            str(path), f"line 1: needs columns of different names, one at least of {', '.join(channels)}"
-        )
+        raise BadSampleError(str(path), f"line 1: needs columns of different names, at least one of {names}")
 
 
 def _rows(path: Path, lines: Iterator[list[str]], columns: int) -> Iterator[list[float]]:
     for number, cells in enumerate(lines, start=2):
         if len(cells) != columns:
-            raise BadSampleError(str(path), f"line {number}: {len(cells)} cells, but {columns} columns have a name")
+            raise BadSampleError(str(path), f"line {number}: {len(cells)} cells for {columns} named columns")
         yield [_number(path, number, cell) for cell in cells]
 
 
@@ -121,11 +88,11 @@ def _number(path: Path, line: int, cell: str) -> float:
     return value
 
 
-def _stacked(path: Path, columns: dict[str, NDArray[np.float64]], layout: Layout) -> Tensor:
+def _stacked(path: Path, columns: dict[str, NDArray[np.float64]], target: RecordingFormat) -> Tensor:
     count = len(next(iter(columns.values())))
-    if count < layout.length:
+    if count < target.length:
         raise BadSampleError(
-            str(path), f"{count} samples at {layout.rate:g} Hz, but a window needs {layout.length}; see data.seconds"
+            str(path), f"{count} samples at {target.rate:g} Hz, but a window needs {target.length}; see data.seconds"
         )
-    absent = np.full(count, np.nan)
-    return torch.from_numpy(np.stack([columns.get(name, absent) for name in layout.channels]).astype(np.float32))
+    missing = np.full(count, np.nan)
+    return torch.from_numpy(np.stack([columns.get(name, missing) for name in target.channels]).astype(np.float32))

@@ -1,4 +1,4 @@
-"""From recordings to windows: what part of one is seen, which channels it has, and in which units."""
+"""Windows of recordings: cropping, missing channels and scaling."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,58 +8,58 @@ from torch import Generator, Tensor
 from jepa.modality import BadSampleError, Samples
 from jepa_time_series.embedding import View
 
-_MEASURED = 200  # recordings that tell the size of a sensor's values
+_MEASURED = 200  # recordings on which scales are measured
 
 
 def sensor(channel: str) -> str:
-    """What a channel is an axis of: acc of acc_x, pressure of pressure."""
+    """The sensor of a channel: acc for acc_x, pressure for pressure."""
     return channel.rpartition("_")[0] or channel
 
 
 def crop(recording: Tensor, length: int, generator: Generator | None) -> Tensor:
-    """Part of a recording: [C, T'] -> [C, length]; the middle, or with a generator any part that fits alike."""
+    """Part of a recording: [C, T'] -> [C, length]; the middle, or a uniformly random part if a generator is given."""
     spare = recording.shape[1] - length
     start = spare // 2 if generator is None else int(torch.randint(spare + 1, (), generator=generator))
     return recording[:, start : start + length]
 
 
 def view(values: Tensor, scales: Tensor, centred: Tensor) -> View:
-    """Values [C, T] in their units, not a number in channels that there are not -> numbers of moderate size, present.
+    """Values [C, T] in physical units, NaN in missing channels -> scaled values with zeros there, present [C].
 
-    scales: [C], by which values are divided. centred: bool [C], of which channels only the changes count.
+    scales: [C], divisors. centred: bool [C], channels whose mean is subtracted.
     """
     present = ~values[:, 0].isnan()
-    scaled = _levelled(values, centred) / scales.unsqueeze(1)
+    scaled = _centred(values, centred) / scales.unsqueeze(1)
     return scaled.masked_fill(~present.unsqueeze(1), 0.0), present
 
 
-def _levelled(values: Tensor, centred: Tensor) -> Tensor:
+def _centred(values: Tensor, centred: Tensor) -> Tensor:
     return values - torch.where(centred, values.mean(dim=1), 0.0).unsqueeze(1)
 
 
 def measured_scales(samples: Samples, channels: Sequence[str], centred: Tensor) -> dict[str, float]:
-    """Of each sensor the root mean square of its values in some recordings, 1 where these do not tell."""
+    """Root mean square of each sensor's values over some of the recordings; 1 if it is 0 or unknown."""
     squares: dict[str, list[Tensor]] = {sensor(channel): [] for channel in channels}
     for index in range(0, len(samples), -(-len(samples) // _MEASURED)):
         try:
             recording = samples[index].inputs
-        except BadSampleError:  # counted and listed when the run meets it
+        except BadSampleError:  # counted when the run reads it
             continue
-        for channel, values in zip(channels, _levelled(recording, centred), strict=True):
+        for channel, values in zip(channels, _centred(recording, centred), strict=True):
             squares[sensor(channel)].append(values[~values.isnan()].double().square())
     sizes = {name: float(torch.cat([*parts, torch.zeros(0)]).mean().sqrt()) for name, parts in squares.items()}
-    return {name: size if size > 0 else 1.0 for name, size in sizes.items()}  # of no values the size is not a number
+    return {name: size if size > 0 else 1.0 for name, size in sizes.items()}  # NaN if there are no values
 
 
-def of_channels(channels: Sequence[str], scales: Mapping[str, float]) -> Tensor:
-    """The scale of every channel, which is that of its sensor: [C]; raises ValueError where a sensor has none."""
+def channel_scales(channels: Sequence[str], scales: Mapping[str, float]) -> Tensor:
+    """The scale of each channel, which is its sensor's: [C]; raises ValueError if a sensor has none."""
     if missing := sorted({sensor(channel) for channel in channels} - set(scales)):
-        raise ValueError(f"scales names no '{missing[0]}'; it needs one for every sensor, or null to measure them")
+        raise ValueError(f"scales has no '{missing[0]}'; it needs a value for every sensor, or null to measure them")
     return torch.tensor([scales[sensor(channel)] for channel in channels])
 
 
 def statistics(values: Tensor, present: Tensor) -> Tensor:
-    """Of every channel mean, deviation and its logarithm, and whether it is there: [C, T], [C] -> [4 C]."""
+    """Mean, standard deviation, its logarithm, and presence of each channel: [C, T], [C] -> [4 C]."""
     deviation = values.std(dim=1)
     logarithm = deviation.clamp_min(1e-3).log() * present
     return torch.cat((values.mean(dim=1), deviation, logarithm, present.float()))

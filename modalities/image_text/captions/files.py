@@ -12,7 +12,7 @@ from modalities.image_text.captions.rules import NO_CAPTION
 from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
 from modalities.storage.captioned import Captioned
 from modalities.storage.images import decode_image
-from modalities.storage.splits import carved_split, serving
+from modalities.storage.splits import carved_split, split_source
 
 _LOOKED_FOR = 100  # images: enough to see that the root is wrong, few enough for a slow disk
 
@@ -52,8 +52,8 @@ def open_table(
     it, labels or not, because captions are labels. What could not be understood counts in the training set, unless its
     file is of another split. A label that training lacks is a ValueError, as no answer to it could be right.
     """
-    part, carve = serving([SPLITS[code] for code in np.unique(table.splits)], split)
-    stored = np.flatnonzero(table.splits == split_code(part))
+    source, carve = split_source([SPLITS[code] for code in np.unique(table.splits)], split)
+    stored = np.flatnonzero(table.splits == split_code(source))
     _check_labels(table, stored)
     check_images(folder, [table.name(int(image)) for image in spread(stored)])
     images = stored[_carved(table, carve, seed)[stored] == split_code(split)] if carve else stored

@@ -12,7 +12,7 @@ from modalities.image_text.captions.files import open_table
 from modalities.image_text.captions.rules import CAPTION_KEYS, MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionRows, CaptionTable, Row
 from modalities.storage.folders import check_folder
-from modalities.storage.splits import files_by_split, split_part
+from modalities.storage.splits import files_by_split, split_word
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _ENDINGS = (".jsonl", *_DELIMITERS)
@@ -44,7 +44,7 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
     if root.is_file():
         if root.suffix.lower() not in _ENDINGS:
             raise ValueError(f"{root} is no list of captions; one ends in {', '.join(_ENDINGS)}")
-        word = split_part(root.name)
+        word = split_word(root.name)
         beside = [path for path in root.parent.iterdir() if word and _is_part_of(path.name, root.name, word)]
         return files_by_split(sorted(beside), str(root.parent)) if len(beside) > 1 else {"train": [root]}
     check_folder(root)
@@ -62,7 +62,7 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
 
 def _is_part_of(name: str, other: str, word: str) -> bool:
     """Whether two names of files differ in the split alone."""
-    return bool(mine := split_part(name)) and name.replace(mine, "", 1) == other.replace(word, "", 1)
+    return bool(mine := split_word(name)) and name.replace(mine, "", 1) == other.replace(word, "", 1)
 
 
 @lru_cache(maxsize=2)  # every split asks for the same table, which is a function of the files

@@ -13,7 +13,7 @@ from modalities.storage.folders import FileKind
 from modalities.storage.images import decode_image, image_extensions
 from modalities.storage.shards import ShardSamples, open_shards
 
-_BESIDE = (".txt", ".json")
+_COMPANIONS = (".txt", ".json")
 
 
 class CaptionedShards:
@@ -28,7 +28,7 @@ class CaptionedShards:
     def __getitem__(self, index: int) -> Sample:
         image = self.images[index]
         try:
-            captions = _captions(*self.images.beside(index))
+            captions = _captions(*self.images.companions(index))
         except MalformedError as error:
             raise BadSampleError(self.images.source(index), str(error)) from error
         return Sample(Captioned(image.inputs, captions), image.labels)
@@ -40,9 +40,9 @@ def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) ->
     An image's captions are `<key>.txt` and what `<key>.json` says (caption_rules.captions_of); splits, labels and
     damage are as for images alone (image_shards.open_shards), but what is carved is always held out from training.
     """
-    kind = FileKind("images", image_extensions(), beside=_BESIDE)
+    kind = FileKind("images", image_extensions(), companions=_COMPANIONS)
     images, classes = open_shards(root, split, kind, partial(_decode, min_side=min_side), seed)
-    if not any(shard.beside[..., 1].any() for shard in images.shards):
+    if not any(shard.companions[..., 1].any() for shard in images.shards):
         files = ", ".join(str(shard.path) for shard in images.shards[:3])
         raise ValueError(f"no captions in {files}; they are in a .txt or .json of the same key as the image")
     return CaptionedShards(images), classes

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from jepa.modality import Label, Sample, Split
-from modalities.worlds.cache import MappedArrays, Work, check_split, done
+from modalities.worlds.cache import MappedArrays, RenderJob, check_split, rendered_folder
 from modalities.worlds.moving.description import DIRECTIONS, MOTIONS
 from modalities.worlds.moving.sampling import BLOCK
 from modalities.worlds.moving.worker import CHUNK, CLIP_LABELS, CLIPS, create_files
@@ -55,7 +55,7 @@ class MovingScenes:
                 f"{frames} frames of {side} were asked for"
             )
         first = _FIRST[split]
-        work = Work(
+        job = RenderJob(
             name=f"clips-{split}-{frames}x{side}px",
             title=f"rendering clips {side} px: {split}",
             key=(WORLD_VERSION, MOVING_VERSION, config.seed, first, count, frames, side),
@@ -65,7 +65,7 @@ class MovingScenes:
             chunk=CHUNK,
             create=partial(create_files, count=count, frames=frames, side=side),
         )
-        self.folder = done(cache_dir, work)
+        self.folder = rendered_folder(cache_dir, job)
         self._arrays = MappedArrays(self.folder, (CLIPS, CLIP_LABELS))
 
     def __len__(self) -> int:

@@ -1,6 +1,5 @@
 """The embedded world as a data set: pictures of solids on a ground, with what is known about each, and no download."""
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from jepa.modality import Sample, Split
-from modalities.worlds.cache import MappedArrays, Work, check_split, done
+from modalities.storage.generated import user_cache
+from modalities.worlds.cache import MappedArrays, RenderJob, check_split, rendered_folder
 from modalities.worlds.scenes.shapes import CLASSES
 from modalities.worlds.scenes.worker import CHUNK, DEPTH_MAPS, IMAGES, LABELS, OBJECTS, create_files
 
@@ -44,7 +44,7 @@ class Scenes:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
         check_split(config.seed, split, count, _SPAN, "images")
         self.first = _FIRST[split]  # number in the world of the scene with index 0
-        work = Work(
+        job = RenderJob(
             name=f"{split}-{size}px",
             title=f"rendering scenes {size} px: {split}",
             key=(WORLD_VERSION, config.seed, self.first, count, size),
@@ -54,7 +54,7 @@ class Scenes:
             chunk=CHUNK,
             create=partial(create_files, count=count, size=size),
         )
-        self.folder = done(cache_dir, work)
+        self.folder = rendered_folder(cache_dir, job)
         self._arrays = MappedArrays(self.folder, (IMAGES, LABELS, DEPTH_MAPS, OBJECTS))
 
     def __len__(self) -> int:
@@ -78,5 +78,5 @@ class Scenes:
 
 
 def default_cache_dir() -> Path:
-    """Where rendered scenes are kept: $XDG_CACHE_HOME/openjepa/scenes, by default below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openjepa" / "scenes"
+    """Where rendered scenes and clips are stored: $XDG_CACHE_HOME/openjepa/scenes, by default below ~/.cache."""
+    return user_cache("scenes")
