@@ -1,10 +1,9 @@
-"""YAML and overrides -> frozen, typed config; what is not understood is refused."""
+"""YAML and overrides -> frozen, typed config; unknown keys and wrong values are errors."""
 
 from jepa.config.build import (
     ConfigError,
     Tree,
     build,
-    default_tree,
     differences,
     merge,
     parse_override,
@@ -18,7 +17,6 @@ __all__ = [
     "ConfigError",
     "Tree",
     "build",
-    "default_tree",
     "differences",
     "merge",
     "parse_override",

@@ -1,49 +1,49 @@
-"""YAML and overrides -> frozen, typed config; what is not understood is refused."""
+"""YAML and overrides -> frozen, typed config; unknown keys and wrong values are errors."""
 
 import dataclasses
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json, to_jsonable_python
 
 from jepa.errors import UserError
 
 Tree = dict[str, Any]  # nested plain data, as YAML gives it
+Location = tuple[str | int, ...]  # of pydantic: keys, indices and, in between, names of union members
 
 
 class ConfigError(UserError, ValueError):
-    """A config is not understood; its message says which key, what is wrong and what is allowed."""
+    """A mistake in a config; its message says which key, what is wrong and what is allowed."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a key may not stand twice."""
+    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise ConfigError(f"key '{key}' stands twice{_place(node)}")
+                raise ConfigError(f"duplicate key '{key}' (line {node.start_mark.line + 1})")
         return super().construct_mapping(node, deep)
 
 
 def _construct_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
     number = float(node.value)
-    return int(number) if number.is_integer() and "." not in node.value else number  # steps=1e4 is a whole number
+    return int(number) if number.is_integer() and "." not in node.value else number  # steps=1e4 is an integer
 
 
 _Loader.add_implicit_resolver(
     "!exponent", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 _Loader.add_constructor("!exponent", _construct_number)
-
-
-def _place(node: yaml.Node) -> str:
-    return f" (line {node.start_mark.line + 1})"
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> Tree:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of sections, but holds a {type(tree).__name__}")
+        raise ConfigError(f"{path} must hold a mapping of sections, not a {type(tree).__name__}")
     return tree
 
 
@@ -81,14 +81,15 @@ def parse_override(text: str) -> Tree:
 
 
 def merge(base: Any, layer: Any) -> Any:
-    """Lay one tree over another: mappings merge, everything else is replaced, `list.0` reaches into a list.
+    """Merge a layer into a tree: mappings merge, `list.0` replaces an item, every other value is replaced.
 
-    A mapping whose `kind` changes starts anew, as other keys belong to the other kind: `kind` chooses among config
-    classes and is no name for anything else.
+    A mapping with another `kind` replaces the old one, since each kind has its own keys: `kind` selects a config class
+    and must not name anything else.
     """
-    if isinstance(base, list) and isinstance(layer, dict) and layer and all(_is_index(key, base) for key in layer):
-        items = {int(key): value for key, value in layer.items()}
-        return [merge(item, items[index]) if index in items else item for index, item in enumerate(base)]
+    if isinstance(base, list) and isinstance(layer, dict) and layer:
+        items = {str(key): value for key, value in layer.items()}
+        if items.keys() <= {*map(str, range(len(base)))}:
+            return [merge(item, items.get(str(index), item)) for index, item in enumerate(base)]
     if not (isinstance(base, dict) and isinstance(layer, dict)):
         return layer
     if "kind" in layer and layer["kind"] != base.get("kind", layer["kind"]):
@@ -96,62 +97,85 @@ def merge(base: Any, layer: Any) -> Any:
     return {**base, **{key: merge(base[key], value) if key in base else value for key, value in layer.items()}}
 
 
-def _is_index(key: Any, items: list[Any]) -> bool:
-    return str(key).isdecimal() and int(key) < len(items)
-
-
 T = TypeVar("T")
-REQUIRED = object()
 
 
 def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
-    """Defaults of a config dataclass, then each layer over them -> a validated instance.
+    """Merge layers over the defaults of a config dataclass -> a validated instance.
 
+    A dataclass lists settings of earlier versions in `removed_settings`; build drops them, as saved configs hold them.
     Raises ConfigError for unknown keys (naming the nearest and all allowed), wrong types and values out of range.
     """
-    known = default_tree(config_type)
-    tree: Any = _without_required(known)
-    for layer in layers:
-        tree = merge(tree, layer)
+    tree = plain(reduce(merge, layers, _defaults(config_type)))
     try:
-        config = TypeAdapter(config_type).validate_json(json.dumps(tree, default=str), strict=True)
+        # As JSON: strict mode takes lists for tuples and strings for paths from nothing else.
+        return TypeAdapter(config_type).validate_json(to_json(tree), strict=True, extra="forbid")
     except ValidationError as error:
-        # An unknown key is the likelier cause of what else is wrong, so it is looked for first.
-        _refuse_unknown(tree, known, "")
-        raise ConfigError(_explain(error, tree)) from error
-    _refuse_unknown(tree, plain(config), "")
-    return config
+        findings = error.errors(include_url=False)
+        # An unknown key is the likely cause of other errors, so it is reported first.
+        unknown = next((one["loc"] for one in findings if one["type"] == "unexpected_keyword_argument"), None)
+        if unknown is None:
+            raise ConfigError(_explain(findings, tree)) from error
+        _drop_removed(config_type, tree, unknown)
+    return build(config_type, [tree])
 
 
-def default_tree(config_type: Any) -> Tree:
-    """Defaults of a config dataclass as plain data; REQUIRED stands for a key without a default."""
+def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
+    """Delete an unknown key from the tree if its section lists it as removed; raises ConfigError if not."""
+    path, key = _path(tree, location[:-1]), str(location[-1])
+    sections = _sections(config_type, location[:-1])
+    if any(key in getattr(section, "removed_settings", ()) for section in sections):
+        del reduce(getitem, path, tree)[key]  # type: ignore[arg-type]
+        return
+    allowed = list(dict.fromkeys(name for section in sections for name in _hints(section)))
+    near = difflib.get_close_matches(key, allowed, n=1)
+    prefix = "".join(f"{part}." for part in path)
+    hint = f", did you mean '{prefix}{near[0]}'?" if near else "."
+    owner = f"'{prefix[:-1]}'" if path else "the config"
+    raise ConfigError(f"unknown key '{prefix}{key}'{hint} {owner} takes: {', '.join(allowed) or 'nothing'}")
+
+
+def _sections(hint: Any, location: Location) -> list[Any]:
+    """Config dataclasses that a location inside a type may refer to."""
+    if not _is_dataclass(hint):
+        inside = location if get_origin(hint) in (Union, UnionType) else location[1:]  # without the index or key
+        return [section for part in get_args(hint) for section in _sections(part, inside)]
+    if not location:
+        return [hint]
+    part, rest = location[0], location[1:]
+    if part in (hints := _hints(hint)):
+        return _sections(hints[part], rest)
+    return _sections(hint, rest) if part in (getattr(hint, "kind", part), hint.__name__) else []  # a union member
+
+
+def _is_dataclass(hint: Any) -> bool:
+    return dataclasses.is_dataclass(get_origin(hint) or hint)
+
+
+def _hints(config_type: Any) -> dict[Any, Any]:
+    """Types of the fields of a dataclass, type variables replaced."""
     origin = get_origin(config_type) or config_type
     variables = dict(zip(getattr(origin, "__parameters__", ()), get_args(config_type), strict=False))
-    hints = get_type_hints(origin, include_extras=True)
-    tree: Tree = {}
-    for field in dataclasses.fields(origin):
-        hint = variables.get(hints[field.name], hints[field.name])
+    hints = get_type_hints(origin)
+    return {field.name: variables.get(hints[field.name], hints[field.name]) for field in dataclasses.fields(origin)}
+
+
+def _defaults(config_type: Any) -> Tree:
+    """Defaults of a config dataclass as plain data; keys without a default are left out."""
+    hints, tree = _hints(config_type), Tree()
+    for field in dataclasses.fields(get_origin(config_type) or config_type):
         if field.default is not dataclasses.MISSING:
             tree[field.name] = plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             tree[field.name] = plain(field.default_factory())
-        else:
-            tree[field.name] = default_tree(hint) if dataclasses.is_dataclass(get_origin(hint) or hint) else REQUIRED
+        elif _is_dataclass(hints[field.name]):
+            tree[field.name] = _defaults(hints[field.name])
     return tree
-
-
-def _without_required(tree: Tree) -> Tree:
-    kept = {key: value for key, value in tree.items() if value is not REQUIRED}
-    return {key: _without_required(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def plain(value: Any) -> Any:
     """A config as plain data that YAML and JSON can hold."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return to_jsonable_python(value, fallback=str)
 
 
 def to_yaml(value: Any) -> str:
@@ -160,54 +184,31 @@ def to_yaml(value: Any) -> str:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Keys on which two trees differ, each with both values."""
+    """The keys that differ between two trees, each with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [f"{path} ({old} there, {new} now)"]
 
 
-def _refuse_unknown(given: Any, known: Any, path: str) -> None:
-    if isinstance(given, list) and isinstance(known, list):
-        for index, (inner, allowed) in enumerate(zip(given, known, strict=False)):
-            _refuse_unknown(inner, allowed, f"{path}.{index}")
-    if not (isinstance(given, dict) and isinstance(known, dict)) or given.get("kind") != known.get("kind"):
-        return
-    for key, value in given.items():
-        if key in known:
-            _refuse_unknown(value, known[key], f"{path}.{key}")
-        else:
-            section = path.lstrip(".")
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            hint = f", did you mean '{_join(section, near[0])}'?" if near else ""
-            owner = f"'{section}'" if section else "the config"
-            raise ConfigError(
-                f"unknown key '{_join(section, key)}'{hint or '.'} {owner} takes: {', '.join(known) or 'nothing'}"
-            )
-
-
-def _join(section: str, key: str) -> str:
-    return f"{section}.{key}" if section else str(key)
-
-
-def _explain(error: ValidationError, tree: Any) -> str:
-    """Pydantic's findings as one sentence a key."""
-    findings: dict[str, list[str]] = {}
-    for finding in error.errors(include_url=False):
-        path: list[str] = []
-        node = tree
-        for part in finding["loc"]:
-            if _holds(node, part):
-                node = node[part]
-            elif not (finding["type"] == "missing" and part == finding["loc"][-1]):
-                continue  # the name of a member of a union, which is no key
-            path.append(str(part))
+def _explain(findings: Sequence[Any], tree: Tree) -> str:
+    """Pydantic's findings as one sentence per key."""
+    sentences: dict[str, list[str]] = {}
+    for finding in findings:
+        missing = finding["type"] == "missing"
+        path = [*_path(tree, finding["loc"]), *(finding["loc"][-1:] if missing else ())]
         message = finding["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        shown = "" if finding["type"] in ("missing", "value_error") else f", not {finding['input']!r}"
-        findings.setdefault(".".join(path), []).append(message.removeprefix("input ") + shown)
-    return "; ".join(f"{path}: {', or '.join(dict.fromkeys(messages))}" for path, messages in findings.items())
+        message = (message[0].lower() + message[1:]).removeprefix("input ")
+        shown = "" if missing or finding["type"] == "value_error" else f", not {finding['input']!r}"
+        sentences.setdefault(".".join(map(str, path)), []).append(message + shown)
+    return "; ".join(f"{path}: {', or '.join(dict.fromkeys(messages))}" for path, messages in sentences.items())
 
 
-def _holds(node: Any, part: str | int) -> bool:
-    return part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+def _path(tree: Any, location: Location) -> list[str | int]:
+    """The keys and indices in a location of pydantic, without its names of union members."""
+    path = []
+    for part in location:
+        if part in (tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()):
+            tree = tree[part]
+            path.append(part)
+    return path

@@ -1,12 +1,15 @@
 """Configs: what is understood is kept exactly, what is not is refused in one sentence that says what is allowed."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ConfigDict, Field
 from tiny import NoiseConfig
 
 from jepa.config import ConfigError, Tree, build, differences, merge, parse_override, parse_yaml, plain, read_yaml
@@ -14,6 +17,7 @@ from jepa.config import to_yaml as written
 from jepa.config.recipes import read_recipe, recipes
 from jepa.launch import resolve
 from jepa.masking import RandomMaskConfig, TubeMaskConfig
+from jepa.modality import DataConfig
 from jepa.model_config import ModelConfig
 from jepa.schedules import HalfLifeMomentum
 from jepa.training.config import Config
@@ -75,14 +79,14 @@ def test_a_missing_key_is_named() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"steps: 1\noptim: {peak_lr: 1}\nsteps: 2\n", r"recipe\.yaml: key 'steps' stands twice \(line 1\)"),
-        (b"optim:\n  peak_lr: 1\n  peak_lr: 2\n", r"recipe\.yaml: key 'peak_lr' stands twice \(line 2\)"),
+        (b"steps: 1\noptim: {peak_lr: 1}\nsteps: 2\n", r"recipe\.yaml: duplicate key .steps. \(line 1\)"),
+        (b"optim:\n  peak_lr: 1\n  peak_lr: 2\n", r"recipe\.yaml: duplicate key .peak_lr. \(line 2\)"),
         (b"steps: [1\n", r"recipe\.yaml is not valid YAML: while parsing a flow sequence"),
         (
             b"optim: !!python/object:os.system {}\n",
             r"recipe\.yaml is not valid YAML: could not determine a constructor",
         ),
-        (b"- steps\n", r"recipe\.yaml must hold a mapping of sections, but holds a list"),
+        (b"- steps\n", r"recipe\.yaml must hold a mapping of sections, not a list"),
         (b"steps: \xff\n", r"cannot read config .*recipe\.yaml"),
         (None, r"cannot read config .*recipe\.yaml: .*No such file"),
     ],
@@ -184,6 +188,58 @@ def test_differences_name_keys_and_both_values() -> None:
 
 def test_a_section_can_be_built_alone() -> None:
     assert build(ModelConfig, []) == ModelConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    kind: Literal["band"] = "band"
+    hertz: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notch:
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # its own, which does not mention unknown keys
+    removed_settings: ClassVar = ("width",)
+    kind: Literal["notch"] = "notch"
+    depth: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig(DataConfig):
+    """A plug-in's section with config dataclasses in a list, a mapping and two kinds of union."""
+
+    filters: tuple[Annotated[Band | Notch, Field(discriminator="kind")], ...] = ()
+    named: Mapping[str, Notch] = field(default_factory=dict)
+    first: Band | Notch = field(default_factory=Band)
+    last: Band | None = None
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("filters=[{kind: band}, {kind: notch, dept: 2}]", "'filters.1.dept', did you mean 'filters.1.depth'?"),
+        ("filters=[{kind: band, depth: 2}]", "unknown key 'filters.0.depth'. 'filters.0' takes: kind, hertz"),
+        ("named={a: {hertz: 2}}", "unknown key 'named.a.hertz'. 'named.a' takes: kind, depth"),
+        ("first.hert=2", "unknown key 'first.hert', did you mean 'first.hertz'? 'first' takes: kind, hertz"),
+        ("last={hert: 2, kind: 3}", "unknown key 'last.hert', did you mean 'last.hertz'? 'last' takes: kind, hertz"),
+        ("named={a: {depth: '2'}}", "named.a.depth: should be a valid integer, not '2'"),
+    ],
+)
+def test_unknown_keys_and_wrong_types_are_found_wherever_a_plug_in_nests_its_sections(
+    override: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        build(FilterConfig, [parse_override(override)])
+    assert sentence in str(refused.value)
+
+
+def test_a_removed_setting_is_dropped_from_its_own_section_only() -> None:
+    saved: Tree = {"filters": [{"kind": "notch", "width": 3, "depth": 2}], "named": {"a": {"width": 4}}}
+    config = build(FilterConfig, [saved])
+    assert config == FilterConfig(filters=(Notch(depth=2),), named={"a": Notch()})
+    assert saved["filters"][0]["width"] == 3
+    with pytest.raises(ConfigError, match=r"unknown key 'first.width'\. 'first' takes: kind, hertz"):
+        build(FilterConfig, [saved, {"first": {"width": 3}}])
 
 
 @pytest.mark.parametrize("name", recipes())
