@@ -18,7 +18,7 @@ from jepa.data import BadFiles
 from jepa.evaluate.cross_modal.run import is_asked, measure_matched
 from jepa.evaluate.features import Extractor, Features, TokenBudget
 from jepa.evaluate.forecast import Source, can_forecast, forecast, forecaster
-from jepa.evaluate.probes.attentive import Attention, pooling
+from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits
 from jepa.evaluate.setup import Row, Subject, open_subject
 from jepa.evaluate.splits import Splits
@@ -166,7 +166,7 @@ def _rows(
     subject: Subject, features: Mapping[Split, Features], rows: Sequence[Row], notes: list[str], progress: Progress
 ) -> dict[str, Any]:
     config = subject.config
-    attention = Attention(config.evaluate.attentive_steps, subject.device, config.compute.precision)
+    attention = ProbeTraining(config.evaluate.attentive_steps, subject.device, config.compute.precision)
     splits = Splits(features["train"], features["validation"], features["test"])
     functions = {task.name: task for task in config.evaluate.functions}
     bench = Bench(splits, config.evaluate.low_shot_draws, attention, functions)

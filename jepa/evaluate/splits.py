@@ -1,4 +1,4 @@
-"""Training, validation and test split side by side."""
+"""The training, validation and test split of anything: samples, features, labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,29 +24,29 @@ class Examples:
     def __getitem__(self, rows: Tensor) -> "Examples":
         return Examples(self.features[rows], self.labels[rows])
 
-    def turned(self, axes: Tensor) -> "Examples":
-        """Features along other axes [F, G]."""
+    def projected(self, axes: Tensor) -> "Examples":
+        """The same examples with features projected onto axes [F, G]."""
         return Examples(self.features @ axes, self.labels)
 
 
 @dataclass(frozen=True)
 class Splits(Generic[T]):
-    """One thing for each split."""
+    """One value per split."""
 
     train: T
     validation: T
     test: T
 
     def map(self, function: Callable[[T], U]) -> "Splits[U]":
-        """Apply a function to each."""
+        """Apply a function to each split."""
         return Splits(function(self.train), function(self.validation), function(self.test))
 
     def parts(self) -> tuple[T, T, T]:
-        """Train, validation, test."""
+        """Train, validation and test as a tuple."""
         return self.train, self.validation, self.test
 
     def pair(self, function: Callable[[T, V], U], others: "Splits[V]") -> "Splits[U]":
-        """Apply a function to each and its counterpart."""
+        """Apply a function of two arguments to each split of both."""
         return Splits(
             function(self.train, others.train),
             function(self.validation, others.validation),

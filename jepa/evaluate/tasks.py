@@ -11,8 +11,8 @@ from torch import Tensor
 
 from jepa.data import seeded
 from jepa.evaluate.features import ENCODERS, Column, Features
-from jepa.evaluate.probes.attentive import Attention, Sequences, attentive_probe
-from jepa.evaluate.probes.custom import FunctionError, measure_by_function
+from jepa.evaluate.probes.attentive import ProbeTraining, Sequences, attentive_probe
+from jepa.evaluate.probes.custom import FunctionError, function_row
 from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
@@ -57,7 +57,7 @@ class Bench:
 
     features: Splits[Features]
     low_shot_draws: int
-    attention: Attention
+    attention: ProbeTraining
     functions: Mapping[str, FunctionTask] = field(default_factory=dict)
     turned: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
 
@@ -157,7 +157,7 @@ def _by_function(task: Task, measured: FunctionTask, bench: Bench) -> dict[str, 
     bench.labels(task)  # raises where there are none
     columns = {column: bench.examples(task, "last", column, turned=False) for column in bench.columns("last")}
     try:
-        return measure_by_function(measured, columns)
+        return function_row(measured, columns)
     except FunctionError as error:
         raise UnmeasurableError(str(error)) from error
 

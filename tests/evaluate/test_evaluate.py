@@ -58,7 +58,7 @@ def blobs(counts: tuple[int, int, int] = (120, 60, 80), width: int = 12, seed: i
     return Splits(*map(split, counts))
 
 
-def turned(examples: Splits[Examples]) -> Splits[Examples]:
+def projected(examples: Splits[Examples]) -> Splits[Examples]:
     axes = on_principal_axes(examples.map(lambda split: split.features))
     return axes.pair(lambda features, split: Examples(features, split.labels), examples)
 
@@ -92,7 +92,7 @@ def test_k_nearest_neighbours_agree_with_a_loop_over_the_queries() -> None:
 @pytest.mark.parametrize("c", [0.01, 1.0])
 def test_the_linear_probe_finds_the_optimum_of_scikit_learn(width: int, c: float) -> None:
     examples = blobs(width=width)
-    few = turned(examples)
+    few = projected(examples)
     start = torch.zeros(CLASSES, few.train.features.shape[1] + 1)
     probabilities = logits(fit_logistic(few.train, c, start), few.test.features).softmax(dim=1)
     reference = LogisticRegression(C=c, tol=1e-8, max_iter=5000)
@@ -103,7 +103,7 @@ def test_the_linear_probe_finds_the_optimum_of_scikit_learn(width: int, c: float
 
 def test_ridge_solves_the_normal_equations() -> None:
     examples = with_numbers(blobs())
-    outcome = ridge(turned(examples))
+    outcome = ridge(projected(examples))
     train, test = (standardised(examples, split).double() for split in (examples.train, examples.test))
     mean = examples.train.labels.double().mean()
     gram = train.T @ train + outcome.setting * torch.eye(train.shape[1], dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_ridge_solves_the_normal_equations() -> None:
 def test_principal_axes_keep_what_standardised_features_span(width: int) -> None:
     examples = blobs(width=width)
     train, test = (standardised(examples, split) for split in (examples.train, examples.test))
-    axes = turned(examples)
+    axes = projected(examples)
     torch.testing.assert_close(axes.train.features @ axes.train.features.T, train @ train.T, rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(axes.test.features @ axes.train.features.T, test @ train.T, rtol=1e-3, atol=1e-2)
 
@@ -126,17 +126,17 @@ def test_a_feature_that_never_varies_changes_nothing() -> None:
     more = examples.map(
         lambda split: Examples(torch.nn.functional.pad(split.features, (0, 1), value=7.0), split.labels)
     )
-    assert linear_probe(turned(more), CLASSES) == linear_probe(turned(examples), CLASSES)
+    assert linear_probe(projected(more), CLASSES) == linear_probe(projected(examples), CLASSES)
 
 
 def test_features_that_are_all_constant_give_chance() -> None:
     same = blobs().map(lambda split: Examples(torch.full_like(split.features, 7.0), split.labels))
     commonest = same.train.labels.bincount().argmax()
     expected = float((same.test.labels == commonest).double().mean())
-    assert linear_probe(turned(same), CLASSES).score == pytest.approx(expected)
+    assert linear_probe(projected(same), CLASSES).score == pytest.approx(expected)
     numbers = same.map(lambda split: Examples(split.features, split.labels.float()))
     expected = float((numbers.test.labels - numbers.train.labels.mean()).square().mean().sqrt())
-    assert ridge(turned(numbers)).score == pytest.approx(expected)
+    assert ridge(projected(numbers)).score == pytest.approx(expected)
 
 
 def _low_shot(examples: Splits[Examples]) -> Any:
@@ -147,7 +147,7 @@ def _low_shot(examples: Splits[Examples]) -> Any:
     "probe", [lambda data: knn(data, CLASSES), lambda data: linear_probe(data, CLASSES), _low_shot, ridge]
 )
 def test_labels_of_the_test_split_choose_nothing(probe: Callable[[Splits[Examples]], Any]) -> None:
-    examples = turned(with_numbers(blobs()) if probe is ridge else blobs())
+    examples = projected(with_numbers(blobs()) if probe is ridge else blobs())
     order = torch.randperm(len(examples.test), generator=torch.Generator().manual_seed(1))
     shuffled = Splits(
         examples.train, examples.validation, Examples(examples.test.features, examples.test.labels[order])
@@ -163,9 +163,9 @@ def test_labels_of_the_test_split_choose_nothing(probe: Callable[[Splits[Example
 def test_features_that_hold_the_label_are_read_without_error() -> None:
     labels = blobs().map(lambda split: split.labels)
     told = labels.map(lambda values: Examples(torch.nn.functional.one_hot(values, CLASSES).float(), values))
-    assert knn(told, CLASSES).score == linear_probe(turned(told), CLASSES).score == 1.0
+    assert knn(told, CLASSES).score == linear_probe(projected(told), CLASSES).score == 1.0
     numbers = told.map(lambda split: Examples(split.features, split.labels.float()))
-    assert ridge(turned(numbers)).score < 1e-3
+    assert ridge(projected(numbers)).score < 1e-3
 
 
 def test_vectors_of_samples_that_differ_in_length_are_those_of_each_alone_at_its_own() -> None:

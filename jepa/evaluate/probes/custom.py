@@ -1,4 +1,4 @@
-"""Measures of one's own: a function scores frozen features, and the same function scores every baseline."""
+"""Custom metrics: a user's function scores the frozen features, and scores every baseline alike."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,13 @@ from jepa.protocol import FunctionTask
 
 
 class FunctionError(ValueError):
-    """A measure did not give a number; its message is one sentence for the user."""
+    """A custom metric gave no finite number; the message is one sentence for the user."""
 
 
-def measure_by_function(task: FunctionTask, columns: Mapping[str, Splits[Examples]]) -> dict[str, Any]:
-    """A row of results: what the function makes of the features of every column, and of such that tell nothing.
+def function_row(task: FunctionTask, columns: Mapping[str, Splits[Examples]]) -> dict[str, Any]:
+    """A row of results: the function's score on the features of every column, and on shuffled features (chance).
 
-    Chance is the function on the trained features of other samples: they are shuffled within each split, labels stay.
-    Raises FunctionError.
+    Chance is the score of the trained features shuffled within each split while labels stay. Raises FunctionError.
     """
     scores = {column: _score(task, examples) for column, examples in columns.items()}
     shuffled = columns["jepa"].map(_shuffled)
@@ -45,8 +44,8 @@ def _score(task: FunctionTask, examples: Splits[Examples]) -> float:
         raise FunctionError(f"{task.name} is not measured: {error}") from error
     try:
         score = float(function(examples))
-    except Exception as error:  # whatever somebody's code raises: the other measures are not lost with it
+    except Exception as error:  # user code may raise anything, which must not lose the other tasks
         raise FunctionError(f"{task.name} is not measured: {told(error)}") from error
     if score != score or abs(score) == float("inf"):
-        raise FunctionError(f"{task.name} is not measured: the function gives {score}")
+        raise FunctionError(f"{task.name} is not measured: the function returned {score}")
     return score

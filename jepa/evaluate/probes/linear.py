@@ -1,4 +1,4 @@
-"""Probes of frozen features: train teaches them, validation chooses their settings, test is what is reported."""
+"""Probes of frozen features: fitted on train, settings chosen on validation, scored on test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ _QUERIES = 512
 
 @dataclass(frozen=True)
 class Outcome:
-    """Score on the test split, and the setting that the validation split chose."""
+    """Test score, and the setting chosen on the validation split."""
 
     score: float
     setting: float
 
 
 def best_setting(settings: Sequence[float], scores: Sequence[float], higher_is_better: bool) -> int:
-    """Index of the best score on the validation split; of equals the first."""
+    """Index of the best validation score, the first of equal ones."""
     values = [score if higher_is_better else -score for score in scores]
     return values.index(max(values))
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share of samples whose highest score is that of their label: [n, K], [n] -> 0..1."""
+    """Share of samples whose label has the highest score: [n, K], [n] -> 0..1."""
     return float((scores.argmax(dim=1) == labels).double().mean())
 
 
@@ -43,10 +43,7 @@ def root_mean_square_error(predicted: Tensor, labels: Tensor) -> float:
 
 
 def knn(examples: Splits[Examples], classes: int) -> Outcome:
-    """Cosine k nearest neighbours -> test accuracy and k.
-
-    A neighbour votes with weight exp(cosine / 0.07) (Wu et al. 2018).
-    """
+    """Cosine k nearest neighbours, votes weighted by exp(cosine / 0.07) (Wu et al. 2018) -> test accuracy and k."""
     settings = [k for k in NEIGHBOURS if k <= len(examples.train)]
     votes = _votes(examples.train, examples.validation.features, settings, classes)
     scores = [accuracy(vote, examples.validation.labels) for vote in votes]
@@ -55,27 +52,27 @@ def knn(examples: Splits[Examples], classes: int) -> Outcome:
     return Outcome(accuracy(vote, examples.test.labels), k)
 
 
-def _votes(known: Examples, queries: Tensor, neighbours: Sequence[int], classes: int) -> list[Tensor]:
-    """Votes for every class, by each number of neighbours: queries [q, F] -> [q, K] each."""
-    keys = F.normalize(known.features, dim=1)
+def _votes(train: Examples, queries: Tensor, neighbours: Sequence[int], classes: int) -> list[Tensor]:
+    """Votes for each class, one table per number of neighbours: queries [q, F] -> [q, K] each."""
+    keys = F.normalize(train.features, dim=1)
     parts: list[list[Tensor]] = [[] for _ in neighbours]
     for chunk in F.normalize(queries, dim=1).split(_QUERIES):
         nearest = (chunk @ keys.T).topk(max(neighbours), dim=1)
         weights = ((nearest.values - 1) / TEMPERATURE).exp()
-        labels = known.labels[nearest.indices]
+        labels = train.labels[nearest.indices]
         for part, k in zip(parts, neighbours, strict=True):
             part.append(weights.new_zeros(len(chunk), classes).scatter_add_(1, labels[:, :k], weights[:, :k]))
     return [torch.cat(part) for part in parts]
 
 
 def on_principal_axes(features: Splits[Tensor]) -> Splits[Tensor]:
-    """Standardise by the training split and turn to its principal axes: [n, F] -> [n, F or fewer].
+    """Standardise by the training split and rotate to its principal axes: [n, F] -> [n, F or fewer].
 
-    An L2 penalty does not know axes, so a linear probe has the same optimum here as on the standardised features, but
-    its Hessian is nearly diagonal, by which it is found in a few steps.
+    An L2 penalty is invariant to rotation, so a linear probe has the same optimum as on the standardised features. Its
+    Hessian is nearly diagonal here, so that a few steps find the optimum.
     """
     deviation = features.train.std(dim=0, correction=0)
-    varies = deviation > 1e-6 * deviation.max()  # a constant feature says nothing, nor may it change how others round
+    varies = deviation > 1e-6 * deviation.max()  # constant features carry nothing and must not change how others round
     varying, scale = features.map(lambda split: split[:, varies]), deviation[varies]
     mean = varying.train.mean(dim=0)
     standard = varying.map(lambda split: (split - mean) / scale)
@@ -84,7 +81,7 @@ def on_principal_axes(features: Splits[Tensor]) -> Splits[Tensor]:
 
 
 def _principal_axes(features: Tensor) -> Tensor:
-    """Orthonormal directions that span centred features, greatest variance first: [n, F] -> columns [F, min(n, F)]."""
+    """Orthonormal axes that span centred features, largest variance first: [n, F] -> columns [F, min(n, F)]."""
     if features.shape[1] <= len(features):
         axes: Tensor = torch.linalg.eigh(features.T @ features).eigenvectors
         return axes.flip(-1)
@@ -94,10 +91,10 @@ def _principal_axes(features: Tensor) -> Tensor:
 
 
 def ridge(examples: Splits[Examples]) -> Outcome:
-    """Ridge regression on principal axes -> root mean square test error and the strength of the penalty."""
+    """Ridge regression on principal axes -> root mean square test error and alpha."""
     features, labels = examples.train.features, examples.train.labels
     centre, offset = features.mean(dim=0), labels.mean()
-    squares = (features - centre).square().sum(dim=0)  # [F]; off the diagonal the Gram matrix is zero
+    squares = (features - centre).square().sum(dim=0)  # [F]; the Gram matrix is diagonal
     products = (features - centre).T @ (labels - offset)  # [F]
     weights = torch.stack([products / (squares + alpha) for alpha in ALPHA_GRID], dim=1)  # [F, settings]
 
@@ -112,7 +109,7 @@ def ridge(examples: Splits[Examples]) -> Outcome:
 def linear_probe(examples: Splits[Examples], classes: int) -> Outcome:
     """Multinomial logistic regression -> test accuracy and C. Fastest on principal axes.
 
-    C grows, each fit starting from the last, until the validation accuracy has been below its best twice in a row.
+    C grows, and each fit starts from the last one, until validation accuracy is below its best twice in a row.
     """
     weights = examples.train.features.new_zeros(classes, examples.train.features.shape[1] + 1)
     fits: list[Tensor] = []
@@ -133,14 +130,14 @@ def logits(weights: Tensor, features: Tensor) -> Tensor:
 
 
 def fit_logistic(examples: Examples, c: float, start: Tensor) -> Tensor:
-    """Minimise the sum of cross-entropies + ||W||^2 / (2 C), the bias free: weights [K, F + 1] -> better ones."""
+    """Minimise the sum of cross-entropies + ||W||^2 / (2 C), without a penalty on the bias: weights [K, F + 1]."""
     count, classes = len(examples), len(start)
     features = F.pad(examples.features, (0, 1), value=1.0)  # [n, F + 1]
-    columns = features.T.contiguous()  # twice as fast a product
+    columns = features.T.contiguous()  # makes the product twice as fast
     rows = torch.arange(count)
     penalty = torch.full_like(start[0], 1 / (c * count))
     penalty[-1] = 0
-    # Scaling each coordinate by its curvature at zero weights makes the problem round.
+    # Scaled by their curvatures at zero weights, all coordinates have similar curvature.
     scale = (features.square().mean(dim=0) / classes + penalty).rsqrt()
     scaled = start / scale
     optimizer = torch.optim.LBFGS(
@@ -149,23 +146,23 @@ def fit_logistic(examples: Examples, c: float, start: Tensor) -> Tensor:
 
     def closure() -> Tensor:
         weights = scaled * scale
-        surprise = -(weights @ columns).log_softmax(dim=0)  # [K, n]
-        wrong = (-surprise).exp()
-        wrong[examples.labels, rows] -= 1
-        scaled.grad = scale * (wrong @ features / count + penalty * weights)
-        return surprise[examples.labels, rows].mean() + (penalty * weights.square()).sum() / 2
+        losses = -(weights @ columns).log_softmax(dim=0)  # [K, n]
+        gradient = (-losses).exp()
+        gradient[examples.labels, rows] -= 1
+        scaled.grad = scale * (gradient @ features / count + penalty * weights)
+        return losses[examples.labels, rows].mean() + (penalty * weights.square()).sum() / 2
 
     optimizer.step(closure)
     return scaled * scale
 
 
 def low_shot(examples: Splits[Examples], classes: int, draws: Sequence[Tensor]) -> list[Outcome]:
-    """`linear_probe` taught with the few training examples of each draw, rows of the training split."""
+    """`linear_probe` fitted on each draw of a few training examples; a draw is rows of the training split."""
     outcomes = []
     for rows in draws:
         few = examples.train[rows]
-        # Weights of an L2-penalised probe lie in the span of what taught it: so few axes suffice.
+        # Weights of an L2-penalised probe lie in the span of its training features, so their few axes suffice.
         axes = _principal_axes(few.features)
-        spanned = Splits(few, examples.validation, examples.test).map(lambda split: split.turned(axes))  # noqa: B023
-        outcomes.append(linear_probe(spanned, classes))
+        projected = Splits(few, examples.validation, examples.test).map(lambda split: split.projected(axes))  # noqa: B023
+        outcomes.append(linear_probe(projected, classes))
     return outcomes
