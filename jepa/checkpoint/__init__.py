@@ -1,4 +1,4 @@
-"""Checkpoints: a file, or a folder of shards; released files of others; the lock on a run directory."""
+"""Checkpoint files and folders of shards, released files of other projects, and the lock on a run directory."""
 
 from jepa.checkpoint.file import Checkpoint, CheckpointError, latest
 

@@ -1,4 +1,4 @@
-"""A checkpoint is one type, saved atomically: a file, or a folder of the shards of several processes."""
+"""The checkpoint type, saved atomically as one file or as a folder of shards from several processes."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -15,16 +16,16 @@ from torch import Tensor
 from jepa.errors import UserError
 
 FORMAT = 1  # raised when a field changes its meaning
-RUN_FILE = "run.json"  # in a folder of shards: all of a checkpoint that is not tensors
+RUN_FILE = "run.json"  # everything but the tensors, in a folder of shards
 
 
 class CheckpointError(UserError, ValueError):
-    """A checkpoint cannot be read; its message is one sentence for the user."""
+    """A checkpoint cannot be read; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on; everything else is a function of the step."""
+    """Everything a run needs to resume; the rest is a function of the step."""
 
     step: int  # optimiser steps completed
     seconds: float  # spent training so far
@@ -33,7 +34,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write aside, then replace: whenever the process dies, `path` holds one whole checkpoint or none."""
+        """Write to a second file, then rename: whenever the process dies, `path` is a complete checkpoint or absent."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".partial")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -45,19 +46,21 @@ class Checkpoint:
         _publish(aside, path)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> "Checkpoint":
+    def load(cls, path: Path, device: torch.device | str = "cpu", mmap: bool = False) -> "Checkpoint":
         """Read a checkpoint without executing anything in it.
 
-        Raises CheckpointError where the file or folder is none of ours, broken, or of a newer format.
+        mmap: map the tensors of a file, so that only those in use are read; use them before the file is replaced.
+        Raises CheckpointError if the path holds no checkpoint of this framework and format, or a broken one.
         """
         if path.is_dir():
             return _load_shards(path, device)
         if not path.is_file():
             raise CheckpointError(f"no checkpoint at {path}")
-        try:
-            content = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # torch names its reasons in many exception types
-            raise unreadable(path, error) from error
+        return cls.of(path, read_content(path, device, mmap))
+
+    @classmethod
+    def of(cls, path: Path, content: Any) -> "Checkpoint":
+        """The checkpoint in the content of a file; raises CheckpointError."""
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(content, dict) or content.get("format") != FORMAT or set(content) != {"format", *names}:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
@@ -65,20 +68,33 @@ class Checkpoint:
         return cls(**{name: content[name] for name in names})
 
 
+def read_content(path: Path, device: torch.device | str = "cpu", mmap: bool = False) -> Any:
+    """Content of a file of torch.save, read without executing anything in it; raises CheckpointError."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap and is_zipfile(path))
+    except Exception as error:  # torch raises many exception types
+        raise unreadable(path, error) from error
+
+
+def read_step(path: Path) -> int:
+    """Steps completed in a checkpoint, without its tensors; raises CheckpointError."""
+    return read_run(path).step if path.is_dir() else Checkpoint.load(path, mmap=True).step
+
+
 def latest(run_dir: Path) -> Path:
-    """Where a run keeps the checkpoint from which it goes on: a file, or a link to a folder of shards."""
+    """Path of the checkpoint from which a run resumes: a file, or a link to a folder of shards."""
     return run_dir / "checkpoints" / "latest.pt"
 
 
 def shards_folder(run_dir: Path, step: int) -> Path:
-    """The folder into which the shards of a step are written."""
+    """Folder of the shards of a step."""
     return run_dir / "checkpoints" / f"step_{step}"
 
 
 def publish_shards(folder: Path, run: Checkpoint, path: Path) -> None:
-    """Add to a folder of shards what is not tensors, and make `path` point to it, in place of what was there.
+    """Add everything but the tensors to a folder of shards, and link `path` to it, in place of what was there.
 
-    run: without `model`; its `optimizer` holds the parameter groups alone.
+    run: without `model`; its `optimizer` holds only the parameter groups.
     """
     fields = {"step": run.step, "seconds": run.seconds, "config": run.config, "optimizer": run.optimizer}
     with (folder / RUN_FILE).open("w") as file:
@@ -92,7 +108,7 @@ def publish_shards(folder: Path, run: Checkpoint, path: Path) -> None:
 
 
 def read_run(folder: Path) -> Checkpoint:
-    """What a folder of shards holds beside tensors: a checkpoint without a model; raises CheckpointError."""
+    """Everything but the tensors of a folder of shards: a checkpoint without a model. Raises CheckpointError."""
     try:
         content = json.loads((folder / RUN_FILE).read_text())
     except (OSError, ValueError) as error:
@@ -103,7 +119,7 @@ def read_run(folder: Path) -> Checkpoint:
 
 
 def flatten(model: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Every tensor of a model's and an optimiser's state by one name."""
+    """All tensors of a model and an optimiser in one dictionary, by unique names."""
     tensors = {f"model.{name}": value for name, value in model.items()}
     for index, state in optimizer["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -111,7 +127,7 @@ def flatten(model: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> dict[s
 
 
 def unflatten(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
-    """State of a model and, by parameter, of an optimiser; what `flatten` joined."""
+    """Inverse of `flatten`: state of the model, and of the optimiser by index of the parameter."""
     model: dict[str, Tensor] = {}
     optimizer: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -125,7 +141,7 @@ def unflatten(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[in
 
 
 def remove_other_shards(run_dir: Path) -> None:
-    """Remove folders of shards that the latest checkpoint is not: older ones, and what was cut short."""
+    """Remove all folders of shards but the latest checkpoint: older and incomplete ones."""
     kept = latest(run_dir).resolve()
     for folder in latest(run_dir).parent.glob("step_*"):
         if folder.resolve() != kept:
@@ -133,18 +149,18 @@ def remove_other_shards(run_dir: Path) -> None:
 
 
 def _load_shards(folder: Path, device: torch.device | str) -> Checkpoint:
-    from jepa.checkpoint.shards import read_all  # much to import, for what few runs have
+    from jepa.checkpoint.shards import read_all  # slow to import, and few runs are sharded
 
     run = read_run(folder)
     try:
         model, optimizer = unflatten(read_all(folder, device))
-    except Exception as error:  # torch and pickle name their reasons in many exception types
+    except Exception as error:  # torch and pickle raise many exception types
         raise unreadable(folder, error) from error
     return dataclasses.replace(run, model=model, optimizer={**run.optimizer, "state": optimizer})
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
-    """The sentence about a checkpoint that cannot be read."""
+    """The error for a checkpoint that cannot be read."""
     return CheckpointError(f"{path} is not a readable checkpoint: {_reason(error)}")
 
 

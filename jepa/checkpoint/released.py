@@ -1,9 +1,8 @@
-"""Networks out of files: our checkpoints, and V-JEPA 2 as released, by its authors or for transformers."""
+"""Read networks from our checkpoints and from released V-JEPA 2 files: those of its authors and of transformers."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
-from jepa.checkpoint.file import unreadable
+from jepa.checkpoint.file import read_content
 
 _BLOCK = (
     (r"\.attention\.(query|key|value)\.", r".attention.\1."),
@@ -35,26 +34,29 @@ _PREDICTOR = (
     (r"^(predictor_)?proj\.", "project."),
     *_BLOCK,
 )
-_TABLES = ("pos_embed", "predictor_pos_embed")  # in the files although the model turns its queries and keys instead
+_TABLES = ("pos_embed", "predictor_pos_embed")  # in the files, but unused: the model rotates queries and keys
 
 
 def read_networks(path: Path) -> dict[str, Tensor]:
-    """Weights of context encoder, predictor and target encoder by our names.
+    """Weights of context encoder, predictor and target encoder under our names.
 
     path: a run directory or checkpoint of ours, a `.pt` of V-JEPA 2's authors (keys `encoder`, `target_encoder`,
-    `predictor`), or the `model.safetensors` of transformers' VJEPA2Model, which holds one encoder for both.
+    `predictor`), or the `model.safetensors` of transformers' VJEPA2Model, which has one encoder for both.
     Raises CheckpointError.
     """
     path = latest(path) if path.is_dir() and latest(path).exists() else path
     if path.suffix == ".safetensors":
         return from_transformers(_safetensors(path))
-    if path.is_file() and (released := _released(path)) is not None:
-        return from_authors(released)
-    return Checkpoint.load(path).model
+    if not path.is_file():
+        return Checkpoint.load(path).model
+    content = read_content(path)
+    if isinstance(content, dict) and {"encoder", "target_encoder", "predictor"} <= set(content):
+        return from_authors(content)
+    return Checkpoint.of(path, content).model
 
 
 def from_authors(content: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """State dicts as V-JEPA 2's code saves them -> ours."""
+    """State dicts in the format of V-JEPA 2's code -> ours."""
     return {
         **_renamed(content["encoder"], _ENCODER, "context_encoder."),
         **_renamed(content["predictor"], _PREDICTOR, "predictor."),
@@ -63,7 +65,7 @@ def from_authors(content: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tenso
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of transformers' VJEPA2Model -> ours; both encoders are the one that it has."""
+    """State dict of transformers' VJEPA2Model -> ours; its one encoder becomes both of ours."""
     encoder = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
     predictor = {
         name.removeprefix("predictor."): value for name, value in state.items() if name.startswith("predictor")
@@ -82,7 +84,7 @@ def _renamed(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...], pr
 
 
 def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values as one layer, patches as rows, and a vector for every mask token."""
+    """Join queries, keys and values into one layer, flatten patches to rows, and give each mask token its own name."""
     ours: dict[str, Tensor] = {}
     for name, value in state.items():
         if ".attention.query." in name:
@@ -97,16 +99,6 @@ def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif not re.search(r"\.attention\.(key|value)\.", name):
             ours[name] = value
     return ours
-
-
-def _released(path: Path) -> Any:
-    """What the authors' file holds; None for a file of another kind."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names its reasons in many exception types
-        raise unreadable(path, error) from error
-    networks = {"encoder", "target_encoder", "predictor"}
-    return content if isinstance(content, dict) and networks <= set(content) else None
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Tensors that are spread over processes <-> a folder of files (torch.distributed.checkpoint), read by any number."""
+"""Save sharded tensors to a folder (torch.distributed.checkpoint), and read them with any number of processes."""
 
 import pickle
 import warnings
@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 _METADATA = ".metadata"
-# What the table of contents of a folder is made of; nothing else in it is ever executed.
+# The types in a folder's metadata; unpickling refuses all others, so that nothing in a folder is executed.
 _ALLOWED = {
     "builtins": {"dict", "list", "tuple", "set", "int", "str"},
     "collections": {"OrderedDict"},
@@ -34,15 +34,15 @@ _ALLOWED = {
 
 
 class ShardsError(ValueError):
-    """A folder cannot be read or written."""
+    """A folder of shards cannot be read or written."""
 
 
-class _Contents(pickle.Unpickler):
-    """Reads a table of contents, and refuses what has no place in one."""
+class _MetadataUnpickler(pickle.Unpickler):
+    """Reads metadata and refuses types that it never contains."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name not in _ALLOWED.get(module, ()):
-            raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a checkpoint")
         return super().find_class(module, name)
 
 
@@ -51,23 +51,23 @@ class _Reader(FileSystemReader):
 
     def read_metadata(self, *args: Any, **options: Any) -> Metadata:
         with (Path(self.path) / _METADATA).open("rb") as file:
-            metadata = _contents(file)
+            metadata = _read_metadata(file)
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
 
 
-def _contents(file: IO[bytes]) -> Metadata:
-    metadata: Metadata = _Contents(file).load()
+def _read_metadata(file: IO[bytes]) -> Metadata:
+    metadata: Metadata = _MetadataUnpickler(file).load()
     if not all(isinstance(entry, TensorStorageMetadata) for entry in metadata.state_dict_metadata.values()):
-        raise pickle.UnpicklingError("there is something other than tensors in it")
+        raise pickle.UnpicklingError("it holds something other than tensors")
     return metadata
 
 
 def start_writing(tensors: Mapping[str, Tensor], folder: Path, group: dist.ProcessGroup) -> Future[Any]:
-    """Copy the tensors, and write the copies in the background; all processes of the group (gloo) must call.
+    """Copy the tensors and write the copies in the background; every process of the group (gloo) must call.
 
-    The future is done in the first process once every process has written.
+    On rank 0 the future is done once all processes have written.
     """
     writer = FileSystemWriter(folder, sync_files=True)
     started = async_save(dict(tensors), storage_writer=writer, process_group=group)
@@ -76,45 +76,45 @@ def start_writing(tensors: Mapping[str, Tensor], folder: Path, group: dist.Proce
 
 
 def finish_writing(started: Future[Any]) -> None:
-    """Wait until it is written; raises ShardsError where a process could not."""
+    """Wait for the writing to end; raises ShardsError if a process failed."""
     try:
         started.result()
-    except CheckpointException as error:  # not an Exception for torch, but a full disk is one for us
+    except CheckpointException as error:  # a BaseException in torch, although it may be just a full disk
         raise ShardsError(reason(error)) from error
 
 
 def names(folder: Path) -> set[str]:
-    """Of all tensors of a folder."""
+    """Names of all tensors in a folder."""
     return set(_Reader(folder).read_metadata().state_dict_metadata)
 
 
 def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Fill tensors, or this process's shards of them; all processes must call, and all raise what one of them meets."""
-    _load(tensors, _Reader(folder), alone=False)
+    """Fill tensors, or this process's shards of them. Every process must call; an error in one raises in all."""
+    _load(tensors, _Reader(folder), single=False)
 
 
 def read_all(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
-    """Every tensor of a folder in one piece, by one process alone."""
+    """All tensors of a folder, unsharded, read by a single process."""
     reader = _Reader(folder)
     entries = reader.read_metadata().state_dict_metadata
     tensors: dict[str, Tensor] = {}
     for name, entry in entries.items():
         assert isinstance(entry, TensorStorageMetadata)
         tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
-    _load(tensors, reader, alone=True)
+    _load(tensors, reader, single=True)
     return tensors
 
 
-def _load(tensors: Mapping[str, Tensor], reader: _Reader, alone: bool) -> None:
+def _load(tensors: Mapping[str, Tensor], reader: _Reader, single: bool) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*in a single process")
         try:
-            load(dict(tensors), storage_reader=reader, no_dist=alone)
+            load(dict(tensors), storage_reader=reader, no_dist=single)
         except CheckpointException as error:
             raise ShardsError(reason(error)) from error
 
 
 def reason(error: CheckpointException) -> str:
-    """What went wrong, in the first process where something did."""
+    """The error of the lowest rank that failed."""
     rank, (failure, _) = min(error.failures.items())
-    return f"process {rank} met {type(failure).__name__} {failure}".strip()
+    return f"process {rank} failed with {type(failure).__name__} {failure}".strip()

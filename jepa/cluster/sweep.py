@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint.file import latest, read_step
 from jepa.config import ConfigError, parse_yaml, read_yaml
 from jepa.console import CONSOLE
 from jepa.distributed import stop_on_signals
@@ -94,7 +94,7 @@ def is_finished(run_dir: Path) -> bool:
     if not (lines and lines[-1]["step"] == config["steps"] and all(path.exists() for path in expected)):
         return False
     # The last metrics are written before the last checkpoint.
-    return bool(expected) or (latest(run_dir).exists() and Checkpoint.load(latest(run_dir)).step == config["steps"])
+    return bool(expected) or (latest(run_dir).exists() and read_step(latest(run_dir)) == config["steps"])
 
 
 def run_here(commands: dict[str, Sequence[str]]) -> int:

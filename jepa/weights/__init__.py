@@ -1,1 +1,1 @@
-"""Trained networks: loading and exporting them."""
+"""Load and export trained networks."""

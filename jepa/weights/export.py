@@ -1,4 +1,4 @@
-"""`jepa export RUN FILE`: the checkpoint of a run as one file, whatever number of processes wrote it."""
+"""`jepa export RUN FILE`: write a run's checkpoint, sharded or not, as one file."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jepa.weights.load import read_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export what the command line names -> exit status."""
+    """`jepa export` -> exit status."""
     parser = argparse.ArgumentParser(prog="jepa export", description="Write a run's checkpoint as one file.")
     parser.add_argument("run", type=Path, help="run directory, checkpoint file or folder of shards")
     parser.add_argument("file", type=Path, help="file to write; an existing one is not overwritten")
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(run: Path, file: Path) -> int:
-    """Write the checkpoint of a run as one file; raises CheckpointError, and ConfigError for a file that exists."""
+    """Write a run's checkpoint as one file; raises CheckpointError, and ConfigError if the file exists."""
     if file.exists():
         raise ConfigError(f"{file} exists; name a new file")
     checkpoint = read_checkpoint(run)

@@ -1,4 +1,4 @@
-"""Trained networks out of run directories and checkpoint files."""
+"""Load trained networks from run directories and checkpoint files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,10 @@ Which = Literal["target_encoder", "context_encoder"]
 def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> nn.Module:
     """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
 
-    `load_modality(run).evaluation_view(image)` makes the inputs. Where a modality has two matching streams it is what
-    the modality serves of all networks (`MatchedModality.served`). Raises CheckpointError where there is none.
+    `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
+    model of its choice instead (`MatchedModality.served`). Raises CheckpointError if there is no checkpoint.
     """
-    checkpoint = read_checkpoint(run)
+    checkpoint = read_checkpoint(run, mmap=True)
     config, modality = configured(checkpoint)
     if isinstance(modality, MatchedModality):
         return modality.served(model_of(checkpoint, config, modality).to(device), which)
@@ -34,47 +34,46 @@ def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") 
 
 
 def load_modality(run: Path | str) -> Modality[Any]:
-    """The modality that a run was trained with, as configured there."""
-    return configured(read_checkpoint(run))[1]
+    """The modality of a run, as configured there."""
+    return configured(read_checkpoint(run, mmap=True))[1]
 
 
-def read_checkpoint(run: Path | str) -> Checkpoint:
-    """Checkpoint of a run directory, or of a file."""
+def read_checkpoint(run: Path | str, mmap: bool = False) -> Checkpoint:
+    """Checkpoint of a run directory or a file; mmap as in `Checkpoint.load`."""
     path = Path(run)
     if path.is_dir():
         if not latest(path).exists():
             raise CheckpointError(f"{path} holds no checkpoint; expected {latest(path)}")
         path = latest(path)
-    return Checkpoint.load(path)
+    return Checkpoint.load(path, mmap=mmap)
 
 
 def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tuple[Config[Any, Any], Modality[Any]]:
-    """Config of a checkpoint, with further layers over it, and the modality that it describes."""
+    """Config of a checkpoint, overridden by further layers, and its modality."""
     modality_type = modality_class(checkpoint.config["modality"])
     config = build(Config.of(modality_type), [checkpoint.config, *(layers or [])])
     return construct(modality_type, config)
 
 
 def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> tuple[Config[Any, Any], Modality[Any]]:
-    """The config as its modality completes it, and that modality.
+    """The modality of a config, and the config with the settings that the modality completes from its data.
 
-    Raises ConfigError for what cannot work, such as masks that its grid cannot hold.
+    Raises ConfigError for settings that cannot work, such as masks that do not fit the grid.
     """
     try:
         modality = modality_type.of(config.data, config.model)
     except (OSError, ValueError) as error:
         raise ConfigError(f"data: {error}") from error
     if not isinstance(getattr(modality, "config", None), modality_type.config_type):
-        raise ConfigError(
-            f"{modality_type.__name__} has no config: its __init__ has to hand it on by super().__init__(config)"
-        )
+        raise ConfigError(f"{modality_type.__name__} has no config: its __init__ must call super().__init__(config)")
     return replace(config, data=modality.config), modality
 
 
 def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:
-    """Trained encoder in evaluation mode; on another token grid than in training, positions are interpolated."""
+    """Trained encoder in evaluation mode; positions are interpolated if its token grid is not that of the training."""
     trained = configured(checkpoint)[1]
-    encoder = modality.encoder(config.model)
+    with torch.random.fork_rng(devices=[]):  # initial weights, which the next line replaces
+        encoder = modality.encoder(config.model)
     encoder.load_state_dict(
         {
             name.removeprefix(f"{which}."): value
@@ -88,7 +87,7 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modal
 
 
 def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """All trained networks, in evaluation mode, on the token grid of the training."""
+    """All trained networks in evaluation mode, on the token grid of the training."""
     with torch.random.fork_rng(devices=[]):
         model = JEPA(config.model, modality, config.target_kinds)
     model.load_state_dict(checkpoint.model)
@@ -96,12 +95,12 @@ def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modalit
 
 
 def untrained_encoder(config: Config[Any, Any], modality: Modality[Any]) -> TokenEncoder:
-    """The encoder that a run starts from, but for pretrained weights: same seed, same initialisation."""
+    """The target encoder at step 0 of a run, without pretrained weights: same seed, same initialisation."""
     return untrained_model(config, modality).target_encoder
 
 
 def untrained_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """All networks that a run starts from, but for pretrained weights, in evaluation mode."""
+    """All networks at step 0 of a run, without pretrained weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = JEPA(config.model, modality, config.target_kinds)

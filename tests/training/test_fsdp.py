@@ -163,7 +163,7 @@ def test_nothing_in_a_folder_of_shards_is_executed_and_what_is_broken_is_said(sh
     folder = tmp_path / "step_6"
     shutil.copytree(latest(sharded), folder)
     (folder / ".metadata").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    with pytest.raises(CheckpointError, match=r"step_6 is not a readable checkpoint: .* has no place in a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"step_6 is not a readable checkpoint: .*getattr"):
         Checkpoint.load(folder)
     assert not (tmp_path / "sprung").exists()
     shutil.copy(latest(sharded) / ".metadata", folder)
