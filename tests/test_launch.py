@@ -24,6 +24,7 @@ TINY = [
     *("model.size.width=48", "model.size.depth=1", "model.size.heads=2"),
     *("model.predictor.width=32", "model.predictor.depth=1", "model.predictor.heads=2", "optim.batch_size=8"),
     *("steps=3", "log_every=1", "compute.workers=0", "evaluate.enabled=false"),
+    "evaluate.report=false",
 ]
 
 
@@ -65,7 +66,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["compute.device=cuda"], "compute.device: cuda was asked for, but torch sees no CUDA device"),
         (["--config", "no_such_recipe"], "--config no_such_recipe is neither a file nor a recipe; recipes: "),
         (["--modality", "sonar"], "no modality 'sonar'; installed: image"),
-        (["--run-dir", "{empty}/../file"], "run_dir: [Errno 17] File exists: '{empty}/../file'"),
+        (["--run-dir", "{empty}/../file"], "File exists: '{empty}/../file'"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_leave_no_run_behind(
@@ -172,12 +173,12 @@ def test_the_same_command_again_finds_its_run_and_trains_no_further(finished: Pa
 
 def test_a_run_without_evaluation_and_report_is_finished_by_its_checkpoint_alone(photos: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert run(run_dir, photos, "evaluate.report=false") == 0
+    assert run(run_dir, photos) == 0
     assert not (run_dir / "report.html").exists()
     assert is_finished(run_dir)
     latest(run_dir).unlink()
     assert not is_finished(run_dir)
-    assert run(run_dir, photos) == 0  # a resumed run may ask for the report
+    assert run(run_dir, photos, "evaluate.report=true") == 0  # a resumed run may ask for the report
     assert (run_dir / "report.html").exists()
     assert is_finished(run_dir)
 

@@ -11,6 +11,7 @@ TOWERS = """{
 TINY = [
     *f"""data.source=folder model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2
     model.predictor.blocks=joint loss.regulariser=sigreg optim.batch_size=8 steps={STEPS} log_every=1
-    checkpoint_every=10 evaluate.enabled=false compute.precision=fp32""".split(),
+    checkpoint_every=10 evaluate.enabled=false evaluate.report=false
+    compute.precision=fp32""".split(),
     f"model.size={' '.join(TOWERS.split())}",
 ]

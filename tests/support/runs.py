@@ -21,7 +21,8 @@ TINY = f"""
     data.source=folder data.image_size=32 data.patch_size=4 data.masking.kind=block data.masking.targets=2
     model.size.width=48 model.size.depth=2 model.size.heads=2 optim.batch_size=8 steps={STEPS} log_every=1
     model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2 checkpoint_every=100
-    compute.workers=1 compute.precision=fp32 evaluate.enabled=false
+    compute.workers=1 compute.precision=fp32
+    evaluate.enabled=false evaluate.report=false
 """.split()
 
 

@@ -34,7 +34,8 @@ SETTINGS = """
     data.masking.kind=block data.masking.targets=2 curriculum.latent_from=0.5
     model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
     model.predictor.depth=2 model.projector=16 optim.batch_size=24 optim.peak_lr=1e-3 optim.warmup=0
-    steps=6 log_every=1 checkpoint_every=2 compute.precision=fp32 evaluate.enabled=false
+    steps=6 log_every=1 checkpoint_every=2 compute.precision=fp32
+    evaluate.enabled=false evaluate.report=false
 """
 
 

@@ -258,7 +258,8 @@ def test_pictures_of_pillow_are_turned_upright_as_files_are(tmp_path: Path) -> N
 
 
 def test_one_command_trains_measures_and_reports_on_captioned_images(captioned: Path, tmp_path: Path) -> None:
-    assert main(arguments(tmp_path / "run", captioned, "evaluate.enabled=true", "evaluate.low_shot_draws=1")) == 0
+    more = ["evaluate.enabled=true", "evaluate.report=true", "evaluate.low_shot_draws=1"]
+    assert main(arguments(tmp_path / "run", captioned, *more)) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"class/linear", "class/zero_shot", "retrieval/image_to_text@1", "retrieval/text_to_image@10"} <= set(
         results["tasks"]

@@ -27,7 +27,8 @@ STEPS = 60
 TINY = f"""
     data.source=folder data.frames=8 data.image_size=32 data.patch_size=8 model.size.width=48 model.size.depth=2
     model.size.heads=2 model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2 optim.batch_size=4
-    steps={STEPS} log_every=1 checkpoint_every=10 evaluate.enabled=false compute.precision=fp32
+    steps={STEPS} log_every=1 checkpoint_every=10 evaluate.enabled=false evaluate.report=false
+    compute.precision=fp32
 """.split()
 
 
@@ -62,7 +63,7 @@ def started(run_dir: Path, clips: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def test_one_command_trains_measures_and_reports_on_videos(clips: Path, tmp_path: Path) -> None:
-    more = ["evaluate.enabled=true", "evaluate.attentive_steps=5", "data.test_clips=2"]
+    more = ["evaluate.enabled=true", "evaluate.report=true", "evaluate.attentive_steps=5", "data.test_clips=2"]
     assert main(arguments(tmp_path / "run", clips, *more)) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     row = results["tasks"]["class/linear"]
