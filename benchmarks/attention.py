@@ -1,4 +1,4 @@
-"""Attention on this CPU: two products and a softmax against the fused kernel, forward and backward, in turn.
+"""Speed of attention on this CPU: two products and a softmax against the fused kernel, forward and backward.
 
 python -m benchmarks.attention --json FILE
 """
@@ -28,9 +28,9 @@ def seconds(fused: bool, shape: tuple[int, ...], dtype: torch.dtype) -> float:
 
 
 def main() -> None:
-    """Measure, print a Markdown table and write it and the numbers."""
+    """Measure in turn, and write the table and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     arguments = parser.parse_args()
     rows, cells = [], []
     for shape in SHAPES:

@@ -1,8 +1,8 @@
-"""Captioned images: the recipe, the contrastive baseline on the same towers, data and steps, and what of it matters.
+"""Captioned images: the recipe, the contrastive baseline on the same towers, data and steps, and ablations.
 
 python -m benchmarks.image_text --sets scenes emoji=PATH --methods jepa infonce --seeds 1 --json FILE [key=value ...]
 
-A run directory each below --runs, so that what was interrupted goes on; the test split is scored once a run.
+The same command resumes runs from their directories below --runs. The test split is scored once per run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ TITLES = {"infonce": "contrast (InfoNCE)", "sigmoid": "contrast (sigmoid)"}
 
 
 def table(methods: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """Rows of all tasks, a column a method, then the untrained networks and chance; means over seeds with spread."""
+    """Rows of all tasks: a column per method, the untrained networks and chance; means over seeds with spread."""
     tasks = dict.fromkeys(task for runs in methods.values() for task in runs[0]["tasks"])
     rows = {task: [cell(_scores(runs, task, "jepa"), spread=True) for runs in methods.values()] for task in tasks}
     first = next(iter(methods.values()))
@@ -48,30 +48,30 @@ def _scores(runs: Sequence[Outcome], task: str, column: str) -> list[float | Non
 
 
 def _error(run: Outcome, name: str) -> float | None:
-    found: float | None = run.get("streams", {}).get("gain", {}).get("error", {}).get(name)
-    return found
+    error: float | None = run.get("streams", {}).get("gain", {}).get("error", {}).get(name)
+    return error
 
 
 def main() -> None:
-    """Run, print Markdown tables and write them and the same numbers as JSON."""
-    asked_for = parser(__doc__, "runs/benchmark-image-text")
-    asked_for.add_argument("--methods", nargs="+", choices=METHODS, default=["jepa", "infonce"])
-    asked = asked_for.parse_intermixed_args()
-    found: list[Outcome] = []
+    """Run, and write the tables and the numbers."""
+    arguments = parser(__doc__, "runs/benchmark-image-text")
+    arguments.add_argument("--methods", nargs="+", choices=METHODS, default=["jepa", "infonce"])
+    options = arguments.parse_intermixed_args()
+    outcomes: list[Outcome] = []
     lines: list[str] = []
-    for text in asked.sets:
+    for text in options.sets:
         name, _, root = text.partition("=")
         methods: dict[str, list[Outcome]] = {}
-        for method in asked.methods:
-            settings = [*source(root), *METHODS[method], *asked.overrides]
-            folders = [asked.runs / f"{name}-{method.replace(' ', '-')}-{seed}" for seed in range(asked.seeds)]
+        for method in options.methods:
+            settings = [*source(root), *METHODS[method], *options.overrides]
+            folders = [options.runs / f"{name}-{method.replace(' ', '-')}-{seed}" for seed in range(options.seeds)]
             methods[method] = [
                 {"method": method, **outcome("image-text", name, seed, folder, settings)}
                 for seed, folder in enumerate(folders)
             ]
-            found += methods[method]
-        lines += [f"**{name}**: {methods[asked.methods[0]][0]['samples']:,} pairs seen", "", *table(methods), ""]
-    write("benchmarks.image_text", asked, ["--methods", *asked.methods], found, lines)
+            outcomes += methods[method]
+        lines += [f"**{name}**: {methods[options.methods[0]][0]['samples']:,} pairs seen", "", *table(methods), ""]
+    write("benchmarks.image_text", options, ["--methods", *options.methods], outcomes, lines)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""What methods of pretraining learn from small data: same encoder, data, budget and frozen probes.
+"""Compare methods of pretraining on small data: same encoder, data, budget and frozen probes.
 
     python -m benchmarks.learning --data PHOTOS --methods jepa,pixels,supervised --seconds 180 --seeds 3 --json FILE
 
-Every method is a file in benchmarks/methods/, settings over configs/image.yaml; one of your own is given by its path.
-Each runs once a seed as a user would run it, and its results.json is read. The budget of a run is in steps, in
-floating-point operations, or in seconds: then the speed of each method is measured first, so leave the machine alone,
-and turned to steps once; later load does not change results. A .md with the table is written beside the JSON. What is
-finished is not repeated: the same command goes on where it was stopped.
+A method is a file in benchmarks/methods/ with settings over configs/image.yaml, or the path of such a file. Each runs
+once per seed, as a user would run it. The budget of a run is in steps, floating-point operations, or seconds. For
+seconds, the speed of each method is measured first, on an idle machine, and converted to steps once; later load does
+not change results. A .md with the table is written beside the JSON. The same command resumes where it was stopped.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from jepa.launch import resolve
 from jepa.modality import Modality
 from jepa.training.config import Config
 
-_OURS = {  # settings that the harness makes, and by what
+_OPTION_OF = {  # the option that sets a setting of the comparison
     "data.source": "--data",
     "data.root": "--data",
     "steps": "--steps, --seconds or --flops",
@@ -55,7 +54,7 @@ _OURS = {  # settings that the harness makes, and by what
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared. common: settings that all methods share, those of the command line among them."""
+    """A comparison. common: settings of all methods, including those of the command line."""
 
     words: tuple[str, ...]  # the command line
     methods: tuple[Method, ...]
@@ -70,7 +69,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """A method in numbers. flops: of one step."""
+    """A method with its config. flops: of one step."""
 
     config: Config[Any, Any]
     modality: Modality[Any]
@@ -86,12 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         CONSOLE.print(f"error: {error}", style="bold red", highlight=False, markup=False)
         return 1
     except StoppedError as error:
-        CONSOLE.print(f"stopped by {error}; the same command goes on from there", highlight=False)
+        CONSOLE.print(f"stopped by {error}; the same command resumes", highlight=False)
         return INTERRUPTED
 
 
 def compare(comparison: Comparison) -> int:
-    """Make all runs that are not there yet, and write the table -> exit status."""
+    """Make all missing runs and write the table -> exit status."""
     plans = {method.name: _plan(method, comparison.common) for method in comparison.methods}
     _check_data(next(iter(plans.values())))
     work = (comparison.work or Path("runs/learning") / _digest(comparison, plans)).resolve()
@@ -104,7 +103,7 @@ def compare(comparison: Comparison) -> int:
         ]
         CONSOLE.print(f"{len(runs)} runs in {work}: steps {budget['steps']}", highlight=False)
         for number, run in enumerate(finish(runs, comparison.jobs, lock), start=1):
-            CONSOLE.print(f"{number}/{len(runs)} {_said(run)}", highlight=False)
+            CONSOLE.print(f"{number}/{len(runs)} {_summary(run)}", highlight=False)
     report = _report(comparison, plans, budget, runs)
     provenance.write(comparison.json, report, markdown(report))
     return 0
@@ -120,7 +119,7 @@ def _plan(method: Method, common: Sequence[str]) -> Plan:
 
 
 def _check_data(plan: Plan) -> None:
-    """Raise ConfigError or DataError where the data cannot tell how good a representation is."""
+    """Raise ConfigError or DataError if representations cannot be evaluated on the data."""
     class_task(plan.modality)
     for split in ("train", "validation"):
         if not len(open_split(plan.modality, split)):
@@ -130,15 +129,15 @@ def _check_data(plan: Plan) -> None:
 
 
 def _digest(comparison: Comparison, plans: Mapping[str, Plan]) -> str:
-    """Name of the settings; with more seeds or jobs, the same command finds its runs."""
+    """Name of the settings; it does not depend on seeds and jobs, so more of them find the same runs."""
     settings = [asdict(comparison.budget), {name: plan.config.run_dir.name for name, plan in plans.items()}]
     return hashlib.blake2b(json.dumps(settings).encode(), digest_size=4).hexdigest()
 
 
 def _budget(comparison: Comparison, plans: Mapping[str, Plan], work: Path, lock: int) -> dict[str, Any]:
-    """The budget, and the steps it gives each method."""
+    """The budget, and the steps of each method."""
     budget = comparison.budget
-    told: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     match budget.kind:
         case "steps":
             costs = dict.fromkeys(plans, 1.0)
@@ -147,11 +146,11 @@ def _budget(comparison: Comparison, plans: Mapping[str, Plan], work: Path, lock:
         case "seconds":
             speeds = measured_speeds(comparison.methods, comparison.common, work, lock)
             costs = {name: plan.config.optim.batch_size / speeds[name] for name, plan in plans.items()}
-            told = {"samples_per_second": speeds}
-    return {**asdict(budget), "steps": budget.steps(costs), **told}
+            measured = {"samples_per_second": speeds}
+    return {**asdict(budget), "steps": budget.steps(costs), **measured}
 
 
-def _said(run: Run) -> str:
+def _summary(run: Run) -> str:
     results = run.results()
     tasks = results["tasks"]
     scores = ", ".join(f"{task.removeprefix('class/')} {row['jepa']:.3f}" for task, row in tasks.items())
@@ -178,16 +177,24 @@ def _report(
 
 def _comparison(argv: list[str]) -> Comparison:
     parser = _parser()
-    given = parser.parse_intermixed_args(argv)
-    for text in given.overrides:
+    options = parser.parse_intermixed_args(argv)
+    for text in options.overrides:
         key = text.partition("=")[0]
-        if key in _OURS:
-            parser.error(f"{key} is not a setting of a comparison: it is set by {_OURS[key]}")
-    kind = next(kind for kind in get_args(BudgetKind) if getattr(given, kind) is not None)
-    common = (*given.overrides, *given.data, f"evaluate.scored_split={given.split}")
-    budget = Budget(kind, getattr(given, kind))
+        if key in _OPTION_OF:
+            parser.error(f"{key} is not a setting of a comparison: it is set by {_OPTION_OF[key]}")
+    kind = next(kind for kind in get_args(BudgetKind) if getattr(options, kind) is not None)
+    common = (*options.overrides, *options.data, f"evaluate.scored_split={options.split}")
+    budget = Budget(kind, getattr(options, kind))
     return Comparison(
-        tuple(argv), given.methods, budget, given.split, common, given.seeds, given.jobs, given.json, given.work
+        tuple(argv),
+        options.methods,
+        budget,
+        options.split,
+        common,
+        options.seeds,
+        options.jobs,
+        options.json,
+        options.work,
     )
 
 
@@ -196,18 +203,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="benchmarks.learning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=_data, required=True, metavar="FOLDER|scenes", help="images by class, or the embedded world"
+        "--data", type=_data, required=True, metavar="FOLDER|scenes", help="images by class, or generated ones"
     )
-    parser.add_argument("--methods", type=_methods, default="jepa,ijepa,pixels,lejepa,supervised", help="by commas")
+    parser.add_argument(
+        "--methods", type=_methods, default="jepa,ijepa,pixels,lejepa,supervised", help="separated by commas"
+    )
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--seconds", type=_positive(float), help="of training a run, alone on this machine")
-    budget.add_argument("--steps", type=_positive(int), help="optimiser steps a run")
-    budget.add_argument("--flops", type=_positive(float), help="floating-point operations a run")
+    budget.add_argument("--seconds", type=_positive(float), help="of training per run, alone on this machine")
+    budget.add_argument("--steps", type=_positive(int), help="optimiser steps per run")
+    budget.add_argument("--flops", type=_positive(float), help="floating-point operations per run")
     parser.add_argument("--seeds", type=_positive(int), default=3, help="runs of each method (default: 3)")
-    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
-    parser.add_argument("--split", choices=("validation", "test"), default="test", help="which one is reported on")
-    parser.add_argument("--jobs", type=_positive(int), default=1, help="runs at once, which share the cores")
-    parser.add_argument("--work", type=Path, help="where runs are kept (default: runs/learning/HASH)")
+    parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
+    parser.add_argument("--split", choices=("validation", "test"), default="test", help="the split to report")
+    parser.add_argument("--jobs", type=_positive(int), default=1, help="simultaneous runs, which share the cores")
+    parser.add_argument("--work", type=Path, help="folder of the runs (default: runs/learning/HASH)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all methods")
     return parser
 
@@ -243,9 +252,9 @@ def _methods(text: str) -> tuple[Method, ...]:
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     names = [method.name for method in methods]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise argparse.ArgumentTypeError(f"two methods are called '{twice[0]}'")
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise argparse.ArgumentTypeError(f"two methods are called '{repeated[0]}'")
     return methods
 
 

@@ -1,4 +1,4 @@
-"""Methods and their runs: what is started, one process a run, and what is not repeated."""
+"""Methods and their runs: one process per run; finished runs are not repeated."""
 
 import fcntl
 import json
@@ -33,16 +33,16 @@ BudgetKind = Literal["seconds", "flops", "steps"]
 
 
 class RunFailedError(RuntimeError):
-    """A run ended with an error; the message says which and how its log ends."""
+    """A run failed; the message names it and holds the end of its log."""
 
 
 class StoppedError(RuntimeError):
-    """A signal asked to stop; the runs under way have saved what they had."""
+    """A signal asked to stop; the active runs have saved their state."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """What trains. module: run as `python -m`, takes the command line of jepa.launch. flops: of a whole run."""
+    """A training program. module: for `python -m`, with the command line of jepa.launch. flops: of a whole run."""
 
     module: str
     flops: Callable[[Config[Any, Any], Modality[Any]], float]
@@ -56,7 +56,7 @@ LOOPS = {
 
 @dataclass(frozen=True)
 class Method:
-    """A method of pretraining: the recipe of images, and over it what differs."""
+    """A method of pretraining. recipe: that of images with the settings of the method over it."""
 
     name: str
     loop: Loop
@@ -64,9 +64,9 @@ class Method:
 
 
 def read_method(name: str) -> Method:
-    """A method by its name in benchmarks/methods/ or by the path of a YAML file like those there.
+    """Read a method by its name in benchmarks/methods/ or by the path of such a file.
 
-    Such a file holds settings over configs/image.yaml and may name a `loop`. Raises ConfigError.
+    The file holds settings over configs/image.yaml and may name a `loop`. Raises ConfigError.
     """
     path = FOLDER / f"{name}.yaml" if (FOLDER / f"{name}.yaml").is_file() else Path(name)
     if not path.is_file():
@@ -81,7 +81,7 @@ def read_method(name: str) -> Method:
 
 @dataclass(frozen=True)
 class Run:
-    """One method with one seed, as a user would start it."""
+    """A run of one method with one seed."""
 
     method: Method
     seed: int
@@ -90,22 +90,22 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it has been trained and evaluated."""
+        """Whether the run has been trained and evaluated."""
         return (self.run_dir / "results.json").exists()
 
     def results(self) -> dict[str, Any]:
-        """What was measured: results.json, and the `head` of a supervised run."""
+        """Read results.json, and the `head` accuracy of a supervised run."""
         results: dict[str, Any] = json.loads((self.run_dir / "results.json").read_text())
         head = self.run_dir / "head.json"
         return {**results, "head": json.loads(head.read_text())["accuracy"]} if head.exists() else results
 
     @property
     def log(self) -> Path:
-        """What the run says."""
+        """File with the output of the run."""
         return self.run_dir.with_name(f"{self.run_dir.name}.log")
 
     def start(self, threads: int, lock: int) -> "subprocess.Popen[bytes]":
-        """Begin or go on. lock: file descriptor that the process keeps open for as long as it lives."""
+        """Start or resume. lock: file descriptor that the process holds open until it ends."""
         self.run_dir.parent.mkdir(parents=True, exist_ok=True)
         recipe = self.run_dir.with_name(f"{self.run_dir.name}.yaml")
         recipe.write_text(to_yaml(self.method.recipe))
@@ -122,16 +122,16 @@ class Run:
 
 
 def planned_run(method: Method, seed: int, steps: int, common: Sequence[str], work: Path) -> Run:
-    """A run in a directory named by its config, so that no result is taken for that of another recipe."""
+    """A run in a directory named by its config, so that results of different recipes stay apart."""
     settings = (*common, f"seed={seed}", f"steps={steps}")
     config, _ = resolve("image", method.recipe, settings)
     return Run(method, seed, settings, work / f"{method.name}-{seed}-{config.run_dir.name}")
 
 
 def finish(runs: Sequence[Run], jobs: int, lock: int) -> Iterator[Run]:
-    """Make the runs, `jobs` at once, and yield each when it is done; first those that had been before.
+    """Make the runs, `jobs` at a time, and yield each when it is finished; first those finished before.
 
-    Whatever ends this early stops the runs under way, which save what they have. Raises RunFailedError, StoppedError.
+    On any early end, the active runs are stopped and save their state. Raises RunFailedError, StoppedError.
     """
     waiting = [run for run in runs if not run.finished]
     yield from (run for run in runs if run.finished)
@@ -169,9 +169,9 @@ def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
 
 
 def measured_speeds(methods: Sequence[Method], common: Sequence[str], work: Path, lock: int) -> dict[str, float]:
-    """Samples a second of each method when it has the machine to itself: median over short runs, by turns.
+    """Samples per second of each method alone on the machine: median over short runs, in turn.
 
-    What was measured once is kept in `work`, so that a command that is started again plans the same steps.
+    The speeds are stored in `work`, so that a repeated command plans the same steps.
     """
     path = work / "speeds.json"
     known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
@@ -198,24 +198,24 @@ def measured_speeds(methods: Sequence[Method], common: Sequence[str], work: Path
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend: seconds of training alone on the machine, floating-point operations, or steps."""
+    """Budget of every method: seconds of training alone on the machine, floating-point operations, or steps."""
 
     kind: BudgetKind
     amount: float
 
     def steps(self, step_costs: Mapping[str, float]) -> dict[str, int]:
-        """Steps of each method, from what one step of it costs in the unit of the budget."""
+        """Steps of each method, from the costs of one step in the unit of the budget."""
         return {name: max(1, round(self.amount / cost)) for name, cost in step_costs.items()}
 
 
 @contextmanager
 def locked(work: Path) -> Iterator[int]:
-    """Have `work` to oneself -> file descriptor; runs hold it as well, and those of a killed call are waited for."""
+    """Lock `work` -> file descriptor. Runs hold it as well, so runs of a killed call are waited for."""
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            CONSOLE.print(f"waiting for an earlier call that is still at work in {work}", highlight=False)
+            CONSOLE.print(f"waiting for an earlier call that still works in {work}", highlight=False)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

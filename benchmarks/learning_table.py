@@ -1,4 +1,4 @@
-"""What the runs of all methods have measured, as rows: JSON for programs, a Markdown table for people."""
+"""Results of all methods as rows, and as a Markdown table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,12 +53,12 @@ class Outcome:
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    """A row a method, then the untrained encoder and the floors, as the runs of `jepa` or of the first saw them."""
+    """A row per method, then the untrained encoder and the baselines from the runs of `jepa` or the first method."""
     reference = next((outcome for outcome in outcomes if outcome.method == "jepa"), outcomes[0])
-    floors = [name for name in columns(reference.results[0]["tasks"]) if name not in (*ENCODERS, "chance")]
+    names = [name for name in columns(reference.results[0]["tasks"]) if name not in (*ENCODERS, "chance")]
     baselines = [
         _baseline(reference, "untrained", "random_init"),
-        *(_baseline(reference, name, name) for name in floors),
+        *(_baseline(reference, name, name) for name in names),
     ]
     return [*map(_row, outcomes), *baselines]
 
@@ -87,12 +87,14 @@ def _baseline(outcome: Outcome, name: str, column: Column) -> Row:
 
 
 def _scores(results: Sequence[Results], column: Column) -> Row:
-    known = {name: task for name, task in TASKS.items() if task in results[0]["tasks"]}  # some data has no depths, say
+    known = {
+        name: task for name, task in TASKS.items() if task in results[0]["tasks"]
+    }  # some data has no depths, for example
     return {name: summary([one["tasks"][task][column] for one in results]) for name, task in known.items()}
 
 
 def summary(values: Sequence[float | None]) -> Summary | None:
-    """Mean and standard deviation (0 of a single seed) of one number a seed; None where it was not measured."""
+    """Mean and standard deviation (0 for a single seed) of one number per seed; None if it was not measured."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -100,13 +102,13 @@ def summary(values: Sequence[float | None]) -> Summary | None:
 
 
 def chances(outcome: Outcome) -> dict[str, float]:
-    """What guessing gives, by task."""
+    """Scores by chance, by task."""
     tasks = outcome.results[0]["tasks"]
     return {name: tasks[task]["chance"] for name, task in TASKS.items() if task in tasks}
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The command, where it ran, and the rows as a table: accuracies as fractions, mean ± spread over seeds."""
+    """Page with the command, the machine and the table: accuracies as fractions, mean ± spread over seeds."""
     shown = [name for name in _TITLES if any(row.get(name) for row in report["rows"])]
     hardware, budget = report["hardware"], report["budget"]
     lines = [

@@ -42,7 +42,7 @@ CASES: list[tuple[str, Grid, tuple[Strategy, ...]]] = [
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; means are over calls, and over the sets of masks of a call."""
+    """Row of the table; means are over calls and over the mask sets of a call."""
 
     strategy: str
     grid: Grid
@@ -53,7 +53,7 @@ class Row:
 
 
 def measure(strategy: str, grid: Grid, configs: tuple[Strategy, ...], batch_size: int, calls: int) -> Row:
-    """Draw every set of masks `calls` times, after as many rehearsals as fill the cache of block sizes."""
+    """Draw every set of masks `calls` times, after a warm-up that fills the cache of block sizes."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         for config in configs:
@@ -76,11 +76,11 @@ def measure(strategy: str, grid: Grid, configs: tuple[Strategy, ...], batch_size
 
 
 def main() -> None:
-    """Measure, print a Markdown table and write it and the numbers."""
+    """Measure, and write the table and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measure(*case, options.batch_size, options.calls) for case in CASES]

@@ -1,9 +1,9 @@
-"""How much of the kind of motion in the embedded world one frame tells, and how much the whole clip.
+"""How well the kind of motion of a generated clip can be classified from one frame, and from the whole clip.
 
     python -m benchmarks.moving_world --out benchmarks/results [--train 4000 --test 1000 --epochs 15 --seeds 3]
 
-Each classifier of the kind of motion learns from clips of the train split and is scored on those of the test split,
-after its last epoch, nothing being chosen by the score. One frame should give chance, 1/8; a clip should give far more.
+Each classifier trains on clips of the train split and is scored on the test split after its last epoch; nothing is
+selected by the score. One frame should give chance, 1/8; a clip should give far more.
 """
 
 import argparse
@@ -36,19 +36,19 @@ Split = tuple[Tensor, Tensor]  # clips uint8 [N, F, 3, S, S], motions [N]
 
 
 def load(samples: MovingScenes) -> Split:
-    """A whole split in memory."""
-    chosen = [samples[index] for index in range(len(samples))]
-    motions = torch.tensor([int(sample.labels["motion"]) for sample in chosen])
-    return torch.stack([sample.inputs for sample in chosen]), motions
+    """Load a whole split into memory."""
+    clips = [samples[index] for index in range(len(samples))]
+    motions = torch.tensor([int(clip.labels["motion"]) for clip in clips])
+    return torch.stack([clip.inputs for clip in clips]), motions
 
 
 def frame(number: int, clips: Tensor) -> Tensor:
-    """One frame as the net of pictures takes it: [N, F, 3, S, S] -> uint8 [N, 3, S, S]."""
+    """One frame as input of `frame_net`: [N, F, 3, S, S] -> uint8 [N, 3, S, S]."""
     return clips[:, number]
 
 
 def whole(clips: Tensor) -> Tensor:
-    """The clip as the net of clips takes it: [N, F, 3, S, S] -> uint8 [N, 3, F, S, S]."""
+    """The clip as input of `clip_net`: [N, F, 3, S, S] -> uint8 [N, 3, F, S, S]."""
     return clips.transpose(1, 2)
 
 
@@ -64,14 +64,14 @@ def motion_energy(clips: Tensor) -> np.ndarray:
 
 
 def linear(features: Callable[[Tensor], np.ndarray], train: Split, test: Split) -> float:
-    """Accuracy of logistic regression on standardised features; it has no randomness."""
+    """Accuracy of logistic regression on standardised features; deterministic."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
     model.fit(features(train[0]), train[1].numpy())
     return float(model.score(features(test[0]), test[1].numpy()))
 
 
 def frame_net() -> nn.Module:
-    """A convolutional net on one picture: some 30 thousand weights."""
+    """A convolutional network for one frame, with some 30 thousand weights."""
     return nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 16, 5, 2, 2), nn.BatchNorm2d(16), nn.ReLU()),
         nn.Sequential(nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU()),
@@ -81,16 +81,16 @@ def frame_net() -> nn.Module:
 
 
 class Changes(nn.Module):
-    """A clip at half size and, as colours, 4 times its changes: [N, 3, F, S, S] -> [N, 6, F - 1, S / 2, S / 2]."""
+    """A clip at half size with 4 times its changes as channels: [N, 3, F, S, S] -> [N, 6, F - 1, S / 2, S / 2]."""
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Without the first frame, before which nothing is known."""
+        """Concatenate frames and changes; the first frame has no change and is dropped."""
         clips = F.avg_pool3d(clips, (1, 2, 2))
         return torch.cat([clips[:, :, 1:], 4 * clips.diff(dim=2)], dim=1)
 
 
 def clip_net() -> nn.Module:
-    """The same with time: some 90 thousand weights."""
+    """The same with a time axis, with some 90 thousand weights."""
     return nn.Sequential(
         Changes(),
         nn.Sequential(nn.Conv3d(6, 16, 3, 2, 1), nn.BatchNorm3d(16), nn.ReLU()),
@@ -100,10 +100,10 @@ def clip_net() -> nn.Module:
     )
 
 
-def learned(
+def train_and_score(
     net: Callable[[], nn.Module], view: Callable[[Tensor], Tensor], train: Split, test: Split, epochs: int, seed: int
 ) -> tuple[float, float]:
-    """Accuracy on the training and on the test split of a net trained from scratch."""
+    """Train a network from scratch -> accuracy on the training and on the test split."""
     torch.manual_seed(seed)
     model, (inputs, motions), batch = net(), (view(train[0]), train[1]), 50
     steps = epochs * -(-len(motions) // batch)
@@ -122,12 +122,12 @@ def learned(
 @torch.no_grad()
 def _accuracy(model: nn.Module, inputs: Tensor, motions: Tensor) -> float:
     model.eval()
-    guessed = torch.cat([model(_scaled(part)).argmax(dim=1) for part in inputs.split(100)])
-    return float((guessed == motions).float().mean())
+    predicted = torch.cat([model(_scaled(part)).argmax(dim=1) for part in inputs.split(100)])
+    return float((predicted == motions).float().mean())
 
 
 def _flipped(inputs: Tensor) -> Tensor:
-    """Mirrored at random, left to right and top to bottom, which changes no kind of motion."""
+    """Mirror at random, left-right and top-bottom; this keeps the kind of motion."""
     for axis in (-1, -2):
         mirrored = (torch.rand(len(inputs)) < 0.5).view(-1, *[1] * (inputs.dim() - 1))
         inputs = torch.where(mirrored, inputs.flip(axis), inputs)
@@ -139,7 +139,7 @@ def _scaled(inputs: Tensor) -> Tensor:
 
 
 def measure(train: Split, test: Split, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """All rows of the table; nets are trained once a seed."""
+    """All rows of the table; networks are trained once per seed."""
     middle = FRAMES // 2
     linear_rows: list[tuple[str, Callable[[Tensor], np.ndarray]]] = [
         ("middle frame, logistic regression on 16 x 16 pixels", partial(pixels, middle)),
@@ -154,14 +154,14 @@ def measure(train: Split, test: Split, options: argparse.Namespace) -> list[dict
     ]
     rows = [{"sees": name, "test": [linear(features, train, test)]} for name, features in linear_rows]
     for name, net, view in net_rows:
-        scores = [learned(net, view, train, test, options.epochs, seed) for seed in range(options.seeds)]
+        scores = [train_and_score(net, view, train, test, options.epochs, seed) for seed in range(options.seeds)]
         rows.append({"sees": name, "train": [own for own, _ in scores], "test": [other for _, other in scores]})
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The command, where it ran, and the rows as a table."""
+    """The page of the result."""
     rows = [[row["sees"], _mean(row["test"]), _mean(row.get("train", []))] for row in report["rows"]]
     clips, each = report["test"], report["rendering_ms"]
     what = (
@@ -182,8 +182,8 @@ def _mean(values: list[float]) -> str:
 
 
 def rendering_ms(clips: int = 96) -> float:
-    """Processor time of describing, rendering and labelling a clip, in this process, in milliseconds."""
-    for first in (0, clips):  # the first time is a rehearsal
+    """CPU time of sampling, rendering and labelling a clip in this process, in milliseconds."""
+    for first in (0, clips):  # the first pass is a warm-up
         started = time.process_time()
         described = sample_clips(0, first + np.arange(clips), FRAMES)
         clip_labels(described, film(described, SIDE))
@@ -197,8 +197,8 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=4000)
     parser.add_argument("--test", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each net")
-    parser.add_argument("--cache-dir", type=Path, help="where clips are kept; by default where runs keep theirs")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
+    parser.add_argument("--cache-dir", type=Path, help="folder of rendered clips (default: that of runs)")
     parser.add_argument("--world", type=int, default=0, help="seed of the clips")
     options = parser.parse_args()
     config = MovingScenesConfig(seed=options.world, train=options.train, test=options.test)

@@ -1,11 +1,11 @@
-"""Memory of each of two processes that train together: all weights in each (DDP), or half of them (FSDP2).
+"""Memory per process of distributed training: all weights in each process (DDP), or a shard of them (FSDP2).
 
     python -m benchmarks.parallel --json benchmarks/results/parallel.json [--size vit_small] [--processes 2]
 
-On CPUs (gloo), with noise for images: three steps of a batch of 2 a process, small so that the state of the training is
-most of what is held. The bytes of parameters, gradients and optimiser state are counted exactly; the peak is that of
-the resident memory of a process, which also holds torch itself, about what `started` says. What is freed goes back to
-the system at once (MALLOC_MMAP_THRESHOLD_), as otherwise the peak is that of what the C library keeps for later.
+On CPUs (gloo), on noise images: three steps with 2 samples per process, so that the training state dominates. Bytes of
+parameters, gradients and optimiser state are exact; the peak is the resident memory of a process, which includes torch
+itself (about `started`). Freed memory returns to the system at once (MALLOC_MMAP_THRESHOLD_), so that the peak does not
+include what the C library would keep.
 """
 
 import argparse
@@ -36,7 +36,7 @@ _COLUMNS = ("parameters", "gradients", "optimiser", "started", "peak")
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[Tensor]]:
-    """What training keeps from step to step: parameters (of all networks), gradients, optimiser state."""
+    """Tensors that training keeps between steps: parameters of all networks, gradients, optimiser state."""
     parameters = list(model.parameters())
     return {
         "parameters": [parameter.detach() for parameter in parameters],
@@ -46,12 +46,12 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 
 
 def bytes_held(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the parts of tensors that this process holds."""
+    """Bytes of this process's shards of tensors."""
     return sum(local(tensor).nbytes for tensor in tensors)
 
 
 def measure(parallel: str, size: str, folder: Path) -> None:
-    """Be one of the processes, and write what it holds to a file of the folder."""
+    """Run one of the processes, and write its memory to a file of the folder."""
     settings = [*_SETTINGS, f"model.size={size}", f"compute.parallel={parallel}", "run_dir=unused"]
     config, modality = resolve("image", {}, settings)
     world = join("cpu")
@@ -77,9 +77,9 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """Measure both, print a Markdown table and write it and the same numbers as JSON."""
+    """Measure both, and write the table and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     parser.add_argument("--size", default="vit_small")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--measure", nargs=2, metavar=("PARALLEL", "FOLDER"), help=argparse.SUPPRESS)
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def _processes(parallel: str, arguments: argparse.Namespace) -> list[dict[str, int]]:
-    """What every process holds, in bytes."""
+    """Memory of every process, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(arguments.processes), "-m"]
         measured = ["--json", "unused", "--size", arguments.size, "--measure", parallel, folder]

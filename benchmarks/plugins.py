@@ -1,10 +1,10 @@
-"""The recipe of a modality from another package: how good it is beside its floors.
+"""The recipe of a modality from another package, compared with its baselines.
 
 python -m benchmarks.plugins --modality jepa_audio.modality:Audio --sets instruments --seeds 3 \
     --json benchmarks/results/audio.json [key=value ...]
 
-The package is installed, or its folder stands in PYTHONPATH. A set is what the recipe names, or NAME=PATH for a folder.
-A run directory each below --runs, so that what was interrupted goes on; the test split is scored once a run.
+The package must be installed, or its folder in PYTHONPATH. A set is the data that the recipe names, or NAME=PATH for a
+folder. The same command resumes runs from their directories below --runs. The test split is scored once per run.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _NO_COLUMNS = {"metric", "higher_is_better", "train_samples", "test_samples", "c
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Rows of all tasks of one set, means over seeds and, where a column has one, their standard deviation."""
+    """Rows of all tasks of one set: means over seeds, and standard deviations for the encoders."""
     tasks = outcomes[0]["tasks"]
     columns = [name for name in next(iter(tasks.values())) if name not in _NO_COLUMNS]
     rows = {
@@ -31,38 +31,40 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def forecasts(outcomes: Sequence[Outcome]) -> list[str]:
-    """Rows of mean square errors by how far ahead, means over seeds; none without a forecast."""
-    found = [one["forecast"] for one in outcomes if "forecast" in one]
-    if not found:
+    """Rows of mean squared errors by horizon, means over seeds; none without a forecast."""
+    measured = [one["forecast"] for one in outcomes if "forecast" in one]
+    if not measured:
         return []
     rows = {
         f"{horizon} slots ahead": [
-            cell([one["errors"][course][place] for one in found], spread=False) for course in found[0]["errors"]
+            cell([one["errors"][method][place] for one in measured], spread=False) for method in measured[0]["errors"]
         ]
-        for place, horizon in enumerate(found[0]["horizons"])
+        for place, horizon in enumerate(measured[0]["horizons"])
     }
-    return ["", *markdown([course.replace("_", " ") for course in found[0]["errors"]], rows)]
+    return ["", *markdown([method.replace("_", " ") for method in measured[0]["errors"]], rows)]
 
 
 def main() -> None:
-    """Run, print Markdown tables and write them and the same numbers as JSON."""
-    made = parser(__doc__, "runs/benchmark-plugins")
-    made.add_argument("--modality", required=True, help="its name, or package.module:Class")
-    asked = made.parse_intermixed_args()
-    found: list[Outcome] = []
+    """Run, and write the tables and the numbers."""
+    arguments = parser(__doc__, "runs/benchmark-plugins")
+    arguments.add_argument("--modality", required=True, help="name, or package.module:Class")
+    options = arguments.parse_intermixed_args()
+    all_outcomes: list[Outcome] = []
     lines: list[str] = []
-    for text in asked.sets:
+    for text in options.sets:
         name, _, root = text.partition("=")
-        runs, settings = asked.runs / f"{plain_name(asked.modality)}-{name}", [*source(root), *asked.overrides]
-        of_set = [outcome(asked.modality, name, seed, runs / f"seed{seed}", settings) for seed in range(asked.seeds)]
-        found += of_set
-        seconds = [fmean(one[part] for one in of_set) for part in ("train_seconds", "evaluate_seconds")]
-        tested = max(row["test_samples"] for row in of_set[0]["tasks"].values())
+        runs, settings = options.runs / f"{plain_name(options.modality)}-{name}", [*source(root), *options.overrides]
+        outcomes = [
+            outcome(options.modality, name, seed, runs / f"seed{seed}", settings) for seed in range(options.seeds)
+        ]
+        all_outcomes += outcomes
+        seconds = [fmean(one[part] for one in outcomes) for part in ("train_seconds", "evaluate_seconds")]
+        tested = max(row["test_samples"] for row in outcomes[0]["tasks"].values())
         heading = (
-            f"**{name}**: {of_set[0]['samples']:,} samples seen in {seconds[0]:.0f} seconds, {seconds[1]:.0f} more"
+            f"**{name}**: {outcomes[0]['samples']:,} samples seen in {seconds[0]:.0f} seconds, {seconds[1]:.0f} more"
         )
-        lines += [f"{heading} of evaluation; {tested} test samples", "", *table(of_set), *forecasts(of_set), ""]
-    write("benchmarks.plugins", asked, ["--modality", asked.modality], found, lines)
+        lines += [f"{heading} of evaluation; {tested} test samples", "", *table(outcomes), *forecasts(outcomes), ""]
+    write("benchmarks.plugins", options, ["--modality", options.modality], all_outcomes, lines)
 
 
 if __name__ == "__main__":

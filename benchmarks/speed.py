@@ -1,10 +1,10 @@
-"""Speed of pretraining by the small recipe against the same method written straightforwardly, in turn.
+"""Speed of the small recipe against a straightforward implementation of the same method, measured in turn.
 
     python -m benchmarks.speed --data FOLDER --json benchmarks/results/speed.json [section.key=value ...]
 
-Straightforward: fp32, torchvision's transforms in a DataLoader, with or without a worker (whichever is faster counts),
-masks drawn in the loop, AdamW and moving average a parameter at a time. Same networks, masks, targets, schedules and
-batches of the same size; the loss at the end tells whether they learn the same. Ours: as a user starts it, and with
+Straightforward: fp32, torchvision's transforms in a DataLoader, with or without a worker (the faster one counts), masks
+drawn in the loop, AdamW and moving average one parameter at a time. Networks, masks, targets, schedules and batch size
+are the same; the losses at the end show whether both learn the same. Ours: as a user starts it, and with
 compute.compile=true.
 """
 
@@ -36,15 +36,15 @@ from jepa.schedules import momentum
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
 
-_LOGGED = 20  # steps between logged losses; as many at the start are not timed
+_LOGGED = 20  # steps between logged losses, and of warm-up
 
 
 def straightforward(config: Config[Any, Any], modality: Any, workers: int) -> dict[str, float]:
-    """The recipe as one would write it down -> samples a second, mean of the losses of the last quarter."""
+    """The straightforward implementation -> samples per second, mean loss of the last quarter."""
     torch.manual_seed(config.seed)
     model = JEPA(config.model, modality, config.target_kinds)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=config.optim.peak_lr, betas=config.optim.betas)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=config.optim.peak_lr, betas=config.optim.betas)
     for group in optimizer.param_groups:
         group["decayed"] = True
     batches = _images(config, workers)
@@ -63,11 +63,11 @@ def straightforward(config: Config[Any, Any], modality: Any, workers: int) -> di
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        kept = momentum(step, config.steps * config.optim.schedule_length, config.optim.batch_size, config.momentum)
+        share = momentum(step, config.steps * config.optim.schedule_length, config.optim.batch_size, config.momentum)
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:
-                target.mul_(kept).add_(context, alpha=1 - kept)
+                target.mul_(share).add_(context, alpha=1 - share)
         if (step + 1) % _LOGGED == 0 and step + 1 > 3 * config.steps // 4:
             losses.append(float(loss.detach()))
     seconds = time.perf_counter() - started
@@ -93,7 +93,7 @@ def _images(config: Config[Any, Any], workers: int) -> Iterator[list[Tensor]]:
 
 
 def ours(overrides: list[str], config: Config[Any, Any], run_dir: Path) -> dict[str, float]:
-    """A run as a user starts it -> samples a second, mean of the losses of the last quarter."""
+    """A run as a user starts it -> samples per second, mean loss of the last quarter."""
     command = [sys.executable, "-m", "jepa.launch", "--modality", "image", "--run-dir", str(run_dir)]
     settings = [*overrides, f"log_every={_LOGGED}", "evaluate.enabled=false"]
     subprocess.run([*command, *settings], check=True, capture_output=True)
@@ -106,7 +106,7 @@ def ours(overrides: list[str], config: Config[Any, Any], run_dir: Path) -> dict[
 def _round(
     overrides: list[str], config: Config[Any, Any], modality: Any, folders: tuple[Path, Path]
 ) -> dict[str, dict[str, float]]:
-    """Each of the four once, by turns."""
+    """Each of the four once, in turn."""
     return {
         "straightforward, no worker": straightforward(config, modality, 0),
         "ours": ours(overrides, config, folders[0]),
@@ -116,11 +116,11 @@ def _round(
 
 
 def main() -> None:
-    """Time both by turns, print a Markdown table and write it and the same numbers as JSON."""
+    """Time both in turn, and write the table and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="images by class, below train/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with images by class in train/")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
     overrides = ["data.source=folder", f"data.root={json.dumps(str(arguments.data))}", "steps=400"]

@@ -1,7 +1,7 @@
-"""What a FLOP costs in the recipe of videos beside that of images: is there work that no FLOP is counted for?
+"""Time per FLOP of the video recipe relative to the image recipe; a high ratio shows work without counted FLOPs.
 
-`python -m benchmarks.step_cost --json benchmarks/results/step_cost.json`: trains by both recipes in turn, on the
-embedded worlds, and compares seconds a FLOP, loading included.
+`python -m benchmarks.step_cost --json benchmarks/results/step_cost.json` trains both recipes in turn on generated data
+and compares seconds per FLOP, loading included.
 """
 
 import argparse
@@ -23,28 +23,28 @@ _SMALL = {
     "image": ["data.scenes.train=500", "data.scenes.validation=50", "data.scenes.test=50"],
     "video": ["data.scenes.train=192", "data.scenes.validation=48", "data.scenes.test=48"],
 }
-_WARM = 10  # steps that are not measured
+_WARM_UP = 10  # steps, not measured
 
 
 def gigaflops(modality: str, steps: int) -> float:
-    """Billions of floating-point operations a second of a short training run by a recipe, from its tenth step on."""
+    """Billions of floating-point operations per second of a short training run after the warm-up."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = [*_SMALL[modality], f"steps={steps}", f"log_every={_WARM}", f"run_dir={folder}/run"]
+        settings = [*_SMALL[modality], f"steps={steps}", f"log_every={_WARM_UP}", f"run_dir={folder}/run"]
         config, built = resolve(modality, read_recipe(modality), [*settings, "checkpoint_every=1000000"])
         train(config, built, World(0, 1, torch.device("cpu")))
         lines = read_metrics(config.run_dir)
     rate: float = run_flops(config, built) / steps
-    return rate * (steps - _WARM) / (lines[-1]["seconds"] - lines[0]["seconds"]) / 1e9
+    return rate * (steps - _WARM_UP) / (lines[-1]["seconds"] - lines[0]["seconds"]) / 1e9
 
 
 def main() -> None:
-    """Measure by turns, print a Markdown table and write it and the same numbers as JSON."""
+    """Measure in turn, and write the table and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
-    asked = parser.parse_args()
-    rounds = [{name: gigaflops(name, asked.steps) for name in _SMALL} for _ in range(asked.rounds)]
+    parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
+    options = parser.parse_args()
+    rounds = [{name: gigaflops(name, options.steps) for name in _SMALL} for _ in range(options.rounds)]
     ratios = [one["image"] / one["video"] for one in rounds]
     rows = [
         [str(number), f"{one['image']:.1f}", f"{one['video']:.1f}", f"{ratio:.2f}"]
@@ -54,7 +54,7 @@ def main() -> None:
     spread = f"Median {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})."
     source = provenance.provenance("benchmarks.step_cost")
     page = f"{provenance.heading(source)}\n\n{provenance.table(headings, rows)}\n\n{spread}"
-    provenance.write(asked.json, {**source, "rounds": rounds}, page)
+    provenance.write(options.json, {**source, "rounds": rounds}, page)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The same encoder trained by labels from scratch: what those that teach the probes are worth without pretraining.
+"""Train the same encoder from scratch on the labels that train the probes: a baseline without pretraining.
 
     python -m benchmarks.supervised --modality image --run-dir DIR [--config FILE] [section.key=value ...]
 
-Command line, config and run directory are those of `jepa.launch`, and so are batches, views, schedules and resuming.
-The checkpoint holds the encoder as that of a pretraining run does, so that the same frozen probes measure it; the
-accuracy of the classifier itself is written to head.json.
+Command line, config, run directory, batches, views, schedules and resuming are those of `jepa.launch`. The checkpoint
+holds the encoder like that of a pretraining run, so the same frozen probes evaluate it; the accuracy of the classifier
+itself is written to head.json.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
     def __init__(self, config: ModelConfig, modality: Modality[Any]) -> None:
         super().__init__()
         self.context_encoder: Encoder = modality.encoder(config)
-        self.target_encoder = self.context_encoder  # one network under both names, as evaluation may ask for either
+        self.target_encoder = self.context_encoder  # evaluation may ask for either name
         self.head = nn.Linear(self.context_encoder.dim, len(class_task(modality).classes))
 
     def forward(self, inputs: Any) -> Tensor:
@@ -70,11 +70,11 @@ class Labelled(Modality[Any]):
         return self.modality.dataset(split)
 
     def embedding(self, dim: int) -> nn.Module:
-        """That of the other modality."""
+        """The embedding of the other modality."""
         return self.modality.embedding(dim)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """None: the classifier sees all tokens."""
+        """No masks: the classifier sees all tokens."""
         return []
 
     def training_view(self, inputs: tuple[Any, int], generator: Generator) -> tuple[Any, int]:
@@ -98,31 +98,31 @@ class LabelledSamples:
 
 
 def class_task(modality: Modality[Any]) -> Task:
-    """What is to be classified; raises ConfigError where the data has no classes."""
+    """The classification task; raises ConfigError if the data has no classes."""
     for task in modality.tasks:
         if task.kind == "class":
             return task
     raise ConfigError("data: there are no classes to learn; a folder needs two or more folders of images, one a class")
 
 
-def teaching_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
-    """The labelled samples that teach the probes of the evaluation."""
+def probe_training_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
+    """The labelled samples that train the probes of the evaluation."""
     train = evaluation_splits(modality, config)["train"]
     return SampleSubset(train, evaluated_indices(len(train), config.train_samples, "train"))
 
 
 def scored_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
-    """The samples on which the evaluation reports."""
+    """The samples that the evaluation reports."""
     samples = evaluation_splits(modality, config)["test"]
     return SampleSubset(samples, evaluated_indices(len(samples), config.test_samples, "test"))
 
 
 def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
-    """Learn the classes until `config.steps`, from the last checkpoint where there is one -> whether it got there.
+    """Learn the classes until `config.steps`, from the last checkpoint if there is one -> whether it finished.
 
     One process. Raises ConfigError and DataError as pretraining does.
     """
-    samples = LabelledSamples(teaching_samples(modality, config.evaluate), class_task(modality).label)
+    samples = LabelledSamples(probe_training_samples(modality, config.evaluate), class_task(modality).label)
     torch.manual_seed(config.seed)  # the encoder is drawn first: it starts from the weights of the pretraining runs
     model = Classifier(config.model, modality).to(world.device)
     prepare_run_dir(config)
@@ -169,7 +169,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 
 
 def head_accuracy(config: Config[Any, Any], modality: Modality[Any], device: torch.device) -> float:
-    """Share of the scored samples that the classifier of a finished run names rightly, 0..1."""
+    """Accuracy of the classifier of a finished run on the scored samples, 0..1."""
     model = Classifier(config.model, modality).to(device)
     model.load_state_dict(Checkpoint.load(latest(config.run_dir), device).model)
     task = class_task(modality)
@@ -183,7 +183,7 @@ def head_accuracy(config: Config[Any, Any], modality: Modality[Any], device: tor
 
 
 def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
-    """Floating-point operations of a whole run, a multiply-add counted as two."""
+    """Floating-point operations of a whole run; a multiply-add counts as two."""
     view = modality.evaluation_view(open_split(modality, "train")[0].inputs)
     with torch.device("meta"):
         model = Classifier(config.model, modality)
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.supervised", description="Train an encoder by labels.")
     parser.add_argument("--modality", default="image")
     parser.add_argument("--config", default="image", help="recipe by name or path of a YAML file (default: image)")
-    parser.add_argument("--run-dir", required=True, help="where everything is written")
+    parser.add_argument("--run-dir", required=True, help="run directory")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings over the recipe")
     return exit_status(lambda: _launch(parser.parse_intermixed_args(argv)))
 

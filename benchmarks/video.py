@@ -1,8 +1,8 @@
-"""The recipe of videos on the embedded world that moves and on folders of videos: how good it is beside its floors.
+"""The video recipe on generated clips and on folders of videos, compared with its baselines.
 
 python -m benchmarks.video --sets scenes weizmann4=PATH --seeds 1 --json benchmarks/results/video.json [key=value ...]
 
-A run directory each below --runs, so that what was interrupted goes on; the test split is scored once a run.
+The same command resumes runs from their directories below --runs. The test split is scored once per run.
 """
 
 from collections.abc import Sequence
@@ -33,31 +33,33 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _forecast(forecasts: Sequence[Outcome]) -> list[str]:
-    courses = list(forecasts[0]["errors"])
+    methods = list(forecasts[0]["errors"])
     rows = {
         f"{horizon} slots ahead": [
-            f"{fmean(one['errors'][course][place] for one in forecasts):.3f}" for course in courses
+            f"{fmean(one['errors'][method][place] for one in forecasts):.3f}" for method in methods
         ]
         for place, horizon in enumerate(forecasts[0]["horizons"])
     }
-    return markdown(courses, rows)
+    return markdown(methods, rows)
 
 
 def main() -> None:
-    """Run, print Markdown tables and write them and the same numbers as JSON."""
-    asked = parser(__doc__, "runs/benchmark-video").parse_intermixed_args()
-    found: list[Outcome] = []
+    """Run, and write the tables and the numbers."""
+    options = parser(__doc__, "runs/benchmark-video").parse_intermixed_args()
+    all_outcomes: list[Outcome] = []
     lines: list[str] = []
-    for text in asked.sets:
+    for text in options.sets:
         name, _, root = text.partition("=")
-        settings = [*source(root), *asked.overrides]
-        of_set = [outcome("video", name, seed, asked.runs / f"{name}-{seed}", settings) for seed in range(asked.seeds)]
-        found += of_set
-        samples, minutes = of_set[0]["samples"], fmean(one["minutes"] for one in of_set)
-        tested = max(row["test_samples"] for row in of_set[0]["tasks"].values())
+        settings = [*source(root), *options.overrides]
+        outcomes = [
+            outcome("video", name, seed, options.runs / f"{name}-{seed}", settings) for seed in range(options.seeds)
+        ]
+        all_outcomes += outcomes
+        samples, minutes = outcomes[0]["samples"], fmean(one["minutes"] for one in outcomes)
+        tested = max(row["test_samples"] for row in outcomes[0]["tasks"].values())
         heading = f"**{name}**: {samples:,} clips seen, {minutes:.1f} minutes with evaluation, {tested} test clips"
-        lines += [heading, "", *table(of_set), ""]
-    write("benchmarks.video", asked, [], found, lines)
+        lines += [heading, "", *table(outcomes), ""]
+    write("benchmarks.video", options, [], all_outcomes, lines)
 
 
 if __name__ == "__main__":

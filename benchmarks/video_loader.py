@@ -1,8 +1,8 @@
-"""Clips a second on one core by each decoder: python -m benchmarks.video_loader --data FOLDER --json FILE.json
+"""Clips per second on one core by decoder: python -m benchmarks.video_loader --data FOLDER --json FILE.json
 
-A clip is 16 frames, every second one, from a random start, at 128 pixels: found, decoded, cropped and normalised as in
-training. The decoders take turns, in an order that rotates, on the same clips. CPU time counts the threads of a decoder
-too, and is what a core is kept busy for; wall time depends on what else the machine does.
+A clip has 16 frames, every second one from a random start, at 128 pixels, decoded, cropped and normalised as in
+training. The decoders take turns on the same clips, in rotating order. CPU time includes the threads of a decoder; wall
+time depends on other work of the machine.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _DECODERS: tuple[Decoder, ...] = ("torchcodec", "pyav", "decord")
 
 @dataclass(frozen=True)
 class Turn:
-    """What one decoder took for the clips of one round."""
+    """Time and memory of one decoder for the clips of one round."""
 
     data: str  # the folder of videos
     decoder: Decoder
@@ -39,18 +39,18 @@ class Turn:
 
 
 def usable() -> list[Decoder]:
-    """The decoders that load here; why others do not is printed."""
-    found: list[Decoder] = []
+    """The decoders that load here; reasons of the others are printed."""
+    decoders: list[Decoder] = []
     for decoder in _DECODERS:
         try:
-            found += usable_decoders(decoder)
+            decoders += usable_decoders(decoder)
         except ValueError as error:
             print(error, file=sys.stderr)
-    return found
+    return decoders
 
 
 def take_clip(video: StoredVideo, *key: int | str) -> None:
-    """One clip as in training."""
+    """Read one clip as in training."""
     generator = seeded(*key)
 
     def frames(info: VideoInfo) -> list[int]:
@@ -61,9 +61,9 @@ def take_clip(video: StoredVideo, *key: int | str) -> None:
 
 
 def measure(folder: Path, files: list[Path], decoder: Decoder, number: int, clips: int) -> Turn:
-    """The clips of a round by one decoder."""
+    """Time the clips of a round with one decoder."""
     for file in files[:3]:
-        take_clip(EncodedVideo(file, decoder=decoder), "warm")
+        take_clip(EncodedVideo(file, decoder=decoder), "warm-up")
     chosen = torch.randint(len(files), (clips,), generator=seeded("files", number)).tolist()
     cpu, wall = time.process_time(), time.perf_counter()
     for place, index in enumerate(chosen):
@@ -80,12 +80,12 @@ def measure(folder: Path, files: list[Path], decoder: Decoder, number: int, clip
 
 
 def main() -> None:
-    """Measure by turns, print a Markdown table and write it and the turns as JSON."""
+    """Measure in turn, and write the table and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder whose folders hold videos, one row for each")
+    parser.add_argument("--data", type=Path, required=True, help="a folder whose subfolders hold videos; a row each")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clips", type=int, default=100, help="a round and decoder")
-    parser.add_argument("--json", type=Path, required=True, help="a .md of the same name is written beside it")
+    parser.add_argument("--clips", type=int, default=100, help="per round and decoder")
+    parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     options = parser.parse_args()
     torch.set_num_threads(1)
     decoders = usable()
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def table(turns: list[Turn], decoders: list[Decoder]) -> str:
-    """A row for each folder and decoder: median over rounds, least and greatest in brackets."""
+    """A row per folder and decoder: median over rounds, minimum and maximum in brackets."""
     rows = []
     for folder in dict.fromkeys(turn.data for turn in turns):
         for decoder in decoders:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import learning
 from benchmarks.learning_runs import FOLDER, Budget, read_method
-from benchmarks.supervised import Classifier, scored_samples, teaching_samples
+from benchmarks.supervised import Classifier, probe_training_samples, scored_samples
 from jepa.evaluate.reading import evaluated_indices, evaluation_splits
 from jepa.launch import resolve
 from jepa.modality import Modality, Samples
@@ -135,7 +135,7 @@ def test_the_labels_of_supervised_training_are_those_that_teach_the_probes(
         return [samples[index].inputs.numpy().tobytes() for index in indices]
 
     for own, role, limit in (
-        (teaching_samples(modality, config), "train", 20),
+        (probe_training_samples(modality, config), "train", 20),
         (scored_samples(modality, config), "test", 9),
     ):
         expected = seen(samples[role], evaluated_indices(len(samples[role]), limit, role))
