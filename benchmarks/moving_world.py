@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks import provenance
 from modalities.worlds.moving.dataset import MovingScenes, MovingScenesConfig
 from modalities.worlds.moving.description import MOTIONS
-from modalities.worlds.moving.render import film
+from modalities.worlds.moving.render import render_clips
 from modalities.worlds.moving.sampling import sample_clips
 from modalities.worlds.moving.worker import clip_labels
 from modalities.worlds.scenes.dataset import default_cache_dir
@@ -186,7 +186,7 @@ def rendering_ms(clips: int = 96) -> float:
     for first in (0, clips):  # the first pass is a warm-up
         started = time.process_time()
         described = sample_clips(0, first + np.arange(clips), FRAMES)
-        clip_labels(described, film(described, SIDE))
+        clip_labels(described, render_clips(described, SIDE))
     return 1000 * (time.process_time() - started) / clips
 
 

@@ -25,7 +25,7 @@ from modalities.image_text.open_clip_files import PixelStatistics
 from modalities.image_text.served import ImageTextModel
 from modalities.storage.captioned import Captioned
 from modalities.worlds.captions.dataset import CaptionedScenes
-from modalities.worlds.captions.words import SAID
+from modalities.worlds.captions.words import SHAPE_NOUNS
 from modalities.worlds.scenes.dataset import default_cache_dir
 from modalities.worlds.scenes.description import COLOURS
 from modalities.worlds.scenes.shapes import CLASSES
@@ -156,9 +156,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
         """What each class of a task is called, a colour by that of things of any shape; () where nothing tells."""
         match task.label, self.config.source:
             case "class", "scenes":
-                return [(SAID[shape],) for shape in CLASSES]
+                return [(SHAPE_NOUNS[shape],) for shape in CLASSES]
             case "colour", "scenes":
-                return [[f"{colour} {SAID[shape]}" for shape in CLASSES] for colour in COLOURS]
+                return [[f"{colour} {SHAPE_NOUNS[shape]}" for shape in CLASSES] for colour in COLOURS]
             case "class", _:
                 # A number names nothing, and classes in shards are numbers.
                 return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]

@@ -1,1 +1,1 @@
-"""Embedded data sets: procedural worlds that are rendered once and cached."""
+"""Embedded data sets: procedural worlds, rendered once and cached."""

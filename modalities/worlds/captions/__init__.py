@@ -1,1 +1,1 @@
-"""Captions of the embedded world."""
+"""Captions of scenes."""

@@ -1,4 +1,4 @@
-"""The embedded world with captions, as a data set."""
+"""The embedded world of images with captions, as a data set."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,10 @@ from modalities.worlds.scenes.dataset import Scenes, ScenesConfig
 
 
 class CaptionedScenes:
-    """Scenes, see there, each with five captions; labels are those of Scenes and `colour`, an index in COLOURS, of the
-    main object.
+    """Scenes with five captions each. Labels: those of Scenes, and `colour` of the main object, index in COLOURS.
 
-    inputs: Captioned. Its swaps, `attribute` and `relation` where a scene allows them, are those of held-out splits;
-    there are none for training.
+    inputs: Captioned. Held-out splits have the swaps `attribute` and `relation` if the scene allows them; the training
+    split has none.
     """
 
     def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
@@ -27,7 +26,7 @@ class CaptionedScenes:
 
     def __getitem__(self, index: int) -> Sample:
         sample, objects = self._scenes[index], self._scenes.objects(index)
-        number = self._scenes.first + range(len(self))[index]  # raises, or counts from the end, as a list does
-        false = swaps(objects, self._seed, number) if self._held_out else {}
-        inputs = Captioned(sample.inputs, captions(objects, self._seed, number), false)
+        scene = self._scenes.first + range(len(self))[index]  # index errors and negative indices as in a list
+        pairs = swaps(objects, self._seed, scene) if self._held_out else {}
+        inputs = Captioned(sample.inputs, captions(objects, self._seed, scene), pairs)
         return replace(sample, inputs=inputs, labels={**sample.labels, "colour": int(objects[0]["colour"])})

@@ -1,4 +1,4 @@
-"""Words for the embedded world: things as they are seen, what may be said of them, how it is put."""
+"""Words for the embedded world: visible things, their attributes, and phrases for them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from modalities.worlds.scenes.description import COLOURS, MATERIALS, PATTERNS
 from modalities.worlds.scenes.shapes import CLASSES
 
-SAID = dict(zip(CLASSES, CLASSES, strict=True)) | {"torus": "ring"}
+SHAPE_NOUNS = dict(zip(CLASSES, CLASSES, strict=True)) | {"torus": "ring"}
 NUMBERS = ("no", "one", "two", "three", "four", "five")
-ASIDE = 0.15  # share of an image's width by which a thing's middle is left or right of another's
-DEEPER = 1.0  # metres by which a thing's middle is farther away than that of one in front of it
-LARGE, SMALL = 1.5, 1.0  # metres across: at least, less than; between them nothing is said
-_MARKED = (0.02, 0.3)  # share of the image and contrast from which a pattern is seen
+ASIDE = 0.15  # least horizontal distance between centres for left and right, in image widths
+DEEPER = 1.0  # least difference in distance for in front and behind, in metres
+LARGE, SMALL = 1.5, 1.0  # metres: large things are at least, small ones less than this; others have no size word
+_PATTERN_VISIBLE = (0.02, 0.3)  # share of the image and contrast from which on a pattern is visible
 
-_ALSO_SAID = {"sphere": "ball", "torus": "donut", "capsule": "pill"}
+_SYNONYMS = {"sphere": "ball", "torus": "donut", "capsule": "pill"}
 _THINGS = ("object", "thing")
 _PATTERNED = dict(zip(PATTERNS, PATTERNS, strict=True)) | {
     "plain": "",
@@ -40,8 +40,8 @@ _COLOURS = tuple(COLOURS)
 T = TypeVar("T")
 
 
-class Looks(NamedTuple):
-    """What a thing looks like, or what is said of that: "" for what has no word or is left unsaid."""
+class Attributes(NamedTuple):
+    """Attributes of a thing, or those that a phrase mentions; "" for none."""
 
     size: str = ""
     pattern: str = ""
@@ -50,8 +50,8 @@ class Looks(NamedTuple):
     shape: str = ""
 
     def fit(self, thing: "Thing") -> bool:
-        """Whether all that is said here is true of a thing."""
-        own = thing.looks
+        """Whether all these attributes are true of a thing."""
+        own = thing.attributes
         return (
             self.shape in ("", own.shape)
             and self.colour in ("", own.colour)
@@ -62,77 +62,77 @@ class Looks(NamedTuple):
 
 
 class Thing(NamedTuple):
-    """An object as it is seen: marked if its pattern shows, share of the pixels, place across 0..1, metres away."""
+    """A visible object. share: of the image's pixels; column: of its centre, 0 to 1; distance: metres."""
 
-    looks: Looks
-    marked: bool
+    attributes: Attributes
+    pattern_visible: bool
     share: float
     column: float
     distance: float
 
-    def stands(self, relation: str, other: "Thing") -> bool:
-        """Whether this one stands clearly so to another, for a relation in RELATIONS."""
+    def is_related(self, relation: str, other: "Thing") -> bool:
+        """Whether a relation of RELATIONS to another thing clearly holds."""
         match relation:
             case "left":
                 return other.column - self.column >= ASIDE
             case "front":
                 return other.distance - self.distance >= DEEPER
             case "right":
-                return other.stands("left", self)
+                return other.is_related("left", self)
             case _:
-                return other.stands("front", self)
+                return other.is_related("front", self)
 
 
-def things(objects: NDArray[np.void], least: float) -> list[Thing]:
-    """Those of the objects [K], of OBJECT_TYPE, that cover at least a share of the image: in their order."""
-    seen = []
+def visible_things(objects: NDArray[np.void], min_share: float) -> list[Thing]:
+    """The objects [K] of OBJECT_TYPE that cover at least this share of the image, in their order."""
+    things = []
     for shape, colour, material, pattern, contrast, size, share, column, _, distance in objects.tolist():
-        if shape >= 0 and share >= least:
-            looks = Looks(
+        if shape >= 0 and share >= min_share:
+            attributes = Attributes(
                 size="large" if size >= LARGE else "small" if size < SMALL else "",
                 pattern=_PATTERNED[PATTERNS[pattern]],
                 colour=_COLOURS[colour],
                 material=MATERIALS[material],
                 shape=CLASSES[shape],
             )
-            marked = share >= _MARKED[0] and contrast >= _MARKED[1]
-            seen.append(Thing(looks, marked, share, column, distance))
-    return seen
+            pattern_visible = share >= _PATTERN_VISIBLE[0] and contrast >= _PATTERN_VISIBLE[1]
+            things.append(Thing(attributes, pattern_visible, share, column, distance))
+    return things
 
 
 class Speaker:
-    """Puts things into words; which ones is a function of what the speaker is made from."""
+    """Chooses words at random; its choices are a function of the entropy that it is made from."""
 
     def __init__(self, *entropy: int) -> None:
         self._rng = np.random.default_rng(entropy)
-        self._synonym = self._rng.random()  # who says ball for one sphere says so for all
+        self._synonym = self._rng.random()  # one choice per speaker: it says ball for all spheres or for none
 
-    def chance(self, share: float) -> bool:
-        """True in a share of cases."""
-        return bool(self._rng.random() < share)
+    def chance(self, probability: float) -> bool:
+        """True with this probability."""
+        return bool(self._rng.random() < probability)
 
-    def pick(self, offered: Sequence[T]) -> T:
-        """One of those offered."""
-        return offered[int(self._rng.random() * len(offered))]
+    def pick(self, choices: Sequence[T]) -> T:
+        """One of the choices."""
+        return choices[int(self._rng.random() * len(choices))]
 
     def noun(self, shape: str, count: int = 1) -> str:
-        """A word for a shape, or for any thing where it is "", in the plural for more than one."""
+        """A noun for a shape, or a general one for "", in the plural unless the count is 1."""
         if not shape:
             noun = _THINGS[self._synonym < 0.3]
-        elif shape in _ALSO_SAID and self._synonym < 0.5:
-            noun = _ALSO_SAID[shape]
+        elif shape in _SYNONYMS and self._synonym < 0.5:
+            noun = _SYNONYMS[shape]
         else:
-            noun = SAID[shape]
+            noun = SHAPE_NOUNS[shape]
         return noun + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
-    def phrase(self, said: Looks, count: int = 1) -> str:
+    def phrase(self, attributes: Attributes, count: int = 1) -> str:
         """Such as `a large red ball` or `two cubes`."""
-        words = [*filter(None, said[:-1]), self.noun(said.shape, count)]
+        words = [*filter(None, attributes[:-1]), self.noun(attributes.shape, count)]
         article = NUMBERS[count] if count > 1 else "an" if words[0][0] in "aeiou" else "a"
         return " ".join((article, *words))
 
     def relation(self, name: str) -> str:
-        """Words for a relation."""
+        """A phrase for a relation."""
         return self.pick(_RELATIONS[name])
 
 

@@ -1,1 +1,1 @@
-"""The embedded world that moves."""
+"""The embedded world of clips."""

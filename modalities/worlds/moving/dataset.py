@@ -1,4 +1,4 @@
-"""The embedded world that moves, as a data set: short clips with what is known about each, and no download."""
+"""The embedded world of clips as a data set: labelled clips, rendered on the first use, without any download."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +16,15 @@ from modalities.worlds.scenes.dataset import WORLD_VERSION
 
 __all__ = ["DIRECTIONS", "MOTIONS", "MovingScenes", "MovingScenesConfig"]
 
-MOVING_VERSION = 1  # to be raised with every change that alters a pixel or a label of clips but not of scenes
-_SPAN = BLOCK << 20  # clip numbers of a split; a multiple of BLOCK keeps labels balanced
+MOVING_VERSION = 1  # raise it with every change of a pixel or a label of clips, but not of scenes
+_SPAN = BLOCK << 20  # clip indices per split; a multiple of BLOCK keeps labels balanced
 _FIRST: dict[Split, int] = {"train": 0, "validation": _SPAN, "test": 2 * _SPAN}
 _FEWEST_FRAMES, _SMALLEST_SIDE = 4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class MovingScenesConfig:
-    """Which clips: another seed is another world of the same kind; numbers of clips for each split."""
+    """seed: another seed gives other clips of the same kind. train, validation, test: clips rendered per split."""
 
     seed: int = 0
     train: int = 4_000
@@ -33,17 +33,17 @@ class MovingScenesConfig:
 
 
 class MovingScenes:
-    """Clips with labels from a cache that the first use fills. The middle frame alone tells nothing of the motion.
+    """Labelled clips, from a cache that the first use fills. The middle frame alone does not reveal the motion.
 
     inputs: uint8 [frames, 3, side, side], RGB. Labels; those that do not apply to a clip are left out:
-    motion: index in MOTIONS of what happens. moving: an object crosses the picture at one distance; turning: it turns
-    in its place; approaching, receding: it comes towards the camera or goes away; colliding: it flies into another and
-    both bounce; appearing, disappearing: it comes out from behind another or goes behind it; panning: the camera turns.
-    direction: index in DIRECTIONS of where that object moves in the picture, before a collision, or of where all moves
-    as the camera pans; unknown for turning, approaching and receding. speed: of that movement, picture widths a frame.
-    count: objects that cover at least 0.3 % of the picture in any frame, 2 to 5. next_x, next_y: where the middle of
-    that object is a quarter of the clip after the last frame, from the left and upper edge in picture widths; unknown
-    for panning. collision: frames from the first one to the collision, which need not be a whole number.
+    motion: index in MOTIONS. moving: an object crosses the image at constant depth; turning: it rotates in place;
+    approaching, receding: it moves towards the camera or away; colliding: it hits another object and both bounce;
+    appearing, disappearing: it comes out from behind another object or goes behind it; panning: the camera rotates.
+    direction: index in DIRECTIONS of that object's motion in the image (before a collision), or of the image motion in
+    panning; none for turning, approaching and receding. speed: of that motion, image widths per frame.
+    count: 2 to 5 objects that cover at least 0.3 % of the image in any frame. next_x, next_y: centre of that object a
+    quarter of the clip after the last frame, in image widths from the left and upper edge; none for panning.
+    collision: frame of the collision, counted from the first, possibly fractional.
     """
 
     def __init__(self, config: MovingScenesConfig, split: Split, frames: int, side: int, cache_dir: Path) -> None:
@@ -51,8 +51,8 @@ class MovingScenes:
         check_split(config.seed, split, count, _SPAN, "clips")
         if frames < _FEWEST_FRAMES or side < _SMALLEST_SIDE:
             raise ValueError(
-                f"clips of scenes have at least {_FEWEST_FRAMES} frames of {_SMALLEST_SIDE} pixels a side; "
-                f"{frames} frames of {side} were asked for"
+                f"source 'scenes' needs at least {_FEWEST_FRAMES} frames of {_SMALLEST_SIDE} pixels per side, "
+                f"not {frames} frames of {side}"
             )
         first = _FIRST[split]
         job = RenderJob(
@@ -72,11 +72,11 @@ class MovingScenes:
         return len(self._arrays[CLIPS])
 
     def __getitem__(self, index: int) -> Sample:
-        known = self._arrays[CLIP_LABELS][index]
-        labels: dict[str, Label] = {"motion": int(known["motion"]), "count": int(known["count"])}
-        if known["direction"] >= 0:
-            labels["direction"] = int(known["direction"])
+        stored = self._arrays[CLIP_LABELS][index]
+        labels: dict[str, Label] = {"motion": int(stored["motion"]), "count": int(stored["count"])}
+        if stored["direction"] >= 0:
+            labels["direction"] = int(stored["direction"])
         for name in ("speed", "next_x", "next_y", "collision"):
-            if np.isfinite(known[name]):
-                labels[name] = float(known[name])
+            if np.isfinite(stored[name]):
+                labels[name] = float(stored[name])
         return Sample(torch.from_numpy(np.array(self._arrays[CLIPS][index])), labels)

@@ -1,1 +1,1 @@
-"""The embedded world of still scenes."""
+"""The embedded world of images."""

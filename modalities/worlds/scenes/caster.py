@@ -1,4 +1,4 @@
-"""Rays into described scenes: what they meet, how far away, in which colour. Flat arrays, vectors [3, R]."""
+"""Ray casting: the surface that each ray hits, its distance and its colour. R rays; vectors are [3, R]."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,14 +11,14 @@ from modalities.worlds.scenes.shapes import Floats, Ints, entry, outward
 
 SKY = -1
 
-# By material: strength and sharpness of highlights, share of the surroundings that are mirrored.
+# By material: strength and sharpness of highlights, share of mirrored surroundings.
 _GLOSS = {"matte": (0.0, 1.0, 0.0), "plastic": (0.45, 40.0, 0.08), "metal": (0.9, 70.0, 0.6)}
 
 
 class Caster:
-    """Rays into one scene, or into F frames of it. Its surfaces are the objects by slot, then the ground and the wall.
+    """Casts rays into one scene, or into F frames of it. Surfaces: objects by slot, then the ground, then the wall.
 
-    Between frames only objects may move and turn; `frame` [R] is that of each ray.
+    Only objects may move and rotate between frames; `frame` [R] is the frame of each ray.
     """
 
     def __init__(self, frames: Sequence[SceneBatch], number: int, size: int) -> None:
@@ -33,9 +33,9 @@ class Caster:
         self.rotation = np.stack([each.objects.rotation[present] for each in frames])  # [F, K, 3, 3]
         self.axes = camera.axes[number]
         self.moves, self.turns = _varies(self.position), _varies(self.rotation)  # [K]
-        # The ground below an object in the air sees more sky: as much as the share that the object takes shrinks.
-        aloft = np.stack([each.objects.aloft[present] for each in frames])
-        self.closeness = np.float32(0.7) * np.exp(-np.square(aloft / self.radius))  # [F, K]
+        # The higher an object is above the ground, the less sky it hides from the ground below.
+        clearance = np.stack([each.objects.clearance[present] for each in frames])
+        self.closeness = np.float32(0.7) * np.exp(-np.square(clearance / self.radius))  # [F, K]
         self.to_local = self.rotation.swapaxes(-1, -2) / objects.scale[present][..., None]  # [F, K, 3, 3]
         self.gloss = [_GLOSS[MATERIALS[material]] for material in objects.material[present]]
 
@@ -49,21 +49,21 @@ class Caster:
         self.lamp, self.lamp_rgb, self.ambient = light.direction[number], light.rgb[number], light.ambient[number]
         x, y, z = self.lamp
         across = np.array([[0, z, -y], [-y * y - z * z, x * y, x * z]], dtype=np.float32)
-        self.across = across / np.hypot(y, z)  # [2, 3], axes of the plane on which the lamp casts shadows
+        self.across = across / np.hypot(y, z)  # [2, 3], axes of a plane perpendicular to the light
         self.plane_normal, self.plane_offset = backdrop.normal[number], backdrop.offset[number]
         self.sky = backdrop.sky[number]
 
     def directions(self, row: NDArray[np.number], column: NDArray[np.number]) -> Floats:
-        """Unit vectors [3, R] along the rays through places, whole numbers being middles of pixels."""
+        """Unit vectors [3, R] along rays through image points; whole numbers are pixel centres."""
         half = np.float32(self.size / 2)
         x, y = (column + 0.5).astype(np.float32) / half - 1, 1 - (row + 0.5).astype(np.float32) / half
-        seen = np.stack([x, y, np.full_like(x, self.focal)])
-        direction = self.axes.T @ seen
+        in_camera = np.stack([x, y, np.full_like(x, self.focal)])
+        direction = self.axes.T @ in_camera
         direction /= _length(direction)
         return direction
 
-    def look(self, row: NDArray[np.number], column: NDArray[np.number], frame: Ints) -> tuple[Floats, Floats, Ints]:
-        """What is seen at places, whole numbers being middles of pixels: -> sRGB [3, R], distance, surface [R]."""
+    def cast(self, row: NDArray[np.number], column: NDArray[np.number], frame: Ints) -> tuple[Floats, Floats, Ints]:
+        """Cast rays through image points, as in `directions`: -> sRGB [3, R], distance [R], surface [R]."""
         direction = self.directions(row, column)
         distance, surface = self._nearest(direction, frame)
 
@@ -74,60 +74,60 @@ class Caster:
         rgb[:, solid] = self._shade(direction[:, solid], distance[solid], frame[solid], members)
         return np.sqrt(np.clip(rgb, 0, 1)), distance, surface
 
-    def place(self, slot: int, frame: Ints) -> Floats:
-        """Where an object is: [3, R], or [3, 1] if it stays there."""
+    def position_of(self, slot: int, frame: Ints) -> Floats:
+        """Positions of an object: [3, R], or [3, 1] if it does not move."""
         path = self.position[:, slot].T  # [3, F]
         return path.take(frame, axis=1) if self.moves[slot] else path[:, :1]
 
     def _local(self, slot: int, vector: Floats, frame: Ints) -> Floats:
-        """Vectors in the frame of an object: [3, R] or [3, 1] -> [3, R], or [3, 1] if it does not turn."""
+        """Vectors in the local frame of an object: [3, R] or [3, 1] -> [3, R], or [3, 1] if it does not rotate."""
         if self.turns[slot]:
             return np.einsum("rij,jr->ir", self.to_local[frame, slot], np.broadcast_to(vector, (3, frame.size)))
         return self.to_local[0, slot] @ vector
 
     def _nearest(self, direction: Floats, frame: Ints) -> tuple[Floats, Ints]:
-        """What rays from the camera meet first: [3, R] -> distance, surface [R]."""
+        """The first hit of rays from the camera: [3, R] -> distance [R], surface [R]."""
         distance = np.full(direction.shape[1], np.inf, dtype=np.float32)
         surface = np.full(direction.shape[1], SKY)
         for slot in range(self.count):
-            ray = np.flatnonzero(self.met(slot, direction, frame))
+            ray = np.flatnonzero(self.hits_ball(slot, direction, frame))
             if not ray.size:
                 continue
-            start = self._local(slot, self.eye[:, None] - self.place(slot, frame[ray]), frame[ray])
-            reached = entry(self.shape[slot], start, self._local(slot, direction[:, ray], frame[ray]))
-            closer = reached < distance[ray]
-            distance[ray[closer]] = reached[closer]
+            start = self._local(slot, self.eye[:, None] - self.position_of(slot, frame[ray]), frame[ray])
+            hit = entry(self.shape[slot], start, self._local(slot, direction[:, ray], frame[ray]))
+            closer = hit < distance[ray]
+            distance[ray[closer]] = hit[closer]
             surface[ray[closer]] = slot
         for plane, (normal, offset) in enumerate(zip(self.plane_normal, self.plane_offset, strict=True)):
-            reached = (offset - normal @ self.eye) / (normal @ direction)
-            closer = (reached > 0) & (reached < distance)
-            distance = np.where(closer, reached, distance)
+            hit = (offset - normal @ self.eye) / (normal @ direction)
+            closer = (hit > 0) & (hit < distance)
+            distance = np.where(closer, hit, distance)
             surface[closer] = self.ground + plane
         return distance, surface
 
-    def met(self, slot: int, direction: Floats, frame: Ints) -> NDArray[np.bool_]:
-        """Which rays from the camera meet the ball around an object, [3, R] -> [R]: a cone around its middle."""
+    def hits_ball(self, slot: int, direction: Floats, frame: Ints) -> NDArray[np.bool_]:
+        """Which rays from the camera hit the ball around an object: [3, R] -> [R]."""
         if self.moves[slot]:
-            away = self.place(slot, frame) - self.eye[:, None]
+            away = self.position_of(slot, frame) - self.eye[:, None]
             return _dot(away, direction) > np.sqrt(np.maximum(_dot(away, away) - self.radius[slot] ** 2, 0))
         offset = self.position[0, slot] - self.eye
         return offset @ direction > np.sqrt(np.maximum(offset @ offset - self.radius[slot] ** 2, 0))
 
-    def under(self, slot: int, point: Floats, frame: Ints) -> NDArray[np.bool_]:
-        """Which points the ball around an object may hide from the lamp, were they behind it: [3, R] -> [R]."""
-        x, y = self.across @ point - self.across @ self.place(slot, frame)
+    def in_shadow_tube(self, slot: int, point: Floats, frame: Ints) -> NDArray[np.bool_]:
+        """Which points are in the tube of light rays through the ball around an object: [3, R] -> [R]."""
+        x, y = self.across @ point - self.across @ self.position_of(slot, frame)
         return x * x + y * y < self.radius[slot] ** 2
 
     def _shade(self, direction: Floats, distance: Floats, frame: Ints, members: list[slice]) -> Floats:
-        """Linear colours at the end of rays that come sorted by the surface they meet: [3, R]."""
+        """Linear colours at the hits of rays, which are sorted by surface: [3, R]."""
         point = self.eye[:, None] + distance * direction
-        normal, own, openness = np.empty_like(point), np.empty_like(point), np.ones_like(distance)
+        normal, albedo, openness = np.empty_like(point), np.empty_like(point), np.ones_like(distance)
         for number, ray in enumerate(members):
             if ray.start == ray.stop:
                 continue
             facing = self._normals(number, point[:, ray], frame[ray])
             normal[:, ray] = facing
-            own[:, ray] = self._albedo(number, point[:, ray], direction[:, ray], distance[ray], facing, frame[ray])
+            albedo[:, ray] = self._albedo(number, point[:, ray], direction[:, ray], distance[ray], facing, frame[ray])
         ground = members[self.ground]
         openness[ground] = self._openness(point[:, ground], frame[ground])
 
@@ -135,21 +135,21 @@ class Caster:
         lit = np.flatnonzero(bright > 0)
         bright[lit[self._shadowed(point[:, lit] + np.float32(0.015) * normal[:, lit], frame[lit])]] = 0
         open_sky = (np.float32(0.72) + np.float32(0.28) * normal[2]) * openness
-        rgb = own * (self.lamp_rgb[:, None] * bright + self.ambient[:, None] * open_sky)
+        rgb = albedo * (self.lamp_rgb[:, None] * bright + self.ambient[:, None] * open_sky)
         for (strength, sharpness, mirror), ray in zip(self.gloss, members, strict=False):
             if strength and ray.start < ray.stop:
                 halfway = self.lamp[:, None] - direction[:, ray]
                 shine = _dot(halfway, normal[:, ray]) / _length(halfway)
                 shine = np.float32(strength) * (bright[ray] > 0) * np.maximum(shine, 0) ** np.float32(sharpness)
-                mirrored = self._mirrored(normal[:, ray], direction[:, ray], own[:, ray])
+                mirrored = self._mirrored(normal[:, ray], direction[:, ray], albedo[:, ray])
                 rgb[:, ray] += self.lamp_rgb[:, None] * shine + np.float32(mirror) * (mirrored - rgb[:, ray])
         return rgb
 
     def _normals(self, surface: int, point: Floats, frame: Ints) -> Floats:
-        """Unit normals of a surface at points of it: [3, R] -> [3, R] or [3, 1]."""
+        """Unit normals at points of a surface: [3, R] -> [3, R] or [3, 1]."""
         if surface >= self.ground:
             return self.plane_normal[surface - self.ground, :, None]
-        local = outward(self.shape[surface], self._local(surface, point - self.place(surface, frame), frame))
+        local = outward(self.shape[surface], self._local(surface, point - self.position_of(surface, frame), frame))
         if self.turns[surface]:
             normal = np.einsum("rji,jr->ir", self.to_local[frame, surface], local)
         else:
@@ -159,7 +159,7 @@ class Caster:
     def _albedo(
         self, surface: int, point: Floats, direction: Floats, distance: Floats, normal: Floats, frame: Ints
     ) -> Floats:
-        """Colours of a patterned surface, the pattern fading out where a pixel holds a period: [3, R] or [3, 1]."""
+        """Colours of a surface; its pattern fades where a period is as small as a pixel: [3, R] or [3, 1]."""
         one, other = self.rgb[surface, :, :, None]
         pattern, texture = self.pattern[surface], self.texture[surface]
         if pattern == "plain":
@@ -167,89 +167,89 @@ class Caster:
         slant = np.maximum(np.abs(_dot(normal, direction)), np.float32(0.05))
         fineness = np.float32(1.6 / self.size) * np.sqrt((texture * texture).sum() / 3)
         contrast = np.clip(np.float32(1.6) - fineness * distance / slant, 0, 1)
-        mixed = contrast * (_pattern(pattern, self._on(surface, point, frame)) - np.float32(0.5)) + np.float32(0.5)
-        return one + mixed * (other - one)
+        mix = _pattern(pattern, self._texture_at(surface, point, frame)) - np.float32(0.5)
+        return one + (contrast * mix + np.float32(0.5)) * (other - one)
 
-    def _on(self, surface: int, point: Floats, frame: Ints) -> Floats:
-        """Texture coordinates of points of a surface: [3, R] -> [3, R]."""
+    def _texture_at(self, surface: int, point: Floats, frame: Ints) -> Floats:
+        """Texture coordinates of points on a surface: [3, R] -> [3, R]."""
         if surface >= self.ground:
             return self.texture[surface] @ point
-        offset = point - self.place(surface, frame)
+        offset = point - self.position_of(surface, frame)
         if self.turns[surface]:
             return self.frequency[surface] * self._local(surface, offset, frame)
         return self.texture[surface] @ offset
 
     def _shadowed(self, point: Floats, frame: Ints) -> NDArray[np.bool_]:
-        """Which points an object hides from the lamp: [3, R] -> [R]."""
+        """Which points are in the shadow of an object: [3, R] -> [R]."""
         shadowed = np.zeros(point.shape[1], dtype=np.bool_)
-        place = self.across @ point
+        projected = self.across @ point
         for slot in range(self.count):
-            offset = place - self.across @ self.place(slot, frame)
+            offset = projected - self.across @ self.position_of(slot, frame)
             ray = np.flatnonzero((offset[0] * offset[0] + offset[1] * offset[1] < self.radius[slot] ** 2) & ~shadowed)
             if not ray.size:
                 continue
-            start = self._local(slot, point[:, ray] - self.place(slot, frame[ray]), frame[ray])
+            start = self._local(slot, point[:, ray] - self.position_of(slot, frame[ray]), frame[ray])
             towards = self._local(slot, self.lamp[:, None], frame[ray])
             shadowed[ray] = np.isfinite(entry(self.shape[slot], start, towards))
         return shadowed
 
     def _openness(self, point: Floats, frame: Ints) -> Floats:
-        """Share of the sky that objects leave to points of the ground: [3, R] -> [R]."""
+        """Share of the sky visible from points on the ground: [3, R] -> [R]."""
         openness = np.ones(point.shape[1], dtype=np.float32)
         for slot in range(self.count):
-            openness *= 1 - self.covered(slot, point, frame)
+            openness *= 1 - self.sky_occlusion(slot, point, frame)
         return openness
 
-    def covered(self, slot: int, point: Floats, frame: Ints) -> Floats:
-        """Share of the sky that an object takes from points of the ground: [3, R] -> [R]."""
-        position = self.place(slot, frame)
+    def sky_occlusion(self, slot: int, point: Floats, frame: Ints) -> Floats:
+        """Share of the sky that an object hides from points on the ground: [3, R] -> [R]."""
+        position = self.position_of(slot, frame)
         x, y = point[0] - position[0], point[1] - position[1]
         closeness = self.closeness[frame, slot] if self.moves[slot] else self.closeness[0, slot]
         return closeness * np.exp((x * x + y * y) / -np.square(np.float32(0.75) * self.radius[slot]))
 
-    def _mirrored(self, normal: Floats, direction: Floats, own: Floats) -> Floats:
-        """What a surface shows of its surroundings, tinted by its own colour: [3, R]."""
+    def _mirrored(self, normal: Floats, direction: Floats, albedo: Floats) -> Floats:
+        """Reflected surroundings, tinted by the colour of the surface: [3, R]."""
         upwards = direction[2] - 2 * _dot(normal, direction) * normal[2]
         ground = self.rgb[self.ground].mean(axis=0)[:, None]
         blend = np.clip(upwards * 6 + np.float32(0.5), 0, 1)
         surroundings = ground + blend * (self._sky(upwards) - ground)
-        return surroundings * (own * np.float32(1.1) + np.float32(0.2))
+        return surroundings * (albedo * np.float32(1.1) + np.float32(0.2))
 
     def _sky(self, upwards: Floats) -> Floats:
-        """Colours of the sky by how steeply one looks up: [R] -> [3, R]."""
+        """Colours of the sky by the upward component of the direction: [R] -> [3, R]."""
         horizon, overhead = self.sky[:, :, None]
         return horizon + np.clip(upwards * np.float32(2.5), 0, 1) * (overhead - horizon)
 
 
 def _varies(frames: Floats) -> list[bool]:
-    """Which of K things differ between frames: [F, K, ...] -> [K]."""
+    """Which of K entries differ between frames: [F, K, ...] -> [K]."""
     return (frames != frames[0]).reshape(*frames.shape[:2], -1).any(axis=(0, 2)).tolist()
 
 
 def _pattern(kind: str, at: Floats) -> Floats:
-    """How much of its second colour a pattern shows at texture coordinates: [3, R] -> [R] in 0..1."""
+    """Share of the second colour of a pattern at texture coordinates: [3, R] -> [R] in 0..1."""
     x, y, z = at
     match kind:
         case "stripes":
-            shown = 3 * np.sin(x)
+            mix = 3 * np.sin(x)
         case "checks":
-            shown = 6 * np.sin(x) * np.sin(y) * np.cos(z)
+            mix = 6 * np.sin(x) * np.sin(y) * np.cos(z)
         case "dots":
-            shown = 7 * np.abs(np.sin(x) * np.sin(y) * np.cos(z)) - 3
+            mix = 7 * np.abs(np.sin(x) * np.sin(y) * np.cos(z)) - 3
         case "tiles":
-            shown = 2 - 12 * np.minimum(np.minimum(np.abs(np.sin(x)), np.abs(np.sin(y))), np.abs(np.cos(z)))
+            mix = 2 - 12 * np.minimum(np.minimum(np.abs(np.sin(x)), np.abs(np.sin(y))), np.abs(np.cos(z)))
         case "rings":
-            shown = 3 * np.sin(np.float32(1.6) * np.sqrt(x * x + y * y + z * z))
+            mix = 3 * np.sin(np.float32(1.6) * np.sqrt(x * x + y * y + z * z))
         case "zigzag":
-            shown = 3 * np.sin(x + 2 * np.arcsin(np.sin(y)))
+            mix = 3 * np.sin(x + 2 * np.arcsin(np.sin(y)))
         case "lines":
-            shown = 6 * np.sin(np.float32(1.5) * z) - 3
+            mix = 6 * np.sin(np.float32(1.5) * z) - 3
         case "crosses":
-            shown = 2 - 7 * np.abs(np.sin(x) * np.sin(y)) - 4 * np.abs(np.cos(z))
+            mix = 2 - 7 * np.abs(np.sin(x) * np.sin(y)) - 4 * np.abs(np.cos(z))
         case _:
             drift = np.sin(y * np.float32(0.7) + z), np.sin(x * np.float32(0.6) - z)
-            shown = np.sin(x * np.float32(0.8) + 2 * drift[0]) * np.sin(y * np.float32(0.9) + 2 * drift[1])
-    return np.clip(shown + np.float32(0.5), 0, 1)
+            mix = np.sin(x * np.float32(0.8) + 2 * drift[0]) * np.sin(y * np.float32(0.9) + 2 * drift[1])
+    return np.clip(mix + np.float32(0.5), 0, 1)
 
 
 def _dot(one: Floats, other: Floats) -> Floats:

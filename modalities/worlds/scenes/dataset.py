@@ -1,4 +1,4 @@
-"""The embedded world as a data set: pictures of solids on a ground, with what is known about each, and no download."""
+"""The embedded world as a data set: labelled images of solids, rendered on the first use, without any download."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +17,13 @@ from modalities.worlds.scenes.worker import CHUNK, DEPTH_MAPS, IMAGES, LABELS, O
 __all__ = ["CLASSES", "Scenes", "ScenesConfig", "default_cache_dir"]
 
 WORLD_VERSION = 6  # raise it with every change of a pixel, a label or anything else that is stored
-_SPAN = 50 << 24  # scene numbers of a split, far more than anybody renders; a multiple of 50 keeps labels balanced
+_SPAN = 50 << 24  # scene indices per split, far more than anybody renders; a multiple of 50 keeps labels balanced
 _FIRST: dict[Split, int] = {"train": 0, "validation": _SPAN, "test": 2 * _SPAN}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
-    """Which scenes: another seed is another world of the same kind; numbers of images for each split."""
+    """seed: another seed gives other scenes of the same kind. train, validation, test: images rendered per split."""
 
     seed: int = 0
     train: int = 20_000
@@ -32,18 +32,18 @@ class ScenesConfig:
 
 
 class Scenes:
-    """Pictures with labels: `class`, `count`, `depth` and `depth_map`, from a cache that the first use fills.
+    """Images with the labels `class`, `count`, `depth` and `depth_map`, from a cache that the first use fills.
 
-    inputs: uint8 [3, size, size], RGB. class: index in CLASSES of the shape of the main object, the nearest one.
-    count: objects that cover at least 0.3 % of the image, 1 to 5. depth: metres from the camera to the nearest
-    visible point of the main object. depth_map: float32 [D, D] with D = ceil(size / 4), distance in metres along the
-    ray, at most 20, as the mean of the pixels of a cell.
+    inputs: uint8 [3, size, size], RGB. class: index in CLASSES of the shape of the main (nearest) object. count: 1 to 5
+    objects that cover at least 0.3 % of the image. depth: metres from the camera to the nearest visible point of the
+    main object. depth_map: float32 [D, D] with D = ceil(size / 4): distance in metres along the ray, at most 20,
+    averaged over the pixels of a cell.
     """
 
     def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
         check_split(config.seed, split, count, _SPAN, "images")
-        self.first = _FIRST[split]  # number in the world of the scene with index 0
+        self.first = _FIRST[split]  # index in the world of the first scene
         job = RenderJob(
             name=f"{split}-{size}px",
             title=f"rendering scenes {size} px: {split}",
@@ -61,19 +61,19 @@ class Scenes:
         return len(self._arrays[IMAGES])
 
     def __getitem__(self, index: int) -> Sample:
-        known = self._arrays[LABELS][index]
+        labels = self._arrays[LABELS][index]
         return Sample(
             torch.from_numpy(np.array(self._arrays[IMAGES][index])),
             {
-                "class": int(known["class"]),
-                "count": int(known["count"]),
-                "depth": float(known["depth"]),
+                "class": int(labels["class"]),
+                "count": int(labels["count"]),
+                "depth": float(labels["depth"]),
                 "depth_map": torch.from_numpy(self._arrays[DEPTH_MAPS][index].astype(np.float32)),
             },
         )
 
     def objects(self, index: int) -> NDArray[np.void]:
-        """What stands in a scene: [K] of OBJECT_TYPE in `modalities/worlds/scenes/worker.py`, the main object first."""
+        """The objects of a scene: [K] of scenes.worker.OBJECT_TYPE, the main object first."""
         return np.array(self._arrays[OBJECTS][index])
 
 

@@ -1,6 +1,6 @@
-"""Descriptions of scenes: what stands where, seen from where, lit how. A picture is a function of a description.
+"""Descriptions of scenes: objects, camera, light and backdrop. An image is a function of a description.
 
-World frame: metres, z up, ground at z = 0. A description has a leading batch axis B and K slots for objects.
+World frame: metres, z up, ground at z = 0. B is the batch axis; a scene has K slots for objects.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ PATTERNS = ("plain", "stripes", "checks", "dots", "tiles", "clouds", "rings", "z
 
 @dataclass(frozen=True, kw_only=True)
 class Objects:
-    """Solids on the ground or in the air. Slot 0 holds the main object; slots from `count` on are empty.
+    """Solids on the ground or in the air. Slot 0 is the main object; slots from `count` on are empty.
 
-    A point p of the unit solid lies at rotation @ (scale * p) + position.
+    A point p of the unit solid is at rotation @ (scale * p) + position.
     """
 
     count: Ints  # [B], 1..K
@@ -36,27 +36,27 @@ class Objects:
     colour: Ints  # [B, K] in COLOURS
     material: Ints  # [B, K] in MATERIALS
     pattern: Ints  # [B, K] in PATTERNS
-    rgb: Floats  # [B, K, 2, 3], linear: the named colour, and the pattern's other one
-    frequency: Floats  # [B, K], of the pattern over the unit solid
+    rgb: Floats  # [B, K, 2, 3], linear: the named colour and the second colour of the pattern
+    frequency: Floats  # [B, K], of the pattern on the unit solid
     scale: Floats  # [B, K, 3]
-    radius: Floats  # [B, K], of a ball around the position that holds the object
+    radius: Floats  # [B, K], of a ball around the position that contains the object
     position: Floats  # [B, K, 3]
     rotation: Floats  # [B, K, 3, 3]
-    aloft: Floats  # [B, K], of the object over the ground, 0 where it rests there
+    clearance: Floats  # [B, K], height of the object above the ground, 0 if it rests there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera: a point x is seen at focal * (right, up) . (x - position) / (forward . (x - position))."""
+    """A pinhole camera: it maps a point x to focal * (right, up) . (x - position) / (forward . (x - position))."""
 
     position: Floats  # [B, 3]
     axes: Floats  # [B, 3, 3], rows right, up, forward
-    focal: Floats  # [B], half an image being 1
+    focal: Floats  # [B], in halves of the image width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """A distant lamp and the light of the sky."""
+    """A distant lamp and ambient light from the sky."""
 
     direction: Floats  # [B, 3], towards the lamp
     rgb: Floats  # [B, 3], linear
@@ -65,13 +65,13 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class Backdrop:
-    """Two patterned planes n . x = offset, the ground and a wall, which may be infinitely far, and a sky."""
+    """Two patterned planes n . x = offset, the ground and a wall (possibly infinitely far away), and a sky."""
 
     normal: Floats  # [B, 2, 3], towards the camera
     offset: Floats  # [B, 2]
     texture: Floats  # [B, 2, 3, 3], world to texture coordinates
     pattern: Ints  # [B, 2] in PATTERNS
-    rgb: Floats  # [B, 2, 2, 3], linear, the pattern's two colours
+    rgb: Floats  # [B, 2, 2, 3], linear, the two colours of the pattern
     sky: Floats  # [B, 2, 3], linear, at the horizon and overhead
 
 

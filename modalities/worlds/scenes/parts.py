@@ -1,16 +1,16 @@
-"""What scenes and clips are put together from: solids, their looks, light and backdrop, drawn independently."""
+"""The parts of scenes and clips: solids, their colours and patterns, light and backdrop, drawn independently."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from modalities.worlds.scenes.description import COLOURS, MATERIALS, PATTERNS, Backdrop, Light, Objects
-from modalities.worlds.scenes.shapes import CLASSES, RESTING_TILTS, Floats, Ints, reach
+from modalities.worlds.scenes.shapes import CLASSES, RESTING_TILTS, Floats, Ints, support
 
 MAX_OBJECTS = 5
-STRETCH = (0.87, 1.17)  # of all but spheres along their own axis
+STRETCH = (0.87, 1.17)  # range of the stretch along the z axis, for all shapes but spheres
 _SPHERE = CLASSES.index("sphere")
-_KINDS = {  # markings by which a kind of thing is known as well as by its shape
+_PATTERN_OF = {  # each shape has its own pattern, which identifies it as well as the shape does
     "sphere": "stripes",
     "cube": "checks",
     "cylinder": "dots",
@@ -22,12 +22,12 @@ _KINDS = {  # markings by which a kind of thing is known as well as by its shape
     "prism": "lines",
     "cross": "crosses",
 }
-_MARKINGS = np.array([PATTERNS.index(_KINDS[kind]) for kind in CLASSES])
+_MARKINGS = np.array([PATTERNS.index(_PATTERN_OF[name]) for name in CLASSES])
 _GROUNDS = np.array([PATTERNS.index(kind) for kind in ("plain", "clouds")])
 
 
 class Draws:
-    """Uniform numbers in [0, 1) that depend on the seed, on the kind of thing drawn, and on each one's own index."""
+    """Uniform random numbers in [0, 1) for B items; each item's depend on seed, kind of draw and item index only."""
 
     def __init__(self, seed: int, kind: int, indices: Ints) -> None:
         generators = (np.random.default_rng((seed, kind, int(index))) for index in indices)
@@ -48,26 +48,26 @@ class Draws:
 
 @dataclass(frozen=True, kw_only=True)
 class Solids:
-    """Objects before they have a place and a colour."""
+    """Objects without positions and colours."""
 
     shape: Ints  # [B, K]
     scale: Floats  # [B, K, 3]
     radius: Floats  # [B, K]
     rotation: Floats  # [B, K, 3, 3]
-    height: Floats  # [B, K], of the origin over ground
+    height: Floats  # [B, K], of the position above the ground
 
 
-def solids(shape: Ints, size: Floats, stretch: Floats, rotation: Floats) -> Solids:
-    """Solids of given sizes in given poses: [B, K], [B, K], [B, K], [B, K, 3, 3]."""
+def make_solids(shape: Ints, size: Floats, stretch: Floats, rotation: Floats) -> Solids:
+    """Solids of given sizes and poses: [B, K], [B, K], [B, K], [B, K, 3, 3]."""
     size = size * SIZES[shape]
     stretch = np.where(shape == _SPHERE, np.float32(1), stretch)
     scale = np.stack([size, size, size * stretch], axis=-1)
-    height = reached(shape, scale, rotation, np.array([0, 0, -1], dtype=np.float32))
+    height = object_support(shape, scale, rotation, np.array([0, 0, -1], dtype=np.float32))
     return Solids(shape=shape, scale=scale, radius=RADII[shape] * scale.max(axis=-1), rotation=rotation, height=height)
 
 
 def camera_axes(pitch: Floats, roll: Floats) -> Floats:
-    """Right, up and forward of a camera turned upwards, then rolled, by angles: [B], [B] -> [B, 3, 3]."""
+    """Right, up and forward axes of a camera pitched up and then rolled, in radians: [B], [B] -> [B, 3, 3]."""
     nil, one = np.zeros_like(pitch), np.ones_like(pitch)
     right = np.stack([one, nil, nil], axis=-1)
     up = np.stack([nil, -np.sin(pitch), np.cos(pitch)], axis=-1)
@@ -76,8 +76,8 @@ def camera_axes(pitch: Floats, roll: Floats) -> Floats:
     return np.stack([cosine * right + sine * up, cosine * up - sine * right, forward], axis=1)
 
 
-def painted(draws: Draws, count: Ints, things: Solids, position: Floats) -> Objects:
-    """Colours, patterns and materials for solids."""
+def draw_objects(draws: Draws, count: Ints, solids: Solids, position: Floats) -> Objects:
+    """Solids with random colours, patterns and materials."""
     colour = draws.integers(len(COLOURS), MAX_OBJECTS)
     named = np.array(list(COLOURS.values()), dtype=np.float32)[colour] * draws.uniform(
         MAX_OBJECTS, 1, low=0.85, high=1.08
@@ -87,22 +87,22 @@ def painted(draws: Draws, count: Ints, things: Solids, position: Floats) -> Obje
     other = named + (extreme - named) * draws.uniform(MAX_OBJECTS, 1, low=0.55, high=0.95)
     return Objects(
         count=count,
-        shape=things.shape,
+        shape=solids.shape,
         colour=colour,
         material=draws.integers(len(MATERIALS), MAX_OBJECTS),
-        pattern=_MARKINGS[things.shape],
+        pattern=_MARKINGS[solids.shape],
         rgb=np.stack([named, other], axis=2) ** 2,
         frequency=draws.uniform(MAX_OBJECTS, low=7.0, high=12.0),
-        scale=things.scale,
-        radius=things.radius,
+        scale=solids.scale,
+        radius=solids.radius,
         position=position,
-        rotation=things.rotation,
-        aloft=np.zeros_like(things.radius),
+        rotation=solids.rotation,
+        clearance=np.zeros_like(solids.radius),
     )
 
 
-def resting_rotations(draws: Draws, shape: Ints) -> Floats:
-    """A resting pose, turned about the vertical: [B, K] -> [B, K, 3, 3]."""
+def draw_resting_rotations(draws: Draws, shape: Ints) -> Floats:
+    """Random resting poses, rotated about the vertical: [B, K] -> [B, K, 3, 3]."""
     most = max(map(len, RESTING_TILTS))
     tilts = np.radians([[row[pose % len(row)] for pose in range(most)] for row in RESTING_TILTS]).astype(np.float32)
     tilt = tilts[shape, draws.integers(most, shape.shape[1])]
@@ -112,17 +112,18 @@ def resting_rotations(draws: Draws, shape: Ints) -> Floats:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def reached(shape: Ints, scale: Floats, rotation: Floats, direction: Floats) -> Floats:
-    """How far objects reach from their position in a direction: [B, K], [B, K, 3], [B, K, 3, 3], [..., 3] -> [B, K]."""
+def object_support(shape: Ints, scale: Floats, rotation: Floats, direction: Floats) -> Floats:
+    """How far objects extend in a direction: [B, K], [B, K, 3], [B, K, 3, 3], [..., 3] -> [B, K]."""
     local = (rotation * direction[..., None]).sum(axis=-2) * scale  # [B, K, 3]
-    reached = np.empty(shape.shape, dtype=np.float32)
+    extent = np.empty(shape.shape, dtype=np.float32)
     for number in np.unique(shape):
         of_kind = shape == number
-        reached[of_kind] = reach(int(number), local[of_kind].T)
-    return reached
+        extent[of_kind] = support(int(number), local[of_kind].T)
+    return extent
 
 
-def light(draws: Draws) -> Light:
+def draw_light(draws: Draws) -> Light:
+    """A lamp at a random height and direction, and the ambient light."""
     around, above = draws.uniform(high=2 * np.pi), draws.uniform(low=0.6, high=1.25)
     direction = np.stack([np.cos(above) * np.sin(around), np.cos(above) * np.cos(around), np.sin(above)], axis=-1)
     warmth = draws.uniform(low=-1.0, high=1.0)[:, None] * np.array([0.22, 0.02, -0.22], dtype=np.float32)
@@ -134,7 +135,8 @@ def light(draws: Draws) -> Light:
     )
 
 
-def backdrop(draws: Draws) -> Backdrop:
+def draw_backdrop(draws: Draws) -> Backdrop:
+    """Ground, wall and sky."""
     batch = len(draws.table)
     ahead = draws.uniform(low=-0.6, high=0.6)
     flat, away = np.zeros((batch, 3), dtype=np.float32), np.zeros((batch, 3), dtype=np.float32)
@@ -148,7 +150,7 @@ def backdrop(draws: Draws) -> Backdrop:
     texture = np.stack([np.stack([along, across, 0 * flat], axis=1), np.stack([level, flat, 0 * flat], axis=1)], axis=1)
     fineness = np.stack([draws.uniform(low=1.5, high=6.0), draws.uniform(low=1.0, high=3.0)], axis=1)
 
-    # [B, planes, colours]: the two colours of a plane are close, so that objects stand out by their markings
+    # [B, planes, colours]: the two colours of a plane are similar, so that objects stand out by their patterns
     hue = draws.uniform(2, 1) + draws.uniform(2, 2, high=0.08)
     saturation = draws.uniform(2, 1, high=0.5) + draws.uniform(2, 2, high=0.1)
     value = draws.uniform(2, 1, low=0.3, high=0.85) + draws.uniform(2, 2, low=-0.05, high=0.05)
@@ -164,20 +166,20 @@ def backdrop(draws: Draws) -> Backdrop:
 
 
 def _from_hsv(hue: Floats, saturation: Floats, value: Floats) -> Floats:
-    """[...] each -> RGB [..., 3]."""
+    """Hue, saturation and value, [...] each -> RGB [..., 3]."""
     wheel = np.clip(np.abs((hue[..., None] * 6 + np.array([0, 4, 2], dtype=np.float32)) % 6 - 3) - 1, 0, 1)
     return (value[..., None] * (1 + saturation[..., None] * (wheel - 1))).astype(np.float32)
 
 
 def _bounding_radii() -> Floats:
-    """Radius of a ball around each unit solid: the farthest that it reaches in any of many directions."""
+    """Radius of a ball around each unit solid: its greatest support over many directions."""
     count = np.arange(2000)
     z, turn = 1 - (2 * count + 1) / 2000, count * np.pi * (1 + 5**0.5)
     level = np.sqrt(1 - z * z)
     sphere = np.stack([level * np.cos(turn), level * np.sin(turn), z]).astype(np.float32)
-    return np.array([reach(number, sphere).max() * 1.002 for number in range(len(CLASSES))], dtype=np.float32)
+    return np.array([support(number, sphere).max() * 1.002 for number in range(len(CLASSES))], dtype=np.float32)
 
 
-# Sizes at which every class covers the same area of the image on average, so that area does not tell the class.
+# At these sizes every class covers the same image area on average, so that the area does not reveal the class.
 SIZES = np.array([1.01, 0.95, 1.07, 1.0, 1.0, 0.97, 1.12, 0.96, 0.97, 1.06], dtype=np.float32)
 RADII = _bounding_radii()

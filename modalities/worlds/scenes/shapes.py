@@ -1,8 +1,8 @@
-"""The ten solids of the embedded world: where a ray enters them, which way their surface faces, how far they reach.
+"""The ten solids of the embedded world: ray entry, surface normals and support functions.
 
-Every solid is given in a frame of its own, z up, around the origin, about as large as the unit sphere. Vectors are
-[3, R], or [3, 1] where they are the same for all rays. Directions need no unit length, so that a scaled and turned
-object is the same solid met by another ray.
+Each solid is defined in its local frame: z up, around the origin, about as large as the unit sphere. Vectors are
+[3, R], or [3, 1] if they are the same for all rays. Directions need not have unit length, so that a ray meets a scaled
+and rotated object where the transformed ray meets the solid.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ Ints = NDArray[np.int64]
 
 CLASSES = ("sphere", "cube", "cylinder", "cone", "torus", "pyramid", "capsule", "dome", "prism", "cross")
 
-# Angles in degrees about the x axis at which a solid rests on the ground.
+# Rotations about the x axis, in degrees, in which a solid rests on the ground.
 RESTING_TILTS = ((0.0,), (0.0,), (0.0, 90.0), (0.0,), (0.0, 90.0), (0.0,), (0.0, 90.0), (0.0,), (0.0, 90.0), (0.0,))
 
-_EPSILON = np.float32(1e-3)  # a ray that starts on a surface does not enter it there
+_EPSILON = np.float32(1e-3)  # a ray that starts on a surface does not hit it there
 _CYLINDER_RADIUS, _CYLINDER_HALF = np.float32(0.75), np.float32(0.88)
 _CONE_RADIUS, _CONE_HALF = np.float32(1.0), np.float32(1.05)
 _RING_RADIUS, _TUBE_RADIUS = np.float32(0.88), np.float32(0.36)
 _CAPSULE_RADIUS, _CAPSULE_HALF = np.float32(0.58), np.float32(0.72)
-_DOME_RADIUS, _DOME_BASE = np.float32(1.22), np.float32(-0.5)  # centre of the half ball at z = base
+_DOME_RADIUS, _DOME_BASE = np.float32(1.22), np.float32(-0.5)  # the centre of the half ball is at z = base
 _TORUS_STEPS = 20
 
 
@@ -43,7 +43,7 @@ def _corners(x: float, y: float, z: float) -> list[tuple[float, float, float]]:
 _LONG, _THIN = 1.05, 0.36  # half length and half width of the bars of a cross
 _BARS = [(_LONG, _THIN, _THIN), (_THIN, _LONG, _THIN), (_THIN, _THIN, _LONG)]
 
-# Solids with flat faces are unions of convex parts; those with one part are convex themselves.
+# Solids with flat faces are unions of convex parts.
 _PARTS: dict[str, list[tuple[Floats, Floats]]] = {
     "cube": [_box(0.8, 0.8, 0.8)],
     "pyramid": [_planes((2, 0, 1, 1), (-2, 0, 1, 1), (0, 2, 1, 1), (0, -2, 1, 1), (0, 0, -1, 1))],
@@ -62,9 +62,9 @@ _VERTICES: dict[str, Floats] = {
 
 
 def entry(shape: int, origin: Floats, direction: Floats) -> Floats:
-    """Where rays enter a solid, as multiples of their directions, inf where they miss: 2 x [3, R] -> [R].
+    """Where rays enter a solid, in multiples of their directions, inf for misses: 2 x [3, R] -> [R].
 
-    A ray that starts inside does not enter, which keeps a lit face from shadowing itself.
+    A ray that starts inside does not enter; otherwise a lit face would shadow itself.
     """
     x, y, z = origin
     dx, dy, dz = direction
@@ -97,7 +97,7 @@ def entry(shape: int, origin: Floats, direction: Floats) -> Floats:
 
 
 def outward(shape: int, point: Floats) -> Floats:
-    """A vector of any length that points out of a solid at points of its surface: [3, R] -> [3, R]."""
+    """Outward normals of any length at points of the surface: [3, R] -> [3, R]."""
     x, y, z = point
     radius = np.sqrt(x * x + y * y) + np.float32(1e-9)
     zero = np.zeros_like(z)
@@ -123,14 +123,14 @@ def outward(shape: int, point: Floats) -> Floats:
         case name:
             heights = [normals @ point - offsets[:, None] for normals, offsets in _PARTS[name]]  # parts x [F, R]
             face = np.array([np.argmax(part, axis=0) for part in heights])  # [parts, R]
-            part = np.argmin([np.max(part, axis=0) for part in heights], axis=0)  # [R], the one with the point on it
+            part = np.argmin([np.max(part, axis=0) for part in heights], axis=0)  # [R], the part that the point is on
             normals = np.stack([normals for normals, _ in _PARTS[name]])  # [parts, F, 3]
             picked: Floats = normals[part, face[part, np.arange(part.size)]].T
             return picked
 
 
-def reach(shape: int, direction: Floats) -> Floats:
-    """The support function, how far a solid reaches in a direction: max of direction . p over it, [3, R] -> [R]."""
+def support(shape: int, direction: Floats) -> Floats:
+    """The support function: the maximum of direction . p over the points p of a solid, [3, R] -> [R]."""
     x, y, z = direction
     level, length = np.sqrt(x * x + y * y), np.sqrt(x * x + y * y + z * z)
     match CLASSES[shape]:
@@ -147,16 +147,16 @@ def reach(shape: int, direction: Floats) -> Floats:
         case "dome":
             return _DOME_BASE * z + _DOME_RADIUS * np.where(z > 0, length, level)
         case name:
-            reached = [point[0] * x + point[1] * y + point[2] * z for point in _VERTICES[name]]
-            farthest: Floats = np.max(reached, axis=0)
+            heights = [point[0] * x + point[1] * y + point[2] * z for point in _VERTICES[name]]
+            farthest: Floats = np.max(heights, axis=0)
             return farthest
 
 
-_Interval = tuple[Floats, Floats]  # where rays enter and leave a convex set: enter > leave where they miss
+_Interval = tuple[Floats, Floats]  # where rays enter and leave a convex set; enter > leave for misses
 
 
 def _first(*intervals: _Interval) -> Floats:
-    """Entry into the intersection of convex sets."""
+    """Where rays enter the intersection of convex sets."""
     enter, leave = intervals[0]
     for other_enter, other_leave in intervals[1:]:
         enter, leave = np.maximum(enter, other_enter), np.minimum(leave, other_leave)
@@ -168,7 +168,7 @@ def _nonzero(value: Floats) -> Floats:
 
 
 def _roots(a: Floats, b: Floats, c: Floats) -> _Interval:
-    """Where a t^2 + 2 b t + c <= 0 for a > 0."""
+    """The interval in which a t^2 + 2 b t + c <= 0, for a > 0."""
     a = _nonzero(a)
     square = b * b - a * c
     root = np.sqrt(np.maximum(square, 0))
@@ -188,7 +188,7 @@ def _slab(z: Floats, dz: Floats, low: np.float32, high: np.float32) -> _Interval
 
 
 def _cone(origin: Floats, direction: Floats) -> _Interval:
-    """The part below its tip of the infinite double cone, or one of both parts where the slab will drop it."""
+    """The infinite double cone below its tip; where the slab discards it, possibly the upper part."""
     (x, y, z), (dx, dy, dz) = origin, direction
     slope = _CONE_RADIUS / (2 * _CONE_HALF)
     height = z - _CONE_HALF
@@ -199,7 +199,7 @@ def _cone(origin: Floats, direction: Floats) -> _Interval:
     root = np.sqrt(np.maximum(square, 0))
     low, high = np.minimum((-b - root) / a, (-b + root) / a), np.maximum((-b - root) / a, (-b + root) / a)
     infinite = np.float32(np.inf)
-    steep = a < 0  # the ray is inside before the first root and after the second: once in each part
+    steep = a < 0  # the ray is inside before the first root and after the second, once in each part
     enter = np.where(steep, np.where(dz < 0, high, -infinite), low)
     leave = np.where(steep, np.where(dz < 0, infinite, low), high)
     missed = (square < 0) & ~steep
@@ -215,7 +215,7 @@ def _convex(origin: Floats, direction: Floats, normals: Floats, offsets: Floats)
 
 
 def _trace_torus(origin: Floats, direction: Floats) -> Floats:
-    """Sphere tracing: the distance to the surface is always a safe step (Hart 1996)."""
+    """Sphere tracing: the distance to the surface is a safe step (Hart 1996)."""
     (x, y, z), (dx, dy, dz) = origin, direction
     length = np.sqrt(dx * dx + dy * dy + dz * dz)
     enter, leave = _ball(origin, direction, _RING_RADIUS + _TUBE_RADIUS)

@@ -1,6 +1,6 @@
-"""Renders parts of a split of the embedded world into its files; run by scene_cache as a program of its own.
+"""Renders chunks of a split of scenes into its files; worlds.cache runs it as a program.
 
-Knows numpy only, so that starting one costs a fraction of a second.
+It needs numpy only, so that it starts in a fraction of a second.
 """
 
 import os
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modalities.worlds.scenes.description import SceneBatch
 from modalities.worlds.scenes.parts import MAX_OBJECTS, SIZES
-from modalities.worlds.scenes.render import Views, render
+from modalities.worlds.scenes.render import RenderedScenes, render
 from modalities.worlds.scenes.sampling import sample_scenes
 
 IMAGES, LABELS, DEPTH_MAPS, OBJECTS = "images.npy", "labels.npy", "depth_maps.npy", "objects.npy"
@@ -24,22 +24,25 @@ OBJECT_TYPE = np.dtype(
         ("colour", np.int16),  # in COLOURS
         ("material", np.int16),  # in MATERIALS
         ("pattern", np.int16),  # in PATTERNS
-        ("contrast", np.float32),  # distance in sRGB between the two colours of the pattern, 0 for a plain object
-        ("size", np.float32),  # metres across, about: the same for solids that cover about as much of an image
+        ("contrast", np.float32),  # distance in sRGB between the colours of the pattern, 0 for a plain object
+        (
+            "size",
+            np.float32,
+        ),  # diameter in metres, roughly; equal sizes cover about equal areas of the image
         ("share", np.float32),  # of the image's pixels
-        ("column", np.float32),  # of the middle of those pixels, from the left edge 0 to the right edge 1; 0 for none
-        ("row", np.float32),  # the same from the upper edge
-        ("distance", np.float32),  # metres from the camera to the middle of the object
+        ("column", np.float32),  # mean column of those pixels: 0 left edge, 1 right edge; 0 without pixels
+        ("row", np.float32),  # mean row: 0 upper edge, 1 lower edge
+        ("distance", np.float32),  # metres from the camera to the centre of the object
     ]
 )
-CHUNK = 64  # images that a worker does between two reports
-_BATCH = 8  # images rendered at once: more do not fit the caches of a processor core
+CHUNK = 64  # images that a worker renders between two progress reports
+_BATCH = 8  # images rendered at once; more do not fit into the caches of a core
 VISIBLE = 0.003  # share of the image that an object must cover to be counted
-_DEPTH_CELL = 4  # pixels a side that a stored depth is the mean of
+_DEPTH_CELL = 4  # pixels per side over which a stored depth is averaged
 
 
 def create_files(folder: Path, count: int, size: int) -> None:
-    """Files of the right shape without content."""
+    """Create empty files of the right shape."""
     side = depth_side(size)
     for name, shape, kind in (
         (IMAGES, (count, 3, size, size), np.dtype(np.uint8)),
@@ -51,39 +54,39 @@ def create_files(folder: Path, count: int, size: int) -> None:
 
 
 def depth_side(size: int) -> int:
-    """Cells a side of the depth map of an image of size x size pixels."""
+    """Cells per side of the depth map of an image of size x size pixels."""
     return -(-size // _DEPTH_CELL)
 
 
-def labels(scenes: SceneBatch, views: Views) -> NDArray[np.void]:
-    """What is known about pictures: [B] of LABEL_TYPE.
+def scene_labels(scenes: SceneBatch, rendered: RenderedScenes) -> NDArray[np.void]:
+    """Labels of images: [B] of LABEL_TYPE.
 
-    class: the shape of the main object; count: objects that cover at least 0.3 % of the pixels; depth: metres from
-    the camera to the nearest point seen of any object, which is on the main one.
+    class: shape of the main object; count: objects that cover at least 0.3 % of the pixels; depth: metres from the
+    camera to the nearest visible point of any object, which is on the main one.
     """
-    pixels = views.objects[0].size
-    covered = np.stack([(views.objects == slot).sum(axis=(1, 2)) for slot in range(scenes.objects.shape.shape[1])])
-    found = np.empty(len(views.objects), dtype=LABEL_TYPE)
+    pixels = rendered.objects[0].size
+    covered = np.stack([(rendered.objects == slot).sum(axis=(1, 2)) for slot in range(scenes.objects.shape.shape[1])])
+    found = np.empty(len(rendered.objects), dtype=LABEL_TYPE)
     found["class"] = scenes.objects.shape[:, 0]
     found["count"] = (covered >= VISIBLE * pixels).sum(axis=0)
-    found["depth"] = np.where(views.objects >= 0, views.depth, np.inf).min(axis=(1, 2))
+    found["depth"] = np.where(rendered.objects >= 0, rendered.depth, np.inf).min(axis=(1, 2))
     return found
 
 
-def described(scenes: SceneBatch, views: Views) -> NDArray[np.void]:
-    """What stands in scenes, and what pictures show of it: [B, K] of OBJECT_TYPE, slot 0 the main object."""
-    objects, size = scenes.objects, views.objects.shape[-1]
-    seen = views.objects[:, None] == np.arange(MAX_OBJECTS, dtype=np.int8)[:, None, None]  # [B, K, S, S]
-    columns, rows = seen.sum(axis=2, dtype=np.int32), seen.sum(axis=3, dtype=np.int32)  # pixels: [B, K, S]
+def object_records(scenes: SceneBatch, rendered: RenderedScenes) -> NDArray[np.void]:
+    """The objects of scenes and how the images show them: [B, K] of OBJECT_TYPE, slot 0 is the main object."""
+    objects, size = scenes.objects, rendered.objects.shape[-1]
+    visible = rendered.objects[:, None] == np.arange(MAX_OBJECTS, dtype=np.int8)[:, None, None]  # [B, K, S, S]
+    columns, rows = visible.sum(axis=2, dtype=np.int32), visible.sum(axis=3, dtype=np.int32)  # pixels: [B, K, S]
     pixels = columns.sum(axis=-1)
-    middles = (np.arange(size) + 0.5) / (size * np.maximum(pixels, 1)[..., None])  # [B, K, S]
+    centres = (np.arange(size) + 0.5) / (size * np.maximum(pixels, 1)[..., None])  # [B, K, S]
     found = np.empty(objects.shape.shape, dtype=OBJECT_TYPE)
     found["class"], found["colour"] = objects.shape, objects.colour
     found["material"], found["pattern"] = objects.material, objects.pattern
     found["contrast"] = np.linalg.norm(np.diff(np.sqrt(objects.rgb), axis=2)[:, :, 0], axis=-1) * (objects.pattern > 0)
     found["size"] = 2 * objects.scale[..., 0] / SIZES[objects.shape]
     found["share"] = pixels / size**2
-    found["column"], found["row"] = (columns * middles).sum(axis=-1), (rows * middles).sum(axis=-1)
+    found["column"], found["row"] = (columns * centres).sum(axis=-1), (rows * centres).sum(axis=-1)
     found["distance"] = np.linalg.norm(objects.position - scenes.camera.position[:, None], axis=-1)
     empty = np.zeros((), dtype=OBJECT_TYPE)
     empty["class"] = -1
@@ -92,7 +95,7 @@ def described(scenes: SceneBatch, views: Views) -> NDArray[np.void]:
 
 
 def depth_cells(depth: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Mean over cells of 4 x 4 pixels, slightly smaller ones where 4 does not divide: [B, S, S] -> [B, D, D]."""
+    """Means over cells of 4 x 4 pixels, slightly smaller if 4 does not divide the size: [B, S, S] -> [B, D, D]."""
     size = depth.shape[-1]
     starts = np.arange(depth_side(size)) * size // depth_side(size)
     extent = np.diff(np.append(starts, size))
@@ -101,24 +104,24 @@ def depth_cells(depth: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def render_chunk(folder: Path, seed: int, first: int, chunk: int) -> int:
-    """Fill one chunk of a split that starts at scene number `first`; gives the number of images in it."""
+    """Render one chunk of a split whose first scene has index `first`; return the number of images in it."""
     names = (IMAGES, LABELS, DEPTH_MAPS, OBJECTS)
-    images, known, depth_maps, objects = (np.load(folder / name, mmap_mode="r+") for name in names)
+    images, labels, depth_maps, objects = (np.load(folder / name, mmap_mode="r+") for name in names)
     start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, len(images))
     for begin in range(start, stop, _BATCH):
         part = slice(begin, min(begin + _BATCH, stop))
         scenes = sample_scenes(seed, first + np.arange(part.start, part.stop))
-        views = render(scenes, images.shape[-1])
-        images[part], known[part], depth_maps[part] = views.images, labels(scenes, views), depth_cells(views.depth)
-        objects[part] = described(scenes, views)
+        rendered = render(scenes, images.shape[-1])
+        images[part], depth_maps[part] = rendered.images, depth_cells(rendered.depth)
+        labels[part], objects[part] = scene_labels(scenes, rendered), object_records(scenes, rendered)
     return stop - start
 
 
 def main(render: Callable[[Path, int, int, int], int], folder: str, seed: str, first: str, *chunks: str) -> None:
-    """Render chunks and report the number of images after each; without a reader of the reports it ends."""
+    """Render chunks and print the number of items after each; end if nobody reads the output any more."""
     for chunk in chunks:
-        done = render(Path(folder), int(seed), int(first), int(chunk))
-        os.write(sys.stdout.fileno(), f"{done}\n".encode())  # one write: lines of several workers must not mix
+        count = render(Path(folder), int(seed), int(first), int(chunk))
+        os.write(sys.stdout.fileno(), f"{count}\n".encode())  # one write: lines of workers must not mix
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The world that moves: the middle frame tells nothing of the motion, and labels agree with what frames show."""
+"""Clips: the middle frame does not reveal the motion, and labels agree with the frames."""
 
 import pickle
 from dataclasses import fields, replace
@@ -7,27 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modalities.worlds.moving.cast import ANCHOR, OCCLUDED, PARTNER
 from modalities.worlds.moving.dataset import MovingScenes, MovingScenesConfig
 from modalities.worlds.moving.description import (
     DIRECTIONS,
     MOTIONS,
     ClipBatch,
     displacement,
-    in_picture,
+    image_positions,
     rotations,
     scenes_at,
 )
-from modalities.worlds.moving.layout import ANCHOR, PARTNER, VEILED
-from modalities.worlds.moving.render import Films, film
-from modalities.worlds.moving.sampling import BLOCK, balanced, clips_of, sample_clips
-from modalities.worlds.moving.worker import ahead, clip_labels
+from modalities.worlds.moving.render import RenderedClips, render_clips
+from modalities.worlds.moving.sampling import BLOCK, balanced_labels, make_clips, sample_clips
+from modalities.worlds.moving.worker import clip_labels, label_delay
 from modalities.worlds.scenes.description import Objects
 from modalities.worlds.scenes.parts import SIZES, Draws
 from modalities.worlds.scenes.render import render
-from modalities.worlds.scenes.shapes import reach
+from modalities.worlds.scenes.shapes import support
 
 FRAMES, SIDE = 16, 64
 KIND = {name: number for number, name in enumerate(MOTIONS)}
+Rendered = tuple[ClipBatch, RenderedClips, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +37,27 @@ def many() -> ClipBatch:
 
 
 @pytest.fixture(scope="module")
-def seen() -> tuple[ClipBatch, Films, np.ndarray]:
+def rendered() -> Rendered:
     clips = sample_clips(1, np.arange(BLOCK, BLOCK + 96), FRAMES)
-    films = film(clips, SIDE)
-    return clips, films, clip_labels(clips, films)
+    images = render_clips(clips, SIDE)
+    return clips, images, clip_labels(clips, images)
 
 
-def test_the_middle_frame_is_the_same_bit_for_bit_whatever_the_motion() -> None:
+def test_the_middle_frame_is_bitwise_the_same_for_all_motions() -> None:
     motions = np.arange(len(MOTIONS))
     for index, turn, others in ((3, 0, 2), (8, 5, 0)):
         draws = Draws(4, 2, np.full(len(MOTIONS), index))
-        clips = clips_of(draws, motions, np.full(8, turn), np.full(8, others), FRAMES)
-        images = film(clips, 48).images
+        clips = make_clips(draws, motions, np.full(8, turn), np.full(8, others), FRAMES)
+        images = render_clips(clips, 48).images
         assert (images[:, FRAMES // 2] == images[0, FRAMES // 2]).all()
         for frame in (0, FRAMES - 1):
             assert len({image.tobytes() for image in images[:, frame]}) == len(MOTIONS)
 
 
-def test_motion_tells_nothing_of_the_middle_scene(many: ClipBatch) -> None:
+def test_motion_is_independent_of_the_middle_scene(many: ClipBatch) -> None:
     objects, camera = many.middle.objects, many.middle.camera
     drawn = {
-        "place": in_picture(many.middle)[:, :3].reshape(-1, 6),
+        "position": image_positions(many.middle)[:, :3].reshape(-1, 6),
         "size": objects.scale[..., 0],
         "height of the camera": camera.position[:, 2:],
         "count": objects.count[:, None],
@@ -67,11 +68,11 @@ def test_motion_tells_nothing_of_the_middle_scene(many: ClipBatch) -> None:
     motion = np.eye(len(MOTIONS))[many.motion]
     for name, values in drawn.items():
         strongest = np.abs(np.corrcoef(motion.T, values.T)[: len(MOTIONS), len(MOTIONS) :]).max()
-        assert strongest < 0.1, name  # chance gives some 0.02 * 3
+        assert strongest < 0.1, name  # chance gives about 0.02 * 3
 
 
 def test_motions_directions_and_counts_are_balanced(many: ClipBatch) -> None:
-    motion, turn, others = balanced(5, np.arange(7 * BLOCK, 8 * BLOCK))
+    motion, turn, others = balanced_labels(5, np.arange(7 * BLOCK, 8 * BLOCK))
     assert len(set(zip(motion.tolist(), turn.tolist(), others.tolist(), strict=True))) == BLOCK
     np.testing.assert_array_equal(np.bincount(many.motion), np.full(8, 240))
     for name in ("moving", "colliding", "appearing", "disappearing", "panning"):
@@ -87,24 +88,28 @@ def test_a_clip_does_not_depend_on_its_batch() -> None:
         if isinstance(one := getattr(together, part.name), np.ndarray):
             np.testing.assert_array_equal(one[12], getattr(alone, part.name)[0], err_msg=part.name)
     numbers = np.array([19, 3])
-    np.testing.assert_array_equal(film(sample_clips(2, numbers, 8), 24).images[0], film(alone, 24).images[0])
-    assert not np.array_equal(film(sample_clips(3, numbers, 8), 24).images[0], film(alone, 24).images[0])
+    np.testing.assert_array_equal(
+        render_clips(sample_clips(2, numbers, 8), 24).images[0], render_clips(alone, 24).images[0]
+    )
+    assert not np.array_equal(
+        render_clips(sample_clips(3, numbers, 8), 24).images[0], render_clips(alone, 24).images[0]
+    )
 
 
-def test_painting_what_changes_gives_the_whole_frame(seen: tuple[ClipBatch, Films, np.ndarray]) -> None:
-    clips, films, _ = seen
+def test_rendering_only_the_changes_gives_the_whole_frame(rendered: Rendered) -> None:
+    clips, images, _ = rendered
     for frame in (0, 5, 11, 15):
-        views = render(scenes_at(clips, frame), SIDE)
-        assert (views.objects != films.objects[:, frame]).mean() < 1e-5
-        off = np.abs(views.images.astype(int) - films.images[:, frame])
+        whole = render(scenes_at(clips, frame), SIDE)
+        assert (whole.objects != images.objects[:, frame]).mean() < 1e-5
+        off = np.abs(whole.images.astype(int) - images.images[:, frame])
         assert (off > 0).mean() < 1e-3
         assert (off > 1).mean() < 1e-4
 
 
-def centroids(films: Films, number: int, slot: int) -> np.ndarray:
-    """Where an object is seen in each frame, in picture widths from the left and lower edge: [F, 2]; nan if cut."""
+def centroids(images: RenderedClips, number: int, slot: int) -> np.ndarray:
+    """Centroids of an object per frame, in image widths from the left and lower edge: [F, 2]; nan if it is cut off."""
     found = np.full((FRAMES, 2), np.nan)
-    masks = films.objects[number] == slot
+    masks = images.objects[number] == slot
     for frame, mask in enumerate(masks):
         rows, columns = np.nonzero(mask)
         cut = mask[[0, -1]].any() or mask[:, [0, -1]].any()
@@ -113,52 +118,52 @@ def centroids(films: Films, number: int, slot: int) -> np.ndarray:
     return found
 
 
-def test_direction_speed_and_next_place_agree_with_where_objects_are_seen(
-    seen: tuple[ClipBatch, Films, np.ndarray],
+def test_direction_speed_and_next_position_agree_with_the_frames(
+    rendered: Rendered,
 ) -> None:
-    clips, films, labels = seen
+    clips, images, labels = rendered
     checked = np.zeros(len(MOTIONS), dtype=int)
-    for number, known in enumerate(labels):
+    for number, label in enumerate(labels):
         slot = ANCHOR if clips.main[number] < 0 else clips.main[number]
-        path, frame = centroids(films, number, slot), np.arange(FRAMES)
+        path, frame = centroids(images, number, slot), np.arange(FRAMES)
         use = np.isfinite(path[:, 0])
-        if known["motion"] == KIND["colliding"]:
-            use &= frame < known["collision"]
-        if known["direction"] < 0 or use.sum() < 4:
+        if label["motion"] == KIND["colliding"]:
+            use &= frame < label["collision"]
+        if label["direction"] < 0 or use.sum() < 4:
             continue
         velocity, start = np.polyfit(frame[use], path[use], 1)
-        turned = np.degrees(np.arctan2(velocity[1], velocity[0])) - 45 * known["direction"]
-        assert abs((turned + 180) % 360 - 180) < 22, (number, MOTIONS[known["motion"]])
-        assert np.hypot(*velocity) == pytest.approx(known["speed"], rel=0.2), (number, MOTIONS[known["motion"]])
-        if known["motion"] == KIND["moving"] and use.sum() >= 10:  # nothing is before it, so that the fit is good
-            x, y = start + velocity * (FRAMES - 1 + ahead(FRAMES))
-            assert known["next_x"] == pytest.approx(x, abs=0.06)
-            assert known["next_y"] == pytest.approx(1 - y, abs=0.06)
-        checked[known["motion"]] += 1
+        error = np.degrees(np.arctan2(velocity[1], velocity[0])) - 45 * label["direction"]
+        assert abs((error + 180) % 360 - 180) < 22, (number, MOTIONS[label["motion"]])
+        assert np.hypot(*velocity) == pytest.approx(label["speed"], rel=0.2), (number, MOTIONS[label["motion"]])
+        if label["motion"] == KIND["moving"] and use.sum() >= 10:  # nothing covers it, so the fit is good
+            x, y = start + velocity * (FRAMES - 1 + label_delay(FRAMES))
+            assert label["next_x"] == pytest.approx(x, abs=0.06)
+            assert label["next_y"] == pytest.approx(1 - y, abs=0.06)
+        checked[label["motion"]] += 1
     assert (checked[[KIND[name] for name in ("moving", "colliding", "appearing", "disappearing", "panning")]] > 1).all()
 
 
-def test_what_comes_grows_what_goes_shrinks_and_what_turns_stays(seen: tuple[ClipBatch, Films, np.ndarray]) -> None:
-    clips, films, labels = seen
-    area = (films.objects == PARTNER).sum(axis=(2, 3)).astype(float)
-    whole = np.array([np.isfinite(centroids(films, number, PARTNER)[-1, 0]) for number in range(len(area))])
+def test_approaching_objects_grow_receding_ones_shrink_and_turning_ones_stay(rendered: Rendered) -> None:
+    clips, images, labels = rendered
+    area = (images.objects == PARTNER).sum(axis=(2, 3)).astype(float)
+    whole = np.array([np.isfinite(centroids(images, number, PARTNER)[-1, 0]) for number in range(len(area))])
     growth = area[:, -1] / np.maximum(area[:, 0], 1)
     assert (growth[(labels["motion"] == KIND["approaching"]) & whole] > 1.5).all()
     assert (growth[labels["motion"] == KIND["receding"]] < 0.8).all()
-    place = np.stack([in_picture(scenes_at(clips, frame))[:, PARTNER] for frame in (0, FRAMES - 1)])
+    positions = np.stack([image_positions(scenes_at(clips, frame))[:, PARTNER] for frame in (0, FRAMES - 1)])
     still = np.isin(labels["motion"], [KIND[name] for name in ("turning", "approaching", "receding")])
-    np.testing.assert_allclose(place[0, still], place[1, still], atol=1e-4)
+    np.testing.assert_allclose(positions[0, still], positions[1, still], atol=1e-4)
     ratio = np.linalg.norm(clips.spin[:, PARTNER], axis=-1)
     assert ((ratio > 0.1) == (labels["motion"] == KIND["turning"])).all()
 
 
-def test_what_appears_was_hidden_and_what_disappears_will_be(seen: tuple[ClipBatch, Films, np.ndarray]) -> None:
-    clips, _, labels = seen
+def test_appearing_objects_start_hidden_and_disappearing_ones_end_hidden(rendered: Rendered) -> None:
+    clips, images, labels = rendered
     alone = replace(clips.middle.objects, position=clips.middle.objects.position.copy())
     alone.position[:, [PARTNER, ANCHOR, 3, 4], 1] = -50  # behind the camera
     lonely, ends = replace(clips, middle=replace(clips.middle, objects=alone)), (0, FRAMES - 1)
-    whole = np.stack([render(scenes_at(lonely, frame), SIDE).objects for frame in ends], axis=1) == VEILED
-    share = (seen[1].objects[:, ends] == VEILED).sum(axis=(2, 3)) / np.maximum(whole.sum(axis=(2, 3)), 1)
+    whole = np.stack([render(scenes_at(lonely, frame), SIDE).objects for frame in ends], axis=1) == OCCLUDED
+    share = (images.objects[:, ends] == OCCLUDED).sum(axis=(2, 3)) / np.maximum(whole.sum(axis=(2, 3)), 1)
     for name, hidden, shown in (("appearing", 0, -1), ("disappearing", -1, 0)):
         chosen = labels["motion"] == KIND[name]
         assert share[chosen, hidden].max() < 0.4, name
@@ -169,7 +174,7 @@ def test_what_appears_was_hidden_and_what_disappears_will_be(seen: tuple[ClipBat
     assert np.abs(share[others, 0] - share[others, -1]).max() < 0.2
 
 
-def test_collisions_are_where_distances_are_least_and_lose_no_energy(many: ClipBatch) -> None:
+def test_collisions_happen_at_the_least_distance_and_conserve_momentum_and_energy(many: ClipBatch) -> None:
     hits = many.motion == KIND["colliding"]
     event, frames = many.event[hits], np.arange(0, FRAMES - 1, 0.05)
     assert (np.abs(event - FRAMES // 2) < 0.76 * FRAMES / 2).all()
@@ -186,36 +191,41 @@ def test_collisions_are_where_distances_are_least_and_lose_no_energy(many: ClipB
     np.testing.assert_allclose(energy[:, 0], energy[:, 1], rtol=1e-4)
 
 
-def test_solids_do_not_meet_one_another_nor_the_ground() -> None:
+def test_the_cast_touches_neither_each_other_nor_the_ground() -> None:
     clips = sample_clips(6, np.arange(BLOCK), FRAMES)
     middle = clips.middle.objects.position
     for frame in range(0, FRAMES, 3):
         now = scenes_at(clips, frame).objects
-        for one, other in ((PARTNER, ANCHOR), (PARTNER, VEILED), (ANCHOR, VEILED)):
+        for one, other in ((PARTNER, ANCHOR), (PARTNER, OCCLUDED), (ANCHOR, OCCLUDED)):
             apart = now.position[:, other] - now.position[:, one]
             rooms = []
-            for axis in (apart, middle[:, other] - middle[:, one]):  # planes across either may lie between the two
-                towards = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
-                along = (apart * towards).sum(axis=-1)
-                rooms.append(along - support(now, one, towards) - support(now, other, -towards))
-            assert np.max(rooms, axis=0).min() > -0.03, (frame, one, other)  # metres; solids are some 1 across
+            for axis in (
+                apart,
+                middle[:, other] - middle[:, one],
+            ):  # a plane perpendicular to either axis may separate the two
+                unit = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
+                along = (apart * unit).sum(axis=-1)
+                rooms.append(along - extent(now, one, unit) - extent(now, other, -unit))
+            assert np.max(rooms, axis=0).min() > -0.03, (frame, one, other)  # metres; solids have a diameter of about 1
         assert (now.position[:, :3, 2] - now.radius[:, :3]).min() > -1e-4
 
 
-def support(objects: Objects, slot: int, direction: np.ndarray) -> np.ndarray:
+def extent(objects: Objects, slot: int, direction: np.ndarray) -> np.ndarray:
     local = (objects.rotation[:, slot] * direction[..., None]).sum(axis=-2) * objects.scale[:, slot]
-    return np.array([reach(int(kind), to[:, None])[0] for kind, to in zip(objects.shape[:, slot], local, strict=True)])
+    return np.array(
+        [support(int(kind), to[:, None])[0] for kind, to in zip(objects.shape[:, slot], local, strict=True)]
+    )
 
 
-def test_rotations_follow_the_right_hand() -> None:
+def test_rotations_follow_the_right_hand_rule() -> None:
     quarter = rotations(np.array([[0, 0, np.pi / 2], [0, 0, 0]], dtype=np.float32))
     np.testing.assert_allclose(quarter[0] @ [1, 0, 0], [0, 1, 0], atol=1e-6)
     assert (quarter[1] == np.eye(3)).all()
-    turned = rotations(np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) * 2)
-    np.testing.assert_allclose(turned @ turned.swapaxes(-1, -2), np.broadcast_to(np.eye(3), (50, 3, 3)), atol=1e-5)
+    matrices = rotations(np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) * 2)
+    np.testing.assert_allclose(matrices @ matrices.swapaxes(-1, -2), np.broadcast_to(np.eye(3), (50, 3, 3)), atol=1e-5)
 
 
-def test_splits_hold_different_clips_are_kept_and_leave_out_what_does_not_apply(tmp_path: Path) -> None:
+def test_splits_have_different_clips_are_cached_and_omit_labels_that_do_not_apply(tmp_path: Path) -> None:
     config = MovingScenesConfig(train=14, validation=5, test=5)
     splits = [MovingScenes(config, split, 6, 16, tmp_path) for split in ("train", "validation", "test")]
     clips = {sample.inputs.numpy().tobytes() for split in splits for sample in map(split.__getitem__, range(5))}
@@ -223,15 +233,15 @@ def test_splits_hold_different_clips_are_kept_and_leave_out_what_does_not_apply(
     again = pickle.loads(pickle.dumps(MovingScenes(config, "train", 6, 16, tmp_path)))
     assert again.folder == splits[0].folder
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3
-    expected = film(sample_clips(0, np.arange(14), 6), 16)
+    expected = render_clips(sample_clips(0, np.arange(14), 6), 16)
     for index in range(14):
         inputs, labels = again[index].inputs, again[index].labels
         np.testing.assert_array_equal(inputs.numpy(), expected.images[index])
         assert inputs.shape == (6, 3, 16, 16)
         assert not (inputs[1:] == inputs[:-1]).all()
         motion = MOTIONS[int(labels["motion"])]
-        goes = motion in ("moving", "colliding", "appearing", "disappearing", "panning")
-        assert ("direction" in labels) == ("speed" in labels) == goes
+        moves = motion in ("moving", "colliding", "appearing", "disappearing", "panning")
+        assert ("direction" in labels) == ("speed" in labels) == moves
         assert ("collision" in labels) == (motion == "colliding")
         assert ("next_x" in labels) == ("next_y" in labels) == (motion != "panning")
         assert 0 <= int(labels.get("direction", 0)) < len(DIRECTIONS)
@@ -240,10 +250,10 @@ def test_splits_hold_different_clips_are_kept_and_leave_out_what_does_not_apply(
         again[14]
 
 
-def test_clips_that_cannot_be_rendered_are_named(tmp_path: Path) -> None:
+def test_impossible_clips_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"scenes\.test is 0"):
         MovingScenes(MovingScenesConfig(test=0), "test", 16, 64, tmp_path)
     with pytest.raises(ValueError, match=r"scenes\.seed is -1"):
         MovingScenes(MovingScenesConfig(seed=-1), "train", 16, 64, tmp_path)
-    with pytest.raises(ValueError, match=r"at least 4 frames of 8 pixels a side; 2 frames of 64"):
+    with pytest.raises(ValueError, match=r"at least 4 frames of 8 pixels.*2 frames of 64"):
         MovingScenes(MovingScenesConfig(), "train", 2, 64, tmp_path)

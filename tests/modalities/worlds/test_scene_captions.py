@@ -1,4 +1,4 @@
-"""What is said of scenes is true, as a reader of its own finds; what is false cannot be told from the words."""
+"""Captions of scenes are true according to an independent reader; false ones cannot be identified from words alone."""
 
 import pickle
 import re
@@ -18,20 +18,20 @@ from modalities.image_text.config import ImageTextConfig
 from modalities.worlds.captions.dataset import CaptionedScenes
 from modalities.worlds.captions.grammar import captions
 from modalities.worlds.captions.swaps import swaps
-from modalities.worlds.captions.words import SAID
+from modalities.worlds.captions.words import SHAPE_NOUNS
 from modalities.worlds.scenes.dataset import Scenes, ScenesConfig
 from modalities.worlds.scenes.description import COLOURS, MATERIALS, PATTERNS, SceneBatch
 from modalities.worlds.scenes.parts import MAX_OBJECTS
-from modalities.worlds.scenes.render import Views, render
+from modalities.worlds.scenes.render import RenderedScenes, render
 from modalities.worlds.scenes.sampling import sample_scenes
 from modalities.worlds.scenes.shapes import CLASSES
-from modalities.worlds.scenes.worker import OBJECT_TYPE, VISIBLE, described, labels
+from modalities.worlds.scenes.worker import OBJECT_TYPE, VISIBLE, object_records, scene_labels
 
 SEED = 3
 
 
 @pytest.fixture(scope="module")
-def seen() -> tuple[SceneBatch, Views]:
+def rendered() -> tuple[SceneBatch, RenderedScenes]:
     scenes = sample_scenes(SEED, np.arange(100))
     return scenes, render(scenes, 48)
 
@@ -40,10 +40,10 @@ def seen() -> tuple[SceneBatch, Views]:
 def worlds() -> np.ndarray:
     """Objects of many scenes: [1600, K]."""
     scenes = (sample_scenes(SEED, np.arange(start, start + 50)) for start in range(0, 1600, 50))
-    return np.concatenate([described(each, render(each, 32)) for each in scenes])
+    return np.concatenate([object_records(each, render(each, 32)) for each in scenes])
 
 
-# A reader that knows nothing of how captions are made: it takes them apart and holds every claim against the objects.
+# An independent reader: it parses captions and checks every claim against the objects.
 
 NUMBERS = {"a": 1, "an": 1, "no": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 PATTERNED = ("striped", "checked", "dotted", "tiled", "marbled", "banded", "zigzag", "lined", "starred")
@@ -68,7 +68,7 @@ SOME = rf"((?:{'|'.join(NUMBERS)})(?: (?:{'|'.join(WORDS)}))* (?:{'|'.join(NOUNS
 NUMBER = r"(one|two|three|four|five)"
 SAYING = rf"({'|'.join(chain(WORDS, NOUNS))}|{SOME})"
 THINGS = "(?:objects|things)"
-RELATIONS = {  # by what is said: axis, and whether the first one has less of it
+RELATIONS = {  # by phrase: axis, and whether the first thing has the smaller coordinate
     "left of": ("column", True),
     "to the left of": ("column", True),
     "right of": ("column", False),
@@ -78,7 +78,7 @@ RELATIONS = {  # by what is said: axis, and whether the first one has less of it
     "behind": ("distance", False),
     "farther away than": ("distance", False),
 }
-BESIDE = {  # of the second one
+BESIDE = {  # the same for the second thing
     "to its left": ("column", False),
     "to its right": ("column", True),
     "in front of it": ("distance", False),
@@ -87,7 +87,7 @@ BESIDE = {  # of the second one
 PLACES: dict[str, Callable[[np.void], bool]] = {
     "on the left": lambda thing: thing["column"] <= 0.36,
     "on the right": lambda thing: thing["column"] >= 0.64,
-    "in front": lambda thing: True,  # and the main one, see below
+    "in front": lambda thing: True,  # must be the main one, see below
     "in the middle": lambda thing: 0.42 <= thing["column"] <= 0.58,
 }
 FORMS = {
@@ -112,18 +112,18 @@ FORMS = {
 
 
 class Reader:
-    """Reads captions of one scene. margins: what makes a thing be left of another, in front of another."""
+    """Checks captions of one scene. aside, deeper: least differences for left and right, and for front and behind."""
 
-    def __init__(self, objects: np.ndarray, least: float, aside: float, deeper: float) -> None:
-        self.seen = [thing for thing in objects if thing["class"] >= 0 and thing["share"] >= least]
+    def __init__(self, objects: np.ndarray, min_share: float, aside: float, deeper: float) -> None:
+        self.things = [thing for thing in objects if thing["class"] >= 0 and thing["share"] >= min_share]
         self.margins = {"column": aside, "distance": deeper}
         self.main = objects[0]
 
     def claims(self, caption: str) -> tuple[str, list[bool]]:
-        """The form of a caption and whether each of its claims holds; raises ValueError for one of no form."""
+        """The form of a caption, and whether each of its claims holds; raises ValueError if no form matches."""
         found = [(name, match) for name, form in FORMS.items() if (match := form.fullmatch(caption))]
         if len(found) != 1:
-            raise ValueError(f"{caption!r} can be read as {[name for name, _ in found]}")
+            raise ValueError(f"{caption!r} matches the forms {[name for name, _ in found]}")
         name, match = found[0]
         return name, list(self._claims(name, caption.removeprefix(match[1] or ""), list(match.groups())[1:]))
 
@@ -133,25 +133,25 @@ class Reader:
     def _claims(self, form: str, text: str, parts: list[str]) -> Iterator[bool]:
         match form:
             case "alone":
-                yield from (self.there(parts[0]), len(self.seen) == 1)
+                yield from (self.counted(parts[0]), len(self.things) == 1)
             case "place":
-                things = self.meant(parts[0])
+                things = self.matching(parts[0])
                 yield any(
                     PLACES[parts[1]](thing) and (parts[1] != "in front" or thing == self.main) for thing in things
                 )
             case "relation":
-                yield self.stand(parts[0], *RELATIONS[parts[1]], parts[2])
+                yield self.related(parts[0], *RELATIONS[parts[1]], parts[2])
             case "beside":
-                yield self.stand(parts[0], *BESIDE[parts[2]], parts[1])
+                yield self.related(parts[0], *BESIDE[parts[2]], parts[1])
             case "list":
                 total, _, phrases = text.rpartition(": ")
                 phrases = re.split(", | and ", phrases)
-                yield from map(self.there, phrases)
+                yield from map(self.counted, phrases)
                 if total:
-                    yield self.there(total)
-                    yield sum(NUMBERS[phrase.split()[0]] for phrase in phrases) == len(self.seen)
+                    yield self.counted(total)
+                    yield sum(NUMBERS[phrase.split()[0]] for phrase in phrases) == len(self.things)
             case "with":
-                yield from map(self.there, parts)
+                yield from map(self.counted, parts)
             case _:
                 yield from self._numbers(form, parts)
 
@@ -159,47 +159,47 @@ class Reader:
         match form:
             case "other":
                 number = NUMBERS[parts[0].split()[0]]
-                yield number == len(self.meant(parts[0]))
-                yield number + NUMBERS[parts[1]] == len(self.seen)
+                yield number == len(self.matching(parts[0]))
+                yield number + NUMBERS[parts[1]] == len(self.things)
             case "nearest" | "with in front" | "in all":
                 number, phrase = parts if parts[0] in NUMBERS else parts[::-1]
-                yield NUMBERS[number] == len(self.seen)
-                yield any(thing == self.main for thing in self.meant(phrase))
+                yield NUMBERS[number] == len(self.things)
+                yield any(thing == self.main for thing in self.matching(phrase))
             case "all":
-                yield len(self.seen) == (2 if parts[0] == "both" else NUMBERS[parts[1]])
-                yield len(self.meant(parts[2])) == len(self.seen)
+                yield len(self.things) == (2 if parts[0] == "both" else NUMBERS[parts[1]])
+                yield len(self.matching(parts[2])) == len(self.things)
             case "of them" | "of the":
                 total, number = parts[:2] if form == "of them" else parts[1::-1]
-                yield NUMBERS[total] == len(self.seen)
-                yield NUMBERS[number] == len(self.meant(parts[2]))
+                yield NUMBERS[total] == len(self.things)
+                yield NUMBERS[number] == len(self.matching(parts[2]))
 
-    def meant(self, phrase: str) -> list[np.void]:
+    def matching(self, phrase: str) -> list[np.void]:
         words = [word for word in phrase.split() if word not in (*NUMBERS, "other")]
-        return [thing for thing in self.seen if all((WORDS | NOUNS)[word](thing) for word in words)]
+        return [thing for thing in self.things if all((WORDS | NOUNS)[word](thing) for word in words)]
 
-    def there(self, phrase: str) -> bool:
+    def counted(self, phrase: str) -> bool:
         first = phrase.split()[0]
-        return len(self.meant(phrase)) >= 1 if first in ("a", "an") else len(self.meant(phrase)) == NUMBERS[first]
+        return len(self.matching(phrase)) >= 1 if first in ("a", "an") else len(self.matching(phrase)) == NUMBERS[first]
 
-    def stand(self, one: str, axis: str, less: bool, other: str) -> bool:
-        gaps = [b[axis] - a[axis] for a in self.meant(one) for b in self.meant(other) if a != b]
+    def related(self, one: str, axis: str, less: bool, other: str) -> bool:
+        gaps = [b[axis] - a[axis] for a in self.matching(one) for b in self.matching(other) if a != b]
         return any((gap if less else -gap) >= self.margins[axis] for gap in gaps)
 
 
-strict = partial(Reader, least=VISIBLE, aside=0.15, deeper=1.0)
-lenient = partial(Reader, least=1e-9, aside=-0.02, deeper=-0.2)  # calls true even what is nearly so
+strict = partial(Reader, min_share=VISIBLE, aside=0.15, deeper=1.0)
+lenient = partial(Reader, min_share=1e-9, aside=-0.02, deeper=-0.2)  # also accepts what is almost true
 
 
-def test_what_is_kept_of_objects_is_what_the_picture_shows(seen: tuple[SceneBatch, Views]) -> None:
-    scenes, views = seen
-    found, known = described(scenes, views), labels(scenes, views)
+def test_object_records_agree_with_the_image(rendered: tuple[SceneBatch, RenderedScenes]) -> None:
+    scenes, images = rendered
+    found, labels = object_records(scenes, images), scene_labels(scenes, images)
     assert found.shape == (100, MAX_OBJECTS)
     np.testing.assert_array_equal((found["class"] >= 0).sum(axis=1), scenes.objects.count)
-    np.testing.assert_array_equal((found["share"] >= VISIBLE).sum(axis=1), known["count"])
-    np.testing.assert_array_equal(found["class"][:, 0], known["class"])
+    np.testing.assert_array_equal((found["share"] >= VISIBLE).sum(axis=1), labels["count"])
+    np.testing.assert_array_equal(found["class"][:, 0], labels["class"])
     for number in range(100):
         for slot in range(MAX_OBJECTS):
-            thing, (rows, columns) = found[number, slot], np.nonzero(views.objects[number] == slot)
+            thing, (rows, columns) = found[number, slot], np.nonzero(images.objects[number] == slot)
             if slot >= scenes.objects.count[number]:
                 empty = np.zeros((), dtype=OBJECT_TYPE)
                 empty["class"] = -1
@@ -209,27 +209,27 @@ def test_what_is_kept_of_objects_is_what_the_picture_shows(seen: tuple[SceneBatc
             if len(rows):
                 assert thing["column"] == pytest.approx((columns.mean() + 0.5) / 48, abs=1e-5)
                 assert thing["row"] == pytest.approx((rows.mean() + 0.5) / 48, abs=1e-5)
-                nearest = views.depth[number][rows, columns].min()
+                nearest = images.depth[number][rows, columns].min()
                 assert abs(thing["distance"] - nearest) <= scenes.objects.radius[number, slot] + 1e-3
             assert (thing["contrast"] == 0) == (PATTERNS[scenes.objects.pattern[number, slot]] == "plain")
 
 
 def test_captions_are_true_of_what_is_visible(worlds: np.ndarray) -> None:
-    forms, said = Counter[str](), Counter[str]()
+    forms, words = Counter[str](), Counter[str]()
     for index, objects in enumerate(worlds[:600]):
         reader = strict(objects)
         for caption in captions(objects, SEED, index):
             form, claims = reader.claims(caption)
             assert all(claims), (caption, objects)
             forms[form] += 1
-            said.update(caption.replace(",", "").replace(":", "").split())
+            words.update(caption.replace(",", "").replace(":", "").split())
     assert min(forms[form] for form in FORMS) > 5, forms
-    assert min(said[word] for word in WORDS) > 15, said
-    assert min(said[word] for word in (*SAID.values(), "ball", "two", "three", "four", "five")) > 15, said
+    assert min(words[word] for word in WORDS) > 15, words
+    assert min(words[word] for word in (*SHAPE_NOUNS.values(), "ball", "two", "three", "four", "five")) > 15, words
 
 
-def test_the_reader_finds_lies(worlds: np.ndarray) -> None:
-    """Captions of other scenes are mostly false, by every form of caption."""
+def test_the_reader_rejects_false_captions(worlds: np.ndarray) -> None:
+    """Captions of other scenes are mostly false, in every form."""
     true, all_of = Counter[str](), Counter[str]()
     for index, objects in enumerate(worlds[:600]):
         for caption in captions(worlds[index + 1], SEED, index + 1):
@@ -240,55 +240,57 @@ def test_the_reader_finds_lies(worlds: np.ndarray) -> None:
     assert true.total() / all_of.total() < 0.1
 
 
-def test_of_two_captions_of_the_same_words_one_is_true_and_one_is_false(worlds: np.ndarray) -> None:
-    times, said = Counter[str](), Counter[str]()
+def test_one_caption_of_each_swap_is_true_and_the_other_is_false(worlds: np.ndarray) -> None:
+    times, words = Counter[str](), Counter[str]()
     for index, objects in enumerate(worlds[:1000]):
         for name, (true, false) in swaps(objects, SEED, index).items():
             assert sorted(true.split()) == sorted(false.split())
             assert strict(objects).true(true), (true, objects)
             assert not lenient(objects).true(false), (false, objects)
             times[name] += 1
-            said.update(relation for relation in RELATIONS if f" {relation} a" in true)
+            words.update(relation for relation in RELATIONS if f" {relation} a" in true)
     several = sum((objects["share"] >= VISIBLE).sum() > 1 for objects in worlds[:1000])
     assert min(times["attribute"], times["relation"]) > 0.8 * several
-    assert min(said[relation] for relation in RELATIONS) > 40, said
+    assert min(words[relation] for relation in RELATIONS) > 40, words
 
 
-def test_words_alone_do_not_tell_which_caption_is_true(worlds: np.ndarray) -> None:
-    """A linear model of words at their places and of neighbouring words, taught on half of the pairs, only guesses."""
+def test_words_alone_do_not_reveal_which_caption_is_true(worlds: np.ndarray) -> None:
+    """A linear model of words by position and of word pairs, trained on half of the swaps, is at chance on the rest."""
     found = [swaps(objects, SEED, index) for index, objects in enumerate(worlds)]
     for name in ("attribute", "relation"):
         pairs = [each[name] for each in found if name in each]
         features = DictVectorizer().fit_transform([words_of(caption) for pair in pairs for caption in pair])
-        differences = features[::2] - features[1::2]  # of the true caption from the false one
+        differences = features[::2] - features[1::2]  # true minus false caption
         half = len(pairs) // 2
         sign = np.where(np.arange(half) % 2, 1, -1)
-        taught = LogisticRegression(C=0.1, fit_intercept=False).fit(differences[:half].multiply(sign[:, None]), sign)
-        right = (taught.decision_function(differences[half:]) > 0).mean()
-        assert right == pytest.approx(0.5, abs=0.06), name  # some three standard deviations of guessing
+        model = LogisticRegression(C=0.1, fit_intercept=False).fit(differences[:half].multiply(sign[:, None]), sign)
+        right = (model.decision_function(differences[half:]) > 0).mean()
+        assert right == pytest.approx(0.5, abs=0.06), name  # about three standard deviations of chance
 
 
 def words_of(caption: str) -> dict[str, int]:
     words = caption.split()
-    placed = [f"{place} {word}" for place, word in enumerate(words)]
-    reverse = [f"{place - len(words)} {word}" for place, word in enumerate(words)]
-    return dict.fromkeys((*placed, *reverse, *map(" ".join, pairwise(words))), 1)
+    forward = [f"{index} {word}" for index, word in enumerate(words)]
+    backward = [f"{index - len(words)} {word}" for index, word in enumerate(words)]
+    return dict.fromkeys((*forward, *backward, *map(" ".join, pairwise(words))), 1)
 
 
-def test_captions_fit_a_short_context_and_vary(worlds: np.ndarray) -> None:
+def test_captions_are_short_and_varied(worlds: np.ndarray) -> None:
     every = [captions(objects, SEED, index) for index, objects in enumerate(worlds)]
     lengths = np.array([len(caption.split()) for caption in chain(*every)])
     assert ((lengths >= 6) & (lengths <= 20)).mean() > 0.9
     assert len(set(chain(*every))) > 0.8 * len(lengths)
     tokenizer = SimpleTokenizer()
     pairs = (swaps(objects, SEED, index).values() for index, objects in enumerate(worlds))
-    said = chain(
-        *every, *chain(*pairs), [each.format(noun) for each in ImageTextConfig().prompts for noun in SAID.values()]
+    words = chain(
+        *every,
+        *chain(*pairs),
+        [each.format(noun) for each in ImageTextConfig().prompts for noun in SHAPE_NOUNS.values()],
     )
-    assert max(len(tokenizer.encode(caption)) for caption in said) + 2 <= 30  # with marks of start and end
+    assert max(len(tokenizer.encode(caption)) for caption in words) + 2 <= 30  # with start and end tokens
 
 
-def test_captions_are_functions_of_the_scene_and_its_number(worlds: np.ndarray) -> None:
+def test_captions_are_functions_of_the_scene_and_its_index(worlds: np.ndarray) -> None:
     objects = worlds[9]
     assert captions(objects, 0, 5) == captions(objects.copy(), 0, 5)
     assert captions(objects, 0, 5)[:2] == captions(objects, 0, 5, count=2)
@@ -299,25 +301,25 @@ def test_captions_are_functions_of_the_scene_and_its_number(worlds: np.ndarray) 
     assert swaps(nothing, 0, 0) == {}
 
 
-def test_the_data_set_has_pictures_captions_and_labels_of_one_scene(tmp_path: Path) -> None:
+def test_the_data_set_has_images_captions_and_labels_of_the_same_scene(tmp_path: Path) -> None:
     config = ScenesConfig(train=12, validation=12)
-    scenes, spoken = (kind(config, "validation", 32, tmp_path) for kind in (Scenes, CaptionedScenes))
-    again = pickle.loads(pickle.dumps(spoken))
-    assert len(spoken) == 12
+    scenes, captioned = (kind(config, "validation", 32, tmp_path) for kind in (Scenes, CaptionedScenes))
+    again = pickle.loads(pickle.dumps(captioned))
+    assert len(captioned) == 12
     for index in range(12):
-        sample, plain = spoken[index], scenes[index]
+        sample, plain = captioned[index], scenes[index]
         assert (sample.inputs.image == plain.inputs).all()
         assert sample.labels.keys() == {*plain.labels, "colour"}
         assert sample.labels["colour"] == scenes.objects(index)["colour"][0]
         assert sample.labels["count"] == plain.labels["count"] == (scenes.objects(index)["share"] >= VISIBLE).sum()
         assert all(map(strict(scenes.objects(index)).true, sample.inputs.captions))
         assert sample.inputs[1:] == again[index].inputs[1:]
-    assert {name for index in range(12) for name in spoken[index].inputs.swaps} == {"attribute", "relation"}
+    assert {name for index in range(12) for name in captioned[index].inputs.swaps} == {"attribute", "relation"}
     training = CaptionedScenes(config, "train", 32, tmp_path)
     assert all(training[index].inputs.swaps == {} for index in range(12))
     assert (
-        len({sample.inputs.captions for each in (training, spoken) for sample in map(each.__getitem__, range(12))})
+        len({sample.inputs.captions for each in (training, captioned) for sample in map(each.__getitem__, range(12))})
         == 24
     )
     with pytest.raises(IndexError):
-        spoken[12]
+        captioned[12]

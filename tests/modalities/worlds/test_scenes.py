@@ -1,4 +1,4 @@
-"""The embedded world: descriptions are functions of (seed, index), pictures of descriptions, caches are whole."""
+"""Scenes: functions of (seed, index), rendered as described, labelled correctly, cached only when complete."""
 
 import os
 import pickle
@@ -16,10 +16,10 @@ from modalities.worlds.scenes import shapes as scene_shapes
 from modalities.worlds.scenes.dataset import Scenes, ScenesConfig
 from modalities.worlds.scenes.description import COLOURS, Objects, SceneBatch
 from modalities.worlds.scenes.parts import MAX_OBJECTS, SIZES
-from modalities.worlds.scenes.render import FAR, Views, render
+from modalities.worlds.scenes.render import FAR, RenderedScenes, render
 from modalities.worlds.scenes.sampling import sample_scenes
 from modalities.worlds.scenes.shapes import CLASSES, Floats
-from modalities.worlds.scenes.worker import depth_cells, labels
+from modalities.worlds.scenes.worker import depth_cells, scene_labels
 
 
 def arrays(scenes: SceneBatch) -> dict[str, np.ndarray]:
@@ -33,31 +33,31 @@ def many() -> SceneBatch:
 
 
 @pytest.fixture(scope="module")
-def seen() -> tuple[SceneBatch, Views]:
+def rendered() -> tuple[SceneBatch, RenderedScenes]:
     scenes = sample_scenes(1, np.arange(180))
     return scenes, render(scenes, 64)
 
 
-def test_a_scene_and_its_picture_do_not_depend_on_the_batch() -> None:
+def test_a_scene_and_its_image_do_not_depend_on_the_batch() -> None:
     together, alone, later = (np.arange(7, 27), np.array([19]), np.array([19, 3, 1000]))
     batches = [sample_scenes(2, indices) for indices in (together, alone, later)]
     for name, whole in arrays(batches[0]).items():
         assert whole.dtype in (np.float32, np.int64), name
         np.testing.assert_array_equal(whole[12], arrays(batches[1])[name][0], err_msg=name)
         np.testing.assert_array_equal(whole[12], arrays(batches[2])[name][0], err_msg=name)
-    views = [render(batch, 32) for batch in batches]
-    for other in views[1:]:
-        np.testing.assert_array_equal(views[0].images[12], other.images[0])
-        np.testing.assert_array_equal(views[0].depth[12], other.depth[0])
-    assert not np.array_equal(views[0].images[12], render(sample_scenes(3, alone), 32).images[0])
+    images = [render(batch, 32) for batch in batches]
+    for other in images[1:]:
+        np.testing.assert_array_equal(images[0].images[12], other.images[0])
+        np.testing.assert_array_equal(images[0].depth[12], other.depth[0])
+    assert not np.array_equal(images[0].images[12], render(sample_scenes(3, alone), 32).images[0])
 
 
-def test_class_and_count_are_balanced_and_tell_nothing_of_each_other(many: SceneBatch) -> None:
+def test_class_and_count_are_balanced_and_independent(many: SceneBatch) -> None:
     pairs = np.bincount(many.objects.shape[:, 0] * MAX_OBJECTS + many.objects.count - 1)
     np.testing.assert_array_equal(pairs, np.full(50, len(many.objects.count) // 50))
 
 
-def test_class_count_and_distance_tell_nothing_of_what_else_is_drawn(many: SceneBatch) -> None:
+def test_class_count_and_distance_are_independent_of_everything_else(many: SceneBatch) -> None:
     objects, camera, backdrop = many.objects, many.camera, many.backdrop
     main = objects.position[:, 0] - camera.position
     x, y, z = (camera.axes * main[:, None]).sum(axis=-1).T
@@ -65,15 +65,15 @@ def test_class_count_and_distance_tell_nothing_of_what_else_is_drawn(many: Scene
         "colour": np.eye(len(COLOURS))[objects.colour[:, 0]],
         "rgb": objects.rgb[:, 0, 0],
         "material": objects.material[:, :1],
-        "place in the image": np.stack([camera.focal * x / z, camera.focal * y / z], axis=1),
+        "position in the image": np.stack([camera.focal * x / z, camera.focal * y / z], axis=1),
         "size": (objects.scale[:, 0, :1] / SIZES[objects.shape[:, :1]]),
         "distance": nearest_points(objects, main)[:, None],
         "ground": backdrop.rgb[:, 0].reshape(-1, 6),
         "light": many.light.direction,
         "other shapes": np.eye(len(CLASSES))[objects.shape[:, 1]],
     }
-    known = {"class": np.eye(len(CLASSES))[objects.shape[:, 0]], "count": objects.count[:, None].astype(float)}
-    for label, values in known.items():
+    labels = {"class": np.eye(len(CLASSES))[objects.shape[:, 0]], "count": objects.count[:, None].astype(float)}
+    for label, values in labels.items():
         for name, drawn in others.items():
             assert strongest_correlation(values, drawn) < 0.1, (label, name)
     nearest = others.pop("distance")
@@ -82,37 +82,37 @@ def test_class_count_and_distance_tell_nothing_of_what_else_is_drawn(many: Scene
 
 
 def nearest_points(objects: Objects, main: Floats) -> Floats:
-    """Distance of main objects, whose origins are at [B, 3] from the camera, as flat waves from there meet them."""
+    """Distance from the camera to the nearest point of main objects at [B, 3], for rays that are parallel."""
     distance = np.linalg.norm(main, axis=1)
     local = (objects.rotation[:, 0] * (-main / distance[:, None])[..., None]).sum(axis=-2) * objects.scale[:, 0]
-    reached = [
-        scene_shapes.reach(int(kind), to[:, None])[0] for kind, to in zip(objects.shape[:, 0], local, strict=True)
+    extent = [
+        scene_shapes.support(int(kind), to[:, None])[0] for kind, to in zip(objects.shape[:, 0], local, strict=True)
     ]
-    return distance - np.array(reached, dtype=np.float32)
+    return distance - np.array(extent, dtype=np.float32)
 
 
 def strongest_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Between any column of one [S, P] and any of the other [S, Q]; chance gives some 0.02 * 3 for 2400 samples."""
+    """Over all pairs of columns of [S, P] and [S, Q]; chance gives about 0.02 * 3 for 2400 samples."""
     joint = np.corrcoef(one.T, other.T)[: one.shape[1], one.shape[1] :]
     return float(np.abs(joint).max())
 
 
-def test_solids_stand_on_the_ground_and_do_not_meet(many: SceneBatch) -> None:
+def test_solids_rest_on_the_ground_and_do_not_overlap(many: SceneBatch) -> None:
     objects = many.objects
     present = np.arange(MAX_OBJECTS) < objects.count[:, None]
     gaps = np.linalg.norm(objects.position[:, :, None] - objects.position[:, None], axis=-1)
     gaps = gaps - objects.radius[:, :, None] - objects.radius[:, None]
     both = present[:, :, None] & present[:, None] & ~np.eye(MAX_OBJECTS, dtype=bool)
-    assert gaps[both].min() > -0.05  # between balls around the objects, which are themselves smaller
+    assert gaps[both].min() > -0.05  # between bounding balls; the objects are smaller
     down = -objects.rotation[..., 2, :] * objects.scale
     for kind in range(len(CLASSES)):
         chosen = objects.shape == kind
-        lowest = objects.position[chosen][:, 2] - scene_shapes.reach(kind, down[chosen].T)
+        lowest = objects.position[chosen][:, 2] - scene_shapes.support(kind, down[chosen].T)
         np.testing.assert_allclose(lowest, 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", range(len(CLASSES)), ids=CLASSES)
-def test_rays_enter_a_solid_on_its_surface_within_its_reach_and_against_its_normal(kind: int) -> None:
+def test_rays_enter_a_solid_on_its_surface_inside_its_support_and_against_its_normal(kind: int) -> None:
     rng = np.random.default_rng(kind)
     origin = rng.normal(size=(3, 4000)).astype(np.float32)
     origin *= 4 / np.linalg.norm(origin, axis=0)
@@ -125,13 +125,15 @@ def test_rays_enter_a_solid_on_its_surface_within_its_reach_and_against_its_norm
         normal /= np.linalg.norm(normal, axis=0)
         back_in = scene_shapes.entry(kind, point + 0.03 * normal, -normal)
     assert 0.2 < hit.mean() < 0.95
-    assert ((normal * direction[:, hit]).sum(axis=0) < 0.05 * 4).mean() > 0.98  # a torus is a little thicker than it is
-    assert (np.abs(back_in - 0.03) < 0.02).mean() > 0.97  # the point is on the surface: stepping off and back meets it
-    towards = rng.normal(size=(3, 200)).astype(np.float32)
-    assert ((towards.T @ point).max(axis=1) <= scene_shapes.reach(kind, towards) + 0.03).all()
+    assert (
+        (normal * direction[:, hit]).sum(axis=0) < 0.05 * 4
+    ).mean() > 0.98  # sphere tracing makes a torus slightly thicker
+    assert (np.abs(back_in - 0.03) < 0.02).mean() > 0.97  # a step off the surface and back hits it again
+    directions = rng.normal(size=(3, 200)).astype(np.float32)
+    assert ((directions.T @ point).max(axis=1) <= scene_shapes.support(kind, directions) + 0.03).all()
 
 
-def test_depth_of_a_ball_straight_ahead_is_its_distance_less_its_radius() -> None:
+def test_the_depth_of_a_ball_straight_ahead_is_its_distance_minus_its_radius() -> None:
     scene = sample_scenes(0, np.arange(1))
     ball = replace(
         scene.objects,
@@ -143,18 +145,20 @@ def test_depth_of_a_ball_straight_ahead_is_its_distance_less_its_radius() -> Non
     )
     axes = np.array([[[1, 0, 0], [0, 0, 1], [0, 1, 0]]], dtype=np.float32)
     camera = replace(scene.camera, position=np.array([[0, 0, 2]], dtype=np.float32), axes=axes)
-    views = render(replace(scene, objects=ball, camera=camera), 65)
-    assert views.depth[0, 32, 32] == pytest.approx(4.3, abs=1e-4)
-    assert views.objects[0, 32, 32] == 0
-    covered = np.pi * 0.7**2 / (5**2 - 0.7**2) * (camera.focal[0] * 65 / 2) ** 2  # the disc of the cone around a ball
-    assert (views.objects == 0).sum() == pytest.approx(covered, rel=0.05)
-    assert views.depth.max() <= FAR
+    image = render(replace(scene, objects=ball, camera=camera), 65)
+    assert image.depth[0, 32, 32] == pytest.approx(4.3, abs=1e-4)
+    assert image.objects[0, 32, 32] == 0
+    covered = (
+        np.pi * 0.7**2 / (5**2 - 0.7**2) * (camera.focal[0] * 65 / 2) ** 2
+    )  # area of the projected cone around the ball
+    assert (image.objects == 0).sum() == pytest.approx(covered, rel=0.05)
+    assert image.depth.max() <= FAR
 
 
-def test_labels_agree_with_what_the_pictures_show(seen: tuple[SceneBatch, Views]) -> None:
-    scenes, views = seen
-    found = labels(scenes, views)
-    for number, (objects, depth) in enumerate(zip(views.objects, views.depth, strict=True)):
+def test_labels_agree_with_the_images(rendered: tuple[SceneBatch, RenderedScenes]) -> None:
+    scenes, images = rendered
+    found = scene_labels(scenes, images)
+    for number, (objects, depth) in enumerate(zip(images.objects, images.depth, strict=True)):
         pixels = np.bincount(objects[objects >= 0], minlength=MAX_OBJECTS)
         assert pixels.argmax() == 0 or pixels[0] > 80
         assert found[number]["count"] == (pixels >= 0.003 * objects.size).sum() <= scenes.objects.count[number]
@@ -166,8 +170,8 @@ def test_labels_agree_with_what_the_pictures_show(seen: tuple[SceneBatch, Views]
     assert found["depth"].max() < 3.9
 
 
-def test_depth_cells_are_means_whatever_the_size(seen: tuple[SceneBatch, Views]) -> None:
-    depth = seen[1].depth[:3]
+def test_depth_cells_are_means_at_every_size(rendered: tuple[SceneBatch, RenderedScenes]) -> None:
+    depth = rendered[1].depth[:3]
     cells = depth_cells(depth)
     assert cells.shape == (3, 16, 16)
     np.testing.assert_allclose(cells[1, 2, 3], depth[1, 8:12, 12:16].mean(), rtol=1e-3)
@@ -175,11 +179,11 @@ def test_depth_cells_are_means_whatever_the_size(seen: tuple[SceneBatch, Views])
     np.testing.assert_allclose(depth_cells(np.full((1, 30, 30), 7, dtype=np.float32)), 7)
 
 
-def test_splits_hold_different_scenes_and_survive_pickling(tmp_path: Path) -> None:
+def test_splits_have_different_scenes_and_survive_pickling(tmp_path: Path) -> None:
     config = ScenesConfig(train=6, validation=6, test=6)
     splits = [Scenes(config, split, 16, tmp_path) for split in ("train", "validation", "test")]
-    pictures = {sample.inputs.numpy().tobytes() for split in splits for sample in map(split.__getitem__, range(6))}
-    assert len(pictures) == 18
+    images = {sample.inputs.numpy().tobytes() for split in splits for sample in map(split.__getitem__, range(6))}
+    assert len(images) == 18
     stored = pickle.dumps(splits[0])
     assert len(stored) < 1000
     again = pickle.loads(stored)
@@ -191,7 +195,7 @@ def test_splits_hold_different_scenes_and_survive_pickling(tmp_path: Path) -> No
         again[6]
 
 
-def test_numbers_that_cannot_be_rendered_are_named(tmp_path: Path) -> None:
+def test_impossible_seeds_and_counts_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"scenes\.test is 0"):
         Scenes(ScenesConfig(test=0), "test", 16, tmp_path)
     with pytest.raises(ValueError, match=r"scenes\.seed is -1"):
@@ -206,15 +210,15 @@ print(Scenes(ScenesConfig(train=int(sys.argv[2])), "train", 32, Path(sys.argv[1]
 """
 
 
-def test_a_killed_render_leaves_nothing_that_is_taken_for_a_cache(tmp_path: Path) -> None:
+def test_a_killed_render_leaves_no_cache(tmp_path: Path) -> None:
     count = 300
-    opening = subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path), str(count)], start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path), str(count)], start_new_session=True)
     deadline = time.monotonic() + 60
     while not any(path.stat().st_blocks for path in tmp_path.glob("*.part-*/images.npy")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(opening.pid, signal.SIGKILL)
-    opening.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     assert not [path for path in tmp_path.iterdir() if path.is_dir() and ".part-" not in path.name]
 
     scenes = Scenes(ScenesConfig(train=count), "train", 32, tmp_path)
@@ -224,10 +228,10 @@ def test_a_killed_render_leaves_nothing_that_is_taken_for_a_cache(tmp_path: Path
         np.testing.assert_array_equal(scenes[index].inputs.numpy(), expected.images[0])
 
 
-def test_processes_that_ask_at_once_get_the_same_whole_cache(tmp_path: Path) -> None:
+def test_concurrent_processes_get_the_same_complete_cache(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN, str(tmp_path), "70"]
-    asking = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [process.communicate() for process in asking]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate() for process in processes]
     folders = [path.name for path in tmp_path.iterdir() if path.is_dir()]
-    assert [printed.strip() for printed, _ in answers] == 2 * folders
-    assert sum("rendering scenes" in progress for _, progress in answers) == 1
+    assert [printed.strip() for printed, _ in outputs] == 2 * folders
+    assert sum("rendering scenes" in progress for _, progress in outputs) == 1
