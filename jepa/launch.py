@@ -6,11 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint.lock import locked
-from jepa.config import ConfigError, Tree, build, merge, parse_override, plain, read_yaml, to_yaml
+from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_override, plain, to_yaml
 from jepa.config.recipes import default_recipe, plain_name, read_recipe
 from jepa.console import CONSOLE
 from jepa.distributed import World, join
@@ -19,6 +21,7 @@ from jepa.modality import Modality
 from jepa.plugins.registry import declared_name, modality_class, names
 from jepa.train import train
 from jepa.training.config import Config
+from jepa.training.run_dir import completed, saved_config
 from jepa.weights.load import construct
 
 
@@ -30,37 +33,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Defaults, then a recipe, then `section.key=value` overrides -> config and its modality.
 
-    Where no run_dir is given it is named by the config, so that the same command finds its run again. What a modality
-    completes (see DataConfig) is as the run in that directory has it, if there is one.
+    Without a run_dir the config names it, so that the same command finds its run again. Settings that the data
+    completes (`DataConfig.completed`) are those of the run in that directory, if there is one.
     Raises ConfigError and UnknownModalityError.
     """
     modality_type = modality_class(modality_name)
     config_type = Config.of(modality_type)
-    # Overrides are one layer, so that their order does not matter where one of them changes a `kind`.
-    layers = [recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
-    config: Config[Any, Any] = build(config_type, [{"run_dir": ""}, *layers])
-    if plain(config)["run_dir"] in ("", "."):
-        config = build(config_type, [*layers, {"run_dir": f"runs/{plain_name(modality_name)}-{_digest(config)}"}])
-    config = build(config_type, [plain(config), {"data": _completed_there(config)}])
-    return construct(modality_type, config)
-
-
-def _digest(config: Config[Any, Any]) -> str:
-    tree = plain(config)
-    for name in _incomplete(config):
-        del tree["data"][name]  # what is not said does not tell runs apart
-    return hashlib.blake2b(json.dumps(tree).encode(), digest_size=4).hexdigest()
-
-
-def _completed_there(config: Config[Any, Any]) -> Tree:
-    """What this config leaves to the modality and the run in its directory knows."""
-    names, path = _incomplete(config), config.run_dir / "config.yaml"
-    there = read_yaml(path).get("data") if names and path.exists() else None
-    return {name: there[name] for name in names if name in there} if isinstance(there, dict) else {}
-
-
-def _incomplete(config: Config[Any, Any]) -> list[str]:
-    return [name for name in config.data.completed if getattr(config.data, name) is None]
+    # Overrides are one layer, so that their order does not matter if one of them changes a `kind`.
+    layers = [{"run_dir": ""}, recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
+    config: Config[Any, Any] = build(config_type, layers)
+    if plain(config.run_dir) == ".":
+        # Defaults are left out: a new setting does not rename the runs of earlier versions.
+        settings = json.dumps(differences(defaults(config_type), plain(config)))
+        digest = hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()
+        config = replace(config, run_dir=Path("runs") / f"{plain_name(modality_name)}-{digest}")
+    saved = saved_config(config)
+    return construct(modality_type, completed(config, saved) if saved else config)
 
 
 def _launch(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -34,6 +34,8 @@ class OptimConfig:
     the rest; of several that name a parameter the last one counts.
     """
 
+    removed_settings: ClassVar[Sequence[str]] = ("fused",)
+
     batch_size: PositiveInt = 256
     peak_lr: PositiveFloat = 1e-3
     start_lr: NonNegativeFloat = 0.0
@@ -46,7 +48,6 @@ class OptimConfig:
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     max_gradient_norm: PositiveFloat | None = None
     rate_factors: tuple[RateFactor, ...] = ()
-    fused: bool = True
     accumulate: PositiveInt = 1
 
 
@@ -70,7 +71,7 @@ def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         ],
         lr=config.peak_lr,
         betas=config.betas,
-        fused=config.fused,
+        fused=True,
     )
 
 

@@ -1,6 +1,7 @@
 """The command as people type it: their mistakes end in one sentence and status 1, and nothing is overwritten."""
 
 import math
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -13,7 +14,7 @@ import yaml
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.cluster.sweep import is_finished
-from jepa.config import plain, read_yaml
+from jepa.config import plain, read_yaml, to_yaml
 from jepa.launch import main, resolve
 from jepa.masking import RandomMaskConfig
 from jepa.training.log import read_metrics
@@ -112,6 +113,23 @@ def test_a_run_directory_with_another_config_is_refused_and_not_touched(
     )
     assert said.endswith("Nothing was changed there; choose another run_dir, or remove that one\n")
     assert contents(finished) == before
+
+
+def test_a_run_directory_of_another_modality_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--modality", "tiny:Noise", "--run-dir", str(finished)]) == 1
+    assert "holds a run with another config: modality (image there, tiny:Noise now)" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_resumes_with_settings_since_added_and_removed(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    config = read_yaml(run_dir / "config.yaml")
+    earlier = {**config, "optim": {**config["optim"], "fused": True}, "run_dir": str(run_dir)}
+    del earlier["loss"]["contrast_weight"]
+    (run_dir / "config.yaml").write_text(to_yaml(earlier))
+    assert run(run_dir, photos) == 0
+    assert read_yaml(run_dir / "config.yaml") == {**read_yaml(finished / "config.yaml"), "run_dir": str(run_dir)}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short", b"\x80\x02}q\x00."])

@@ -106,7 +106,7 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
     A dataclass lists settings of earlier versions in `removed_settings`; build drops them, as saved configs hold them.
     Raises ConfigError for unknown keys (naming the nearest and all allowed), wrong types and values out of range.
     """
-    tree = plain(reduce(merge, layers, _defaults(config_type)))
+    tree = plain(reduce(merge, layers, defaults(config_type)))
     try:
         # As JSON: strict mode takes lists for tuples and strings for paths from nothing else.
         return TypeAdapter(config_type).validate_json(to_json(tree), strict=True, extra="forbid")
@@ -118,6 +118,19 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
             raise ConfigError(_explain(findings, tree)) from error
         _drop_removed(config_type, tree, unknown)
     return build(config_type, [tree])
+
+
+def defaults(config_type: Any) -> Tree:
+    """Defaults of a config dataclass as plain data; keys without a default are left out."""
+    hints, tree = _hints(config_type), Tree()
+    for field in dataclasses.fields(get_origin(config_type) or config_type):
+        if field.default is not dataclasses.MISSING:
+            tree[field.name] = plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            tree[field.name] = plain(field.default_factory())
+        elif _is_dataclass(hints[field.name]):
+            tree[field.name] = defaults(hints[field.name])
+    return tree
 
 
 def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
@@ -158,19 +171,6 @@ def _hints(config_type: Any) -> dict[Any, Any]:
     variables = dict(zip(getattr(origin, "__parameters__", ()), get_args(config_type), strict=False))
     hints = get_type_hints(origin)
     return {field.name: variables.get(hints[field.name], hints[field.name]) for field in dataclasses.fields(origin)}
-
-
-def _defaults(config_type: Any) -> Tree:
-    """Defaults of a config dataclass as plain data; keys without a default are left out."""
-    hints, tree = _hints(config_type), Tree()
-    for field in dataclasses.fields(get_origin(config_type) or config_type):
-        if field.default is not dataclasses.MISSING:
-            tree[field.name] = plain(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            tree[field.name] = plain(field.default_factory())
-        elif _is_dataclass(hints[field.name]):
-            tree[field.name] = _defaults(hints[field.name])
-    return tree
 
 
 def plain(value: Any) -> Any:

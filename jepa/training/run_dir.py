@@ -1,28 +1,25 @@
-"""The run directory: made once, with the config that alone repeats the run."""
+"""The run directory: created once, with the config that alone repeats the run."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
-from jepa.config import ConfigError, differences, plain, read_yaml, to_yaml
+from jepa.config import ConfigError, build, differences, plain, read_yaml, to_yaml
 from jepa.training.config import Config
 
 
 def prepare_run_dir(config: Config[Any, Any]) -> None:
-    """Make the run directory and write the resolved config, which alone repeats the run, into it.
+    """Create the run directory and write the resolved config into it, which alone repeats the run.
 
-    Raises ConfigError where the directory holds a run with another config; what only tells how to run it may differ.
+    Raises ConfigError if the directory holds a run whose config differs in more than how to run it.
     """
+    saved = saved_config(config)
+    free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
+    if config.loss.regulariser == config.model.contrast == "none":  # either sees a micro-batch at a time
+        free.append("optim.accumulate")
+    changed = differences(plain(completed(saved, config)), plain(config)) if saved else []
+    if changed := [line for line in changed if not line.startswith(tuple(free))]:
+        raise _other_run(config, changed)
     path = config.run_dir / "config.yaml"
-    if path.exists():
-        free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
-        if config.loss.regulariser == config.model.contrast == "none":  # either sees a micro-batch at a time
-            free.append("optim.accumulate")
-        free += [f"data.{name} (None there" for name in config.data.completed]  # as before it was kept
-        changed = [line for line in differences(read_yaml(path), plain(config)) if not line.startswith(tuple(free))]
-        if changed:
-            raise ConfigError(
-                f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
-                "Nothing was changed there; choose another run_dir, or remove that one"
-            )
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".partial")
@@ -30,3 +27,29 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
         aside.replace(path)
     except OSError as error:
         raise ConfigError(f"run_dir: {error}") from error
+
+
+def saved_config(config: Config[Any, Any]) -> Config[Any, Any] | None:
+    """The config of the run in `config.run_dir`, None if there is no run; raises ConfigError if its sections differ."""
+    path = config.run_dir / "config.yaml"
+    if not path.exists():
+        return None
+    tree = read_yaml(path)
+    config_type: Any = Config[type(config.data), type(config.model)]  # type: ignore[misc]
+    try:
+        return cast(Config[Any, Any], build(config_type, [tree]))
+    except ConfigError as error:
+        raise _other_run(config, differences(tree, plain(config))) from error
+
+
+def completed(config: Config[Any, Any], known: Config[Any, Any]) -> Config[Any, Any]:
+    """The config with its null `DataConfig.completed` settings as another config of the same run has them."""
+    names = [name for name in config.data.completed if getattr(config.data, name) is None]
+    return replace(config, data=replace(config.data, **{name: getattr(known.data, name) for name in names}))
+
+
+def _other_run(config: Config[Any, Any], changed: list[str]) -> ConfigError:
+    return ConfigError(
+        f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
+        "Nothing was changed there; choose another run_dir, or remove that one"
+    )
