@@ -1,4 +1,4 @@
-"""`python -m jepa.evaluate RUN_DIR`: how good the frozen features of a trained encoder are."""
+"""`python -m jepa.evaluate RUN_DIR`: evaluate the frozen features of a trained encoder."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from jepa.evaluate.run import evaluate_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate a run as the command line says -> exit status."""
+    """Evaluate a run from the command line -> exit status."""
     return exit_status(lambda: _evaluate(_parser().parse_intermixed_args(argv)))
 
 
@@ -23,8 +23,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jepa evaluate",
-        description="Measure a trained encoder by probes of its frozen features, beside the untrained encoder, floors "
-        "such as the raw input, and chance. With overrides or --task the results go to RUN/evaluations/.",
+        description="Evaluate a trained encoder with probes on its frozen features, beside the untrained encoder, "
+        "baselines such as the raw input, and chance. With overrides or --task, results go to RUN/evaluations/.",
     )
     parser.add_argument("run", help="run directory, or checkpoint file")
     parser.add_argument(

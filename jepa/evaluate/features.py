@@ -1,4 +1,4 @@
-"""Frozen features of a split: every sample is read once, for all networks that are compared."""
+"""Frozen features of a split: each sample is read once, for all encoders and baselines."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,27 +12,26 @@ from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
 from jepa.encoder import PatchEmbedding, TokenEncoder, mean_over
-from jepa.evaluate.reading import ViewBatch, Views, view_batches
+from jepa.evaluate.reading import ViewBatch, ViewDataset, view_batches
 from jepa.modality import Modality, Samples, Task
 from jepa.training.config import ComputeConfig
 
-Column = str  # of the table of results: an encoder's name or that of a floor
+Column = str  # of the results: name of an encoder or of a baseline
 ENCODERS: tuple[Column, ...] = ("jepa", "random_init")
-_TOKENS_AT_ONCE = 8_192  # bounds memory whatever the token grid, and fits into caches
+_TOKENS_AT_ONCE = 8_192  # per batch; bounds memory for any grid and fits into caches
 _LAYERS = 4
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the networks make of the n samples of a split, and what is known about these. Vectors are means over views.
+    """Features and labels of the n samples of a split. Vectors are means over views, and over the valid tokens.
 
-    Means over tokens are of those that a sample has; what stands for the others is among the tokens.
-
-    last: mean over the tokens of the last layer [n, D], of a floor the modality's vector [n, F].
-    last4: means of the last four layers, each layer-normed, side by side [n, 4D]; a floor has no layers.
-    tokens: last layer of the first m samples, first view [m, N, D], of the raw input the values of its patches.
-    sequences: last layer of the first s samples, layer-normed bf16 [s, V, M, D], M means over neighbours of N tokens.
-    labels: [n], of maps [n, N]; not a number where not known.
+    last: token mean of the last layer [n, D]; for a baseline, the modality's vector [n, F].
+    last4: token means of the last four layers, each layer-normed, concatenated [n, 4D]; none for baselines.
+    tokens: last layer of the first m samples, first view [m, N, D]; for `raw_input`, the values of the patches. Padding
+    is not removed.
+    sequences: last layer of the first s samples, pooled to M tokens, layer-normed, bf16 [s, V, M, D].
+    labels: [n], of maps [n, N]; NaN where unknown.
     """
 
     last: Mapping[Column, Tensor]
@@ -46,16 +45,16 @@ class Features:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Trained, untrained, and the floors in the modality's order."""
+        """Trained, untrained, and the baselines in the modality's order."""
         return (*ENCODERS, *(name for name in self.last if name not in ENCODERS))
 
 
 @dataclass(frozen=True)
 class TokenBudget:
-    """How much of the tokens stays in memory.
+    """How many samples keep their tokens in memory.
 
-    tokens: samples of which all of them stay, of the first view. sequences: samples of which they stay for attentive
-    probes, averaged by `pooling` [M, N] where that is not None, of the first view or, with `every_view`, of all.
+    tokens: samples that keep all tokens of the first view. sequences: samples that keep tokens for attentive probes,
+    averaged by `pooling` [M, N] unless that is None, of the first view or, with `every_view`, of all views.
     """
 
     tokens: int = 0
@@ -66,7 +65,7 @@ class TokenBudget:
 
 @dataclass(frozen=True)
 class Extractor:
-    """Reads samples of a modality and encodes them. on_batch: called after each batch with what could not be read."""
+    """Reads and encodes samples. on_batch: called after each batch with the samples that could not be read."""
 
     modality: Modality[Any]
     encoders: Mapping[Column, TokenEncoder]  # jepa, random_init
@@ -77,38 +76,38 @@ class Extractor:
 
     @property
     def samples_at_once(self) -> int:
-        """Samples of a batch."""
+        """Batch size that fits into memory."""
         return samples_at_once(self.modality, self.batch_size)
 
     @torch.inference_mode()
-    def extract(self, samples: Samples, indices: Sequence[int], kept: TokenBudget) -> Features:
-        """Features of the samples of these indices, with tokens of the first ones."""
-        views = Views(self.modality, samples, indices, self.tasks)
+    def extract(self, samples: Samples, indices: Sequence[int], budget: TokenBudget) -> Features:
+        """Features of the samples at these indices, with tokens of the first ones."""
+        views = ViewDataset(self.modality, samples, indices, self.tasks)
         loaders = self.compute.loaders(next(iter(self.encoders.values())).device)
-        gathered = _Gathered(kept)
+        buffer = _FeatureBuffer(budget)
         for batch in view_batches(views, self.samples_at_once, loaders):
             if batch.count:
-                self._encode(batch, gathered)
+                self._encode(batch, buffer)
             self.on_batch(batch.bad)
-        return gathered.features()
+        return buffer.features()
 
-    def _encode(self, batch: ViewBatch, gathered: "_Gathered") -> None:
+    def _encode(self, batch: ViewBatch, buffer: "_FeatureBuffer") -> None:
         for label, values in batch.labels.items():
-            gathered.add("labels", label, values)
+            buffer.add("labels", label, values)
         for column, encoder in self.encoders.items():
-            seen = [self._layers(encoder, view) for view in batch.views]  # of each view the last four [B, N, D]
-            there = [grid_present(self.modality, encoder, view) for view in batch.views]  # [B, N] each, or None
-            pooled = [mean_over(layers[-1], present) for layers, present in zip(seen, there, strict=True)]
-            normed = [_normed_means(layers, present) for layers, present in zip(seen, there, strict=True)]
-            gathered.add("last", column, torch.stack(pooled).mean(dim=0))
-            gathered.add("last4", column, torch.stack(normed).mean(dim=0))
-            gathered.add_tokens(column, seen[0][-1])
-            gathered.add_sequences(column, [layers[-1] for layers in seen])
-        for floor, vectors in batch.floors.items():
-            gathered.add("last", floor, vectors)
+            encoded = [self._layers(encoder, view) for view in batch.views]  # last four layers of each view, [B, N, D]
+            valid = [grid_valid(self.modality, encoder, view) for view in batch.views]  # [B, N] each, or None
+            pooled = [mean_over(layers[-1], mask) for layers, mask in zip(encoded, valid, strict=True)]
+            normed = [_normed_means(layers, mask) for layers, mask in zip(encoded, valid, strict=True)]
+            buffer.add("last", column, torch.stack(pooled).mean(dim=0))
+            buffer.add("last4", column, torch.stack(normed).mean(dim=0))
+            buffer.add_tokens(column, encoded[0][-1])
+            buffer.add_sequences(column, [layers[-1] for layers in encoded])
+        for baseline, vectors in batch.baselines.items():
+            buffer.add("last", baseline, vectors)
         embedding = getattr(self.encoders["jepa"], "embedding", None)
         if isinstance(embedding, PatchEmbedding):
-            gathered.add_tokens("raw_input", embedding.patches(batch.views[0]))
+            buffer.add_tokens("raw_input", embedding.patches(batch.views[0]))
 
     def _layers(self, encoder: TokenEncoder, view: Any) -> list[Tensor]:
         device = encoder.device
@@ -117,10 +116,7 @@ class Extractor:
 
 
 def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> list[Tensor]:
-    """Layers of the tokens that lie on the grid, of several streams those of the first: [B, ...] -> [B, N, D] each.
-
-    What is of further streams is not looked at.
-    """
+    """Layers of the tokens on the grid: [B, ...] -> [B, N, D] each. With several streams, only the first is encoded."""
     views = to_device(views, encoder.device)
     if not modality.streams:
         return encoder.layers(views)
@@ -129,26 +125,26 @@ def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> l
     return [layer[:, : math.prod(modality.grid)] for layer in encoder.layers(views, keep, first.parts)]
 
 
-def grid_present(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Tensor | None:
-    """Which of the tokens of `grid_layers` there are: [B, ...] -> bool [B, N], None for all."""
+def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Tensor | None:
+    """Which tokens of `grid_layers` are valid: [B, ...] -> bool [B, N], None if all are."""
     present = encoder.present(to_device(views, encoder.device))
     return None if present is None else present[:, : math.prod(modality.grid)]
 
 
 def samples_at_once(modality: Modality[Any], batch_size: int) -> int:
-    """Samples of a batch whose tokens fit into memory at once."""
+    """Batch size whose tokens fit into memory."""
     return max(1, min(batch_size, _TOKENS_AT_ONCE // len(modality.positions)))
 
 
-def _normed_means(layers: Sequence[Tensor], present: Tensor | None) -> Tensor:
-    return torch.cat([mean_over(F.layer_norm(layer, layer.shape[-1:]), present) for layer in layers], dim=1)
+def _normed_means(layers: Sequence[Tensor], valid: Tensor | None) -> Tensor:
+    return torch.cat([mean_over(F.layer_norm(layer, layer.shape[-1:]), valid) for layer in layers], dim=1)
 
 
-class _Gathered:
-    """Parts of the features of a split, batch by batch."""
+class _FeatureBuffer:
+    """Collects the features of a split batch by batch."""
 
-    def __init__(self, kept: TokenBudget) -> None:
-        self.kept = kept
+    def __init__(self, budget: TokenBudget) -> None:
+        self.budget = budget
         kinds = ("last", "last4", "tokens", "sequences", "labels")
         self.parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in kinds}
 
@@ -156,18 +152,18 @@ class _Gathered:
         self.parts[kind].setdefault(name, []).append(values.float().cpu())
 
     def add_tokens(self, name: str, tokens: Tensor) -> None:
-        present = sum(len(part) for part in self.parts["tokens"].get(name, []))
-        if present < self.kept.tokens:
-            self.add("tokens", name, tokens[: self.kept.tokens - present])
+        missing = self.budget.tokens - sum(map(len, self.parts["tokens"].get(name, [])))
+        if missing > 0:
+            self.add("tokens", name, tokens[:missing])
 
     def add_sequences(self, name: str, views: Sequence[Tensor]) -> None:
         parts = self.parts["sequences"].setdefault(name, [])
-        missing = self.kept.sequences - sum(map(len, parts))
+        missing = self.budget.sequences - sum(map(len, parts))
         if missing <= 0:
             return
-        tokens = torch.stack([view[:missing] for view in (views if self.kept.every_view else views[:1])], dim=1)
-        if self.kept.pooling is not None:
-            tokens = self.kept.pooling.to(tokens.device) @ tokens
+        tokens = torch.stack([view[:missing] for view in (views if self.budget.every_view else views[:1])], dim=1)
+        if self.budget.pooling is not None:
+            tokens = self.budget.pooling.to(tokens.device) @ tokens
         parts.append(F.layer_norm(tokens, tokens.shape[-1:]).bfloat16().cpu())
 
     def features(self) -> Features:

@@ -1,8 +1,8 @@
-"""Long-range prediction: from what is seen before a cut the representation of each later slot, step after step.
+"""Forecasts: from the slots before a cut, predict the representation of each later slot.
 
-A grid has an axis along which things go on; a slot is what lies at one place of it. Errors are mean squares of
-layer-normed representations, as in training, by the number of slots from the last one seen: the horizon. Tokens that a
-sample does not have are not attended to, and stand as not a number wherever they would be counted.
+A slot is the tokens at one index of the forecast axis. The horizon is the distance of a slot from the last slot before
+the cut. Errors are mean squares of layer-normed representations, as in training. Padding is not attended to, and its
+representations are NaN, so that no mean counts it.
 """
 
 import math
@@ -18,49 +18,49 @@ from torch.utils._pytree import tree_leaves
 from jepa.data import to_device
 from jepa.encoder import mean_over
 from jepa.evaluate.features import samples_at_once
-from jepa.evaluate.reading import Views, evaluated_indices, view_batches
+from jepa.evaluate.reading import ViewDataset, evaluated_indices, view_batches
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Split
 from jepa.model import JEPA
 from jepa.positions import Grid
 from jepa.training.config import Config
 
-Course = Literal["direct", "rolled", "repeat", "repeat_centred", "mean"]
+ForecastName = Literal["direct", "rolled", "repeat", "repeat_centred", "mean"]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A grid cut across an axis into what is seen and what is to come."""
+    """A grid cut across an axis into past and future slots of S tokens each."""
 
-    seen: Tensor  # [Kc] tokens before the cut
-    last: Tensor  # [S] tokens of the last slot seen
-    slots: list[Tensor]  # [S] tokens of each slot to come, in order
+    past: Tensor  # [Kc] tokens before the cut
+    last_slot: Tensor  # [S] tokens of the last slot before the cut
+    future: list[Tensor]  # [S] tokens of each slot after the cut, in order
 
     @property
     def horizons(self) -> int:
-        """Slots to come."""
-        return len(self.slots)
+        """Number of future slots H."""
+        return len(self.future)
 
 
 def cut_grid(grid: Grid, axis: int, share: float) -> Cut:
-    """Cut a grid so that this share of the axis is seen, at least one slot, and at least one is to come."""
-    place = min(max(1, round(share * grid[axis])), grid[axis] - 1)
+    """Cut a grid at this share of the axis, with at least one slot on either side."""
+    first = min(max(1, round(share * grid[axis])), grid[axis] - 1)
     tokens = torch.arange(math.prod(grid)).reshape(grid)
     slots = [slot.flatten().contiguous() for slot in tokens.unbind(axis)]
-    return Cut(torch.cat(slots[:place]).sort().values, slots[place - 1], slots[place:])
+    return Cut(torch.cat(slots[:first]).sort().values, slots[first - 1], slots[first:])
 
 
 @dataclass(frozen=True)
 class Means:
     """Mean representations over training samples."""
 
-    whole: Tensor  # [N, L, D] of every token, the whole input being seen
-    past: Tensor  # [S, L, D] of the last slot before the cut, only what comes before the cut being seen
+    tokens: Tensor  # [N, L, D] all tokens, encoded from the whole input
+    last_slot: Tensor  # [S, L, D] the last slot before the cut, encoded from the past alone
 
 
 @dataclass(frozen=True)
 class Forecaster:
-    """Predicts what comes after a cut. normalise: layer-norm predictions, as the run's loss did."""
+    """Predicts the slots after a cut. normalise: layer-norm predictions, as the run's loss did."""
 
     model: JEPA
     cut: Cut
@@ -68,123 +68,118 @@ class Forecaster:
 
     @property
     def rolls(self) -> bool:
-        """Whether predictions hold what the predictor takes for context: the encoder's last layer, unmixed."""
+        """Whether predictions can be fed back as context: they hold the last layer of the encoder, unmixed."""
         config = self.model.config
         return config.depth in config.target_outputs and (
             config.target_join == "each" or len(config.target_outputs) == 1
         )
 
     def targets(self, inputs: Any) -> Tensor:
-        """What is to come as the target encoder sees it: inputs -> [B, H, S, L, D]."""
-        return self.whole(inputs)[:, torch.stack(self.cut.slots)]
+        """Target representations of the future: inputs -> [B, H, S, L, D]."""
+        return self.token_targets(inputs)[:, torch.stack(self.cut.future)]
 
-    def whole(self, inputs: Any) -> Tensor:
-        """All tokens as the target encoder sees them: inputs -> [B, N, L, D]."""
-        return _known(self.model.targets(inputs).float(), self.model.target_encoder.present(inputs))
+    def token_targets(self, inputs: Any) -> Tensor:
+        """Target representations of all tokens: inputs -> [B, N, L, D]."""
+        return _with_nan(self.model.targets(inputs).float(), self.model.target_encoder.present(inputs))
 
-    def past(self, inputs: Any) -> Tensor:
-        """The last slot seen, to a target encoder that sees no further: inputs -> [B, S, L, D]."""
-        seen = self.cut.seen.to(_device(self.model))
-        kept = self.model.targets(inputs, keep=seen.expand(_count(inputs), -1)).float()
+    def last_slot(self, inputs: Any) -> Tensor:
+        """Target representation of the last past slot, encoded from the past alone: inputs -> [B, S, L, D]."""
+        past = self.cut.past.to(_device(self.model))
+        targets = self.model.targets(inputs, keep=past.expand(_count(inputs), -1)).float()
         present = self.model.target_encoder.present(inputs)
-        known = _known(kept, None if present is None else present[:, seen])
-        return known[:, torch.searchsorted(self.cut.seen, self.cut.last)]
+        targets = _with_nan(targets, None if present is None else present[:, past])
+        return targets[:, torch.searchsorted(self.cut.past, self.cut.last_slot)]
 
     def direct(self, inputs: Any) -> Tensor:
-        """All slots to come from what is seen, asked for at once as in training: inputs -> [B, H, S, L, D].
+        """All future slots predicted from the past at once, as in training: inputs -> [B, H, S, L, D].
 
-        Asked for one by one they come out worse: queries attend to one another, and have learned in company.
+        Predicted one by one they are worse: mask tokens attend to one another and were trained together.
         """
-        return self._guess(inputs, self._context(inputs), self.cut.seen, self.cut.slots)
+        return self._predict(inputs, self._context(inputs), self.cut.past, self.cut.future)
 
     def rolled(self, inputs: Any) -> Tensor:
-        """Slot after slot, each prediction being context for the next: inputs -> [B, H, S, L, D].
+        """Slots predicted one by one, each prediction joining the context of the next: inputs -> [B, H, S, L, D].
 
-        All slots still to come are asked for, the first of them is taken. The predictor takes an encoder's last layer,
-        and predicts it layer-normed. What the norm took is given back as tokens of the seen context have it: their
-        mean, over the tokens of a sample, of mean and deviation.
+        Each step predicts all remaining slots and keeps the first. Predictions are layer-normed, while the predictor
+        expects the encoder's last layer as context: a prediction gets the mean and deviation of the past tokens of its
+        sample, averaged over tokens, before it joins the context.
         """
-        context, known = self._context(inputs), self.cut.seen
+        context, known = self._context(inputs), self.cut.past
         present = self.model.context_encoder.present(inputs)
-        there = None if present is None else present[:, known.to(present.device)]
-        level = mean_over(context.mean(dim=-1, keepdim=True), there).unsqueeze(1)  # [B, 1, 1]
-        spread = mean_over(context.std(dim=-1, correction=0, keepdim=True), there).unsqueeze(1)
+        valid = None if present is None else present[:, known.to(present.device)]
+        level = mean_over(context.mean(dim=-1, keepdim=True), valid).unsqueeze(1)  # [B, 1, 1]
+        spread = mean_over(context.std(dim=-1, correction=0, keepdim=True), valid).unsqueeze(1)
         layer = self.model.config.target_outputs.index(self.model.config.depth)
-        guesses = []
-        for horizon, slot in enumerate(self.cut.slots):
-            guesses.append(self._guess(inputs, context, known, self.cut.slots[horizon:])[:, 0])
-            last = guesses[-1][:, :, layer]  # [B, S, D]
+        predictions = []
+        for horizon, slot in enumerate(self.cut.future):
+            predictions.append(self._predict(inputs, context, known, self.cut.future[horizon:])[:, 0])
+            last = predictions[-1][:, :, layer]  # [B, S, D]
             context = torch.cat((context, F.layer_norm(last, last.shape[-1:]) * spread + level), dim=1)
             known = torch.cat((known, slot))
-        return torch.stack(guesses, dim=1)
+        return torch.stack(predictions, dim=1)
 
     def _context(self, inputs: Any) -> Tensor:
-        seen = self.cut.seen.to(_device(self.model)).expand(_count(inputs), -1)
-        return self.model.context_encoder(inputs, seen).float()  # type: ignore[no-any-return]
+        past = self.cut.past.to(_device(self.model)).expand(_count(inputs), -1)
+        return self.model.context_encoder(inputs, past).float()  # type: ignore[no-any-return]
 
-    def _guess(self, inputs: Any, context: Tensor, known: Tensor, slots: Sequence[Tensor]) -> Tensor:
-        """Context [B, K, D] at tokens known [K] -> slots [B, H, S, L, D]."""
+    def _predict(self, inputs: Any, context: Tensor, known: Tensor, slots: Sequence[Tensor]) -> Tensor:
+        """Context [B, K, D] of the tokens `known` [K] -> predicted slots [B, H, S, L, D]."""
         hidden = torch.cat(list(slots)).expand(len(context), 1, -1)  # [B, 1, H S]
         masks = Masks(known.expand(len(context), -1), hidden).to(_device(self.model))
         present = self.model.context_encoder.present(inputs)
-        guess = self.model.guess(context, masks, present=present)[:, 0].float().unflatten(1, (len(slots), -1))
-        return F.layer_norm(guess, guess.shape[-1:]) if self.normalise else guess
+        predicted = self.model.guess(context, masks, present=present)[:, 0].float().unflatten(1, (len(slots), -1))
+        return F.layer_norm(predicted, predicted.shape[-1:]) if self.normalise else predicted
 
-    def courses(self, inputs: Any, means: Means) -> dict[Course, Tensor]:
-        """Every prediction of what is to come: inputs -> [B, H, S, L, D] each.
+    def forecasts(self, inputs: Any, means: Means) -> dict[ForecastName, Tensor]:
+        """Every forecast of the future, baselines included: inputs -> [B, H, S, L, D] each.
 
-        repeat: the last slot seen comes again. repeat_centred: it comes again with its deviation from the mean of its
-        slot, on the mean of the later slot. mean: that mean alone.
+        repeat: the last slot before the cut. mean: the training mean of the future slot. repeat_centred: that mean plus
+        the deviation of the last slot from its own training mean.
         """
-        mean = means.whole[torch.stack(self.cut.slots)]  # [H, S, L, D]
-        past = self.past(inputs).unsqueeze(1)
+        mean = means.tokens[torch.stack(self.cut.future)]  # [H, S, L, D]
+        last = self.last_slot(inputs).unsqueeze(1)
         direct = self.direct(inputs)
-        found: dict[Course, Tensor] = {"direct": direct}
+        forecasts: dict[ForecastName, Tensor] = {"direct": direct}
         if self.rolls:
-            found["rolled"] = self.rolled(inputs)
-        found["repeat"] = past.expand_as(direct)
-        found["repeat_centred"] = mean + past - means.past
-        found["mean"] = mean.expand_as(direct)
-        return found
+            forecasts["rolled"] = self.rolled(inputs)
+        forecasts["repeat"] = last.expand_as(direct)
+        forecasts["repeat_centred"] = mean + last - means.last_slot
+        forecasts["mean"] = mean.expand_as(direct)
+        return forecasts
 
 
 def can_forecast(modality: Modality[Any], config: Config[Any, Any]) -> bool:
-    """Whether something goes on along an axis, and the run learned to predict representations."""
+    """Whether the grid has a forecast axis, and the run learned to predict representations."""
     axis = modality.forecast_axis
     return axis is not None and modality.grid[axis] > 1 and "latent" in config.target_kinds
 
 
-def forecaster(model: JEPA, modality: Modality[Any], config: Config[Any, Any]) -> Forecaster:
-    """Forecasts of a run that can make them."""
+def build_forecaster(model: JEPA, modality: Modality[Any], config: Config[Any, Any]) -> Forecaster:
+    """The forecaster of a run for which `can_forecast` holds."""
     assert modality.forecast_axis is not None
     cut = cut_grid(modality.grid, modality.forecast_axis, config.evaluate.forecast_cut)
     return Forecaster(model, cut, config.loss.normalise_prediction)
 
 
 def error_maps(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean square errors of tokens: [B, H, S, L, D] twice -> [B, H, S]."""
+    """Mean squared errors of tokens: [B, H, S, L, D] twice -> [B, H, S]."""
     return (predicted - target).square().mean(dim=(-2, -1))
 
 
 @dataclass(frozen=True)
-class Source:
-    """Batches of inputs of some samples. on_bad: called with what cannot be read."""
+class InputBatches:
+    """Reads batches of inputs. on_bad: called with the samples that cannot be read."""
 
     modality: Modality[Any]
     config: Config[Any, Any]
     device: torch.device
     on_bad: Callable[[list[tuple[str, str]]], None]
 
-    def inputs(self, samples: Samples, split: Split) -> Iterator[Any]:
-        """Inputs [B, ...] of all samples that are looked at."""
+    def of(self, samples: Samples, split: Split) -> Iterator[Any]:
+        """Inputs [B, ...] of the evaluated samples of a split."""
         evaluate = self.config.evaluate
-        views = Views(
-            self.modality,
-            samples,
-            evaluated_indices(len(samples), evaluate.forecast_samples, split),
-            (),
-            averaged=False,
-        )
+        indices = evaluated_indices(len(samples), evaluate.forecast_samples, split)
+        views = ViewDataset(self.modality, samples, indices, (), averaged=False)
         size, loaders = samples_at_once(self.modality, evaluate.batch_size), self.config.compute.loaders(self.device)
         for batch in view_batches(views, size, loaders):
             self.on_bad(batch.bad)
@@ -193,53 +188,54 @@ class Source:
 
 
 @torch.inference_mode()
-def training_means(caster: Forecaster, samples: Samples, source: Source) -> tuple[Means, int]:
-    """Means over training samples, and how many these are."""
+def training_means(forecaster: Forecaster, samples: Samples, batches: InputBatches) -> tuple[Means, int]:
+    """Means over training samples, and the number of samples."""
     totals, known, count = [torch.zeros(()).double()] * 2, [torch.zeros(())] * 2, 0
-    for inputs in source.inputs(samples, "train"):
-        values = [part.double().cpu() for part in (caster.whole(inputs), caster.past(inputs))]
+    for inputs in batches.of(samples, "train"):
+        values = [part.double().cpu() for part in (forecaster.token_targets(inputs), forecaster.last_slot(inputs))]
         totals = [total + part.nansum(dim=0) for total, part in zip(totals, values, strict=True)]
         known = [number + part.isfinite().sum(dim=0) for number, part in zip(known, values, strict=True)]
         count += _count(inputs)
-    divided = [
-        (total / number.clamp_min(1)).float().to(source.device) for total, number in zip(totals, known, strict=True)
-    ]
-    return Means(*divided), count
+    means = [(total / number.clamp_min(1)).float() for total, number in zip(totals, known, strict=True)]
+    return Means(*(mean.to(batches.device) for mean in means)), count
 
 
 @torch.inference_mode()
-def forecast(caster: Forecaster, train: Samples, held_out: Samples, source: Source) -> dict[str, Any]:
-    """The `forecast` section of results.json; empty where no sample can be read."""
-    with torch.autocast(source.device.type, torch.bfloat16, enabled=source.config.compute.precision == "bf16"):
-        means, taught = training_means(caster, train, source)
-        batches = [_errors(caster, inputs, means) for inputs in source.inputs(held_out, "test")] if taught else []
-    if not batches:
+def forecast_section(
+    forecaster: Forecaster, train: Samples, held_out: Samples, batches: InputBatches
+) -> dict[str, Any]:
+    """The `forecast` section of results.json; empty if no sample can be read."""
+    axis, horizons = batches.modality.forecast_axis, forecaster.cut.horizons
+    with torch.autocast(batches.device.type, torch.bfloat16, enabled=batches.config.compute.precision == "bf16"):
+        means, train_samples = training_means(forecaster, train, batches)
+        held_out_inputs = batches.of(held_out, "test") if train_samples else ()
+        of_batches = [_errors(forecaster, inputs, means) for inputs in held_out_inputs]
+    if not of_batches:
         return {}
-    measured = torch.cat([torch.stack(list(errors.values()), dim=1) for errors in batches])  # [n, courses, H]
-    names = list(batches[0])
-    mean = measured.nanmean(dim=0)
-    spread = (measured - mean).square().nanmean(dim=0).sqrt()
+    errors = torch.cat([torch.stack(list(of_batch.values()), dim=1) for of_batch in of_batches])  # [n, forecasts, H]
+    names = list(of_batches[0])
+    mean = errors.nanmean(dim=0)
+    spread = (errors - mean).square().nanmean(dim=0).sqrt()
     return {
         "metric": "mse",
-        "axis": source.modality.forecast_axis,
-        "seen_slots": source.modality.grid[source.modality.forecast_axis or 0] - caster.cut.horizons,
-        "horizons": list(range(1, caster.cut.horizons + 1)),
+        "axis": axis,
+        "seen_slots": batches.modality.grid[axis or 0] - horizons,
+        "horizons": list(range(1, horizons + 1)),
         "errors": dict(zip(names, mean.tolist(), strict=True)),
         "spread": dict(zip(names, spread.tolist(), strict=True)),  # standard deviation over samples
-        "train_samples": taught,
-        "test_samples": len(measured),
+        "train_samples": train_samples,
+        "test_samples": len(errors),
     }
 
 
-def _errors(caster: Forecaster, inputs: Any, means: Means) -> dict[Course, Tensor]:
-    """Mean square errors of samples by the horizon: inputs -> [B, H] each."""
-    target = caster.targets(inputs)
-    courses = caster.courses(inputs, means)
-    return {name: error_maps(course, target).nanmean(dim=-1).cpu() for name, course in courses.items()}
+def _errors(forecaster: Forecaster, inputs: Any, means: Means) -> dict[ForecastName, Tensor]:
+    """Mean squared errors per sample and horizon: inputs -> [B, H] each."""
+    target, forecasts = forecaster.targets(inputs), forecaster.forecasts(inputs, means)
+    return {name: error_maps(forecast, target).nanmean(dim=-1).cpu() for name, forecast in forecasts.items()}
 
 
-def _known(values: Tensor, present: Tensor | None) -> Tensor:
-    """Values of tokens [B, K, ...], not a number where bool [B, K] says that a sample does not have them."""
+def _with_nan(values: Tensor, present: Tensor | None) -> Tensor:
+    """Values [B, K, L, D] of tokens, NaN for padding by the mask [B, K]."""
     return values if present is None else values.masked_fill(~present[:, :, None, None], torch.nan)
 
 

@@ -1,4 +1,4 @@
-"""Samples of a split as they are evaluated: which ones, in which role, and batches of their views."""
+"""Reading samples for evaluation: which samples of which split, and batches of their views."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def evaluated_indices(count: int, limit: int, split: Split) -> list[int]:
-    """The samples of a split that are looked at, in random order that is always the same."""
+    """Indices of the samples of a split to evaluate, in a fixed random order."""
     order: list[int] = torch.randperm(count, generator=seeded("evaluation", split))[:limit].tolist()
     return order
 
 
 @dataclass(frozen=True)
 class SampleSubset:
-    """Some samples of a data set."""
+    """A data set restricted to some indices."""
 
     samples: Samples
     indices: Sequence[int]
@@ -38,42 +38,43 @@ class SampleSubset:
 
 
 def evaluation_splits(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Samples]:
-    """Samples that teach the probes (`train`), choose their settings (`validation`) and are reported on (`test`).
+    """Samples that train the probes (`train`), choose their settings (`validation`) and give the scores (`test`).
 
-    These are the splits of the same names, unless the validation split is scored.
+    These are the splits of the same names, unless `scored_split` is `validation`: then training samples that train no
+    probe choose the settings, and the validation split gives the scores.
     """
     if config.scored_split == "test":
         return {split: open_split(modality, split) for split in SPLITS}
     train = open_split(modality, "train")
     order = evaluated_indices(len(train), len(train), "train")
-    choosing = min(config.validation_samples, len(train) // 5)
+    held_out = min(config.validation_samples, len(train) // 5)
     return {
-        "train": SampleSubset(train, order[choosing:]),
-        "validation": SampleSubset(train, order[:choosing]),
+        "train": SampleSubset(train, order[held_out:]),
+        "validation": SampleSubset(train, order[:held_out]),
         "test": open_split(modality, "validation"),
     }
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """Views of some samples, and what is known about these. bad: source and reason of those that cannot be read."""
+    """Views, baselines and labels of B samples. bad: source and reason of the samples that cannot be read."""
 
     count: int
-    views: Sequence[Any]  # each of all samples, tensors [B, ...]
-    floors: Mapping[str, Tensor]  # [B, F], averaged over the views
+    views: Sequence[Any]  # one collated batch [B, ...] per view
+    baselines: Mapping[str, Tensor]  # [B, F], averaged over views
     labels: Mapping[str, Tensor]
     bad: list[tuple[str, str]]
 
 
-def view_batches(views: "Views", size: int, loaders: int) -> Iterator[ViewBatch]:
-    """All samples in order, some at once, prepared by so many processes."""
+def view_batches(views: "ViewDataset", size: int, loaders: int) -> Iterator[ViewBatch]:
+    """Batches of all samples in order, prepared by `loaders` processes."""
     yield from batches(views, size, loaders, _collate)
 
 
 def batches(
     samples: Dataset[Any], size: int, loaders: int, collate: Callable[[Sequence[Any]], BatchT]
 ) -> Iterator[BatchT]:
-    """What a data set with a length gives, in order, some at once, prepared by so many processes."""
+    """Batches of a data set in order, collated in `loaders` processes."""
     loader: Any = DataLoader(
         samples,
         batch_size=size,
@@ -84,16 +85,16 @@ def batches(
     yield from loader
 
 
-def readable(items: Sequence[Any]) -> tuple[list[Any], list[tuple[str, str]]]:
-    """Of samples, and errors in place of some: the samples, and source and reason of the errors."""
+def separate_bad(items: Sequence[Any]) -> tuple[list[Any], list[tuple[str, str]]]:
+    """Samples mixed with errors -> the samples, and source and reason of each error."""
     bad = [(item.source, item.reason) for item in items if isinstance(item, BadSampleError)]
     return [item for item in items if not isinstance(item, BadSampleError)], bad
 
 
-class Views(Dataset[Any]):
-    """Evaluation views, floors and labels of samples, each read once; of one that cannot be read its error.
+class ViewDataset(Dataset[Any]):
+    """(views, baselines, labels) of each sample, read once; the error itself for a sample that cannot be read.
 
-    averaged: the views over which evaluation averages, or else the one evaluation view.
+    averaged: use all views that evaluation averages over, or else the single evaluation view.
     """
 
     def __init__(
@@ -111,21 +112,21 @@ class Views(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Any:
+    def __getitem__(self, index: int, /) -> Any:
         try:
-            sample = self.samples[self.indices[place]]
-            views = self._views(sample.inputs)  # which may be what decodes it
+            sample = self.samples[self.indices[index]]
+            views = self._views(sample.inputs)  # may decode the inputs, so this too may raise
         except BadSampleError as error:
             return error
         labels = {task.label: self._label(sample.labels, task) for task in self.tasks}
-        return views, self._floors(views), labels
+        return views, self._baselines(views), labels
 
     def _views(self, inputs: Any) -> list[Any]:
         if self.averaged:
             return list(self.modality.evaluation_views(inputs))
         return [self.modality.evaluation_view(inputs)]
 
-    def _floors(self, views: Sequence[Any]) -> dict[str, Tensor]:
+    def _baselines(self, views: Sequence[Any]) -> dict[str, Tensor]:
         of_views = [self.modality.floors(view) for view in views]
         return {name: torch.stack([one[name].float() for one in of_views]).mean(dim=0) for name in of_views[0]}
 
@@ -136,13 +137,13 @@ class Views(Dataset[Any]):
         except (TypeError, ValueError, RuntimeError):
             if task in self.modality.tasks:
                 raise
-            return unknown  # no number, for a measure that is then told not to be taken
+            return unknown  # the label of a custom metric, which is then reported as not measured
 
 
 def _collate(items: Sequence[Any]) -> ViewBatch:
-    good, bad = readable(items)
-    views, floors, labels = default_collate(good) if good else ([], {}, {})
-    return ViewBatch(len(good), views, floors, labels, bad)
+    good, bad = separate_bad(items)
+    views, baselines, labels = default_collate(good) if good else ([], {}, {})
+    return ViewBatch(len(good), views, baselines, labels, bad)
 
 
 def _start_worker(_: int) -> None:

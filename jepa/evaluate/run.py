@@ -1,55 +1,67 @@
-"""Evaluation of a run directory or checkpoint file: what stands in results.json."""
+"""Evaluation of a run directory or checkpoint file -> results.json."""
 
 import json
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jepa.collapse import collapse_signs, rankme
-from jepa.config import Tree, plain
+from jepa.config import ConfigError, Tree, plain
 from jepa.console import CONSOLE
 from jepa.data import BadFiles
-from jepa.evaluate.cross_modal.run import is_asked, measure_matched
-from jepa.evaluate.features import Extractor, Features, TokenBudget
-from jepa.evaluate.forecast import Source, can_forecast, forecast, forecaster
+from jepa.evaluate.cross_modal.run import evaluate_streams, has_rows, possible_rows
+from jepa.evaluate.cross_modal.words import stream_lines
+from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget
+from jepa.evaluate.forecast import InputBatches, build_forecaster, can_forecast, forecast_section
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits
-from jepa.evaluate.setup import Row, Subject, open_subject
+from jepa.evaluate.setup import EvaluationSetup, TaskProbe, is_part_of, open_setup
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import print_table
-from jepa.evaluate.tasks import Bench, UnmeasurableError, attentive_blocks, measure
+from jepa.evaluate.tasks import FeatureTable, UnmeasurableError, attentive_blocks, measure
 from jepa.modality import Samples, Split
 from jepa.weights.load import model_of
 
 
 def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree] = ()) -> dict[str, Any]:
-    """Measure a trained encoder on frozen features, show the table, and write it -> the content of results.json.
+    """Evaluate frozen features, print the table and write the results -> the content of results.json.
 
-    run: run directory, or checkpoint file. tasks: names (`count`) or rows (`class/knn`), all where empty.
-    layers: config over that of the run; with these, or with some tasks only, results go to `evaluations/` in the run
-    directory and the run's own results.json stays. Raises ConfigError, DataError and CheckpointError.
+    run: run directory, or checkpoint file. tasks: names of tasks (`count`) or rows (`class/knn`); all if empty.
+    layers: config overrides. With overrides, or only some tasks, results go to `evaluations/` in the run directory and
+    its results.json stays. Raises ConfigError, DataError and CheckpointError.
     """
     started = time.perf_counter()
-    subject = open_subject(Path(run), tasks, list(layers))
-    subject.output.parent.mkdir(parents=True, exist_ok=True)
-    measured = _measured(subject, forecasting=not tasks)
-    results = {**_summary(subject), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
-    aside = subject.output.with_suffix(".partial")
+    setup = open_setup(Path(run), tasks, list(layers))
+    _check_asked(setup)
+    setup.output.parent.mkdir(parents=True, exist_ok=True)
+    with _progress_bar() as progress:
+        measured = _evaluate(setup, progress)
+    results = {**_summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
+    aside = setup.output.with_suffix(".partial")
     aside.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(aside, subject.output)  # noqa: PTH105 - atomic
-    print_table(results)
-    CONSOLE.print(f"results: {subject.output}", highlight=False)
+    os.replace(aside, setup.output)  # noqa: PTH105 - atomic
+    print_table(results, stream_lines(results.get("streams", {})))
+    CONSOLE.print(f"results: {setup.output}", highlight=False)
     return results
 
 
-def _summary(subject: Subject) -> dict[str, Any]:
-    checkpoint, config = subject.checkpoint, subject.config
+def _check_asked(setup: EvaluationSetup) -> None:
+    """Raise ConfigError for a name that is neither a task nor a row."""
+    names = [*(row.name for row in setup.available), *possible_rows(setup)]
+    for asked in setup.asked:
+        if not any(is_part_of(name, asked) for name in names):
+            tasks = ", ".join(names) or "none, as the data has no labels"
+            raise ConfigError(f"no task '{asked}'; tasks of this data: {tasks}")
+
+
+def _summary(setup: EvaluationSetup) -> dict[str, Any]:
+    checkpoint, config = setup.checkpoint, setup.config
     samples = checkpoint.step * config.optim.batch_size
     return {
         "modality": config.modality,
@@ -63,97 +75,131 @@ def _summary(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _measured(subject: Subject, forecasting: bool) -> dict[str, Any]:
-    """Signs of collapse, tasks, prediction of what is to come, and notes on what was not measured."""
-    samples = evaluation_splits(subject.modality, subject.config.evaluate)
+def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:
+    """The sections `collapse`, `tasks`, `streams`, `forecast` and `notes` of results.json."""
+    samples = evaluation_splits(setup.modality, setup.config.evaluate)
     bad_files = BadFiles(
-        subject.output.with_name("bad_files.txt"),
-        sum(map(len, samples.values())),
-        subject.config.data.max_bad_fraction,
+        setup.output.with_name("bad_files.txt"), sum(map(len, samples.values())), setup.config.data.max_bad_fraction
     )
-    rows, notes, matching = list(subject.rows), [], is_asked(subject)
-    if not rows:
-        if not subject.asked:
-            notes.append(f"The data has no labels, so no {'probe is taught' if matching else 'task is measured'}.")
-    elif empty := [split for split in SPLITS if len(samples[split]) == 0]:
-        notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")
-        rows = []
-    wanted = SPLITS if rows else tuple(split for split in reversed(SPLITS) if len(samples[split]) > 1)[:1]
-    with _bar() as progress:
-        features = _features(subject, samples, wanted, rows, progress, bad_files)
-        measured = _rows(subject, features, rows, notes, progress) if rows else {}
-        streams: dict[str, Any] = {}
-        if matching:
-            progress.update(progress.task_ids[0], description="matches")
-            more, streams = measure_matched(subject, samples["test"], notes, bad_files.add)
-            measured |= more
-        forecasts = _forecast(subject, samples, notes, progress, bad_files) if forecasting else {}
+    evaluation = _Evaluation(setup, samples, bad_files, progress)
+    rows = evaluation.measurable_rows()
+    used = SPLITS if rows else tuple(split for split in reversed(SPLITS) if len(samples[split]) > 1)[:1]
+    features = evaluation.features(used, rows)
+    tasks = evaluation.tasks(features, rows) if rows else {}
+    streams: dict[str, Any] = {}
+    if has_rows(setup):
+        evaluation.show("streams")
+        stream_rows, streams = evaluate_streams(setup, samples["test"], evaluation.notes, bad_files.add)
+        tasks |= stream_rows
+    forecast = {} if setup.asked else evaluation.forecast()
     return {
-        "collapse": _collapse(features[wanted[-1]], wanted[-1]) if wanted else {},
-        "tasks": measured,
+        "collapse": _collapse(features[used[-1]], used[-1]) if used else {},
+        "tasks": tasks,
         **({"streams": streams} if streams else {}),
-        **({"forecast": forecasts} if forecasts else {}),
-        "notes": notes,
+        **({"forecast": forecast} if forecast else {}),
+        "notes": evaluation.notes,
     }
 
 
-def _forecast(
-    subject: Subject, samples: Mapping[Split, Samples], notes: list[str], progress: Progress, bad_files: BadFiles
-) -> dict[str, Any]:
-    """How well the predictor tells what comes after a cut; empty, perhaps with a note, where that is not measured."""
-    config, modality = subject.config, subject.modality
-    if modality.forecast_axis is None or not config.evaluate.forecast_samples:
-        return {}
-    if not can_forecast(modality, config):
-        notes.append("What is to come is not predicted: the run learned to predict values, or there is a single slot.")
-        return {}
-    if not subject.on_trained_grid or not all(len(samples[split]) for split in ("train", "test")):
-        notes.append("What is to come is not predicted: that needs the token grid of the training, and test samples.")
-        return {}
-    progress.update(progress.task_ids[0], description="forecast")
-    caster = forecaster(model_of(subject.checkpoint, config, modality).to(subject.device), modality, config)
-    if not caster.rolls:
-        notes.append("Predictions are not rolled on: they mix layers, and context is the last layer alone.")
-    source = Source(modality, config, subject.device, bad_files.add)
-    return forecast(caster, samples["train"], samples["test"], source)
+@dataclass(frozen=True)
+class _Evaluation:
+    """An evaluation in progress. notes: sentences on what was not measured, and why."""
 
+    setup: EvaluationSetup
+    samples: Mapping[Split, Samples]
+    bad_files: BadFiles
+    progress: Progress
+    notes: list[str] = field(default_factory=list)
 
-def _features(
-    subject: Subject,
-    samples: Mapping[Split, Samples],
-    wanted: Sequence[Split],
-    rows: Sequence[Row],
-    progress: Progress,
-    bad_files: BadFiles,
-) -> dict[Split, Features]:
-    config, modality = subject.config, subject.modality
-    bar = progress.task_ids[0]
+    def show(self, stage: str) -> None:
+        """Name the current stage on the progress bar."""
+        self.progress.update(self.progress.task_ids[0], description=stage)
 
-    def on_batch(bad: list[tuple[str, str]]) -> None:
-        bad_files.add(bad)
-        progress.advance(bar)
+    def advance(self) -> None:
+        """Advance the progress bar by one."""
+        self.progress.advance(self.progress.task_ids[0])
 
-    tasks = list({task.label: task for task, _ in rows}.values())
-    extractor = Extractor(modality, subject.encoders, tasks, config.evaluate.batch_size, config.compute, on_batch)
-    limits = {split: getattr(config.evaluate, f"{split}_samples") for split in wanted}
-    batches = [math.ceil(min(limits[split], len(samples[split])) / extractor.samples_at_once) for split in wanted]
-    progress.update(bar, total=sum(batches))
-    features: dict[Split, Features] = {}
-    for split in wanted:
-        progress.update(bar, description=f"reading {split}")
-        kept = _kept(subject, rows, split, last=split == wanted[-1])
-        features[split] = extractor.extract(
-            samples[split], evaluated_indices(len(samples[split]), limits[split], split), kept
+    def measurable_rows(self) -> list[TaskProbe]:
+        """Probes that were asked for; none, with a note, if there are no labels or a split is empty."""
+        setup, rows = self.setup, self.setup.rows
+        empty = [split for split in SPLITS if len(self.samples[split]) == 0]
+        if not rows and not setup.asked:
+            self.notes.append(
+                f"The data has no labels, so no {'probe is trained' if has_rows(setup) else 'task is measured'}."
+            )
+        if rows and empty:
+            self.notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")
+            return []
+        return rows
+
+    def features(self, used: Sequence[Split], rows: Sequence[TaskProbe]) -> dict[Split, Features]:
+        """Features of the splits that are used, with as many tokens as the rows need."""
+        config = self.setup.config
+
+        def on_batch(bad: list[tuple[str, str]]) -> None:
+            self.bad_files.add(bad)
+            self.advance()
+
+        tasks = list({row.task.label: row.task for row in rows}.values())
+        extractor = Extractor(
+            self.setup.modality, self.setup.encoders, tasks, config.evaluate.batch_size, config.compute, on_batch
         )
-    progress.update(bar, total=sum(batches) + len(features[wanted[-1]].columns) * len(rows) if wanted else 0)
-    return features
+        limits = {split: getattr(config.evaluate, f"{split}_samples") for split in used}
+        indices = {split: evaluated_indices(len(self.samples[split]), limits[split], split) for split in used}
+        total = sum(math.ceil(len(of_split) / extractor.samples_at_once) for of_split in indices.values())
+        self.progress.update(self.progress.task_ids[0], total=total)
+        features: dict[Split, Features] = {}
+        for split in used:
+            self.show(f"reading {split}")
+            budget = _token_budget(self.setup, rows, split, last=split == used[-1])
+            features[split] = extractor.extract(self.samples[split], indices[split], budget)
+        if used:
+            total += len(features[used[-1]].columns) * len(rows)
+            self.progress.update(self.progress.task_ids[0], total=total)
+        return features
+
+    def tasks(self, features: Mapping[Split, Features], rows: Sequence[TaskProbe]) -> dict[str, Any]:
+        """Rows by name."""
+        config = self.setup.config
+        training = ProbeTraining(config.evaluate.attentive_steps, self.setup.device, config.compute.precision)
+        splits = Splits(features["train"], features["validation"], features["test"])
+        functions = {function.name: function for function in config.evaluate.functions}
+        table = FeatureTable(splits, config.evaluate.low_shot_draws, training, functions)
+        measured = {}
+        for row in rows:
+            self.show(row.name)
+            try:
+                measured[row.name] = measure(row.task, row.probe, table, self.advance)
+            except UnmeasurableError as error:
+                if str(error) not in self.notes:
+                    self.notes.append(str(error))
+        return measured
+
+    def forecast(self) -> dict[str, Any]:
+        """The `forecast` section; empty, perhaps with a note, if forecasts are not measured."""
+        setup, config, modality = self.setup, self.setup.config, self.setup.modality
+        if modality.forecast_axis is None or not config.evaluate.forecast_samples:
+            return {}
+        if not can_forecast(modality, config):
+            self.notes.append("Forecasts are not measured: the run learned to predict values, or has a single slot.")
+            return {}
+        if not setup.on_trained_grid or not all(len(self.samples[split]) for split in ("train", "test")):
+            self.notes.append("Forecasts are not measured: they need the token grid of the training, and test samples.")
+            return {}
+        self.show("forecast")
+        networks = model_of(setup.checkpoint, config, modality).to(setup.device)
+        forecaster = build_forecaster(networks, modality, config)
+        if not forecaster.rolls:
+            self.notes.append("Forecasts are not rolled out: predictions mix layers, context is the last layer alone.")
+        batches = InputBatches(modality, config, setup.device, self.bad_files.add)
+        return forecast_section(forecaster, self.samples["train"], self.samples["test"], batches)
 
 
-def _kept(subject: Subject, rows: Sequence[Row], split: Split, last: bool) -> TokenBudget:
-    """What tokens the rows need of a split; the last one shows signs of collapse."""
-    evaluate, modality = subject.config.evaluate, subject.modality
-    maps = any(task.kind == "map" for task, _ in rows)
-    attentive = any(attentive_blocks(probe) for _, probe in rows)
+def _token_budget(setup: EvaluationSetup, rows: Sequence[TaskProbe], split: Split, last: bool) -> TokenBudget:
+    """Tokens that the rows need of a split. The last split keeps some for the signs of collapse."""
+    evaluate, modality = setup.config.evaluate, setup.modality
+    maps = any(row.task.kind == "map" for row in rows)
+    attentive = any(attentive_blocks(row.probe) for row in rows)
     return TokenBudget(
         tokens=max(2, evaluate.map_tokens // math.prod(modality.grid)) if maps or last else 0,
         sequences=evaluate.attentive_samples if attentive else 0,
@@ -162,35 +208,13 @@ def _kept(subject: Subject, rows: Sequence[Row], split: Split, last: bool) -> To
     )
 
 
-def _rows(
-    subject: Subject, features: Mapping[Split, Features], rows: Sequence[Row], notes: list[str], progress: Progress
-) -> dict[str, Any]:
-    config = subject.config
-    attention = ProbeTraining(config.evaluate.attentive_steps, subject.device, config.compute.precision)
-    splits = Splits(features["train"], features["validation"], features["test"])
-    functions = {task.name: task for task in config.evaluate.functions}
-    bench = Bench(splits, config.evaluate.low_shot_draws, attention, functions)
-    bar = progress.task_ids[0]
-    measured = {}
-    for task, probe in rows:
-        progress.update(bar, description=f"{task.label}/{probe}")
-        try:
-            measured[f"{task.label}/{probe}"] = measure(task, probe, bench, lambda: progress.advance(bar))
-        except UnmeasurableError as error:
-            if str(error) not in notes:
-                notes.append(str(error))
-    return measured
-
-
 def _collapse(features: Features, split: Split) -> dict[str, Any]:
-    """Signs of collapse: rankme of the centred mean-pooled features of all samples, the others of the tokens kept."""
+    """Signs of collapse: RankMe of the centred mean-pooled features of all samples, the others of the tokens kept."""
     if len(features) < 2:
         return {}
-    signs = asdict(collapse_signs(features.tokens["jepa"]))
-    pooled = {column: features.last[column] for column in ("jepa", "random_init")}
-    ranks = {column: rankme(values - values.mean(dim=0)) for column, values in pooled.items()}
+    ranks = {column: rankme(features.last[column] - features.last[column].mean(dim=0)) for column in ENCODERS}
     return {
-        **signs,
+        **asdict(collapse_signs(features.tokens["jepa"])),
         "rankme": ranks["jepa"],
         "rankme_random_init": ranks["random_init"],
         "samples": len(features),
@@ -198,7 +222,7 @@ def _collapse(features: Features, split: Split) -> dict[str, Any]:
     }
 
 
-def _bar() -> Progress:
+def _progress_bar() -> Progress:
     progress = Progress(
         TextColumn("[bold]evaluate"),
         BarColumn(bar_width=None),

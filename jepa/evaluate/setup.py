@@ -1,41 +1,50 @@
-"""What is to be evaluated: networks out of a checkpoint, a config that may depart from theirs, and where results go."""
+"""The setup of an evaluation: networks from a checkpoint, the config, the tasks asked for, the path of the results."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, Tree, differences, plain
 from jepa.encoder import TokenEncoder
-from jepa.evaluate.cross_modal.rows import NEAR_MISS, is_wanted, row_names
 from jepa.evaluate.features import Column
 from jepa.evaluate.tasks import probe_names
-from jepa.matching import MatchedModality
 from jepa.modality import Modality, Task
 from jepa.positions import grid_positions
 from jepa.protocol import check_functions
 from jepa.training.config import Config
 from jepa.weights.load import configured, encoder_of, read_checkpoint, untrained_encoder
 
-_FREE = ("data.", "evaluate.", "compute.")  # sections that may differ from those of the training
-Row = tuple[Task, str]  # a task and one of its probes
+_FREE = ("data.", "evaluate.", "compute.")  # sections that an evaluation may override
+
+
+class TaskProbe(NamedTuple):
+    """A task and one of its probes: a row of the results."""
+
+    task: Task
+    probe: str
+
+    @property
+    def name(self) -> str:
+        """The key in results.json."""
+        return f"{self.task.label}/{self.probe}"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated, on what, and where the results go."""
+class EvaluationSetup:
+    """What to evaluate, on which tasks, and where to write the results."""
 
     checkpoint: Checkpoint
     config: Config[Any, Any]
     modality: Modality[Any]
     encoders: dict[Column, TokenEncoder]
-    rows: list[Row]  # of probes
-    asked: Sequence[str]  # tasks and rows by name, all where empty
+    available: list[TaskProbe]
+    asked: Sequence[str]  # names of tasks or rows; all if empty
     output: Path
     on_trained_grid: bool
 
@@ -44,9 +53,23 @@ class Subject:
         """Where the networks are."""
         return self.encoders["jepa"].device
 
+    @property
+    def rows(self) -> list[TaskProbe]:
+        """The probes that were asked for."""
+        return [row for row in self.available if self.wants(row.name)]
 
-def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subject:
-    """Load the networks; raises ConfigError where the overrides do not fit them."""
+    def wants(self, name: str) -> bool:
+        """Whether the row of this name, or its task, was asked for."""
+        return not self.asked or any(is_part_of(name, asked) for asked in self.asked)
+
+
+def is_part_of(name: str, asked: str) -> bool:
+    """Whether a row (`class/knn`) is the one asked for, or belongs to the task asked for (`class`)."""
+    return name == asked or name.startswith(f"{asked}/")
+
+
+def open_setup(path: Path, tasks: Sequence[str], layers: list[Tree]) -> EvaluationSetup:
+    """Load a run directory or checkpoint; raises ConfigError where the overrides `layers` do not fit its networks."""
     checkpoint = read_checkpoint(path)
     trained_config, trained_modality = configured(checkpoint)
     config, modality = configured(checkpoint, layers)
@@ -54,7 +77,7 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
     for line in changed:
         if not line.startswith(_FREE):
             raise ConfigError(f"evaluation cannot change {line}; it can change data, evaluate and compute")
-    if config.evaluate.functions != trained_config.evaluate.functions:  # others were looked at before the training
+    if config.evaluate.functions != trained_config.evaluate.functions:  # those of the run were checked before training
         check_functions(config.evaluate.functions)
     try:
         trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
@@ -63,47 +86,33 @@ def open_subject(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Subjec
             f"the encoder of {path} does not fit this data section: {str(error).splitlines()[-1]}"
         ) from error
     untrained = untrained_encoder(trained_config, trained_modality)
-    if modality.grid != trained_modality.grid:
+    on_trained_grid = modality.grid == trained_modality.grid
+    if not on_trained_grid:
         untrained.place(grid_positions(modality.grid, trained_modality.grid))
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
     encoders: dict[Column, TokenEncoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
-    changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled"))]
+    changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled", "evaluate.report"))]
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
-    numbers, layers_there = config.evaluate.attentive, config.model.depth
-    rows = [(task, probe) for task in modality.tasks for probe in probe_names(task, numbers, layers_there)]
-    rows += _function_rows(modality, config)
-    _check_names(tasks, rows, modality, config)
-    chosen = [(task, probe) for task, probe in rows if is_wanted(f"{task.label}/{probe}", tasks)]
-    same_grid = modality.grid == trained_modality.grid
-    return Subject(checkpoint, config, modality, encoders, chosen, tasks, output, same_grid)
+    available = _available(modality, config)
+    return EvaluationSetup(checkpoint, config, modality, encoders, available, tasks, output, on_trained_grid)
 
 
-def _function_rows(modality: Modality[Any], config: Config[Any, Any]) -> list[Row]:
-    """Measures of one's own, each with the task of its label, which the modality need not have."""
+def _available(modality: Modality[Any], config: Config[Any, Any]) -> list[TaskProbe]:
+    """All probes of the modality's tasks, then the custom metrics, whose label need not be a task."""
+    blocks, depth = config.evaluate.attentive, config.model.depth
+    rows = [TaskProbe(task, probe) for task in modality.tasks for probe in probe_names(task, blocks, depth)]
     known = {task.label: task for task in modality.tasks}
-    functions = config.evaluate.functions
-    return [(known.get(one.label, Task(label=one.label, kind="regression")), one.function) for one in functions]
+    for function in config.evaluate.functions:
+        task = known.get(function.label, Task(label=function.label, kind="regression"))
+        rows.append(TaskProbe(task, function.function))
+    return rows
 
 
 def _output(path: Path, variant: str) -> Path:
-    """results.json of the run, or a file of its own for another evaluation or an older checkpoint."""
+    """results.json of the run; a file in evaluations/ for other settings, some tasks only, or an older checkpoint."""
     run_dir = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
     if path.is_file() and path != latest(run_dir):
         variant += path.name
     if not variant:
         return run_dir / "results.json"
     return run_dir / "evaluations" / f"{hashlib.blake2b(variant.encode(), digest_size=4).hexdigest()}.json"
-
-
-def _check_names(asked: Sequence[str], rows: list[Row], modality: Modality[Any], config: Config[Any, Any]) -> None:
-    """Raise ConfigError for what is no task; which near misses there are only samples tell."""
-    names = [f"{task.label}/{probe}" for task, probe in rows]
-    matched = isinstance(modality, MatchedModality)
-    if isinstance(modality, MatchedModality):
-        names += row_names(modality, config)
-    for one in asked:
-        if matched and one.partition("/")[0] == NEAR_MISS:
-            continue
-        if not any(is_wanted(name, [one]) for name in names):
-            there = ", ".join(names) or "none, as the data has no labels"
-            raise ConfigError(f"no task '{one}'; tasks of this data: {there}")

@@ -1,4 +1,4 @@
-"""From features to rows of the table: trained, untrained, floors and chance by the same protocol."""
+"""From features to rows of the results: the encoders, the baselines and chance under one protocol."""
 
 import re
 import statistics
@@ -29,78 +29,77 @@ _PROBES = {
 
 
 class UnmeasurableError(ValueError):
-    """The samples do not suffice for a task; its message is one sentence for the user."""
+    """The samples do not suffice for a task; the message is one sentence for the user."""
 
 
 def probe_names(task: Task, attentive: Sequence[int] | None, layers: int) -> Sequence[str]:
-    """What is reported of a task on an encoder of so many layers.
+    """Probes of a task on an encoder of so many layers.
 
-    attentive: numbers of blocks of attentive probes, None for those that the task asks for.
+    attentive: numbers of blocks of the attentive probes, None for the task's own choice.
     """
     if task.kind == "map":
         return _PROBES[task.kind]
-    # Of a single layer, the last four are the last: the row would repeat another.
+    # With a single layer, the last four are the last, and the row would repeat another.
     probes = [probe for probe in _PROBES[task.kind] if layers > 1 or probe != "linear_last4"]
     numbers = task.attentive if attentive is None else attentive
     return (*probes, *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in numbers))
 
 
 def attentive_blocks(probe: str) -> int:
-    """Blocks of an attentive probe by its name; 0 of other probes."""
+    """Number of blocks in the name of an attentive probe; 0 for other probes."""
     named = re.fullmatch(r"attentive(\d*)", probe)
     return int(named[1] or 1) if named else 0
 
 
 @dataclass
-class Bench:
-    """Features of all splits; their principal axes are computed once. functions: measures of one's own, by name."""
+class FeatureTable:
+    """Features of all splits; principal axes are computed once. functions: custom metrics by name."""
 
     features: Splits[Features]
     low_shot_draws: int
-    attention: ProbeTraining
+    training: ProbeTraining
     functions: Mapping[str, FunctionTask] = field(default_factory=dict)
-    turned: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
+    projected: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
 
-    def examples(self, task: Task, layer: Layer, column: Column, turned: bool) -> Splits[Examples]:
-        """Samples, of maps tokens, whose label is known; `turned` to principal axes for linear probes."""
+    def examples(self, task: Task, layer: Layer, column: Column, projected: bool) -> Splits[Examples]:
+        """Labelled samples, or labelled tokens of maps; `projected` onto principal axes for linear probes."""
         if layer == "last4" and column not in self.features.train.last4:
-            layer = "last"  # a floor has no layers, so both rows show the same number
-        features = self._turned(layer, column) if turned else self._plain(layer, column)
-        return features.pair(_known, self.labels(task))
+            layer = "last"  # a baseline has no layers, so both rows show the same number
+        features = self._projected(layer, column) if projected else self._plain(layer, column)
+        return features.pair(_labelled, self.labels(task))
 
     def sequences(self, task: Task, column: Column) -> Splits[Sequences]:
-        """Token sequences of the samples that keep them and whose label is known."""
-        return self.features.map(lambda split: split.sequences[column]).pair(
-            _known_sequences, self.sequence_labels(task)
-        )
+        """Token sequences of the labelled samples that keep them."""
+        sequences = self.features.map(lambda split: split.sequences[column])
+        return sequences.pair(_labelled_sequences, self.sequence_labels(task))
 
     def sequence_labels(self, task: Task) -> Splits[Tensor]:
         """Labels of the samples that keep their token sequences: [s]."""
-        kept = self.features.map(lambda split: len(split.sequences["jepa"]))
-        return _all_labelled(self.features.pair(lambda split, count: split.labels[task.label][:count], kept), task)
+        counts = self.features.map(lambda split: len(split.sequences["jepa"]))
+        return _check_labels(self.features.pair(lambda split, count: split.labels[task.label][:count], counts), task)
 
     def labels(self, task: Task) -> Splits[Tensor]:
-        """Labels [n], of maps where tokens are kept [m, N]; raises UnmeasurableError where a split has none."""
+        """Labels [n], of maps [m, N] on the samples that keep tokens; raises UnmeasurableError if a split has none."""
         labels = self.features.map(
             lambda split: split.labels[task.label][: len(split.tokens["jepa"]) if task.kind == "map" else None]
         )
-        return _all_labelled(labels, task)
+        return _check_labels(labels, task)
 
     def columns(self, layer: Layer) -> list[Column]:
-        """Those that have such features."""
+        """Columns that have features of this layer."""
         features = self.features.train
         return [column for column in features.columns if layer != "tokens" or column in features.tokens]
 
     def _plain(self, layer: Layer, column: Column) -> Splits[Tensor]:
         return self.features.map(lambda split: getattr(split, layer)[column].flatten(0, -2))
 
-    def _turned(self, layer: Layer, column: Column) -> Splits[Tensor]:
-        if (layer, column) not in self.turned:
-            self.turned[layer, column] = on_principal_axes(self._plain(layer, column))
-        return self.turned[layer, column]
+    def _projected(self, layer: Layer, column: Column) -> Splits[Tensor]:
+        if (layer, column) not in self.projected:
+            self.projected[layer, column] = on_principal_axes(self._plain(layer, column))
+        return self.projected[layer, column]
 
 
-def _all_labelled(labels: Splits[Tensor], task: Task) -> Splits[Tensor]:
+def _check_labels(labels: Splits[Tensor], task: Task) -> Splits[Tensor]:
     for split in ("train", "validation", "test"):
         if not getattr(labels, split).isfinite().any():
             raise UnmeasurableError(
@@ -109,85 +108,85 @@ def _all_labelled(labels: Splits[Tensor], task: Task) -> Splits[Tensor]:
     return labels
 
 
-def _known(features: Tensor, labels: Tensor) -> Examples:
+def _labelled(features: Tensor, labels: Tensor) -> Examples:
     known = labels.flatten().isfinite()
     return Examples(features[known], labels.flatten()[known])
 
 
-def _known_sequences(tokens: Tensor, labels: Tensor) -> Sequences:
+def _labelled_sequences(tokens: Tensor, labels: Tensor) -> Sequences:
     known = labels.isfinite()
-    return Sequences(tokens if known.all() else tokens[known], labels[known])  # without a copy where it can be
+    return Sequences(tokens if known.all() else tokens[known], labels[known])  # avoids a copy if it can
 
 
-def measure(task: Task, probe: str, bench: Bench, advance: Callable[[], None]) -> dict[str, Any]:
-    """One row of the table; raises UnmeasurableError. advance: called after each column."""
+def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], None]) -> dict[str, Any]:
+    """One row of the results; raises UnmeasurableError. advance: called after each column."""
     if attentive_blocks(probe):
-        return _attend(task, attentive_blocks(probe), bench, advance)
-    if f"{task.label}/{probe}" in bench.functions:
-        return _by_function(task, bench.functions[f"{task.label}/{probe}"], bench)
-    labels = bench.labels(task)
+        return _attentive_row(task, attentive_blocks(probe), table, advance)
+    if f"{task.label}/{probe}" in table.functions:
+        return _custom_row(task, table.functions[f"{task.label}/{probe}"], table)
+    labels = table.labels(task)
     layer: Layer = "tokens" if task.kind == "map" else "last4" if probe == "linear_last4" else "last"
     outcomes: dict[Column, list[Outcome]] = {}
-    taught = _samples(labels.train)
-    for column in bench.columns(layer):
-        examples = bench.examples(task, layer, column, turned=probe != "knn")
+    train_samples = _count(labels.train)
+    for column in table.columns(layer):
+        examples = table.examples(task, layer, column, projected=probe != "knn")
         if task.kind == "class":
-            outcomes[column], taught = _classify(task, probe, examples, bench.low_shot_draws)
+            outcomes[column], train_samples = _classify(task, probe, examples, table.low_shot_draws)
         else:
             outcomes[column] = [ridge(examples)]
         advance()
     scores = {column: [outcome.score for outcome in of_column] for column, of_column in outcomes.items()}
     means = {column: statistics.fmean(values) for column, values in scores.items()}
-    row = _row(task, bench, means, labels, taught)
+    row = _row(task, table, means, labels, train_samples)
     if probe.startswith("low_shot"):
         row["spread"] = {
             column: statistics.stdev(values) if len(values) > 1 else 0.0 for column, values in scores.items()
         }
-        row["draws"] = bench.low_shot_draws
+        row["draws"] = table.low_shot_draws
     setting = ("k" if probe == "knn" else "C") if task.kind == "class" else "alpha"
     chosen = {column: [outcome.setting for outcome in of_column] for column, of_column in outcomes.items()}
     row["chosen"] = {column: {setting: values if len(values) > 1 else values[0]} for column, values in chosen.items()}
     return row
 
 
-def _by_function(task: Task, measured: FunctionTask, bench: Bench) -> dict[str, Any]:
-    """The row of a measure of one's own."""
+def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> dict[str, Any]:
+    """The row of a custom metric."""
     if task.kind == "map":
-        raise UnmeasurableError(f"{measured.name} is not measured: {task.label} is a map, no number a sample")
-    bench.labels(task)  # raises where there are none
-    columns = {column: bench.examples(task, "last", column, turned=False) for column in bench.columns("last")}
+        raise UnmeasurableError(f"{function.name} is not measured: {task.label} is a map, not a number per sample")
+    table.labels(task)  # raises if there are none
+    columns = {column: table.examples(task, "last", column, projected=False) for column in table.columns("last")}
     try:
-        return function_row(measured, columns)
+        return function_row(function, columns)
     except FunctionError as error:
         raise UnmeasurableError(str(error)) from error
 
 
 def _row(
-    task: Task, bench: Bench, scores: Mapping[Column, float], labels: Splits[Tensor], taught: int
+    task: Task, table: FeatureTable, scores: Mapping[Column, float], labels: Splits[Tensor], train_samples: int
 ) -> dict[str, Any]:
-    """What every row holds: a number for every column that has one, null for the others."""
+    """The fields of every row: the score of each column, null if it has none, and chance."""
     kind = "accuracy" if task.kind == "class" else "rmse"
     row: dict[str, Any] = {"metric": kind, "higher_is_better": kind == "accuracy"}
-    row |= {column: scores.get(column) for column in (*ENCODERS, "raw_input", *bench.features.train.columns)}
-    row["chance"] = commonest(labels) if task.kind == "class" else constant(labels)
-    row["train_samples"], row["test_samples"] = taught, _samples(labels.test)
+    row |= {column: scores.get(column) for column in (*ENCODERS, "raw_input", *table.features.train.columns)}
+    row["chance"] = majority_accuracy(labels) if task.kind == "class" else constant_error(labels)
+    row["train_samples"], row["test_samples"] = train_samples, _count(labels.test)
     return row
 
 
-def _attend(task: Task, blocks: int, bench: Bench, advance: Callable[[], None]) -> dict[str, Any]:
-    """The row of an attentive probe: of the encoders, as floors have no tokens."""
-    labels = bench.sequence_labels(task)
+def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callable[[], None]) -> dict[str, Any]:
+    """The row of an attentive probe. Only encoders have a score, as baselines have no tokens."""
+    labels = table.sequence_labels(task)
     scores: dict[Column, float] = {}
     chosen = {}
-    for column in bench.features.train.sequences:
-        examples, outputs = bench.sequences(task, column), 1
+    for column in table.features.train.sequences:
+        examples, outputs = table.sequences(task, column), 1
         if task.kind == "class":
             examples = examples.map(lambda split: Sequences(split.tokens, split.labels.long()))
             outputs = max(2, _classes(task, examples.map(lambda split: split.labels)))
-        outcome = attentive_probe(examples, blocks, outputs, bench.attention)
+        outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
         advance()
-    row = _row(task, bench, scores, labels, _samples(labels.train))
+    row = _row(task, table, scores, labels, _count(labels.train))
     row["chosen"] = chosen
     return row
 
@@ -197,7 +196,7 @@ def _classes(task: Task, labels: Splits[Tensor]) -> int:
 
 
 def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
-    """Outcomes of a probe, one a draw, and the number of examples that it was taught with."""
+    """Outcomes of a probe, one per draw, and the number of its training examples."""
     examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
     labels = examples.train.labels
     classes = _classes(task, examples.map(lambda split: split.labels))
@@ -215,8 +214,8 @@ def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) ->
 def draw_examples(labels: Tensor, each: int | float, draw: int) -> Tensor:
     """Rows of a few examples of every class: labels int64 [n] -> int64 [few].
 
-    each: so many examples of a class (int), or this share of them (float) but at least one. A draw gives the same rows
-    to every column.
+    each: number of examples per class (int), or their share (float), at least one. A draw has the same rows for every
+    column.
     """
     order = torch.randperm(len(labels), generator=seeded("low shot", draw))
     rows = []
@@ -226,19 +225,20 @@ def draw_examples(labels: Tensor, each: int | float, draw: int) -> Tensor:
     return torch.cat(rows)
 
 
-def commonest(labels: Splits[Tensor]) -> float:
-    """Chance of a class task: the test accuracy of naming the class that is commonest in training."""
-    guess = labels.train[labels.train.isfinite()].long().bincount().argmax()
+def majority_accuracy(labels: Splits[Tensor]) -> float:
+    """Chance of a class task: test accuracy of always predicting the most frequent training class."""
+    prediction = labels.train[labels.train.isfinite()].long().bincount().argmax()
     test = labels.test[labels.test.isfinite()].long()
-    return float((test == guess).double().mean())
+    return float((test == prediction).double().mean())
 
 
-def constant(labels: Splits[Tensor]) -> float:
-    """Chance of a number: root mean square test error of the training mean; of a map, of the mean at each token."""
+def constant_error(labels: Splits[Tensor]) -> float:
+    """Chance of a number: root mean square test error of the training mean; for a map, of the mean at each token."""
     overall, means = labels.train.nanmean(), labels.train.nanmean(dim=0)
-    guess = torch.where(means.isfinite(), means, overall)
-    return float((labels.test - guess).square().nanmean().sqrt())
+    prediction = torch.where(means.isfinite(), means, overall)
+    return float((labels.test - prediction).square().nanmean().sqrt())
 
 
-def _samples(labels: Tensor) -> int:
+def _count(labels: Tensor) -> int:
+    """Number of samples with a label, or with any labelled token."""
     return int(labels.isfinite().flatten(1).any(dim=1).sum() if labels.dim() > 1 else labels.isfinite().sum())

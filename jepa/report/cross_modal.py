@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from jepa.data import seeded
-from jepa.evaluate.cross_modal.rows import main_way
+from jepa.evaluate.cross_modal.rows import main_similarity
 from jepa.evaluate.cross_modal.vectors import StreamEncoder, scores
+from jepa.evaluate.cross_modal.words import gain_sentence
 from jepa.evaluate.features import samples_at_once
-from jepa.evaluate.table import gain_words
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples
 from jepa.report.cards import Card, Picture, Strip
@@ -62,7 +62,7 @@ def find(run: Run, samples: Samples) -> Found | None:
         said += [words for _, words in read]
     if len(pictures) < 2:
         return None
-    way = main_way(run.config)
+    way = main_similarity(run.config)
     found = [scores(one, other, way) for one in firsts for other in seconds]
     rows = [torch.cat(found[place : place + len(seconds)], dim=1) for place in range(0, len(found), len(seconds))]
     return Found(pictures, said, torch.cat(rows).T)
@@ -121,7 +121,7 @@ def gain_table(streams: Mapping[str, Any]) -> str:
     )
     head = f"<th>{escape(second)} in the context</th><th>error</th><th>less than without</th>"
     return (
-        f"<h2>Does the {escape(second)} help to predict the {escape(first)}?</h2>\n<p>{escape(gain_words(streams))} "
+        f"<h2>Does the {escape(second)} help to predict the {escape(first)}?</h2>\n<p>{escape(gain_sentence(streams))} "
         "Hidden and seen tokens of each sample are the same in all rows; the error is the distance of the run's loss, "
         "± the standard error of paired differences.</p>\n"
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import TokenEncoder, mean_over
-from jepa.evaluate.features import grid_layers, grid_present, samples_at_once
+from jepa.evaluate.features import grid_layers, grid_valid, samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Sample, Samples, Stream
@@ -61,7 +61,7 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Token
         kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
         for name, encoder in encoders.items():
             whole = grid_layers(modality, encoder, inputs)[-1].float()
-            vectors, encoded = mean_over(whole, grid_present(modality, encoder, inputs)).cpu(), whole.cpu()  # [B, N, D]
+            vectors, encoded = mean_over(whole, grid_valid(modality, encoder, inputs)).cpu(), whole.cpu()  # [B, N, D]
             fitted = max(SHOWN, min(_FITTED, _FITTED_TOKENS // count)) - sum(map(len, tokens[name]))
             tokens[name].append(encoded[: max(0, fitted)])
             pooled[name].append(vectors)
@@ -124,12 +124,12 @@ def feature_gallery(shown: Shown, grid: Grid) -> list[Card]:
     return cards
 
 
-def error_gallery(shown: Shown, caster: Forecaster, grid: Grid) -> list[Card]:
+def error_gallery(shown: Shown, forecaster: Forecaster, grid: Grid) -> list[Card]:
     """Of a sample its picture and, over it, how wrong each prediction is of every token that is to come.
 
     Colours have one scale; the brightest are the 2 % that are most wrong.
     """
-    maps = _error_maps(shown, caster, grid)
+    maps = _error_maps(shown, forecaster, grid)
     worst = torch.cat([values.flatten() for values in maps.values()]).nanquantile(0.98).clamp_min(1e-9)
     cards = []
     for index, picture in enumerate(shown.pictures):
@@ -143,18 +143,18 @@ def error_gallery(shown: Shown, caster: Forecaster, grid: Grid) -> list[Card]:
 
 
 @torch.inference_mode()
-def _error_maps(shown: Shown, caster: Forecaster, grid: Grid) -> dict[str, Tensor]:
+def _error_maps(shown: Shown, forecaster: Forecaster, grid: Grid) -> dict[str, Tensor]:
     """Errors of tokens by the way of predicting, not a number of what is seen: [m, *grid] each."""
-    inputs = to_device(shown.inputs, next(caster.model.parameters()).device)
-    target = caster.targets(inputs)
-    found = {"predicted at once": caster.direct(inputs)}
-    if caster.rolls:
-        found["rolled on"] = caster.rolled(inputs)
-    found["last seen repeated"] = caster.past(inputs).unsqueeze(1).expand_as(target)
+    inputs = to_device(shown.inputs, next(forecaster.model.parameters()).device)
+    target = forecaster.targets(inputs)
+    found = {"predicted at once": forecaster.direct(inputs)}
+    if forecaster.rolls:
+        found["rolled on"] = forecaster.rolled(inputs)
+    found["last seen repeated"] = forecaster.last_slot(inputs).unsqueeze(1).expand_as(target)
     maps = {}
-    for name, course in found.items():
+    for name, forecast in found.items():
         errors = torch.full((len(target), math.prod(grid)), torch.nan)
-        errors[:, torch.stack(caster.cut.slots).flatten()] = error_maps(course, target).flatten(1).cpu()
+        errors[:, torch.stack(forecaster.cut.future).flatten()] = error_maps(forecast, target).flatten(1).cpu()
         maps[name] = errors.unflatten(1, grid)
     return maps
 

@@ -153,15 +153,15 @@ def _features(run: Run, shown: Shown) -> str:
 
 def _errors(run: Run, shown: Shown) -> str:
     """Where predictions of what is to come are wrong; empty where nothing is to come."""
-    caster = run.forecaster()
-    if caster is None:
+    forecaster = run.forecaster()
+    if forecaster is None:
         return ""
     words = (
         "The first part of each input is seen; over the later one lie the errors of the predicted representations, "
         "dark where they are small and bright where they are large, on one scale."
     )
     return f"<h2>Where the future surprises it</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "errors", error_gallery(shown, caster, run.modality.grid), 24
+        run, "errors", error_gallery(shown, forecaster, run.modality.grid), 24
     )
 
 

@@ -11,7 +11,7 @@ from jepa.checkpoint import Checkpoint
 from jepa.collapse import CollapseSigns
 from jepa.data import open_split
 from jepa.encoder import TokenEncoder
-from jepa.evaluate.forecast import Forecaster, can_forecast, forecaster
+from jepa.evaluate.forecast import Forecaster, build_forecaster, can_forecast
 from jepa.modality import Modality, Samples
 from jepa.model import JEPA
 from jepa.training.config import Config
@@ -61,7 +61,7 @@ class Run:
         """What predicts the later part of inputs; None where the run has none."""
         if not can_forecast(self.modality, self.config):
             return None
-        return forecaster(self.networks(), self.modality, self.config)
+        return build_forecaster(self.networks(), self.modality, self.config)
 
     def collapse_warning(self) -> str:
         """What looks bad about the representation, in words, by the evaluation or else the last logged step."""

@@ -34,7 +34,7 @@ from jepa.evaluate.probes.linear import (
 from jepa.evaluate.reading import evaluated_indices, evaluation_splits
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Examples, Splits
-from jepa.evaluate.tasks import constant, draw_examples
+from jepa.evaluate.tasks import constant_error, draw_examples
 from jepa.launch import resolve
 from jepa.model import JEPA
 from jepa.protocol import EvaluateConfig
@@ -208,7 +208,7 @@ def test_the_subset_of_a_split_is_always_the_same_and_of_random_samples() -> Non
 def test_chance_of_a_map_is_the_best_constant_at_every_token() -> None:
     train = torch.tensor([[0.0, 10.0, torch.nan], [2.0, 10.0, torch.nan], [1.0, 10.0, torch.nan]])
     labels = Splits(train, train, torch.tensor([[1.0, 12.0, torch.nan]]))
-    assert constant(labels) == pytest.approx(2**0.5)
+    assert constant_error(labels) == pytest.approx(2**0.5)
 
 
 # Evaluation of a checkpoint ------------------------------------------------------------------------------------------

@@ -43,11 +43,11 @@ def caster(config: ModelConfig = MODEL, **settings: Any) -> tuple[Forecaster, Mo
 
 def test_a_cut_parts_the_grid_along_its_axis() -> None:
     cut = cut_grid((2, 3, 4), 1, 0.7)
-    assert (len(cut.seen), cut.horizons) == (16, 1)
+    assert (len(cut.past), cut.horizons) == (16, 1)
     tokens = torch.arange(24).reshape(2, 3, 4)
-    assert torch.equal(cut.seen, tokens[:, :2].flatten())
-    assert torch.equal(cut.last, tokens[:, 1].flatten())
-    assert torch.equal(cut.slots[0], tokens[:, 2].flatten())
+    assert torch.equal(cut.past, tokens[:, :2].flatten())
+    assert torch.equal(cut.last_slot, tokens[:, 1].flatten())
+    assert torch.equal(cut.future[0], tokens[:, 2].flatten())
     assert cut_grid((4, 2), 0, 0.01).horizons == 3
     assert cut_grid((4, 2), 0, 0.99).horizons == 1
 
@@ -58,9 +58,9 @@ def test_forecasts_are_those_of_a_loop_over_samples_and_slots(layers: Any, joine
     config = replace(MODEL, target_layers=layers, target_join=joined)
     casting, modality, inputs = caster(config)
     model, cut = casting.model, casting.cut
-    means = Means(torch.randn_like(model.targets(inputs)[0]), torch.randn_like(casting.past(inputs)[0]))
+    means = Means(torch.randn_like(model.targets(inputs)[0]), torch.randn_like(casting.last_slot(inputs)[0]))
     with torch.no_grad():
-        found = casting.courses(inputs, means)
+        found = casting.forecasts(inputs, means)
         errors = {name: error_maps(course, casting.targets(inputs)) for name, course in found.items()}
         assert ("rolled" in errors) == (joined == "each" or layers == 1)
         slots, space = modality.grid[0], 16
@@ -76,8 +76,8 @@ def test_forecasts_are_those_of_a_loop_over_samples_and_slots(layers: Any, joine
                 expected = {
                     "direct": guessed[horizon * space : (horizon + 1) * space],
                     "repeat": past,
-                    "repeat_centred": means.whole[here] + (past - means.past),
-                    "mean": means.whole[here],
+                    "repeat_centred": means.tokens[here] + (past - means.last_slot),
+                    "mean": means.tokens[here],
                 }
                 for name, guess in expected.items():
                     for token in range(space):
@@ -106,8 +106,8 @@ def test_nothing_of_what_is_to_come_is_seen() -> None:
     changed[:, :, 4:] = torch.randn_like(changed[:, :, 4:])
     means = Means(torch.zeros(64, 1, 32), torch.zeros(16, 1, 32))
     with torch.no_grad():
-        for name, course in casting.courses(inputs, means).items():
-            torch.testing.assert_close(casting.courses(changed, means)[name], course)
+        for name, course in casting.forecasts(inputs, means).items():
+            torch.testing.assert_close(casting.forecasts(changed, means)[name], course)
 
 
 def test_still_inputs_repeat_themselves_to_an_encoder_of_single_tokens() -> None:
@@ -118,7 +118,7 @@ def test_still_inputs_repeat_themselves_to_an_encoder_of_single_tokens() -> None
     with torch.no_grad():
         target = casting.targets(inputs)
         means = Means(torch.zeros(64, 1, 32), torch.zeros(16, 1, 32))
-        still = error_maps(casting.courses(inputs, means)["repeat"], target)
+        still = error_maps(casting.forecasts(inputs, means)["repeat"], target)
         torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=1e-9)
 
 
@@ -130,9 +130,9 @@ def test_what_stands_for_absent_tokens_changes_no_forecast_and_is_counted_nowher
     for seed in (0, 1):  # of what stands after the lengths of the samples
         inputs = padded(seed)
         with torch.no_grad():
-            past, whole = casting.past(inputs), casting.whole(inputs)
+            past, whole = casting.last_slot(inputs), casting.token_targets(inputs)
             means = Means(whole[:1].mean(dim=0), past[:1].mean(dim=0))  # the first sample has all of its tokens
-            courses = casting.courses(inputs, means)
+            courses = casting.forecasts(inputs, means)
             found.append({name: error_maps(course, casting.targets(inputs)) for name, course in courses.items()})
     absent = (torch.arange(24) >= LENGTHS.unsqueeze(1))[:, 12:].unflatten(1, (2, 6))
     assert absent.any()

@@ -189,7 +189,7 @@ def test_labels_that_are_no_number_a_sample_cost_no_other_measure(tmp_path: Path
     results = evaluate_run(tmp_path / "run")
     assert [name for name in results["tasks"] if "nearest" in name] == ["class/own_functions:nearest_mean"]
     notes = "\n".join(results["notes"])
-    assert "place/own_functions:nearest_mean is not measured: place is a map, no number a sample" in notes
+    assert "place/own_functions:nearest_mean is not measured: place is a map" in notes
     assert "name is not measured: no sample of the train split is labelled with a number" in notes
 
 

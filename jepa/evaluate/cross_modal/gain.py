@@ -1,7 +1,7 @@
-"""How much the second stream of a sample helps to predict hidden tokens of its first: the same tokens, three contexts.
+"""Cross-modal gain: how much the second stream of a sample helps to predict hidden tokens of its first.
 
-With the sample's own second stream, without one, and with that of another sample that says something else: what helps
-only because there is more context helps from another sample too.
+The same tokens are predicted from three contexts: with the sample's own second stream, without one, and with the second
+stream of another sample. What helps only because the context is longer helps from another sample too.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import take
-from jepa.evaluate.reading import batches, readable
+from jepa.evaluate.reading import batches, separate_bad
 from jepa.loss import sample_distances
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
@@ -23,12 +23,12 @@ from jepa.modality import BadSampleError, Samples
 from jepa.model import JEPA, Pair
 from jepa.training.config import Config
 
-_AT_ONCE = 32  # samples of one draw of masks, so that masks depend on nothing else
-_NOTHING = dict.fromkeys(("own", "without", "other"), torch.empty(0, dtype=torch.float64))  # no sample can be read
+_AT_ONCE = 32  # samples that share one draw of masks, a constant so that masks depend on nothing else
+_NO_ERRORS = dict.fromkeys(("own", "without", "other"), torch.empty(0, dtype=torch.float64))  # if no sample can be read
 
 
-class _First(Dataset[Any]):
-    """Of each sample a view with the first of its second streams, and what that says."""
+class _FirstPairDataset(Dataset[Any]):
+    """A view of each sample with the first of its second streams, and the description of that stream."""
 
     def __init__(self, modality: MatchedModality[Any], samples: Samples, indices: Sequence[int]) -> None:
         self.modality, self.samples, self.indices = modality, samples, indices
@@ -36,32 +36,32 @@ class _First(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Any:
+    def __getitem__(self, index: int, /) -> Any:
         try:
-            inputs = self.samples[self.indices[place]].inputs
+            inputs = self.samples[self.indices[index]].inputs
             return self.modality.matches(inputs)[0], self.modality.said(inputs)[0]
         except BadSampleError as error:
             return error
 
 
 def _collate(items: Sequence[Any]) -> tuple[Any, list[str], list[tuple[str, str]]]:
-    good, bad = readable(items)
+    good, bad = separate_bad(items)
     views = default_collate([view for view, _ in good]) if good else None
-    return views, [said for _, said in good], bad
+    return views, [description for _, description in good], bad
 
 
-def others(said: Sequence[str]) -> Tensor:
-    """For each sample the next one, in a circle, that says something else; -1 where none does: int64 [B]."""
-    count = len(said)
-    found = [
-        next((other % count for other in range(place + 1, place + count) if said[other % count] != said[place]), -1)
-        for place in range(count)
-    ]
-    return torch.tensor(found)
+def other_samples(descriptions: Sequence[str]) -> Tensor:
+    """The next sample, cyclically, whose description differs; -1 if there is none: int64 [B]."""
+    count = len(descriptions)
+    others = []
+    for index, description in enumerate(descriptions):
+        following = (other % count for other in range(index + 1, index + count))
+        others.append(next((other for other in following if descriptions[other] != description), -1))
+    return torch.tensor(others)
 
 
 @torch.inference_mode()
-def gain(
+def cross_modal_gain(
     model: JEPA,
     modality: MatchedModality[Any],
     config: Config[Any, Any],
@@ -69,20 +69,20 @@ def gain(
     indices: Sequence[int],
     on_bad: Callable[[list[tuple[str, str]]], None],
 ) -> dict[str, Any]:
-    """Errors of predictions by the run's own loss, and their differences; None for what no sample tells."""
+    """The `gain` section: prediction errors by the run's own loss and their differences; None if there is no sample."""
     device = model.context_encoder.device
     parts = []
-    for number, (views, said) in enumerate(
-        _batches(modality, samples, indices, config.compute.loaders(device), on_bad)
-    ):
-        drawn = modality.gain_masks(len(said), seeded("gain", number))
-        assert drawn is not None, "the caller asks whether there are any"
+    pairs = _batches(modality, samples, indices, config.compute.loaders(device), on_bad)
+    for number, (views, descriptions) in enumerate(pairs):
+        drawn = modality.gain_masks(len(descriptions), seeded("gain", number))
+        assert drawn is not None, "the caller checks that there are masks"
         with torch.autocast(device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-            with_it, without_it = (masks.to(device) for masks in drawn)
+            masks_with, masks_without = (masks.to(device) for masks in drawn)
+            others = other_samples(descriptions)
             parts.append(
-                _errors(model, modality, config, to_device(views, device), (with_it, without_it), others(said))
+                _errors(model, modality, config, to_device(views, device), (masks_with, masks_without), others)
             )
-    errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]} if parts else _NOTHING
+    errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]} if parts else _NO_ERRORS
     means = {name: values.nanmean() for name, values in errors.items()}
     return {
         "distance": config.loss.distance,
@@ -99,10 +99,10 @@ def _batches(
     loaders: int,
     on_bad: Callable[[list[tuple[str, str]]], None],
 ) -> Iterator[tuple[Any, list[str]]]:
-    for views, said, bad in batches(_First(modality, samples, indices), _AT_ONCE, loaders, _collate):
+    for views, descriptions, bad in batches(_FirstPairDataset(modality, samples, indices), _AT_ONCE, loaders, _collate):
         on_bad(bad)
-        if said:
-            yield views, said
+        if descriptions:
+            yield views, descriptions
 
 
 def _errors(
@@ -111,36 +111,41 @@ def _errors(
     config: Config[Any, Any],
     views: Any,
     masks: tuple[Masks, Masks],
-    other: Tensor,
+    others: Tensor,
 ) -> dict[str, Tensor]:
-    """Errors of each sample by its context; of those without another sample not a number: [B] each."""
-    with_it, without_it = masks
+    """Prediction errors of each sample by context; NaN for samples without another sample: [B] each."""
+    masks_with, masks_without = masks
     encoder, present = model.context_encoder, model.context_encoder.present(views)
-    partner = other.clamp_min(0).to(with_it.context.device)
-    theirs = tree_map(lambda leaf: leaf[partner], views)
-    whole = model.targets(views)  # [B, N, L, D]
+    partner = others.clamp_min(0).to(masks_with.context.device)
+    other_views = tree_map(lambda leaf: leaf[partner], views)
+    targets = model.targets(views)  # [B, N, L, D]
 
-    def error(context: Tensor, seen: Masks, there: Tensor | None) -> Tensor:
-        target = take(whole.flatten(2), seen.target).unflatten(-1, whole.shape[-2:])
-        shown = None if present is None else present.gather(1, seen.target.flatten(1)).view(seen.target.shape)
-        return sample_distances(Pair(model.guess(context, seen, present=there), target, shown), config.loss).cpu()
+    def error(context: Tensor, masks: Masks, valid: Tensor | None) -> Tensor:
+        target = take(targets.flatten(2), masks.target).unflatten(-1, targets.shape[-2:])
+        target_present = (
+            None if present is None else present.gather(1, masks.target.flatten(1)).view(masks.target.shape)
+        )
+        return sample_distances(
+            Pair(model.guess(context, masks, present=valid), target, target_present), config.loss
+        ).cpu()
 
-    # Streams are encoded each by itself, so contexts of two samples can be joined from their parts.
+    # Each stream is encoded independently, so contexts of two samples can be joined from their parts.
     second = torch.zeros(len(modality.positions), dtype=torch.bool)
     second[modality.streams[1].tokens] = True
     second = second.to(partner.device)
-    own = encoder(views, with_it.context, with_it.parts)
-    mixed = torch.where(second[with_it.context].unsqueeze(-1), encoder(theirs, with_it.context, with_it.parts), own)
-    there = None if present is None else torch.where(second, present[partner], present)
+    own = encoder(views, masks_with.context, masks_with.parts)
+    other = encoder(other_views, masks_with.context, masks_with.parts)
+    mixed = torch.where(second[masks_with.context].unsqueeze(-1), other, own)
+    mixed_present = None if present is None else torch.where(second, present[partner], present)
     return {
-        "own": error(own, with_it, present),
-        "without": error(encoder(views, without_it.context, without_it.parts), without_it, present),
-        "other": error(mixed, with_it, there).masked_fill(other < 0, torch.nan),
+        "own": error(own, masks_with, present),
+        "without": error(encoder(views, masks_without.context, masks_without.parts), masks_without, present),
+        "other": error(mixed, masks_with, mixed_present).masked_fill(others < 0, torch.nan),
     }
 
 
 def _difference(one: Tensor, other: Tensor) -> dict[str, Any]:
-    """Mean over samples of how much lower the other error is, and its standard error."""
+    """Mean of one error minus the other over samples, and its standard error."""
     paired = one - other
     paired = paired[paired.isfinite()]
     count = len(paired)

@@ -1,4 +1,4 @@
-"""Rows of the table where a modality has two streams that match: retrieval, classes by their names, near misses."""
+"""Rows of the results for two matching streams: retrieval, zero-shot classes, near misses."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from jepa.evaluate.cross_modal.retrieval import BEST, ROUNDING, hit_shares, recalls, summary
-from jepa.evaluate.cross_modal.samples import NearMisses, Seen
+from jepa.evaluate.cross_modal.retrieval import ROUNDING, TOP_K, hit_probabilities, recall_summary, recalls
+from jepa.evaluate.cross_modal.samples import EncodedSamples, NearMisses, concatenate
 from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, Vectors, joint_embedding
 from jepa.evaluate.features import Column
 from jepa.matching import MatchedModality
@@ -19,133 +19,147 @@ from jepa.training.config import Config
 
 NEAR_MISS, PREDICTED = "near_miss", "_predicted"
 _PROMPTS_AT_ONCE = 64
-Row = dict[str, Any]
 
 
-def main_way(config: Config[Any, Any]) -> Similarity:
-    """How vectors of two streams are compared: directly where a contrast has brought them into one space."""
+def main_similarity(config: Config[Any, Any]) -> Similarity:
+    """How streams are compared: directly if a contrast has brought them into one space."""
     return "predicted" if config.model.contrast == "none" else "direct"
 
 
 def zero_shot_tasks(modality: MatchedModality[Any]) -> list[Task]:
-    """Tasks whose classes can be told by their names."""
+    """Tasks whose classes have names."""
     return [task for task in modality.tasks if task.kind == "class" and any(map(len, modality.prompts(task)))]
 
 
 def row_names(modality: MatchedModality[Any], config: Config[Any, Any]) -> list[str]:
-    """The rows there are, but for near misses, whose kinds only the samples tell."""
+    """All rows except near misses, whose kinds only the samples show."""
     directions = [name for name, _ in _directions(modality)]
-    names = [f"retrieval/{direction}@{best}" for direction in directions for best in BEST]
-    if main_way(config) == "direct" and config.loss.prediction_weight > 0:
-        names += [f"retrieval/{direction}@{BEST[0]}{PREDICTED}" for direction in directions]
+    names = [f"retrieval/{direction}@{k}" for direction in directions for k in TOP_K]
+    if main_similarity(config) == "direct" and config.loss.prediction_weight > 0:
+        names += [f"retrieval/{direction}@{TOP_K[0]}{PREDICTED}" for direction in directions]
     return [*names, *(f"{task.label}/zero_shot" for task in zero_shot_tasks(modality))]
 
 
-def is_wanted(name: str, asked: Sequence[str]) -> bool:
-    """Whether a row belongs to what is asked for by its name or that of its task; all do where nothing is."""
-    return not asked or any(name == one or name.startswith(f"{one}/") for one in asked)
-
-
 def _directions(modality: MatchedModality[Any]) -> Iterator[tuple[str, int]]:
+    """Name and query stream of both directions of retrieval."""
     first, second = modality.streams
-    yield f"{first.name}_to_{second.name}", 1
-    yield f"{second.name}_to_{first.name}", 0
+    yield f"{first.name}_to_{second.name}", 0
+    yield f"{second.name}_to_{first.name}", 1
 
 
 def retrieval_rows(
-    seen: Mapping[Column, Seen], modality: MatchedModality[Any], config: Config[Any, Any], wanted: Sequence[str]
-) -> dict[str, Row]:
-    """Recall among the best, both ways round."""
-    main, gallery = main_way(config), config.evaluate.gallery
-    rows: dict[str, Row] = {}
-    for way, suffix in ((main, ""), ("predicted", PREDICTED)):
-        for direction, towards in _directions(modality):
-            names = {f"retrieval/{direction}@{best}{suffix}": place for place, best in enumerate(BEST)}
-            names = {name: place for name, place in names.items() if name in wanted}
-            if names:
-                found = {column: recalls(one.streams, way, towards, gallery) for column, one in seen.items()}
-                rows |= {name: _recall_row(found, place, way) for name, place in names.items()}
-            samples = len(next(iter(seen.values())).streams.first.own)
-            for name in names:
-                size = samples if gallery is None else min(gallery, samples)
-                rows[name] |= {"test_samples": samples // size * size, "gallery": size, "galleries": samples // size}
+    encoded: Mapping[Column, EncodedSamples],
+    modality: MatchedModality[Any],
+    config: Config[Any, Any],
+    wanted: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Recall at k in both directions."""
+    gallery = config.evaluate.gallery
+    count = len(encoded["jepa"].pairs.first.encoded)
+    size = count if gallery is None else min(gallery, count)
+    about = {"test_samples": count // size * size, "gallery": size, "galleries": count // size}
+    rows: dict[str, dict[str, Any]] = {}
+    for similarity, suffix in ((main_similarity(config), ""), ("predicted", PREDICTED)):
+        for direction, query_stream in _directions(modality):
+            names = [f"retrieval/{direction}@{k}{suffix}" for k in TOP_K]
+            if not any(name in wanted for name in names):
+                continue
+            found = {
+                column: recalls(samples.pairs, similarity, query_stream, gallery) for column, samples in encoded.items()
+            }
+            rows |= {name: _recall_row(found, index, similarity) | about for index, name in enumerate(names)}
     return {name: rows[name] for name in wanted if name in rows}
 
 
-def _recall_row(found: Mapping[Column, tuple[Tensor, Tensor, int]], place: int, way: Similarity) -> Row:
-    told = {column: summary(hits, chance, place) for column, (hits, chance, _) in found.items()}
-    row = _row("recall", {column: one["recall"] for column, one in told.items()}, told["jepa"]["chance"], way)
-    if spread := {column: one["spread"] for column, one in told.items() if "spread" in one}:
+def _recall_row(
+    found: Mapping[Column, tuple[Tensor, Tensor, int]], index: int, similarity: Similarity
+) -> dict[str, Any]:
+    summaries = {column: recall_summary(hits, chance, index) for column, (hits, chance, _) in found.items()}
+    recall = {column: summary["recall"] for column, summary in summaries.items()}
+    row = _row("recall", recall, summaries["jepa"]["chance"], similarity)
+    if spread := {column: summary["spread"] for column, summary in summaries.items() if "spread" in summary}:
         row["spread"] = spread
     return row | {"queries": found["jepa"][2]}
 
 
-def named_row(
-    seen: Mapping[Column, Seen], classes: Mapping[Column, Tensor], labels: Tensor, known: Tensor, way: Similarity
-) -> Row:
-    """Share of samples whose class is the one whose name matches best.
+def zero_shot_row(
+    encoded: Mapping[Column, EncodedSamples],
+    classes: Mapping[Column, Tensor],
+    labels: Tensor,
+    named: Tensor,
+    similarity: Similarity,
+) -> dict[str, Any]:
+    """Share of samples whose class has the name that matches best.
 
-    classes: joint vectors of the names [K, D], zeros where `known` [K] says that one has none; labels: float [n], not a
-    number where not known. Chance: naming the class that is commonest among these samples.
+    classes: joint embeddings of the names [K, D], zeros where `named` [K] is false. labels: float [n], NaN where
+    unknown. Chance: always predicting the most frequent class of these samples.
     """
     rows = labels.isfinite().nonzero().flatten()
     truth = labels[rows].long()
-    right = F.one_hot(truth, max(len(known), int(truth.max()) + 1)).bool()[:, : len(known)]
-    found = {}
-    for column, one in seen.items():
-        scores = (joint_embedding(one.streams.first.rows(rows), 0, way) @ classes[column].T).masked_fill(
-            ~known, -torch.inf
-        )
-        nameable = (right & known).any(dim=1)
-        shares = hit_shares(scores[nameable], right[nameable], (1,)) if nameable.any() else torch.zeros(1, 1)
-        found[column] = float(shares.sum()) / len(rows)
-    return _row("accuracy", found, float(truth.bincount().max()) / len(rows), way) | {"test_samples": len(rows)}
+    correct = F.one_hot(truth, max(len(named), int(truth.max()) + 1)).bool()[:, : len(named)]
+    has_name = (correct & named).any(dim=1)
+    accuracy = {}
+    for column, samples in encoded.items():
+        vectors = joint_embedding(samples.pairs.first.rows(rows), 0, similarity)
+        scores = (vectors @ classes[column].T).masked_fill(~named, -torch.inf)
+        hits = hit_probabilities(scores[has_name], correct[has_name], (1,)) if has_name.any() else torch.zeros(1, 1)
+        accuracy[column] = float(hits.sum()) / len(rows)
+    return _row("accuracy", accuracy, float(truth.bincount().max()) / len(rows), similarity) | {
+        "test_samples": len(rows)
+    }
 
 
 @torch.inference_mode()
-def class_vectors(
-    matcher: StreamEncoder, modality: MatchedModality[Any], task: Task, way: Similarity
+def class_embeddings(
+    encoder: StreamEncoder, modality: MatchedModality[Any], task: Task, similarity: Similarity
 ) -> tuple[Tensor, Tensor]:
-    """What stands for the names of classes: the mean over prompts, of unit length [K, D], and which have any [K]."""
+    """Mean joint embedding of each class's prompts, of unit length [K, D], and which classes have prompts, bool [K]."""
     views: list[Any] = []
     owner: list[int] = []
-    known: list[bool] = []
+    named: list[bool] = []
     for number, prompts in enumerate(modality.prompts(task)):
         views += prompts
         owner += [number] * len(prompts)
-        known.append(len(prompts) > 0)
-    told = joint_embedding(_second(matcher, views), 1, way)
-    total = told.new_zeros(len(known), told.shape[1]).index_add_(0, torch.tensor(owner), told)
-    return F.normalize(total, dim=-1), torch.tensor(known)
+        named.append(len(prompts) > 0)
+    vectors = joint_embedding(_encode_prompts(encoder, views), 1, similarity)
+    total = vectors.new_zeros(len(named), vectors.shape[1]).index_add_(0, torch.tensor(owner), vectors)
+    return F.normalize(total, dim=-1), torch.tensor(named)
 
 
-def _second(matcher: StreamEncoder, views: Sequence[Any]) -> Vectors:
-    left, parts = iter(views), []
-    while some := list(islice(left, _PROMPTS_AT_ONCE)):
-        parts.append(matcher.encode(default_collate(some), 1))
-    return Vectors(*(torch.cat(vectors) for vectors in zip(*parts, strict=True)))
+def _encode_prompts(encoder: StreamEncoder, views: Sequence[Any]) -> Vectors:
+    remaining, parts = iter(views), []
+    while batch := list(islice(remaining, _PROMPTS_AT_ONCE)):
+        parts.append(encoder.encode(default_collate(batch), 1))
+    return concatenate(parts)
 
 
-def near_miss_rows(seen: Mapping[Column, Seen], way: Similarity, wanted: Callable[[str], bool]) -> dict[str, Row]:
-    """By kind, the share of pairs in which what matches is scored higher than what nearly does, equal ones half."""
-    kinds = [kind for kind in seen["jepa"].near if wanted(f"{NEAR_MISS}/{kind}")]
+def near_miss_rows(
+    encoded: Mapping[Column, EncodedSamples], similarity: Similarity, wants: Callable[[str], bool]
+) -> dict[str, dict[str, Any]]:
+    """By kind, the share of pairs whose match scores above the near miss."""
     rows = {}
-    for kind in kinds:
-        found = {column: preferred(one.streams.first, one.near[kind], way) for column, one in seen.items()}
-        pairs = len(seen["jepa"].near[kind].owner)
-        rows[f"{NEAR_MISS}/{kind}"] = _row("accuracy", found, 0.5, way) | {"test_samples": pairs}
+    for kind, misses in encoded["jepa"].near_misses.items():
+        if wants(f"{NEAR_MISS}/{kind}"):
+            shares = {
+                column: preference(samples.pairs.first, samples.near_misses[kind], similarity)
+                for column, samples in encoded.items()
+            }
+            row = _row("accuracy", shares, 0.5, similarity)
+            rows[f"{NEAR_MISS}/{kind}"] = row | {"test_samples": len(misses.owner)}
     return rows
 
 
-def preferred(first: Vectors, misses: NearMisses, way: Similarity) -> float:
-    """Share of pairs whose true second stream is scored higher than the false one, equal ones half: 0 to 1."""
-    mine = joint_embedding(first.rows(misses.owner), 0, way)
+def preference(first: Vectors, misses: NearMisses, similarity: Similarity) -> float:
+    """Share of pairs whose true second stream scores above the false one; ties count half."""
+    samples = joint_embedding(first.rows(misses.owner), 0, similarity)
     true, false = (
-        (mine * joint_embedding(side, 1, way)).sum(dim=-1).nan_to_num(nan=-2.0) for side in (misses.true, misses.false)
+        (samples * joint_embedding(side, 1, similarity)).sum(dim=-1).nan_to_num(nan=-2.0)
+        for side in (misses.true, misses.false)
     )
     better = ((true - false) / ROUNDING).round().sign()
     return float(0.5 + 0.5 * better.double().mean())
 
 
-def _row(metric: str, scores: Mapping[Column, float], chance: float, way: Similarity) -> Row:
-    return {"metric": metric, "higher_is_better": True, **scores, "chance": chance, "way": way, "train_samples": 0}
+def _row(metric: str, scores: Mapping[Column, float], chance: float, similarity: Similarity) -> dict[str, Any]:
+    about = {"chance": chance, "way": similarity, "train_samples": 0}
+    return {"metric": metric, "higher_is_better": True, **scores, **about}

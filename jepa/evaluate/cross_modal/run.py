@@ -1,4 +1,4 @@
-"""Evaluation of two streams that match: which rows are measured, on which samples, by which networks."""
+"""Evaluation of two matching streams: which rows to compute, on which samples, with which networks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,25 +7,23 @@ from torch import Tensor
 
 from jepa.config import ConfigError
 from jepa.data import seeded
-from jepa.evaluate.cross_modal.gain import gain
+from jepa.evaluate.cross_modal.gain import cross_modal_gain
 from jepa.evaluate.cross_modal.geometry import geometry
 from jepa.evaluate.cross_modal.rows import (
     NEAR_MISS,
-    Row,
-    class_vectors,
-    is_wanted,
-    main_way,
-    named_row,
+    class_embeddings,
+    main_similarity,
     near_miss_rows,
     retrieval_rows,
     row_names,
+    zero_shot_row,
     zero_shot_tasks,
 )
-from jepa.evaluate.cross_modal.samples import Reader, Seen
+from jepa.evaluate.cross_modal.samples import EncodedSamples, PairReader
 from jepa.evaluate.cross_modal.vectors import StreamEncoder
 from jepa.evaluate.features import Column, samples_at_once
 from jepa.evaluate.reading import evaluated_indices
-from jepa.evaluate.setup import Subject
+from jepa.evaluate.setup import EvaluationSetup, is_part_of
 from jepa.matching import MatchedModality
 from jepa.modality import Samples
 from jepa.weights.load import model_of, untrained_model
@@ -33,80 +31,88 @@ from jepa.weights.load import model_of, untrained_model
 OnBad = Callable[[list[tuple[str, str]]], None]
 
 
-def is_asked(subject: Subject) -> bool:
-    """Whether there are two streams that match, and something about them is asked for."""
-    modality = subject.modality
-    return isinstance(modality, MatchedModality) and (not subject.asked or _asked_rows(subject, modality))
+def possible_rows(setup: EvaluationSetup) -> list[str]:
+    """Rows of two matching streams. Near misses are those asked for: only the samples show which kinds exist."""
+    if not isinstance(setup.modality, MatchedModality):
+        return []
+    return [*row_names(setup.modality, setup.config), *_asked_near_misses(setup)]
 
 
-def _asked_rows(subject: Subject, modality: MatchedModality[Any]) -> bool:
-    names = [*row_names(modality, subject.config), *(one for one in subject.asked if one.startswith(NEAR_MISS))]
-    return any(is_wanted(name, subject.asked) for name in names)
+def _asked_near_misses(setup: EvaluationSetup) -> list[str]:
+    return [name for name in setup.asked if name.partition("/")[0] == NEAR_MISS]
 
 
-def measure_matched(
-    subject: Subject, samples: Samples, notes: list[str], on_bad: OnBad
-) -> tuple[dict[str, Row], dict[str, Any]]:
-    """Rows of the table, and the `streams` section of results.json; notes on what is not measured.
+def has_rows(setup: EvaluationSetup) -> bool:
+    """Whether the modality has two matching streams, and some of their rows were asked for."""
+    return any(map(setup.wants, possible_rows(setup)))
 
-    Raises ConfigError where near misses of a kind are asked for that no sample has.
+
+def evaluate_streams(
+    setup: EvaluationSetup, samples: Samples, notes: list[str], on_bad: OnBad
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Rows of the results, and the `streams` section; adds notes on what is not measured.
+
+    Raises ConfigError if near misses of a kind were asked for that no sample has.
     """
-    modality, config = subject.modality, subject.config
+    modality, config = setup.modality, setup.config
     assert isinstance(modality, MatchedModality)
-    if trouble := _trouble(subject, samples):
-        notes.append(f"Whether the streams find one another is not measured: {trouble}.")
+    if obstacle := _obstacle(setup, samples):
+        notes.append(f"Retrieval between the streams is not measured: {obstacle}.")
         return {}, {}
-    model = model_of(subject.checkpoint, config, modality).to(subject.device)
-    matchers = {
+    model = model_of(setup.checkpoint, config, modality).to(setup.device)
+    encoders = {
         column: StreamEncoder(networks, modality, config.evaluate.encoder, config.compute.precision == "bf16")
-        for column, networks in (("jepa", model), ("random_init", untrained_model(config, modality).to(subject.device)))
+        for column, networks in (("jepa", model), ("random_init", untrained_model(config, modality).to(setup.device)))
     }
-    at_once = max(1, samples_at_once(modality, config.evaluate.batch_size) // 4)  # several views of each
-    tasks = zero_shot_tasks(modality)
-    reader = Reader(modality, matchers, tasks, at_once, config.compute.loaders(subject.device), on_bad)
+    at_once = max(1, samples_at_once(modality, config.evaluate.batch_size) // 4)  # each sample has several views
+    loaders = config.compute.loaders(setup.device)
+    reader = PairReader(modality, encoders, zero_shot_tasks(modality), at_once, loaders, on_bad)
     order = evaluated_indices(len(samples), config.evaluate.test_samples, "test")
-    seen, labels = reader.read(samples, order)
-    if not seen:
+    encoded, labels = reader.read(samples, order)
+    if not encoded:
         return {}, {}
-    rows = _rows(subject, seen, labels, matchers)
-    if subject.asked:
+    rows = _rows(setup, encoded, labels, encoders)
+    if setup.asked:
         return rows, {}
-    streams = {"names": [stream.name for stream in modality.streams], **geometry(seen, modality, main_way(config))}
+    names = [stream.name for stream in modality.streams]
+    streams = {"names": names, **geometry(encoded, modality, main_similarity(config))}
     limit = config.evaluate.gain_samples
-    learned = config.loss.prediction_weight > 0 and modality.gain_masks(1, seeded("gain", 0)) is not None
-    if limit and learned:
-        streams["gain"] = gain(model, modality, config, samples, order[:limit], on_bad)
+    if limit and config.loss.prediction_weight > 0 and modality.gain_masks(1, seeded("gain", 0)) is not None:
+        streams["gain"] = cross_modal_gain(model, modality, config, samples, order[:limit], on_bad)
     elif limit:
-        notes.append("How much the second stream helps is not measured: the run did not learn with and without it.")
+        notes.append(f"How much the {names[1]} helps is not measured: the run did not learn with and without it.")
     return rows, streams
 
 
-def _trouble(subject: Subject, samples: Samples) -> str:
-    """Why nothing can be measured, in words; empty where it can."""
+def _obstacle(setup: EvaluationSetup, samples: Samples) -> str:
+    """Why nothing can be measured; empty if it can."""
     if not len(samples):
         return "the scored split has no samples"
-    if not subject.on_trained_grid:
+    if not setup.on_trained_grid:
         return "that needs the token grid of the training"
-    return "" if "latent" in subject.config.target_kinds else "the run learned to predict values"
+    return "" if "latent" in setup.config.target_kinds else "the run learned to predict values"
 
 
 def _rows(
-    subject: Subject, seen: Mapping[Column, Seen], labels: Tensor, matchers: Mapping[Column, StreamEncoder]
-) -> dict[str, Row]:
-    modality, config, asked = subject.modality, subject.config, subject.asked
+    setup: EvaluationSetup,
+    encoded: Mapping[Column, EncodedSamples],
+    labels: Tensor,
+    encoders: Mapping[Column, StreamEncoder],
+) -> dict[str, dict[str, Any]]:
+    modality, config = setup.modality, setup.config
     assert isinstance(modality, MatchedModality)
-    way = main_way(config)
-    wanted = [name for name in row_names(modality, config) if is_wanted(name, asked)]
-    rows = retrieval_rows(seen, modality, config, wanted)
+    similarity = main_similarity(config)
+    wanted = [name for name in row_names(modality, config) if setup.wants(name)]
+    rows = retrieval_rows(encoded, modality, config, wanted)
     for number, task in enumerate(zero_shot_tasks(modality)):
         name = f"{task.label}/zero_shot"
         if name in wanted and labels[:, number].isfinite().any():
-            told = {column: class_vectors(matcher, modality, task, way) for column, matcher in matchers.items()}
-            classes = {column: vectors for column, (vectors, _) in told.items()}
-            rows[name] = named_row(seen, classes, labels[:, number], told["jepa"][1], way)
-    found = near_miss_rows(seen, way, lambda name: is_wanted(name, asked))
-    for one in asked:
-        if one.startswith(NEAR_MISS) and not any(is_wanted(name, [one]) for name in found):
-            kinds = ", ".join(f"{NEAR_MISS}/{kind}" for kind in seen["jepa"].near) or "none"
-            raise ConfigError(f"no task '{one}'; near misses of these samples: {kinds}")
-    return rows | found
+            found = {column: class_embeddings(one, modality, task, similarity) for column, one in encoders.items()}
+            classes = {column: vectors for column, (vectors, _) in found.items()}
+            rows[name] = zero_shot_row(encoded, classes, labels[:, number], found["jepa"][1], similarity)
+    near_misses = near_miss_rows(encoded, similarity, setup.wants)
+    for asked in _asked_near_misses(setup):
+        if not any(is_part_of(name, asked) for name in near_misses):
+            kinds = ", ".join(f"{NEAR_MISS}/{kind}" for kind in encoded["jepa"].near_misses) or "none"
+            raise ConfigError(f"no task '{asked}'; near misses of these samples: {kinds}")
+    return rows | near_misses

@@ -1,4 +1,4 @@
-"""Samples with all that matches them, and nearly: read once, seen by all networks that are compared."""
+"""Samples with their matching second streams and near misses: read once, encoded by all networks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,33 +8,33 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from jepa.evaluate.cross_modal.retrieval import Streams
+from jepa.evaluate.cross_modal.retrieval import RetrievalSet
 from jepa.evaluate.cross_modal.vectors import StreamEncoder, Vectors
 from jepa.evaluate.features import Column
-from jepa.evaluate.reading import batches, readable
+from jepa.evaluate.reading import batches, separate_bad
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples, Task
 
 
 class NearMisses(NamedTuple):
-    """Second streams that match a sample's first one and others that nearly do: j pairs."""
+    """Pairs of a second stream that matches a sample and one that nearly does."""
 
-    owner: Tensor  # [j], the sample of each
+    owner: Tensor  # [j] sample of each pair
     true: Vectors  # [j]
-    false: Vectors
+    false: Vectors  # [j]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one network makes of samples."""
+class EncodedSamples:
+    """Samples as one network encodes them."""
 
-    streams: Streams
-    near: Mapping[str, NearMisses]  # by kind
+    pairs: RetrievalSet
+    near_misses: Mapping[str, NearMisses]  # by kind
 
 
 @dataclass(frozen=True)
-class Matches(Dataset[Any]):
-    """Views, what they say, near misses and labels of samples, each read once; of one that cannot be read its error."""
+class PairDataset(Dataset[Any]):
+    """A `_PairSample` per sample, read once; the error itself for a sample that cannot be read."""
 
     modality: MatchedModality[Any]
     samples: Samples
@@ -44,121 +44,122 @@ class Matches(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Any:
+    def __getitem__(self, index: int, /) -> Any:
         try:
-            sample = self.samples[self.indices[place]]
+            sample = self.samples[self.indices[index]]
             views = list(self.modality.matches(sample.inputs))
-            near = dict(self.modality.near_misses(sample.inputs))
+            near_misses = dict(self.modality.near_misses(sample.inputs))
         except BadSampleError as error:
             return error
         labels = [float(sample.labels.get(task.label, torch.nan)) for task in self.tasks]
-        return _Read(views, list(self.modality.said(sample.inputs)), near, labels)
+        return _PairSample(views, list(self.modality.said(sample.inputs)), near_misses, labels)
 
 
-class _Read(NamedTuple):
-    views: list[Any]
-    said: list[str]
-    near: dict[str, tuple[Any, Any]]
+class _PairSample(NamedTuple):
+    views: list[Any]  # with the first stream and one of the second streams each
+    descriptions: list[str]  # of the second streams
+    near_misses: dict[str, tuple[Any, Any]]  # by kind: true and false view
     labels: list[float]
 
 
 class _Batch(NamedTuple):
-    """Samples of a batch. Views are collated by the process that reads them, as few tensors travel better than many."""
+    """Samples of a batch, collated by the process that reads them, as few tensors are cheaper to send than many."""
 
-    counts: list[int]  # second streams of each
-    first: Any  # views, [b, ...]
-    second: Any  # views, [m, ...]
-    said: list[str]  # [m]
-    near: dict[str, tuple[list[int], Any, Any]]  # by kind: of which samples, true and false views
+    counts: list[int]  # number of second streams of each sample
+    first: Any  # views [B, ...]
+    second: Any  # views [m, ...]
+    descriptions: list[str]  # [m]
+    near_misses: dict[str, tuple[list[int], Any, Any]]  # by kind: rows of the samples, true and false views
     labels: list[list[float]]
     bad: list[tuple[str, str]]
 
 
 def _collate(items: Sequence[Any]) -> _Batch:
-    good, bad = readable(items)
+    good, bad = separate_bad(items)
     if not good:
         return _Batch([], None, None, [], {}, [], bad)
-    near = {}
-    for kind in sorted({kind for one in good for kind in one.near}):
-        places = [place for place, one in enumerate(good) if kind in one.near]
-        true, false = (default_collate([good[place].near[kind][side] for place in places]) for side in (0, 1))
-        near[kind] = (places, true, false)
+    near_misses = {}
+    for kind in sorted({kind for one in good for kind in one.near_misses}):
+        rows = [row for row, one in enumerate(good) if kind in one.near_misses]
+        true, false = (default_collate([good[row].near_misses[kind][side] for row in rows]) for side in (0, 1))
+        near_misses[kind] = (rows, true, false)
     return _Batch(
         counts=[len(one.views) for one in good],
         first=default_collate([one.views[0] for one in good]),
         second=default_collate([view for one in good for view in one.views]),
-        said=[said for one in good for said in one.said],
-        near=near,
+        descriptions=[text for one in good for text in one.descriptions],
+        near_misses=near_misses,
         labels=[one.labels for one in good],
         bad=bad,
     )
 
 
 @dataclass
-class _Parts:
-    """Vectors of one network, batch by batch."""
+class _VectorBuffer:
+    """Collects the vectors of one network batch by batch."""
 
     first: list[Vectors] = field(default_factory=list)
     second: list[Vectors] = field(default_factory=list)
-    near: dict[str, list[NearMisses]] = field(default_factory=dict)
+    near_misses: dict[str, list[NearMisses]] = field(default_factory=dict)
 
-    def add(self, matcher: StreamEncoder, batch: _Batch, before: int) -> None:
-        """Encode a batch, the first sample of which has the number `before`."""
-        self.first.append(matcher.encode(batch.first, 0))
-        self.second.append(matcher.encode(batch.second, 1))
-        for kind, (places, true, false) in batch.near.items():
-            misses = NearMisses(torch.tensor(places) + before, matcher.encode(true, 1), matcher.encode(false, 1))
-            self.near.setdefault(kind, []).append(misses)
+    def add(self, encoder: StreamEncoder, batch: _Batch, start: int) -> None:
+        """Encode a batch whose first sample has the number `start`."""
+        self.first.append(encoder.encode(batch.first, 0))
+        self.second.append(encoder.encode(batch.second, 1))
+        for kind, (rows, true, false) in batch.near_misses.items():
+            misses = NearMisses(torch.tensor(rows) + start, encoder.encode(true, 1), encoder.encode(false, 1))
+            self.near_misses.setdefault(kind, []).append(misses)
 
-    def seen(self, owner: Tensor, said: Sequence[str]) -> Seen:
-        """All of them."""
-        return Seen(
-            Streams(join(self.first), join(self.second), owner, said),
-            {kind: _joined_misses(found) for kind, found in sorted(self.near.items())},
+    def samples(self, owner: Tensor, descriptions: Sequence[str]) -> EncodedSamples:
+        """All samples added so far."""
+        return EncodedSamples(
+            RetrievalSet(concatenate(self.first), concatenate(self.second), owner, descriptions),
+            {kind: _concatenate_misses(parts) for kind, parts in sorted(self.near_misses.items())},
         )
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Asks networks about samples and what matches them. on_bad: called with what cannot be read."""
+class PairReader:
+    """Reads samples with their second streams and encodes them. on_bad: called with samples that cannot be read."""
 
     modality: MatchedModality[Any]
-    matchers: Mapping[Column, StreamEncoder]
+    encoders: Mapping[Column, StreamEncoder]
     tasks: Sequence[Task]
     samples_at_once: int
     loaders: int
     on_bad: Callable[[list[tuple[str, str]]], None]
 
-    def read(self, samples: Samples, indices: Sequence[int]) -> tuple[dict[Column, Seen], Tensor]:
-        """What each network makes of samples, none where none can be read, and the labels of the tasks [n, tasks]."""
-        parts = {column: _Parts() for column in self.matchers}
+    def read(self, samples: Samples, indices: Sequence[int]) -> tuple[dict[Column, EncodedSamples], Tensor]:
+        """Encoded samples by column, empty if none can be read, and the labels of the tasks [n, tasks]."""
+        buffers = {column: _VectorBuffer() for column in self.encoders}
         owners: list[int] = []
-        said: list[str] = []
+        descriptions: list[str] = []
         labels: list[list[float]] = []
         for batch in self._batches(samples, indices):
-            for column, matcher in self.matchers.items():
-                parts[column].add(matcher, batch, before=len(labels))
-            owners += [len(labels) + place for place, count in enumerate(batch.counts) for _ in range(count)]
-            said += batch.said
+            for column, encoder in self.encoders.items():
+                buffers[column].add(encoder, batch, start=len(labels))
+            owners += [len(labels) + row for row, count in enumerate(batch.counts) for _ in range(count)]
+            descriptions += batch.descriptions
             labels += batch.labels
         if not labels:
             return {}, torch.empty(0, len(self.tasks))
         owner = torch.tensor(owners)
-        return {column: part.seen(owner, said) for column, part in parts.items()}, torch.tensor(labels)
+        encoded = {column: buffer.samples(owner, descriptions) for column, buffer in buffers.items()}
+        return encoded, torch.tensor(labels)
 
     def _batches(self, samples: Samples, indices: Sequence[int]) -> Iterator[_Batch]:
-        matches = Matches(self.modality, samples, indices, self.tasks)
-        for batch in batches(matches, self.samples_at_once, self.loaders, _collate):
+        pairs = PairDataset(self.modality, samples, indices, self.tasks)
+        for batch in batches(pairs, self.samples_at_once, self.loaders, _collate):
             self.on_bad(batch.bad)
             if batch.counts:
                 yield batch
 
 
-def join(parts: Sequence[Vectors]) -> Vectors:
-    """Vectors of several batches as those of one."""
+def concatenate(parts: Sequence[Vectors]) -> Vectors:
+    """Vectors of several batches in one."""
     return Vectors(*(torch.cat(vectors) for vectors in zip(*parts, strict=True)))
 
 
-def _joined_misses(parts: Sequence[NearMisses]) -> NearMisses:
+def _concatenate_misses(parts: Sequence[NearMisses]) -> NearMisses:
     owner = torch.cat([part.owner for part in parts])
-    return NearMisses(owner, join([part.true for part in parts]), join([part.false for part in parts]))
+    return NearMisses(owner, concatenate([part.true for part in parts]), concatenate([part.false for part in parts]))

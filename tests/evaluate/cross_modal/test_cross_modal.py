@@ -1,4 +1,4 @@
-"""Two streams that match: whether one finds the other, what it is worth to the other, and what is told of it."""
+"""Two matching streams: retrieval, zero-shot classes, geometry, cross-modal gain, and their part of the report."""
 
 import dataclasses
 import itertools
@@ -18,15 +18,15 @@ from torch.utils.data import default_collate
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.distributed import join
-from jepa.evaluate.cross_modal.gain import gain, others
+from jepa.evaluate.cross_modal.gain import cross_modal_gain, other_samples
 from jepa.evaluate.cross_modal.geometry import gap, geometry
-from jepa.evaluate.cross_modal.retrieval import BEST, Streams, hit_shares, recalls
-from jepa.evaluate.cross_modal.rows import class_vectors, named_row, preferred
-from jepa.evaluate.cross_modal.samples import NearMisses, Seen
-from jepa.evaluate.cross_modal.vectors import StreamEncoder, Vectors, joint_embedding, scores
+from jepa.evaluate.cross_modal.retrieval import TOP_K, RetrievalSet, hit_probabilities, recalls
+from jepa.evaluate.cross_modal.rows import class_embeddings, preference, zero_shot_row
+from jepa.evaluate.cross_modal.samples import EncodedSamples, NearMisses
+from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, Vectors, joint_embedding, scores
+from jepa.evaluate.cross_modal.words import gain_sentence
 from jepa.evaluate.features import Extractor, TokenBudget, grid_layers
 from jepa.evaluate.run import evaluate_run
-from jepa.evaluate.table import gain_words
 from jepa.launch import resolve
 from jepa.loss import LossConfig, prediction_loss, sample_distances
 from jepa.model import JEPA, Pair, Prediction
@@ -43,8 +43,8 @@ def vectors(count: int, seed: int = 0) -> Vectors:
     return Vectors(*(torch.randn(count, 8, generator=generator) for _ in range(3)))
 
 
-def streams_of(first: Vectors, second: Vectors, owner: list[int]) -> Streams:
-    return Streams(first, second, torch.tensor(owner), [str(number) for number in range(len(owner))])
+def pairs_of(first: Vectors, second: Vectors, owner: list[int]) -> RetrievalSet:
+    return RetrievalSet(first, second, torch.tensor(owner), [str(number) for number in range(len(owner))])
 
 
 OWNER = [0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11]  # twelve samples with one to three matches each
@@ -53,40 +53,40 @@ OWNER = [0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11]  # twelve samples wit
 # Retrieval ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["direct", "predicted"])
-def test_recall_is_that_of_a_loop_over_the_queries(way: Any) -> None:
+@pytest.mark.parametrize("similarity", ["direct", "predicted"])
+def test_recall_equals_a_loop_over_queries(similarity: Any) -> None:
     first, second = vectors(12, 1), vectors(16, 2)
-    table = scores(first, second, way)
-    for place, best in enumerate(BEST):
-        there = [{OWNER[text] for text in row.topk(best).indices.tolist()} for row in table]
-        back = [set(row.topk(best).indices.tolist()) for row in table.T]
-        found = [query in hits for query, hits in enumerate(there)]
+    table = scores(first, second, similarity)
+    for index, k in enumerate(TOP_K):
+        samples = [{OWNER[text] for text in row.topk(k).indices.tolist()} for row in table]
+        back = [set(row.topk(k).indices.tolist()) for row in table.T]
+        found = [query in hits for query, hits in enumerate(samples)]
         found_back = [owner in hits for owner, hits in zip(OWNER, back, strict=True)]
-        for towards, expected in ((1, found), (0, found_back)):
-            hits, _, queries = recalls(streams_of(first, second, OWNER), way, towards, None)
-            assert hits[0, place] == pytest.approx(sum(expected) / len(expected))
+        for query_stream, expected in enumerate((found, found_back)):
+            hits, _, queries = recalls(pairs_of(first, second, OWNER), similarity, query_stream, None)
+            assert hits[0, index] == pytest.approx(sum(expected) / len(expected))
             assert queries == len(expected)
 
 
-def test_what_finds_everything_gets_one_and_what_has_collapsed_gets_chance() -> None:
+def test_perfect_vectors_get_recall_one_and_collapsed_ones_get_chance() -> None:
     first = vectors(12)
-    perfect = streams_of(first, first.rows(torch.tensor(OWNER)), OWNER)
+    perfect = pairs_of(first, first.rows(torch.tensor(OWNER)), OWNER)
     alike, broken = (Vectors(*(torch.full((16, 8), value),) * 3) for value in (1.0, math.nan))
     almost = Vectors(*(torch.ones(16, 8) + 1e-8 * torch.arange(16.0).unsqueeze(1) for _ in range(3)))
-    for towards in (0, 1):
-        assert recalls(perfect, "direct", towards, None)[0].min() == 1
+    for query_stream in (0, 1):
+        assert recalls(perfect, "direct", query_stream, None)[0].min() == 1
         for collapsed in (alike, broken, almost):
-            whole = streams_of(collapsed.rows(torch.arange(12)), collapsed, OWNER)
-            hits, chance, _ = recalls(whole, "direct", towards, None)
+            whole = pairs_of(collapsed.rows(torch.arange(12)), collapsed, OWNER)
+            hits, chance, _ = recalls(whole, "direct", query_stream, None)
             assert torch.equal(hits, chance)
             assert chance.max() < 0.99
     counts = [OWNER.count(sample) for sample in range(12)]
     missed = [math.comb(16 - count, 5) / math.comb(16, 5) for count in counts]
-    assert recalls(perfect, "direct", 1, None)[1][0, 1] == pytest.approx(1 - sum(missed) / 12)
-    assert recalls(perfect, "direct", 0, None)[1][0].tolist() == pytest.approx([1 / 12, 5 / 12, 10 / 12])
+    assert recalls(perfect, "direct", 0, None)[1][0, 1] == pytest.approx(1 - sum(missed) / 12)
+    assert recalls(perfect, "direct", 1, None)[1][0].tolist() == pytest.approx([1 / 12, 5 / 12, 10 / 12])
 
 
-def test_equal_scores_count_as_the_mean_over_all_orders_of_them() -> None:
+def test_tied_scores_count_as_the_mean_over_their_orders() -> None:
     table = torch.tensor([3.0, 2.0, 2.0, 2.0, 2.0, 1.0])
     for right in itertools.product([False, True], repeat=6):
         if not any(right):
@@ -94,53 +94,57 @@ def test_equal_scores_count_as_the_mean_over_all_orders_of_them() -> None:
         orders = [order for order in itertools.permutations(range(6)) if table[list(order)].diff().max() <= 0]
         for best in (1, 2, 3, 5, 9):
             expected = sum(any(right[place] for place in order[:best]) for order in orders) / len(orders)
-            found = hit_shares(table.unsqueeze(0), torch.tensor([right]), (best,))
+            found = hit_probabilities(table.unsqueeze(0), torch.tensor([right]), (best,))
             assert found.item() == pytest.approx(expected)
 
 
-def test_second_streams_that_say_the_same_are_one_and_match_every_sample_that_has_them() -> None:
-    """Samples 0 and 1 have the same: either is right, and neither is found in the other's stead by mistake."""
+def test_equal_second_streams_are_one_candidate_that_matches_each_of_their_samples() -> None:
+    """Samples 0 and 1 have equal second streams: either is correct for the other."""
     first = vectors(3)
     second = Vectors(*(torch.stack([one[0], one[0], one[2]]) for one in first))
-    same = Streams(first, second, torch.arange(3), ["alike", "alike", "other"])
-    assert recalls(same, "direct", 1, None)[1][0, 0] == pytest.approx(0.5)  # one right of two that differ
-    hits, chance, queries = recalls(same, "direct", 0, None)
+    same = RetrievalSet(first, second, torch.arange(3), ["alike", "alike", "other"])
+    assert recalls(same, "direct", 0, None)[1][0, 0] == pytest.approx(0.5)  # one correct of two distinct
+    hits, chance, queries = recalls(same, "direct", 1, None)
     assert hits[0, 0] == 1
     assert chance[0, 0] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3)
     assert queries == 3
 
 
-def test_galleries_follow_one_another_and_those_left_over_are_in_none() -> None:
-    whole = streams_of(vectors(12, 1), vectors(16, 2), OWNER)
+def test_galleries_are_consecutive_and_drop_samples_left_over() -> None:
+    whole = pairs_of(vectors(12, 1), vectors(16, 2), OWNER)
     parts = list(whole.galleries(5))
-    assert [part.said for part in parts] == [[str(n) for n in range(9)], [str(n) for n in range(9, 14)]]
+    assert [part.descriptions for part in parts] == [[str(n) for n in range(9)], [str(n) for n in range(9, 14)]]
     for number, part in enumerate(parts):
-        assert torch.equal(part.first.own, whole.first.own[5 * number : 5 * number + 5])
+        assert torch.equal(part.first.encoded, whole.first.encoded[5 * number : 5 * number + 5])
         assert part.owner.unique().tolist() == [0, 1, 2, 3, 4]
-    hits = recalls(whole, "direct", 1, 5)[0]
+    hits = recalls(whole, "direct", 0, 5)[0]
     assert hits.shape == (2, 3)
     for number, part in enumerate(parts):
-        assert torch.equal(hits[number], recalls(part, "direct", 1, None)[0][0])
+        assert torch.equal(hits[number], recalls(part, "direct", 0, None)[0][0])
     assert len(list(whole.galleries(100))) == 1
 
 
-# Classes by name, near misses, geometry -------------------------------------------------------------------------------
+# Zero-shot classes, near misses, geometry ----------------------------------------------------------------------------
 
 
-def seen_of(first: Vectors, near: NearMisses | None = None) -> Seen:
-    return Seen(streams_of(first, first, list(range(len(first.own)))), {} if near is None else {"kind": near})
+def encoded_samples(first: Vectors) -> EncodedSamples:
+    return EncodedSamples(pairs_of(first, first, list(range(len(first.encoded)))), {})
 
 
-def test_a_class_is_the_one_whose_name_matches_best_and_one_without_a_name_is_never_right() -> None:
+def test_zero_shot_picks_the_best_matching_name_and_never_a_class_without_one() -> None:
     names = F.normalize(torch.randn(4, 8), dim=-1)
     labels = torch.tensor([0.0, 1.0, 1.0, 3.0, math.nan, 2.0])
     own = torch.stack([names[0], names[1], names[0], names[3], names[0], names[2]])
-    seen = {"jepa": seen_of(Vectors(own, own, own)), "random_init": seen_of(Vectors(*(torch.ones(6, 8),) * 3))}
-    told = {"jepa": names, "random_init": F.normalize(torch.ones(4, 8), dim=-1)}
-    row = named_row(seen, told, labels, torch.tensor([True] * 4), "direct")
+    ones = torch.ones(6, 8)
+    encoded = {
+        "jepa": encoded_samples(Vectors(own, own, own)),
+        "random_init": encoded_samples(Vectors(ones, ones, ones)),
+    }
+    classes = {"jepa": names, "random_init": F.normalize(torch.ones(4, 8), dim=-1)}
+    row = zero_shot_row(encoded, classes, labels, torch.tensor([True] * 4), "direct")
     assert (row["jepa"], row["random_init"], row["chance"]) == (4 / 5, 1 / 4, 2 / 5)
     assert row["test_samples"] == 5
-    nameless = named_row(seen, told, labels, torch.tensor([True, True, False, True]), "direct")
+    nameless = zero_shot_row(encoded, classes, labels, torch.tensor([True, True, False, True]), "direct")
     assert nameless["jepa"] == 3 / 5
 
 
@@ -151,46 +155,48 @@ def test_prompts_are_averaged_as_unit_vectors() -> None:
                 yield [PairView(torch.zeros(CELLS, 6), torch.full((1, 6), number + 0.5 * extra)) for extra in range(3)]
 
     modality = Two(PairsConfig())
-    matcher = StreamEncoder(JEPA(PairsNetworks(), modality).eval(), modality)
-    for way in ("direct", "predicted"):
-        found, known = class_vectors(matcher, modality, modality.tasks[0], way)
+    encoder = StreamEncoder(JEPA(PairsNetworks(), modality).eval(), modality)
+    similarities: tuple[Similarity, Similarity] = ("direct", "predicted")
+    for similarity in similarities:
+        found, named = class_embeddings(encoder, modality, modality.tasks[0], similarity)
         for number, prompts in enumerate(modality.prompts(None)):
-            each = joint_embedding(matcher.encode(default_collate(prompts), 1), 1, way)
+            each = joint_embedding(encoder.encode(default_collate(prompts), 1), 1, similarity)
             torch.testing.assert_close(found[number], F.normalize(each.mean(dim=0), dim=-1))
-        assert known.tolist() == [True, True]
+        assert named.tolist() == [True, True]
 
 
-def test_what_nearly_matches_is_told_apart_and_equal_scores_count_half() -> None:
+def test_preference_for_the_match_over_the_near_miss_counts_ties_half() -> None:
     first = vectors(4)
     owner = torch.tensor([0, 1, 3])
-    turned = Vectors(*(-one for one in first.rows(owner)))
-    assert preferred(first, NearMisses(owner, first.rows(owner), turned), "direct") == 1
-    assert preferred(first, NearMisses(owner, turned, first.rows(owner)), "direct") == 0
-    assert preferred(first, NearMisses(owner, turned, turned), "direct") == 0.5
+    opposite = Vectors(*(-one for one in first.rows(owner)))
+    assert preference(first, NearMisses(owner, first.rows(owner), opposite), "direct") == 1
+    assert preference(first, NearMisses(owner, opposite, first.rows(owner)), "direct") == 0
+    assert preference(first, NearMisses(owner, opposite, opposite), "direct") == 0.5
 
 
-def test_the_gap_is_the_distance_of_mean_directions_and_matches_are_averaged_by_hand() -> None:
+def test_gap_and_mean_scores_equal_their_definitions() -> None:
     first, second = vectors(5, 1), vectors(5, 2)
-    means = [F.normalize(one.own, dim=-1).mean(dim=0) for one in (first, second)]
-    assert gap(first.own, second.own) == pytest.approx(float((means[0] - means[1]).square().sum().sqrt()))
-    assert gap(first.own, 3 * first.own) < 1e-6
-    told = geometry({"jepa": Seen(streams_of(first, second, [0, 1, 2, 3, 4]), {})}, Pairs(PairsConfig()), "predicted")
+    means = [F.normalize(one.encoded, dim=-1).mean(dim=0) for one in (first, second)]
+    assert gap(first.encoded, second.encoded) == pytest.approx(float((means[0] - means[1]).square().sum().sqrt()))
+    assert gap(first.encoded, 3 * first.encoded) < 1e-6
+    encoded = {"jepa": EncodedSamples(pairs_of(first, second, [0, 1, 2, 3, 4]), {})}
+    section = geometry(encoded, Pairs(PairsConfig()), "predicted")
     table = scores(first, second, "predicted")
-    assert told["matched"]["jepa"] == pytest.approx(float(table.diagonal().mean()), abs=1e-6)
-    assert told["mismatched"]["jepa"] == pytest.approx(float((table.sum() - table.trace()) / 20), abs=1e-6)
+    assert section["matched"]["jepa"] == pytest.approx(float(table.diagonal().mean()), abs=1e-6)
+    assert section["mismatched"]["jepa"] == pytest.approx(float((table.sum() - table.trace()) / 20), abs=1e-6)
 
 
 # Gain -----------------------------------------------------------------------------------------------------------------
 
 
-def test_another_sample_is_one_that_says_something_else() -> None:
-    assert others(["a", "a", "b", "c"]).tolist() == [2, 2, 3, 0]
-    assert others(["a", "a"]).tolist() == [-1, -1]
+def test_the_other_sample_is_the_next_with_another_description() -> None:
+    assert other_samples(["a", "a", "b", "c"]).tolist() == [2, 2, 3, 0]
+    assert other_samples(["a", "a"]).tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("distance", ["smooth_l1", "l1", "l2"])
 @pytest.mark.parametrize("normalise", [False, True])
-def test_the_loss_is_the_mean_of_the_distances_of_samples(distance: Any, normalise: bool) -> None:
+def test_the_loss_is_the_mean_of_sample_distances(distance: Any, normalise: bool) -> None:
     config = LossConfig(distance=distance, normalise_prediction=normalise)
     pair = Pair(torch.randn(4, 2, 3, 1, 8), torch.randn(4, 2, 3, 1, 8))
     whole = prediction_loss([Prediction({"latent": pair}, {})], config, {"latent": 1.0})
@@ -210,7 +216,7 @@ def settings(run_dir: Path, *more: str) -> tuple[Config[Any, Any], Any]:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_second_stream_helps_where_it_tells_what_is_hidden_and_only_there(tied: bool, tmp_path: Path) -> None:
+def test_the_gain_is_positive_if_and_only_if_the_streams_are_tied(tied: bool, tmp_path: Path) -> None:
     learning = (
         "steps=500",
         "data.samples=400",
@@ -221,44 +227,46 @@ def test_the_second_stream_helps_where_it_tells_what_is_hidden_and_only_there(ti
     config, modality = settings(tmp_path / "run", *learning)
     train(config, modality, join("cpu"))
     model = model_of(read_checkpoint(config.run_dir), config, modality)
-    told = gain(model, modality, config, modality.dataset("test"), range(200), lambda _: None)
-    own, other = told["without_minus_own"], told["without_minus_other"]
+    section = cross_modal_gain(model, modality, config, modality.dataset("test"), range(200), lambda _: None)
+    own, other = section["without_minus_own"], section["without_minus_other"]
     assert own["samples"] == other["samples"] == 200
-    assert own["mean"] == pytest.approx(told["error"]["without"] - told["error"]["own"])
+    assert own["mean"] == pytest.approx(section["error"]["without"] - section["error"]["own"])
     if tied:
-        assert own["mean"] > 0.2 * told["error"]["without"]
+        assert own["mean"] > 0.2 * section["error"]["without"]
         assert own["mean"] > 10 * own["standard_error"]
-        assert other["mean"] < 0  # what tells of another sample leads astray
+        assert other["mean"] < 0  # the second stream of another sample misleads
     else:
         assert abs(own["mean"] - other["mean"]) < 4 * math.hypot(own["standard_error"], other["standard_error"])
-        assert abs(own["mean"]) < 0.1 * told["error"]["without"]
+        assert abs(own["mean"]) < 0.1 * section["error"]["without"]
 
 
-def test_gain_is_that_of_samples_seen_one_by_one(tmp_path: Path) -> None:
+def test_the_gain_equals_a_loop_over_samples(tmp_path: Path) -> None:
     config, modality = settings(tmp_path / "run")
     model, samples = JEPA(config.model, modality).eval(), modality.dataset("test")
-    told = gain(model, modality, config, samples, range(5), lambda _: None)
-    with_it, without_it = hidden_cells(1)
+    section = cross_modal_gain(model, modality, config, samples, range(5), lambda _: None)
+    masks_with, masks_without = hidden_cells(1)
     views = [default_collate([modality.evaluation_view(samples[index].inputs)]) for index in range(5)]
     expected: dict[str, list[Tensor]] = {"own": [], "without": [], "other": []}
-    for place, view in enumerate(views):
-        mixed = PairView(view.first, views[(place + 1) % 5].second)
-        for name, seen, masks in (("own", view, with_it), ("without", view, without_it), ("other", mixed, with_it)):
-            guess = model.guess(model.context_encoder(seen, masks.context, masks.parts), masks)
+    for index, view in enumerate(views):
+        mixed = PairView(view.first, views[(index + 1) % 5].second)
+        cases = (("own", view, masks_with), ("without", view, masks_without), ("other", mixed, masks_with))
+        for name, inputs, masks in cases:
+            prediction = model.guess(model.context_encoder(inputs, masks.context, masks.parts), masks)
             target = model.targets(view)[:, masks.target[0]]
-            expected[name].append(F.mse_loss(guess, target).detach())
+            expected[name].append(F.mse_loss(prediction, target).detach())
     for name, errors in expected.items():
-        assert told["error"][name] == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
+        assert section["error"][name] == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
 
 
-def test_the_gain_of_samples_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+def test_the_gain_is_unknown_if_no_sample_can_be_read(tmp_path: Path) -> None:
     config, modality = settings(tmp_path / "run", "data.bad=[0,1]")
     bad: list[tuple[str, str]] = []
-    told = gain(JEPA(config.model, modality).eval(), modality, config, modality.dataset("test"), range(2), bad.extend)
+    model, samples = JEPA(config.model, modality).eval(), modality.dataset("test")
+    section = cross_modal_gain(model, modality, config, samples, range(2), bad.extend)
     assert [source for source, _ in bad] == ["test/0", "test/1"]
-    assert set(told["error"].values()) == {None}
-    assert told["without_minus_own"] == {"mean": None, "standard_error": None, "samples": 0}
-    assert "by an unknown share" in gain_words({"names": ["cells", "told"], "gain": told})
+    assert set(section["error"].values()) == {None}
+    assert section["without_minus_own"] == {"mean": None, "standard_error": None, "samples": 0}
+    assert "by an unknown share" in gain_sentence({"names": ["cells", "told"], "gain": section})
 
 
 # Settings -------------------------------------------------------------------------------------------------------------
@@ -282,7 +290,7 @@ def test_settings_without_effect_are_refused(overrides: str, words: str, tmp_pat
     assert not config.run_dir.exists()
 
 
-def test_a_contrast_sees_micro_batches_so_their_number_belongs_to_the_run(tmp_path: Path) -> None:
+def test_accumulation_belongs_to_the_run_only_with_a_contrast(tmp_path: Path) -> None:
     for contrast in ("none", "infonce"):
         for accumulate in (1, 2):
             more = (f"model.contrast={contrast}", f"optim.accumulate={accumulate}")
@@ -299,7 +307,7 @@ def test_a_contrast_sees_micro_batches_so_their_number_belongs_to_the_run(tmp_pa
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run, one of whose held-out samples cannot be seen."""
+    """A short run with one held-out sample that cannot be read."""
     config, modality = settings(tmp_path_factory.mktemp("runs") / "pairs", "data.bad=[3]", "evaluate.gallery=20")
     assert train(config, modality, join("cpu"))
     return config.run_dir
@@ -310,7 +318,7 @@ def results(run: Path) -> dict[str, Any]:
     return evaluate_run(run)
 
 
-def test_probes_see_the_first_stream_alone(run: Path) -> None:
+def test_probes_use_the_first_stream_alone(run: Path) -> None:
     checkpoint = read_checkpoint(run)
     config, modality = configured(checkpoint)
     encoder = model_of(checkpoint, config, modality).target_encoder
@@ -328,12 +336,12 @@ def test_probes_see_the_first_stream_alone(run: Path) -> None:
     assert features.tokens["jepa"].shape == (3, 4, encoder.dim)
 
 
-def test_results_hold_rows_of_both_ways_and_what_the_streams_are_like(
+def test_results_hold_rows_of_both_directions_and_the_section_on_streams(
     run: Path, results: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = results["tasks"]
     probes = [f"sign/{probe}" for probe in ("linear", "knn", "low_shot_12", "low_shot_1pct")]
-    retrieval = [f"retrieval/{way}@{k}" for way in ("cells_to_<told>", "<told>_to_cells") for k in BEST]
+    retrieval = [f"retrieval/{way}@{k}" for way in ("cells_to_<told>", "<told>_to_cells") for k in TOP_K]
     assert list(rows) == [*probes, *retrieval, "sign/zero_shot", "near_miss/turned"]
     for name in (*retrieval, "sign/zero_shot", "near_miss/turned"):
         row = rows[name]
@@ -345,7 +353,7 @@ def test_results_hold_rows_of_both_ways_and_what_the_streams_are_like(
     assert set(first["spread"]) == {"jepa", "random_init"}
     assert rows["retrieval/<told>_to_cells@5"]["chance"] == pytest.approx(5 / 20)
     assert rows["sign/zero_shot"]["test_samples"] == 59
-    assert rows["near_miss/turned"]["test_samples"] == 29  # of 60 every second has one, and one cannot be seen
+    assert rows["near_miss/turned"]["test_samples"] == 29  # every second of 60 has one, and one cannot be read
     streams = results["streams"]
     assert streams["names"] == ["cells", "<told>"]
     assert streams["samples"] == 59
@@ -355,7 +363,7 @@ def test_results_hold_rows_of_both_ways_and_what_the_streams_are_like(
     assert any("untold is not measured" in note for note in results["notes"])
 
 
-def test_rows_are_asked_for_by_name_and_what_there_is_not_is_refused(run: Path) -> None:
+def test_rows_are_selected_by_name_and_unknown_names_are_refused(run: Path) -> None:
     some = evaluate_run(run, tasks=["retrieval", "near_miss/turned"], layers=[parse_override("evaluate.gallery=null")])
     assert [name.partition("/")[0] for name in some["tasks"]] == ["retrieval"] * 6 + ["near_miss"]
     assert some["tasks"]["retrieval/cells_to_<told>@1"]["gallery"] == 59
@@ -369,20 +377,20 @@ def test_rows_are_asked_for_by_name_and_what_there_is_not_is_refused(run: Path) 
             evaluate_run(run, tasks=[wrong])
 
 
-def test_a_loaded_run_is_what_the_modality_serves_of_all_its_networks(run: Path) -> None:
+def test_loading_a_run_gives_what_the_modality_serves(run: Path) -> None:
     for which in ("target_encoder", "context_encoder"):
         served = load(run, which)[which]  # type: ignore[index, arg-type]
         assert isinstance(served, JEPA)
         assert not served.training
 
 
-def test_what_a_run_did_not_learn_is_not_measured_and_said(run: Path) -> None:
-    told = evaluate_run(run, layers=[parse_override("data.learns=false"), parse_override("data.samples=30")])
-    assert "gain" not in told["streams"]
-    assert any("did not learn with and without it" in note for note in told["notes"])
+def test_a_gain_that_the_run_did_not_learn_is_not_measured_and_noted(run: Path) -> None:
+    results = evaluate_run(run, layers=[parse_override("data.learns=false"), parse_override("data.samples=30")])
+    assert "gain" not in results["streams"]
+    assert any("did not learn with and without it" in note for note in results["notes"])
 
 
-def test_a_contrast_is_measured_directly_and_by_prediction_besides(tmp_path: Path) -> None:
+def test_a_run_with_a_contrast_is_measured_directly_and_by_prediction(tmp_path: Path) -> None:
     config, modality = settings(tmp_path / "run", "model.contrast=infonce", "steps=2", "data.samples=40")
     train(config, modality, join("cpu"))
     rows = evaluate_run(config.run_dir, tasks=["retrieval"])["tasks"]
@@ -394,20 +402,20 @@ def test_a_contrast_is_measured_directly_and_by_prediction_besides(tmp_path: Pat
     ]
 
 
-def test_untrained_networks_are_those_that_the_run_started_from(tmp_path: Path) -> None:
+def test_untrained_networks_have_the_initial_weights_of_the_run(tmp_path: Path) -> None:
     config, modality = settings(tmp_path / "run", "data.samples=40")
     torch.manual_seed(config.seed)
     model = JEPA(config.model, modality, config.target_kinds)
     Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
-    told = evaluate_run(config.run_dir)
-    assert all(row["jepa"] == row["random_init"] for row in told["tasks"].values())
+    tasks = evaluate_run(config.run_dir)["tasks"]
+    assert all(row["jepa"] == row["random_init"] for row in tasks.values())
 
 
-def test_the_report_shows_what_is_found_what_it_is_worth_and_what_is_hidden(run: Path, results: dict[str, Any]) -> None:
+def test_the_report_shows_retrieval_gain_and_masks(run: Path, results: dict[str, Any]) -> None:
     path = write_report(run)
     page, html = Page(path), path.read_text()
-    for told in ("<b>", "<told>"):
-        assert html.count(told) == 0
+    for unescaped in ("<b>", "<told>"):
+        assert html.count(unescaped) == 0
     assert "<b>validation " in page.text
     for words in (
         "What it finds",
@@ -425,11 +433,11 @@ def test_the_report_shows_what_is_found_what_it_is_worth_and_what_is_hidden(run:
     assert {"matches", "masks", "rankme"} <= {figure.stem for figure in (run / "figures").glob("*.png")}
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"rankme", "<told>_rankme"} <= logged.keys()
-    again = write_report(run).read_text() == html
-    assert again
+    is_repeated = write_report(run).read_text() == html
+    assert is_repeated
 
 
-def test_what_is_hidden_is_said_of_each_stream_and_of_a_single_one_not_at_all() -> None:
+def test_mask_words_count_the_tokens_of_each_stream() -> None:
     with_it, without_it = hidden_cells(2)
     said = mask_words((FIRST, SECOND), with_it)
     assert said == "seen: 2 of 5 tokens of cells and all 2 tokens of <told>; predicted: 3 of 5 tokens of cells"
