@@ -20,12 +20,8 @@ from jepa.protocol import EvaluateConfig
 
 SETTINGS = [
     *("data.image_size=16", "data.patch_size=2", "model.size={width: 24, depth: 2, heads: 2}"),
-    *(
-        "model.predictor={width: 16, depth: 1, heads: 2}",
-        "optim.batch_size=8",
-        "compute.workers=0",
-        "evaluate.report=false",
-    ),
+    *("model.predictor={width: 16, depth: 1, heads: 2}", "optim.batch_size=8", "compute.workers=0"),
+    "evaluate.report=false",
 ]
 COUNTS = {"train": 10, "val": 5, "test": 4}  # images a class
 

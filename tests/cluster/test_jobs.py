@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import arguments, here, status, until, until_ended
+from runs import arguments, launch_here, status, until, until_ended
 
 from jepa.cluster.job import read_attempts, read_job
 from jepa.cluster.status import cancel, jobs, logs
@@ -100,5 +100,5 @@ def test_attempts_are_not_without_end(
 
 def test_submitits_own_cluster_runs_here_in_the_background(photos: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    here("jepa.launch", *arguments(run_dir, photos, "--slurm", "local", "steps=5"))
+    launch_here(*arguments(run_dir, photos, "--slurm", "local", "steps=5"))
     assert until(run_dir, lambda found: found.state == "FINISHED").attempts == 1

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import TORCHRUN, arguments, assert_same_weights, here, log_of, status, until, until_ended
+from runs import arguments, assert_same_weights, launch_here, log_of, status, sweep_here, until, until_ended
 
 from jepa.checkpoint import latest
 from jepa.cluster.job import read_attempts, read_job
@@ -21,7 +21,7 @@ from local_cluster_host import wait_until
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run here that nothing interrupts."""
     run_dir = tmp_path_factory.mktemp("here") / "whole"
-    here("jepa.launch", *arguments(run_dir, photos))
+    launch_here(*arguments(run_dir, photos))
     return run_dir
 
 
@@ -117,17 +117,20 @@ def test_a_run_that_is_interrupted_goes_on_and_ends_with_the_weights_of_one_that
     assert not list((run_dir / "slurm").glob("*_error*"))
 
 
-def test_an_array_of_six_runs_gives_what_the_same_sweep_gives_here(
-    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_array_of_three_runs_gives_what_the_same_sweep_gives_here(
+    on_cluster: LocalCluster,
+    profile: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     wide = Path(profile).with_name("two.yaml")
     wide.write_text("array_parallelism: 2\n")
-    sweep = ["--sweep", "optim.peak_lr=1e-3,3e-4", "--seeds", "3", "steps=20"]
+    sweep = ["--sweep", "optim.peak_lr=1e-3,3e-4,1e-4", "steps=20"]
     assert main(arguments(tmp_path / "there", photos, *sweep, "--slurm", str(wide))) == 0
-    here("jepa.launch", *arguments(tmp_path / "here", photos, *sweep))
+    assert sweep_here(*arguments(tmp_path / "here", photos, *sweep)) == 0
     names = sorted(path.parent.name for path in (tmp_path / "here").glob("*/config.yaml"))
-    assert len(names) == 6
-    assert "peak_lr=0.0003,seed=2" in names
+    assert names == ["peak_lr=0.0001", "peak_lr=0.0003", "peak_lr=0.001"]
     most = 0
     for name in names:
         while status(tmp_path / "there" / name).is_active:
@@ -138,7 +141,7 @@ def test_an_array_of_six_runs_gives_what_the_same_sweep_gives_here(
     before = on_cluster.jobs()
     assert main(arguments(tmp_path / "there", photos, *sweep, "--slurm", str(wide))) == 0
     assert on_cluster.jobs() == before
-    assert "6 of 6 runs are finished or on their way" in capsys.readouterr().err
+    assert "3 of 3 runs are finished or on their way" in capsys.readouterr().err
 
 
 def test_a_job_of_two_nodes_gives_what_two_processes_here_give(
@@ -146,7 +149,7 @@ def test_a_job_of_two_nodes_gives_what_two_processes_here_give(
 ) -> None:
     more = ("steps=20",)
     assert main(arguments(tmp_path / "there", photos, *more, "--slurm", profile, "--nodes", "2")) == 0
-    here(*TORCHRUN, *arguments(tmp_path / "here", photos, *more))
+    launch_here(*arguments(tmp_path / "here", photos, *more), processes=2)
     assert until_ended(tmp_path / "there").state == "FINISHED", log_of(tmp_path / "there")
     assert_same_weights(tmp_path / "there", tmp_path / "here")
     assert json.loads((tmp_path / "there" / "attempts.jsonl").read_text().split("\n")[0])["hosts"] == [
@@ -165,11 +168,11 @@ def test_a_run_of_two_nodes_that_is_interrupted_goes_on_at_its_step(
     ended = until_ended(run_dir)
     assert (ended.state, ended.attempts) == ("FINISHED", 2), log_of(run_dir)
     assert "resumed from step" in log_of(run_dir)
-    here(*TORCHRUN, *arguments(tmp_path / "here", photos, *more))
+    launch_here(*arguments(tmp_path / "here", photos, *more), processes=2)
     assert_same_weights(run_dir, tmp_path / "here")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_over_its_time_limit_goes_on_and_ends_with_the_weights_of_one_that_was_not(
     on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
 ) -> None:
@@ -178,7 +181,7 @@ def test_a_run_over_its_time_limit_goes_on_and_ends_with_the_weights_of_one_that
     slow.write_text("timeout_min: 2\nsignal_delay_s: 75\n")
     run_dir, more = tmp_path / "run", ("steps=2500",)
     assert main(arguments(run_dir, photos, *more, "--slurm", str(slow))) == 0
-    here("jepa.launch", *arguments(tmp_path / "here", photos, *more))
+    launch_here(*arguments(tmp_path / "here", photos, *more))
     ended = until(run_dir, lambda found: not found.is_active, seconds=300)
     assert ended.state == "FINISHED", log_of(run_dir)
     assert ended.attempts > 1

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import torch
 import torch.distributed as dist
@@ -73,8 +74,10 @@ def step_gradients(config: Config[Any, Any], modality: Modality[Any], world: Wor
     return {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
 
 
-def process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def process(folder: str) -> None:
+    """Save the gradients and reductions of one of two processes."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     world = World(rank, 2, torch.device("cpu"))
     found: dict[str, Any] = {kind: gradient(kind, world) for kind in REGULARISERS}
     found |= {name: step_gradients(*step, world) for name, step in steps().items()}
@@ -85,7 +88,8 @@ def process(rank: int, folder: str) -> None:
 
 
 def test_losses_see_the_global_batch_and_have_its_gradient(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(process, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    done = fork_server.run_group(2, "call", __file__, "process", str(tmp_path))
+    assert done.returncode == 0, done.stderr
     alone = World(0, 1, torch.device("cpu"))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
@@ -107,18 +111,25 @@ SETTINGS = """
 """
 
 
+def command(run_dir: Path, photos: Path, *more: str) -> list[str]:
+    run = ["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split()]
+    return ["jepa.launch", *run, f"data.root={photos}", *more]
+
+
+def torchrun(run_dir: Path, photos: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A run of two processes, as users start it."""
+    line = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *command(run_dir, photos, *more)]
+    return subprocess.run([sys.executable, "-m", *line], capture_output=True, text=True, check=False, timeout=300)
+
+
 def together(run_dir: Path, photos: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """A run of two processes."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = ["jepa.launch", "--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split()]
-    line = [*torchrun, *command, f"data.root={photos}", *more]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+    return fork_server.run_group(2, *command(run_dir, photos, *more))
 
 
 def alone(run_dir: Path, photos: Path, *more: str) -> int:
     """A run of one process."""
-    settings = [*SETTINGS.split(), f"data.root={photos}", *more]
-    return launch.main(["--modality", "image", "--run-dir", str(run_dir), *settings])
+    return launch.main(command(run_dir, photos, *more)[1:])
 
 
 def assert_same_training(run_dir: Path, expected: Path) -> None:
@@ -156,7 +167,7 @@ def test_what_only_one_process_meets_ends_all_of_them_in_a_sentence(photos: Path
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "07.png").write_bytes(b"no image")  # met by one process, in the first epoch
-    done = together(tmp_path / "run", folder, "data.max_bad_fraction=0", "steps=40")
+    done = torchrun(tmp_path / "run", folder, "data.max_bad_fraction=0", "steps=40")
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 2, done.stderr

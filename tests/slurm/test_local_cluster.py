@@ -166,7 +166,7 @@ def test_a_job_whose_node_crashes_is_requeued_and_nothing_of_it_lives_on_there(i
         wait_until(lambda: crashed.read_text().endswith("1\n"), 20, lambda: "the job does not run again")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_end_of_a_job_can_be_moved(cluster: LocalCluster) -> None:
     job_id = cluster.submit("sleep 100", "--time=60", "--output=/dev/null")
     cluster.wait_for(job_id, "RUNNING")

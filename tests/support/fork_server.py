@@ -125,7 +125,9 @@ def run(*command: str, cwd: Path | None = None, **environment: str) -> subproces
 
 
 def run_group(size: int, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m command` in several processes of one group, as torchrun does -> the first failure, if any."""
+    """Run `python -m command` in the processes of one group, as torchrun does -> the first failure, if any."""
+    if size == 1:
+        return run(*command, **environment)
     from torch.distributed import TCPStore
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as the agent of torchrun holds one

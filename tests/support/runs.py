@@ -1,13 +1,18 @@
 """Tiny runs on this machine and on a cluster, and what became of them."""
 
-import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import fork_server
+import pytest
 import torch
 
+from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.cluster.job import read_job
 from jepa.cluster.status import JobStatus, statuses
@@ -26,19 +31,37 @@ TINY = f"""
 """.split()
 
 
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
-
-
 def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
     return ["--modality", "image", "--run-dir", str(run_dir), *TINY, f"data.root={photos}", *more]
 
 
-def here(*command: str) -> None:
-    """Run a command with one thread in each process, as jobs have."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+def launch_here(*arguments: str, processes: int = 1) -> str:
+    """Run `jepa launch` with one thread in each process, as jobs have -> what it said."""
+    done = fork_server.run_group(processes, "jepa.launch", *arguments)
     assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def sweep_here(*arguments: str) -> int:
+    """Run `jepa launch` with several runs, each of which the fork server starts -> exit status."""
+
+    def start(command: list[str]) -> fork_server.Process:
+        assert command[:2] == [sys.executable, "-m"]
+        return fork_server.start(*command[2:])
+
+    with pytest.MonkeyPatch.context() as patch:
+        forking = SimpleNamespace(Popen=start, TimeoutExpired=subprocess.TimeoutExpired)
+        patch.setattr("jepa.cluster.sweep.subprocess", forking)
+        return launch.main(arguments)
+
+
+def kill_after(step: int, run_dir: Path, *arguments: str) -> None:
+    """Kill a run with SIGKILL as soon as it has finished a step."""
+    process = fork_server.start("jepa.launch", *arguments)
+    while process.poll() is None and not any(line["step"] >= step for line in read_metrics(run_dir)):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
 
 
 def status(run_dir: Path) -> JobStatus:

@@ -1,6 +1,5 @@
 """Two real processes that hold half of the weights each: they learn what one would, and anybody goes on from there."""
 
-import os
 import pickle
 import shutil
 import subprocess
@@ -9,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import torch
 import torch.distributed as dist
-from places import ROOT, SUPPORT
+from runs import launch_here
 from tiny import MODEL, Noise, NoiseConfig, noise, random_masks
 
 from benchmarks.parallel import bytes_held, training_state
@@ -39,24 +39,18 @@ SETTINGS = """
 """
 
 
-def command(processes: int, run_dir: Path, photos: Path, *more: str, module: str = "jepa.launch") -> list[str]:
-    run = ["-m", module, "--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), f"data.root={photos}"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [sys.executable, *(torchrun if processes > 1 else []), *run, *more]
+def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
+    return ["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), f"data.root={photos}", *more]
 
 
 def train(processes: int, run_dir: Path, photos: Path, *more: str) -> str:
     """Run to the end -> what it said."""
-    done = subprocess.run(command(processes, run_dir, photos, *more), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    return launch_here(*arguments(run_dir, photos, *more), processes=processes)
 
 
 def broken_off(moment: str, processes: int, run_dir: Path, photos: Path, *more: str) -> str:
-    """Run until a moment of `tests/broken_off.py` -> what it said."""
-    line = command(processes, run_dir, photos, *more, module="broken_off")
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{SUPPORT}", "BREAK_OFF": moment}
-    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    """Run until a moment of `tests/support/broken_off.py` -> what it said."""
+    done = fork_server.run_group(processes, "broken_off", *arguments(run_dir, photos, *more), BREAK_OFF=moment)
     assert done.returncode != 0
     return done.stderr
 
@@ -78,17 +72,17 @@ def assert_same_training(run_dir: Path, expected: Path) -> None:
 def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     run_dir = tmp_path_factory.mktemp("runs") / "alone"
-    assert (
-        launch.main(["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), f"data.root={photos}"]) == 0
-    )
+    assert launch.main(arguments(run_dir, photos)) == 0
     return run_dir
 
 
 @pytest.fixture(scope="module")
 def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two processes that hold half of the model each."""
+    """The run of two processes that hold half of the model each, started as users start it."""
     run_dir = tmp_path_factory.mktemp("runs") / "sharded"
-    train(2, run_dir, photos, "compute.parallel=fsdp")
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
+    command = [sys.executable, "-m", *torchrun, *arguments(run_dir, photos, "compute.parallel=fsdp")]
+    subprocess.run(command, capture_output=True, check=True)
     return run_dir
 
 
@@ -164,7 +158,7 @@ def test_nothing_in_a_folder_of_shards_is_executed_and_what_is_broken_is_said(sh
     folder = tmp_path / "step_6"
     shutil.copytree(latest(sharded), folder)
     (folder / ".metadata").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    with pytest.raises(CheckpointError, match=r"step_6 is not a readable checkpoint: .*getattr"):
+    with pytest.raises(CheckpointError, match=r"step_6 is not a readable checkpoint: .*touch"):
         Checkpoint.load(folder)
     assert not (tmp_path / "sprung").exists()
     shutil.copy(latest(sharded) / ".metadata", folder)
@@ -176,8 +170,10 @@ def test_nothing_in_a_folder_of_shards_is_executed_and_what_is_broken_is_said(sh
         Checkpoint.load(folder)
 
 
-def compare(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def compare(folder: str) -> None:
+    """One of two processes: take a step, save, change everything, restore; keep what has to be compared."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     world = World(rank, 2, torch.device("cpu"))
     build = partial(JEPA, MODEL, Noise(NoiseConfig()))
     torch.manual_seed(5)
@@ -221,7 +217,8 @@ def compare(rank: int, folder: str) -> None:
 
 def test_shares_add_up_to_the_whole_and_a_save_is_of_its_moment(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    torch.multiprocessing.spawn(compare, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    done = fork_server.run_group(2, "call", __file__, "compare", str(tmp_path))
+    assert done.returncode == 0, done.stderr
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     torch.manual_seed(5)
     model = JEPA(MODEL, Noise(NoiseConfig()))

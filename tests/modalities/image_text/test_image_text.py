@@ -4,21 +4,19 @@ import io
 import json
 import runpy
 import shutil
-import signal
-import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import places
 import pytest
 import torch
 from captioned import TINY, TOWERS
 from PIL import Image
-from runs import TORCHRUN, assert_same_weights, here, log_of, until_ended
+from runs import assert_same_weights, kill_after, launch_here, log_of, until_ended
 from torch import Generator
 from torch.utils.data import default_collate
 
@@ -311,8 +309,8 @@ def test_photos_are_found_by_what_they_show(
     for number in range(64, 80):
         (folder / f"{number}.png").write_bytes((captioned / "images" / f"{number}.png").read_bytes())
     (folder / "broken.png").write_bytes(b"<html>404</html>")
-    command = [sys.executable, str(SEARCH), str(learned), str(folder), "a blue square", "--best", "3"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [str(learned), str(folder), "a blue square", "--best", "3"]
+    done = fork_server.run("search_photos", *command, PYTHONPATH=str(SEARCH.parent))
     assert done.returncode == 0, done.stderr
     found = [Path(line.split("  ", 1)[1]) for line in done.stdout.splitlines()]
     assert [int(path.stem) % 4 for path in found] == [2, 2, 2]
@@ -320,7 +318,7 @@ def test_photos_are_found_by_what_they_show(
 
     search = runpy.run_path(str(SEARCH))["main"]
     found[0].unlink()
-    monkeypatch.setattr(sys, "argv", command[1:])
+    monkeypatch.setattr(sys, "argv", [str(SEARCH), *command])
     assert search() == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 3
@@ -380,24 +378,15 @@ def test_a_run_learns_from_shards_and_from_coco(
     assert row["test_samples"] == (8 if source == "webdataset" else 16)
 
 
-def started(run_dir: Path, root: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jepa.launch", *arguments(run_dir, root, *more)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_a_killed_run_on_captioned_images_ends_with_the_weights_of_one_that_was_not(
     captioned: Path, tmp_path: Path
 ) -> None:
     more = ("data.objectives={words: 0.5, caption: 0.7}",)
-    here("jepa.launch", *arguments(tmp_path / "whole", captioned, *more, "compute.workers=2"))
+    launch_here(*arguments(tmp_path / "whole", captioned, *more, "compute.workers=2"))
     run_dir = tmp_path / "killed"
-    process = started(run_dir, captioned, *more)
-    while process.poll() is None and not any(line["step"] >= 15 for line in read_metrics(run_dir)):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    kill_after(15, run_dir, *arguments(run_dir, captioned, *more))
     assert latest(run_dir).exists()
-    here("jepa.launch", *arguments(run_dir, captioned, *more))
+    assert "resumed from step" in launch_here(*arguments(run_dir, captioned, *more))
     assert_same_weights(run_dir, tmp_path / "whole")
 
 
@@ -416,16 +405,17 @@ def alone(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_train_on_captioned_images_as_one(
     parallel: str, alone: Path, captioned: Path, tmp_path: Path
 ) -> None:
-    here(*TORCHRUN, *arguments(tmp_path / "two", captioned, *PARTLY, f"compute.parallel={parallel}"))
+    launch_here(*arguments(tmp_path / "two", captioned, *PARTLY, f"compute.parallel={parallel}"), processes=2)
     losses = [[line["loss"] for line in read_metrics(run_dir)] for run_dir in (tmp_path / "two", alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.soak
 def test_a_slurm_job_trains_on_captioned_images_as_a_run_here(
     on_cluster: LocalCluster, profile: str, captioned: Path, tmp_path: Path
 ) -> None:
     assert main(arguments(tmp_path / "there", captioned, "steps=20", "--slurm", profile)) == 0
-    here("jepa.launch", *arguments(tmp_path / "here", captioned, "steps=20"))
+    launch_here(*arguments(tmp_path / "here", captioned, "steps=20"))
     assert until_ended(tmp_path / "there").state == "FINISHED", log_of(tmp_path / "there")
     assert_same_weights(tmp_path / "there", tmp_path / "here")
 

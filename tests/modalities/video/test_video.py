@@ -1,10 +1,6 @@
 """Runs on videos: from files and from the world that moves, killed, by two processes, on SLURM."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import av
@@ -12,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import TORCHRUN, assert_same_weights, here, log_of, until_ended
+from runs import assert_same_weights, kill_after, launch_here, log_of, until_ended
 
 from jepa.checkpoint import latest
 from jepa.config import ConfigError
@@ -57,11 +53,6 @@ def arguments(run_dir: Path, clips: Path, *more: str) -> list[str]:
     return ["--modality", "video", "--run-dir", str(run_dir), *TINY, f"data.root={clips}", *more]
 
 
-def started(run_dir: Path, clips: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jepa.launch", *arguments(run_dir, clips, *more)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_one_command_trains_measures_and_reports_on_videos(clips: Path, tmp_path: Path) -> None:
     more = ["evaluate.enabled=true", "evaluate.report=true", "evaluate.attentive_steps=5", "data.test_clips=2"]
     assert main(arguments(tmp_path / "run", clips, *more)) == 0
@@ -89,32 +80,28 @@ def test_the_world_that_moves_is_measured_in_all_that_is_known_of_it(
 
 
 def test_a_killed_run_on_videos_ends_with_the_weights_of_one_that_was_not(clips: Path, tmp_path: Path) -> None:
-    here("jepa.launch", *arguments(tmp_path / "whole", clips, "compute.workers=2"))
-    for workers in (0, 1):
-        run_dir = tmp_path / f"killed{workers}"
-        process = started(run_dir, clips, f"compute.workers={workers}")
-        while process.poll() is None and not any(line["step"] >= 15 for line in read_metrics(run_dir)):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert latest(run_dir).exists()
-        here("jepa.launch", *arguments(run_dir, clips))
-        assert_same_weights(run_dir, tmp_path / "whole")
+    launch_here(*arguments(tmp_path / "whole", clips, "compute.workers=2"))
+    run_dir = tmp_path / "killed"
+    kill_after(15, run_dir, *arguments(run_dir, clips, "compute.workers=1"))
+    assert latest(run_dir).exists()
+    assert "resumed from step" in launch_here(*arguments(run_dir, clips, "compute.workers=0"))
+    assert_same_weights(run_dir, tmp_path / "whole")
 
 
 def test_two_processes_train_on_videos_as_one(clips: Path, tmp_path: Path) -> None:
     more = ("steps=6", "loss.regulariser=vicreg", "checkpoint_every=6")
-    here(*TORCHRUN, *arguments(tmp_path / "two", clips, *more))
-    here("jepa.launch", *arguments(tmp_path / "one", clips, *more))
+    launch_here(*arguments(tmp_path / "two", clips, *more), processes=2)
+    launch_here(*arguments(tmp_path / "one", clips, *more))
     losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("two", "one")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.soak
 def test_a_slurm_job_trains_on_videos_as_a_run_here(
     on_cluster: LocalCluster, profile: str, clips: Path, tmp_path: Path
 ) -> None:
     assert main(arguments(tmp_path / "there", clips, "steps=20", "--slurm", profile)) == 0
-    here("jepa.launch", *arguments(tmp_path / "here", clips, "steps=20"))
+    launch_here(*arguments(tmp_path / "here", clips, "steps=20"))
     assert until_ended(tmp_path / "there").state == "FINISHED", log_of(tmp_path / "there")
     assert_same_weights(tmp_path / "there", tmp_path / "here")
 
