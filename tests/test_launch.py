@@ -111,7 +111,7 @@ def test_a_run_directory_with_another_config_is_refused_and_not_touched(
     assert said.startswith(
         f"error: {finished} holds a run with another config: steps (3 there, 9 now); optim.peak_lr ("
     )
-    assert said.endswith("Nothing was changed there; choose another run_dir, or remove that one\n")
+    assert "run_dir" in said.rpartition("(")[2]  # what to do
     assert contents(finished) == before
 
 

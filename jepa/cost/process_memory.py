@@ -1,4 +1,4 @@
-"""Memory of one process of several: what each holds by itself, and what they share."""
+"""Peak memory of one process: measured under DDP, and computed from that measurement under FSDP."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ Parallel = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Allocation:
-    """What is asked of a cluster: processes and GPUs in all (0: CPUs alone), hours of an attempt, attempts."""
+    """Request to a cluster: processes and GPUs in total (0 for CPUs only), hours per attempt, and attempts."""
 
     processes: int = 1
     gpus: int = 1
@@ -33,16 +33,16 @@ class Allocation:
 
     @property
     def used_gpus(self) -> int:
-        """GPUs that have a process."""
+        """GPUs with a process."""
         return min(self.processes, self.gpus)
 
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Bytes of tensors of one process at its peak, by what they are for.
+    """Bytes of one process's tensors at its peak, by use.
 
-    copies: weights in the precision of the computation, kept by autocast (ddp) or gathered from all processes (fsdp).
-    buckets: gradients laid out for sending.
+    copies: weights in compute precision, kept by autocast (DDP) or gathered from all processes (FSDP).
+    buckets: gradients that wait to be sent, apart from the process's own.
     """
 
     weights: int
@@ -54,19 +54,19 @@ class ProcessMemory:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """Total bytes."""
         return self.weights + self.gradients + self.optimiser + self.copies + self.buckets + self.activations
 
 
 def networks(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """The networks of a run without contents."""
+    """The networks of a run on the meta device."""
     with torch.device("meta"):
         return JEPA(config.model, modality, config.target_kinds)
 
 
 def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Allocation) -> Usage:
-    """Measured memory of a process that has its whole share of the batch, with the most tokens of the masks drawn."""
-    # Refuses what training would refuse. Any rows of masks do, as those of a step are alike in shape.
+    """Measured memory of a process with its share of the batch and, of several draws, the masks with most tokens."""
+    # The order refuses a batch that training would refuse. All rows of a step's masks have the same shape.
     samples = len(batch_order(config, World(0, allocation.processes, torch.device("cpu"))).rows)
     masks = max(first_masks(config, modality), key=_tokens)
     view = tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape), device="meta"), example_view(modality))
@@ -75,17 +75,16 @@ def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Al
 
 
 def ddp_memory(usage: Usage, model: JEPA, processes: int) -> ProcessMemory:
-    """Every process has everything, and several processes lay out gradients once more to send them."""
-    buckets = _bytes(trained(model)) if processes > 1 else 0
-    return ProcessMemory(usage.weights, usage.gradients, usage.optimiser, usage.copies, buckets, usage.activations)
+    """Memory of a process with the whole model. With several, DDP keeps all gradients in its buckets all the time."""
+    gradients = _bytes(trained(model)) if processes > 1 else usage.gradients
+    return ProcessMemory(usage.weights, gradients, usage.optimiser, usage.copies, 0, usage.activations)
 
 
 def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, Any]) -> ProcessMemory:
-    """Weights, gradients and optimiser are cut among processes by rows, blocks are gathered as they are needed.
+    """Memory of rank 0, which has the largest shards of weights, gradients and optimiser state; all exist at the peak.
 
-    Gathered at once are the parameters outside of blocks, a block and the one fetched ahead; the gradients of a block
-    wait in fp32 to be sent, with micro-batches those of all blocks. The first process is meant, whose shards are the
-    largest. All that is cut is there at the peak, whenever that is.
+    Gathered at a time: the parameters outside of blocks, one block, and the next block ahead. The gradients of one
+    block, or of all blocks with micro-batches, wait in fp32 to be sent.
     """
     weights, learned = list(model.parameters()), trained(model)
     whole = usage.weights - _bytes(weights)  # tables of positions
@@ -104,21 +103,21 @@ def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, A
 
 
 def shard_bytes(parameters: Iterable[nn.Parameter], processes: int) -> int:
-    """Bytes of the first process's rows, each parameter cut along its first axis into equal parts, the last shorter."""
+    """Bytes of rank 0's shards: each parameter split along its first axis into equal parts, the last one shorter."""
     return sum(
         math.ceil(one.shape[0] / processes) * (one.numel() // one.shape[0]) * one.element_size() for one in parameters
     )
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that get a gradient."""
+    """Parameters with a gradient."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def process_memory(
     config: Config[Any, Any], modality: Modality[Any], allocation: Allocation
 ) -> dict[Parallel, ProcessMemory]:
-    """Memory of a process for each way to share the work; ddp alone where nothing is shared."""
+    """Memory of a process under DDP and, with several processes, under FSDP."""
     usage, model, processes = step_usage(config, modality, allocation), networks(config, modality), allocation.processes
     ways: dict[Parallel, ProcessMemory] = {"ddp": ddp_memory(usage, model, processes)}
     if processes > 1:
@@ -127,12 +126,12 @@ def process_memory(
 
 
 def _tokens(masks: Sequence[Masks]) -> int:
-    """Tokens that encoder and predictor see, as far as they decide memory."""
+    """Tokens of encoder and predictor, as far as memory depends on them."""
     return sum(one.context.shape[1] * (1 + one.target.shape[1]) + one.target.shape[1:].numel() for one in masks)
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
-    """Numbers in all of them."""
+    """Total number of values."""
     return sum(parameter.numel() for parameter in parameters)
 
 

@@ -1,4 +1,4 @@
-"""Rank, device, collectives and stop signals; one process is the plain case and needs no process group."""
+"""Rank, device, collectives and stop signals; a single process needs no process group."""
 
 from jepa.distributed.collectives import (
     gather_rows,

@@ -1,4 +1,4 @@
-"""Tensors over processes: gathering, averaging, and the local part of sharded ones."""
+"""Gather and average tensors over processes; access the local part of sharded tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def gradients_shared(forward: Any, shared: bool) -> Iterator[None]:
-    """Whether gradients of what is computed within go to the other processes, or wait for a later micro-batch."""
+    """Average gradients over processes in backward passes of the body, or keep them local until a later micro-batch."""
     if is_sharded(forward):
-        # Of what learns: networks without gradients may not have run at all, and have nothing to hold back.
+        # Trained modules only: the others may not have run, and have no gradients to keep.
         for module in forward.modules():
             if is_sharded(module) and any(parameter.requires_grad for parameter in module.parameters()):
                 module.set_requires_gradient_sync(shared, recurse=False)
@@ -25,29 +25,29 @@ def gradients_shared(forward: Any, shared: bool) -> Iterator[None]:
         yield
 
 
-# What is sharded is known by what it can do: to import its types takes a second, and few commands meet them.
+# Sharded modules are recognised by a method: importing their types takes a second, and few commands need them.
 def is_sharded(model: Any) -> bool:
-    """Whether the processes hold a share of the model each (FSDP2)."""
+    """Whether each process holds a shard of the model (FSDP2)."""
     return hasattr(model, "set_requires_gradient_sync")
 
 
 def local_shards(module: nn.Module) -> list[Tensor]:
-    """The part of every parameter that this process holds: all of it, unless the module is sharded."""
+    """Local part of every parameter: all of it, unless the module is sharded."""
     return [local(parameter) for parameter in module.parameters()]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
+    """Local part of a tensor: all of it, unless it is sharded."""
     return cast(Tensor, tensor.to_local()) if hasattr(tensor, "to_local") else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be spread over processes, in one piece; every process must ask."""
+    """The unsharded form of a tensor that may be sharded; every process must call."""
     return cast(Tensor, tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor
 
 
 class _GatherRows(torch.autograd.Function):
-    """All processes' rows in order of rank; the gradient of a row is summed over the processes that used it."""
+    """Rows of all processes in order of rank; the gradient of a row is summed over processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The global batch from every process's rows, with gradients: [b, D] -> [b * processes, D].
+    """Gather the global batch from the rows of all processes, with gradients: [b, D] -> [b * processes, D].
 
-    A loss of the gathered rows is the same in all processes; its gradient, summed here and averaged by data
-    parallelism, is the gradient that one process with the whole batch would have.
+    Every process computes the same loss of the gathered rows. Its gradient, summed here and averaged by data
+    parallelism, equals the gradient of one process with the whole batch.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return rows
@@ -77,7 +77,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """Mean of a tensor without gradient over all processes, each of which must ask; itself where there is one."""
+    """Mean of a tensor over all processes, without gradient; every process must call."""
     if not (dist.is_available() and dist.is_initialized()):
         return value
     total = value.detach().clone()

@@ -1,4 +1,4 @@
-"""Rank, device, reductions and stop signals; one process is the plain case and needs no process group."""
+"""Rank and device of a process, data parallelism and error barriers."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ from jepa.errors import UserError
 
 
 class PeerError(UserError, RuntimeError):
-    """Another process failed, so that this one cannot go on; its message is for the user."""
+    """Another process failed, so this one stops too; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class World:
-    """One process among all of them."""
+    """One process of a run; a single process needs no process group."""
 
     rank: int
     size: int
@@ -33,20 +33,27 @@ class World:
         return self.rank == 0
 
     def data_parallel(self, model: nn.Module, varying: bool = False) -> Callable[..., Any]:
-        """The model's forward pass, with gradients averaged over processes in the backward pass.
+        """The model's forward pass; its backward pass averages gradients over processes.
 
-        varying: not every step uses all parameters.
+        varying: whether some steps leave some parameters unused.
         """
         if self.size == 1 or is_sharded(model):
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=varying)
+        saved = model.state_dict()  # buffers outside of it are constant tables, equal on all ranks
+        return DistributedDataParallel(
+            model,
+            device_ids=devices,
+            find_unused_parameters=varying,
+            broadcast_buffers=any(name in saved for name, _ in model.named_buffers()),
+            gradient_as_bucket_view=True,
+        )
 
     @contextmanager
     def error_barrier(self) -> Iterator[None]:
-        """What fails in one process fails in all: none waits for ever for another's part; every process must enter.
+        """Error barrier: if the body raises on any rank, all ranks raise (PeerError on the healthy ones).
 
-        Raises PeerError, in place of nothing, where another process failed. Within, processes must not communicate.
+        Every rank must enter; the body must not communicate.
         """
         try:
             yield
@@ -58,7 +65,7 @@ class World:
             raise PeerError("; ".join(f"process {rank} failed: {reason}" for rank, reason in failures.items()))
 
     def _failures(self, reason: str) -> dict[int, str]:
-        """Reasons of all processes by rank; every process must ask, with an empty reason where all is well."""
+        """Reasons of failure by rank; every process must call, the healthy ones with an empty reason."""
         if not self.any(bool(reason)) or self.size == 1:
             return {}
         reasons: list[str] = [""] * self.size
@@ -66,7 +73,7 @@ class World:
         return {rank: reason for rank, reason in enumerate(reasons) if reason}
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; every process must ask."""
+        """Whether the flag is set in any process; every process must call."""
         if self.size == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.device)
@@ -74,11 +81,11 @@ class World:
         return bool(flags.item())
 
     def mean(self, value: Tensor) -> Tensor:
-        """Mean of a tensor over processes; every process must ask."""
+        """Mean of a tensor over processes; every process must call."""
         return mean_over_processes(value)
 
     def leave(self) -> None:
-        """Wait for the others and close the process group."""
+        """Wait for the other processes and close the process group."""
         if self.size > 1:
             dist.barrier()
             dist.destroy_process_group()
@@ -118,17 +125,17 @@ def _device(name: str) -> torch.device:
 
 
 def gpu_index(visible: int) -> int:
-    """Which of the GPUs that this process sees is its own, by LOCAL_RANK or SLURM_LOCALID.
+    """Index of this process's GPU among the visible ones, from LOCAL_RANK or SLURM_LOCALID.
 
-    A launcher may show each process only its own GPU (CUDA_VISIBLE_DEVICES set per task); then it is the first.
-    Raises ValueError where several are visible, but fewer than there are processes.
+    It is 0 if only one is visible: some launchers set CUDA_VISIBLE_DEVICES per task. Raises ValueError if several are
+    visible, but fewer than this machine has processes.
     """
     local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0")
     if visible == 1:
         return 0
     if local_rank >= visible:
         raise ValueError(
-            f"compute.device: process {local_rank} of this machine has no GPU of its own, as {visible} are visible; "
-            f"start at most {visible} processes a machine (torchrun --nproc-per-node, or tasks_per_node)"
+            f"compute.device: process {local_rank} of this machine has no GPU, as only {visible} are visible; "
+            f"start at most {visible} processes per machine (torchrun --nproc-per-node, or tasks_per_node)"
         )
     return local_rank

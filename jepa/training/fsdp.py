@@ -1,4 +1,4 @@
-"""FSDP2: parameters, gradients and optimiser state spread over the processes, gathered block by block when needed."""
+"""FSDP2: shard parameters, gradients and optimiser state over the processes, and gather them block by block."""
 
 import warnings
 from collections.abc import Callable
@@ -15,28 +15,28 @@ from jepa.model import JEPA
 
 
 def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
-    """A model of which each process holds a share, with the weights that one process would start from.
+    """A sharded model with the initial weights of an unsharded one.
 
-    Only the first process draws weights, on the CPU; no process ever holds all of them on its device. bf16: gather
-    weights in bf16, half the traffic; the shares, and the sums of gradients, stay fp32. Raises what `build` raises,
-    and PeerError where the first process met it.
+    Only rank 0 draws the weights, on the CPU; no process ever holds all of them on its device. bf16: gather weights in
+    bf16, which halves the traffic; shards and sums of gradients stay fp32. Raises the errors of `build` on rank 0, and
+    PeerError elsewhere.
     """
     with world.error_barrier():
-        source = dict(_contents(build())) if world.is_main else {}
+        source = dict(_named_tensors(build())) if world.is_main else {}
     with torch.device("meta"):
         model = build()
     _shard(model, world, bf16)
     model.to_empty(device=world.device)
-    for name, tensor in _contents(model):
+    for name, tensor in _named_tensors(model):
         spread(source.get(name), tensor)
     return model
 
 
 def _shard(model: JEPA, world: World, bf16: bool) -> None:
-    # Outputs that are views are harmless, as nothing here changes them in place.
+    # Outputs that are views do no harm: nothing here changes them in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
-    # Autocast decides what is computed in which precision, as without shards; inputs are left to it.
+    # As without shards, autocast decides the precision of each operation, inputs included.
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -51,7 +51,7 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
 
 @torch.no_grad()
 def spread(source: Tensor | None, tensor: Tensor) -> None:
-    """Fill a tensor, or every process's shard of it, with what the first process has in `source`; all must call."""
+    """Fill a tensor, or every process's shard of it, with rank 0's `source`; every process must call."""
     content = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) if source is None else source
     content = content.detach().to(tensor.device, tensor.dtype)
     if isinstance(tensor, DTensor):
@@ -63,6 +63,6 @@ def spread(source: Tensor | None, tensor: Tensor) -> None:
         tensor.copy_(content)
 
 
-def _contents(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers by name, also those buffers that a checkpoint leaves out."""
+def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name, including buffers that checkpoints omit."""
     return [*model.named_parameters(), *model.named_buffers()]

@@ -1,4 +1,4 @@
-"""What a run says while it trains: a line of metrics.jsonl a logging step, TensorBoard events, a progress bar."""
+"""Logs of a training run: metrics.jsonl with a line per logging step, TensorBoard events, and a progress bar."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from jepa.console import CONSOLE
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line cut short by a kill is left out."""
+    """The lines of metrics.jsonl, without a last line that a kill cut short."""
     path = run_dir / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")[:-1]  # what follows the last newline was cut short
+    lines = path.read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines]
 
 
 class RunLog:
-    """Logs of one run from step `first_step` on; lines of a previous attempt beyond that step are dropped.
+    """Logs of a run from step `first_step`; lines of an earlier attempt beyond that step are dropped.
 
-    `enabled` is false in all processes but one, which then write and show nothing.
+    enabled: true on rank 0 only; the other processes write and show nothing.
     """
 
     def __init__(self, run_dir: Path, first_step: int, steps: int, enabled: bool) -> None:
@@ -44,8 +44,8 @@ class RunLog:
         self.task = self.progress.add_task("", total=steps, completed=first_step, status="")
         self.steps = steps
         if enabled:
-            self._keep_until(first_step)
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed by one process only
+            self._drop_lines_after(first_step)
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 needs it
 
             self.events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
 
@@ -61,11 +61,11 @@ class RunLog:
             self.events.close()
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
+        """Move the progress bar."""
         self.progress.update(self.task, completed=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Note values of a step, among them `loss` and `samples_per_second`."""
+        """Log values of a step; `loss`, `samples_per_second` and `seconds` are among them."""
         if not self.enabled:
             return
         with (self.run_dir / "metrics.jsonl").open("a") as file:
@@ -75,20 +75,20 @@ class RunLog:
         status = f"loss {values['loss']:.4f}  {values['samples_per_second']:.0f} samples/s"
         self.progress.update(self.task, status=status)
         if not CONSOLE.is_terminal:
-            passed = values["seconds"] / step * (self.steps - step)
-            self.say(f"step {step}/{self.steps}  {status}  {passed / 60:.1f} min left")
+            left = values["seconds"] / step * (self.steps - step)
+            self.say(f"step {step}/{self.steps}  {status}  {left / 60:.1f} min left")
 
     def warn(self, step: int, warning: str) -> None:
-        """Say a warning, where there is one, above the bar."""
+        """Print a warning, unless it is empty, above the progress bar."""
         if warning:
             self.say(f"step {step}: {warning}", style="yellow")
 
     def say(self, message: str, style: str = "") -> None:
-        """A line above the bar."""
+        """Print a line above the progress bar."""
         if self.enabled:
             CONSOLE.print(message, style=style, highlight=False)
 
-    def _keep_until(self, step: int) -> None:
+    def _drop_lines_after(self, step: int) -> None:
         lines = [json.dumps(line) + "\n" for line in read_metrics(self.run_dir) if line["step"] <= step]
         aside = self.run_dir / "metrics.jsonl.partial"
         aside.write_text("".join(lines))
@@ -96,19 +96,19 @@ class RunLog:
 
 
 class Stopwatch:
-    """Seconds of training over all attempts, and speed since the last look."""
+    """Training time over all attempts, and speed since the last lap."""
 
     def __init__(self, seconds_before: float) -> None:
-        self.started = self.looked = time.perf_counter()
+        self.started = self.lap_started = time.perf_counter()
         self.seconds_before, self.steps = seconds_before, 0
 
     def total(self) -> float:
-        """Seconds spent training, those of earlier attempts included."""
+        """Seconds of training, earlier attempts included."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def lap(self, steps: int) -> float:
-        """Steps a second since the last call, from the number of steps of this attempt."""
+        """Steps per second since the last lap; steps: done in this attempt."""
         now = time.perf_counter()
-        speed = (steps - self.steps) / (now - self.looked)
-        self.steps, self.looked = steps, now
+        speed = (steps - self.steps) / (now - self.lap_started)
+        self.steps, self.lap_started = steps, now
         return speed

@@ -1,4 +1,4 @@
-"""The run directory: created once, with the config that alone repeats the run."""
+"""The run directory and its config.yaml, which is enough to repeat the run."""
 
 from dataclasses import replace
 from typing import Any, cast
@@ -8,13 +8,13 @@ from jepa.training.config import Config
 
 
 def prepare_run_dir(config: Config[Any, Any]) -> None:
-    """Create the run directory and write the resolved config into it, which alone repeats the run.
+    """Create the run directory and write the resolved config into it.
 
-    Raises ConfigError if the directory holds a run whose config differs in more than how to run it.
+    Raises ConfigError if it holds a run with another config; settings that change no result may differ.
     """
     saved = saved_config(config)
     free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]
-    if config.loss.regulariser == config.model.contrast == "none":  # either sees a micro-batch at a time
+    if config.loss.regulariser == config.model.contrast == "none":  # both depend on the micro-batch
         free.append("optim.accumulate")
     changed = differences(plain(completed(saved, config)), plain(config)) if saved else []
     if changed := [line for line in changed if not line.startswith(tuple(free))]:
@@ -51,5 +51,5 @@ def completed(config: Config[Any, Any], known: Config[Any, Any]) -> Config[Any, 
 def _other_run(config: Config[Any, Any], changed: list[str]) -> ConfigError:
     return ConfigError(
         f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
-        "Nothing was changed there; choose another run_dir, or remove that one"
+        "Choose another run_dir, or remove this one; nothing in it was changed"
     )

@@ -1,4 +1,4 @@
-"""Saving a run and going on from what was saved: one file, or shards where the model is spread over processes."""
+"""Save and resume a run: one checkpoint file, or a folder of shards if the model is sharded over processes."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -25,9 +25,9 @@ from jepa.distributed import World, is_sharded
 
 
 class Saver:
-    """Checkpoints of one attempt at a run. A sharded model is written in the background, while training goes on.
+    """Saves and restores a run. Sharded models are written in the background while training continues.
 
-    Whatever was saved can be gone on from with any number of processes, sharded or not.
+    A run can resume from either form of checkpoint, with any number of processes, sharded or not.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Saver:
         self.run_dir, self.config, self.model, self.optimizer, self.world = run_dir, config, model, optimizer, world
         self.sharded = is_sharded(model)
         if self.sharded:
-            # A group of its own, as what it exchanges in the background must not mix with the training's.
+            # A separate group: what the background thread exchanges must not mix with the collectives of the training.
             group = dist.new_group(backend="gloo")
             assert isinstance(group, dist.ProcessGroup)
             self.group = group
@@ -44,15 +44,15 @@ class Saver:
         self.unfinished: Future[None] | None = None
 
     def restore(self, start: Path | None = None) -> tuple[int, float]:
-        """Load the last checkpoint -> optimiser steps done, seconds spent; (0, 0) for a fresh run.
+        """Load the latest checkpoint -> optimiser steps done, seconds spent; (0, 0) for a fresh run.
 
-        start: a run whose networks a fresh run begins with. Raises CheckpointError, and PeerError where another process
-        met one.
+        start: a run or file whose networks a fresh run starts from. Raises CheckpointError, and PeerError if another
+        process raised it.
         """
         path = latest(self.run_dir)
         if not path.exists():
             if start is not None:
-                self._begin(start.expanduser())
+                self._load_start(start.expanduser())
             return 0, 0.0
         if self.sharded:
             return self._restore_shards(path)
@@ -62,18 +62,17 @@ class Saver:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         return checkpoint.step, checkpoint.seconds
 
-    def _begin(self, start: Path) -> None:
-        """Load the networks of another run or of a released file; its step and optimiser stay behind.
+    def _load_start(self, start: Path) -> None:
+        """Load the networks, but not the step or optimiser, of another run or a released file.
 
-        Raises CheckpointError where it is not there or its networks are others, and PeerError where another process
-        met one.
+        Raises CheckpointError if it is missing or its networks do not fit, and PeerError if another process raised it.
         """
         own = self.model.state_dict()
         with self.world.error_barrier():
             found = read_networks(start) if self.world.is_main or not self.sharded else None
             if found is not None:
                 found = _without_other_mask_tokens(found, own)
-                _check_alike(start, found, own)
+                _check_same_networks(start, found, own)
         if self.sharded:
             from jepa.training.fsdp import spread
 
@@ -84,7 +83,7 @@ class Saver:
             self.model.load_state_dict(found)
 
     def save(self, step: int, seconds: float) -> None:
-        """Save what is now; every process must call. A sharded model may change as soon as this returns."""
+        """Save the current state; every process must call. A sharded model may change as soon as this returns."""
         if self.sharded:
             self._save_shards(Checkpoint(step, seconds, self.config, {}, {}))
         elif self.world.is_main:
@@ -93,7 +92,7 @@ class Saver:
             remove_other_shards(self.run_dir)
 
     def wait(self) -> None:
-        """Until what is being written is written, by all processes; raises what went wrong."""
+        """Wait until all processes have written; raises the error if writing failed."""
         if self.unfinished is not None:
             with self.world.error_barrier():
                 self.unfinished.result()
@@ -109,7 +108,7 @@ class Saver:
         folder = shards_folder(self.run_dir, run.step)
         state = self.optimizer.state_dict()
         written = start_writing(flatten(self.model.state_dict(), state), folder, self.group)
-        groups = {"param_groups": json.loads(json.dumps(state["param_groups"]))}  # as they are now
+        groups = {"param_groups": json.loads(json.dumps(state["param_groups"]))}  # a copy
         run = Checkpoint(run.step, run.seconds, run.config, {}, groups)
         self.unfinished = self.publisher.submit(self._finish, written, folder, run)
 
@@ -125,7 +124,7 @@ class Saver:
             remove_other_shards(self.run_dir)
 
     def _restore_shards(self, path: Path) -> tuple[int, float]:
-        """Fill this process's shards, from a folder of shards or from what the first process reads in a file."""
+        """Fill this process's shards from a folder of shards, or from a file that rank 0 reads."""
         from jepa.checkpoint.shards import names, read_into
         from jepa.training.fsdp import spread
 
@@ -135,17 +134,17 @@ class Saver:
             with self.world.error_barrier():
                 run = read_run(path)
             try:
-                tensors = _there(tensors, names(path))
+                tensors = _saved(tensors, names(path))
                 read_into(tensors, path)
-            except Exception as error:  # torch names its reasons in many exception types
+            except Exception as error:  # torch raises many exception types
                 raise unreadable(path, error) from error
         else:
             with self.world.error_barrier():
                 run = Checkpoint.load(path) if self.world.is_main else Checkpoint(0, 0.0, {}, {}, {"state": {}})
             source = flatten(run.model, run.optimizer)
-            saved = [set(source)]
-            dist.broadcast_object_list(saved, src=0, group=self.group)
-            tensors = _there(tensors, saved[0])
+            saved_names = [set(source)]
+            dist.broadcast_object_list(saved_names, src=0, group=self.group)
+            tensors = _saved(tensors, saved_names[0])
             for name, tensor in tensors.items():
                 spread(source.get(name), tensor)
         self.optimizer.load_state_dict({"state": unflatten(tensors)[1], "param_groups": groups})
@@ -154,7 +153,7 @@ class Saver:
         return int(progress[0]), float(progress[1])
 
     def _empty_state(self) -> dict[int, dict[str, Tensor]]:
-        """State of AdamW for every parameter, to be filled as far as it was saved."""
+        """AdamW state of every parameter, to be filled with what was saved."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         return {
             index: {
@@ -166,21 +165,21 @@ class Saver:
         }
 
 
-def _there(tensors: Mapping[str, Tensor], saved: Collection[str]) -> dict[str, Tensor]:
-    """What of a model's and an optimiser's state was saved: weights that no step has used yet have no optimiser state.
+def _saved(tensors: Mapping[str, Tensor], saved: Collection[str]) -> dict[str, Tensor]:
+    """The tensors to request from a checkpoint: weights that no step has used yet have no optimiser state in it.
 
-    Weights that were not saved stay, for the reader to miss them.
+    Missing weights are kept in the request, so that the loader reports them.
     """
     return {name: tensor for name, tensor in tensors.items() if name in saved or name.startswith("model.")}
 
 
 def _without_other_mask_tokens(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """V-JEPA 2's files hold up to ten mask tokens, of which as many learned as there were sets of masks."""
+    """Drop surplus mask tokens: V-JEPA 2 files hold up to ten, trained only as far as there were mask sets."""
     return {name: value for name, value in found.items() if name in own or ".mask_tokens." not in name}
 
 
-def _check_alike(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError where networks are not those of the config."""
+def _check_same_networks(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError if names or shapes differ from the networks of the config."""
 
     def differs(name: str) -> bool:
         return name not in found or name not in own or found[name].shape != own[name].shape
@@ -188,6 +187,6 @@ def _check_alike(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tens
     wrong = [name for name in sorted({*found, *own}) if differs(name)]
     if wrong:
         raise CheckpointError(
-            f"start_from: the networks of {path} are not those of this config; {len(wrong)} of {len(own)} tensors "
-            f"differ, the first is {wrong[0]}"
+            f"start_from: {len(wrong)} of {len(own)} tensors of {path} differ from the networks of this config; "
+            f"the first is {wrong[0]}"
         )

@@ -80,9 +80,7 @@ def test_a_run_that_starts_from_another_has_its_networks_and_its_own_schedule(ph
         torch.testing.assert_close(frozen.model[name], value, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("start", "sentence"), [("nowhere", "no checkpoint at"), ("first", "tensors differ, the first is")]
-)
+@pytest.mark.parametrize(("start", "sentence"), [("nowhere", "no checkpoint at"), ("first", "the first is")])
 def test_a_start_that_is_not_there_or_is_another_network_is_refused(
     photos: Path, tmp_path: Path, start: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
