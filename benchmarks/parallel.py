@@ -62,8 +62,8 @@ def measure(parallel: str, size: str, folder: Path) -> None:
     held: dict[str, int] = {}
     for step in range(3):
         images = torch.randn(2, 3, 64, 64, generator=seeded(step, world.rank))
-        predictions = forward([images], modality.sample_masks(2, seeded("masks", step)))
-        prediction_loss(predictions, config.loss, {"latent": 1.0}).backward()
+        output = forward([images], modality.sample_masks(2, seeded("masks", step)))
+        prediction_loss(output.predictions, config.loss, {"latent": 1.0}).backward()
         optimizer.step()
         held = {name: bytes_held(tensors) for name, tensors in training_state(model, optimizer).items()}
         optimizer.zero_grad(set_to_none=True)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CollapseSigns:
-    """How much the representation still tells inputs apart.
+    """How well representations still distinguish inputs.
 
-    target_std: per-dimension standard deviation over inputs of the layer-normed token at one position, averaged; 0
-    when all inputs look alike, also when tokens still differ by position (total collapse reads 0 here, healthy runs
-    .5 to 1). rankme: effective number of dimensions of these differences (Garrido et al. 2023); cosine: mean cosine
-    between the pooled representations of two inputs, 1 when they all point the same way.
+    target_std: standard deviation over inputs of the layer-normed token at one position, averaged over dimensions and
+    positions: 0 after total collapse, even if tokens still differ by position, and .5 to 1 in healthy runs. rankme:
+    effective number of dimensions of these differences (Garrido et al. 2023). cosine: mean cosine between the pooled
+    representations of two inputs, 1 if all are parallel.
     """
 
     target_std: float
@@ -24,24 +24,24 @@ class CollapseSigns:
     cosine: float
 
     def warning(self, stream: str = "") -> str:
-        """What looks bad about a stream, in words; empty where nothing does."""
-        troubles = []
+        """A warning about a stream; empty if it looks healthy."""
+        problems = []
         if self.target_std < 0.1:
-            troubles.append(f"targets hardly differ between inputs (std {self.target_std:.3f}, healthy above 0.3)")
+            problems.append(f"targets barely differ between inputs (std {self.target_std:.3f}, healthy above 0.3)")
         if self.rankme < 4:
-            troubles.append(f"they vary in {self.rankme:.1f} dimensions only")
+            problems.append(f"they vary in only {self.rankme:.1f} dimensions")
         if self.cosine > 0.99:
-            troubles.append(f"all inputs point the same way (mean cosine {self.cosine:.3f})")
-        if not troubles:
+            problems.append(f"representations of all inputs are nearly parallel (mean cosine {self.cosine:.3f})")
+        if not problems:
             return ""
         advice = "try a smaller optim.peak_lr, a momentum nearer 1, or loss.regulariser=vicreg"
-        if not stream:  # encoders of streams may give their last layer alone
+        if not stream:  # encoders of several streams may only have a last layer
             advice += ", or model.target_layers=0"
-        return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(troubles)}; {advice}"
+        return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(problems)}; {advice}"
 
 
-def by_name(streams: Mapping[str, CollapseSigns]) -> dict[str, float]:
-    """Signs of streams as numbers by name, those of all but the first with the stream's name before them."""
+def flat_signs(streams: Mapping[str, CollapseSigns]) -> dict[str, float]:
+    """Signs of all streams as numbers by name; all but the first stream prefix its name."""
     return {
         f"{stream}_{key}" if number else key: value
         for number, (stream, signs) in enumerate(streams.items())
@@ -50,14 +50,14 @@ def by_name(streams: Mapping[str, CollapseSigns]) -> dict[str, float]:
 
 
 def collapse_warning(streams: Mapping[str, CollapseSigns]) -> str:
-    """What looks bad about any stream, in words; empty where nothing does."""
-    return ". ".join(words for stream, signs in streams.items() if (words := signs.warning(stream)))
+    """Warnings about all streams; empty if they look healthy."""
+    return ". ".join(warning for stream, signs in streams.items() if (warning := signs.warning(stream)))
 
 
 @torch.no_grad()
 def collapse_signs(tokens: Tensor) -> CollapseSigns:
     """Signs of collapse of encoded inputs: [B, N, D], B of 2 or more."""
-    # In double precision, as the mean of equal numbers is rounded otherwise, and rankme would count what is left.
+    # In double precision: the rounded mean of equal numbers would leave differences, which rankme would count.
     tokens = tokens.cpu() if tokens.device.type == "mps" else tokens  # MPS has no double precision
     tokens = F.layer_norm(tokens.float(), tokens.shape[-1:]).double()
     centred = tokens - tokens.mean(dim=0)
@@ -72,7 +72,7 @@ def collapse_signs(tokens: Tensor) -> CollapseSigns:
 def rankme(features: Tensor) -> float:
     """Exponential of the entropy of the singular values: [n, D] -> 1..D (Garrido et al. 2023, eq. 1).
 
-    Not a number for features that are not finite; the loss of the next step is not either, and says so.
+    NaN for features that are not finite; the loss of the next step is then not finite either and stops the run.
     """
     if not torch.isfinite(features).all():
         return math.nan

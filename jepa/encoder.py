@@ -1,4 +1,4 @@
-"""The encoder: inputs -> tokens, all of them or only those kept."""
+"""The encoder: inputs -> tokens, all of them or those of a context."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa.config import ConfigError
+from jepa.contract_1 import accept_former_encoder, accept_former_names, accept_indices, accept_parts
 from jepa.masking import Masks
 from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
 from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
@@ -19,7 +20,7 @@ from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
 
 @dataclass(frozen=True, kw_only=True)
 class VitSize:
-    """A vision transformer in numbers."""
+    """Size of a vision transformer."""
 
     width: PositiveInt
     depth: PositiveInt
@@ -28,13 +29,13 @@ class VitSize:
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
-            raise ValueError(f"a width of {self.width} does not split into {self.heads} heads of an even size")
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads of even size")
 
 
 SizeName = Literal[
     "vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant", "vit_giant_22_heads"
 ]
-SIZES: dict[SizeName, VitSize] = {  # widths, depths and heads of I-JEPA (Assran et al. 2023); nano is ours, for CPUs
+SIZES: dict[SizeName, VitSize] = {  # as in I-JEPA (Assran et al. 2023), except nano, which is for CPUs
     "vit_nano": VitSize(width=128, depth=4, heads=4),
     "vit_tiny": VitSize(width=192, depth=12, heads=3),
     "vit_small": VitSize(width=384, depth=12, heads=6),
@@ -49,10 +50,10 @@ PositionKind = Literal["sincos", "rotary", "rotary_vjepa2"]
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """What encoder and predictor share.
+    """Settings that encoder and predictor share.
 
-    positions: a fixed table that is added (`sincos`), angles that queries and keys turn by (`rotary`), or these as the
-    released weights of V-JEPA 2 expect them (`rotary_vjepa2`).
+    positions: `sincos` adds a fixed table, `rotary` rotates queries and keys, `rotary_vjepa2` rotates them as the
+    released weights of V-JEPA 2 expect.
     """
 
     positions: PositionKind = "sincos"
@@ -67,15 +68,15 @@ class EncoderConfig(TransformerConfig):
 
     @property
     def vit(self) -> VitSize:
-        """The size in numbers."""
+        """The size as numbers."""
         return self.size if isinstance(self.size, VitSize) else SIZES[self.size]
 
 
 class PatchEmbedding(nn.Module):
-    """Cut inputs into patches and project each: ViT's strided convolution, written so that tokens can be dropped first.
+    """Cut inputs into patches and project them: ViT's strided convolution, which can drop tokens before projecting.
 
-    pattern: an einops pattern from input axes to `batch tokens values`, e.g. "b c (h p) (w q) -> b (h w) (p q c)";
-    sizes: the lengths of those of its axes that the input does not tell, here p and q.
+    pattern: einops pattern from input axes to `batch tokens values`, e.g. "b c (h p) (w q) -> b (h w) (p q c)".
+    sizes: lengths of the pattern's axes that the input shape does not determine, here p and q.
     """
 
     def __init__(self, pattern: str, values: int, dim: int, sizes: dict[str, int]) -> None:
@@ -88,86 +89,92 @@ class PatchEmbedding(nn.Module):
         return rearrange(inputs, self.pattern, **self.sizes)
 
     def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Inputs, token indices [B, K] or None for all -> [B, K, D]."""
+        """Embed all tokens, or those at indices keep [B, K] -> [B, N or K, D]."""
         patches = self.patches(inputs)
-        return self.project(patches if keep is None else take(patches, keep))  # type: ignore[no-any-return]
+        return self.project(patches if keep is None else gather_tokens(patches, keep))  # type: ignore[no-any-return]
 
 
 def patch_embedding(pattern: str, values: int, dim: int, **sizes: int) -> PatchEmbedding:
-    """`PatchEmbedding` with the sizes of the pattern's axes as keywords."""
+    """`PatchEmbedding` with the axis sizes of the pattern as keywords."""
     return PatchEmbedding(pattern, values, dim, sizes)
 
 
-def take(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Pick tokens by index, per sample: [B, N, D], [B, ...] -> [B, ..., D]."""
+def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Select tokens by index, per sample: [B, N, D], [B, ...] -> [B, ..., D]."""
     flat = indices.flatten(1)
-    picked = tokens.gather(1, flat.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-    unflat: Tensor = picked.unflatten(1, indices.shape[1:])
+    gathered = tokens.gather(1, flat.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+    unflat: Tensor = gathered.unflatten(1, indices.shape[1:])
     return unflat
 
 
-class TokenEncoder(nn.Module, ABC):
-    """What a JEPA asks of an encoder: inputs -> tokens [B, N, D], all of them or only those kept.
+take = gather_tokens  # the former name, which plug-ins of contract 1 import
 
-    Tokens may be absent from a sample, which keeps the shape of a batch: padding. Tokens may belong to several streams,
-    see `Modality.streams`, each of which is then pooled by itself.
+
+class TokenEncoder(nn.Module, ABC):
+    """The encoder interface: inputs -> tokens [B, N, D], all of them or those of a context.
+
+    Samples may lack tokens (padding), so that a batch has one shape. Tokens may belong to several streams, see
+    `Modality.streams`; each stream is then pooled separately. Where `masks` is None, all tokens are encoded.
     """
 
     dim: int
     activation_checkpointing: bool = False
 
-    @abstractmethod
-    def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
-        """Layers of tokens, the last one as it is used: [B, N, D] each, or those of indices keep [B, K].
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_former_names(cls, {"present": "valid", "units": "fsdp_units", "start": "load_pretrained"})
+        accept_former_names(cls, {"place": "set_positions"})
+        accept_former_encoder(cls)
 
-        parts: as in `Masks`, how many of those kept are of each stream.
+    @abstractmethod
+    def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
+        """Layers of tokens, the last one as it is used: [B, N or Kc, D] each."""
+
+    @abstractmethod
+    def pool(self, tokens: Tensor, masks: Masks | None = None) -> dict[str, Tensor]:
+        """One vector per stream from encoded tokens [B, K, D], averaging valid tokens: [B, D] each, by stream name.
+
+        masks: those that the tokens were encoded with.
         """
 
     @abstractmethod
-    def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
-        """One vector for every stream that is among encoded tokens [B, K, D]: [B, D] each, by the stream's name.
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        """The submodules that FSDP gathers one after the other."""
 
-        present: which of these tokens there are, [B, K].
-        """
+    def forward(self, inputs: Any, masks: Masks | None = None) -> Tensor:
+        """Encode all tokens, or those of `masks.context` -> [B, N or Kc, D], normed."""
+        return self.outputs(inputs, masks)[-1]
 
-    @abstractmethod
-    def units(self) -> Iterable[nn.Module]:
-        """The parts that run one after the other; sharded weights are gathered for one of them at a time."""
+    def layers(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
+        """Output of every block, the last one normed as in `forward`: depth times [B, N or Kc, D]."""
+        return self.outputs(inputs, masks)[1:]
 
-    def forward(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> Tensor:
-        """Encode inputs: all tokens, or those of indices keep [B, K] -> [B, N or K, D], normed."""
-        return self.outputs(inputs, keep, parts)[-1]
+    def contexts(self, inputs: Any, sets: Sequence[Masks]) -> list[Tensor]:
+        """Encoded contexts of several sets of masks; override it to compute what they share once."""
+        return [self(inputs, masks) for masks in sets]
 
-    def layers(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
-        """Output of every block, the last one normed as `forward` gives it: depth times [B, N or K, D]."""
-        return self.outputs(inputs, keep, parts)[1:]
-
-    def contexts(self, inputs: Any, masks: Sequence[Masks]) -> list[Tensor]:
-        """The encoded contexts of several sets of masks; a chance to compute once what they share."""
-        return [self(inputs, one.context, one.parts) for one in masks]
-
-    def present(self, inputs: Any) -> Tensor | None:
-        """Which tokens the samples have: bool [B, N]; None where every sample has all of them."""
+    def valid(self, inputs: Any) -> Tensor | None:
+        """Tokens that the samples have, not padding: bool [B, N]; None if every sample has all tokens."""
         return None
 
-    def start(self, config: Any) -> None:
-        """Take the weights that training starts from, where the `model` section names some; raises ValueError."""
+    def load_pretrained(self, config: Any) -> None:
+        """Load the weights that the `model` section names to start training from, if any; raises ValueError."""
 
-    def place(self, positions: Tensor) -> None:
-        """Expect tokens at these coordinates [N, A] from now on; raises ConfigError where that cannot be."""
-        raise ConfigError("this encoder works on the token grid of its training alone")
+    def set_positions(self, positions: Tensor) -> None:
+        """Set the coordinates [N, A] of the tokens, e.g. of another resolution; raises ConfigError if impossible."""
+        raise ConfigError("this encoder only works on the token grid that it was trained on")
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
 
 class Encoder(TokenEncoder):
-    """A vision transformer without a class token; what it is not given it does not compute.
+    """A vision transformer without a class token, which computes only the tokens that it is asked for.
 
-    embedding: module (inputs, keep) -> [B, K, D], which may have a method `present`, inputs -> bool [B, N]; positions:
-    coordinates of all tokens [N, A].
+    embedding: module (inputs, keep [B, K] or None) -> [B, K, D]; it may have a method `valid`, inputs -> bool [B, N].
+    positions: coordinates of all tokens [N, A].
     """
 
     table: Tensor
@@ -182,10 +189,10 @@ class Encoder(TokenEncoder):
         self.blocks = nn.ModuleList(Block(vit.width, vit.heads, vit.mlp_ratio) for _ in range(vit.depth))
         self.norm = nn.LayerNorm(vit.width, NORM_EPS)
         initialise(self, config.initialisation)
-        self.place(positions)
+        self.set_positions(positions)
 
-    def place(self, positions: Tensor) -> None:
-        """Expect tokens at these coordinates [N, A] from now on; fractions lie between those of the training grid."""
+    def set_positions(self, positions: Tensor) -> None:
+        """Set the coordinates [N, A] of the tokens; fractions lie between those of the training grid."""
         device = self.norm.weight.device
         if self.position_kind == "sincos":
             self.register_buffer("table", sincos_table(positions, self.dim).to(device), persistent=False)
@@ -193,11 +200,12 @@ class Encoder(TokenEncoder):
             angles = head_angles(self.position_kind, positions, self.dim // self.heads)
             self.register_buffer("angles", angles.to(device), persistent=False)
 
-    def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
-        """The embedded inputs without positions, then what `layers` gives: depth + 1 times [B, N or K, D]."""
-        present = self.present(inputs)
-        if present is not None and keep is not None:
-            present = present.gather(1, keep)
+    @accept_indices
+    def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
+        """The embedded inputs without positions, then the `layers`: depth + 1 times [B, N or Kc, D]."""
+        valid, keep = self.valid(inputs), None if masks is None else masks.context
+        if valid is not None and keep is not None:
+            valid = valid.gather(1, keep)
         embedded = tokens = self.embedding(inputs, keep)
         angles = None
         if self.position_kind == "sincos":
@@ -206,40 +214,41 @@ class Encoder(TokenEncoder):
             angles = self.angles.unsqueeze(0) if keep is None else self.angles[keep]
         outputs = [embedded]
         for block in self.blocks:
-            tokens = run_block(block, self.activation_checkpointing and self.training, tokens, angles, present)
+            tokens = run_block(block, self.activation_checkpointing and self.training, tokens, angles, valid)
             outputs.append(tokens)
         outputs[-1] = self.norm(tokens)
         return outputs
 
-    def present(self, inputs: Any) -> Tensor | None:
-        """Which tokens the samples have, as the embedding tells; None where it does not."""
-        tell = getattr(self.embedding, "present", None)
-        return None if tell is None else tell(inputs)
+    def valid(self, inputs: Any) -> Tensor | None:
+        """Tokens that the samples have, as reported by the embedding; None if it does not report any."""
+        report = getattr(self.embedding, "valid", None) or getattr(self.embedding, "present", None)
+        return None if report is None else report(inputs)
 
-    def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
-        """The mean over the tokens that there are."""
-        return {"tokens": mean_over(tokens, present)}
+    @accept_parts
+    def pool(self, tokens: Tensor, masks: Masks | None = None) -> dict[str, Tensor]:
+        """The mean of the valid tokens."""
+        return {"tokens": mean_tokens(tokens, None if masks is None else masks.valid_context)}
 
-    def units(self) -> Iterable[nn.Module]:
-        """Its blocks."""
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        """The transformer blocks."""
         return self.blocks.children()
 
 
-def mean_over(tokens: Tensor, present: Tensor | None) -> Tensor:
-    """Mean of the tokens that there are, of all where none is: [B, N, D], bool [B, N] or None -> [B, D]."""
-    if present is None:
+def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of the valid tokens, or of all if none is valid: [B, N, D], bool [B, N] or None -> [B, D]."""
+    if valid is None:
         return tokens.mean(dim=1)
-    weights = (present | ~present.any(dim=1, keepdim=True)).to(tokens.dtype).unsqueeze(-1)
+    weights = (valid | ~valid.any(dim=1, keepdim=True)).to(tokens.dtype).unsqueeze(-1)
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def head_angles(kind: PositionKind, positions: Tensor, head_dim: int) -> Tensor:
-    """What turns queries and keys at coordinates [N, A] -> [N, head_dim / 2 or head_dim]."""
+    """Rotary angles of queries and keys at coordinates [N, A] -> [N, head_dim / 2 or head_dim]."""
     return (vjepa2_angles if kind == "rotary_vjepa2" else rotary_angles)(positions, head_dim)
 
 
 def run_block(block: Callable[..., Tensor], checkpointed: bool, *arguments: Tensor | None) -> Tensor:
-    """Call a block; `checkpointed` forgets its activations and computes them again in the backward pass."""
+    """Call a block; if `checkpointed`, recompute its activations in the backward pass instead of storing them."""
     if checkpointed and torch.is_grad_enabled():
         return checkpoint(block, *arguments, use_reentrant=False)
     return block(*arguments)

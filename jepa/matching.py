@@ -1,4 +1,4 @@
-"""The contract of a modality of two streams that tell of the same thing, on top of that of any modality."""
+"""The contract of a modality with two matching streams, in addition to that of any modality."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,47 +6,48 @@ from typing import Any, Literal
 
 from torch import Generator, nn
 
+from jepa.contract_1 import accept_former_names
 from jepa.masking import Masks
 from jepa.modality import C, Modality, Task
 from jepa.model import JEPA
 
 
 class MatchedModality(Modality[C]):
-    """Samples whose two streams match: what evaluation needs to ask whether a representation of one finds the other.
+    """Samples with two matching streams; evaluation measures whether the representation of one retrieves the other.
 
-    Subclasses set `streams` to two of them. Views hold both streams; where one is asked for, the other is not looked
-    at.
+    Subclasses set `streams` to two streams. Views hold both streams; where only one is needed, the other is ignored.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_former_names(cls, {"said": "descriptions", "served": "inference_model"})
 
     @abstractmethod
     def matches(self, inputs: Any) -> Sequence[Any]:
-        """Evaluation views with the one first stream of a sample, one for every second stream that matches it."""
+        """Evaluation views of a sample: its first stream with each second stream that matches it."""
 
     def near_misses(self, inputs: Any) -> Mapping[str, tuple[Any, Any]]:
-        """By kind, two views with the first stream of `matches`: the second stream of one matches it, that of the other
-        does not, but nearly.
-        """
+        """By kind, two views of one first stream: with a second stream that matches, and with one that nearly does."""
         return {}
 
     def prompts(self, task: Task) -> Iterator[Sequence[Any]]:
-        """For each class of a task, in order, views whose second stream names it; none where it has no name."""
+        """For each class of a task, in order, views whose second stream names it; empty if it has no name."""
         return iter(())
 
     @abstractmethod
-    def said(self, inputs: Any) -> Sequence[str]:
-        """What the second streams of `matches` say, for people; those that say the same are taken for one."""
+    def descriptions(self, inputs: Any) -> Sequence[str]:
+        """Readable forms of the second streams of `matches`; equal descriptions count as the same stream."""
 
     def gain_masks(self, batch_size: int, generator: Generator) -> tuple[Masks, Masks] | None:
-        """Masks that hide tokens of the first stream, with all of the second one in the context and without it.
+        """Masks that hide tokens of the first stream, with the whole second stream in the context and without it.
 
-        Targets and the context tokens of the first stream are the same in both. None where the run does not learn
-        both, so that a comparison would tell nothing.
+        Targets and first-stream context are equal in both. None if the run does not train on both.
         """
         return None
 
     @abstractmethod
-    def served(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
-        """What is given to people who load a run: all its networks, to be asked about inputs as people have them.
+    def inference_model(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
+        """The module that `jepa.load` returns: all networks, applied to inputs as users have them.
 
-        encoder: whose vectors are compared where a contrast has brought the streams together.
+        encoder: whose vectors are compared if a contrast has aligned the streams.
         """

@@ -1,4 +1,4 @@
-"""The contract of a modality: everything that knows pixels, frames, words or sound lives behind it."""
+"""The contract of a modality: all code that knows pixels, frames, words or sound implements it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -11,24 +11,24 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
+from jepa.contract_1 import accept_former_names
 from jepa.encoder import Encoder, TokenEncoder
 from jepa.masking import Masks
 from jepa.model_config import ModelConfig, NetworksConfig
 from jepa.positions import Grid, grid_positions
 
-CONTRACT = 1  # its version: raised whenever a class that keeps this one would not work with the next
+CONTRACT = 1  # version of the contract, raised when classes written for it would stop working
 Split = Literal["train", "validation", "test"]
 Label = int | float | Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What the `data` section of every modality holds; a modality adds settings of its own in a subclass.
+    """Base class of the `data` section; a modality adds its own settings in a subclass.
 
-    source: which kind of place the data comes from, a modality names them; root: where that is, for sources that need
-    it. max_bad_fraction: the share of samples that may be unreadable before a run stops. `completed` names settings
-    that may be null until the modality is made, which then puts what it found into its own `config`: a run keeps that,
-    and does not look for it again.
+    source: kind of data source, as named by the modality. root: folder or file of the source, if it needs one.
+    max_bad_fraction: share of samples that may be unreadable before a run stops. `completed` names settings that may be
+    null: the modality then determines them when it is created and stores them in its `config`, and the run keeps them.
     """
 
     completed: ClassVar[Sequence[str]] = ()
@@ -40,26 +40,25 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Sample:
-    """One input as it is stored, before any crop or scaling, with whatever is known about it by name."""
+    """One input as stored, before any crop or scaling, and its labels by name."""
 
     inputs: Any
     labels: Mapping[str, Label] = field(default_factory=dict)
 
 
 class BadSampleError(Exception):
-    """Raised by a dataset, or by a view of what it gave, for a sample that cannot be read; the core skips, counts and
-    lists it.
+    """A sample cannot be read; raised by a dataset or a view, and the core then skips, counts and lists the sample.
 
-    source: what to look for, a path say; reason: what is wrong with it.
+    source: the sample's path or another name. reason: what is wrong with it.
     """
 
     def __init__(self, source: str, reason: str) -> None:
-        super().__init__(source, reason)  # both arguments, so that the error survives pickling between processes
+        super().__init__(source, reason)  # both, so that the error can be pickled
         self.source, self.reason = source, reason
 
 
 class Samples(Protocol):
-    """A data set with random access; `samples[index]` raises BadSampleError for what cannot be read."""
+    """A data set with random access; `samples[index]` raises BadSampleError if the sample cannot be read."""
 
     def __len__(self) -> int: ...
 
@@ -67,7 +66,7 @@ class Samples(Protocol):
 
 
 def first_readable(samples: Samples, view: Callable[[Any], Any]) -> Any:
-    """The view of the first sample of which there is one; raises the BadSampleError of the last of a hundred."""
+    """A view of the first readable sample among a hundred; raises BadSampleError if there is none."""
     last = max(0, min(len(samples), 100) - 1)
     for index in range(last):
         with suppress(BadSampleError):
@@ -77,11 +76,11 @@ def first_readable(samples: Samples, view: Callable[[Any], Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something known about the samples on which frozen features are measured.
+    """A label of the samples on which frozen features are evaluated.
 
-    kind: `class` (integer label, by k-NN, linear probe and low-shot), `count` and `regression` (a number a sample, by
-    a ridge probe), `map` (a number a token [N], by a ridge probe on token features). attentive: the numbers of blocks
-    of the attentive probes that are trained for it besides, unless `evaluate.attentive` says otherwise.
+    kind: `class` (integer label; k-NN, linear probe and low-shot), `count` and `regression` (one number per sample;
+    ridge probe), `map` (one number per token [N]; ridge probe on token features). attentive: depths of additional
+    attentive probes, unless `evaluate.attentive` sets them.
     """
 
     label: str
@@ -92,10 +91,10 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """One of several kinds of tokens of a sample, each kind encoded by itself, all predicted from one another.
+    """One of several kinds of tokens in a sample; each is encoded separately and predicted from the others.
 
-    tokens: indices of all of them [n], ascending; summary: the one among them that stands for the whole stream. parts:
-    as in Masks, of a context of just these tokens.
+    tokens: indices of the stream's tokens [n], ascending. summary: index of its pooled (CLS-like) token. parts:
+    `Masks.parts` of a context of this stream alone.
     """
 
     name: str
@@ -108,16 +107,17 @@ C = TypeVar("C", bound=DataConfig)
 
 
 class Modality(ABC, Generic[C]):
-    """One kind of input: where it comes from, how it becomes tokens, which are hidden, what can be measured on it.
+    """One kind of input: its data sets, tokens, masks, views and evaluation tasks.
 
-    A subclass says `contract = 1`, the version that it was written for, and `config_type`, its type of the `data`
-    section: a frozen dataclass derived from DataConfig. `__init__` receives that section, sets `grid` (tokens along
-    each axis), and raises ValueError, in one sentence, for what cannot work. Beside the abstract methods it has an
-    `embedding`, or an `encoder` of its own. `streams`: the kinds of tokens, where there are several; the first tokens
-    are those of the first stream and lie on `grid`, and probes look at that stream alone. `views` of every sample are
-    drawn a step; the sets of masks are laid over them in turn. `forecast_axis`: the axis of the grid along which things
-    go on, if there is one: evaluation then predicts its later part from its earlier one. Instances are pickled to
-    worker processes. `jepa.testing.check_modality` checks all of this.
+    A subclass sets `contract = 1`, the version that it was written for, and `config_type`, the frozen dataclass derived
+    from DataConfig that is its `data` section. `__init__` receives that section, sets `grid` (tokens along each axis),
+    and raises ValueError with one sentence if the settings do not fit together. A subclass implements the abstract
+    methods and either `embedding` or `encoder`. Instances are pickled to worker processes.
+    `jepa.testing.check_modality` checks the whole contract.
+
+    streams: kinds of tokens, if there are several; the tokens of the first stream come first and lie on `grid`, and
+    probes use that stream alone. views: crops per sample and step; mask set i applies to view i mod views.
+    forecast_axis: the time axis of the grid, if it has one; evaluation then predicts later tokens from earlier ones.
     """
 
     contract: ClassVar[int]
@@ -129,12 +129,16 @@ class Modality(ABC, Generic[C]):
     forecast_axis: int | None = None
     grid: Grid
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        accept_former_names(cls, {"floors": "baselines"})
+
     def __init__(self, config: C) -> None:
         self.config = config
 
     @classmethod
     def of(cls, data: C, model: NetworksConfig) -> Self:
-        """The modality of a config, for those whose tokens depend on the networks; a run keeps its `config`."""
+        """Create the modality of a config; override it if the tokens depend on the `model` section."""
         return cls(data)
 
     @property
@@ -144,43 +148,42 @@ class Modality(ABC, Generic[C]):
 
     @abstractmethod
     def dataset(self, split: Split) -> Samples:
-        """Stored samples of a split; `train` is what is pretrained on, its labels are not looked at."""
+        """Stored samples of a split; pretraining uses `train` and ignores its labels."""
 
     @abstractmethod
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """Which tokens are context and which are targets, for every sample; several sets share one target pass."""
+        """Draw one or several sets of masks for a batch; all sets of a view share one target pass."""
 
     def embedding(self, dim: int) -> nn.Module:
-        """Module (inputs, keep [B, K] or None) -> [B, K, dim] that embeds the kept tokens, see `patch_embedding`."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method `embedding`, or an `encoder` of its own")
+        """Module (inputs, keep [B, K] or None) -> [B, N or K, dim] that embeds tokens; see `patch_embedding`."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `embedding` or `encoder`")
 
     def encoder(self, config: Any) -> TokenEncoder:
-        """The network whose weights are wanted, of random weights, for a `model` section; by default a transformer."""
+        """The encoder with random weights, from the `model` section; by default a vision transformer."""
         return Encoder(self.embedding(config.vit.width), self.positions, config)
 
     def training_view(self, inputs: Any, generator: Generator) -> Any:
-        """What the networks see of stored inputs in training, by the generator alone: tensors without a batch axis."""
+        """A training view of stored inputs, random by the generator alone: tensors without a batch axis."""
         return self.evaluation_view(inputs)
 
     def evaluation_view(self, inputs: Any) -> Any:
-        """What the encoder sees of stored inputs in evaluation."""
+        """The evaluation view of stored inputs."""
         return inputs
 
     def evaluation_views(self, inputs: Any) -> Sequence[Any]:
-        """Views over which evaluation averages, as many of every sample; labels of a token are those of the first."""
+        """Views that evaluation averages over, equally many per sample; token labels belong to the first."""
         return [self.evaluation_view(inputs)]
 
     def example_view(self) -> Any:
-        """A view for its shape and type alone, which a modality may know without its data; by default, a real one."""
+        """A view whose shapes and types are representative; by default that of a real sample."""
         return first_readable(self.dataset("train"), self.evaluation_view)
 
-    def floors(self, view: Any) -> Mapping[str, Tensor]:
-        """Vectors [F] of moderate length, by name, that a representation has to beat: columns of the results.
-
-        `raw_input` is the view as it is; others tell what little of it may suffice.
-        """
+    def baselines(self, view: Any) -> Mapping[str, Tensor]:
+        """Baseline feature vectors [F] of a view, by name; each is a column of the results. `raw_input` is the view."""
         return {"raw_input": torch.as_tensor(view).flatten()}
 
+    floors = baselines  # the former name, which plug-ins of contract 1 override and call
+
     def picture(self, view: Any) -> Tensor | None:
-        """The view as people see it, the token grid lying evenly over it: uint8 [H, W, 3], of 3 axes [T, H, W, 3]."""
+        """A picture of the view that its token grid divides evenly: uint8 [H, W, 3], or [T, H, W, 3] for three axes."""
         return None

@@ -1,4 +1,4 @@
-"""Parameter groups, their optimiser, and what a step of the schedule sets."""
+"""AdamW with parameter groups, and the schedule that sets their rates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from jepa.schedules import Decay, Fraction, cosine, warmed_up
 
 @dataclass(frozen=True, kw_only=True)
 class RateFactor:
-    """A factor on the learning rate of all parameters of a part of the networks, `context_encoder.blocks.0` say."""
+    """Factor on the learning rate of all parameters below a name such as `context_encoder.blocks.0`."""
 
     prefix: str
     factor: PositiveFloat
@@ -24,14 +24,13 @@ class RateFactor:
 class OptimConfig:
     """AdamW with a warm-up, then a cosine or another decay.
 
-    batch_size: samples a step over all processes. accumulate: micro-batches that a step is computed in, to save memory:
-    the gradient is that of the whole batch, but a regulariser or a contrast sees one micro-batch (of all processes) at
-    a time, and where samples lack some of the targets, micro-batches weigh the same however many they have.
-    warmup: fraction of the steps. Learning rate: start_lr -> peak_lr, then by `decay` to final_lr (`constant` stays);
-    weight decay: weight_decay -> final_weight_decay by a cosine, on matrices only. schedule_length: of the schedules of
-    learning rate, weight decay and momentum, in lengths of the run; beyond 1 the run ends before they do, as V-JEPA's
-    at 1.25. max_gradient_norm: null clips nothing. rate_factors: parts of the networks that learn slower or faster than
-    the rest; of several that name a parameter the last one counts.
+    batch_size: samples per step over all processes. accumulate: micro-batches per step, to save memory. The gradient is
+    that of the whole batch, but a regulariser or contrast sees one micro-batch (of all processes) at a time, and where
+    samples lack targets (padding), all micro-batches weigh the same. warmup: share of the steps. Learning rate:
+    start_lr -> peak_lr over the warm-up, then by `decay` to final_lr (`constant` stays). Weight decay: a cosine from
+    weight_decay to final_weight_decay, on matrices only. schedule_length: length of the learning rate, weight decay and
+    momentum schedules relative to the run; above 1 the run ends before they do (V-JEPA: 1.25). max_gradient_norm: null
+    for no clipping. rate_factors: parts of the networks with a different learning rate; the last match counts.
     """
 
     removed_settings: ClassVar[Sequence[str]] = ("fused",)
@@ -52,17 +51,17 @@ class OptimConfig:
 
 
 def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what requires a gradient; biases, norms and other vectors are not decayed.
+    """AdamW over all trainable parameters, without weight decay on biases, norms and other vectors.
 
-    Raises ConfigError for a rate factor that decides on no parameter.
+    Raises ConfigError for a rate factor that applies to no parameter.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
-    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    deciding = {name: _deciding(name, config.rate_factors) for name in learned}
-    _check_used(config.rate_factors, deciding)
-    for name, parameter in learned.items():
-        place = deciding[name]
-        factor = 1.0 if place is None else config.rate_factors[place].factor
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    matches = {name: _last_match(name, config.rate_factors) for name in trained}
+    _check_used(config.rate_factors, matches)
+    for name, parameter in trained.items():
+        match = matches[name]
+        factor = 1.0 if match is None else config.rate_factors[match].factor
         groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -75,28 +74,27 @@ def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     )
 
 
-def _deciding(name: str, factors: Sequence[RateFactor]) -> int | None:
-    """The place of the last factor whose prefix names a parameter or a module around it; None where none does."""
-    # By whole names, as blocks.1 is no part of blocks.11.
-    places = [place for place, one in enumerate(factors) if f"{name}.".startswith(f"{one.prefix.rstrip('.')}.")]
-    return places[-1] if places else None
+def _last_match(name: str, factors: Sequence[RateFactor]) -> int | None:
+    """Index of the last factor whose prefix names the parameter or a module around it; None if there is none."""
+    # Compares whole names, as blocks.1 does not contain blocks.11.
+    found = [index for index, one in enumerate(factors) if f"{name}.".startswith(f"{one.prefix.rstrip('.')}.")]
+    return found[-1] if found else None
 
 
-def _check_used(factors: Sequence[RateFactor], deciding: Mapping[str, int | None]) -> None:
-    for place, one in enumerate(factors):
-        if place in deciding.values():
+def _check_used(factors: Sequence[RateFactor], matches: Mapping[str, int | None]) -> None:
+    for index, one in enumerate(factors):
+        if index in matches.values():
             continue
-        if any(_deciding(name, [one]) is not None for name in deciding):
-            raise ConfigError(f"optim.rate_factors: later factors are on all that '{one.prefix}' names")
-        parts = sorted({".".join(name.split(".")[:2]) for name in deciding})
+        if any(_last_match(name, [one]) is not None for name in matches):
+            raise ConfigError(f"optim.rate_factors: later factors override '{one.prefix}' everywhere")
+        parts = sorted({".".join(name.split(".")[:2]) for name in matches})
         raise ConfigError(
-            f"optim.rate_factors: no parameter's name begins with '{one.prefix}' and learns; there are "
-            f"{', '.join(parts)}"
+            f"optim.rate_factors: no trainable parameter lies below '{one.prefix}'; there are {', '.join(parts)}"
         )
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, step: int, steps: int, config: OptimConfig) -> float:
-    """Set this step's learning rate, which is returned without factors, and weight decay."""
+    """Set the learning rate and weight decay of a step -> learning rate, without factors."""
     rate = warmed_up(
         step,
         steps * config.schedule_length,

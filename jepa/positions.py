@@ -1,4 +1,4 @@
-"""Where tokens sit: coordinates on a grid with any number of axes, as sin-cos tables or rotary angles."""
+"""Token positions: coordinates on a grid with any number of axes, as sin-cos tables or rotary angles."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ Grid = tuple[int, ...]  # tokens along each axis: (rows, columns) for an image, 
 def grid_positions(grid: Grid, trained_grid: Grid | None = None) -> Tensor:
     """Coordinates of every token of a grid, last axis fastest: grid (g_1..g_A) -> float [N, A].
 
-    With `trained_grid`, the new grid is stretched over the extent of that one, so that an encoder meets an input
-    of another resolution at coordinates that it knows: cell centres (i + 1/2) * trained / new - 1/2.
+    With `trained_grid`, the grid is scaled to the extent of that one, so that an encoder sees another resolution at
+    the coordinates of its training: cell centres (i + 1/2) * trained / new - 1/2.
     """
     trained_grid = trained_grid or grid
     axes = [
@@ -23,8 +23,8 @@ def grid_positions(grid: Grid, trained_grid: Grid | None = None) -> Tensor:
 def sincos_table(positions: Tensor, dim: int, base: float = 10_000.0) -> Tensor:
     """Fixed sin-cos embedding of coordinates: [N, A] -> [N, dim] (Vaswani et al. 2017, sec. 3.5, per axis).
 
-    Each axis gets an equal share of sin-cos pairs, the first axes one more where the shares are uneven; a single
-    column that no pair fills (odd `dim`) stays zero.
+    Each axis gets an equal share of sin-cos pairs, the first axes one more if the shares are uneven. The last column
+    of an odd `dim` is zero.
     """
     axes, pairs = positions.shape[1], dim // 2
     columns = []
@@ -37,9 +37,9 @@ def sincos_table(positions: Tensor, dim: int, base: float = 10_000.0) -> Tensor:
 
 
 def rotary_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
-    """Angles by which a head's channel pairs turn: [N, A] -> [N, head_dim // 2] (Su et al. 2021, per axis).
+    """Rotation angles of a head's channel pairs: [N, A] -> [N, head_dim // 2] (Su et al. 2021, per axis).
 
-    Every axis turns the same number of pairs; pairs left over stay unturned (angle 0), as in V-JEPA 2.
+    Every axis rotates the same number of pairs; remaining pairs have angle 0, as in V-JEPA 2.
     """
     axes, pairs = positions.shape[1], head_dim // 2
     share = pairs // axes
@@ -49,10 +49,10 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> T
 
 
 def vjepa2_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
-    """Angles as the released V-JEPA 2 applies them, an angle a channel: [N, A] -> [N, head_dim].
+    """Rotary angles as the released V-JEPA 2 applies them, one per channel: [N, A] -> [N, head_dim].
 
-    Its code lays the frequencies of an axis out twice in a row where neighbouring channels form the pairs, so that the
-    two of a pair turn by different angles. Weights trained so need it; new models do not.
+    Its code repeats the frequencies of an axis block by block although neighbouring channels form the pairs, so the two
+    channels of a pair rotate by different angles. Only weights that were trained this way need it.
     """
     axes = positions.shape[1]
     share = head_dim // 2 // axes

@@ -1,7 +1,7 @@
-"""The predictor: context tokens and the positions of hidden ones -> guesses of the hidden representations."""
+"""The predictor: context tokens and the positions of target tokens -> predicted target representations."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,10 +18,10 @@ from jepa.transformer import NORM_EPS, Block, CrossBlock, Initialisation, initia
 class PredictorConfig:
     """A narrow transformer.
 
-    attention: `self` lets mask tokens and context tokens attend to one another (I-JEPA, V-JEPA); `cross` lets mask
-    tokens look at the context only, which is then processed once however many blocks there are. blocks: under `self`,
-    predict target blocks separately (I-JEPA: the context is repeated per block) or jointly. mask_tokens: how many there
-    are, which sets of masks take in turn (V-JEPA: one for each of its two sets); 1 where there are several streams.
+    attention: under `self`, mask tokens and context tokens attend to each other (I-JEPA, V-JEPA); under `cross`, mask
+    tokens attend to the context only. blocks: under `self`, predict target blocks separately (I-JEPA: the context is
+    repeated per block) or jointly. mask_tokens: number of mask tokens; mask set i uses token i mod mask_tokens (V-JEPA:
+    one for each of its two sets). It must be 1 if a modality has several streams.
     """
 
     width: PositiveInt = 384
@@ -33,12 +33,12 @@ class PredictorConfig:
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
-            raise ValueError(f"a width of {self.width} does not split into {self.heads} heads of an even size")
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads of even size")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorTask:
-    """What the predictor stands between: tokens of width `inputs` at `positions`, predictions of width `outputs`."""
+    """Shapes around the predictor: tokens of width `inputs` at `positions`, predictions of width `outputs`."""
 
     inputs: int
     outputs: int
@@ -50,8 +50,8 @@ class PredictorTask:
 class Predictor(nn.Module):
     """Predict targets from context (Assran et al. 2023, sec. 3: "Prediction").
 
-    A mask token, the same for all of a set of masks, is placed at each target position; what comes out of it is the
-    prediction.
+    A mask token is placed at each target position; its output is the prediction. All targets of a set of masks share
+    one mask token.
     """
 
     table: Tensor
@@ -75,51 +75,57 @@ class Predictor(nn.Module):
             angles = head_angles(task.position_kind, task.positions, config.width // config.heads)
             self.register_buffer("angles", angles, persistent=False)
 
-    def units(self) -> Iterable[nn.Module]:
-        """The parts that run one after the other; sharded weights are gathered for one of them at a time."""
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        """The transformer blocks, which FSDP gathers one after the other."""
         return self.blocks.children()
 
-    def forward(self, context: Tensor, masks: Masks, number: int = 0, present: Tensor | None = None) -> Tensor:
-        """Encoded context [B, Kc, inputs] of the set of masks with this number -> predictions [B, M, Kt, outputs].
+    def forward(self, context: Tensor, masks: Masks) -> Tensor:
+        """Encoded context [B, Kc, inputs] of a set of masks -> predictions [B, M, Kt, outputs].
 
-        present: which tokens the samples have, bool [B, N]; what is predicted of others means nothing.
+        Predictions of targets that a sample lacks (`masks.valid_target`) are meaningless.
         """
         blocks, size = masks.target.shape[1:]
         context = self.embed(context)
-        mask_token = self.mask_tokens[number % len(self.mask_tokens)]
+        mask_token = self.mask_tokens[masks.number % len(self.mask_tokens)]
         queries = mask_token.to(context.dtype).expand(len(context), blocks * size, -1)
-        where = masks.target.flatten(1)  # [B, M * Kt]
         if self.config.attention == "self" and self.config.blocks == "separate" and blocks > 1:
-            predicted = self._run(  # every block becomes a sample of its own: [B * M, ...]
-                context.repeat_interleave(blocks, dim=0),
-                queries.unflatten(1, (blocks, size)).flatten(0, 1),
-                masks.context.repeat_interleave(blocks, dim=0),
-                masks.target.flatten(0, 1),
-                None if present is None else present.repeat_interleave(blocks, dim=0),
-            )
-        else:
-            predicted = self._run(context, queries, masks.context, where, present)
-        return self.project(self.norm(predicted)).view(len(context), blocks, size, -1)  # type: ignore[no-any-return]
+            context, masks = context.repeat_interleave(blocks, dim=0), _one_block_each(masks)
+            queries = queries.unflatten(1, (blocks, size)).flatten(0, 1)
+        predicted: Tensor = self.project(self.norm(self._run(context, queries, masks)))
+        return predicted.view(-1, blocks, size, predicted.shape[-1])
 
-    def _run(self, context: Tensor, queries: Tensor, seen: Tensor, hidden: Tensor, present: Tensor | None) -> Tensor:
-        """Context [b, Kc, W] at tokens seen [b, Kc], queries [b, K, W] at tokens hidden [b, K] -> [b, K, W]."""
+    def _run(self, context: Tensor, queries: Tensor, masks: Masks) -> Tensor:
+        """Context [b, Kc, W] and queries [b, M * Kt, W] of masks of b samples -> [b, M * Kt, W]."""
+        target = masks.target.flatten(1)
         context_angles = query_angles = None
         if self.position_kind == "sincos":
-            context = context + self.table[seen].to(context.dtype)
-            queries = queries + self.table[hidden].to(queries.dtype)
+            context = context + self.table[masks.context].to(context.dtype)
+            queries = queries + self.table[target].to(queries.dtype)
         else:
-            context_angles, query_angles = self.angles[seen], self.angles[hidden]
+            context_angles, query_angles = self.angles[masks.context], self.angles[target]
         checkpointed = self.activation_checkpointing and self.training
         if self.config.attention == "cross":
-            there = None if present is None else present.gather(1, seen)
+            valid = masks.valid_context
             for block in self.blocks:
-                queries = run_block(block, checkpointed, queries, context, query_angles, context_angles, there)
+                queries = run_block(block, checkpointed, queries, context, query_angles, context_angles, valid)
             return queries
-        there = None if present is None else present.gather(1, torch.cat((seen, hidden), dim=1))
-        tokens = torch.cat((context, queries), dim=1)
-        angles = None
+        tokens, angles, valid = torch.cat((context, queries), dim=1), None, None
+        if masks.valid_context is not None and masks.valid_target is not None:
+            valid = torch.cat((masks.valid_context, masks.valid_target.flatten(1)), dim=1)
         if context_angles is not None and query_angles is not None:
             angles = torch.cat((context_angles, query_angles), dim=1)
         for block in self.blocks:
-            tokens = run_block(block, checkpointed, tokens, angles, there)
+            tokens = run_block(block, checkpointed, tokens, angles, valid)
         return tokens[:, context.shape[1] :]
+
+
+def _one_block_each(masks: Masks) -> Masks:
+    """Every target block as a sample of its own, with the whole context: M blocks of B samples -> B * M samples."""
+    blocks, valid_context, valid_target = masks.target.shape[1], masks.valid_context, masks.valid_target
+    return replace(
+        masks,
+        context=masks.context.repeat_interleave(blocks, dim=0),
+        target=masks.target.flatten(0, 1).unsqueeze(1),
+        valid_context=None if valid_context is None else valid_context.repeat_interleave(blocks, dim=0),
+        valid_target=None if valid_target is None else valid_target.flatten(0, 1).unsqueeze(1),
+    )

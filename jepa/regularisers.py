@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 def vicreg(features: Tensor) -> Tensor:
     """Variance and covariance terms with weights 1 and 1/25: [B, D] -> scalar (Bardes et al. 2022, eq. 1-4).
 
-    Departs from VICReg: its invariance term is the JEPA's prediction loss, and `LossConfig.invariance`.
+    Departs from VICReg: the prediction loss and `LossConfig.invariance` replace its invariance term.
     """
     centred = features - features.mean(dim=0)
     deviation = (centred.square().sum(dim=0) / (len(features) - 1) + 1e-4).sqrt()
@@ -20,9 +20,9 @@ def vicreg(features: Tensor) -> Tensor:
 def sigreg(features: Tensor, generator: Generator, slices: int = 256, knots: int = 17) -> Tensor:
     """Distance of random projections from a standard normal: [B, D] -> scalar (Balestriero & LeCun 2025, LeJEPA).
 
-    Epps-Pulley statistic of each projection: the weighted squared distance of the empirical characteristic function
-    from exp(-t^2 / 2), integrated by the trapezoid rule over |t| <= 3. Departs from LeJEPA: not multiplied by the
-    number of samples, so that its weight does not depend on the batch size.
+    Epps-Pulley statistic of each projection: the weighted squared distance between the empirical characteristic
+    function and exp(-t^2 / 2), integrated by the trapezoid rule over |t| <= 3. Departs from LeJEPA: not multiplied by
+    the number of samples, so that its weight does not depend on the batch size.
     """
     directions = F.normalize(torch.randn(features.shape[1], slices, generator=generator), dim=0).to(features)
     t = torch.linspace(0, 3, knots).to(features)

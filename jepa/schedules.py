@@ -1,4 +1,4 @@
-"""Learning rate, weight decay and momentum as pure functions of the step: nothing to save, nothing to restore."""
+"""Learning rate, weight decay and momentum as pure functions of the step: nothing to save or restore."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Decay = Literal["cosine", "linear", "constant"]
 
 
 def warmed_up(step: int, steps: float, warmup_steps: float, ends: tuple[float, float, float], decay: Decay) -> float:
-    """Linear from start to peak over the warm-up, then by `decay` to the final value at `steps`; for learning rates.
+    """Learning rate: linear from start to peak over the warm-up, then by `decay` to the final value at `steps`.
 
     ends: start, peak and final value; `constant` stays at the peak.
     """
@@ -29,13 +29,13 @@ def warmed_up(step: int, steps: float, warmup_steps: float, ends: tuple[float, f
 
 
 def cosine(step: int, steps: float, start: float, end: float) -> float:
-    """A half cosine from `start` at step 0 to `end` at `steps`; used for weight decay."""
+    """Half cosine from `start` at step 0 to `end` at `steps`, for weight decay."""
     return end + (start - end) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearMomentum:
-    """Momentum of the target encoder, linear in the step from `start` to `end` (I-JEPA: .996 to 1)."""
+    """Momentum of the target encoder, linear from `start` to `end` over the run (I-JEPA: .996 to 1)."""
 
     kind: Literal["linear"] = "linear"
     start: Fraction = 0.996
@@ -44,7 +44,7 @@ class LinearMomentum:
 
 @dataclass(frozen=True, kw_only=True)
 class HalfLifeMomentum:
-    """Momentum by the number of samples after which half of the old weights is left, so that it follows the batch size.
+    """Momentum by half-life: the number of samples after which half of the old weights is left, at any batch size.
 
     The half-life grows geometrically from `start_samples` to `end_samples` over the run.
     """
@@ -57,8 +57,8 @@ class HalfLifeMomentum:
 MomentumConfig = Annotated[LinearMomentum | HalfLifeMomentum, Field(discriminator="kind")]
 
 
-def momentum(step: int, steps: float, batch_size: int, config: LinearMomentum | HalfLifeMomentum) -> float:
-    """Share of the old target weights that is kept at this step."""
+def teacher_momentum(step: int, steps: float, batch_size: int, config: LinearMomentum | HalfLifeMomentum) -> float:
+    """Momentum of the target encoder at a step: the share of its old weights that it keeps."""
     progress = min(1.0, step / steps)
     match config:
         case LinearMomentum():

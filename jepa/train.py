@@ -1,4 +1,4 @@
-"""The root config and, under it, the loop in one function."""
+"""The training loop, in one function."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,17 +10,18 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
 from jepa.checkpoint import latest
-from jepa.collapse import CollapseSigns, by_name, collapse_signs, collapse_warning
+from jepa.collapse import CollapseSigns, collapse_signs, collapse_warning, flat_signs
 from jepa.config import ConfigError, plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
 from jepa.errors import UserError
 from jepa.loss import added_loss, prediction_loss
+from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.optim import adamw, set_schedule
-from jepa.schedules import momentum
-from jepa.training.checks import batch_order, check_networks
+from jepa.schedules import teacher_momentum
+from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.run_dir import prepare_run_dir
@@ -28,25 +29,25 @@ from jepa.training.saver import Saver
 
 
 class NonFiniteLossError(UserError, RuntimeError):
-    """The loss or its gradient became infinite or not a number; its message is for the user."""
+    """The loss or its gradient is infinite or not a number."""
 
 
 def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
-    """Pretrain until `config.steps`, from the run's last checkpoint where there is one.
+    """Pretrain until `config.steps`, starting from the last checkpoint of the run if there is one.
 
-    Returns whether the end was reached; False when a signal asked to stop, with everything saved.
-    Raises ConfigError where the run directory holds another run, DataError and NonFiniteLossError; PeerError where
-    another process met one of them.
+    Returns whether the run is finished; False if a signal asked it to stop, in which case everything is saved.
+    Raises ConfigError if the run directory holds another run, DataError, NonFiniteLossError, and PeerError if another
+    process raised one of them.
     """
     with world.error_barrier():
         samples = open_split(modality, "train")
         order = batch_order(config, world)
-        check_networks(config, modality)
+        check_config(config, modality)
     model = initial_model(config, modality, world)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with world.error_barrier():
         optimizer = adamw(model, config.optim)
-        if world.is_main:  # after all that may refuse the config: a run that cannot start leaves nothing behind
+        if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
     first_step, seconds_before = saver.restore(config.start_from)
@@ -65,10 +66,10 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
         for step in steps:
-            # Schedules, masks and batches are functions of (config, step, rank): a resumed run repeats them.
+            # Schedules, masks and batches are functions of (config, step, rank), so a resumed run repeats them.
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             length = config.steps * config.optim.schedule_length
-            kept = momentum(step, length, config.optim.batch_size, config.momentum)
+            momentum = teacher_momentum(step, length, config.optim.batch_size, config.momentum)
             with world.error_barrier():
                 batch = next(batches)
                 bad_files.add(batch.bad)
@@ -80,19 +81,18 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                     raise NonFiniteLossError(_non_finite(step, world, config))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            model.bound_contrast()
-            model.update_target(kept)
+            model.clamp_contrast()
+            model.update_target(momentum)
 
             done = step + 1
             stopping = done == config.steps or world.any(bool(stop_request))  # SLURM asks before it kills
             log.advance(done)
             if done % config.log_every == 0 or stopping:
-                loss = world.mean(loss)
-                rates = {"learning_rate": rate, "momentum": kept, "gradient_norm": float(gradient_norm)}
+                rates = {"learning_rate": rate, "momentum": momentum, "gradient_norm": float(gradient_norm)}
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
-                signs = signs_of(model, batch, bf16=is_sharded(model) and config.compute.precision == "bf16")
-                told = {"loss": float(loss), **rates, **by_name(signs), **batch.sizes(), "seconds": clock.total()}
-                log.write(done, told)
+                signs = collapse_signs_of(model, batch, is_sharded(model) and config.compute.precision == "bf16")
+                values = {"loss": float(world.mean(loss)), **rates, **flat_signs(signs), **batch.sizes()}
+                log.write(done, {**values, "seconds": clock.total()})
                 log.warn(done, collapse_warning(signs))
             if done % config.checkpoint_every == 0 or stopping:
                 saver.save(done, clock.total())
@@ -100,32 +100,32 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 break
         saver.wait()
         if done < config.steps:
-            log.say(f"stopped by {stop_request.signal_name} after step {done}; the same command goes on from there")
+            log.say(f"stopped by {stop_request.signal_name} after step {done}; run the same command again to resume")
         return done == config.steps
 
 
 def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World) -> JEPA:
-    """The networks as drawn from the run's seed, on this process's device, in shards where the config says so.
+    """The networks drawn from the run's seed, on this process's device, sharded if the config says so.
 
-    Raises ConfigError, and PeerError where another process met one.
+    Raises ConfigError, and PeerError if another process raised one.
     """
     torch.manual_seed(config.seed)
-    build = partial(started, config, modality)
+    build = partial(build_model, config, modality)
     if world.size == 1 or config.compute.parallel == "ddp":
         with world.error_barrier():
             model = build()
         return model.to(world.device)
-    from jepa.training.fsdp import sharded  # for what few runs need
+    from jepa.training.fsdp import sharded  # a slow import that few runs need
 
     return sharded(build, world, config.compute.precision == "bf16")
 
 
-def started(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """Networks of random weights, and those that the encoder starts from; raises ConfigError."""
+def build_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+    """Networks with random weights, or with the pretrained encoder that the config names; raises ConfigError."""
     model = JEPA(config.model, modality, config.target_kinds)
     if model.context_encoder.device.type != "meta" and not latest(config.run_dir).exists():
         try:
-            model.context_encoder.start(config.model)
+            model.context_encoder.load_pretrained(config.model)
         except ValueError as error:
             raise ConfigError(f"model: {error}") from error
         model.target_encoder.load_state_dict(model.context_encoder.state_dict())
@@ -133,15 +133,15 @@ def started(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
 
 
 def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Gradients of a step, micro-batch after micro-batch -> prediction loss, and with what is added to it: scalars."""
+    """Compute the gradients of a step, one micro-batch after another -> prediction loss and total loss, scalars."""
     weights, parts = config.stage(step).weights, config.optim.accumulate
     losses, totals = [], []
     for number, part in enumerate(batch.split(parts), start=1):
         with gradients_shared(forward, shared=number == parts):
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                predictions = forward(part.views, part.masks, tuple(weights))
-            loss = prediction_loss(predictions, config.loss, weights)
-            added = added_loss(predictions, config.loss, config.model.contrast, seeded("slices", config.seed, step))
+                output = forward(part.views, part.masks, tuple(weights))
+            loss = prediction_loss(output.predictions, config.loss, weights)
+            added = added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
             total = config.loss.prediction_weight * loss + added
             (total / parts).backward()
         losses.append(loss.detach())
@@ -150,25 +150,25 @@ def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], b
 
 
 @torch.no_grad()
-def signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
-    """Signs of collapse of the target encoder on up to 128 samples of a batch, by stream; "" where there is one.
+def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
+    """Signs of collapse of the target encoder on up to 128 samples of a batch, by stream; "" if there is one stream.
 
-    bf16: for shards that are gathered in bf16; otherwise in fp32, as rounding would hide a collapse. Of several
-    streams, and of samples that differ in length, what stands for a whole stream is looked at.
+    bf16: for shards that are gathered in bf16; otherwise computed in fp32, as rounding would hide a collapse. With
+    several streams, or samples that lack tokens, the pooled vectors are measured instead of the tokens.
     """
-    inputs = tree_map(lambda leaf: leaf[:128], batch.views[0])
+    encoder, inputs = model.target_encoder, tree_map(lambda leaf: leaf[:128], batch.views[0])
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-        tokens, present = model.target_encoder(inputs), model.target_encoder.present(inputs)
-        if not model.streams and present is None:
+        tokens, valid = encoder(inputs), encoder.valid(inputs)
+        if not model.streams and valid is None:
             return {"": collapse_signs(tokens)}
-        pooled = model.target_encoder.pool(tokens, (), present)
+        pooled = encoder.pool(tokens, None if valid is None else Masks.of_everything(valid))
     return {name if model.streams else "": collapse_signs(one.unsqueeze(1)) for name, one in pooled.items()}
 
 
 def _non_finite(step: int, world: World, config: Config[Any, Any]) -> str:
-    saved = latest(config.run_dir)
-    kept = f"the last good checkpoint stays at {saved}" if saved.exists() else "no checkpoint had been written yet"
+    checkpoint = latest(config.run_dir)
+    last = f"the last checkpoint stays at {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
     return (
-        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; {kept}. Try a smaller "
+        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; {last}. Try a smaller "
         "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
     )

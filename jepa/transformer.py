@@ -1,4 +1,4 @@
-"""The transformer that encoder and predictor share: attention, feed-forward, block, initialisation."""
+"""The transformer of encoder and predictor: attention, feed-forward layers, blocks, initialisation."""
 
 import math
 from typing import Literal
@@ -11,16 +11,16 @@ Initialisation = Literal["xavier", "rescaled", "ijepa"]
 NORM_EPS = 1e-6
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: [B, H, Q, C], [B, H, K, C], [B, H, K, C] -> [B, H, Q, C].
 
-    present: which keys there are, bool [B, K]; None for all. Absent ones are not looked at, unless all are absent.
+    valid: keys to attend to, bool [B, K]; None for all. If no key of a sample is valid, queries attend to all keys.
 
-    In bf16 on CPUs two batched products and a softmax are 2 to 7 times as fast as the fused kernel at the token counts
-    of small models (`benchmarks/attention.py`); beyond `_FUSED_FROM` scores a head, memory decides for the fused one.
+    In bf16 on CPUs, two batched products and a softmax are 2 to 7 times as fast as the fused kernel at the token counts
+    of small models (`benchmarks/attention.py`); from `_FUSED_FROM` scores per head on, the fused kernel saves memory.
     """
     few = query.shape[-2] * key.shape[-2] < _FUSED_FROM
-    mask = None if present is None else _hiding(present, query.dtype)
+    mask = None if valid is None else _attention_bias(valid, query.dtype)
     if few and query.device.type == "cpu" and query.dtype == torch.bfloat16:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, K]
         if mask is not None:
@@ -33,19 +33,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = N
 _FUSED_FROM = 512 * 512
 
 
-def _hiding(present: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores so that absent keys are not looked at: bool [B, K] -> [B, 1, 1, K].
+def _attention_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bias on attention scores that excludes invalid keys: bool [B, K] -> [B, 1, 1, K].
 
-    Finite, so that a query without any key gives a mean and no NaN; halved, so that adding a score does not overflow.
+    Finite, so that a query without valid keys yields a mean, not NaN; halved, so that adding a score cannot overflow.
     """
-    hidden = torch.zeros(present.shape, dtype=dtype, device=present.device)
-    return hidden.masked_fill(~present, torch.finfo(dtype).min / 2)[:, None, None]
+    bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device)
+    return bias.masked_fill(~valid, torch.finfo(dtype).min / 2)[:, None, None]
 
 
 def rotate(heads: Tensor, angles: Tensor) -> Tensor:
-    """Turn neighbouring channel pairs (2i, 2i+1) by angles: [B, H, N, C], [B or 1, N, C // 2] -> [B, H, N, C].
+    """Rotate channel pairs (2i, 2i+1) by angles: [B, H, N, C], [B or 1, N, C // 2] -> [B, H, N, C].
 
-    With an angle a channel, [B or 1, N, C], the two of a pair use their own, which is no rotation: V-JEPA 2's weights.
+    With one angle per channel, [B or 1, N, C], each channel of a pair uses its own, as the weights of V-JEPA 2 need.
     """
     cos, sin = angles.cos().unsqueeze(1).to(heads.dtype), angles.sin().unsqueeze(1).to(heads.dtype)
     even, odd = heads[..., 0::2], heads[..., 1::2]
@@ -57,7 +57,7 @@ def rotate(heads: Tensor, angles: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; `angles` turn queries and keys where positions are rotary."""
+    """Multi-head self-attention; `angles` rotate queries and keys if positions are rotary."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -65,14 +65,14 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, angles: Tensor | None = None, present: Tensor | None = None) -> Tensor:
-        """[B, N, D], angles [B or 1, N, D / heads / 2], which tokens there are [B, N] -> [B, N, D]."""
+    def forward(self, tokens: Tensor, angles: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, D], angles [B or 1, N, D / heads / 2], valid bool [B, N] -> [B, N, D]."""
         query, key, value = (
             self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each [B, H, N, C]
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        return self.proj(attend(query, key, value, present).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(attend(query, key, value, valid).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -91,14 +91,14 @@ class CrossAttention(nn.Module):
         context: Tensor,
         angles: Tensor | None = None,
         context_angles: Tensor | None = None,
-        present: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
-        """[B, Q, D], [B, K, D] and their angles, which of the context there are [B, K] -> [B, Q, D]."""
+        """Queries [B, Q, D], context [B, K, D], their angles, valid context tokens [B, K] -> [B, Q, D]."""
         query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None and context_angles is not None:
             query, key = rotate(query, angles), rotate(key, context_angles)
-        return self.proj(attend(query, key, value, present).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(attend(query, key, value, valid).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Sequential):
@@ -118,14 +118,14 @@ class Block(nn.Module):
         self.attention = SelfAttention(dim, heads)
         self.mlp = FeedForward(dim, mlp_ratio)
 
-    def forward(self, tokens: Tensor, angles: Tensor | None = None, present: Tensor | None = None) -> Tensor:
-        """[B, N, D] -> [B, N, D]; what comes out where `present` [B, N] is false means nothing."""
-        tokens = tokens + self.attention(self.norm1(tokens), angles, present)
+    def forward(self, tokens: Tensor, angles: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """[B, N, D] -> [B, N, D]; outputs at invalid tokens are meaningless."""
+        tokens = tokens + self.attention(self.norm1(tokens), angles, valid)
         return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
 
 
 class CrossBlock(nn.Module):
-    """Pre-norm block whose queries look at the context and not at one another (as the predictor of CAPI, 2025)."""
+    """Pre-norm block whose queries attend to the context only, not to each other (the predictor of CAPI, 2025)."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -140,24 +140,24 @@ class CrossBlock(nn.Module):
         context: Tensor,
         angles: Tensor | None = None,
         context_angles: Tensor | None = None,
-        present: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """[B, Q, D], [B, K, D] -> [B, Q, D]."""
-        seen = self.attention(self.norm1(queries), self.norm_context(context), angles, context_angles, present)
-        queries = queries + seen
+        attended = self.attention(self.norm1(queries), self.norm_context(context), angles, context_angles, valid)
+        queries = queries + attended
         return queries + self.mlp(self.norm2(queries))  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, how: Initialisation) -> None:
-    """Set the linear layers of a network whose blocks are in `module.blocks`.
+    """Initialise the linear layers of a network whose blocks are in `module.blocks`.
 
-    xavier    Xavier uniform, zero biases (as the masked autoencoder of He et al. 2022): patches and positions start
-              at like size, without which small models learn positions only.
-    rescaled  truncated normal of std .02, the last layer of every residual branch of block i divided by sqrt(2 i),
+    xavier    Xavier uniform, zero biases (as the masked autoencoder of He et al. 2022): patch and position embeddings
+              start at the same scale; otherwise small models learn positions only.
+    rescaled  truncated normal of std .02, with the last layer of every residual branch of block i divided by sqrt(2 i),
               as I-JEPA and V-JEPA intend.
-    ijepa     truncated normal of std .02 everywhere: what the released I-JEPA code does, where a later
-              re-initialisation undoes the rescaling.
+    ijepa     truncated normal of std .02 everywhere, as in the released I-JEPA code, where a later re-initialisation
+              undoes the rescaling.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -8,7 +8,17 @@ import torch
 from tiny import LENGTHS, SIZE, Noise, NoiseConfig, PaddedNoise, noise, padded, random_masks, randomise
 from torch import Tensor, nn
 
-from jepa.encoder import SIZES, Encoder, EncoderConfig, PatchEmbedding, PositionKind, VitSize, patch_embedding, take
+from jepa.encoder import (
+    SIZES,
+    Encoder,
+    EncoderConfig,
+    PatchEmbedding,
+    PositionKind,
+    VitSize,
+    gather_tokens,
+    patch_embedding,
+)
+from jepa.masking import Masks
 from jepa.positions import Grid, grid_positions
 
 KINDS: tuple[PositionKind, ...] = ("sincos", "rotary")
@@ -43,7 +53,7 @@ def copy_weights(embedding: PatchEmbedding, convolution: nn.Conv2d | nn.Conv3d, 
 def test_taking_tokens_is_indexing_sample_by_sample() -> None:
     tokens, indices = torch.randn(3, 24, 5), random_masks(3).target
     expected = torch.stack([row[index] for row, index in zip(tokens, indices, strict=True)])
-    assert torch.equal(take(tokens, indices), expected)
+    assert torch.equal(gather_tokens(tokens, indices), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +70,7 @@ def test_pixels_of_dropped_patches_cannot_influence_the_kept_ones(kind: Position
     kept = kept.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) > 0  # bool [B, 1, H, W]
     disturbed = torch.where(kept, inputs, noise(3, seed=1))
     assert torch.equal(encoder(disturbed, keep), encoder(inputs, keep))
-    assert not torch.allclose(take(encoder(disturbed), keep), take(encoder(inputs), keep), atol=1e-2)
+    assert not torch.allclose(gather_tokens(encoder(disturbed), keep), gather_tokens(encoder(inputs), keep), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,23 +91,24 @@ def test_equal_patches_at_other_places_are_encoded_differently(kind: PositionKin
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_sample_is_encoded_as_it_is_alone_at_its_own_length(kind: PositionKind, kept: bool) -> None:
-    """So what stands in absent tokens changes nothing, in vectors for whole samples neither."""
+def test_a_padded_sample_is_encoded_as_if_alone_without_padding(kind: PositionKind, kept: bool) -> None:
+    """So the values of padding change neither tokens nor pooled vectors."""
     encoder = PaddedNoise(NoiseConfig()).encoder(EncoderConfig(size=SIZE, positions=kind))
     randomise(encoder)
-    keep = random_masks(3, context=14, blocks=1).context if kept else torch.arange(24).expand(3, -1)
-    tokens, there = encoder(padded(), keep if kept else None), keep < LENGTHS.unsqueeze(1)
-    assert torch.equal(encoder(padded(seed=1), keep if kept else None)[there], tokens[there])
-    pooled = encoder.pool(tokens, (), there)["tokens"]
+    masks = random_masks(3, context=14, blocks=1) if kept else Masks.of_context(torch.arange(24).expand(3, -1))
+    masks = masks.bind(encoder.valid(padded()))
+    tokens, valid = encoder(padded(), masks if kept else None), masks.context < LENGTHS.unsqueeze(1)
+    assert torch.equal(encoder(padded(seed=1), masks if kept else None)[valid], tokens[valid])
+    pooled = encoder.pool(tokens, masks)["tokens"]
     for row in range(3):
         alone = (padded()[0][[row]], LENGTHS[[row]])
-        expected = encoder(alone, keep[[row]][:, there[row]])
-        torch.testing.assert_close(tokens[row][there[row]], expected[0], atol=1e-4, rtol=1e-4)
+        expected = encoder(alone, Masks.of_context(masks.context[[row]][:, valid[row]]))
+        torch.testing.assert_close(tokens[row][valid[row]], expected[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(pooled[row], expected.mean(dim=1)[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_forgetting_activations_changes_no_gradient(kind: PositionKind) -> None:
+def test_activation_checkpointing_changes_no_gradient(kind: PositionKind) -> None:
     gradients = []
     for checkpointed in (False, True):
         encoder = encoder_of(kind)
@@ -117,7 +128,7 @@ def test_a_coarser_input_is_encoded_as_the_tokens_at_the_centres_of_its_cells(ki
             ..., 2 * row + offset, 2 * column : 2 * column + 2
         ]
     expected = encoder(large, centres.expand(2, -1))
-    encoder.place(grid_positions((2, 3), (6, 9)))
+    encoder.set_positions(grid_positions((2, 3), (6, 9)))
     torch.testing.assert_close(encoder(small), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -154,6 +165,6 @@ def test_the_feed_forward_layers_of_the_giant_are_6144_wide() -> None:
     assert encoder.get_parameter("blocks.0.mlp.0.weight").shape == (6144, 1408)
 
 
-def test_a_width_that_does_not_split_into_heads_is_refused() -> None:
-    with pytest.raises(ValueError, match="a width of 100 does not split into 3 heads"):
+def test_a_width_that_does_not_divide_into_heads_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"width 100 .* 3 heads"):
         VitSize(width=100, depth=2, heads=3)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from jepa.collapse import collapse_signs, rankme
 from jepa.loss import LossConfig, added_loss, contrast_loss, prediction_loss, regularisation
-from jepa.model import Contrasted, ContrastScale, Pair, Prediction
+from jepa.model import ContrastPair, ContrastScale, Output, Pair, Prediction
 from jepa.regularisers import sigreg, vicreg
 
 LATENT = {"latent": 1.0}
@@ -158,34 +158,34 @@ def test_streams_are_regularised_each_by_itself_and_agree_where_told_to() -> Non
         torch.testing.assert_close(regularisation(sets, config, generator()), expected)
 
 
-def contrasted(kind: str) -> Contrasted:
+def contrast_pair(kind: str) -> ContrastPair:
     scale = ContrastScale(kind)  # type: ignore[arg-type]
-    return Contrasted((torch.randn(12, 8), torch.randn(12, 8)), scale.log_scale.exp(), scale.shift)
+    return ContrastPair((torch.randn(12, 8), torch.randn(12, 8)), scale.log_scale.exp(), scale.shift)
 
 
 def test_contrasts_equal_those_of_open_clip() -> None:
     """The start of temperature and shift included, which open_clip takes from the two papers."""
     from open_clip.loss import ClipLoss, SigLipLoss
 
-    pairs = contrasted("infonce")
+    pairs = contrast_pair("infonce")
     first, second = (torch.nn.functional.normalize(rows, dim=-1) for rows in pairs.streams)
     expected = ClipLoss()(first, second, torch.tensor(1 / 0.07))
     torch.testing.assert_close(contrast_loss(pairs, "infonce"), expected)
-    pairs = contrasted("sigmoid")
+    pairs = contrast_pair("sigmoid")
     first, second = (torch.nn.functional.normalize(rows, dim=-1) for rows in pairs.streams)
     expected = SigLipLoss()(first, second, torch.tensor(10.0), torch.tensor(-10.0))
     torch.testing.assert_close(contrast_loss(pairs, "sigmoid"), expected)
 
 
 def test_a_contrast_is_added_by_its_weight_and_its_temperature_has_a_floor_from_which_it_can_return() -> None:
-    pairs = contrasted("infonce")
-    sets = [Prediction({}, {"first": pairs.streams[0]}, pairs)]
-    added = added_loss(sets, LossConfig(contrast_weight=0.5), "infonce", generator())
+    pairs = contrast_pair("infonce")
+    output = Output([Prediction({}, {"first": pairs.streams[0]})], pairs)
+    added = added_loss(output, LossConfig(contrast_weight=0.5), "infonce", generator())
     torch.testing.assert_close(added, 0.5 * contrast_loss(pairs, "infonce"))
     scale = ContrastScale("infonce")
     with torch.no_grad():
         scale.log_scale.fill_(9.0)
-    scale.bound()
+    scale.clamp()
     assert scale()[0].item() == pytest.approx(100)
     contrast_loss(pairs._replace(scale=scale()[0]), "infonce").backward()
     assert scale.log_scale.grad is not None
@@ -202,8 +202,8 @@ def test_inputs_that_all_look_alike_are_a_collapse() -> None:
 def test_tokens_that_differ_by_position_only_are_a_collapse() -> None:
     signs = collapse_signs(torch.randn(1, 10, 32) + 1e-3 * torch.randn(6, 10, 32))
     assert signs.target_std < 0.01
-    assert "targets hardly differ between inputs (std 0.001, healthy above 0.3)" in signs.warning()
-    assert "all inputs point the same way (mean cosine 1.000)" in signs.warning()
+    assert "targets barely differ between inputs (std 0.001, healthy above 0.3)" in signs.warning()
+    assert "representations of all inputs are nearly parallel (mean cosine 1.000)" in signs.warning()
     assert signs.warning().endswith("loss.regulariser=vicreg, or model.target_layers=0")
 
 
@@ -211,7 +211,7 @@ def test_tokens_that_vary_along_one_direction_are_a_collapse_of_dimensions() -> 
     signs = collapse_signs(torch.randn(64, 10, 1) * torch.randn(32))
     assert signs.target_std > 0.5
     assert signs.rankme < 2
-    assert signs.warning().startswith("signs of collapse: they vary in 1.")
+    assert signs.warning().startswith("signs of collapse: they vary in only 1.")
 
 
 def test_independent_tokens_are_no_collapse() -> None:

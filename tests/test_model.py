@@ -1,4 +1,4 @@
-"""The three networks: where gradients go, how the target encoder moves, what is predicted."""
+"""The three networks: gradients, the moving average, targets and predictions."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import Masks
-from jepa.model import JEPA, TargetKind
+from jepa.model import JEPA
+from jepa.targets import TargetKind
 
 MASKS = [random_masks(3, seed=1), random_masks(3, blocks=2, size=5, seed=2)]
 
@@ -26,9 +27,9 @@ def jepa_of(*targets: TargetKind, **config: Any) -> JEPA:
 
 
 @pytest.mark.parametrize("target", ["latent", "pixels"])
-def test_gradients_reach_context_encoder_and_predictor_and_never_the_target_encoder(target: TargetKind) -> None:
+def test_gradients_reach_context_encoder_and_predictor_but_not_the_target_encoder(target: TargetKind) -> None:
     model = jepa_of(target)
-    predictions = model([noise(3)], MASKS, (target,))
+    predictions = model([noise(3)], MASKS, (target,)).predictions
     assert not any(prediction.pairs[target].target.requires_grad for prediction in predictions)
     prediction_loss(predictions, LossConfig(), {target: 1.0}).backward()
     for name, parameter in model.named_parameters():
@@ -43,7 +44,7 @@ def test_gradients_reach_context_encoder_and_predictor_and_never_the_target_enco
 @pytest.mark.parametrize("target", ["latent", "pixels"])
 def test_no_gradient_flows_through_hidden_patches(target: TargetKind) -> None:
     inputs = noise(3).requires_grad_()
-    prediction_loss(jepa_of(target)([inputs], MASKS[:1], (target,)), LossConfig(), {target: 1.0}).backward()
+    prediction_loss(jepa_of(target)([inputs], MASKS[:1], (target,)).predictions, LossConfig(), {target: 1.0}).backward()
     assert inputs.grad is not None
     by_patch = F.avg_pool2d(inputs.grad.abs(), 2).sum(dim=1).flatten(1) > 0  # [B, N]
     assert torch.equal(by_patch, torch.zeros(3, 24).scatter(1, MASKS[0].context, 1.0) > 0)
@@ -62,15 +63,15 @@ def test_the_target_encoder_is_the_moving_average_that_pytorch_computes() -> Non
         torch.testing.assert_close(ours, theirs, msg=name)
 
 
-@pytest.mark.parametrize(("kept", "expected"), [(1.0, "target_encoder"), (0.0, "context_encoder")])
-def test_momentum_one_moves_nothing_and_momentum_zero_copies(kept: float, expected: str) -> None:
+@pytest.mark.parametrize(("momentum", "expected"), [(1.0, "target_encoder"), (0.0, "context_encoder")])
+def test_momentum_one_changes_nothing_and_momentum_zero_copies(momentum: float, expected: str) -> None:
     model = jepa_of()
     wanted = {name: value.clone() for name, value in model.get_submodule(expected).state_dict().items()}
-    model.update_target(kept)
+    model.update_target(momentum)
     assert all(torch.equal(value, wanted[name]) for name, value in model.target_encoder.state_dict().items())
 
 
-def test_target_and_context_encoder_start_alike() -> None:
+def test_target_and_context_encoder_start_equal() -> None:
     model = JEPA(MODEL, Noise(NoiseConfig()))
     assert torch.equal(model.target_encoder(noise(2)), model.context_encoder(noise(2)))
 
@@ -92,79 +93,79 @@ def test_targets_are_the_chosen_layers_each_normed(
     if join == "mean":
         expected = normed(expected.mean(dim=2, keepdim=True))
     torch.testing.assert_close(targets, expected, atol=1e-4, rtol=1e-4)
-    prediction = model([noise(3)], MASKS)[0].pairs["latent"]
+    prediction = model([noise(3)], MASKS).predictions[0].pairs["latent"]
     assert prediction.predicted.shape == prediction.target.shape == (3, 3, 4, *expected.shape[2:])
     assert torch.equal(prediction.target[1, 2, 3], targets[1, MASKS[0].target[1, 2, 3]])
 
 
 @pytest.mark.parametrize("layers", [3, (3,), (0, 7), ()])
-def test_layers_that_the_encoder_does_not_have_are_refused(layers: int | tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"an encoder of 2 blocks has no {layers}")):
+def test_target_layers_beyond_the_encoder_are_refused(layers: int | tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"target_layers: {layers}")):
         jepa_of(target_layers=layers)
 
 
-def test_kinds_of_target_share_encoders_and_predictor_and_differ_in_what_is_predicted() -> None:
+def test_kinds_of_target_share_encoders_and_predictor_but_have_their_own_outputs() -> None:
     model, alone = jepa_of("pixels", "latent"), jepa_of("pixels")
     alone.load_state_dict(
         {name: value[: alone.state_dict()[name].shape[0]] if "project." in name else value
          for name, value in model.state_dict().items()}
     )  # fmt: skip
     for kind, width in (("pixels", 8), ("latent", 24)):
-        predicted, target, _ = model([noise(3)], MASKS[:1], (kind,))[0].pairs[kind]
+        predicted, target, _ = model([noise(3)], MASKS[:1], (kind,)).predictions[0].pairs[kind]
         assert predicted.shape == target.shape == (3, 3, 4, 1, width)
-    both, one = (each([noise(3)], MASKS[:1], ("pixels",))[0].pairs["pixels"] for each in (model, alone))
+    both, one = (each([noise(3)], MASKS[:1], ("pixels",)).predictions[0].pairs["pixels"] for each in (model, alone))
     torch.testing.assert_close(both.predicted, one.predicted)
     assert torch.equal(both.target, one.target)
-    pairs = model([noise(3)], MASKS[:1], ("pixels", "latent"))[0].pairs
+    pairs = model([noise(3)], MASKS[:1], ("pixels", "latent")).predictions[0].pairs
     assert list(pairs) == ["pixels", "latent"]
     assert torch.equal(pairs["pixels"].predicted, both.predicted)
-    assert torch.equal(pairs["latent"].target, model([noise(3)], MASKS[:1])[0].pairs["latent"].target)
+    assert torch.equal(pairs["latent"].target, model([noise(3)], MASKS[:1]).predictions[0].pairs["latent"].target)
 
 
 def normed(tokens: Tensor) -> Tensor:
     return (tokens - tokens.mean(-1, keepdim=True)) / (tokens.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
 
 
-def test_one_pass_of_the_target_encoder_serves_all_sets_of_masks() -> None:
+def test_all_sets_of_masks_share_one_pass_of_the_target_encoder() -> None:
     model, passes = jepa_of(), []
     model.target_encoder.embedding.register_forward_hook(lambda *_: passes.append("target"))
     model.context_encoder.embedding.register_forward_hook(lambda *_: passes.append("context"))
-    both = model([noise(3)], MASKS)
+    both = model([noise(3)], MASKS).predictions
     assert sorted(passes) == ["context", "context", "target"]
     for prediction, masks in zip(both, MASKS, strict=True):
-        alone = model([noise(3)], [masks])[0]
+        alone = model([noise(3)], [masks]).predictions[0]
         assert torch.equal(prediction.pooled["tokens"], alone.pooled["tokens"])
         assert all(map(torch.equal, prediction.pairs["latent"][:2], alone.pairs["latent"][:2]))
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_sets_of_masks_are_laid_over_the_views_in_turn(alike: bool) -> None:
+def test_mask_set_i_applies_to_view_i_mod_views(alike: bool) -> None:
     model, views = jepa_of(), [noise(3, seed=1), noise(3, seed=2)]
     masks = [random_masks(3, seed=seed, size=4 if alike else 2 + seed) for seed in range(4)]
-    for number, prediction in enumerate(model(views, masks)):
-        alone = model([views[number % 2]], [masks[number]])[0]
+    for number, prediction in enumerate(model(views, masks).predictions):
+        alone = model([views[number % 2]], [masks[number]]).predictions[0]
         torch.testing.assert_close(prediction.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
         for found, expected in zip(prediction.pairs["latent"], alone.pairs["latent"], strict=True):
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_regulariser_sees_the_mean_of_the_context_and_behind_a_projector_what_that_makes_of_it() -> None:
+def test_pooled_contexts_are_the_projected_mean_of_the_context() -> None:
     plain, projected = jepa_of(), jepa_of(projector=10)
     for model in (plain, projected):
-        context = model.context_encoder(noise(3), MASKS[0].context)
-        pooled = model([noise(3)], MASKS)[0].pooled["tokens"]
+        context = model.context_encoder(noise(3), MASKS[0])
+        pooled = model([noise(3)], MASKS).predictions[0].pooled["tokens"]
         torch.testing.assert_close(pooled, model.projectors["tokens"](context.mean(dim=1)))
     assert [len(list(model.projectors.parameters())) for model in (plain, projected)] == [0, 6]
     assert pooled.shape == (3, 10)
 
 
-def test_sets_of_one_shape_are_computed_together_to_the_same_effect() -> None:
+def test_sets_of_one_shape_run_as_one_batch_with_the_same_result() -> None:
     model, masks, passes = jepa_of(), [random_masks(3, seed=seed) for seed in (1, 2, 3)], []
     model.context_encoder.embedding.register_forward_hook(lambda *_: passes.append("context"))
-    together = model([noise(3)], masks)
+    together = model([noise(3)], masks).predictions
     assert len(passes) == 1
     for prediction, one in zip(together, masks, strict=True):
-        expected = model([noise(3)], [one])[0].pairs["latent"]
+        expected = model([noise(3)], [one]).predictions[0].pairs["latent"]
         for found, wanted in zip(prediction.pairs["latent"], expected, strict=True):
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
@@ -173,7 +174,7 @@ def test_pixel_targets_are_the_normalised_patches_of_the_masked_autoencoder() ->
     model, inputs = jepa_of("pixels"), noise(3) * 5 + 2
     cut = F.unfold(inputs, kernel_size=2, stride=2).mT  # [B, N, C * 2 * 2]
     torch.testing.assert_close(model.targets(inputs, "pixels"), normed(cut).unsqueeze(2), atol=1e-5, rtol=1e-4)
-    predicted = model([inputs], MASKS, ("pixels",))[0].pairs["pixels"].predicted
+    predicted = model([inputs], MASKS, ("pixels",)).predictions[0].pairs["pixels"].predicted
     assert predicted.shape == (3, 3, 4, 1, 8)
 
 
@@ -189,10 +190,8 @@ def test_pixel_targets_need_patches() -> None:
 @pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("attention", ["self", "cross"])
 @pytest.mark.parametrize("blocks", ["separate", "joint"])
-def test_samples_of_different_lengths_are_learned_from_as_if_alone_at_their_own(
-    alike: bool, attention: Any, blocks: Any
-) -> None:
-    """Loss, gradients and pooled contexts do not know what stands in absent tokens; the loss is of the others."""
+def test_padded_samples_train_as_if_each_were_alone_without_padding(alike: bool, attention: Any, blocks: Any) -> None:
+    """Loss, gradients and pooled contexts ignore padding, and the loss counts valid targets only."""
     shape = dataclasses.replace(MODEL.predictor, attention=attention, blocks=blocks)
     model = JEPA(dataclasses.replace(MODEL, predictor=shape), PaddedNoise(NoiseConfig()))
     randomise(model)
@@ -200,7 +199,7 @@ def test_samples_of_different_lengths_are_learned_from_as_if_alone_at_their_own(
 
     def learned(inputs: Any, sets: list[Masks]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         model.zero_grad()
-        predictions = model([inputs], sets)
+        predictions = model([inputs], sets).predictions
         loss = prediction_loss(predictions, LossConfig(), {"latent": 1.0})
         loss.backward()
         found = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
@@ -218,11 +217,12 @@ def test_samples_of_different_lengths_are_learned_from_as_if_alone_at_their_own(
         kept = one.context[[row]][:, one.context[row] < length]
         sets = [block[block < length] for block in one.target[row]]
         asked = [torch.cat(sets)] if blocks == "joint" else [block for block in sets if len(block)]
-        context = model.context_encoder((padded()[0][[row]], LENGTHS[[row]]), kept)
+        context = model.context_encoder((padded()[0][[row]], LENGTHS[[row]]), Masks.of_context(kept))
         torch.testing.assert_close(pooled[number][row], context.mean(dim=1)[0], atol=1e-4, rtol=1e-4)
-        whole = model.targets((padded()[0][[row]], LENGTHS[[row]]), keep=torch.arange(length)[None])
+        alone = Masks.of_context(torch.arange(length)[None])
+        whole = model.targets((padded()[0][[row]], LENGTHS[[row]]), masks=alone)
         for block in asked:
-            guess = model.guess(context, Masks(kept, block[None, None]))[0, 0]
+            guess = model.predict(context, Masks(kept, block[None, None]))[0, 0]
             distances[number].append(F.smooth_l1_loss(guess, whole[0, block], reduction="none").mean(dim=(1, 2)))
     expected = torch.stack([torch.cat(of_set).mean() for of_set in distances]).mean()
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)

@@ -82,13 +82,13 @@ def test_a_sample_is_predicted_as_it_is_alone_at_its_own_length(
 ) -> None:
     """Absent tokens of the context say nothing, and those that are asked for take no part."""
     predictor = predictor_of(kind, attention, blocks)
-    present = torch.arange(24) < torch.tensor([[24], [15]])
-    predicted = predictor(CONTEXT, MASKS, present=present)
-    seen, asked = present.gather(1, MASKS.context), present.gather(1, MASKS.target.flatten(1)).view(2, 3, 4)
+    valid = torch.arange(24) < torch.tensor([[24], [15]])
+    predicted = predictor(CONTEXT, MASKS.bind(valid))
+    seen, asked = valid.gather(1, MASKS.context), valid.gather(1, MASKS.target.flatten(1)).view(2, 3, 4)
     assert not seen.all()
     assert not asked.all()
     other = torch.where(seen.unsqueeze(-1), CONTEXT, torch.randn(CONTEXT.shape))
-    assert torch.equal(predictor(other, MASKS, present=present)[asked], predicted[asked])
+    assert torch.equal(predictor(other, MASKS.bind(valid))[asked], predicted[asked])
     for row in range(2):
         context, kept = CONTEXT[[row]][:, seen[row]], MASKS.context[[row]][:, seen[row]]
         if blocks == "joint":

@@ -21,7 +21,7 @@ from jepa.data import open_split
 from jepa.distributed import World
 from jepa.modality import Modality
 from jepa.model import JEPA
-from jepa.training.checks import batch_order, check_networks
+from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.run_dir import prepare_run_dir
 
@@ -111,7 +111,7 @@ def _checked(
     with torch.device("meta"):
         JEPA(config.model, modality, config.target_kinds)
     batch_order(config, World(0, profile.processes if profile else 1, torch.device("cpu")))
-    check_networks(config, modality)
+    check_config(config, modality)
     return config
 
 

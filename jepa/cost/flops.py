@@ -11,7 +11,8 @@ from jepa.data import DataError, seeded
 from jepa.loss import prediction_loss
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality
-from jepa.model import JEPA, TargetKind
+from jepa.model import JEPA
+from jepa.targets import TargetKind
 from jepa.training.config import Config
 
 DRAWS = 16  # of masks, over which FLOPs and tokens are averaged
@@ -37,8 +38,8 @@ def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Map
     with FlopCounterMode(display=False) as counter:
         for masks in first_masks(config, modality):
             of_one = [mask[slice(1)].to("meta") for mask in masks]
-            predictions = model([inputs] * modality.views, of_one, tuple(weights))
-            prediction_loss(predictions, config.loss, weights).backward()
+            output = model([inputs] * modality.views, of_one, tuple(weights))
+            prediction_loss(output.predictions, config.loss, weights).backward()
     return float(counter.get_total_flops()) / DRAWS
 
 

@@ -88,7 +88,7 @@ def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, A
     """
     weights, learned = list(model.parameters()), trained(model)
     whole = usage.weights - _bytes(weights)  # tables of positions
-    blocks = model.units()
+    blocks = model.fsdp_units()
     largest = max(count(block.parameters()) for block in blocks)
     outside = count(weights) - sum(count(block.parameters()) for block in blocks)
     low = 2 if config.compute.precision == "bf16" else 4  # bytes of a number to compute with

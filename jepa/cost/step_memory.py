@@ -22,7 +22,7 @@ from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.optim import adamw
-from jepa.train import signs_of
+from jepa.train import collapse_signs_of
 from jepa.training.config import Config, Stage
 
 Kind = Literal["weights", "gradients", "optimiser", "copies", "activations"]
@@ -203,7 +203,7 @@ class _Step:
             self.optimizer.zero_grad(set_to_none=True)
             self.model.update_target(0.5)
             with _UnknownNumbers():  # type: ignore[no-untyped-call]
-                signs_of(self.model, batch, bf16=False)
+                collapse_signs_of(self.model, batch, bf16=False)
         for hook in hooks:
             hook.remove()
         peak = counted.at_peak
@@ -220,9 +220,9 @@ class _Step:
         # On behalf of a GPU float16 stands for bf16: it has as many bytes, and `attend` has no way of its own for it.
         low = torch.float16 if self.device == "cuda" else torch.bfloat16
         with torch.autocast("cpu", low, enabled=self.config.compute.precision == "bf16"):
-            predictions = self.model(batch.views, batch.masks, tuple(stage.weights))
-        loss = prediction_loss(predictions, self.config.loss, stage.weights)
-        total = loss + added_loss(predictions, self.config.loss, self.config.model.contrast, seeded("slices"))
+            output = self.model(batch.views, batch.masks, tuple(stage.weights))
+        loss = prediction_loss(output.predictions, self.config.loss, stage.weights)
+        total = loss + added_loss(output, self.config.loss, self.config.model.contrast, seeded("slices"))
         # As total.backward(), but that a TorchFunctionMode stays active where blocks are computed again.
         torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))
 

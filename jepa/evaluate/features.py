@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
-from jepa.encoder import PatchEmbedding, TokenEncoder, mean_over
+from jepa.encoder import PatchEmbedding, TokenEncoder, mean_tokens
 from jepa.evaluate.reading import ViewBatch, ViewDataset, view_batches
+from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Task
 from jepa.training.config import ComputeConfig
 
@@ -97,7 +98,7 @@ class Extractor:
         for column, encoder in self.encoders.items():
             encoded = [self._layers(encoder, view) for view in batch.views]  # last four layers of each view, [B, N, D]
             valid = [grid_valid(self.modality, encoder, view) for view in batch.views]  # [B, N] each, or None
-            pooled = [mean_over(layers[-1], mask) for layers, mask in zip(encoded, valid, strict=True)]
+            pooled = [mean_tokens(layers[-1], mask) for layers, mask in zip(encoded, valid, strict=True)]
             normed = [_normed_means(layers, mask) for layers, mask in zip(encoded, valid, strict=True)]
             buffer.add("last", column, torch.stack(pooled).mean(dim=0))
             buffer.add("last4", column, torch.stack(normed).mean(dim=0))
@@ -121,14 +122,15 @@ def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> l
     if not modality.streams:
         return encoder.layers(views)
     first = modality.streams[0]
-    keep = first.tokens.to(encoder.device).expand(len(tree_leaves(views)[0]), -1)
-    return [layer[:, : math.prod(modality.grid)] for layer in encoder.layers(views, keep, first.parts)]
+    tokens = first.tokens.to(encoder.device).expand(len(tree_leaves(views)[0]), -1)
+    masks = Masks.of_context(tokens, first.parts)
+    return [layer[:, : math.prod(modality.grid)] for layer in encoder.layers(views, masks)]
 
 
 def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Tensor | None:
     """Which tokens of `grid_layers` are valid: [B, ...] -> bool [B, N], None if all are."""
-    present = encoder.present(to_device(views, encoder.device))
-    return None if present is None else present[:, : math.prod(modality.grid)]
+    valid = encoder.valid(to_device(views, encoder.device))
+    return None if valid is None else valid[:, : math.prod(modality.grid)]
 
 
 def samples_at_once(modality: Modality[Any], batch_size: int) -> int:
@@ -137,7 +139,7 @@ def samples_at_once(modality: Modality[Any], batch_size: int) -> int:
 
 
 def _normed_means(layers: Sequence[Tensor], valid: Tensor | None) -> Tensor:
-    return torch.cat([mean_over(F.layer_norm(layer, layer.shape[-1:]), valid) for layer in layers], dim=1)
+    return torch.cat([mean_tokens(F.layer_norm(layer, layer.shape[-1:]), valid) for layer in layers], dim=1)
 
 
 class _FeatureBuffer:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
-from jepa.encoder import mean_over
+from jepa.encoder import mean_tokens
 from jepa.evaluate.features import samples_at_once
 from jepa.evaluate.reading import ViewDataset, evaluated_indices, view_batches
 from jepa.masking import Masks
@@ -80,14 +80,14 @@ class Forecaster:
 
     def token_targets(self, inputs: Any) -> Tensor:
         """Target representations of all tokens: inputs -> [B, N, L, D]."""
-        return _with_nan(self.model.targets(inputs).float(), self.model.target_encoder.present(inputs))
+        return _with_nan(self.model.targets(inputs).float(), self.model.target_encoder.valid(inputs))
 
     def last_slot(self, inputs: Any) -> Tensor:
         """Target representation of the last past slot, encoded from the past alone: inputs -> [B, S, L, D]."""
         past = self.cut.past.to(_device(self.model))
-        targets = self.model.targets(inputs, keep=past.expand(_count(inputs), -1)).float()
-        present = self.model.target_encoder.present(inputs)
-        targets = _with_nan(targets, None if present is None else present[:, past])
+        targets = self.model.targets(inputs, masks=Masks.of_context(past.expand(_count(inputs), -1))).float()
+        valid = self.model.target_encoder.valid(inputs)
+        targets = _with_nan(targets, None if valid is None else valid[:, past])
         return targets[:, torch.searchsorted(self.cut.past, self.cut.last_slot)]
 
     def direct(self, inputs: Any) -> Tensor:
@@ -105,10 +105,10 @@ class Forecaster:
         sample, averaged over tokens, before it joins the context.
         """
         context, known = self._context(inputs), self.cut.past
-        present = self.model.context_encoder.present(inputs)
-        valid = None if present is None else present[:, known.to(present.device)]
-        level = mean_over(context.mean(dim=-1, keepdim=True), valid).unsqueeze(1)  # [B, 1, 1]
-        spread = mean_over(context.std(dim=-1, correction=0, keepdim=True), valid).unsqueeze(1)
+        valid = self.model.context_encoder.valid(inputs)
+        valid = None if valid is None else valid[:, known.to(valid.device)]
+        level = mean_tokens(context.mean(dim=-1, keepdim=True), valid).unsqueeze(1)  # [B, 1, 1]
+        spread = mean_tokens(context.std(dim=-1, correction=0, keepdim=True), valid).unsqueeze(1)
         layer = self.model.config.target_outputs.index(self.model.config.depth)
         predictions = []
         for horizon, slot in enumerate(self.cut.future):
@@ -120,14 +120,14 @@ class Forecaster:
 
     def _context(self, inputs: Any) -> Tensor:
         past = self.cut.past.to(_device(self.model)).expand(_count(inputs), -1)
-        return self.model.context_encoder(inputs, past).float()  # type: ignore[no-any-return]
+        return self.model.context_encoder(inputs, Masks.of_context(past)).float()  # type: ignore[no-any-return]
 
     def _predict(self, inputs: Any, context: Tensor, known: Tensor, slots: Sequence[Tensor]) -> Tensor:
         """Context [B, K, D] of the tokens `known` [K] -> predicted slots [B, H, S, L, D]."""
         hidden = torch.cat(list(slots)).expand(len(context), 1, -1)  # [B, 1, H S]
         masks = Masks(known.expand(len(context), -1), hidden).to(_device(self.model))
-        present = self.model.context_encoder.present(inputs)
-        predicted = self.model.guess(context, masks, present=present)[:, 0].float().unflatten(1, (len(slots), -1))
+        masks = masks.bind(self.model.context_encoder.valid(inputs))
+        predicted = self.model.predict(context, masks)[:, 0].float().unflatten(1, (len(slots), -1))
         return F.layer_norm(predicted, predicted.shape[-1:]) if self.normalise else predicted
 
     def forecasts(self, inputs: Any, means: Means) -> dict[ForecastName, Tensor]:
@@ -234,9 +234,9 @@ def _errors(forecaster: Forecaster, inputs: Any, means: Means) -> dict[ForecastN
     return {name: error_maps(forecast, target).nanmean(dim=-1).cpu() for name, forecast in forecasts.items()}
 
 
-def _with_nan(values: Tensor, present: Tensor | None) -> Tensor:
+def _with_nan(values: Tensor, valid: Tensor | None) -> Tensor:
     """Values [B, K, L, D] of tokens, NaN for padding by the mask [B, K]."""
-    return values if present is None else values.masked_fill(~present[:, :, None, None], torch.nan)
+    return values if valid is None else values.masked_fill(~valid[:, :, None, None], torch.nan)
 
 
 def _device(model: JEPA) -> torch.device:

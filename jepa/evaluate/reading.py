@@ -127,7 +127,7 @@ class ViewDataset(Dataset[Any]):
         return [self.modality.evaluation_view(inputs)]
 
     def _baselines(self, views: Sequence[Any]) -> dict[str, Tensor]:
-        of_views = [self.modality.floors(view) for view in views]
+        of_views = [self.modality.baselines(view) for view in views]
         return {name: torch.stack([one[name].float() for one in of_views]).mean(dim=0) for name in of_views[0]}
 
     def _label(self, labels: Mapping[str, Label], task: Task) -> Tensor:

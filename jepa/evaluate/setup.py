@@ -88,7 +88,7 @@ def open_setup(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Evaluati
     untrained = untrained_encoder(trained_config, trained_modality)
     on_trained_grid = modality.grid == trained_modality.grid
     if not on_trained_grid:
-        untrained.place(grid_positions(modality.grid, trained_modality.grid))
+        untrained.set_positions(grid_positions(modality.grid, trained_modality.grid))
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
     encoders: dict[Column, TokenEncoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled", "evaluate.report"))]

@@ -7,12 +7,12 @@ from jepa.masking.configs import (
     CausalMaskConfig,
     FunctionMaskConfig,
     MaskingConfig,
-    Masks,
     RandomMaskConfig,
     RandomTubeMaskConfig,
     Strategy,
     TubeMaskConfig,
 )
+from jepa.masking.masks import Masks
 from jepa.masking.sampling import sample_masks
 
 __all__ = [

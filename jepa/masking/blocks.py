@@ -1,4 +1,4 @@
-"""Blocks on a grid, as boolean masks: where they lie, what they leave over, and how samples get equal lengths."""
+"""Placing blocks on a grid as boolean masks, and equal numbers of context tokens for all samples of a batch."""
 
 import math
 from bisect import bisect_right
@@ -12,9 +12,9 @@ from torch import Generator, Tensor
 from jepa.positions import Grid
 
 Range = tuple[float, float]
-SIMULATED = 1000  # placements from which the usual numbers of context tokens are read
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # edges of the windows of context counts; see draw_scene
-OVERDRAW = 5  # placements drawn for each that is missing: about one in four or five falls into a window
+SIMULATED = 1000  # placements from which the usual numbers of context tokens are estimated
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # edges of the windows of context counts; see draw_blocks
+OVERDRAW = 5  # placements drawn for each missing one, as about one in four or five falls into a window
 
 
 def place_blocks(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -32,15 +32,15 @@ def place_blocks(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Gene
 
 
 def union(blocks: Tensor) -> Tensor:
-    """What any block covers: bool [B, M, N] -> bool [B, N]; many times as fast as torch.any."""
+    """Tokens that any block covers: bool [B, M, N] -> bool [B, N]; many times faster than torch.any."""
     return reduce(torch.logical_or, blocks.unbind(dim=1))
 
 
 def block_size(grid: Grid, scale: float, aspect: float) -> Grid:
     """Tokens along each axis of a block that covers the share `scale` of the grid.
 
-    The block has the proportions of the grid, but that its last two axes are to each other as `aspect` to one; on a
-    square grid this is the block of I-JEPA. Where an axis would outgrow the grid, the other makes up for it.
+    The block has the proportions of the grid, with the last two axes stretched to the ratio `aspect`; on a square grid
+    this is the block of I-JEPA. If an axis would exceed the grid, the other one grows instead.
     """
     shares = [scale ** (1 / len(grid))] * len(grid)
     if len(grid) > 1:
@@ -50,7 +50,7 @@ def block_size(grid: Grid, scale: float, aspect: float) -> Grid:
 
 
 def draw_block_size(grid: Grid, scale: Range, aspect: Range, generator: Generator) -> Grid:
-    """A block size with scale and aspect uniform in their ranges, independent of each other."""
+    """Draw a block size; scale and aspect are uniform in their ranges and independent."""
     chance = torch.rand(2, generator=generator).tolist()
     low, high = scale
     narrow, wide = aspect
@@ -58,7 +58,7 @@ def draw_block_size(grid: Grid, scale: Range, aspect: Range, generator: Generato
 
 
 def possible_block_sizes(grid: Grid, scale: Range, aspect: Range, steps: int = 32) -> set[Grid]:
-    """Sizes that `draw_block_size` can give (but for such as fall between the steps of the search)."""
+    """Sizes that `draw_block_size` can return (except those between the steps of the search)."""
     points = [step / steps for step in range(steps + 1)]
     scales = {scale[0] + point * (scale[1] - scale[0]) for point in points}
     aspects = {aspect[0] + point * (aspect[1] - aspect[0]) for point in points}
@@ -66,10 +66,10 @@ def possible_block_sizes(grid: Grid, scale: Range, aspect: Range, steps: int = 3
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Blocks of fixed sizes to be placed on a grid: `targets` are hidden, the rest of another block is the context.
+class Blocks:
+    """Target blocks of one size and a context block, to be placed on a grid; the context excludes the targets.
 
-    joined: the union of the hidden blocks is one target, not each block one.
+    joined: the union of the target blocks is a single target.
     """
 
     grid: Grid
@@ -79,7 +79,7 @@ class Scene:
     joined: bool
 
     def place(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Independent placements of all blocks -> context bool [count, N], target bool [count, M, N], disjoint."""
+        """Place all blocks `count` times -> context bool [count, N], target bool [count, M, N], disjoint."""
         blocks = place_blocks(self.grid, self.target_size, (count, self.targets), generator)
         hidden = union(blocks)
         context = place_blocks(self.grid, self.context_size, (count,), generator) & ~hidden
@@ -87,19 +87,19 @@ class Scene:
 
 
 @lru_cache(maxsize=1024)
-def context_windows(scene: Scene) -> tuple[tuple[int, int], ...]:
-    """Windows (fewest, most) of context counts, each once for every simulated placement that falls into it.
+def context_windows(blocks: Blocks) -> tuple[tuple[int, int], ...]:
+    """Windows (fewest, most) of context counts, one entry for each simulated placement that falls into the window.
 
-    Raises ValueError where many a placement leaves no context.
+    Raises ValueError if too many placements leave no context.
     """
-    context, _ = scene.place(SIMULATED, torch.Generator().manual_seed(0))
+    context, _ = blocks.place(SIMULATED, torch.Generator().manual_seed(0))
     counts = sorted(context.sum(dim=1).tolist())
     edges = [counts[int(quantile * (SIMULATED - 1))] for quantile in QUANTILES]
     usual = [count for count in counts if max(1, edges[0]) <= count <= edges[-1]]
     if len(usual) < SIMULATED // 2:
         raise ValueError(
-            f"{scene.targets} hidden blocks of {_product(scene.target_size)} tokens on a grid of {_product(scene.grid)}"
-            f" leave no context in {counts.count(0) / SIMULATED:.0%} of their placements"
+            f"{blocks.targets} target blocks of {_product(blocks.target_size)} tokens on a grid of "
+            f"{_product(blocks.grid)} leave no context in {counts.count(0) / SIMULATED:.0%} of their placements"
         )
     windows: list[tuple[int, int]] = []
     for _, group in groupby(usual, key=lambda count: bisect_right(edges[1:-1], count)):
@@ -108,41 +108,41 @@ def context_windows(scene: Scene) -> tuple[tuple[int, int], ...]:
     return tuple(windows)
 
 
-def draw_scene(scene: Scene, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Placements with equal lengths over the batch -> context bool [B, N], target bool [B, M, N].
+def draw_blocks(blocks: Blocks, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draw placements with equal context lengths in the batch -> context bool [B, N], target bool [B, M, N].
 
-    Hidden blocks overlap more or less and so leave fewer or more tokens. How many is shared by the batch, as sizes are:
-    a window of context counts is drawn, each as often as its counts occur; the samples are independent placements, all
-    equally likely, whose counts lie in the window; and what exceeds its lower end is dropped at random. Over calls that
-    adds up to uniform placements, but for the one in ten with the least or the most overlap, which never occur.
-    Departs from I-JEPA and V-JEPA, which cut the end of every sample off at the length of the shortest in the batch,
-    because what a token is used for would then depend on where it is and on the batch size.
+    Target blocks overlap by chance, so contexts differ in size. The batch shares a window of context sizes, drawn as
+    often as its sizes occur. Each sample is an independent placement, all equally likely, whose context size lies in
+    the window; random context tokens beyond its lower end are dropped. Over many calls this gives uniform placements,
+    except that the tenth with the least or the most overlap never occurs. Departs from I-JEPA and V-JEPA, which cut
+    every context to the shortest of the batch in raster order: how often a token is context then depends on its
+    position and on the batch size.
     """
-    windows = context_windows(scene)
+    windows = context_windows(blocks)
     fewest, most = windows[int(torch.randint(len(windows), (), generator=generator))]
     contexts, targets, missing = [], [], batch_size
-    while missing:  # ends: the window was read from placements that fall into it
-        context, target = scene.place(OVERDRAW * missing, generator)
+    while missing:  # ends, as some simulated placement falls into the window
+        context, target = blocks.place(OVERDRAW * missing, generator)
         count = context.sum(dim=1)
         fits = ((count >= fewest) & (count <= most)).nonzero().squeeze(1)[:missing]
         contexts.append(context[fits])
         targets.append(target[fits])
         missing -= len(fits)
     context, target = torch.cat(contexts), torch.cat(targets)
-    if scene.joined:
-        target = random_tokens(target, math.prod(scene.grid) - most, generator)
+    if blocks.joined:
+        target = random_tokens(target, math.prod(blocks.grid) - most, generator)
     return random_tokens(context, fewest, generator), target
 
 
 def random_tokens(candidates: Tensor, count: int, generator: Generator) -> Tensor:
-    """A random choice of `count` of each row's True: bool [..., N] -> bool [..., N]."""
+    """Choose `count` of the True values of each row at random: bool [..., N] -> bool [..., N]."""
     order = torch.rand(candidates.shape, generator=generator).masked_fill_(~candidates, -1.0)
     chosen = order.topk(count, sorted=False).indices
     return torch.zeros_like(candidates).scatter_(-1, chosen, True)
 
 
 def token_indices(mask: Tensor) -> Tensor:
-    """Where each row is True, ascending: bool [..., N] with K True in every row -> int64 [..., K]."""
+    """Indices of the True values of each row, ascending: bool [..., N] with K True per row -> int64 [..., K]."""
     return mask.nonzero()[:, -1].reshape(*mask.shape[:-1], -1).clone()
 
 

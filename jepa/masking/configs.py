@@ -1,52 +1,14 @@
-"""Masks, and the settings of the strategies that draw them."""
+"""Settings of the masking strategies."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Generator, Tensor
+from torch import Generator
 
 from jepa.config.imports import imported
+from jepa.masking.masks import Masks
 from jepa.positions import Grid
-
-
-@dataclass(frozen=True, eq=False)
-class Masks:
-    """Per sample, which tokens are context and which are targets: indices (int64), ascending within each set.
-
-    parts: where tokens are of several streams, how many of the context are of each, the same for every sample. draw:
-    sets of masks of one step with the same number here see the same tokens of the streams that they both see.
-    """
-
-    context: Tensor  # [B, Kc]
-    target: Tensor  # [B, M, Kt]
-    parts: tuple[int, ...] = ()
-    draw: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.context)
-
-    def __getitem__(self, samples: slice | list[int]) -> "Masks":
-        """The masks of some samples, e.g. one process's share of a batch."""
-        return replace(self, context=self.context[samples], target=self.target[samples])
-
-    @staticmethod
-    def concatenate(sets: Sequence["Masks"]) -> "Masks":
-        """Sets of one shape as the masks of one batch: n times [B, ...] -> [n * B, ...]."""
-        context, target = torch.cat([one.context for one in sets]), torch.cat([one.target for one in sets])
-        return replace(sets[0], context=context, target=target)
-
-    def to(self, device: torch.device | str) -> "Masks":
-        """The same masks on a device; does not wait for the copy where memory is pinned."""
-        pinned = self.context.is_pinned()
-        context, target = (indices.to(device, non_blocking=pinned) for indices in (self.context, self.target))
-        return replace(self, context=context, target=target)
-
-    def pin_memory(self) -> "Masks":
-        """The same masks in pinned memory; a DataLoader calls this."""
-        return replace(self, context=self.context.pin_memory(), target=self.target.pin_memory())
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
@@ -56,11 +18,7 @@ def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
-
-
 ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
-
-
 RatioRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
 
 
@@ -68,8 +26,8 @@ RatioRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_asce
 class BlockMaskConfig:
     """Several target blocks, and one large context block minus the targets (Assran et al. 2023, sec. 3).
 
-    Block sizes are drawn once a batch, positions once a sample. Scales are shares of the grid, aspects the relative
-    length of the last axis but one to the last. legacy: masks as the public code of I-JEPA draws them.
+    Block sizes are drawn once per batch, block positions once per sample. Scales are shares of the grid; aspects are
+    ratios of the last but one axis to the last. legacy: reproduce the masks of the public I-JEPA code.
     """
 
     kind: Literal["block"] = "block"
@@ -82,10 +40,10 @@ class BlockMaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TubeMaskConfig:
-    """The union of blocks is the target, what they leave the context (Bardes et al. 2024, sec. 3.2).
+    """The union of several blocks is the target, all other tokens are the context (Bardes et al. 2024, sec. 3.2).
 
-    Blocks cover the share `scale` of the last two axes, all of those before, and `time_scale` of the first. On
-    a grid of no more than two axes they are blocks in space. legacy: masks as the public code of V-JEPA draws them.
+    A block covers the share `scale` of the last two axes, the share `time_scale` of the first axis, and all of the axes
+    between. On a grid of two axes it is a block in space. legacy: reproduce the masks of the public V-JEPA code.
     """
 
     kind: Literal["tube"] = "tube"
@@ -98,7 +56,7 @@ class TubeMaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomMaskConfig:
-    """Each sample hides `ratio` of its tokens, any with the same chance (He et al. 2022)."""
+    """Each sample hides the share `ratio` of its tokens, all equally likely (He et al. 2022)."""
 
     kind: Literal["random"] = "random"
     ratio: Share = 0.75
@@ -106,7 +64,7 @@ class RandomMaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomTubeMaskConfig:
-    """As random, but drawn over the last two axes and repeated over those before (Tong et al. 2022)."""
+    """Random masks over the last two axes, repeated along the axes before (Tong et al. 2022)."""
 
     kind: Literal["random_tube"] = "random_tube"
     ratio: Share = 0.9
@@ -114,9 +72,9 @@ class RandomTubeMaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CausalMaskConfig:
-    """The context is what lies before a cut across `axis`, the target what follows; the cut is drawn once a batch.
+    """The context lies before a cut across `axis`, the target after it; the cut is drawn once per batch.
 
-    cut: where, as a share of the axis; uniform between two ends, which may be the same.
+    cut: range of its position as a share of the axis, drawn uniformly; both ends may be equal.
     """
 
     kind: Literal["causal"] = "causal"
@@ -126,14 +84,14 @@ class CausalMaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionMaskConfig:
-    """A strategy of one's own: package.module:function, (grid, batch_size, generator, **options) -> Masks."""
+    """A custom strategy: `package.module:function`, (grid, batch_size, generator, **options) -> Masks."""
 
     kind: Literal["function"] = "function"
     function: str
     options: dict[str, Any] = field(default_factory=dict)
 
     def draw(self, grid: Grid, batch_size: int, generator: Generator) -> Masks:
-        """Masks of a batch, as the function gives them."""
+        """Call the function -> masks of a batch."""
         masks: Masks = imported(self.function)(grid, batch_size, generator, **self.options)
         return masks
 
@@ -141,6 +99,4 @@ class FunctionMaskConfig:
 Strategy = (
     BlockMaskConfig | TubeMaskConfig | RandomMaskConfig | RandomTubeMaskConfig | CausalMaskConfig | FunctionMaskConfig
 )
-
-
 MaskingConfig = Annotated[Strategy, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Masks as the public code of I-JEPA and V-JEPA draws them, biases included, for comparisons."""
+"""The masks of the public I-JEPA and V-JEPA code, biases included, for comparisons."""
 
 import math
 
@@ -8,13 +8,13 @@ from torch import Generator, Tensor
 from jepa.masking.blocks import Range, place_blocks, token_indices, union
 from jepa.positions import Grid
 
-MIN_CONTEXT = 10  # tokens: I-JEPA draws a context of no more again
-TRIES = 20  # draws after which I-JEPA cuts one target less out of the context
-MIN_SIDE = 5  # tokens: on smaller grids, a context of I-JEPA is hardly larger than that
+MIN_CONTEXT = 10  # tokens: I-JEPA redraws a context of at most this size
+TRIES = 20  # redraws before I-JEPA removes one target fewer from the context
+MIN_SIDE = 5  # tokens: on smaller grids a context is hardly larger than MIN_CONTEXT
 
 
 def ijepa_block_size(grid: Grid, scale: Range, aspect: Range, generator: Generator) -> Grid:
-    """Rows and columns of a block, never as large as the grid; one random number sets both scale and aspect."""
+    """Rows and columns of a block, smaller than the grid; one random number sets both scale and aspect."""
     chance = float(torch.rand((), generator=generator))
     tokens = int(math.prod(grid) * (scale[0] + chance * (scale[1] - scale[0])))
     rows, columns = _rectangle(tokens, aspect[0] + chance * (aspect[1] - aspect[0]))
@@ -34,24 +34,24 @@ def ijepa_masks(
 ) -> tuple[Tensor, Tensor]:
     """Multi-block masks -> context [B, Kc], target [B, M, Kt]; Kc is the smallest context of the batch.
 
-    The last row and column are never used, and longer contexts lose their last tokens in raster order.
-    A context of too few tokens is placed again; after some tries, target by target is no longer cut out of it.
+    The last row and column are never used, and longer contexts lose their last tokens in raster order. A context of
+    too few tokens is placed again; after `TRIES` redraws one target fewer is removed from it, and so on.
     """
-    blocks = _place_but_in_last(grid, target_size, (batch_size, targets), generator)
+    blocks = _place_without_last(grid, target_size, (batch_size, targets), generator)
     context = torch.zeros(batch_size, math.prod(grid), dtype=torch.bool)
-    for kept in range(targets, -1, -1):
-        free = ~blocks[:, :kept].any(dim=1)
+    for removed in range(targets, -1, -1):
+        free = ~blocks[:, :removed].any(dim=1)
         for _ in range(TRIES):
             small = (context.sum(dim=1) <= MIN_CONTEXT).nonzero().squeeze(1)
             if len(small):
-                context[small] = _place_but_in_last(grid, context_size, (len(small),), generator) & free[small]
+                context[small] = _place_without_last(grid, context_size, (len(small),), generator) & free[small]
     return token_indices(_cut(context)), token_indices(blocks)
 
 
 def vjepa_masks(grid: Grid, size: Grid, blocks: int, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Unions of blocks -> context [B, Kc], target [B, 1, Kt], both as short as the smallest of the batch.
 
-    Longer ones lose their last tokens in raster order, those of the last frames. An empty context is drawn again.
+    Longer ones lose their last tokens in raster order, i.e. in the last frames. An empty context is redrawn.
     """
     hidden = torch.ones(batch_size, math.prod(grid), dtype=torch.bool)
     while len(empty := hidden.all(dim=1).nonzero().squeeze(1)):
@@ -60,17 +60,17 @@ def vjepa_masks(grid: Grid, size: Grid, blocks: int, batch_size: int, generator:
 
 
 def _rectangle(tokens: int, ratio: float) -> tuple[int, int]:
-    """Rows and columns of about so many tokens, with `ratio` rows to a column."""
+    """Rows and columns of a rectangle of about `tokens` tokens, `ratio` being rows over columns."""
     return max(1, round(math.sqrt(tokens * ratio))), max(1, round(math.sqrt(tokens / ratio)))
 
 
-def _place_but_in_last(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Blocks placed as if the last row and column did not exist: bool [*shape, N]."""
+def _place_without_last(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Place blocks as if the last row and column did not exist: bool [*shape, N]."""
     rows, columns = grid
     placed = place_blocks((rows - 1, columns - 1), size, shape, generator).unflatten(-1, (rows - 1, columns - 1))
     return torch.nn.functional.pad(placed, (0, 1, 0, 1)).flatten(-2)
 
 
 def _cut(mask: Tensor) -> Tensor:
-    """The first tokens of every row, as many as the shortest row has: bool [B, N] -> bool [B, N]."""
+    """Keep the first True values of each row, as many as the row with the fewest has: bool [B, N] -> bool [B, N]."""
     return mask & (mask.cumsum(dim=1) <= mask.sum(dim=1).min())

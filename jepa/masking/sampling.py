@@ -1,7 +1,8 @@
-"""Which tokens are context and which are targets: strategies on a grid with any number of axes.
+"""Drawing masks on a grid with any number of axes.
 
-All of them: every placement that fits is equally likely, context and targets are disjoint, and samples of a batch have
-equal lengths without regard to how many they are (masking_blocks.draw_scene). Randomness comes from a generator.
+Every strategy draws from all placements that fit, each equally likely. Context and targets are disjoint. All samples
+of a batch get equal lengths, and these do not depend on the batch size (blocks.draw_blocks). All randomness comes from
+the generator that is passed in. The `legacy` masks depart from this; see published.py.
 """
 
 import math
@@ -11,9 +12,9 @@ from torch import Generator, Tensor
 
 from jepa.masking import published
 from jepa.masking.blocks import (
-    Scene,
+    Blocks,
     draw_block_size,
-    draw_scene,
+    draw_blocks,
     random_tokens,
     token_indices,
 )
@@ -21,17 +22,17 @@ from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,
     FunctionMaskConfig,
-    Masks,
     RandomMaskConfig,
     RandomTubeMaskConfig,
     Strategy,
     TubeMaskConfig,
 )
+from jepa.masking.masks import Masks
 from jepa.positions import Grid
 
 
 def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Generator) -> Masks:
-    """Masks of a batch, drawn with the generator (on the CPU)."""
+    """Draw the masks of a batch; the generator lives on the CPU."""
     match config:
         case BlockMaskConfig(legacy="ijepa"):
             target_size = published.ijepa_block_size(grid, config.target_scale, config.target_aspect, generator)
@@ -40,20 +41,20 @@ def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Gener
         case BlockMaskConfig():
             target_size = draw_block_size(grid, config.target_scale, config.target_aspect, generator)
             context_size = draw_block_size(grid, config.context_scale, (1.0, 1.0), generator)
-            scene = Scene(grid, context_size, target_size, config.targets, joined=False)
-            context, target = draw_scene(scene, batch_size, generator)
+            blocks = Blocks(grid, context_size, target_size, config.targets, joined=False)
+            context, target = draw_blocks(blocks, batch_size, generator)
             return Masks(token_indices(context), token_indices(target))
         case TubeMaskConfig(legacy="vjepa"):
             size = published.vjepa_block_size(grid, config.scale, config.aspect, config.time_scale, generator)
             return Masks(*published.vjepa_masks(grid, size, config.blocks, batch_size, generator))
         case TubeMaskConfig():
             size = draw_block_size(grid[-2:], (config.scale, config.scale), config.aspect, generator)
-            context, target = draw_scene(_tube_scene(grid, config, size), batch_size, generator)
+            context, target = draw_blocks(tube_blocks(grid, config, size), batch_size, generator)
             return _repeated(grid, context, target)
         case RandomMaskConfig() | RandomTubeMaskConfig():
-            drawn = grid[-2:] if isinstance(config, RandomTubeMaskConfig) else grid
-            every = torch.ones(batch_size, math.prod(drawn), dtype=torch.bool)
-            target = random_tokens(every, round(config.ratio * math.prod(drawn)), generator)
+            tokens = math.prod(grid[-2:] if isinstance(config, RandomTubeMaskConfig) else grid)
+            every = torch.ones(batch_size, tokens, dtype=torch.bool)
+            target = random_tokens(every, round(config.ratio * tokens), generator)
             return _repeated(grid, ~target, target.unsqueeze(1))
         case CausalMaskConfig():
             low, high = config.cut
@@ -66,20 +67,22 @@ def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Gener
             return config.draw(grid, batch_size, generator)
 
 
-def _tube_scene(grid: Grid, config: TubeMaskConfig, size: Grid) -> Scene:
-    """Blocks on the whole grid or, where they run through all of the axes before the last two, on those two alone."""
+def tube_blocks(grid: Grid, config: TubeMaskConfig, size: Grid) -> Blocks:
+    """Blocks on the whole grid, or on its last two axes alone if they span all axes before these."""
     space, before = grid[-2:], grid[:-2]
     if not before or round(config.time_scale * before[0]) == before[0]:
-        return Scene(space, space, size, config.blocks, joined=True)
+        return Blocks(space, space, size, config.blocks, joined=True)
     times = max(1, round(config.time_scale * before[0]))
-    return Scene(grid, grid, (times, *before[1:], *size), config.blocks, joined=True)
+    return Blocks(grid, grid, (times, *before[1:], *size), config.blocks, joined=True)
 
 
-def _repeated(grid: Grid, context: Tensor, target: Tensor) -> Masks:
-    """Masks from bool [B, n] and [B, M, n] over the last axes of a grid, the same all along the axes before."""
-    seen, hidden = (_repeat(token_indices(mask), mask.shape[-1], math.prod(grid)) for mask in (context, target))
-    return Masks(seen, hidden)
+def _repeated(grid: Grid, in_context: Tensor, in_target: Tensor) -> Masks:
+    """Masks from bool [B, n] and [B, M, n] over the last axes of a grid, repeated along the axes before."""
+    context, target = (
+        _repeat(token_indices(mask), mask.shape[-1], math.prod(grid)) for mask in (in_context, in_target)
+    )
+    return Masks(context, target)
 
 
-def _repeat(indices: Tensor, every: int, tokens: int) -> Tensor:
-    return (indices.unsqueeze(-2) + torch.arange(0, tokens, every).unsqueeze(-1)).flatten(-2)
+def _repeat(indices: Tensor, period: int, tokens: int) -> Tensor:
+    return (indices.unsqueeze(-2) + torch.arange(0, tokens, period).unsqueeze(-1)).flatten(-2)

@@ -73,7 +73,7 @@ def _read(modality: MatchedModality[Any], samples: Samples, places: Sequence[int
     for place in places:
         try:
             inputs = samples[place].inputs
-            read.append((modality.matches(inputs)[0], modality.said(inputs)[0]))
+            read.append((modality.matches(inputs)[0], modality.descriptions(inputs)[0]))
         except BadSampleError:
             continue
     return read

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
-from jepa.encoder import TokenEncoder, mean_over
+from jepa.encoder import TokenEncoder, mean_tokens
 from jepa.evaluate.features import grid_layers, grid_valid, samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.masking import Masks
@@ -61,7 +61,7 @@ def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, Token
         kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
         for name, encoder in encoders.items():
             whole = grid_layers(modality, encoder, inputs)[-1].float()
-            vectors, encoded = mean_over(whole, grid_valid(modality, encoder, inputs)).cpu(), whole.cpu()  # [B, N, D]
+            vectors, encoded = mean_tokens(whole, grid_valid(modality, encoder, inputs)).cpu(), whole.cpu()  # [B, N, D]
             fitted = max(SHOWN, min(_FITTED, _FITTED_TOKENS // count)) - sum(map(len, tokens[name]))
             tokens[name].append(encoded[: max(0, fitted)])
             pooled[name].append(vectors)

@@ -9,7 +9,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
 from jepa.data import seeded
-from jepa.encoder import Encoder, TokenEncoder, VitSize, take
+from jepa.encoder import Encoder, TokenEncoder, VitSize, gather_tokens
+from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality
 from jepa.model_config import ModelConfig, NetworksConfig
 from jepa.predictor import PredictorConfig
@@ -46,19 +47,22 @@ def check_networks(modality: Modality[Any], model: NetworksConfig) -> Iterator[s
     if whole.shape != (_BATCH, tokens, encoder.dim):
         wanted = [_BATCH, tokens, encoder.dim]
         yield f"encoder gives {list(whole.shape)} for {_BATCH} samples; {wanted} is needed, every token of `positions`"
-    present = encoder.present(inputs)
-    if present is not None and (present.dtype != torch.bool or present.shape != (_BATCH, tokens)):
-        yield f"present gives {form(present)}; it has to be bool [{_BATCH}, {tokens}], which tokens the samples have"
+    valid = encoder.valid(inputs)
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != (_BATCH, tokens)):
+        yield f"valid returns {form(valid)}; expected bool [{_BATCH}, {tokens}], the tokens that the samples have"
     if not modality.streams and (count := len(encoder.outputs(inputs))) != model.depth + 1:
         yield f"encoder.outputs gives {count} layers; {model.depth + 1} are needed: what is embedded, then model.depth"
     for masks in modality.sample_masks(_BATCH, seeded("networks")):
-        kept = encoder(inputs, masks.context, masks.parts)
+        kept = encoder(inputs, masks)
         if kept.shape != (*masks.context.shape, encoder.dim):
             yield f"encoder gives {list(kept.shape)} for the {masks.context.shape[1]} tokens of a context"
-        elif not modality.streams and torch.equal(kept, take(whole, masks.context)) and _mixes(encoder, inputs):
+        elif (
+            not modality.streams and torch.equal(kept, gather_tokens(whole, masks.context)) and _mixes(encoder, inputs)
+        ):
             yield "encoder lets the tokens of a context see hidden ones: drop what is not kept before tokens are mixed"
             break
-    named, streams = set(encoder.pool(whole, (), present)), {one.name for one in modality.streams} or {"tokens"}
+    pooled = encoder.pool(whole, None if valid is None else Masks.of_everything(valid))
+    named, streams = set(pooled), {one.name for one in modality.streams} or {"tokens"}
     if named != streams:
         yield f"encoder.pool names {', '.join(sorted(named))}; it has to be {', '.join(sorted(streams))}"
 
@@ -105,6 +109,6 @@ def _embedding_flaw(embedding: nn.Module, inputs: Any, tokens: int, dim: int) ->
     if kept.shape != (*keep.shape, dim):
         return f"embedding gives {list(kept.shape)} where the tokens keep {list(keep.shape)} are asked for"
     scale = float(whole.abs().mean()) + _CLOSE
-    if float((kept - take(whole, keep)).abs().max()) > 10 * _CLOSE * scale:
+    if float((kept - gather_tokens(whole, keep)).abs().max()) > 10 * _CLOSE * scale:
         return "embedding gives other vectors for kept tokens than for the same tokens among all"
     return ""

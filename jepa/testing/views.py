@@ -95,30 +95,30 @@ def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:
         yield "evaluation_views gives other views when it is called again; the inputs alone have to tell them"
 
 
-def check_floors(modality: Modality[Any]) -> Iterator[str]:
+def check_baselines(modality: Modality[Any]) -> Iterator[str]:
     """Vectors of one length, among them the raw input."""
     shapes: dict[str, torch.Size] = {}
     for index, views in _views(modality).items():
-        if type(modality).floors is Modality.floors and not isinstance(views[0], Tensor):
+        if type(modality).baselines is Modality.baselines and not isinstance(views[0], Tensor):
             what = type(views[0]).__name__
-            yield f"floors: by default it flattens a tensor, and a view is a {what}; write `floors` of your own"
+            yield f"baselines: by default it flattens a tensor, and a view is a {what}; write `baselines` of your own"
             return
-        floors = modality.floors(views[0])
+        floors = modality.baselines(views[0])
         if taken := sorted({*floors} & RESERVED):
-            yield f"floors: '{taken[0]}' is the name of another column of the results; give it one of its own"
+            yield f"baselines: '{taken[0]}' is the name of another column of the results; give it one of its own"
             return
         if "raw_input" not in floors:
-            yield f"floors has no 'raw_input' to compare with, only: {', '.join(floors) or 'nothing'}"
+            yield f"baselines has no 'raw_input' to compare with, only: {', '.join(floors) or 'nothing'}"
             return
         for name, vector in floors.items():
             if not isinstance(vector, Tensor) or vector.dim() != 1:
-                yield f"floors: '{name}' is {form(vector)}; it has to be a vector [F]"
+                yield f"baselines: '{name}' is {form(vector)}; it has to be a vector [F]"
                 return
             if not vector.double().isfinite().all():
-                yield f"floors: '{name}' of sample {index} is not finite"
+                yield f"baselines: '{name}' of sample {index} is not finite"
                 return
             if shapes.setdefault(name, vector.shape) != vector.shape:
-                yield f"floors: '{name}' has {len(vector)} values for sample {index}, {shapes[name][0]} for another one"
+                yield f"baselines: '{name}' has {len(vector)} values for sample {index}, {shapes[name][0]} for another"
                 return
 
 

@@ -1,4 +1,4 @@
-"""Checks of a config that need no networks."""
+"""Checks of a config before any network is built."""
 
 from typing import Any
 
@@ -11,42 +11,42 @@ from jepa.protocol import check_functions
 from jepa.training.config import Config
 
 
-def check_networks(config: Config[Any, Any], modality: Modality[Any]) -> None:
-    """Raise ConfigError for what can be told before the networks are built: their start, mask tokens, losses."""
+def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
+    """Raise ConfigError for settings that do not fit together or do not fit the modality."""
     start, tokens = config.start_from, config.model.predictor.mask_tokens
     if start is not None and not latest(config.run_dir).exists() and not start.expanduser().exists():
         raise ConfigError(f"start_from: no checkpoint at {start}")
     sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
     if tokens > sets:
-        raise ConfigError(f"model.predictor.mask_tokens: {tokens} cannot all be used by {sets} sets of masks")
-    if tokens > 1 and modality.streams:  # their sets come and go, and evaluation asks for what no set had
-        raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but where tokens are of several streams it is 1")
+        raise ConfigError(f"model.predictor.mask_tokens: {sets} sets of masks cannot use {tokens} mask tokens")
+    if tokens > 1 and modality.streams:  # the sets differ from step to step, and evaluation uses masks of no set
+        raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but it must be 1 with several streams")
     _check_losses(config, modality)
     check_functions(config.evaluate.functions)
 
 
 def _check_losses(config: Config[Any, Any], modality: Modality[Any]) -> None:
-    """Raise ConfigError for losses without effect; not when a run is loaded, as what it learned stays what it is."""
+    """Raise ConfigError for loss settings without effect; loading a trained run does not check them."""
     loss, contrast = config.loss, config.model.contrast != "none"
     for name in ("invariance", "agreement"):
         if getattr(loss, name) and loss.regulariser == "none":
-            raise ConfigError(f"loss.{name}: acts within the weight of loss.regulariser; set one, or {name} to 0")
+            raise ConfigError(f"loss.{name}: has no effect without a loss.regulariser; set one, or set {name} to 0")
     if loss.agreement and len(modality.streams) < 2:
-        raise ConfigError(f"loss.agreement: {config.modality} data has no two streams that could agree; set it to 0")
+        raise ConfigError(f"loss.agreement: needs two streams, which {config.modality} data does not have; set it to 0")
     if loss.contrast_weight != 1 and not contrast:
-        raise ConfigError("loss.contrast_weight: there is no contrast that it weighs; set model.contrast, or leave 1")
+        raise ConfigError("loss.contrast_weight: has no effect without model.contrast; set that, or leave 1")
     regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
     if not (loss.prediction_weight or regularised or (contrast and loss.contrast_weight)):
-        raise ConfigError("loss.prediction_weight: at 0 nothing is learned without a regulariser or a contrast")
+        raise ConfigError("loss.prediction_weight: at 0 only a regulariser or a contrast could train the networks")
 
 
 def batch_order(config: Config[Any, Any], world: World) -> Order:
-    """Which samples this process sees when; raises ConfigError where the batch does not divide."""
+    """The order of this process's samples; raises ConfigError if the batch does not divide."""
     batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
     if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
         parts = f" and {accumulate} micro-batches" if accumulate > 1 else ""
         raise ConfigError(
-            f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes{parts} into 2 or more "
-            "each"
+            f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes{parts} into equal "
+            "shares of at least 2"
         )
     return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size, accumulate=accumulate)

@@ -1,4 +1,4 @@
-"""The root config of a run."""
+"""The config of a run and its sections that belong to no other module."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,23 +9,23 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Po
 
 from jepa.loss import LossConfig
 from jepa.modality import C, Modality
-from jepa.model import TargetKind, check_target
 from jepa.model_config import NetworksConfig
 from jepa.optim import OptimConfig
 from jepa.protocol import EvaluateConfig
 from jepa.schedules import LinearMomentum, MomentumConfig
+from jepa.targets import TargetKind, check_target
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """Where and how to compute; none of it changes what is computed but for rounding.
+    """Where and how to compute; except for rounding, none of these settings changes a result.
 
-    device: `auto` is CUDA if there is a GPU, else the CPU. `mps` (Apple; not tried on a real Mac) trains only: runs
-    are evaluated on the CPU. workers: processes that prepare batches, per training process; null for four a GPU and
-    none on CPUs, where they would take the cores from the training. cache_mb: megabytes of decoded samples that each
-    of them keeps, so that a small data set is decoded once. parallel, for several processes: `ddp` keeps all weights
-    in each of them, `fsdp` spreads weights, gradients and optimiser state over them, and saves checkpoints by shards,
-    in the background.
+    device: `auto` means CUDA if there is a GPU, otherwise the CPU; `mps` (Apple, never tried on a real one) is for
+    training only, runs are then evaluated on the CPU. workers: processes per training process that prepare batches;
+    null means four per GPU, and none on CPUs, where they would take cores from training. cache_mb: megabytes of decoded
+    samples that each of them keeps in memory, so that a small data set is decoded once. parallel: with several
+    processes, `ddp` keeps all weights in each of them, and `fsdp` shards weights, gradients and optimiser state over
+    them and saves sharded checkpoints in the background.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -38,25 +38,25 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         if self.compile and self.parallel == "fsdp":
-            raise ValueError("compile: not together with parallel=fsdp; use ddp, or compile=false")
+            raise ValueError("compile: does not work with parallel=fsdp; set parallel=ddp or compile=false")
 
     def loaders(self, device: torch.device) -> int:
-        """Processes that prepare batches for a device."""
+        """Number of worker processes that prepare batches for a device."""
         if self.workers is not None:
             return self.workers
-        return _WORKERS_A_GPU if device.type == "cuda" else 0
+        return 0 if device.type == "cpu" else _WORKERS_PER_GPU
 
 
-_WORKERS_A_GPU = 4
+_WORKERS_PER_GPU = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """What is predicted when, unless `target=pixels`: a random encoder's representations hold little to learn from.
+    """Targets by stage of the run, unless `target=pixels`: representations of a random encoder teach little.
 
-    pixel_weight: weight of raw patches as targets beside the representations, all through the run; 0 for none.
-    latent_from: share of the steps before representations are predicted as well, until when pixels stand alone. In the
-    manner of SALT (Li et al. 2025), whose teacher learns from pixels; departs from it: there is no second student.
+    pixel_weight: weight of raw patches as additional targets, throughout the run; 0 for none. latent_from: share of the
+    steps that predict pixels alone, before representations join. As in SALT (Li et al. 2025), the teacher first learns
+    from pixels; departs from SALT: there is no second student.
     """
 
     pixel_weight: NonNegativeFloat = 0.0
@@ -64,11 +64,11 @@ class CurriculumConfig:
 
     def __post_init__(self) -> None:
         if self.latent_from and not self.pixel_weight:
-            raise ValueError("latent_from: before representations, pixels are predicted, so pixel_weight must not be 0")
+            raise ValueError("latent_from: needs pixel_weight above 0, as the first stage predicts pixels alone")
 
 
 class Stage(NamedTuple):
-    """A part of a run that predicts one set of targets."""
+    """A part of a run with one set of targets, each with its weight."""
 
     first_step: int
     steps: int
@@ -82,9 +82,9 @@ M = TypeVar("M", bound=NetworksConfig)
 class Config(Generic[C, M]):
     """A run. `data` and `model` are sections of the modality's own types; lengths are in optimiser steps.
 
-    start_from: a run directory, checkpoint file or released file of V-JEPA 2 whose networks are the start, instead of
-    random ones: for a cooldown, or to adapt to data of one's own. target: `latent`, `pixels`, or a function of one's
-    own, as package.module:function; see JEPA.
+    start_from: run directory, checkpoint file or released V-JEPA 2 file to take the initial networks from, for a
+    cooldown or to adapt to other data; null for random ones. target: `latent`, `pixels`, or a custom function
+    `package.module:function`; see targets.py.
     """
 
     modality: str
@@ -106,16 +106,16 @@ class Config(Generic[C, M]):
 
     def __post_init__(self) -> None:
         if self.model.projector and self.loss.regulariser == "none":
-            raise ValueError("model.projector: only loss.regulariser sees what it projects; set one, or projector to 0")
+            raise ValueError("model.projector: has no effect without a loss.regulariser; set one, or projector=0")
 
     @staticmethod
     def of(modality_type: type[Modality[Any]]) -> "type[Config[Any, Any]]":
-        """The type of the configs of a modality."""
+        """The config type of a modality."""
         return Config[modality_type.config_type, modality_type.model_type]  # type: ignore[name-defined]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The parts of the run, in order."""
+        """The stages of the run, in order."""
         if self.target == "pixels":
             return (Stage(0, self.steps, {"pixels": 1.0}),)
         pixels: dict[TargetKind, float] = (
@@ -126,7 +126,7 @@ class Config(Generic[C, M]):
         return (Stage(0, before, pixels), main) if before else (main,)
 
     def stage(self, step: int) -> Stage:
-        """The part of the run that a step belongs to."""
+        """The stage that a step belongs to."""
         return next(stage for stage in reversed(self.stages) if step >= stage.first_step)
 
     @property

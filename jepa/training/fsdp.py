@@ -40,7 +40,7 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for unit in model.units():
+    for unit in model.fsdp_units():
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     for network in (model.context_encoder, model.predictor, model.target_encoder):
         fully_shard(network, mesh=mesh, mp_policy=policy)

@@ -24,12 +24,12 @@ def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") 
     """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
 
     `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
-    model of its choice instead (`MatchedModality.served`). Raises CheckpointError if there is no checkpoint.
+    `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint.
     """
     checkpoint = read_checkpoint(run, mmap=True)
     config, modality = configured(checkpoint)
     if isinstance(modality, MatchedModality):
-        return modality.served(model_of(checkpoint, config, modality).to(device), which)
+        return modality.inference_model(model_of(checkpoint, config, modality).to(device), which)
     return encoder_of(checkpoint, config, modality, which).to(device)
 
 
@@ -82,7 +82,7 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modal
         }
     )
     if modality.grid != trained.grid:
-        encoder.place(grid_positions(modality.grid, trained.grid))
+        encoder.set_positions(grid_positions(modality.grid, trained.grid))
     return encoder.eval().requires_grad_(False)
 
 

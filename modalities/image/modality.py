@@ -115,7 +115,7 @@ class Image(Modality[ImageConfig]):
         """An empty image: float [3, H, W]."""
         return torch.zeros(3, *self.config.size)
 
-    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+    def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged down to at most 32 a side: [3, H, W] -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.config.size)
         return {"raw_input": F.adaptive_avg_pool2d(view, (height, width)).flatten()}

@@ -135,15 +135,15 @@ class ImageText(MatchedModality[ImageTextConfig]):
         for names in self._names(task):
             yield [View(nothing, self._ids(text.format(name))) for name in names for text in self.config.prompts]
 
-    def said(self, inputs: Captioned) -> Sequence[str]:
+    def descriptions(self, inputs: Captioned) -> Sequence[str]:
         """The captions."""
         return inputs.captions
 
-    def served(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
+    def inference_model(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         """All networks, to be asked about pictures and sentences."""
         return ImageTextModel(self, StreamEncoder(model, self, encoder), encoder)
 
-    def floors(self, view: View) -> Mapping[str, Tensor]:
+    def baselines(self, view: View) -> Mapping[str, Tensor]:
         """Pixels, averaged down to at most 32 a side: -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.size)
         return {"raw_input": F.adaptive_avg_pool2d(view.image, (height, width)).flatten()}

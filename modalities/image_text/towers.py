@@ -18,7 +18,7 @@ from timm.models import Eva
 from timm.models import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
-from jepa.encoder import run_block, take
+from jepa.encoder import gather_tokens, run_block
 from jepa.transformer import attend
 from modalities.image_text.open_clip_files import (
     CaptionTokenizer,
@@ -95,7 +95,7 @@ class ClipImageTower(ImageTower):
         if keep is None:
             positions = table
         else:
-            patches, positions = take(patches, keep), F.embedding(keep, table)
+            patches, positions = gather_tokens(patches, keep), F.embedding(keep, table)
         embedded = F.linear(patches, self.tower.conv1.weight.flatten(1)) + positions
         class_token = (self.tower.class_embedding + first).expand(len(images), 1, -1)
         return self.tower.ln_pre(torch.cat([class_token.to(embedded.dtype), embedded], dim=1))  # type: ignore[no-any-return]
@@ -114,7 +114,7 @@ class TimmImageTower(ImageTower):
         trunk, extra = self._trunk, self._trunk.num_prefix_tokens  # class token and registers, which always stay
         tokens, angles = self._embedded(images)
         if keep is not None:
-            tokens = torch.cat([tokens[:, :extra], take(tokens[:, extra:], keep)], dim=1)
+            tokens = torch.cat([tokens[:, :extra], gather_tokens(tokens[:, extra:], keep)], dim=1)
             angles = None if angles is None else angles[keep].unsqueeze(1)  # [B, 1, K, C]: the same for all heads
         tokens = trunk.norm_pre(tokens)
         for block in trunk.blocks:
@@ -157,7 +157,7 @@ class TextTower(nn.Module):
         self.mask_padding = mask_padding and tower.attn_mask is None
         _speed_up(tower.transformer.resblocks)
 
-    def present(self, ids: Tensor) -> Tensor:
+    def valid(self, ids: Tensor) -> Tensor:
         """Which tokens hold the caption, its marks of start and end with it, not padding: [B, L] -> bool [B, L]."""
         if self.end is None:
             return ids.ne(self.tower.pad_id)
@@ -212,7 +212,7 @@ class TextTower(nn.Module):
         if self.tower.cls_emb is not None:
             # As CoCa was trained: shifted by one place, in open_clip's words the legacy mask.
             return F.pad(ids != self.tower.pad_id, (1, 0), value=True)
-        return self.present(ids) if self.mask_padding else None
+        return self.valid(ids) if self.mask_padding else None
 
     def _pooled_place(self, ids: Tensor) -> Tensor:
         """Place in the whole caption of the token that stands for it: [B, L] -> [B, 1]."""
@@ -222,7 +222,7 @@ class TextTower(nn.Module):
         if kind == "eos":
             return ids.eq(self.tower.eos_id).int().argmax(dim=1, keepdim=True)
         if kind == "last" and self.mask_padding:
-            return self.present(ids).sum(dim=1, keepdim=True) - 1
+            return self.valid(ids).sum(dim=1, keepdim=True) - 1
         return ids.new_full((len(ids), 1), {"first": 0, "last": ids.shape[1] - 1, "class": ids.shape[1]}[kind])
 
     def _projected(self, pooled: Tensor) -> Tensor:

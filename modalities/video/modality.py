@@ -170,7 +170,7 @@ class Video(Modality[VideoConfig]):
         """An empty clip: float [3, T, H, W]."""
         return torch.zeros(3, self.config.frames, *self.config.size)
 
-    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+    def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged down to at most 8 times and 16 a side; the frame in the middle alone; and how much each
         place changes from frame to frame: [3, T, H, W] -> [F] each.
         """

@@ -89,7 +89,7 @@ def test_predictions_loss_and_gradients_of_both_sets_of_masks_are_those_of_trans
 ) -> None:
     videos = torch.randn(3, 3, 8, 32, 32)
     masks = MODALITY.sample_masks(3, seeded(0))
-    predictions = ours([videos], masks)
+    predictions = ours([videos], masks).predictions
     loss = prediction_loss(predictions, LossConfig(distance="l1", normalise_prediction=False), {"latent": 1.0})
     loss.backward()
 

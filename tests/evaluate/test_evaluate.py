@@ -434,7 +434,7 @@ def test_features_are_means_over_views_of_a_sample_that_is_read_once() -> None:
             views = modality.evaluation_views(samples[index].inputs)
             tokens = torch.stack([encoder(view[None])[0] for view in views])  # [V, N, D]
             torch.testing.assert_close(features.last["jepa"][index], tokens.mean(dim=(0, 1)), rtol=1e-4, atol=1e-5)
-            energy = torch.stack([modality.floors(view)["motion_energy"] for view in views]).mean(dim=0)
+            energy = torch.stack([modality.baselines(view)["motion_energy"] for view in views]).mean(dim=0)
             torch.testing.assert_close(features.last["motion_energy"][index], energy)
             if index < 5:
                 kept = features.sequences["jepa"][index]

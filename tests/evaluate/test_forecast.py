@@ -67,10 +67,10 @@ def test_forecasts_are_those_of_a_loop_over_samples_and_slots(layers: Any, joine
         for index, single in enumerate(inputs.split(1)):
             target = model.targets(single)[0]  # [N, L, D]
             seen = torch.arange(2 * space)[None]
-            past = model.targets(single, keep=seen)[0, space:]
+            past = model.targets(single, masks=Masks.of_context(seen))[0, space:]
             context = model.context_encoder(single, seen)
             later = torch.arange(2 * space, slots * space)[None, None]
-            guessed = model.guess(context, Masks(seen, later))[0, 0]
+            guessed = model.predict(context, Masks(seen, later))[0, 0]
             for horizon in range(cut.horizons):
                 here = slice((2 + horizon) * space, (3 + horizon) * space)
                 expected = {
@@ -95,7 +95,7 @@ def test_rolled_predictions_are_the_context_of_the_next() -> None:
         fed = F.layer_norm(rolled[:, 0, :, 0], (32,)) * context.std(-1, correction=0).mean(1)[:, None, None]
         fed = fed + context.mean(-1).mean(1)[:, None, None]
         known, later = torch.arange(48).expand(3, -1), torch.arange(48, 64).expand(3, 1, -1)
-        expected = casting.model.guess(torch.cat((context, fed), dim=1), Masks(known, later))[:, 0]
+        expected = casting.model.predict(torch.cat((context, fed), dim=1), Masks(known, later))[:, 0]
     torch.testing.assert_close(rolled[:, 1], expected, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(rolled[:, 1], direct[:, 1], atol=1e-2)
 

@@ -25,7 +25,7 @@ from jepa.masking import (
     place_blocks,
     sample_masks,
 )
-from jepa.masking.blocks import Scene, draw_block_size
+from jepa.masking.blocks import Blocks, draw_block_size
 from jepa.positions import Grid, grid_positions
 
 GRIDS = [(14, 14), (8, 14, 14), (8, 32), (16,), (4, 6)]
@@ -149,10 +149,10 @@ def test_equal_lengths_cost_few_tokens_and_hardly_change_where_they_are(config: 
         if isinstance(config, BlockMaskConfig):
             size = draw_block_size(grid, config.target_scale, config.target_aspect, generator)
             around = draw_block_size(grid, config.context_scale, (1.0, 1.0), generator)
-            scene = Scene(grid, around, size, config.targets, joined=False)
+            scene = Blocks(grid, around, size, config.targets, joined=False)
         else:
             size = draw_block_size(grid, (config.scale, config.scale), config.aspect, generator)
-            scene = Scene(grid, grid, size, config.blocks, joined=True)
+            scene = Blocks(grid, grid, size, config.blocks, joined=True)
         context, target = scene.place(batch_size, generator)
         free_context += context.sum(0)
         free_target += target.sum((0, 1))
@@ -231,12 +231,12 @@ def test_any_grid_gives_sound_masks_or_a_sentence(grid: Grid, config: Any, seed:
     ("grid", "config", "sentence"),
     [
         ((14, 14), BlockMaskConfig(targets=9), "9 target blocks of up to 20% can leave a context of .* of 196 tokens"),
-        ((1, 2), BlockMaskConfig(), "4 hidden blocks of 1 x 1 tokens on a grid of 1 x 2 leave no context in"),
-        ((14, 14), TubeMaskConfig(scale=1.0), "8 hidden blocks of 14 x 14 tokens .* leave no context in 100%"),
+        ((1, 2), BlockMaskConfig(), "4 target blocks of 1 x 1 tokens on a grid of 1 x 2 leave no context in"),
+        ((14, 14), TubeMaskConfig(scale=1.0), "8 target blocks of 14 x 14 tokens .* leave no context in 100%"),
         ((4, 4), RandomMaskConfig(ratio=0.99), "hiding 99% splits 16 tokens into 16 and 0"),
         ((8, 2, 2), RandomTubeMaskConfig(ratio=0.1), "hiding 10% splits 4 tokens into 0 and 4"),
         ((8, 14), CausalMaskConfig(cut=(0.5, 0.99)), "a cut at 99% of axis 0 splits 8 tokens into 8 and 0"),
-        ((8, 14), CausalMaskConfig(axis=2), "no axis 2 to cut: the grid has 2"),
+        ((8, 14), CausalMaskConfig(axis=2), "axis 2 does not exist: the grid has 2"),
         ((8, 14, 14), BlockMaskConfig(legacy="ijepa"), "2 axes"),
         ((14, 14), TubeMaskConfig(legacy="vjepa"), "3 axes"),
     ],

@@ -92,10 +92,10 @@ class Moving(Modality[MovingConfig]):
         view = self.evaluation_view(inputs)
         return [view, view.flip(2)][: self.config.evaluation_views]
 
-    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+    def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         middle = view[:, view.shape[1] // 2].flatten()
         return {
-            **super().floors(view),
+            **super().baselines(view),
             "middle_moment": middle,
             "motion_energy": view.diff(dim=1).abs().mean((0, 2, 3)),
         }

@@ -124,13 +124,13 @@ class Pairs(MatchedModality[PairsConfig]):
             hidden[0] = 2.0 * sign
             yield [PairView(torch.zeros(CELLS, VALUES), (MAPS[CELLS] @ hidden).unsqueeze(0))]
 
-    def said(self, inputs: Stored) -> Sequence[str]:
+    def descriptions(self, inputs: Stored) -> Sequence[str]:
         return inputs.words
 
-    def served(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
+    def inference_model(self, model: nn.Module, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         return nn.ModuleDict({encoder: model})
 
-    def floors(self, view: PairView) -> Mapping[str, Tensor]:
+    def baselines(self, view: PairView) -> Mapping[str, Tensor]:
         return {"raw_input": view.first.flatten()}
 
     def picture(self, view: PairView) -> Tensor:
@@ -156,9 +156,10 @@ class TwoStreams(TokenEncoder):
         self.blocks = nn.ModuleList(Block(DIM, 2, 2.0) for _ in range(2))
         self.summaries = nn.ModuleList(nn.Linear(DIM, DIM) for _ in range(2))
 
-    def outputs(self, inputs: PairView, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
-        if keep is None:
-            keep, parts = torch.arange(7).expand(len(inputs.first), -1), (4, 1, 1, 1)
+    def outputs(self, inputs: PairView, masks: Masks | None = None) -> list[Tensor]:
+        keep, parts = torch.arange(7).expand(len(inputs.first), -1), (4, 1, 1, 1)
+        if masks is not None:
+            keep, parts = masks.context, masks.parts
         of_first, of_second = keep[:, : parts[0]], keep[:, parts[0] : parts[0] + parts[1]] - CELLS
         kept = []
         for stream, (values, cells) in enumerate(((inputs.first, of_first), (inputs.second, of_second))):
@@ -172,13 +173,13 @@ class TwoStreams(TokenEncoder):
         wholes = [whole for (_, whole), there in zip(kept, parts[2:], strict=True) if there]
         return [torch.cat([kept[0][0], kept[1][0], *wholes], dim=1)]
 
-    def layers(self, inputs: PairView, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
-        return self.outputs(inputs, keep, parts)
+    def layers(self, inputs: PairView, masks: Masks | None = None) -> list[Tensor]:
+        return self.outputs(inputs, masks)
 
-    def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
-        *_, first, second = parts or (4, 1, 1, 1)
+    def pool(self, tokens: Tensor, masks: Masks | None = None) -> dict[str, Tensor]:
+        *_, first, second = (masks.parts if masks is not None else ()) or (4, 1, 1, 1)
         pooled = {FIRST.name: tokens[:, -1 - second]} if first else {}
         return pooled | ({SECOND.name: tokens[:, -1]} if second else {})
 
-    def units(self) -> Iterator[nn.Module]:
+    def fsdp_units(self) -> Iterator[nn.Module]:
         return self.blocks.children()

@@ -110,7 +110,7 @@ class Padded(nn.Module):
         values = inputs[0] if keep is None else inputs[0].gather(1, keep)
         return self.project(values.unsqueeze(-1))  # type: ignore[no-any-return]
 
-    def present(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+    def valid(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         """Which tokens there are: bool [B, N]."""
         return torch.arange(inputs[0].shape[1]) < inputs[1].unsqueeze(1)
 
@@ -128,7 +128,7 @@ class PaddedNoise(Noise):
         values, length = inputs.flatten()[:24], 5 + int(1e3 * inputs[0, 0, 0].abs()) % 20
         return torch.where(torch.arange(24) < length, values, 100.0), torch.tensor(length)
 
-    def floors(self, view: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+    def baselines(self, view: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         return {"raw_input": view[0]}
 
 

@@ -243,12 +243,12 @@ class LabelNoMap(Sound):
 
 
 class FlatFloors(Sound):
-    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+    def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         return {"raw_input": view}
 
 
 class NoRawFloor(Sound):
-    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+    def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         return {"energy": view.square().mean().unsqueeze(0)}
 
 
@@ -293,7 +293,7 @@ class Relabelled(Offset):
 
 
 class FloorCalledAsTheEncoder(Sound):
-    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+    def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         return {"raw_input": view.flatten(), "jepa": view.flatten()}
 
 
@@ -333,8 +333,8 @@ class Around(TokenEncoder):
     def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
         return {"tokens": tokens.mean(dim=1)}
 
-    def units(self) -> Iterable[nn.Module]:
-        return self.inner.units()
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        return self.inner.fsdp_units()
 
 
 class Seeing(Around):
@@ -386,7 +386,7 @@ BROKEN = [
     (Tuples, ["samples: dataset('train')[0] is a tuple, not a jepa.modality.Sample"]),
     (LastRowNeverUsed, ["masks: sample_masks never uses 6 of 24 tokens (18, 19, 20, 21, 22, 23), neither as"]),
     (CutToTheShortest, ["masks: sample_masks depends on the size of the batch: token"]),
-    (TargetsSeen, ["masks: sample_masks gives tokens that are context and target of a sample at once"]),
+    (TargetsSeen, ["masks: sample_masks gives tokens that are context and target of the same sample"]),
     (MasksCounted, ["masks: sample_masks gives other masks for the same generator; all that is random has"]),
     (ViewsCounted, ["training: a run that was killed after 2 of 3 steps and resumed ends with other weights"]),
     (GlobalNoise, ["views: training_view gives another view when it is called again with the same arguments"]),
@@ -399,17 +399,17 @@ BROKEN = [
     (LabelsBeyond, ["label 'class' of dataset('train')[1] is 1, but the task names 1 classes, 0 to 0"]),
     (LabelMissing, ["labels: task 'pitch' has no label in any of the first 8 samples of a split, which know: class"]),
     (LabelNoMap, ["is []; a map holds a number for every token of the grid, [24]"]),
-    (FlatFloors, ["floors: floors: 'raw_input' is float32 [2, 8, 12]; it has to be a vector [F]"]),
-    (NoRawFloor, ["floors: floors has no 'raw_input' to compare with, only: energy"]),
+    (FlatFloors, ["baselines: baselines: 'raw_input' is float32 [2, 8, 12]; it has to be a vector [F]"]),
+    (NoRawFloor, ["baselines: baselines has no 'raw_input' to compare with, only: energy"]),
     (FloatPicture, ["picture: picture is float32 [8, 12, 2]; it has to be None or uint8 [H, W, 3]"]),
-    (NoEmbedding, ["networks: NotImplementedError: NoEmbedding needs a method `embedding`, or an `encoder`"]),
+    (NoEmbedding, ["networks: NotImplementedError: NoEmbedding needs a method `embedding` or `encoder`"]),
     (ShortEmbedding, ["networks: embedding makes [3, 6, 96] of 3 samples; it has to be [3, 24, 96]"]),
     (OtherCropsEachTime, ["evaluation views: evaluation_views gives other views when it is called again; the inputs"]),
     (NoMixedPrecision, ["training: 3 steps do not succeed: RuntimeError: Index put requires the source and dest"]),
-    (TokenTwice, ["masks: sample_masks gives indices that are not ascending, or stand twice in a set"]),
+    (TokenTwice, ["masks: sample_masks gives indices that do not ascend or occur twice"]),
     (WordLabels, ["label 'class' of dataset('train')[1] is 'even'; it has to be a number or a tensor"] * 3),
-    (FloorCalledAsTheEncoder, ["floors: 'jepa' is the name of another column of the results; give it one of its own"]),
-    (Nested, ["floors: by default it flattens a tensor, and a view is a dict; write `floors` of your own"]),
+    (FloorCalledAsTheEncoder, ["baselines: 'jepa' is the name of another column of the results"]),
+    (Nested, ["baselines: by default it flattens a tensor, and a view is a dict; write `baselines` of your own"]),
     (NumpyPicture, ["picture: picture is a ndarray; it has to be None or a tensor, uint8 [H, W, 3]"]),
     (NoDataclass, ["a config whose settings are not known: write @dataclass(frozen=True, kw_only=True) over Un"]),
     (HiddenSeen, ["networks: encoder lets the tokens of a context see hidden ones: drop what is not kept before"]),

@@ -101,7 +101,7 @@ class Audio(Modality[AudioConfig]):
         """The same loudness everywhere: [1, bands, frames]."""
         return torch.zeros(1, self.config.bands, self.frames)
 
-    def floors(self, view: Tensor) -> Mapping[str, Tensor]:
+    def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """The spectrogram, averaged to at most 32 bands x 16 times; and its mean over time."""
         small = min(32, view.shape[1]), min(16, view.shape[2])
         return {"raw_input": F.adaptive_avg_pool2d(view, small).flatten(), "mean_spectrum": view.mean(dim=2).flatten()}

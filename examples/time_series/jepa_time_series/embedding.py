@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.encoder import PatchEmbedding, take
+from jepa.encoder import PatchEmbedding, gather_tokens
 
 View = tuple[Tensor, Tensor]  # values [C, T] and which channels are present, bool [C]; batched, each has an axis B
 _QUIET = 0.01  # amplitude below which a logarithmic spectrum is flat; values have a magnitude of 1
@@ -25,13 +25,13 @@ class ChannelEmbedding(PatchEmbedding):
     def forward(self, inputs: Any, keep: Tensor | None = None) -> Tensor:
         """Inputs, token indices [B, K] or None for all -> [B, K, dim]."""
         segments = self._segments(inputs)
-        return self.project(segments if keep is None else take(segments, keep))  # type: ignore[no-any-return]
+        return self.project(segments if keep is None else gather_tokens(segments, keep))  # type: ignore[no-any-return]
 
     def patches(self, inputs: Any) -> Tensor:
         """Spectra of all tokens: [B, N, patch / 2 + 1]; zeros for absent ones."""
         return spectrum(self._segments(inputs))
 
-    def present(self, inputs: Any) -> Tensor:
+    def valid(self, inputs: Any) -> Tensor:
         """Which tokens the samples have: bool [B, N]; the encoder and the loss ignore all others."""
         values, present = inputs
         tokens: Tensor = present.repeat_interleave(values.shape[-1] // self.sizes["p"], dim=1)

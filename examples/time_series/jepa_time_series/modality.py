@@ -101,7 +101,7 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         """The window in the middle."""
         return windows.view(windows.crop(inputs, self.length, None), self.scales, self.centred)
 
-    def floors(self, view: View) -> Mapping[str, Tensor]:
+    def baselines(self, view: View) -> Mapping[str, Tensor]:
         """Values, with zeros for absent channels; statistics of each channel; spectra averaged over time."""
         values, present = view
         spectra = spectrum(values.unflatten(1, (-1, self.config.patch))).mean(dim=1)  # [C, patch / 2 + 1]

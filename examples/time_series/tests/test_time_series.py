@@ -50,8 +50,8 @@ def test_values_in_absent_channels_change_neither_features_nor_loss(modality: Ti
     masks = modality.sample_masks(len(values), Generator().manual_seed(0))
 
     def measured(inputs: View) -> tuple[Tensor, Tensor]:
-        tokens, valid = model.context_encoder(inputs), model.context_encoder.present(inputs)
-        predictions = model([inputs], masks, ("pixels", "latent"))
+        tokens, valid = model.context_encoder(inputs), model.context_encoder.valid(inputs)
+        predictions = model([inputs], masks, ("pixels", "latent")).predictions
         return tokens[valid], prediction_loss(predictions, LossConfig(), {"pixels": 1.0, "latent": 1.0})
 
     for one, same in zip(measured((values, present)), measured((other, present)), strict=True):

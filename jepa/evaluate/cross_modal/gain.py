@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset, default_collate
 
 from jepa.data import seeded, to_device
-from jepa.encoder import take
+from jepa.encoder import gather_tokens
 from jepa.evaluate.reading import batches, separate_bad
 from jepa.loss import sample_distances
 from jepa.masking import Masks
@@ -39,7 +39,7 @@ class _FirstPairDataset(Dataset[Any]):
     def __getitem__(self, index: int, /) -> Any:
         try:
             inputs = self.samples[self.indices[index]].inputs
-            return self.modality.matches(inputs)[0], self.modality.said(inputs)[0]
+            return self.modality.matches(inputs)[0], self.modality.descriptions(inputs)[0]
         except BadSampleError as error:
             return error
 
@@ -115,32 +115,28 @@ def _errors(
 ) -> dict[str, Tensor]:
     """Prediction errors of each sample by context; NaN for samples without another sample: [B] each."""
     masks_with, masks_without = masks
-    encoder, present = model.context_encoder, model.context_encoder.present(views)
+    encoder, valid = model.context_encoder, model.context_encoder.valid(views)
     partner = others.clamp_min(0).to(masks_with.context.device)
     other_views = tree_map(lambda leaf: leaf[partner], views)
     targets = model.targets(views)  # [B, N, L, D]
 
     def error(context: Tensor, masks: Masks, valid: Tensor | None) -> Tensor:
-        target = take(targets.flatten(2), masks.target).unflatten(-1, targets.shape[-2:])
-        target_present = (
-            None if present is None else present.gather(1, masks.target.flatten(1)).view(masks.target.shape)
-        )
-        return sample_distances(
-            Pair(model.guess(context, masks, present=valid), target, target_present), config.loss
-        ).cpu()
+        masks = masks.bind(valid)
+        target = gather_tokens(targets.flatten(2), masks.target).unflatten(-1, targets.shape[-2:])
+        return sample_distances(Pair(model.predict(context, masks), target, masks.valid_target), config.loss).cpu()
 
     # Each stream is encoded independently, so contexts of two samples can be joined from their parts.
     second = torch.zeros(len(modality.positions), dtype=torch.bool)
     second[modality.streams[1].tokens] = True
     second = second.to(partner.device)
-    own = encoder(views, masks_with.context, masks_with.parts)
-    other = encoder(other_views, masks_with.context, masks_with.parts)
+    own = encoder(views, masks_with)
+    other = encoder(other_views, masks_with)
     mixed = torch.where(second[masks_with.context].unsqueeze(-1), other, own)
-    mixed_present = None if present is None else torch.where(second, present[partner], present)
+    mixed_valid = None if valid is None else torch.where(second, valid[partner], valid)
     return {
-        "own": error(own, masks_with, present),
-        "without": error(encoder(views, masks_without.context, masks_without.parts), masks_without, present),
-        "other": error(mixed, masks_with, mixed_present).masked_fill(others < 0, torch.nan),
+        "own": error(own, masks_with, valid),
+        "without": error(encoder(views, masks_without), masks_without, valid),
+        "other": error(mixed, masks_with, mixed_valid).masked_fill(others < 0, torch.nan),
     }
 
 

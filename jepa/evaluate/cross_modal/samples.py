@@ -52,7 +52,7 @@ class PairDataset(Dataset[Any]):
         except BadSampleError as error:
             return error
         labels = [float(sample.labels.get(task.label, torch.nan)) for task in self.tasks]
-        return _PairSample(views, list(self.modality.said(sample.inputs)), near_misses, labels)
+        return _PairSample(views, list(self.modality.descriptions(sample.inputs)), near_misses, labels)
 
 
 class _PairSample(NamedTuple):

@@ -44,18 +44,15 @@ class StreamEncoder:
         device, model = self.model.context_encoder.device, self.model
         views = to_device(views, device)
         size = len(tree_leaves(views)[0])
-        keep = this.tokens.to(device).expand(size, -1)
+        hidden = torch.full((size, 1, 1), other.summary, device=device)
+        masks = Masks(this.tokens.to(device).expand(size, -1), hidden, this.parts)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            present = model.context_encoder.present(views)
-            context, target = (
-                encoder(views, keep, this.parts) for encoder in (model.context_encoder, model.target_encoder)
-            )
-            hidden = torch.full((size, 1, 1), other.summary, device=device)
-            prediction = model.guess(context, Masks(keep, hidden, this.parts), present=present)[:, 0, 0, 0]
-        valid = None if present is None else present.gather(1, keep)
+            masks = masks.bind(model.context_encoder.valid(views))
+            context, target = (encoder(views, masks) for encoder in (model.context_encoder, model.target_encoder))
+            prediction = model.predict(context, masks)[:, 0, 0, 0]
         chosen = {"context_encoder": context, "target_encoder": target}[self.encoder]
-        encoded = model.context_encoder.pool(chosen, this.parts, valid)[this.name].float()
-        pooled = model.target_encoder.pool(target, this.parts, valid)[this.name].float()
+        encoded = model.context_encoder.pool(chosen, masks)[this.name].float()
+        pooled = model.target_encoder.pool(target, masks)[this.name].float()
         return Vectors(encoded.cpu(), F.layer_norm(pooled, pooled.shape[-1:]).cpu(), prediction.float().cpu())
 
 

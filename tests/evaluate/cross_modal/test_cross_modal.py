@@ -201,9 +201,9 @@ def test_the_loss_is_the_mean_of_sample_distances(distance: Any, normalise: bool
     pair = Pair(torch.randn(4, 2, 3, 1, 8), torch.randn(4, 2, 3, 1, 8))
     whole = prediction_loss([Prediction({"latent": pair}, {})], config, {"latent": 1.0})
     torch.testing.assert_close(sample_distances(pair, config).mean(), whole)
-    present = torch.tensor([True, False, True]).expand(4, 2, -1)
+    valid = torch.tensor([True, False, True]).expand(4, 2, -1)
     part = Pair(pair.predicted[:, :, ::2], pair.target[:, :, ::2])
-    absent = sample_distances(pair._replace(present=present), config)
+    absent = sample_distances(pair._replace(valid=valid), config)
     torch.testing.assert_close(absent, sample_distances(part, config))
 
 
@@ -251,7 +251,7 @@ def test_the_gain_equals_a_loop_over_samples(tmp_path: Path) -> None:
         mixed = PairView(view.first, views[(index + 1) % 5].second)
         cases = (("own", view, masks_with), ("without", view, masks_without), ("other", mixed, masks_with))
         for name, inputs, masks in cases:
-            prediction = model.guess(model.context_encoder(inputs, masks.context, masks.parts), masks)
+            prediction = model.predict(model.context_encoder(inputs, masks), masks)
             target = model.targets(view)[:, masks.target[0]]
             expected[name].append(F.mse_loss(prediction, target).detach())
     for name, errors in expected.items():
@@ -275,12 +275,12 @@ def test_the_gain_is_unknown_if_no_sample_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ("loss.agreement=1", r"loss\.agreement: acts within the weight of loss\.regulariser; set one"),
-        ("loss.invariance=1", r"loss\.invariance: acts within the weight of loss\.regulariser"),
-        ("loss.contrast_weight=2", r"loss\.contrast_weight: there is no contrast that it weighs"),
-        ("loss.prediction_weight=0", r"loss\.prediction_weight: at 0 nothing is learned"),
-        ("loss.prediction_weight=0 model.contrast=infonce loss.contrast_weight=0", "at 0 nothing is learned"),
-        ("model.predictor.mask_tokens=2", r"model\.predictor\.mask_tokens: 2, but where tokens are of several streams"),
+        ("loss.agreement=1", r"loss\.agreement: .* loss\.regulariser"),
+        ("loss.invariance=1", r"loss\.invariance: .* loss\.regulariser"),
+        ("loss.contrast_weight=2", r"loss\.contrast_weight: .* model\.contrast"),
+        ("loss.prediction_weight=0", r"loss\.prediction_weight: at 0"),
+        ("loss.prediction_weight=0 model.contrast=infonce loss.contrast_weight=0", r"loss\.prediction_weight: at 0"),
+        ("model.predictor.mask_tokens=2", r"model\.predictor\.mask_tokens: 2, but it must be 1"),
     ],
 )
 def test_settings_without_effect_are_refused(overrides: str, words: str, tmp_path: Path) -> None:

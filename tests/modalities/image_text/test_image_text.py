@@ -166,14 +166,14 @@ def test_what_is_hidden_does_not_reach_the_context() -> None:
     model, modality = networks("model.size.embed_dim=32")
     batch = views(modality, "a red cube behind a ball", "one cube")
     for masks in sample_objectives(modality.layout, EVERYTHING, BlockMaskConfig(), 2, Generator().manual_seed(1)):
-        context = model.context_encoder(batch, masks.context, masks.parts)
+        context = model.context_encoder(batch, masks)
         assert context.shape == (2, masks.context.shape[1], model.context_encoder.dim)
         other = batch
         if masks.parts[0] == 0:
             other = other._replace(image=torch.randn_like(other.image))
         if masks.parts[1] == 0:
             other = other._replace(text=other.text.roll(1, 0))
-        torch.testing.assert_close(model.context_encoder(other, masks.context, masks.parts), context)
+        torch.testing.assert_close(model.context_encoder(other, masks), context)
 
 
 def test_a_tower_that_sees_all_of_its_tokens_in_several_sets_runs_once() -> None:
@@ -191,14 +191,14 @@ def test_padding_of_captions_changes_nothing() -> None:
     longer, _ = networks("model.size.text_cfg.context_length=20", "data.objectives={words: 1}")
     assert longer.context_encoder.layout.length == 20
     batch = views(modality, "a cube", "a large red cube behind a ball")
-    present = model.context_encoder.present(batch)
+    present = model.context_encoder.valid(batch)
     assert present[:, 16:28].sum(dim=1).tolist() == [4, 9]  # words with the marks of start and end
     padded = batch._replace(text=batch.text.masked_fill(~present[:, 16:28], 17))
     sets = modality.sample_masks(2, seeded("masks"))
     for found, expected in zip(model([padded], sets), model([batch], sets), strict=True):
         pair, other = found.pairs["latent"], expected.pairs["latent"]
-        torch.testing.assert_close(pair.predicted[pair.present], other.predicted[other.present])
-        torch.testing.assert_close(pair.target[pair.present], other.target[other.present])
+        torch.testing.assert_close(pair.predicted[pair.valid], other.predicted[other.valid])
+        torch.testing.assert_close(pair.target[pair.valid], other.target[other.valid])
         for stream, pooled in found.pooled.items():
             torch.testing.assert_close(pooled, expected.pooled[stream])
 
@@ -227,7 +227,7 @@ def test_classes_are_told_by_their_names_unless_these_are_numbers(captioned: Pat
 
 def test_what_cannot_be_asked_of_a_model_is_told() -> None:
     model, modality = networks()
-    served = modality.served(model, "target_encoder")
+    served = modality.inference_model(model, "target_encoder")
     grey = torch.full((3, 40, 50), 90, dtype=torch.uint8)
     assert torch.equal(served.encode_text(["cafe\u0301  bar\n"]), served.encode_text(["caf\u00e9 bar"]))
     with pytest.raises(ValueError, match="encode_text takes a list of sentences, not 'two balls' alone"):
@@ -242,7 +242,7 @@ def test_what_cannot_be_asked_of_a_model_is_told() -> None:
 
 def test_pictures_of_pillow_are_turned_upright_as_files_are(tmp_path: Path) -> None:
     model, modality = networks()
-    served = modality.served(model, "target_encoder")
+    served = modality.inference_model(model, "target_encoder")
     pixels = np.zeros((40, 40, 3), dtype=np.uint8)
     pixels[:20] = (255, 80, 0)
     exif = Image.Exif()

@@ -197,14 +197,14 @@ BIDIRECTIONAL = [
 def test_what_padding_holds_does_not_matter(sizes: TowerSizes, keep: Tensor | None) -> None:
     towers = seeded(sizes)
     ids = towers.tokenize(CAPTIONS)
-    present = towers.text.present(ids)
+    present = towers.text.valid(ids)
     padded = torch.where(present, ids, torch.randint(1, 40000, ids.shape))
     shown = present if keep is None else present.gather(1, keep)
     for first, second in zip(towers.text(ids, keep), towers.text(padded, keep), strict=True):
         rows = slice(None) if first.ndim == 2 else shown
         torch.testing.assert_close(first[rows], second[rows], atol=1e-6, rtol=1e-6)
         assert first.isfinite().all()
-    assert torch.equal(towers.text.present(padded), present)
+    assert torch.equal(towers.text.valid(padded), present)
 
 
 @torch.no_grad()
@@ -213,7 +213,7 @@ def test_masked_padding_is_open_clips_own_mask_of_padding() -> None:
     reference = TextTransformer(**TEXT, output_dim=48, no_causal_mask=True, use_pad_mask=True, output_tokens=True)
     reference.load_state_dict({name.removeprefix("tower."): value for name, value in text.state_dict().items()})
     ids = seeded(CLIP).tokenize(CAPTIONS)
-    present = text.present(ids)
+    present = text.valid(ids)
     (pooled, tokens), (their_pooled, their_tokens) = text(ids), reference(ids)
     torch.testing.assert_close(pooled, their_pooled, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(tokens[present], their_tokens[present], atol=1e-5, rtol=1e-5)
@@ -225,7 +225,7 @@ def test_present_tokens_are_those_of_the_caption_and_its_marks() -> None:
     ids = towers.tokenize(captions)
     tokenizer = open_clip.tokenizer.SimpleTokenizer()
     expected = [min(12, len(tokenizer.encode(caption)) + 2) for caption in captions]
-    assert towers.text.present(ids).sum(dim=1).tolist() == expected
+    assert towers.text.valid(ids).sum(dim=1).tolist() == expected
     assert ids.dtype == torch.int64
     assert ids.shape == (5, 12)
 
@@ -502,4 +502,4 @@ def test_a_folder_may_hold_a_tokenizer_of_hugging_face(tmp_path: Path) -> None:
     towers = build_towers(folder_with(replace(CLIP, text_cfg=text), tmp_path))
     ids = pickle.loads(pickle.dumps(towers.tokenize))(["a cat", "cat"])
     assert ids.tolist() == [[2, 3, 1] + [0] * 9, [3, 1] + [0] * 10]
-    assert towers.text.present(ids).sum(dim=1).tolist() == [3, 2]
+    assert towers.text.valid(ids).sum(dim=1).tolist() == [3, 2]

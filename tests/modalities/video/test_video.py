@@ -133,7 +133,7 @@ def test_all_frames_of_a_training_clip_have_one_crop_and_floors_tell_what_they_s
     for seed in range(5):
         view = modality.training_view(DecodedVideo(still, 25.0), torch.Generator().manual_seed(seed))
         assert torch.equal(view, view[:, :1].expand_as(view))
-    floors = modality.floors(view)
+    floors = modality.baselines(view)
     assert floors["motion_energy"].abs().max() == 0
     assert floors["middle_frame"].shape == (3 * 16 * 16,)
     assert floors["raw_input"].shape == (3 * 4 * 16 * 16,)

@@ -1,0 +1,75 @@
+"""Context and target tokens of a batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+_TENSORS = ("context", "target", "valid_context", "valid_target")
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Context and target tokens of every sample: indices (int64), ascending within each set.
+
+    parts: where tokens belong to several streams, how many context tokens each part of the encoder's token order has,
+    the same for every sample. valid_context, valid_target: which of these tokens the samples have, where samples may
+    lack tokens (padding); None for all. number: of this set of masks within its step, which selects the predictor's
+    mask token. The last three are set by `bind`.
+    """
+
+    context: Tensor  # [B, Kc]
+    target: Tensor  # [B, M, Kt]
+    parts: tuple[int, ...] = ()
+    valid_context: Tensor | None = field(default=None, kw_only=True)  # bool [B, Kc]
+    valid_target: Tensor | None = field(default=None, kw_only=True)  # bool [B, M, Kt]
+    number: int = field(default=0, kw_only=True)
+
+    @classmethod
+    def of_context(cls, context: Tensor, parts: tuple[int, ...] = (), valid: Tensor | None = None) -> Self:
+        """Masks without targets, to encode the tokens `context` [B, K] alone. valid: bool [B, K]."""
+        return cls(context, context.new_empty(len(context), 0, 0), parts, valid_context=valid)
+
+    @classmethod
+    def of_everything(cls, valid: Tensor) -> Self:
+        """Masks without targets whose context is all tokens, of which `valid`, bool [B, N], exist."""
+        every = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+        return cls.of_context(every, valid=valid)
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def __getitem__(self, samples: slice | list[int]) -> Self:
+        """The masks of some samples, e.g. one process's share of a batch."""
+        return self._map(lambda tensor: tensor[samples])
+
+    def bind(self, valid: Tensor | None, number: int = 0) -> Self:
+        """The same masks with the tokens that the samples have, bool [B, N] or None for all, and their number."""
+        if valid is None:
+            return replace(self, number=number)
+        context = valid.gather(1, self.context)
+        target = valid.gather(1, self.target.flatten(1)).view(self.target.shape)
+        return replace(self, valid_context=context, valid_target=target, number=number)
+
+    @staticmethod
+    def concatenate(sets: Sequence["Masks"]) -> "Masks":
+        """Sets of one shape as the masks of one larger batch: n times [B, ...] -> [n * B, ...]."""
+        known = [name for name in _TENSORS if getattr(sets[0], name) is not None]
+        joined: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in sets]) for name in known}
+        return replace(sets[0], **joined)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same masks on a device; does not wait for the copy where memory is pinned."""
+        pinned = self.context.is_pinned()
+        return self._map(lambda tensor: tensor.to(device, non_blocking=pinned))
+
+    def pin_memory(self) -> Self:
+        """The same masks in pinned memory; a DataLoader calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        known = [name for name in _TENSORS if getattr(self, name) is not None]
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in known}
+        return replace(self, **changed)

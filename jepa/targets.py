@@ -1,0 +1,147 @@
+"""What the predictor learns to predict: representations, raw patches, or the values of a custom function."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from jepa.config import ConfigError
+from jepa.config.imports import imported, told
+from jepa.encoder import PatchEmbedding, TokenEncoder
+from jepa.masking import Masks
+from jepa.modality import Modality
+from jepa.model_config import NetworksConfig
+
+TargetKind = str  # `latent`, `pixels`, or a function as package.module:function
+TargetFunction = Callable[[Any, TokenEncoder], Tensor]
+
+
+def check_target(kind: str) -> str:
+    """Return a kind of target as it is; raises ValueError if it is none."""
+    if kind not in ("latent", "pixels") and ":" not in kind:
+        raise ValueError(f"'{kind}' is not a target; use latent, pixels, or a function as package.module:function")
+    return kind
+
+
+class Target(ABC):
+    """One kind of target. layers: L, layers that are predicted separately; width: D, values per token and layer."""
+
+    layers: int = 1
+    width: int
+
+    @property
+    def values(self) -> int:
+        """Outputs of the predictor for each token."""
+        return self.layers * self.width
+
+    @abstractmethod
+    def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
+        """Targets of all tokens, or of those of `masks.context` alone: inputs, target encoder -> [B, N or Kc, L, D]."""
+
+
+class Latent(Target):
+    """Outputs of the target encoder, layer-normed: otherwise shrinking them would lower the loss."""
+
+    def __init__(self, config: NetworksConfig, width: int) -> None:
+        self.outputs, self.width = config.target_outputs, width
+        self.each = config.target_join == "each"
+        self.layers = len(self.outputs) if self.each else 1
+
+    def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
+        """Representations of the whole input, or of the tokens of `masks.context` when only they are encoded."""
+        outputs = encoder.outputs(inputs, masks)
+        layers = torch.stack([outputs[index] for index in self.outputs], dim=2)
+        normed = F.layer_norm(layers, layers.shape[-1:])
+        if self.each or normed.shape[2] == 1:
+            return normed
+        mean = normed.mean(dim=2, keepdim=True)
+        return F.layer_norm(mean, mean.shape[-1:])
+
+
+class Pixels(Target):
+    """Raw values of patches, normalised per patch, as the masked autoencoder predicts them (He et al. 2022)."""
+
+    def __init__(self, encoder: TokenEncoder) -> None:
+        self.width = _patch_embedding(encoder).values
+
+    def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
+        """Normalised patches of all tokens."""
+        patches = _patch_embedding(encoder).patches(inputs).unsqueeze(2)
+        return F.layer_norm(patches, patches.shape[-1:])
+
+
+class Custom(Target):
+    """Values of a function `package.module:function`: (inputs [B, ...], target encoder) -> [B, N, D].
+
+    They are predicted unchanged: a function that uses the encoder must layer-norm its values, or shrinking them would
+    lower the loss. It is called without gradients, also on tensors without contents (device `meta`).
+    """
+
+    def __init__(self, kind: TargetKind, modality: Modality[Any], encoder: TokenEncoder) -> None:
+        try:
+            self.function: TargetFunction = imported(kind)
+        except ValueError as error:
+            raise ConfigError(f"target: {error}") from error
+        self.width = _checked_width(kind, self.function, modality, encoder)
+
+    def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
+        """Values of all tokens."""
+        return self.function(inputs, encoder).unsqueeze(2)
+
+
+def build_target(kind: TargetKind, config: NetworksConfig, modality: Modality[Any], encoder: TokenEncoder) -> Target:
+    """The target of a kind; raises ConfigError if it does not fit the modality."""
+    match kind:
+        case "latent":
+            return Latent(config, encoder.dim)
+        case "pixels":
+            return Pixels(encoder)
+        case _:
+            return Custom(kind, modality, encoder)
+
+
+def to_meta(view: Any) -> Any:
+    """A view without contents: tensors of the same shapes on the device `meta`."""
+    return tree_map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"), view)
+
+
+def _patch_embedding(encoder: TokenEncoder) -> PatchEmbedding:
+    embedding = getattr(encoder, "embedding", None)
+    if not isinstance(embedding, PatchEmbedding):
+        raise ConfigError("target=pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
+    return embedding
+
+
+@torch.no_grad()
+def _checked_width(kind: TargetKind, function: TargetFunction, modality: Modality[Any], encoder: TokenEncoder) -> int:
+    """Values per token that a function returns for an example view; raises ConfigError if it does not fit."""
+    is_meta, tokens = encoder.device.type == "meta", len(modality.positions)
+    view = tree_map(lambda leaf: leaf.unsqueeze(0), modality.example_view())
+    given = to_meta(view) if is_meta else tree_map(torch.clone, view)
+    try:
+        values = function(given, encoder)
+    except Exception as error:  # custom code may raise anything
+        hint = "; a dry run and parallel=fsdp call it on tensors without values" if is_meta else ""
+        raise ConfigError(f"target: {kind} fails on a view: {told(error)}{hint}") from error
+    if flaw := _values_flaw(values, tokens):
+        raise ConfigError(f"target: {kind} returns {flaw}")
+    if not is_meta and not all(map(_unchanged, tree_leaves(view), tree_leaves(given))):
+        raise ConfigError(f"target: {kind} changes its inputs, which the encoder needs afterwards; work on a copy")
+    return int(values.shape[2])
+
+
+def _values_flaw(values: Any, tokens: int) -> str:
+    """What is wrong with the values for one sample, as the end of a sentence; empty if nothing is."""
+    if not isinstance(values, Tensor):
+        return f"a {type(values).__name__}; expected a tensor [B, {tokens}, V], values for every token"
+    if values.dim() != 3 or values.shape[:2] != (1, tokens):
+        return f"{list(values.shape)} for a batch of one; expected [1, {tokens}, V], values for every token"
+    return "" if values.is_floating_point() else f"values of type {values.dtype}; expected floating-point values"
+
+
+def _unchanged(before: Tensor, after: Tensor) -> bool:
+    return torch.equal(torch.nan_to_num(before), torch.nan_to_num(after))
