@@ -1,51 +1,39 @@
 """`jepa COMMAND ...`, also `python -m jepa COMMAND ...`."""
 
+import difflib
 import sys
+from importlib import import_module
+
+# Each command, the function that runs it, and what it does. A module is imported when its command is called.
+COMMANDS = {
+    "launch": ("jepa.launch:main", "pretrain, evaluate and report, here or on a cluster"),
+    "evaluate": ("jepa.evaluate.__main__:main", "evaluate the frozen features of a trained encoder"),
+    "report": ("jepa.report.page:main", "write report.html of a run"),
+    "export": ("jepa.weights.export:main", "write the checkpoint of a run as one file"),
+    "modalities": ("jepa.plugins.commands:modalities", "list the installed modalities"),
+    "new-modality": ("jepa.plugins.commands:new_modality", "write a package with a custom modality"),
+    "jobs": ("jepa.cluster.status:jobs", "list submitted runs and why they failed"),
+    "logs": ("jepa.cluster.status:logs", "print the log of a submitted run"),
+    "cancel": ("jepa.cluster.status:cancel", "cancel submitted runs"),
+    "sweep-report": ("jepa.cluster.sweep_report:main", "write the table and the plot of a sweep"),
+}
 
 
 def main() -> int:
-    """Hand the command line to the module of its command."""
-    command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
-    match command:
-        case "launch":
-            from jepa.launch import main as launch
-
-            return launch(arguments)
-        case "evaluate":
-            from jepa.evaluate.__main__ import main as evaluate
-
-            return evaluate(arguments)
-        case "report":
-            from jepa.report.page import main as report
-
-            return report(arguments)
-        case "export":
-            from jepa.weights.export import main as export
-
-            return export(arguments)
-        case "modalities":
-            from jepa.plugins.commands import modalities
-
-            return modalities(arguments)
-        case "new-modality":
-            from jepa.plugins.commands import new_modality
-
-            return new_modality(arguments)
-        case "jobs" | "logs" | "cancel":
-            from jepa.cluster import status
-
-            return {"jobs": status.jobs, "logs": status.logs, "cancel": status.cancel}[command](arguments)
-        case "sweep-report":
-            from jepa.cluster.sweep_report import main as sweep_report
-
-            return sweep_report(arguments)
-        case _:
-            print(
-                "usage: jepa launch|evaluate|report|export|modalities|new-modality|jobs|logs|cancel|sweep-report ... "
-                "(each explains itself by --help)",
-                file=sys.stderr,
-            )
-            return 0 if command in ("-h", "--help") else 2
+    """Run the command that the command line names -> exit status."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in COMMANDS:
+        module, _, function = COMMANDS[name][0].partition(":")
+        status: int = getattr(import_module(module), function)(sys.argv[2:])
+        return status
+    if name in ("-h", "--help"):
+        lines = [f"  {command:<14}{summary}" for command, (_, summary) in COMMANDS.items()]
+        print("\n".join(["usage: jepa COMMAND ...", "", *lines, "", "`jepa COMMAND --help` explains a command."]))
+        return 0
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f", did you mean '{near[0]}'?" if near else "."
+    print(f"error: unknown command '{name}'{hint} Commands: {', '.join(COMMANDS)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -1,5 +1,19 @@
-"""The console that messages and the progress bar share."""
+"""The console that messages and the progress bar share, and the parser that all commands share."""
+
+import argparse
+import textwrap
 
 from rich.console import Console
 
 CONSOLE = Console(stderr=True, soft_wrap=True)
+
+
+def command_parser(command: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """The parser of `jepa COMMAND`; its help ends with the examples, which are given without that prefix."""
+    title = "example:" if len(examples) == 1 else "examples:"
+    return argparse.ArgumentParser(
+        prog=f"jepa {command}",
+        description=textwrap.fill(description, 100),
+        epilog="\n".join([title, *(f"  jepa {command} {example}".rstrip() for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

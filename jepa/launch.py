@@ -14,7 +14,7 @@ from typing import Any
 from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_override, plain, to_yaml
 from jepa.config.recipes import default_recipe, plain_name, read_recipe
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, command_parser
 from jepa.distributed import World, join
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.modality import Modality
@@ -115,33 +115,44 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Con
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jepa launch",
-        description="Pretrain, evaluate and report. The same command again goes on where a run stopped.",
+    parser = command_parser(
+        "launch",
+        "Pretrain, evaluate and report. The same command again resumes a run that was stopped.",
+        "--modality image --run-dir runs/demo steps=500 optim.peak_lr=5e-4",
+        "--modality image --run-dir runs/cluster --slurm local",
+        "--modality image --run-dir runs/sweep --sweep optim.peak_lr=5e-4,1e-3 --seeds 2",
     )
     parser.add_argument(
         "--modality",
         required=True,
-        help=f"installed: {', '.join(names())} (`jepa modalities` tells more), or package.module:Class for another",
+        help=f"installed: {', '.join(names())} (see `jepa modalities`), or package.module:Class",
     )
     parser.add_argument(
-        "--config", help="recipe by name or path of a YAML file (default: that of the modality's name, or its tiny one)"
+        "--config", help="recipe, by name or path of a YAML file (default: the modality's own, or its tiny one)"
     )
-    parser.add_argument("--run-dir", help="where everything is written (default: runs/MODALITY-HASH)")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and stop")
+    parser.add_argument("--run-dir", help="run directory, for all files of the run (default: runs/MODALITY-HASH)")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and exit")
     many = parser.add_argument_group("several runs")
     many.add_argument(
-        "--sweep", action="append", default=[], metavar="KEY=V1,V2", help="a run for each value; again for more keys"
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="one run for each value; repeat it for more keys",
     )
-    many.add_argument("--seeds", type=int, default=0, metavar="N", help="each of them with the seeds 0 to N - 1")
+    many.add_argument("--seeds", type=int, default=0, metavar="N", help="repeat each run with the seeds 0 to N - 1")
     cluster = parser.add_argument_group("on a cluster")
-    cluster.add_argument("--slurm", metavar="PROFILE", help="submit; profile by name, path, or `local`, `debug`")
-    cluster.add_argument("--nodes", type=int, help="over the profile's")
-    cluster.add_argument("--gpus", type=int, help="of each node, over the profile's")
-    cluster.add_argument("--time", type=float, metavar="HOURS", help="of an attempt, over the profile's")
-    cluster.add_argument("--partition", help="over the profile's")
-    cluster.add_argument("--slurm-dry-run", action="store_true", help="write the batch script and stop")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings over the recipe")
+    cluster.add_argument(
+        "--slurm", metavar="PROFILE", help="submit to a cluster; profile by name or path, or `local`, `debug`"
+    )
+    cluster.add_argument("--nodes", type=int, help="nodes, instead of the profile's")
+    cluster.add_argument("--gpus", type=int, help="GPUs of each node, instead of the profile's")
+    cluster.add_argument(
+        "--time", type=float, metavar="HOURS", help="time limit of an attempt, instead of the profile's"
+    )
+    cluster.add_argument("--partition", help="partition, instead of the profile's")
+    cluster.add_argument("--slurm-dry-run", action="store_true", help="write the batch script and exit")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the recipe")
     return parser
 
 

@@ -4,7 +4,6 @@ import math
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -232,20 +231,6 @@ def test_a_dry_run_prints_the_config_and_its_cost_and_writes_nothing(
     assert yaml.safe_load(config) == plain(expected[0])
     assert "64 a sample on a grid of 8 x 8" in cost
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "command", ["launch", "evaluate", "report", "export", "jobs", "logs", "cancel", "sweep-report"]
-)
-def test_the_installed_command_hands_over_to_each_of_its_commands(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (installed,) = entry_points(group="console_scripts", name="jepa")
-    monkeypatch.setattr("sys.argv", ["jepa", command, "--help"])
-    with pytest.raises(SystemExit) as ended:
-        installed.load()()
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: jepa {command} ")
 
 
 def test_the_real_command_says_its_sentence_and_exits_with_status_one(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """`jepa jobs`, `jepa logs`, `jepa cancel`: what became of submitted runs."""
 
-import argparse
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from rich.table import Table
 from jepa.cluster.job import read_attempts, read_job
 from jepa.cluster.sweep import is_finished
 from jepa.config import ConfigError, read_yaml
+from jepa.console import command_parser
 from jepa.errors import exit_status
 from jepa.training.log import read_metrics
 
@@ -146,7 +146,7 @@ def last_lines(log: Path, count: int = _TAIL) -> list[str]:
 
 def jobs(argv: Sequence[str] | None = None) -> int:
     """`jepa jobs`: a table of submitted runs -> exit status."""
-    parser = argparse.ArgumentParser(prog="jepa jobs", description="How submitted runs are, and why they failed.")
+    parser = command_parser("jobs", "List submitted runs, and why they failed.", "runs")
     parser.add_argument("folder", nargs="?", default="runs", help="where to look for runs (default: runs)")
     return exit_status(lambda: _jobs(Path(parser.parse_args(argv).folder)))
 
@@ -188,9 +188,9 @@ def _cells(status: JobStatus, folder: Path) -> list[str]:
 
 def logs(argv: Sequence[str] | None = None) -> int:
     """`jepa logs RUN [-f]`: the log of a submitted run -> exit status."""
-    parser = argparse.ArgumentParser(prog="jepa logs", description="The log of a submitted run.")
+    parser = command_parser("logs", "Print the log of a submitted run.", "runs/cluster --follow")
     parser.add_argument("run", help="run directory")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    parser.add_argument("-f", "--follow", action="store_true", help="print new lines until the run ends")
     arguments = parser.parse_args(argv)
     return exit_status(lambda: _logs(submitted(arguments.run), arguments.follow))
 
@@ -234,7 +234,7 @@ def _pieces(log: Path, goes_on: Callable[[], bool]) -> Iterable[str]:
 
 def cancel(argv: Sequence[str] | None = None) -> int:
     """`jepa cancel RUN`: end a submitted run for good; it saves if it can -> exit status."""
-    parser = argparse.ArgumentParser(prog="jepa cancel", description="End submitted runs; they can be started again.")
+    parser = command_parser("cancel", "Cancel submitted runs; they can be started again.", "runs/cluster")
     parser.add_argument("run", nargs="+", help="run directory")
     return exit_status(lambda: _cancel([submitted(run) for run in parser.parse_args(argv).run]))
 

@@ -1,6 +1,5 @@
 """`jepa sweep-report DIR`: the results of a sweep in one table and one plot."""
 
-import argparse
 import csv
 import json
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from jepa.cluster.job import read_job
 from jepa.cluster.status import statuses
 from jepa.cluster.sweep import read_sweep
 from jepa.config import ConfigError
+from jepa.console import command_parser
 from jepa.errors import exit_status
 from jepa.training.log import read_metrics
 
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`jepa sweep-report DIR` -> exit status."""
-    parser = argparse.ArgumentParser(prog="jepa sweep-report", description="Results of a sweep: table and plot.")
+    parser = command_parser("sweep-report", "Write the results of a sweep as a table and a plot.", "runs/sweep")
     parser.add_argument("folder", help="folder of the sweep")
     return exit_status(lambda: _report(Path(parser.parse_args(argv).folder)))
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from jepa.config import parse_override
+from jepa.console import command_parser
 from jepa.errors import exit_status
 from jepa.evaluate.run import evaluate_run
 
@@ -21,10 +22,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jepa evaluate",
-        description="Evaluate a trained encoder with probes on its frozen features, beside the untrained encoder, "
+    parser = command_parser(
+        "evaluate",
+        "Evaluate a trained encoder with probes on its frozen features, beside the untrained encoder, "
         "baselines such as the raw input, and chance. With overrides or --task, results go to RUN/evaluations/.",
+        "runs/demo --task class/linear evaluate.train_samples=1000",
     )
     parser.add_argument("run", help="run directory, or checkpoint file")
     parser.add_argument(
@@ -34,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar="section.key=value",
-        help="settings over those of the run, such as data.root=DIR",
+        help="settings that override those of the run, such as data.root=DIR",
     )
     return parser
 

@@ -1,6 +1,5 @@
 """`jepa modalities` and `jepa new-modality`."""
 
-import argparse
 import ast
 import keyword
 import re
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa.config import ConfigError
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, command_parser
 from jepa.errors import exit_status
 from jepa.modality import CONTRACT
 from jepa.plugins.registry import GROUP, installed, names
@@ -19,9 +18,8 @@ from jepa.plugins.registry import GROUP, installed, names
 
 def modalities(argv: Sequence[str] | None = None) -> int:
     """`jepa modalities` -> exit status: 0 also where some cannot be used, as the list is what was asked for."""
-    argparse.ArgumentParser(
-        prog="jepa modalities", description=f'List what installed packages declare under "{GROUP}".'
-    ).parse_args(argv)
+    description = f'List the modalities that installed packages declare under "{GROUP}".'
+    command_parser("modalities", description, "").parse_args(argv)
     console = Console()
     console = console if console.is_terminal else Console(width=10_000)  # whole lines for those who search them
     table = Table(box=None, pad_edge=False, title_justify="left", title=f"contract version {CONTRACT}")
@@ -45,11 +43,9 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 def new_modality(argv: Sequence[str] | None = None) -> int:
     """`jepa new-modality NAME [--into FOLDER]` -> exit status."""
-    parser = argparse.ArgumentParser(
-        prog="jepa new-modality", description="Write a package that holds a modality of your own, ready to be changed."
-    )
-    parser.add_argument("name", help="what --modality will say: tides, point-grid")
-    parser.add_argument("--into", default=".", help="folder in which the package's folder is made")
+    parser = command_parser("new-modality", "Write a package with a working modality, to change into yours.", "tides")
+    parser.add_argument("name", help="name of the modality, such as tides or point-grid")
+    parser.add_argument("--into", default=".", help="folder for the package's folder (default: .)")
     arguments = parser.parse_args(argv)
     return exit_status(lambda: _write(arguments.name, Path(arguments.into)))
 

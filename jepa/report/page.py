@@ -1,6 +1,5 @@
 """A run directory -> report.html: how good the encoder is, how training went, what was learned, how to repeat it."""
 
-import argparse
 import os
 from collections.abc import Sequence
 from html import escape
@@ -10,6 +9,7 @@ from string import Template
 
 from matplotlib.figure import Figure
 
+from jepa.console import command_parser
 from jepa.data import DataError
 from jepa.errors import exit_status
 from jepa.report.cards import Card, Picture, Strip, mosaic
@@ -30,7 +30,7 @@ from jepa.report.text import forecast_words, heading, notices, reproduction, tas
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m jepa.report.page RUN_DIR` -> exit status."""
-    parser = argparse.ArgumentParser(prog="jepa report", description="Write report.html and figures/ of a run.")
+    parser = command_parser("report", "Write report.html and figures/ of a run.", "runs/demo")
     parser.add_argument("run_dir", type=Path, help="run directory")
     return exit_status(lambda: _show(parser.parse_args(argv).run_dir))
 

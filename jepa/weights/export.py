@@ -1,18 +1,17 @@
 """`jepa export RUN FILE`: write a run's checkpoint, sharded or not, as one file."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from jepa.config import ConfigError
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, command_parser
 from jepa.errors import exit_status
 from jepa.weights.load import read_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`jepa export` -> exit status."""
-    parser = argparse.ArgumentParser(prog="jepa export", description="Write a run's checkpoint as one file.")
+    parser = command_parser("export", "Write a run's checkpoint as one file.", "runs/demo demo.pt")
     parser.add_argument("run", type=Path, help="run directory, checkpoint file or folder of shards")
     parser.add_argument("file", type=Path, help="file to write; an existing one is not overwritten")
     arguments = parser.parse_args(argv)
