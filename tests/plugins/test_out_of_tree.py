@@ -1,9 +1,10 @@
-"""Packages of anybody's: wheels in an environment of their own, in which the repository is not to be found."""
+"""Packages of other people: wheels in a separate environment that does not contain the repository."""
 
 import json
 import os
 import signal
 import subprocess
+import sys
 import sysconfig
 import time
 import venv
@@ -32,12 +33,13 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Python of an environment with the wheels of the project and of the examples, and what they depend on."""
     folder = tmp_path_factory.mktemp("stranger")
     wheels, environment = folder / "wheels", folder / "environment"
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     program = environment / "bin" / "python"
-    pip = [str(program), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     sources = [str(ROOT), str(ROOT / "examples" / "audio"), str(ROOT / "examples" / "time_series")]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), *sources], check=True)
-    subprocess.run([*pip, "install", "--no-deps", *map(str, sorted(wheels.glob("*.whl")))], check=True)
+    subprocess.run([*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", str(wheels), *sources], check=True)
+    install = [*pip, "--python", str(program), "install", "--no-deps", *map(str, sorted(wheels.glob("*.whl")))]
+    subprocess.run(install, check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)}))
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # its own .pth files are not followed
     return program
@@ -69,7 +71,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def jepa(python: Path, folder: Path, *command: str, **more: str) -> str:
-    """Run a command in an empty folder -> what it said."""
+    """Run a command in an empty folder -> what it printed."""
     done = subprocess.run(
         [str(python), *command], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=300
     )
@@ -91,7 +93,15 @@ def test_installed_packages_are_listed_from_where_they_are(python: Path, tmp_pat
     assert str(ROOT) not in listed
 
 
-def test_audio_trains_is_killed_resumes_and_is_measured(python: Path, tones: Path, tmp_path: Path) -> None:
+def test_audio_trains_and_is_evaluated(python: Path, tones: Path, tmp_path: Path) -> None:
+    jepa(python, tmp_path, *launch(tmp_path / "run", tones))
+    row = json.loads((tmp_path / "run" / "results.json").read_text())["tasks"]["class/linear"]
+    assert {"jepa", "random_init", "raw_input", "chance"} <= set(row)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.soak
+def test_audio_is_killed_resumes_and_is_evaluated_again(python: Path, tones: Path, tmp_path: Path) -> None:
     jepa(python, tmp_path, *launch(tmp_path / "whole", tones, "evaluate.enabled=false", "evaluate.report=false"))
     command = [str(python), *launch(tmp_path / "run", tones)]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL) as started:
@@ -102,11 +112,18 @@ def test_audio_trains_is_killed_resumes_and_is_measured(python: Path, tones: Pat
     jepa(python, tmp_path, *launch(tmp_path / "run", tones))
     whole, resumed = (Checkpoint.load(latest(tmp_path / name)).model for name in ("whole", "run"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
-    row = json.loads((tmp_path / "run" / "results.json").read_text())["tasks"]["class/linear"]
-    assert {"jepa", "random_init", "raw_input", "chance"} <= set(row)
     assert "class/linear" in jepa(python, tmp_path, "-m", "jepa", "evaluate", str(tmp_path / "run"), "--task", "class")
 
 
+def test_a_job_runs_the_python_of_the_environment(
+    python: Path, tones: Path, tmp_path: Path, cluster: LocalCluster, profile: str
+) -> None:
+    submitted = launch(tmp_path / "run", tones, "--slurm", profile, "--slurm-dry-run")
+    script = Path(jepa(python, tmp_path, *submitted, **cluster.environment).split()[-1])
+    assert f"{python} " in script.read_text()
+
+
+@pytest.mark.soak
 def test_audio_is_submitted_to_slurm(
     python: Path, tones: Path, tmp_path: Path, cluster: LocalCluster, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +139,7 @@ def test_audio_is_submitted_to_slurm(
     assert (run_dir / "results.json").exists()
 
 
-def test_the_time_series_package_holds_its_recipe(python: Path, tmp_path: Path) -> None:
-    told = jepa(python, tmp_path, "-m", "jepa.launch", "--modality", "time-series", "--dry-run", "steps=7")
-    assert "steps: 7" in told
-    assert "modality: time-series" in told
+def test_the_time_series_package_contains_its_recipe(python: Path, tmp_path: Path) -> None:
+    printed = jepa(python, tmp_path, "-m", "jepa.launch", "--modality", "time-series", "--dry-run", "steps=7")
+    assert "steps: 7" in printed
+    assert "modality: time-series" in printed

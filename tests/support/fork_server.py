@@ -1,7 +1,7 @@
 """Processes that start in milliseconds: a server imports torch and the project once, then forks for every request.
 
-`start`, `run` and `run_group` take what follows `python -m`. Each process leads its own session, receives signals
-under its own id; only its imports are done already.
+`start`, `run` and `run_group` take what follows `python -m`, or a file. Each process leads its own session and receives
+signals under its own id; only its imports are done already.
 
 The server imports on its first request, so it costs nothing where no test asks for it. A fork copies one thread, so the
 server must never start a second; it checks that before each fork. It ends when its stdin is closed.
@@ -104,6 +104,7 @@ def start(
         "cwd": str(cwd or Path.cwd()),
         "environment": {**os.environ, "OMP_NUM_THREADS": "1", **environment},
         "path": sys.path,
+        "executable": sys.executable,
         "outputs": [str(stdout), str(stderr)],
     }
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -255,16 +256,20 @@ def become(request: dict[str, Any]) -> NoReturn:
     os.environ.update(request["environment"])
     sys.path[:] = [request["cwd"], *filter(None, os.environ.get("PYTHONPATH", "").split(":")), *request["path"]]
     set_threads(int(os.environ["OMP_NUM_THREADS"]))
-    module, *sys.argv[1:] = request["argv"]
+    sys.executable = request["executable"]
+    sys.argv = request["argv"]
     warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
-    run_and_exit(module)
+    run_and_exit(sys.argv[0])
 
 
-def run_and_exit(module: str) -> NoReturn:
-    """Run a module and end as an interpreter does, except that objects are not torn down, which would copy them all."""
+def run_and_exit(program: str) -> NoReturn:
+    """Run a module or a file, and end as an interpreter does but without freeing objects, which would copy them all."""
     status: object = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if program.endswith(".py"):
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         status = ended.code or 0
     except BaseException:
