@@ -1,4 +1,4 @@
-"""What a report shows of two streams that match: what second streams find among pictures, and what they are worth."""
+"""The report on two matching streams: retrieval of pictures by second streams, and the cross-modal gain."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,111 +19,113 @@ from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples
 from jepa.report.cards import Card, Picture, Strip
 from jepa.report.charts import percent
-from jepa.report.galleries import FEW_MOMENTS, NEIGHBOURS, QUERIES, SMALL_SIDE
-from jepa.report.overlays import resized
+from jepa.report.galleries import FEW_FRAMES, NEIGHBOURS, QUERIES, SMALL_SIDE
+from jepa.report.overlays import resize
 from jepa.report.run import Run
 
-_ERRORS = {"own": "its own", "without": "none", "other": "that of another sample"}
+_CONTEXTS = {"own": "of the same sample", "without": "none", "other": "of another sample"}
 
 
 @dataclass(frozen=True)
-class Found:
-    """Pictures of samples, what one second stream of each says, and how well each of these matches each picture."""
+class PictureRetrieval:
+    """Pictures of n samples, the description of one second stream each, and the scores of all pairs."""
 
     pictures: list[Tensor]  # uint8 [H, W, 3], or moving [T, H, W, 3]
-    said: list[str]
+    descriptions: list[str]
     scores: Tensor  # [n queries, n pictures]
 
     def ranks(self) -> list[int]:
-        """The place of the right picture among all, 1 for the best, one that is scored the same going before it."""
-        right = self.scores.diagonal().unsqueeze(1)
-        return (self.scores >= right).sum(dim=1).tolist()
+        """Rank of each query's own picture, 1 for the best; pictures with the same score rank before it."""
+        own = self.scores.diagonal().unsqueeze(1)
+        return (self.scores >= own).sum(dim=1).tolist()
 
 
-def find(run: Run, samples: Samples) -> Found | None:
-    """Read up to as many samples as the report looks at, and match them; None where there is nothing to show."""
+def retrieve(run: Run, samples: Samples) -> PictureRetrieval | None:
+    """Encode and compare as many samples as the report reads; None if there is nothing to show."""
     modality = run.modality
     if not isinstance(modality, MatchedModality) or "latent" not in run.config.target_kinds:
         return None
-    matcher = StreamEncoder(run.networks(), modality, run.config.evaluate.encoder)
+    encoder = StreamEncoder(run.networks(), modality, run.config.evaluate.encoder)
     pictures: list[Tensor] = []
-    said: list[str] = []
+    descriptions: list[str] = []
     firsts, seconds = [], []
     order = iter(torch.randperm(len(samples), generator=seeded("report")).tolist()[: run.sample_limit])
-    while places := list(islice(order, max(2, samples_at_once(modality, 64)))):
-        read = _read(modality, samples, places)
-        drawn = [picture for view, _ in read if (picture := modality.picture(view)) is not None]
-        if not read or len(drawn) < len(read):
+    while indices := list(islice(order, max(2, samples_at_once(modality, 64)))):
+        pairs = _read(modality, samples, indices)
+        drawn = [picture for view, _ in pairs if (picture := modality.picture(view)) is not None]
+        if not pairs or len(drawn) < len(pairs):
             continue
-        views = default_collate([view for view, _ in read])
-        firsts.append(matcher.encode(views, 0))
-        seconds.append(matcher.encode(views, 1))
-        pictures += [resized(picture, SMALL_SIDE, FEW_MOMENTS) for picture in drawn]
-        said += [words for _, words in read]
+        views = default_collate([view for view, _ in pairs])
+        firsts.append(encoder.encode(views, 0))
+        seconds.append(encoder.encode(views, 1))
+        pictures += [resize(picture, SMALL_SIDE, FEW_FRAMES) for picture in drawn]
+        descriptions += [description for _, description in pairs]
     if len(pictures) < 2:
         return None
-    way = main_similarity(run.config)
-    found = [scores(one, other, way) for one in firsts for other in seconds]
-    rows = [torch.cat(found[place : place + len(seconds)], dim=1) for place in range(0, len(found), len(seconds))]
-    return Found(pictures, said, torch.cat(rows).T)
+    similarity = main_similarity(run.config)
+    rows = [torch.cat([scores(first, second, similarity) for second in seconds], dim=1) for first in firsts]
+    return PictureRetrieval(pictures, descriptions, torch.cat(rows).T)
 
 
-def _read(modality: MatchedModality[Any], samples: Samples, places: Sequence[int]) -> list[tuple[Any, str]]:
-    read = []
-    for place in places:
+def _read(modality: MatchedModality[Any], samples: Samples, indices: Sequence[int]) -> list[tuple[Any, str]]:
+    """A view with the first second stream of each readable sample, and the description of that stream."""
+    pairs = []
+    for index in indices:
         try:
-            inputs = samples[place].inputs
-            read.append((modality.matches(inputs)[0], modality.descriptions(inputs)[0]))
+            inputs = samples[index].inputs
+            pairs.append((modality.matches(inputs)[0], modality.descriptions(inputs)[0]))
         except BadSampleError:
             continue
-    return read
+    return pairs
 
 
-def match_gallery(found: Found) -> list[Card]:
-    """Of a query what it says, and the pictures that it matches best, marked where the same is said of them."""
+def retrieval_gallery(found: PictureRetrieval) -> list[Card]:
+    """For each query, the pictures that match it best, outlined if they have the same description."""
     cards = []
     for query, rank in enumerate(found.ranks()[:QUERIES]):
         best = found.scores[query].topk(min(NEIGHBOURS, len(found.pictures))).indices.tolist()
+        description = found.descriptions[query]
         pictures = [
             Picture(
-                found.pictures[place],
+                found.pictures[index],
                 "",
-                f"found by query {query + 1}, place {number}",
-                marked=found.said[place] == found.said[query],
+                f"found by query {query + 1}, rank {number}",
+                outlined=found.descriptions[index] == description,
             )
-            for number, place in enumerate(best, start=1)
+            for number, index in enumerate(best, start=1)
         ]
-        cards.append([Strip(f"{found.said[query]} (own picture: place {rank} of {len(found.pictures)})", pictures)])
+        cards.append([Strip(f"{description} (own picture: rank {rank} of {len(found.pictures)})", pictures)])
     return cards
 
 
-def match_words(found: Found, names: Sequence[str]) -> str:
-    """What the gallery shows, as HTML."""
+def retrieval_words(found: PictureRetrieval, names: Sequence[str]) -> str:
+    """Explanation of the gallery, as HTML."""
     ranks = found.ranks()
     share = sum(rank <= NEIGHBOURS for rank in ranks) / len(ranks)
     chance = min(1.0, NEIGHBOURS / len(ranks))
+    second = escape(names[1])
     return (
-        f"Above each row what the {escape(names[1])} of a sample says, in it those of {len(ranks):,} pictures that it "
-        f'matches best. <span class="key">Outlined</span> are those of which just that is said. Over all queries the '
-        f"own picture is among the five for {percent(share, 1)}, by chance for {percent(chance, 1)}."
+        f"Each row shows the {second} of a sample and, below it, the best matches among {len(ranks):,} pictures. "
+        f'<span class="key">Outlined</span> pictures have exactly this {second}. Over all queries, the own picture is '
+        f"among the first {NEIGHBOURS} for {percent(share, 1)}, by chance for {percent(chance, 1)}."
     )
 
 
 def gain_table(streams: Mapping[str, Any]) -> str:
-    """How far off predictions of the first stream are, with the second and without, as HTML; empty where unknown."""
+    """Prediction errors of the first stream with and without the second, as HTML; empty if not measured."""
     if "gain" not in streams:
         return ""
     first, second = streams["names"]
     section = streams["gain"]
     rows = "".join(
-        f"<tr><td>{words}</td><td>{_number(section['error'][name])}</td><td>{_change(section, name)}</td></tr>"
-        for name, words in _ERRORS.items()
+        f"<tr><td>{context}</td><td>{_number(section['error'][name])}</td><td>{_reduction(section, name)}</td></tr>"
+        for name, context in _CONTEXTS.items()
     )
     head = f"<th>{escape(second)} in the context</th><th>error</th><th>less than without</th>"
     return (
         f"<h2>Does the {escape(second)} help to predict the {escape(first)}?</h2>\n<p>{escape(gain_sentence(streams))} "
-        "Hidden and seen tokens of each sample are the same in all rows; the error is the distance of the run's loss, "
-        "± the standard error of paired differences.</p>\n"
+        "All rows use the same hidden and visible tokens of each sample. The error is the distance of the run's loss; "
+        "± gives the standard error of paired differences.</p>\n"
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
     )
 
@@ -132,7 +134,7 @@ def _number(error: float | None) -> str:
     return "-" if error is None else f"{error:.4f}"
 
 
-def _change(section: Mapping[str, Any], name: str) -> str:
+def _reduction(section: Mapping[str, Any], name: str) -> str:
     difference = section.get(f"without_minus_{name}", {})
     if difference.get("mean") is None:
         return "-"

@@ -1,4 +1,4 @@
-"""Galleries of a report: masks over inputs, features as colours, nearest neighbours, errors of what was predicted."""
+"""Galleries of a report: masks over inputs, features as colours, nearest neighbours, forecast errors."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,65 +20,66 @@ from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Sample, Samples, Stream
 from jepa.positions import Grid
 from jepa.report.cards import Card, Picture, Strip
-from jepa.report.overlays import resized, spread, with_context, with_heat, with_targets
+from jepa.report.overlays import resize, upsample, with_context, with_heat, with_targets
 
 SHOWN, QUERIES, NEIGHBOURS = 6, 6, 5
-_FITTED, _FITTED_TOKENS = 64, 65_536  # at most so many samples, and tokens of them, decide the colours of features
-_SIDE, SMALL_SIDE = 176, 96  # pixels of the longer side on the page
-_MOMENTS, FEW_MOMENTS = 16, 8  # of moving pictures of either size
+_COLOURED, _COLOURED_TOKENS = 64, 65_536  # most samples and tokens whose components give the colours of features
+_SIDE, SMALL_SIDE = 176, 96  # longer side in pixels
+_FRAMES, FEW_FRAMES = 16, 8  # most frames of a moving picture of either size
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Samples that are shown, and what the encoders make of them, by the encoder's name."""
+class GallerySamples:
+    """n samples of the galleries, and their features by the encoder's name."""
 
-    pictures: list[Tensor]  # of the first ones, uint8 [H, W, 3], or moving [T, H, W, 3]
-    thumbnails: list[Tensor]  # of all, smaller
-    classes: list[str]  # "" where not known
-    tokens: Mapping[str, Tensor]  # [m, N, D] of the first ones
+    pictures: list[Tensor]  # of the first `SHOWN`, uint8 [H, W, 3], or moving [T, H, W, 3]
+    thumbnails: list[Tensor]  # of all n, smaller
+    classes: list[str]  # "" if unknown
+    tokens: Mapping[str, Tensor]  # [m, N, D] of the first m
     pooled: Mapping[str, Tensor]  # [n, D]
-    inputs: Any  # of the first ones [m, ...], None where nothing is shown
+    inputs: Any  # of the first `SHOWN` [B, ...]; None without pictures
 
 
 @torch.inference_mode()
-def look(modality: Modality[Any], samples: Samples, encoders: Mapping[str, TokenEncoder], limit: int) -> Shown:
-    """Read and encode up to `limit` samples, in an order that is always the same; none where there are no pictures."""
+def gallery_samples(
+    modality: Modality[Any], samples: Samples, encoders: Mapping[str, TokenEncoder], limit: int
+) -> GallerySamples:
+    """Read and encode up to `limit` samples in a fixed random order; none if the modality has no pictures."""
     pictures: list[Tensor] = []
     thumbnails: list[Tensor] = []
     classes: list[str] = []
     tokens: dict[str, list[Tensor]] = {name: [] for name in encoders}
     pooled: dict[str, list[Tensor]] = {name: [] for name in encoders}
-    kept, count = None, math.prod(modality.grid)
+    first_inputs, count = None, math.prod(modality.grid)
     readable = islice(_readable(modality, samples), limit)
-    while part := list(islice(readable, max(SHOWN, samples_at_once(modality, _FITTED)))):
+    while part := list(islice(readable, max(SHOWN, samples_at_once(modality, _COLOURED)))):
         drawn = [picture for _, view in part if (picture := modality.picture(view)) is not None]
         if len(drawn) < len(part):
             break
-        pictures += [resized(picture, _SIDE, _MOMENTS) for picture in drawn[: max(0, SHOWN - len(pictures))]]
-        thumbnails += [resized(picture, SMALL_SIDE, FEW_MOMENTS) for picture in drawn]
+        pictures += [resize(picture, _SIDE, _FRAMES) for picture in drawn[: max(0, SHOWN - len(pictures))]]
+        thumbnails += [resize(picture, SMALL_SIDE, FEW_FRAMES) for picture in drawn]
         classes += [_class_name(modality, sample) for sample, _ in part]
         inputs = default_collate([view for _, view in part])
-        kept = tree_map(lambda leaf: leaf[:SHOWN], inputs) if kept is None else kept
+        first_inputs = tree_map(lambda leaf: leaf[:SHOWN], inputs) if first_inputs is None else first_inputs
         for name, encoder in encoders.items():
-            whole = grid_layers(modality, encoder, inputs)[-1].float()
-            vectors, encoded = mean_tokens(whole, grid_valid(modality, encoder, inputs)).cpu(), whole.cpu()  # [B, N, D]
-            fitted = max(SHOWN, min(_FITTED, _FITTED_TOKENS // count)) - sum(map(len, tokens[name]))
-            tokens[name].append(encoded[: max(0, fitted)])
-            pooled[name].append(vectors)
+            encoded = grid_layers(modality, encoder, inputs)[-1].float()  # [B, N, D]
+            pooled[name].append(mean_tokens(encoded, grid_valid(modality, encoder, inputs)).cpu())
+            coloured = max(SHOWN, min(_COLOURED, _COLOURED_TOKENS // count)) - sum(map(len, tokens[name]))
+            tokens[name].append(encoded.cpu()[: max(0, coloured)])
     if not pictures:
-        return Shown([], [], [], {}, {}, None)
-    return Shown(pictures, thumbnails, classes, _joined(tokens), _joined(pooled), kept)
+        return GallerySamples([], [], [], {}, {}, None)
+    return GallerySamples(pictures, thumbnails, classes, _concatenated(tokens), _concatenated(pooled), first_inputs)
 
 
-def _joined(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+def _concatenated(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat(list(tensors)) for name, tensors in parts.items()}
 
 
-def mask_gallery(modality: Modality[Any], shown: Shown) -> list[Card]:
-    """Of a sample its picture, the context and the targets of every set of masks, in words where there are streams."""
-    sets = modality.sample_masks(len(shown.pictures), seeded("report"))
+def mask_gallery(modality: Modality[Any], samples: GallerySamples) -> list[Card]:
+    """For each sample, its picture and the context and targets of every set of masks, titled if there are streams."""
+    sets = modality.sample_masks(len(samples.pictures), seeded("report"))
     cards = []
-    for index, picture in enumerate(shown.pictures):
+    for index, picture in enumerate(samples.pictures):
         card = [Strip("", [Picture(picture, "input", f"input {index + 1}")])]
         for masks in sets:
             context = _cells(masks.context[index], modality.grid)
@@ -95,62 +96,61 @@ def mask_gallery(modality: Modality[Any], shown: Shown) -> list[Card]:
 
 
 def mask_words(streams: Sequence[Stream], masks: Masks) -> str:
-    """How much of each stream is seen, and how much is predicted; empty where there is one kind of tokens."""
+    """Number of context and target tokens of each stream; empty without streams."""
     if not streams:
         return ""
-    seen, hidden = masks.context[0], masks.target[0].unique()
-    told = []
-    for words, tokens in (("seen", seen), ("predicted", hidden)):
+    words = []
+    for role, tokens in (("context", masks.context[0]), ("targets", masks.target[0].unique())):
         counts = [(stream, int(torch.isin(tokens, stream.tokens).sum())) for stream in streams]
         parts = [f"{_share(stream, count)} of {stream.name}" for stream, count in counts if count]
-        told.append(f"{words}: {' and '.join(parts)}")
-    return "; ".join(told)
+        words.append(f"{role}: {' and '.join(parts)}")
+    return "; ".join(words)
 
 
 def _share(stream: Stream, count: int) -> str:
     return f"all {count} tokens" if count == len(stream.tokens) else f"{count} of {len(stream.tokens)} tokens"
 
 
-def feature_gallery(shown: Shown, grid: Grid) -> list[Card]:
-    """Of a sample its picture and, for every encoder, its tokens as colours."""
-    colours = {name: as_colours(tokens) for name, tokens in shown.tokens.items()}  # [m, N, 3]
+def feature_gallery(samples: GallerySamples, grid: Grid) -> list[Card]:
+    """For each sample, its picture and its token features of every encoder as colours."""
+    colours = {name: as_colours(tokens) for name, tokens in samples.tokens.items()}  # [m, N, 3]
     cards = []
-    for index, picture in enumerate(shown.pictures):
+    for index, picture in enumerate(samples.pictures):
         strip = [Picture(picture, "input", f"input {index + 1}")]
         for name, drawn in colours.items():
-            pixels = spread(drawn[index].unflatten(0, grid), picture)
+            pixels = upsample(drawn[index].unflatten(0, grid), picture)
             strip.append(Picture(pixels, name, f"features of input {index + 1}, {name} encoder"))
         cards.append([Strip("", strip)])
     return cards
 
 
-def error_gallery(shown: Shown, forecaster: Forecaster, grid: Grid) -> list[Card]:
-    """Of a sample its picture and, over it, how wrong each prediction is of every token that is to come.
+def error_gallery(samples: GallerySamples, forecaster: Forecaster, grid: Grid) -> list[Card]:
+    """For each sample, its picture and heat maps of the error of each forecast, all on one scale.
 
-    Colours have one scale; the brightest are the 2 % that are most wrong.
+    The largest 2 % of errors share the brightest colour.
     """
-    maps = _error_maps(shown, forecaster, grid)
+    maps = _error_maps(samples, forecaster, grid)
     worst = torch.cat([values.flatten() for values in maps.values()]).nanquantile(0.98).clamp_min(1e-9)
     cards = []
-    for index, picture in enumerate(shown.pictures):
+    for index, picture in enumerate(samples.pictures):
         strip = [Picture(picture, "input", f"input {index + 1}")]
         for name, errors in maps.items():
-            words = f"{name}, error {float(errors[index].nanmean()):.2f}"
+            caption = f"{name}, error {float(errors[index].nanmean()):.2f}"
             heat = with_heat(picture, (errors[index] / worst).nan_to_num(), errors[index].isfinite())
-            strip.append(Picture(heat, words, f"prediction errors on input {index + 1}: {words}"))
+            strip.append(Picture(heat, caption, f"prediction errors on input {index + 1}: {caption}"))
         cards.append([Strip("", strip)])
     return cards
 
 
 @torch.inference_mode()
-def _error_maps(shown: Shown, forecaster: Forecaster, grid: Grid) -> dict[str, Tensor]:
-    """Errors of tokens by the way of predicting, not a number of what is seen: [m, *grid] each."""
-    inputs = to_device(shown.inputs, next(forecaster.model.parameters()).device)
+def _error_maps(samples: GallerySamples, forecaster: Forecaster, grid: Grid) -> dict[str, Tensor]:
+    """Token errors of each forecast, NaN on the context: [m, *grid] each."""
+    inputs = to_device(samples.inputs, next(forecaster.model.parameters()).device)
     target = forecaster.targets(inputs)
     found = {"predicted at once": forecaster.direct(inputs)}
     if forecaster.rolls:
-        found["rolled on"] = forecaster.rolled(inputs)
-    found["last seen repeated"] = forecaster.last_slot(inputs).unsqueeze(1).expand_as(target)
+        found["predicted slot by slot"] = forecaster.rolled(inputs)
+    found["last slot repeated"] = forecaster.last_slot(inputs).unsqueeze(1).expand_as(target)
     maps = {}
     for name, forecast in found.items():
         errors = torch.full((len(target), math.prod(grid)), torch.nan)
@@ -159,51 +159,51 @@ def _error_maps(shown: Shown, forecaster: Forecaster, grid: Grid) -> dict[str, T
     return maps
 
 
-def neighbour_gallery(shown: Shown) -> list[Card]:
-    """Of a sample its picture and, for every encoder, the pictures whose pooled features point the same way most."""
-    nearest = {name: neighbours(pooled) for name, pooled in shown.pooled.items()}
+def neighbour_gallery(samples: GallerySamples) -> list[Card]:
+    """For each query, the pictures with the most similar pooled features, by encoder."""
+    nearest = {name: neighbours(pooled) for name, pooled in samples.pooled.items()}
     cards = []
-    for query in range(min(QUERIES, len(shown.thumbnails))):
-        card = [Strip("query", [_small(shown, query, f"query {query + 1}")])]
+    for query in range(min(QUERIES, len(samples.thumbnails))):
+        card = [Strip("query", [_small(samples, query, f"query {query + 1}")])]
         for name, found in nearest.items():
             near = f"near query {query + 1}, {name} encoder"
-            card.append(Strip(name, [_small(shown, index, near, query) for index in found[query].tolist()]))
+            card.append(Strip(name, [_small(samples, index, near, query) for index in found[query].tolist()]))
         cards.append(card)
     return cards
 
 
-def _small(shown: Shown, index: int, role: str, query: int = -1) -> Picture:
-    """One of the pictures, marked where it is of the class of `query`."""
-    name = shown.classes[index]
-    alike = query >= 0 and name != "" and name == shown.classes[query]
-    return Picture(shown.thumbnails[index], name, f"{name} {role}".strip(), marked=alike)
+def _small(samples: GallerySamples, index: int, role: str, query: int = -1) -> Picture:
+    """A thumbnail, outlined if it has the class of `query`."""
+    name = samples.classes[index]
+    alike = query >= 0 and name != "" and name == samples.classes[query]
+    return Picture(samples.thumbnails[index], name, f"{name} {role}".strip(), outlined=alike)
 
 
-def same_class(shown: Shown) -> dict[str, float]:
-    """Share of nearest neighbours that are of the query's class, over all queries; empty without labels."""
-    if not all(shown.classes):
+def same_class(samples: GallerySamples) -> dict[str, float]:
+    """Share of nearest neighbours with the class of their query, and by chance; empty without labels."""
+    if not all(samples.classes):
         return {}
-    names = sorted(set(shown.classes))
-    labels = torch.tensor([names.index(name) for name in shown.classes])
-    found = {name: labels[neighbours(pooled)] for name, pooled in shown.pooled.items()}
+    names = sorted(set(samples.classes))
+    labels = torch.tensor([names.index(name) for name in samples.classes])
+    found = {name: labels[neighbours(pooled)] for name, pooled in samples.pooled.items()}
     chance = float((labels.bincount() / len(labels)).square().sum())
     shares = {name: float((classes == labels[:, None]).float().mean()) for name, classes in found.items()}
     return {**shares, "by chance": chance}
 
 
 def neighbours(pooled: Tensor) -> Tensor:
-    """Indices of the nearest others by the cosine of centred features: [n, D] -> [n, up to 5]."""
+    """Indices of the nearest other samples by cosine of centred features: [n, D] -> [n, up to 5]."""
     normed = F.normalize(pooled - pooled.mean(dim=0), dim=-1)
     cosine: Tensor = (normed @ normed.T).fill_diagonal_(-2)
     return cosine.topk(min(NEIGHBOURS, len(pooled) - 1)).indices
 
 
 def _readable(modality: Modality[Any], samples: Samples) -> Iterator[tuple[Sample, Any]]:
-    """Samples in random order, with their view, which may be what decodes them."""
+    """Readable samples in a fixed random order, with their views."""
     for index in torch.randperm(len(samples), generator=seeded("report")).tolist():
         try:
             sample = samples[index]
-            view = modality.evaluation_view(sample.inputs)
+            view = modality.evaluation_view(sample.inputs)  # may decode the inputs, so this too may raise
         except BadSampleError:
             continue
         yield sample, view
@@ -220,12 +220,12 @@ def _class_name(modality: Modality[Any], sample: Sample) -> str:
 def as_colours(tokens: Tensor) -> Tensor:
     """Three principal components as red, green and blue, one basis for all samples: [m, N, D] -> uint8 [m, N, 3].
 
-    The mean over its tokens is taken from each sample, or the colours would tell samples apart and not their parts.
+    Subtracts the token mean of each sample first: else colours would separate samples, not their parts.
     """
     flat = (tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, 1).double()  # [m N, D]
     axes = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -3:].flip(-1)  # [D, 3]
     strongest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))  # [1, 3]
-    components = flat @ (axes * strongest.sign())  # the sign of an axis is arbitrary: its strongest entry is positive
+    components = flat @ (axes * strongest.sign())  # signs are arbitrary: make the strongest entry positive
     low, high = components.quantile(torch.tensor([0.02, 0.98], dtype=torch.double), dim=0)
     shares = ((components - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
     colours: Tensor = F.pad(shares, (0, 3 - shares.shape[-1])).mul(255).round().byte()
@@ -233,6 +233,6 @@ def as_colours(tokens: Tensor) -> Tensor:
 
 
 def _cells(indices: Tensor, grid: Grid) -> Tensor:
-    """Token indices [K], of which those that lie on the grid -> bool [rows, columns]."""
+    """Token indices [K], of which some may lie off the grid -> bool [*grid]."""
     count = math.prod(grid)
     return torch.zeros(count, dtype=torch.bool).index_fill(0, indices[indices < count], True).reshape(grid)

@@ -1,4 +1,4 @@
-"""A run directory -> report.html: how good the encoder is, how training went, what was learned, how to repeat it."""
+"""A run directory -> report.html: results, training curves, pictures of what was learned, how to reproduce it."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from jepa.console import command_parser
 from jepa.data import DataError
 from jepa.errors import exit_status
 from jepa.report.cards import Card, Picture, Strip, mosaic
-from jepa.report.charts import CURVES, curve, forecast_chart, gain_chart, percent, save_png, to_svg
-from jepa.report.cross_modal import find, gain_table, match_gallery, match_words
+from jepa.report.charts import CURVES, curve, forecast_chart, percent, save_png, task_chart, to_svg
+from jepa.report.cross_modal import gain_table, retrieval_gallery, retrieval_words, retrieve
 from jepa.report.galleries import (
-    Shown,
+    GallerySamples,
     error_gallery,
     feature_gallery,
-    look,
+    gallery_samples,
     mask_gallery,
     neighbour_gallery,
     same_class,
 )
-from jepa.report.run import Run, read_run, shown_samples
+from jepa.report.run import Run, read_run, report_samples
 from jepa.report.text import forecast_words, heading, notices, reproduction, task_table
 
 
@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html, a single file that opens offline, and its figures as PNG -> path of the report.
+    """Write report.html, a self-contained file, and its figures as PNG -> path of the report.
 
-    Raises CheckpointError where there is no checkpoint.
+    Raises CheckpointError if there is no checkpoint.
     """
     run = read_run(run_dir)
     (run_dir / "figures").mkdir(exist_ok=True)
     parts = [heading(run), notices(run), _tasks(run), _forecast(run), gain_table(run.results.get("streams", {}))]
-    parts += [_curves(run), _pictures(run), _matches(run), reproduction(run)]
+    parts += [_curves(run), _pictures(run), _retrieval(run), reproduction(run)]
     template = Template((files("jepa.report") / "template.html").read_text(encoding="utf-8"))
     path, aside = run_dir / "report.html", run_dir / "report.html.partial"
     aside.write_text(template.substitute(title=escape(run.title), body="\n".join(parts)), encoding="utf-8")
@@ -60,17 +60,17 @@ def _tasks(run: Run) -> str:
     tasks = run.results.get("tasks", {})
     if not tasks:
         return ""
-    alt = "Bars: how far each column of the table is on the way from chance to perfection"
-    return task_table(tasks) + _chart(run, "tasks", gain_chart(tasks), alt, "wide")
+    alt = "Bars: the score of each column of the table between chance and perfect"
+    return task_table(tasks) + _chart(run, "tasks", task_chart(tasks), alt, "wide")
 
 
 def _forecast(run: Run) -> str:
     section = run.results.get("forecast")
     if not section:
         return ""
-    alt = "Lines: error of predicted representations by how far ahead they lie"
+    alt = "Lines: error of each forecast by the number of slots ahead"
     chart = _chart(run, "forecast", forecast_chart(section), alt, "wide")
-    return f"<h2>How far ahead does it see?</h2>\n<p>{forecast_words(section)}</p>{chart}"
+    return f"<h2>How far ahead can it predict?</h2>\n<p>{forecast_words(section)}</p>{chart}"
 
 
 def _curves(run: Run) -> str:
@@ -84,97 +84,93 @@ def _curves(run: Run) -> str:
         drawn = _chart(run, name, curve(run.metrics, name, bool(kind), streams), f"{title} by step", kind)
         charts[name] = drawn.replace("</figure>", f"<figcaption>{meaning}</figcaption></figure>")
     words = (
-        "The loss alone does not tell whether a representation is good: its targets move, and that of a collapsed "
-        "encoder is near 0. Target std, RankMe and cosine tell whether inputs still differ in it."
+        "The loss alone does not show how good a representation is: its targets change during training, and the loss "
+        "of a collapsed encoder is near 0. Target std, RankMe and cosine show whether the representation still "
+        "separates inputs."
     )
     loss = charts.pop("loss", "")
     return f'<h2>How training went</h2>\n<p>{words}</p>\n{loss}\n<div class="panels">{"".join(charts.values())}</div>'
 
 
 def _pictures(run: Run) -> str:
-    nothing = "<h2>What it learned</h2>\n<p>There are no pictures here: {}.</p>"
+    no_pictures = "<h2>What it learned</h2>\n<p>There are no pictures: {}.</p>"
     try:
-        shown = look(run.modality, shown_samples(run.modality), run.encoders, run.sample_limit)
+        samples = gallery_samples(run.modality, report_samples(run.modality), run.encoders, run.sample_limit)
     except DataError as error:
-        return nothing.format(escape(str(error)))
-    if not shown.pictures:
-        return nothing.format("this modality has none, or no sample can be read")
+        return no_pictures.format(escape(str(error)))
+    if not samples.pictures:
+        return no_pictures.format("this modality has none, or no sample can be read")
     parts = []
-    if shown.pictures[0].dim() == len(run.modality.grid) + 1:
-        parts += [_masks(run, shown), _features(run, shown), _errors(run, shown)]
+    if samples.pictures[0].dim() == len(run.modality.grid) + 1:
+        parts += [_masks(run, samples), _features(run, samples), _errors(run, samples)]
     else:
-        axes = len(run.modality.grid)
-        parts.append(
-            f"<h2>What it learned</h2>\n<p>Masks and features are drawn on pictures of {axes} axes, as the grid has, "
-            "and these have another number.</p>"
-        )
-    if len(shown.thumbnails) > 1:
-        parts.append(f"<h2>Nearest neighbours</h2>\n<p>{_neighbour_words(shown)}</p>")
-        parts.append(_gallery(run, "neighbours", neighbour_gallery(shown), 40))
+        axes = f"the grid has {len(run.modality.grid)} axes, the pictures have {samples.pictures[0].dim() - 1}"
+        parts.append(f"<h2>What it learned</h2>\n<p>Masks and features are not drawn: {axes}.</p>")
+    if len(samples.thumbnails) > 1:
+        parts.append(f"<h2>Nearest neighbours</h2>\n<p>{_neighbour_words(samples)}</p>")
+        parts.append(_gallery(run, "neighbours", neighbour_gallery(samples), 40))
     return "\n".join(filter(None, parts))
 
 
-def _matches(run: Run) -> str:
-    """What second streams find; empty where there is nothing to find, or to show."""
+def _retrieval(run: Run) -> str:
+    """Pictures retrieved by second streams; empty without matching streams or pictures."""
     try:
-        found = find(run, shown_samples(run.modality))
+        found = retrieve(run, report_samples(run.modality))
     except DataError:
-        return ""  # which the other pictures tell
+        return ""  # the other pictures report it
     if found is None:
         return ""
-    words = match_words(found, [stream.name for stream in run.modality.streams])
-    return f"<h2>What it finds</h2>\n<p>{words}</p>\n" + _gallery(run, "matches", match_gallery(found), 30)
+    words = retrieval_words(found, [stream.name for stream in run.modality.streams])
+    return f"<h2>What it retrieves</h2>\n<p>{words}</p>\n" + _gallery(run, "matches", retrieval_gallery(found), 30)
 
 
-def _masks(run: Run, shown: Shown) -> str:
+def _masks(run: Run, samples: GallerySamples) -> str:
     words = (
-        "The context encoder sees what is not hatched; from that, what the target encoder makes of each coloured block "
-        "is predicted."
+        "The context encoder sees the part that is not hatched. From it, the predictor predicts the target encoder's "
+        "representation of each coloured block."
     )
     streams = [escape(stream.name) for stream in run.modality.streams]
     if streams:
-        words += (
-            f" Pictures show the {streams[0]} alone; how much of every stream is seen and predicted stands above them."
-        )
+        words += f" Pictures show the {streams[0]} alone; the line above them counts the tokens of every stream."
     return f"<h2>What it had to predict</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "masks", mask_gallery(run.modality, shown), 40 if streams else 20
+        run, "masks", mask_gallery(run.modality, samples), 40 if streams else 20
     )
 
 
-def _features(run: Run, shown: Shown) -> str:
+def _features(run: Run, samples: GallerySamples) -> str:
     words = (
-        "The three strongest principal components of token features, less the mean of their input, as red, green and "
-        "blue: where colours are alike, the encoder sees the same. Each encoder has colours of its own."
+        "Red, green and blue are the three strongest principal components of the token features, after subtracting the "
+        "mean of each input. Similar colours mean similar features. Colours of two encoders do not compare."
     )
     return f"<h2>Features as colours</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "features", feature_gallery(shown, run.modality.grid), 20
+        run, "features", feature_gallery(samples, run.modality.grid), 20
     )
 
 
-def _errors(run: Run, shown: Shown) -> str:
-    """Where predictions of what is to come are wrong; empty where nothing is to come."""
+def _errors(run: Run, samples: GallerySamples) -> str:
+    """Heat maps of forecast errors; empty if the run cannot forecast."""
     forecaster = run.forecaster()
     if forecaster is None:
         return ""
     words = (
-        "The first part of each input is seen; over the later one lie the errors of the predicted representations, "
-        "dark where they are small and bright where they are large, on one scale."
+        "The first part of each input is the context. Colours on the rest show the error of the predicted "
+        "representations, from dark (small) to bright (large), on one scale."
     )
-    return f"<h2>Where the future surprises it</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "errors", error_gallery(shown, forecaster, run.modality.grid), 24
+    return f"<h2>Where its forecasts are wrong</h2>\n<p>{words}</p>\n" + _gallery(
+        run, "errors", error_gallery(samples, forecaster, run.modality.grid), 24
     )
 
 
-def _neighbour_words(shown: Shown) -> str:
+def _neighbour_words(samples: GallerySamples) -> str:
     words = (
-        f"Queries drawn at random, and those of {len(shown.thumbnails):,} pictures whose features are nearest: mean "
-        "over tokens, less the mean over pictures, by cosine."
+        f"Random queries, and for each encoder the nearest of {len(samples.thumbnails):,} pictures by cosine of their "
+        "features: the mean over tokens, minus the mean over pictures."
     )
-    shares = same_class(shown)
+    shares = same_class(samples)
     if not shares:
         return words
-    found = ", ".join(f"{percent(share, 1)} {name}" for name, share in shares.items())
-    return f'{words} <span class="key">Outlined</span> are those of the query\'s class, over all queries {found}.'
+    found = ", ".join(f"{name} {percent(share, 1)}" for name, share in shares.items())
+    return f'{words} <span class="key">Outlined</span> ones have the class of the query. Over all queries: {found}.'
 
 
 def _chart(run: Run, name: str, figure: Figure, alt: str, kind: str) -> str:
@@ -183,7 +179,7 @@ def _chart(run: Run, name: str, figure: Figure, alt: str, kind: str) -> str:
 
 
 def _gallery(run: Run, name: str, cards: Sequence[Card], width: int) -> str:
-    """Cards of a least width, in rem."""
+    """Save a gallery as PNG -> HTML; width: least width of a card in rem."""
     mosaic(cards).save(run.run_dir / "figures" / f"{name}.png")
     drawn = "\n".join(f'<div class="card">{"".join(map(_strip, card))}</div>' for card in cards)
     return f'<div class="cards" style="--card:{width}rem">\n{drawn}\n</div>'
@@ -192,7 +188,7 @@ def _gallery(run: Run, name: str, cards: Sequence[Card], width: int) -> str:
 def _strip(strip: Strip) -> str:
     title = f"<span>{escape(strip.title)}</span>" if strip.title else ""
     pictures = "".join(
-        f"<figure{' class=same' if picture.marked else ''}>{_image(picture)}"
+        f"<figure{' class=same' if picture.outlined else ''}>{_image(picture)}"
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
         for picture in strip.pictures
     )
@@ -200,8 +196,8 @@ def _strip(strip: Strip) -> str:
 
 
 def _image(picture: Picture) -> str:
-    image = f'<img alt="{escape(picture.alt)}" src="{picture.source()}">'
+    image = f'<img alt="{escape(picture.alt)}" src="{picture.data_uri()}">'
     if not picture.moving:
         return image
-    still = f'<source media="(prefers-reduced-motion: reduce)" srcset="{picture.still()}">'
+    still = f'<source media="(prefers-reduced-motion: reduce)" srcset="{picture.still_uri()}">'
     return f"<picture>{still}{image}</picture>"

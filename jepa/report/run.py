@@ -1,4 +1,4 @@
-"""What a run directory holds, read for its report."""
+"""The content of a run directory, read for its report."""
 
 import json
 from dataclasses import dataclass
@@ -18,14 +18,13 @@ from jepa.training.config import Config
 from jepa.training.log import read_metrics
 from jepa.weights.load import configured, encoder_of, model_of, read_checkpoint, untrained_encoder
 
-_SAMPLES = 500  # that are encoded for pictures
-_CPU_FLOPS = 2e11  # what that may cost where there is no GPU; large encoders see fewer samples
-_FEWEST = 32
+_MAX_SAMPLES, _MIN_SAMPLES = 500, 32  # encoded for pictures
+_CPU_FLOPS = 2e11  # spent on pictures without a GPU, so large encoders get fewer samples
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its networks, what it logged and, where it was evaluated, how good they are."""
+    """A run: its networks, its metrics, and its results if it was evaluated."""
 
     run_dir: Path
     checkpoint: Checkpoint
@@ -33,38 +32,38 @@ class Run:
     modality: Modality[Any]
     encoders: dict[str, TokenEncoder]  # trained, untrained
     metrics: list[dict[str, Any]]
-    results: dict[str, Any]  # of results.json, empty where there is none
+    results: dict[str, Any]  # results.json, empty if there is none
 
     @property
     def title(self) -> str:
-        """The name of the modality and that of the directory."""
+        """Name of the modality and of the directory."""
         return f"{self.config.modality}: {self.run_dir.resolve().name}"
 
     @property
     def parameters(self) -> int:
-        """Of the encoder."""
+        """Number of parameters of the encoder."""
         return sum(parameter.numel() for parameter in self.encoders["trained"].parameters())
 
     @property
     def sample_limit(self) -> int:
-        """How many samples are encoded for pictures."""
+        """Number of samples to encode for pictures."""
         if self.encoders["trained"].device.type == "cuda":
-            return _SAMPLES
+            return _MAX_SAMPLES
         flops = 2 * self.parameters * len(self.modality.positions) * len(self.encoders)
-        return max(_FEWEST, min(_SAMPLES, int(_CPU_FLOPS / flops)))
+        return max(_MIN_SAMPLES, min(_MAX_SAMPLES, int(_CPU_FLOPS / flops)))
 
     def networks(self) -> JEPA:
-        """All trained networks, where the encoders are."""
+        """All trained networks, on the device of the encoders."""
         return model_of(self.checkpoint, self.config, self.modality).to(self.encoders["trained"].device)
 
     def forecaster(self) -> Forecaster | None:
-        """What predicts the later part of inputs; None where the run has none."""
+        """The forecaster; None if the run cannot forecast."""
         if not can_forecast(self.modality, self.config):
             return None
         return build_forecaster(self.networks(), self.modality, self.config)
 
     def collapse_warning(self) -> str:
-        """What looks bad about the representation, in words, by the evaluation or else the last logged step."""
+        """Signs of collapse in words, from the evaluation or else the last logged step; empty if there are none."""
         names = ("target_std", "rankme", "cosine")
         logged = self.metrics[-1] if self.metrics else {}
         streams = [stream.name for stream in self.modality.streams] or [""]
@@ -79,7 +78,7 @@ class Run:
 
 
 def read_run(run_dir: Path) -> Run:
-    """Load a run; raises CheckpointError where there is no checkpoint."""
+    """Load a run; raises CheckpointError if it has no checkpoint."""
     checkpoint = read_checkpoint(run_dir)
     config, modality = configured(checkpoint)
     trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
@@ -90,8 +89,8 @@ def read_run(run_dir: Path) -> Run:
     return Run(run_dir, checkpoint, config, modality, encoders, read_metrics(run_dir), results)
 
 
-def shown_samples(modality: Modality[Any]) -> Samples:
-    """The first of the validation, test and training split that has samples; raises DataError."""
+def report_samples(modality: Modality[Any]) -> Samples:
+    """The first of the validation, test and training split with samples; raises DataError."""
     for split in ("validation", "test"):
         samples = open_split(modality, split)
         if len(samples) > 1:

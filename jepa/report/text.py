@@ -1,4 +1,4 @@
-"""Parts of a report that are words and numbers, as HTML: everything that a user named is escaped here."""
+"""Text and tables of a report as HTML. Everything that a user named is escaped here."""
 
 import platform
 import shlex
@@ -10,31 +10,28 @@ from typing import Any
 import torch
 
 from jepa.config import plain, to_yaml
-from jepa.evaluate.table import columns
+from jepa.evaluate.table import Row, columns
 from jepa.report.charts import percent, task_title
 from jepa.report.run import Run
 from jepa.training.config import Config
 
-Row = Mapping[str, Any]  # of the tasks in results.json
-
 
 def heading(run: Run) -> str:
-    """What the run is and how good it became, in a paragraph."""
+    """Title, and a paragraph on the run and its main result."""
     config, checkpoint = run.config, run.checkpoint
     data = plain(config.data)
     source = " from ".join(str(data[key]) for key in ("source", "root") if data.get(key))
     words = (
-        f"{_networks(run)} that learned on {config.modality} data{f' ({source})' if source else ''} for "
+        f"{_networks(run)}, trained on {config.modality} data{f' ({source})' if source else ''} for "
         f"{checkpoint.step:,} steps of {config.optim.batch_size:,} samples, "
-        f"{checkpoint.step * config.optim.batch_size:,} in all, in {_duration(checkpoint.seconds)}. Each input is "
-        f"{_tokens(run)}; from some it learned to predict "
-        f"{_predicted(config)} of others."
+        f"{checkpoint.step * config.optim.batch_size:,} in all, in {_duration(checkpoint.seconds)}. Each input has "
+        f"{_tokens(run)}. From visible tokens it learned to predict {_predicted(config)} of hidden ones."
     )
     return f'<h1>{escape(run.title)}</h1>\n<p class="lead">{escape(words)} {_verdict(run.results.get("tasks", {}))}</p>'
 
 
 def _networks(run: Run) -> str:
-    """What the encoder is."""
+    """Size of the encoder."""
     vit, size = getattr(run.config.model, "vit", None), getattr(run.config.model, "size", None)
     name = [size] if isinstance(size, str) else []
     if vit is None:
@@ -45,41 +42,41 @@ def _networks(run: Run) -> str:
 
 
 def _tokens(run: Run) -> str:
-    """What an input is cut into."""
+    """Number of tokens of an input."""
     grid = " x ".join(map(str, run.modality.grid))
     if not run.modality.streams:
         return f"{grid} tokens"
     first, *others = run.modality.streams
-    parts = [f"{len(first.tokens)} tokens of {first.name}, {grid} of them on a grid,"]
+    parts = [f"{len(first.tokens)} tokens of {first.name} ({grid} of them on a grid)"]
     return " and ".join([*parts, *(f"{len(other.tokens)} of {other.name}" for other in others)])
 
 
 def _predicted(config: Config[Any, Any]) -> str:
-    """What is predicted: the values, the representation, or both, perhaps one later."""
+    """The targets: the values, the representation, or both, perhaps one from a later step on."""
     stages = config.stages
     first, last = stages[0], stages[-1]
     named = {"pixels": "the values", "latent": "the representation"}
-    words = " and ".join(named.get(kind, f"what {kind} gives") for kind in last.weights)
+    words = " and ".join(named.get(kind, f"the output of {kind}") for kind in last.weights)
     later = named.get(config.target, config.target)
-    return words if len(stages) == 1 else f"the values, from step {first.steps:,} on also {later},"
+    return words if len(stages) == 1 else f"the values (from step {first.steps:,} on, also {later})"
 
 
 def notices(run: Run) -> str:
-    """Boxes for what a reader must know before believing anything else."""
+    """Boxes with what a reader must know first: collapse, an unfinished run, missing or outdated results, notes."""
     found, tasks = [], run.results.get("tasks", {})
     if warning := run.collapse_warning():
         found.append(("bad", "The representation looks bad", f"{warning[0].upper()}{warning[1:]}."))
     if run.checkpoint.step < run.config.steps:
         progress = f"This is step {run.checkpoint.step:,} of {run.config.steps:,}"
-        found.append(("note", "The run is not finished", f"{progress}; the command that began it goes on from there."))
+        found.append(("note", "The run is not finished", f"{progress}; the same command resumes it."))
     if not run.results:
         command = shlex.join(["jepa", "evaluate", str(run.run_dir)])
-        found.append(("bad", "Not evaluated", f"How good the encoder is has not been measured: {command}"))
+        found.append(("bad", "Not evaluated", f"This command measures how good the encoder is: {command}"))
     elif run.results.get("steps", run.checkpoint.step) != run.checkpoint.step:
-        steps = f"step {run.results['steps']:,}, the checkpoint of step {run.checkpoint.step:,}"
-        found.append(("note", "The evaluation is of another step", f"The evaluation is of {steps}."))
+        steps = f"step {run.results['steps']:,}, the checkpoint is of step {run.checkpoint.step:,}"
+        found.append(("note", "The evaluation is out of date", f"It is of {steps}."))
     elif not tasks:
-        found.append(("bad", "Not measured", "No number tells how good the encoder is; the pictures have to."))
+        found.append(("bad", "No task", "No number shows how good the encoder is, only the pictures do."))
     elif rival := _rival(tasks):
         found.append(("bad", "Not better than a baseline", rival))
     found += [("note", "About the evaluation", note) for note in run.results.get("notes", [])]
@@ -93,16 +90,16 @@ def task_table(tasks: Mapping[str, Row]) -> str:
     headings = columns(tasks)
     head = "".join(f"<th>{escape(title)}</th>" for title in ("task", *headings.values(), "train", "test"))
     words = (
-        f"Probes of frozen features, every column by the same protocol: the trained encoder, the encoder before "
-        f"training, {_floors(headings)} and the best answer that ignores the input. The best is bold; ↑ means that "
-        "more is better, ↓ that less is; train and test are numbers of labelled samples."
+        f"Probes on frozen features, under one protocol for every column: the trained encoder, the encoder before "
+        f"training, {_baselines(headings)}and chance, the best answer that ignores the input. The best score of a row "
+        "is bold; ↑ means higher is better, ↓ lower is better; train and test are numbers of labelled samples."
     )
     if any("spread" in row for row in tasks.values()):
-        words += " After ± stands the standard deviation over draws of the labelled samples."
+        words += " ± gives the standard deviation over draws of the labelled samples."
     if any(row["metric"] == "recall" for row in tasks.values()):
         words += (
-            " Retrieval teaches no probe: its number is the share of queries for which a match is among the best of "
-            "the gallery, equal scores counting as in random order."
+            " Retrieval trains no probe: its score is the share of queries with a match among the best of the gallery; "
+            "ties count as if ordered at random."
         )
     rows = "\n".join(_task_row(name, row, list(headings)) for name, row in tasks.items())
     return (
@@ -112,32 +109,32 @@ def task_table(tasks: Mapping[str, Row]) -> str:
 
 
 def forecast_words(section: Mapping[str, Any]) -> str:
-    """What the prediction of later slots is measured against, and how it went."""
+    """Explanation and summary of the forecasts, as text."""
     errors, horizons = section["errors"], section["horizons"]
-    floors = [values for name, values in errors.items() if name not in ("direct", "rolled")]
-    won = sum(errors["direct"][place] < min(values[place] for values in floors) for place in range(len(horizons)))
-    seen, whole = section["seen_slots"], section["seen_slots"] + len(horizons)
-    rolled = " or slot by slot, each prediction being seen by the next," if "rolled" in errors else ""
+    baselines = [values for name, values in errors.items() if name not in ("direct", "rolled")]
+    won = sum(errors["direct"][index] < min(values[index] for values in baselines) for index in range(len(horizons)))
+    past, total = section["seen_slots"], section["seen_slots"] + len(horizons)
+    rolled = ", or slot by slot, where each prediction joins the context of the next" if "rolled" in errors else ""
     return (
-        f"From the first {seen} of {whole} slots of an input the predictor tells, all at once{rolled} how the target "
-        "encoder sees the later ones; shown is the mean square error on layer-normed representations. Beside it: the "
-        "last slot seen comes again; only its deviation from the mean of its slot does; the mean of each later slot "
-        f"over {section['train_samples']:,} training samples. On {section['test_samples']:,} held-out samples the "
-        f"prediction at once beats all of these at {won} of {len(horizons)} horizons; the band is its standard "
-        "deviation over samples."
+        f"From the first {past} of {total} slots of an input, the predictor predicts the representations of the later "
+        f"slots: all at once{rolled}. The chart shows the mean squared error of layer-normed representations beside "
+        "three baselines: the last slot repeated; the mean of each later slot over "
+        f"{section['train_samples']:,} training samples; and that mean plus the deviation of the last slot from its "
+        f"own mean. On {section['test_samples']:,} held-out samples, predicting at once beats all baselines at {won} "
+        f"of {len(horizons)} horizons; the band is its standard deviation over samples."
     )
 
 
 def reproduction(run: Run) -> str:
-    """The command that repeats the run, versions, and the resolved config."""
+    """The command that reproduces the run, versions, and the resolved config."""
     path = run.run_dir / "config.yaml"
     arguments = ["--modality", run.config.modality, "--config", str(path), "--run-dir", f"{run.run_dir}-again"]
     text = path.read_text(encoding="utf-8") if path.exists() else to_yaml(run.config)
     versions = {"openjepa": _version("openjepa"), "torch": torch.__version__, "Python": platform.python_version()}
     rows = "".join(f"<dt>{name}</dt><dd>{escape(found)}</dd>" for name, found in versions.items())
     return (
-        f"<h2>How to repeat it</h2>\n<pre><code>{escape(shlex.join(['jepa', 'launch', *arguments]))}</code></pre>\n"
-        f"<p>Versions with which this report was written:</p>\n<dl>{rows}</dl>\n"
+        f"<h2>How to reproduce it</h2>\n<pre><code>{escape(shlex.join(['jepa', 'launch', *arguments]))}</code></pre>\n"
+        f"<p>This report was written with these versions:</p>\n<dl>{rows}</dl>\n"
         f"<details><summary>The resolved config</summary><pre><code>{escape(text)}</code></pre></details>"
     )
 
@@ -157,7 +154,7 @@ def _verdict(tasks: Mapping[str, Row]) -> str:
 
 
 def _rival(tasks: Mapping[str, Row]) -> str:
-    """The baseline that is as good as the trained encoder on the main task, in words; empty where none is."""
+    """A baseline that is at least as good as the trained encoder on the main task, in words; empty if there is none."""
     name = _main_task(tasks)
     row = tasks[name]
     rivals = [column for column in _best(row) if column != "jepa"]
@@ -168,10 +165,11 @@ def _rival(tasks: Mapping[str, Row]) -> str:
     return f"{task_title(name)}: {', '.join(numbers)}."
 
 
-def _floors(headings: Mapping[str, str]) -> str:
-    """The columns that stand for the input, in words."""
-    further = [title for name, title in headings.items() if name not in ("jepa", "random_init", "raw_input", "chance")]
-    return "the input itself," + "".join(f" of it {escape(title)} alone," for title in further)
+def _baselines(headings: Mapping[str, str]) -> str:
+    """The baselines of the modality, in words."""
+    return "".join(
+        f"{escape(title)}, " for name, title in headings.items() if name not in ("jepa", "random_init", "chance")
+    )
 
 
 def _task_row(name: str, row: Row, names: Sequence[str]) -> str:
@@ -190,7 +188,7 @@ def _main_task(tasks: Mapping[str, Row]) -> str:
 
 
 def _best(row: Row) -> list[str]:
-    """The columns with the best number, several where they share it."""
+    """The columns with the best number, several if they tie."""
     values = {column: row[column] for column in columns({"": row}) if row.get(column) is not None}
     best = max(values.values()) if row["higher_is_better"] else min(values.values())
     return [column for column, value in values.items() if value == best]

@@ -1,4 +1,4 @@
-"""The report of a run: one file that opens offline and says what was measured."""
+"""The report of a run: one file that opens offline and shows what was measured."""
 
 import base64
 import io
@@ -24,9 +24,9 @@ from jepa.evaluate.table import columns
 from jepa.launch import resolve
 from jepa.modality import Modality
 from jepa.model import JEPA
-from jepa.report.charts import smoothed
-from jepa.report.galleries import as_colours, error_gallery, look, neighbours
-from jepa.report.overlays import spread, with_context, with_heat, with_targets
+from jepa.report.charts import smooth
+from jepa.report.galleries import as_colours, error_gallery, gallery_samples, neighbours
+from jepa.report.overlays import upsample, with_context, with_heat, with_targets
 from jepa.report.page import main, write_report
 from jepa.train import train
 from jepa.training.config import Config
@@ -50,7 +50,7 @@ RESULTS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps on pictures of two classes, one of them broken; the path of the run would be bold if it could."""
+    """Three steps on pictures of two classes, one of them broken; the name of the run directory holds HTML."""
     folder = tmp_path_factory.mktemp("data")
     for split, count in (("train", 8), ("validation", 12), ("test", 2)):
         for index in range(count):
@@ -98,7 +98,7 @@ def test_the_report_is_one_well_formed_file_without_outside_references(evaluated
     assert "script" not in {tag for tag, _ in page.elements}
 
 
-def test_every_picture_and_chart_has_words_for_those_who_do_not_see_it(evaluated: Path) -> None:
+def test_every_picture_and_chart_has_a_text_alternative(evaluated: Path) -> None:
     page = Page(evaluated)
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     charts = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
@@ -108,7 +108,7 @@ def test_every_picture_and_chart_has_words_for_those_who_do_not_see_it(evaluated
     assert all(chart["aria-label"] for chart in charts)
 
 
-def test_numbers_of_the_results_are_shown_with_the_best_of_a_row_in_bold(evaluated: Path) -> None:
+def test_results_are_shown_with_the_best_of_each_row_in_bold(evaluated: Path) -> None:
     text = Page(evaluated).text
     for number in ("61.3 %", "35.2 %", "28.1 %", "10.3 %", "± 2.1 %", "0.987", "1.23", "1.34", "1.56", "5,000", "120"):
         assert number in text
@@ -118,7 +118,7 @@ def test_numbers_of_the_results_are_shown_with_the_best_of_a_row_in_bold(evaluat
     assert best == ["61.3 %", "34.0 %", "44.4 %", "44.4 %", "0.987"]
 
 
-def test_what_is_wrong_with_a_run_is_said_in_a_box(unevaluated: Path, evaluated: Path) -> None:
+def test_problems_of_a_run_are_shown_in_boxes(unevaluated: Path, evaluated: Path) -> None:
     assert "Not evaluated" in Page(unevaluated).text
     text = Page(evaluated).text
     assert "Not evaluated" not in text
@@ -126,7 +126,7 @@ def test_what_is_wrong_with_a_run_is_said_in_a_box(unevaluated: Path, evaluated:
     assert "depth is <not> measured" in text
 
 
-def test_an_encoder_that_does_not_beat_its_baselines_is_called_that(evaluated: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_ties_with_a_baseline_is_reported(evaluated: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(evaluated.parent, tmp_path / "run"))
     tied = {**RESULTS, "tasks": {"class/knn": RESULTS["tasks"]["class/knn"]}}
     (run_dir / "results.json").write_text(json.dumps(tied))
@@ -135,21 +135,22 @@ def test_an_encoder_that_does_not_beat_its_baselines_is_called_that(evaluated: P
     assert "beats all baselines on 0 of 1 tasks" in text
 
 
-def test_what_a_user_named_is_escaped(evaluated: Path) -> None:
+def test_names_given_by_the_user_are_escaped(evaluated: Path) -> None:
     assert "a <b>bold run" in Page(evaluated).text
     assert "<b>" not in evaluated.read_text()
 
 
 def test_samples_that_cannot_be_read_are_left_out(evaluated: Path) -> None:
-    assert "those of 11 pictures" in Page(evaluated).text  # of 12, the first of which is broken
+    assert "of 11 pictures" in Page(evaluated).text  # one of 12 is broken
 
 
-def test_a_modality_without_pictures_shows_none() -> None:
+def test_a_modality_without_pictures_has_no_galleries() -> None:
     modality = Noise(NoiseConfig())
-    assert look(modality, modality.dataset("test"), {"trained": modality.encoder(MODEL)}, 4).pictures == []
+    samples = gallery_samples(modality, modality.dataset("test"), {"trained": modality.encoder(MODEL)}, 4)
+    assert samples.pictures == []
 
 
-def test_figures_are_also_files_and_a_report_repeats_itself(evaluated: Path) -> None:
+def test_figures_are_files_and_writing_the_report_again_changes_nothing(evaluated: Path) -> None:
     before = evaluated.read_text()
     names = {path.stem for path in (evaluated.parent / "figures").glob("*.png")}
     assert {"tasks", "loss", "rankme", "masks", "features", "neighbours"} <= names
@@ -158,14 +159,14 @@ def test_figures_are_also_files_and_a_report_repeats_itself(evaluated: Path) -> 
     assert not list(evaluated.parent.glob("*.partial"))
 
 
-def test_without_data_or_log_the_rest_is_still_reported(evaluated: Path, tmp_path: Path) -> None:
+def test_a_run_without_data_or_metrics_still_gets_a_report(evaluated: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(evaluated.parent, tmp_path / "run"))
     checkpoint = Checkpoint.load(latest(run_dir))
     data = {**checkpoint.config["data"], "root": str(tmp_path / "moved")}
     replace(checkpoint, config={**checkpoint.config, "data": data}).save(latest(run_dir))
     (run_dir / "metrics.jsonl").unlink()
     page = Page(write_report(run_dir))
-    assert "There are no pictures here: data:" in page.text
+    assert "There are no pictures: data:" in page.text
     assert "61.3 %" in page.text
 
 
@@ -176,7 +177,7 @@ def test_a_directory_without_a_checkpoint_is_an_error_in_one_sentence(
     assert "holds no checkpoint" in capsys.readouterr().err
 
 
-def test_neighbours_are_those_of_a_loop_over_cosines() -> None:
+def test_neighbours_equal_a_loop_over_cosines() -> None:
     pooled = torch.randn(9, 5)
     centred = pooled - pooled.mean(dim=0)
     for query, found in enumerate(neighbours(pooled).tolist()):
@@ -185,7 +186,7 @@ def test_neighbours_are_those_of_a_loop_over_cosines() -> None:
         assert found == sorted(cosines, key=lambda other: -cosines[other])[:5]
 
 
-def test_colours_are_principal_components_whatever_their_sign() -> None:
+def test_colours_are_principal_components_of_either_sign() -> None:
     tokens = torch.randn(6, 10, 12) * torch.linspace(3, 0.1, 12)
     first = (tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, 1).double()
     component = torch.pca_lowrank(first, 3, niter=20)[2][:, 0]
@@ -194,7 +195,7 @@ def test_colours_are_principal_components_whatever_their_sign() -> None:
     assert (as_colours(tokens @ -torch.eye(12)).int() - 255 + as_colours(tokens).int()).abs().max() <= 1
 
 
-def test_overlays_show_context_and_targets_where_they_are() -> None:
+def test_overlays_leave_context_and_mark_targets() -> None:
     picture = torch.randint(256, (12, 18, 3), dtype=torch.uint8)
     cells = torch.zeros(2, 3, dtype=torch.bool)
     cells[1, 2] = True
@@ -208,11 +209,11 @@ def test_overlays_show_context_and_targets_where_they_are() -> None:
 
 
 def test_a_smoothed_constant_is_that_constant() -> None:
-    assert smoothed([2.0] * 50) == pytest.approx([2.0] * 50)
+    assert smooth([2.0] * 50) == pytest.approx([2.0] * 50)
 
 
 def test_smoothing_does_not_lag() -> None:
-    assert smoothed([0.1 * step for step in range(99)]) == pytest.approx([0.1 * step for step in range(99)])
+    assert smooth([0.1 * step for step in range(99)]) == pytest.approx([0.1 * step for step in range(99)])
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,7 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(run_dir)
 
 
-def test_moving_pictures_move_offline_and_hold_still_for_those_who_want_that(moving: Path) -> None:
+def test_moving_pictures_are_embedded_with_a_still_one_for_reduced_motion(moving: Path) -> None:
     page = Page(moving)
     references = page.values("src", "href", "xlink:href", "srcset")
     assert all(reference.startswith(("data:", "#")) for reference in references)
@@ -239,8 +240,8 @@ def test_moving_pictures_move_offline_and_hold_still_for_those_who_want_that(mov
     for image, still in zip(images, stills, strict=True):
         assert image["alt"]
         assert still["media"] == "(prefers-reduced-motion: reduce)"
-        moments = _decoded(image["src"]).n_frames  # type: ignore[attr-defined]
-        assert moments == 8 if (image["alt"] or "").startswith("input") else 2 <= moments <= 8  # equal ones are one
+        frames = _decoded(image["src"]).n_frames  # type: ignore[attr-defined]
+        assert frames == 8 if (image["alt"] or "").startswith("input") else 2 <= frames <= 8  # equal frames are merged
         assert getattr(_decoded(still["srcset"]), "n_frames", 1) == 1
     assert moving.stat().st_size < 2e6
     before = moving.read_text()
@@ -251,10 +252,10 @@ def _decoded(uri: str | None) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode((uri or "").partition("base64,")[2])))
 
 
-def test_floors_and_forecasts_are_in_words_tables_and_figures(moving: Path) -> None:
+def test_baselines_and_forecasts_are_in_text_tables_and_figures(moving: Path) -> None:
     text = Page(moving).text
-    assert "of it middle moment alone, of it motion energy alone," in text
-    assert "How far ahead does it see?" in text
+    assert "raw input, middle moment, motion energy, and chance" in text
+    assert "How far ahead can it predict?" in text
     assert "On 29 held-out samples" in text
     names = {path.stem for path in (moving.parent / "figures").glob("*.png")}
     assert {"tasks", "forecast", "masks", "features", "errors", "neighbours"} <= names
@@ -264,30 +265,30 @@ def test_floors_and_forecasts_are_in_words_tables_and_figures(moving: Path) -> N
     assert list(columns(RESULTS["tasks"])) == ["jepa", "random_init", "raw_input", "chance"]
 
 
-def test_what_is_drawn_over_a_moving_picture_is_that_of_each_moment() -> None:
+def test_overlays_of_a_moving_picture_are_those_of_its_frames() -> None:
     picture = torch.randint(256, (6, 12, 18, 3), dtype=torch.uint8)
-    cells = torch.rand(3, 2, 3) > 0.5  # three slots of two moments
+    cells = torch.rand(3, 2, 3) > 0.5  # three slots of two frames
     hatched, outlined = with_context(picture, cells), with_targets(picture, [cells, ~cells])
     heat = with_heat(picture, cells.float(), cells)
-    for moment in range(6):
-        slot = cells[moment // 2]
-        assert torch.equal(hatched[moment], with_context(picture[moment], slot))
-        assert torch.equal(outlined[moment], with_targets(picture[moment], [slot, ~slot]))
-        hidden = ~spread(slot.unsqueeze(-1), picture[moment])[..., 0]
-        assert torch.equal(heat[moment][hidden], picture[moment][hidden])
-        assert not torch.equal(heat[moment][~hidden], picture[moment][~hidden])
+    for frame in range(6):
+        slot = cells[frame // 2]
+        assert torch.equal(hatched[frame], with_context(picture[frame], slot))
+        assert torch.equal(outlined[frame], with_targets(picture[frame], [slot, ~slot]))
+        hidden = ~upsample(slot.unsqueeze(-1), picture[frame])[..., 0]
+        assert torch.equal(heat[frame][hidden], picture[frame][hidden])
+        assert not torch.equal(heat[frame][~hidden], picture[frame][~hidden])
 
 
-def test_errors_are_shown_of_what_is_to_come_alone() -> None:
+def test_forecast_errors_are_drawn_on_future_slots_alone() -> None:
     modality = Moving(MovingConfig(samples=8))
     model = JEPA(MOVING_MODEL, modality).eval()
-    shown = look(modality, modality.dataset("test"), {"trained": model.target_encoder}, 8)
-    caster = Forecaster(model, cut_grid(modality.grid, 0, 0.5), normalise=False)
-    cards = error_gallery(shown, caster, modality.grid)
-    assert len(cards) == len(shown.pictures) == 6
-    for card, picture in zip(cards, shown.pictures, strict=True):
+    samples = gallery_samples(modality, modality.dataset("test"), {"trained": model.target_encoder}, 8)
+    forecaster = Forecaster(model, cut_grid(modality.grid, 0, 0.5), normalise=False)
+    cards = error_gallery(samples, forecaster, modality.grid)
+    assert len(cards) == len(samples.pictures) == 6
+    for card, picture in zip(cards, samples.pictures, strict=True):
         captions = [drawn.caption.partition(",")[0] for drawn in card[0].pictures]
-        assert captions == ["input", "predicted at once", "rolled on", "last seen repeated"]
+        assert captions == ["input", "predicted at once", "predicted slot by slot", "last slot repeated"]
         for drawn in card[0].pictures[1:]:
             assert torch.equal(drawn.pixels[:4], picture[:4])
             assert not torch.equal(drawn.pixels[4:], picture[4:])

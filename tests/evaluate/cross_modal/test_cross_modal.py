@@ -418,12 +418,12 @@ def test_the_report_shows_retrieval_gain_and_masks(run: Path, results: dict[str,
         assert html.count(unescaped) == 0
     assert "<b>validation " in page.text
     for words in (
-        "What it finds",
+        "What it retrieves",
         "Does the <told> help to predict the cells?",
-        "seen: all 2 tokens of <told>; predicted: 1 of 5 tokens of cells",
-        "retrieval, cells to <told>, first",
-        "Each input is 5 tokens of cells, 2 x 2 of them on a grid, and 2 of <told>; from some it learned to predict",
-        " to predict the representation of others.",
+        "context: all 2 tokens of <told>; targets: 1 of 5 tokens of cells",
+        "retrieval, cells to <told>, top 1",
+        "Each input has 5 tokens of cells (2 x 2 of them on a grid) and 2 of <told>.",
+        " to predict the representation of hidden ones.",
     ):
         assert words in page.text, words
     images = [attributes for tag, attributes in page.elements if tag == "img"]
@@ -439,7 +439,7 @@ def test_the_report_shows_retrieval_gain_and_masks(run: Path, results: dict[str,
 
 def test_mask_words_count_the_tokens_of_each_stream() -> None:
     with_it, without_it = hidden_cells(2)
-    said = mask_words((FIRST, SECOND), with_it)
-    assert said == "seen: 2 of 5 tokens of cells and all 2 tokens of <told>; predicted: 3 of 5 tokens of cells"
+    words = mask_words((FIRST, SECOND), with_it)
+    assert words == "context: 2 of 5 tokens of cells and all 2 tokens of <told>; targets: 3 of 5 tokens of cells"
     assert "<told>" not in mask_words((FIRST, SECOND), dataclasses.replace(without_it))
     assert mask_words((), with_it) == ""
