@@ -121,7 +121,7 @@ def gain_table(streams: Mapping[str, Any]) -> str:
         f"<tr><td>{context}</td><td>{_number(section['error'][name])}</td><td>{_reduction(section, name)}</td></tr>"
         for name, context in _CONTEXTS.items()
     )
-    head = f"<th>{escape(second)} in the context</th><th>error</th><th>less than without</th>"
+    head = f"<th>{escape(second)} in the context</th><th>error</th><th>reduction</th>"
     return (
         f"<h2>Does the {escape(second)} help to predict the {escape(first)}?</h2>\n<p>{escape(gain_sentence(streams))} "
         "All rows use the same hidden and visible tokens of each sample. The error is the distance of the run's loss; "

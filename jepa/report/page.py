@@ -140,7 +140,7 @@ def _masks(run: Run, samples: GallerySamples) -> str:
 def _features(run: Run, samples: GallerySamples) -> str:
     words = (
         "Red, green and blue are the three strongest principal components of the token features, after subtracting the "
-        "mean of each input. Similar colours mean similar features. Colours of two encoders do not compare."
+        "mean of each input. Similar colours mean similar features. Colours are not comparable between encoders."
     )
     return f"<h2>Features as colours</h2>\n<p>{words}</p>\n" + _gallery(
         run, "features", feature_gallery(samples, run.modality.grid), 20

@@ -91,15 +91,16 @@ def task_table(tasks: Mapping[str, Row]) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for title in ("task", *headings.values(), "train", "test"))
     words = (
         f"Probes on frozen features, under one protocol for every column: the trained encoder, the encoder before "
-        f"training, {_baselines(headings)}and chance, the best answer that ignores the input. The best score of a row "
-        "is bold; ↑ means higher is better, ↓ lower is better; train and test are numbers of labelled samples."
+        f"training, baselines of the modality ({_baselines(headings)}), and chance, the best answer that ignores the "
+        "input. The best score of a row is bold; ↑ means higher is better, ↓ lower is better; train and test are "
+        "numbers of labelled samples."
     )
     if any("spread" in row for row in tasks.values()):
         words += " ± gives the standard deviation over draws of the labelled samples."
     if any(row["metric"] == "recall" for row in tasks.values()):
         words += (
-            " Retrieval trains no probe: its score is the share of queries with a match among the best of the gallery; "
-            "ties count as if ordered at random."
+            " Retrieval trains no probe: its score is the share of queries with a match among the top k of the "
+            "gallery, with ties in random order."
         )
     rows = "\n".join(_task_row(name, row, list(headings)) for name, row in tasks.items())
     return (
@@ -167,9 +168,7 @@ def _rival(tasks: Mapping[str, Row]) -> str:
 
 def _baselines(headings: Mapping[str, str]) -> str:
     """The baselines of the modality, in words."""
-    return "".join(
-        f"{escape(title)}, " for name, title in headings.items() if name not in ("jepa", "random_init", "chance")
-    )
+    return ", ".join(escape(title) for name, title in headings.items() if name not in ("jepa", "random_init", "chance"))
 
 
 def _task_row(name: str, row: Row, names: Sequence[str]) -> str:

@@ -254,7 +254,7 @@ def _decoded(uri: str | None) -> Image.Image:
 
 def test_baselines_and_forecasts_are_in_text_tables_and_figures(moving: Path) -> None:
     text = Page(moving).text
-    assert "raw input, middle moment, motion energy, and chance" in text
+    assert "(raw input, middle moment, motion energy)" in text
     assert "How far ahead can it predict?" in text
     assert "On 29 held-out samples" in text
     names = {path.stem for path in (moving.parent / "figures").glob("*.png")}
