@@ -1,6 +1,5 @@
 """Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,22 +14,25 @@ from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, check_masking, s
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig, Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
-from modalities.image.sources import ImageSource, open_source
-from modalities.image.views import center_view, denormalise, normalise, random_resized_crop
+from modalities.image.sources import open_source
+from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
+from modalities.storage.splits import StoredSplit
 from modalities.worlds.scenes.dataset import Scenes, ScenesConfig, default_cache_dir
 from modalities.worlds.scenes.shapes import CLASSES
 
-_RAW_SIDE = 32  # pixels a side of the raw-input baseline
+_RAW_SIDE = 32  # pixels per side of the raw-input baseline
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(DataConfig):
     """Where images come from and how they become tokens.
 
-    source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but the
-    first need `root`. image_size: pixels, a number or [height, width]. crop_scale, crop_aspect: random resized crop,
-    the only augmentation unless `flip`. mask_sets: sets of masks a sample; those of one view share one pass of the
-    target encoder. views: crops a sample, over which the sets of masks are shared out.
+    source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but
+    `scenes` need `root`. image_size: pixels, a number or [height, width]. patch_size: pixels per side of a token.
+    crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop, which is the
+    only augmentation unless `flip`, which mirrors half of the views. views: crops per sample and step. mask_sets: mask
+    sets per sample and step; mask set i applies to view i mod `views`, and all sets of a view share one pass of the
+    target encoder.
     """
 
     source: str = "scenes"
@@ -73,7 +75,7 @@ class Image(Modality[ImageConfig]):
 
     @property
     def tasks(self) -> Sequence[Task]:  # type: ignore[override]
-        """Classes where images are labelled; in the embedded world also counting and depth."""
+        """Classes of labelled images; in the embedded world also counting and depth."""
         classes = [Task(label="class", kind="class", classes=self._labelled_classes)] if self._labelled_classes else []
         if self.config.source != "scenes":
             return classes
@@ -85,7 +87,7 @@ class Image(Modality[ImageConfig]):
         ]
 
     def dataset(self, split: Split) -> Samples:
-        """Images as uint8 [3, H, W] of their stored size."""
+        """Images in their stored size, uint8 [3, H, W]."""
         if self.config.source == "scenes":
             return _Scenes(Scenes(self.config.scenes, split, max(self.config.size), default_cache_dir()), self.grid)
         return self._open(split).samples
@@ -96,7 +98,7 @@ class Image(Modality[ImageConfig]):
         return patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", 3 * p * p, dim, p=p, q=p)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """Sets of masks by the strategy of the config."""
+        """`mask_sets` mask sets, by the strategy of the config."""
         masking = self.config.masking
         return [sample_masks(self.grid, masking, batch_size, generator) for _ in range(self.config.mask_sets)]
 
@@ -116,7 +118,7 @@ class Image(Modality[ImageConfig]):
         return torch.zeros(3, *self.config.size)
 
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
-        """Pixels, averaged down to at most 32 a side: [3, H, W] -> [F]."""
+        """Pixels, averaged to at most 32 x 32: [3, H, W] -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.config.size)
         return {"raw_input": F.adaptive_avg_pool2d(view, (height, width)).flatten()}
 
@@ -124,18 +126,14 @@ class Image(Modality[ImageConfig]):
         """[3, H, W] -> uint8 [H, W, 3]."""
         return denormalise(view).permute(1, 2, 0)
 
-    @property
-    def _stored_side(self) -> int:
-        """Pixels that suffice for the shorter side, so that the smallest crop is not enlarged."""
-        return math.ceil(min(self.config.size) / math.sqrt(self.config.crop_scale[0]))
-
-    def _open(self, split: Split) -> ImageSource:
+    def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
-        return open_source(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
+        side = stored_side(self.config.size, self.config.crop_scale)
+        return open_source(self.config.source, self.config.root.expanduser(), split, min_side=side)
 
 
 class _Scenes:
-    """Scenes whose depth map is one number a token."""
+    """Scenes whose depth map has one number per token."""
 
     def __init__(self, scenes: Scenes, grid: Grid) -> None:
         self.scenes, (self.rows, self.columns) = scenes, grid

@@ -1,4 +1,4 @@
-"""Crops of a stored image, as a network sees them."""
+"""Crops of stored images, normalised for the networks."""
 
 import math
 
@@ -19,10 +19,10 @@ def random_resized_crop(
     flip: bool,
     generator: Generator,
 ) -> Tensor:
-    """A random part of an image, resized with antialiasing  (Szegedy et al. 2015).
+    """A random crop of an image, resized with antialiasing  (Szegedy et al. 2015).
 
-    image uint8 [3, H, W], size (h, w), scale: least and greatest share of the area, aspect: of width to height
-      ->  uint8 [3, h, w], mirrored half the time if `flip`.
+    image uint8 [3, H, W], size (h, w), scale: range of the area share, aspect: range of width / height
+      ->  uint8 [3, h, w], mirrored with probability 1/2 if `flip`.
     """
     draws = torch.rand(4 * _TRIES + 1, generator=generator, dtype=torch.float64).tolist()
     box = _random_box(image.shape[-2], image.shape[-1], scale, aspect, draws)
@@ -31,7 +31,7 @@ def random_resized_crop(
 
 
 def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The largest centred part of the right shape, resized: uint8 [3, H, W], size (h, w)  ->  uint8 [3, h, w]."""
+    """The largest central crop of this aspect, resized: uint8 [3, H, W], size (h, w)  ->  uint8 [3, h, w]."""
     height, width = image.shape[-2:]
     crop_height, crop_width = largest_box(height, width, size)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
@@ -39,31 +39,36 @@ def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
     return view
 
 
+def stored_side(size: tuple[int, int], scale: tuple[float, float]) -> int:
+    """Pixels needed on the shorter side so that even the smallest crop is not enlarged."""
+    return math.ceil(min(size) / math.sqrt(scale[0]))
+
+
 def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the largest part of an image that has the shape of `size` (h, w)."""
+    """Height and width of the largest part of an image with the aspect of `size` (h, w)."""
     ratio = size[1] / size[0]
     return min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
 
 
 def normalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
-    """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance over ImageNet, or as the statistics say."""
-    planar = image.to(torch.float32, memory_format=torch.contiguous_format)  # the sums are slow with channels innermost
-    return (planar - _of_channels(mean, image)).div_(_of_channels(std, image))
+    """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance, by default over ImageNet."""
+    planar = image.to(torch.float32, memory_format=torch.contiguous_format)  # innermost channels make sums slow
+    return (planar - _channel_values(mean, image)).div_(_channel_values(std, image))
 
 
 def denormalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
     """Inverse of `normalise`: float [..., 3, H, W]  ->  uint8."""
-    return (image * _of_channels(std, image) + _of_channels(mean, image)).round().clamp(0, 255).to(torch.uint8)
+    return (image * _channel_values(std, image) + _channel_values(mean, image)).round().clamp(0, 255).to(torch.uint8)
 
 
-def _of_channels(values: Statistics, image: Tensor) -> Tensor:
+def _channel_values(values: Statistics, image: Tensor) -> Tensor:
     return 255 * torch.tensor(values, device=image.device).view(3, 1, 1)
 
 
 def _random_box(
     height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float], draws: list[float]
 ) -> tuple[int, int, int, int]:
-    """Top, left, height, width of the first of ten random boxes that fits; if none does, of the nearest centred one."""
+    """Top, left, height, width of the first of ten random boxes that fits, otherwise of the closest central one."""
     shortest, longest = math.log(aspect[0]), math.log(aspect[1])
     for first in range(0, 4 * _TRIES, 4):
         share, shape, down, right = draws[first : first + 4]

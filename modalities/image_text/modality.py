@@ -1,6 +1,5 @@
 """Captioned images: image patches and words as one set of tokens, over two towers of open_clip."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -16,14 +15,15 @@ from jepa.masking import Masks, check_masking
 from jepa.matching import MatchedModality
 from jepa.modality import Samples, Split, Task
 from jepa.model import JEPA
-from modalities.image.views import center_view, denormalise, normalise, random_resized_crop
-from modalities.image_text.captions.sources import CaptionSource, open_captions
+from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
+from modalities.image_text.captions.sources import open_captions
 from modalities.image_text.config import ImageTextConfig, TowersConfig
 from modalities.image_text.encoder import TwoTowers, View
 from modalities.image_text.masks import Layout, both_regions, check_words, sample_objectives
 from modalities.image_text.open_clip_files import PixelStatistics
 from modalities.image_text.served import ImageTextModel
 from modalities.storage.captioned import Captioned
+from modalities.storage.splits import StoredSplit
 from modalities.worlds.captions.dataset import CaptionedScenes
 from modalities.worlds.captions.words import SHAPE_NOUNS
 from modalities.worlds.scenes.dataset import default_cache_dir
@@ -164,20 +164,16 @@ class ImageText(MatchedModality[ImageTextConfig]):
                 return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]
         return ()
 
-    @property
-    def _stored_side(self) -> int:
-        """Pixels that suffice for the shorter side, so that the smallest crop is not enlarged."""
-        return math.ceil(min(self.size) / math.sqrt(self.config.crop_scale[0]))
-
     def _pixels(self, image: Tensor) -> Tensor:
         return normalise(image, self.mean, self.std)
 
     def _ids(self, caption: str) -> Tensor:
         return self.tokenize([caption])[0]
 
-    def _open(self, split: Split) -> CaptionSource:
+    def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked by the config
-        return open_captions(self.config.source, self.config.root.expanduser(), split, min_side=self._stored_side)
+        side = stored_side(self.size, self.config.crop_scale)
+        return open_captions(self.config.source, self.config.root.expanduser(), split, min_side=side)
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jepa.modality import Sample, Samples, Split
+from jepa.modality import Sample, Split
 from modalities.storage.packed import PackedStrings
-from modalities.storage.splits import SPLIT_NAMES, carved_split, named_splits, split_source
+from modalities.storage.splits import SPLIT_NAMES, StoredSplit, carved_split, named_splits, split_source
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class Files:
         return Sample(self.read(self.folder / path), {} if label is None else {"class": label})
 
 
-def open_folder(
-    root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int | None
-) -> tuple[Samples, tuple[str, ...]]:
+def open_folder(root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int | None) -> StoredSplit:
     """The files of one split below `root`, and the class names, () without labels.
 
     Splits: `root/train` beside `root/val` (or valid, validation) and/or `root/test`; or `root/train` if no other folder
@@ -73,7 +71,7 @@ def open_folder(
         paths = everything
     else:
         paths = PackedStrings(path for path in everything if carved_split(path, carve, seed) == split)
-    return Files(root / stored[source], paths, classes, read), classes
+    return StoredSplit(Files(root / stored[source], paths, classes, read), classes)
 
 
 def check_folder(root: Path) -> None:

@@ -49,12 +49,12 @@ def check_min_side(min_side: int) -> None:
         raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
 
 
-def decode_image(data: bytes | Path, min_side: int, source: str = "image in memory") -> Tensor:
+def decode_image(data: bytes | Path, min_side: int, name: str = "image in memory") -> Tensor:
     """An encoded image, or its path  ->  uint8 [3, H, W], RGB, upright; the first frame of an animation.
 
     A large JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster; both sides stay >= `min_side`.
     Transparent pixels become white. Channels are innermost in memory, which makes resizing fastest.
-    Every failure is a BadSampleError that names the path, or `source` for bytes.
+    Every failure is a BadSampleError that names the path, or `name` for bytes.
     """
     stream: AbstractContextManager[IO[bytes]]
     try:
@@ -67,7 +67,7 @@ def decode_image(data: bytes | Path, min_side: int, source: str = "image in memo
                 image.load()
                 return image_tensor(_upright(image))
     except Exception as error:  # Pillow raises nearly any type for a broken file.
-        raise BadSampleError(str(data) if isinstance(data, Path) else source, _reason(error)) from error
+        raise BadSampleError(str(data) if isinstance(data, Path) else name, _reason(error)) from error
 
 
 def image_tensor(image: Image.Image) -> Tensor:

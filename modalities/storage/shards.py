@@ -45,7 +45,7 @@ class ShardSamples:
     """Samples decoded from members of shards; `entries` holds a row (shard, entry) per sample."""
 
     def __init__(
-        self, shards: Sequence[Shard], entries: Iterable[NDArray[np.int64]], decode: Callable[[bytes, str], Any]
+        self, shards: Sequence[Shard], entries: Iterable[NDArray[np.int64]], decode: Callable[..., Any]
     ) -> None:
         self.shards, self.decode = shards, decode
         self.entries = np.concatenate([np.empty((0, 2), dtype=np.int64), *entries])
@@ -60,7 +60,7 @@ class ShardSamples:
             raise BadSampleError(source, shard.damage[entry])
         offset, size, label = shard.members[entry].tolist()
         (data,) = _read(shard.path, [(offset, size)], source)
-        return Sample(self.decode(data, source), {} if label == _UNLABELLED else {"class": label})
+        return Sample(self.decode(data, name=source), {} if label == _UNLABELLED else {"class": label})
 
     def source(self, index: int) -> str:
         """Name of a sample in messages: path of the shard and name of the member."""
@@ -74,11 +74,11 @@ class ShardSamples:
 
 
 def open_shards(
-    root: Path, split: Split, kind: FileKind, decode: Callable[[bytes, str], Any], seed: int | None
+    root: Path, split: Split, kind: FileKind, decode: Callable[..., Any], seed: int | None
 ) -> tuple[ShardSamples, tuple[str, ...]]:
     """One split of the samples in the tar files at `root`, and the class names (numbers), () if unlabelled.
 
-    decode: (contents of a member, name for messages) -> inputs.
+    decode: called as decode(contents of a member, name=its name in messages); returns the inputs of a sample.
 
     `root` is one tar file, or a folder of them: with the subfolders train, val (valid, validation) and test; or with
     these words in the file names (train-000.tar); otherwise all files are one training set, from which splits are

@@ -4,8 +4,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
-from jepa.modality import Split
+from jepa.modality import Samples, Split
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -14,6 +15,13 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "validation",
     "test": "test",
 }
+
+
+class StoredSplit(NamedTuple):
+    """Samples of one split, and the class names by label; () without labels."""
+
+    samples: Samples
+    classes: tuple[str, ...]
 
 
 def split_source(stored: Collection[Split], split: Split) -> tuple[Split, tuple[Split, ...]]:

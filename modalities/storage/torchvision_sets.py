@@ -12,9 +12,9 @@ import numpy as np
 import torchvision
 from PIL import Image
 
-from jepa.modality import BadSampleError, Sample, Samples, Split
+from jepa.modality import BadSampleError, Sample, Split
 from modalities.storage.images import image_tensor
-from modalities.storage.splits import carved_split, split_source
+from modalities.storage.splits import StoredSplit, carved_split, split_source
 
 _SPLIT_ARGUMENTS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "trainval", "train-standard"),
@@ -42,7 +42,7 @@ class TorchvisionImages:
         return Sample(pixels, {"class": number} if number >= 0 else {})
 
 
-def open_torchvision(name: str, root: Path, split: Split, seed: int | None) -> tuple[Samples, tuple[str, ...]]:
+def open_torchvision(name: str, root: Path, split: Split, seed: int | None) -> StoredSplit:
     """One split of `torchvision.datasets.<name>` stored below `root`, and its class names.
 
     Splits that the data set lacks are carved from its training split (storage.splits). Nothing is downloaded.
@@ -53,7 +53,7 @@ def open_torchvision(name: str, root: Path, split: Split, seed: int | None) -> t
     dataset = _build(dataset_class, root, stored[source])
     _check_items(dataset)
     indices = [item for item in range(len(dataset)) if not carve or carved_split(str(item), carve, seed) == split]
-    return TorchvisionImages(dataset, indices), _class_names(dataset)
+    return StoredSplit(TorchvisionImages(dataset, indices), _class_names(dataset))
 
 
 def _dataset_class(name: str) -> type:

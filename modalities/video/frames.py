@@ -1,4 +1,4 @@
-"""Videos that are stored as pictures or as arrays: folders of frames, and .npy files."""
+"""Videos stored as images or arrays: folders of frames, and .npy files."""
 
 import re
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ from modalities.video.stored import ArrayVideo, StoredVideo, VideoInfo, check_in
 
 @dataclass(frozen=True, eq=False)
 class FrameFolder(StoredVideo):
-    """A folder with an image for each frame, in natural order: 2.jpg before 10.jpg; `fps` as it is known."""
+    """A folder with one image per frame, in natural order (2.jpg before 10.jpg); `fps`: its frame rate."""
 
     folder: Path
     fps: float
 
     @property
     def info(self) -> VideoInfo:
-        """The number of images, and the size of the first."""
+        """Number of images, and size of the first."""
         height, width = self._frame(0, None).shape[-2:]
         return VideoInfo(len(self._names), self.fps, height, width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo; one that differs in size from the first asked for is a bad sample."""
+        """Frames as in StoredVideo; frames of different sizes are a bad sample."""
         check_indices(indices, len(self._names))
         frames = {index: self._frame(index, short_side) for index in dict.fromkeys(indices)}
         sizes = {tuple(frame.shape): index for index, frame in frames.items()}
@@ -59,14 +59,14 @@ class FrameFolder(StoredVideo):
 
 @dataclass(frozen=True, eq=False)
 class ArrayFile(StoredVideo):
-    """A .npy file of uint8 [T, H, W, 3], or grey [T, H, W], of which only the frames asked for are read."""
+    """A .npy file of uint8 [T, H, W, 3], or grey [T, H, W]; only the wanted frames are read."""
 
     path: Path
     fps: float
 
     @property
     def info(self) -> VideoInfo:
-        """The shape, as the head of the file tells it."""
+        """Facts from the header of the file."""
         return self._mapped().info
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
@@ -76,16 +76,16 @@ class ArrayFile(StoredVideo):
     def _mapped(self) -> ArrayVideo:
         try:
             array: NDArray[np.uint8] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # Broken files raise many types; all is passed on.
+        except Exception as error:  # numpy raises many types for a broken file.
             reason = error.strerror if isinstance(error, OSError) else None
             raise BadSampleError(str(self.path), reason or "not a complete .npy file") from error
-        right = array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3))
-        if not right or 0 in array.shape:
+        valid = array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3))
+        if not valid or 0 in array.shape:
             found = f"{array.dtype} {list(array.shape)}"
             raise BadSampleError(str(self.path), f"{found}; uint8 [T, H, W, 3] or [T, H, W] is needed")
         return ArrayVideo(array, self.fps)
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Key by which numbers within names count as numbers."""
+    """Sort key that compares numbers in names by value."""
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]

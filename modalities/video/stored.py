@@ -1,4 +1,4 @@
-"""What a stored video is: its facts, and the frames that are asked for."""
+"""Stored videos: their facts, and random access to their frames."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from torchvision.transforms.v2.functional import resize
 
 NOT_A_VIDEO = "not a video of a known format, or cut off before its index"
 NO_STREAM = "no video stream"
-NO_FRAME = "a frame of it cannot be decoded"
+NO_FRAME = "a frame cannot be decoded"
 
 
 class UnreadableError(Exception):
-    """Raised by a reader of videos, with the reason in words; who knows the name of the file makes it a bad sample."""
+    """Raised by a video reader with a reason; the caller, who knows the file, turns it into a BadSampleError."""
 
 
 def in_words(error: Exception, meanings: Mapping[str, str]) -> Exception:
-    """A library's error  ->  what it means, by a part of its message; itself where none of these is known."""
-    said = next((words for part, words in meanings.items() if part in str(error)), None)
-    return UnreadableError(said) if said else error
+    """A library's error  ->  its meaning, found by a part of the message; the error itself if it is unknown."""
+    meaning = next((words for part, words in meanings.items() if part in str(error)), None)
+    return UnreadableError(meaning) if meaning else error
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of a video: number of frames, frames a second (mean), and upright height and width in pixels."""
+    """Facts of a video: number of frames, mean frames per second, and upright height and width in pixels."""
 
     frames: int
     fps: float
@@ -36,9 +36,9 @@ class VideoInfo:
 
 
 class StoredVideo(Protocol):
-    """A video with random access to its frames; what cannot be read is a BadSampleError. Pickles, holds nothing open.
+    """A video with random access to its frames; picklable, without open files. Failures are BadSampleErrors.
 
-    Implement `info` and `read`; `clip` reads frames that are chosen by the facts.
+    Implement `info` and `read`; `clip` chooses frames by the facts and reads them.
     """
 
     @property
@@ -47,20 +47,20 @@ class StoredVideo(Protocol):
         ...
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames in the order of `indices`, any of them repeated  ->  uint8 [len(indices), 3, H, W], RGB, upright.
+        """Frames in the order of `indices`, which may repeat  ->  uint8 [len(indices), 3, H, W], RGB, upright.
 
-        With `short_side`, frames whose shorter side is longer are reduced to that many pixels there, antialiased, the
-        aspect kept; they are never enlarged.
+        With `short_side`, larger frames are reduced until their shorter side has that many pixels, antialiased and with
+        the same aspect; frames are never enlarged.
         """
         ...
 
     def clip(self, choose: Callable[[VideoInfo], Sequence[int]], short_side: int | None) -> Tensor:
-        """The frames that `choose` takes for these facts, as `read`; an encoded video is opened once for both."""
+        """The frames that `choose` selects, as in `read`; an encoded video is opened only once."""
         return self.read(choose(self.info), short_side)
 
 
 def reduced_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """Height and width of frames whose shorter side is reduced to at most `short_side` pixels, the aspect kept."""
+    """Height and width after reducing the shorter side to at most `short_side` pixels at the same aspect."""
     shorter = min(height, width)
     if short_side is None or shorter <= short_side:
         return height, width
@@ -69,7 +69,7 @@ def reduced_size(height: int, width: int, short_side: int | None) -> tuple[int, 
 
 
 def reduced(frames: Tensor, short_side: int | None) -> Tensor:
-    """uint8 [T, 3, H, W]  ->  the same, or antialiased at `reduced_size`."""
+    """uint8 [T, 3, H, W]  ->  the same at `reduced_size`, antialiased."""
     height, width = frames.shape[-2:]
     size = reduced_size(height, width, short_side)
     small: Tensor = frames if size == (height, width) else resize(frames, list(size), antialias=True)
@@ -77,29 +77,29 @@ def reduced(frames: Tensor, short_side: int | None) -> Tensor:
 
 
 def check_indices(indices: Sequence[int], frames: int) -> None:
-    """Raise IndexError, a mistake of the caller, unless every index is one of `frames` frames."""
+    """Raise IndexError (a mistake of the caller) unless every index is one of `frames` frames."""
     outside = [index for index in indices if not 0 <= index < frames]
     if outside:
-        raise IndexError(f"frame {outside[0]} is asked for; the video has frames 0 to {frames - 1}")
+        raise IndexError(f"no frame {outside[0]}: the video has frames 0 to {frames - 1}")
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayVideo(StoredVideo):
-    """Frames in memory, or mapped into it: uint8 [T, H, W], grey, or [T, H, W, 3]; `fps` as it is known."""
+    """Frames in memory, possibly memory-mapped: uint8 [T, H, W] grey, or [T, H, W, 3]; `fps`: frame rate."""
 
     frames: NDArray[np.uint8]
     fps: float
 
     @property
     def info(self) -> VideoInfo:
-        """Read off the shape."""
+        """Facts from the shape."""
         count, height, width = self.frames.shape[:3]
         return VideoInfo(count, self.fps, height, width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         """Frames as in StoredVideo."""
         check_indices(indices, self.info.frames)
-        chosen = torch.from_numpy(np.array(self.frames[list(indices)]))  # [T, H, W, ...]
-        if chosen.ndim == 3:
-            chosen = chosen.unsqueeze(-1).expand(-1, -1, -1, 3)
-        return reduced(chosen.permute(0, 3, 1, 2), short_side)
+        selected = torch.from_numpy(np.array(self.frames[list(indices)]))  # [T, H, W, ...]
+        if selected.ndim == 3:
+            selected = selected.unsqueeze(-1).expand(-1, -1, -1, 3)
+        return reduced(selected.permute(0, 3, 1, 2), short_side)

@@ -1,8 +1,8 @@
-"""Which frames of a video make a clip, and how a clip is cropped: one box for all of its frames.
+"""Selects the frames of a clip from a video, and crops a clip: all frames with the same box.
 
-Frames of a clip are evenly spaced. A video that is too short for the spacing gives a denser clip, spread over all there
-is, with frames repeated as need be, rather than one whose end stands still and is easily predicted; an image, a video
-of one frame, is a clip that stands still.
+Frames of a clip are evenly spaced. A video that is too short for the spacing gives a denser clip over its whole length,
+with repeated frames if necessary; a clip that freezes at its end would be too easy to predict. An image is a video of
+one frame and gives a still clip.
 """
 
 import torch
@@ -14,24 +14,24 @@ from modalities.video.stored import VideoInfo
 
 
 def frame_spacing(info: VideoInfo, fps: float | None, step: int) -> float:
-    """Frames of the video from one frame of a clip to the next: by `fps`, frames a second, where it is given.
+    """Distance between frames of a clip, in frames of the video: from `fps` if given, otherwise `step`.
 
-    Time is counted by the mean rate of the video; a rate above it repeats frames.
+    It is computed from the mean frame rate of the video; a higher `fps` than that repeats frames.
     """
     return float(step) if fps is None else info.fps / fps
 
 
 def random_frames(info: VideoInfo, frames: int, spacing: float, generator: Generator) -> list[int]:
-    """Indices of a clip of `frames` frames; every start that fits is equally likely, the last frame among them."""
+    """Frame indices of a random clip; every start is equally likely, up to the last that fits."""
     offsets = _offsets(info, frames, spacing)
     start = int(torch.randint(info.frames - offsets[-1], (), generator=generator))
     return [start + offset for offset in offsets]
 
 
 def even_frames(info: VideoInfo, frames: int, spacing: float, clip: int = 0, clips: int = 1) -> list[int]:
-    """Indices of clip number `clip` of `clips` that are spread evenly: the first begins with the video, the last ends
+    """Frame indices of clip number `clip` of `clips` evenly spaced clips.
 
-    with it; a single one lies in the middle.
+    The first clip starts with the video and the last ends with it; a single clip is in the middle.
     """
     offsets = _offsets(info, frames, spacing)
     latest = info.frames - 1 - offsets[-1]
@@ -40,7 +40,7 @@ def even_frames(info: VideoInfo, frames: int, spacing: float, clip: int = 0, cli
 
 
 def _offsets(info: VideoInfo, frames: int, spacing: float) -> list[int]:
-    """Of each frame of a clip from its first: the nearest frames, within the length of the video."""
+    """Offsets of the frames of a clip from its first frame, rounded, within the length of the video."""
     fitting = min(spacing, (info.frames - 1) / max(1, frames - 1))
     return [int(fitting * number + 0.5) for number in range(frames)]
 
@@ -53,7 +53,7 @@ def random_clip_view(
     flip: bool,
     generator: Generator,
 ) -> Tensor:
-    """One random part of all frames, mirrored half the time if `flip`, as `random_resized_crop` of images.
+    """The same random resized crop of all frames, mirrored with probability 1/2 if `flip`; see images.
 
     clip uint8 [T, 3, H, W], size (h, w)  ->  float32 [3, T, h, w], normalised.
     """
@@ -61,12 +61,12 @@ def random_clip_view(
 
 
 def center_clip_view(clip: Tensor, size: tuple[int, int]) -> Tensor:
-    """The largest centred part of the right shape: uint8 [T, 3, H, W], size (h, w)  ->  float32 [3, T, h, w]."""
+    """The largest central crop of this aspect, resized: uint8 [T, 3, H, W], size (h, w)  ->  float32 [3, T, h, w]."""
     return _as_view(center_view(clip, size))
 
 
 def spread_clip_view(clip: Tensor, size: tuple[int, int], view: int, views: int) -> Tensor:
-    """As `center_clip_view`, but crop number `view` of `views` that are spread evenly along the side with room."""
+    """As `center_clip_view`, but crop number `view` of `views` evenly spaced along the longer side."""
     if views == 1:
         return center_clip_view(clip, size)
     height, width = clip.shape[-2:]

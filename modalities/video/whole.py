@@ -1,4 +1,4 @@
-"""Short videos decoded whole, so that they can stay in memory from one epoch to the next."""
+"""Small videos decoded whole, so that they can stay in memory from one epoch to the next."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,9 +10,9 @@ from modalities.video.stored import StoredVideo, VideoInfo, check_indices, reduc
 
 
 class DecodedVideo(NamedTuple):
-    """All frames of a video as a tensor, uint8 [T, 3, H, W], with frames a second: a StoredVideo.
+    """All frames of a video as a tensor, uint8 [T, 3, H, W], and its frame rate; a StoredVideo.
 
-    A named tuple, so that the core finds the tensor and can count how much memory the sample takes.
+    It is a named tuple so that the core can find the tensor and count the memory of the sample.
     """
 
     frames: Tensor
@@ -20,7 +20,7 @@ class DecodedVideo(NamedTuple):
 
     @property
     def info(self) -> VideoInfo:
-        """The facts of the frames as they are here, after any reduction."""
+        """Facts of the frames after any reduction."""
         count, _, height, width = self.frames.shape
         return VideoInfo(count, self.fps, height, width)
 
@@ -34,12 +34,12 @@ class DecodedVideo(NamedTuple):
         return self.read(choose(self.info), short_side)
 
 
-class WholeWhereSmall:
-    """Samples whose videos come as DecodedVideo where all frames, reduced to `short_side`, take few megabytes."""
+class DecodedIfSmall:
+    """Samples whose videos are DecodedVideo if all frames, reduced to `short_side`, take at most `megabytes`."""
 
     def __init__(self, samples: Samples, short_side: int | None, megabytes: float) -> None:
         self.samples, self.short_side, self.megabytes = samples, short_side, megabytes
-        self.large: set[int] = set()  # those known not to be: they need not be opened for that again
+        self.large: set[int] = set()  # indices of larger videos, which need not be checked again
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -49,16 +49,16 @@ class WholeWhereSmall:
         video: StoredVideo = sample.inputs
         if index in self.large:
             return sample
-        choice = _AllIfSmall(self.short_side, self.megabytes * 2**20)
-        frames = video.clip(choice, self.short_side)
+        choose = _AllIfSmall(self.short_side, self.megabytes * 2**20)
+        frames = video.clip(choose, self.short_side)
         if not len(frames):
             self.large.add(index)
             return sample
-        return Sample(DecodedVideo(frames, choice.fps), sample.labels)
+        return Sample(DecodedVideo(frames, choose.fps), sample.labels)
 
 
 class _AllIfSmall:
-    """Chooses all frames of a video, or none where they take too many bytes; then `fps` is known."""
+    """Selects all frames of a video, or none if they take too many bytes; then `fps` is set."""
 
     def __init__(self, short_side: int | None, limit: float) -> None:
         self.short_side, self.limit = short_side, limit

@@ -19,6 +19,7 @@ from jepa_audio.orchestra import Orchestra, OrchestraConfig
 from jepa_audio.spectrogram import LogMel, denormalise, normalise, spectrogram_image
 from jepa_audio.waves import read_wave
 from modalities.storage.folders import FileKind, open_folder
+from modalities.storage.splits import StoredSplit
 
 _WAVES = FileKind("sound", (".wav",))
 
@@ -66,7 +67,7 @@ class Audio(Modality[AudioConfig]):
     @cached_property
     def tasks(self) -> Sequence[Task]:  # type: ignore[override]
         """Classes if there are any; for the instruments also pitch in semitones and onset in seconds."""
-        classes = INSTRUMENTS if self.config.source == "instruments" else self._open("train")[1]
+        classes = INSTRUMENTS if self.config.source == "instruments" else self._open("train").classes
         tasks = [Task(label="class", kind="class", classes=classes)] if classes else []
         numbers = ("pitch", "onset") if self.config.source == "instruments" else ()
         return tasks + [Task(label=label, kind="regression") for label in numbers]
@@ -75,7 +76,7 @@ class Audio(Modality[AudioConfig]):
         """Whole recordings in decibels, float [bands, T]: a wave is transformed once, not once per view."""
         if self.config.source == "instruments":
             return Orchestra(self.config.instruments, split, self._read)
-        return self._open(split)[0]
+        return self._open(split).samples
 
     def embedding(self, dim: int) -> nn.Module:
         """[B, 1, bands, frames] -> [B, N, dim]."""
@@ -110,7 +111,7 @@ class Audio(Modality[AudioConfig]):
         """[1, bands, frames] -> uint8 [H, W, 3], bright where loud."""
         return spectrogram_image(denormalise(view[0]))
 
-    def _open(self, split: Split) -> tuple[Samples, tuple[str, ...]]:
+    def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
         return open_folder(self.config.root.expanduser(), split, _WAVES, self._read, seed=None)
 

@@ -15,6 +15,7 @@ from jepa_time_series import curves, windows
 from jepa_time_series.activities import ACTIVITIES, CHANNELS, Activities, ActivitiesConfig
 from jepa_time_series.embedding import ChannelEmbedding, View, spectrum
 from jepa_time_series.recordings import RecordingFormat, open_recordings
+from modalities.storage.splits import StoredSplit
 
 _SPARE = 2.0  # seconds by which generated recordings are longer than a window
 _MASKING = FunctionMaskConfig(function="jepa_time_series.masks:within_channels", options={"ratio": 2 / 3})
@@ -75,13 +76,13 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         """Activity and steps per second, or the classes of a folder."""
         if self.config.source == "activities":
             return [Task(label="class", kind="class", classes=ACTIVITIES), Task(label="cadence", kind="regression")]
-        classes = self._open("train")[1]
+        classes = self._open("train").classes
         return [Task(label="class", kind="class", classes=classes)] if classes else []
 
     def dataset(self, split: Split) -> Samples:
         """Recordings, float32 [C, T], at least as long as a window."""
         if self.config.source == "folder":
-            return self._open(split)[0]
+            return self._open(split).samples
         return Activities(self.config.activities, split, self.config.seconds + _SPARE, self.config.rate)
 
     def embedding(self, dim: int) -> nn.Module:
@@ -112,7 +113,7 @@ class TimeSeries(Modality[TimeSeriesConfig]):
         """Curves, one row per channel."""
         return curves.picture(view)
 
-    def _open(self, split: Split) -> tuple[Samples, tuple[str, ...]]:
+    def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
         target = RecordingFormat(self.config.channels, self.config.rate, self.length)
         return open_recordings(self.config.root, split, target)

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa.modality import BadSampleError, Samples, Split
+from jepa.modality import BadSampleError, Split
 from modalities.storage.folders import FileKind, open_folder
+from modalities.storage.splits import StoredSplit
 
 TIME = "time"
 _CSV = FileKind("recordings", (".csv",), partly_labelled=True)
@@ -31,7 +32,7 @@ class RecordingFormat:
     length: int
 
 
-def open_recordings(root: Path, split: Split, target: RecordingFormat) -> tuple[Samples, tuple[str, ...]]:
+def open_recordings(root: Path, split: Split, target: RecordingFormat) -> StoredSplit:
     """The recordings of one split, float32 [C, T] each, NaN in missing channels; and the class names."""
     return open_folder(root.expanduser(), split, _CSV, partial(read_recording, target=target), seed=0)
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from jepa.modality import Samples, Split
+from jepa.modality import Split
 from modalities.image_text.captions.files import any_exists, open_table, spread
 from modalities.image_text.captions.rules import MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionRows, CaptionTable, Row
-from modalities.storage.splits import SPLIT_NAMES
+from modalities.storage.splits import SPLIT_NAMES, StoredSplit
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
 
-def open_coco(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
+def open_coco(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
     """The captioned images of one split; there are no classes.
 
     `root` is a folder with annotations/captions_train2017.json and captions_val2017.json, of any one year, its images

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa.modality import BadSampleError, Sample, Samples, Split
+from jepa.modality import BadSampleError, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION
 from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
 from modalities.storage.captioned import Captioned
 from modalities.storage.images import decode_image
-from modalities.storage.splits import carved_split, split_source
+from modalities.storage.splits import StoredSplit, carved_split, split_source
 
 _LOOKED_FOR = 100  # images: enough to see that the root is wrong, few enough for a slow disk
 
@@ -43,9 +43,7 @@ class CaptionedFiles:
         )
 
 
-def open_table(
-    table: CaptionTable, folder: Path, split: Split, min_side: int, seed: int
-) -> tuple[Samples, tuple[str, ...]]:
+def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
     """One split of a table whose images lie below `folder`, and the names of the classes, () where there are no labels.
 
     A split that is not stated is carved from the training set by the names of the images; it is always held out from
@@ -58,7 +56,8 @@ def open_table(
     check_images(folder, [table.name(int(image)) for image in spread(stored)])
     images = stored[_carved(table, carve, seed)[stored] == split_code(split)] if carve else stored
     faults = np.flatnonzero(table.fault_splits == split_code(split))
-    return CaptionedFiles(table, folder, np.concatenate([images, -1 - faults]), min_side), _classes(table)
+    samples = CaptionedFiles(table, folder, np.concatenate([images, -1 - faults]), min_side)
+    return StoredSplit(samples, _classes(table))
 
 
 def check_images(folder: Path, names: Sequence[str]) -> None:

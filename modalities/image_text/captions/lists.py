@@ -7,12 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
-from jepa.modality import Samples, Split
+from jepa.modality import Split
 from modalities.image_text.captions.files import open_table
 from modalities.image_text.captions.rules import CAPTION_KEYS, MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionRows, CaptionTable, Row
 from modalities.storage.folders import check_folder
-from modalities.storage.splits import files_by_split, split_word
+from modalities.storage.splits import StoredSplit, files_by_split, split_word
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _ENDINGS = (".jsonl", *_DELIMITERS)
@@ -22,7 +22,7 @@ _JUDGED = 100  # lines: when none of them is understood, it is the file that is 
 Line = tuple[int, Mapping[str, object] | MalformedError]
 
 
-def open_lists(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
+def open_lists(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
     """The captioned images of one split that the lists at `root` name, and their classes, () where unlabelled.
 
     `root` is a file, or a folder that holds captions.jsonl, .csv or .tsv, or several of one ending whose names say the

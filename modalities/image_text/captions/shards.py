@@ -4,14 +4,13 @@ import json
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
-from jepa.modality import BadSampleError, Sample, Samples, Split
+from jepa.modality import BadSampleError, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION, MalformedError, captions_of
 from modalities.storage.captioned import Captioned
 from modalities.storage.folders import FileKind
 from modalities.storage.images import decode_image, image_extensions
 from modalities.storage.shards import ShardSamples, open_shards
+from modalities.storage.splits import StoredSplit
 
 _COMPANIONS = (".txt", ".json")
 
@@ -34,18 +33,18 @@ class CaptionedShards:
         return Sample(Captioned(image.inputs, captions), image.labels)
 
 
-def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) -> tuple[Samples, tuple[str, ...]]:
+def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
     """The captioned images of one split in the tar files at `root`, and their classes, by number, () if unlabelled.
 
     An image's captions are `<key>.txt` and what `<key>.json` says (caption_rules.captions_of); splits, labels and
     damage are as for images alone (image_shards.open_shards), but what is carved is always held out from training.
     """
     kind = FileKind("images", image_extensions(), companions=_COMPANIONS)
-    images, classes = open_shards(root, split, kind, partial(_decode, min_side=min_side), seed)
+    images, classes = open_shards(root, split, kind, partial(decode_image, min_side=min_side), seed)
     if not any(shard.companions[..., 1].any() for shard in images.shards):
         files = ", ".join(str(shard.path) for shard in images.shards[:3])
         raise ValueError(f"no captions in {files}; they are in a .txt or .json of the same key as the image")
-    return CaptionedShards(images), classes
+    return StoredSplit(CaptionedShards(images), classes)
 
 
 def _captions(text: bytes, fields: bytes) -> tuple[str, ...]:
@@ -61,7 +60,3 @@ def _captions(text: bytes, fields: bytes) -> tuple[str, ...]:
     if not captions:
         raise MalformedError(NO_CAPTION)
     return tuple(dict.fromkeys(captions))
-
-
-def _decode(data: bytes, source: str, min_side: int) -> Tensor:
-    return decode_image(data, min_side, source)

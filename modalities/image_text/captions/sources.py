@@ -1,26 +1,18 @@
 """Where captioned images come from: a list of files, tar shards, or the files of COCO."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from jepa.modality import Samples, Split
+from jepa.modality import Split
 from modalities.image_text.captions.coco import open_coco
 from modalities.image_text.captions.lists import open_lists
 from modalities.image_text.captions.shards import open_captioned_shards
 from modalities.storage.images import check_min_side
+from modalities.storage.splits import StoredSplit
 
 SOURCES = ("folder", "webdataset", "coco")
 
 
-@dataclass(frozen=True)
-class CaptionSource:
-    """One split of a source, a sample an image: `inputs` is Captioned; `labels` is {"class": int}, {} if unknown."""
-
-    samples: Samples
-    classes: tuple[str, ...]  # by label; () where there are no labels
-
-
-def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed: int = 0) -> CaptionSource:
+def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed: int = 0) -> StoredSplit:
     """One split of the captioned images at `root`.
 
     source: "folder" (a list of files and captions: caption_lists.open_lists), "webdataset" (tar shards:
@@ -32,11 +24,10 @@ def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed:
     check_min_side(min_side)
     match source:
         case "folder":
-            samples, classes = open_lists(root, split, min_side, seed)
+            return open_lists(root, split, min_side, seed)
         case "webdataset":
-            samples, classes = open_captioned_shards(root, split, min_side, seed)
+            return open_captioned_shards(root, split, min_side, seed)
         case "coco":
-            samples, classes = open_coco(root, split, min_side, seed)
+            return open_coco(root, split, min_side, seed)
         case _:
             raise ValueError(f"unknown source '{source}' of captioned images; there are {', '.join(SOURCES)}")
-    return CaptionSource(samples, classes)

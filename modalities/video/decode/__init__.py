@@ -1,1 +1,1 @@
-"""Video decoders behind one interface."""
+"""Video decoders with one interface."""

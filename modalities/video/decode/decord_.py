@@ -1,4 +1,4 @@
-"""Frames by decord."""
+"""Decoding with decord."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modalities.video.stored import NO_FRAME, NO_STREAM, NOT_A_VIDEO, VideoInfo, in_words, reduced, reduced_size
 
-decord.logging.set_level(decord.logging.FATAL)  # what is wrong is said once, by us
+decord.logging.set_level(decord.logging.FATAL)  # errors are reported once, by BadSampleError
 
 _MEANINGS = {
     "Error reading": NOT_A_VIDEO,
@@ -22,21 +22,21 @@ _MEANINGS = {
     "Failed to measure duration": "decord cannot count the frames of files of this kind",
     "avcodec_send_packet": NO_FRAME,
     "recovered from": NO_FRAME,
-    "size must exactly match": "decord does not read frames as narrow as these",
+    "size must exactly match": "decord cannot read frames this narrow",
 }
-# decord repeats a frame in place of one that it cannot decode, unless told how many may be: none, as with the others.
+# By default, decord replaces a frame that it cannot decode by a copy of another one; this limit forbids that.
 _MAX_REPEATED_SHARE = 1e-9
-# Seeking finds the right frames in MP4 and its kin, Matroska and AVI, told by bytes 0 to 4 or 4 to 8, unless they hold
-# H.265; elsewhere it is off by some frames, and frames are counted from the start.
+# Seeking is exact in MP4 and related formats, Matroska and AVI (see bytes 0 to 8 of the file), but not with H.265.
+# In other files it is off by some frames, so frames are counted from the start.
 _SEEKABLE = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"\x1a\x45\xdf\xa3", b"RIFF"}
 _H265 = (b"hvc1", b"hev1", b"V_MPEGH")
-_RATES = (0.01, 1000.0)  # frames a second: packets without times are told to come at nonsensical ones
-_NARROW = 64  # pixels of width below which decord takes padding for a fourth colour
-_INDEX_SIZE = 2**20  # bytes at either end of a file among which these names stand
+_RATES = (0.01, 1000.0)  # plausible frames per second; packets without timestamps give nonsensical rates
+_NARROW = 64  # width in pixels below which decord takes padding for a fourth channel
+_INDEX_SIZE = 2**20  # bytes at each end of a file that are searched for the names of H.265
 
 
 class DecordReader:
-    """A video opened by decord, one thread of decoding."""
+    """A video opened with decord; it decodes in one thread."""
 
     def __init__(self, source: Path | bytes) -> None:
         self._files = ExitStack()
@@ -50,7 +50,7 @@ class DecordReader:
     def _open(self) -> None:
         self._is_seekable = _is_seekable(self._path)
         self._reader = self._start(-1, -1)
-        height, width = self._next().shape[:2]  # the only way to be told the size
+        height, width = self._next().shape[:2]  # the only way to learn the size
         self.info = VideoInfo(len(self._reader), self._rate(), height, width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
@@ -60,15 +60,15 @@ class DecordReader:
             size = self.info.height, self.info.width
         wanted = sorted(set(indices))
         try:
-            frames = self._sought(wanted, size) if self._is_seekable else self._counted(wanted, size)
-        except decord.DECORDLimitReachedError:  # a frame was repeated, which seeking may be to blame for
-            frames = self._counted(wanted, size)
-        places = {index: place for place, index in enumerate(wanted)}
-        found = torch.from_numpy(frames)[[places[index] for index in indices]].permute(0, 3, 1, 2)
+            frames = self._seek(wanted, size) if self._is_seekable else self._count(wanted, size)
+        except decord.DECORDLimitReachedError:  # a frame was replaced by a copy, possibly because of seeking
+            frames = self._count(wanted, size)
+        rows = {index: row for row, index in enumerate(wanted)}
+        found = torch.from_numpy(frames)[[rows[index] for index in indices]].permute(0, 3, 1, 2)
         return reduced(found, short_side)
 
     def close(self) -> None:
-        """Give back files and memory: decord leaks with readers that are kept."""
+        """Release files and memory; decord leaks memory with readers that stay open."""
         del self._reader
         self._files.close()
 
@@ -80,29 +80,29 @@ class DecordReader:
             raise in_words(error, _MEANINGS) from error
 
     def _rate(self) -> float:
-        """Frames a second by the times of the first and the last, or else as the file tells them."""
+        """Frames per second from the times of the first and the last frame, otherwise from the header."""
         first, last = self._reader.get_frame_timestamp([0, len(self._reader) - 1])[:, 0].tolist()
         by_times = (len(self._reader) - 1) / (last - first) if last > first else 0.0
         rates = (rate for rate in (by_times, float(self._reader.get_avg_fps())) if _RATES[0] < rate < _RATES[1])
         return next(rates, 25.0)
 
-    def _sought(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Frames [T, H, W, 3], found by seeking."""
+    def _seek(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Frames [T, H, W, 3], by seeking."""
         if size != (self.info.height, self.info.width):
             self._reader = self._start(*size)
         try:
-            self._reader.get_batch([0])  # a reader that seeks before it has decoded anything gives wrong pictures
+            self._reader.get_batch([0])  # seeking before anything is decoded gives wrong frames
             frames: NDArray[np.uint8] = self._reader.get_batch(wanted).asnumpy()
         except decord.DECORDError as error:
             raise in_words(error, _MEANINGS) from error
         return frames
 
-    def _counted(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Frames [T, H, W, 3], by taking all up to the last of them from the start."""
+    def _count(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Frames [T, H, W, 3], by decoding all frames from the start to the last one wanted."""
         self._reader = self._start(*size)
-        chosen = set(wanted)
+        numbers = set(wanted)
         frames = ((index, self._next()) for index in range(wanted[-1] + 1))
-        return np.stack([frame for index, frame in frames if index in chosen])
+        return np.stack([frame for index, frame in frames if index in numbers])
 
     def _next(self) -> NDArray[np.uint8]:
         try:
@@ -122,7 +122,7 @@ def _is_seekable(path: Path) -> bool:
 
 @contextmanager
 def _written(data: bytes) -> Iterator[Path]:
-    """The path of a file with these bytes: decord crashes on damaged ones that it reads from memory."""
+    """The path of a temporary file with these bytes; decord crashes on damaged videos in memory."""
     with NamedTemporaryFile(prefix="video-") as file:
         file.write(data)
         file.flush()

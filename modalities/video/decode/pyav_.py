@@ -1,4 +1,4 @@
-"""Frames by PyAV, that is, by FFmpeg's own libraries, which it brings along: the most kinds of files."""
+"""Decoding with PyAV, which bundles FFmpeg's libraries and reads the most kinds of files."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -17,21 +17,21 @@ from torch import Tensor
 
 from modalities.video.stored import NO_STREAM, NOT_A_VIDEO, UnreadableError, VideoInfo, reduced_size
 
-_WORTH_A_SEEK = 12  # frames up to the next key frame from which on seeking, which empties the decoder, is cheaper
+_WORTH_A_SEEK = 12  # distance to the next key frame, in frames, from which on seeking is cheaper than decoding
 
 
 @dataclass(frozen=True)
 class _Index:
-    """What the packets tell: where each frame stands in the order of display, and where decoding can start."""
+    """Display order of the frames, and where decoding can start, from the packets."""
 
     count: int
-    numbers: dict[int, int]  # of a frame by its time, in the stream's time base; empty where times are of no use
-    keys: list[int]  # numbers of the key frames, the first of all frames counting as one
-    key_times: list[int]  # to seek to for each of these
+    numbers: dict[int, int]  # of each frame, by its time in the stream's time base; empty if times are unusable
+    keys: list[int]  # numbers of the key frames; frame 0 counts as one
+    key_times: list[int]  # seek target of each
 
 
 class PyavReader:
-    """A video opened by PyAV, one thread."""
+    """A video opened with PyAV; it decodes in one thread."""
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
@@ -40,7 +40,7 @@ class PyavReader:
         try:
             self._index = self._scan()
             first = self._first_frame()
-            self._turns = round(first.rotation / 90) % 4  # quarter turns, counterclockwise, that make it upright
+            self._turns = round(first.rotation / 90) % 4  # counterclockwise quarter turns that make it upright
             height, width = (first.width, first.height) if self._turns % 2 else (first.height, first.width)
             self.info = VideoInfo(self._index.count, self._rate(), height, width)
         except BaseException:
@@ -58,7 +58,7 @@ class PyavReader:
         return torch.rot90(together, self._turns, (1, 2)).permute(0, 3, 1, 2)
 
     def close(self) -> None:
-        """Give back files and memory."""
+        """Release files and memory."""
         self._container.close()
 
     def _start(self) -> tuple[InputContainer, VideoStream]:
@@ -70,7 +70,7 @@ class PyavReader:
         if not isinstance(stream, VideoStream):
             container.close()
             raise UnreadableError(NO_STREAM)
-        stream.codec_context.thread_count = 1  # loaders have a worker for each core
+        stream.codec_context.thread_count = 1  # loaders have a worker per core
         return container, stream
 
     def _restart(self) -> None:
@@ -78,7 +78,7 @@ class PyavReader:
         self._container, self._stream = self._start()
 
     def _scan(self) -> _Index:
-        """Read through the packets without decoding them."""
+        """Read all packets without decoding them."""
         times, keys, usable = [], {}, True
         for packet in self._container.demux(self._stream):
             if packet.size == 0:
@@ -102,31 +102,31 @@ class PyavReader:
             self._restart()
         first = next(self._frames(), None)
         if first is None:
-            raise UnreadableError("no frame of it can be decoded")
+            raise UnreadableError("no frame can be decoded")
         return first
 
     def _rate(self) -> float:
-        """Frames a second by the times of the first and the last, or else as the file tells them."""
+        """Frames per second from the times of the first and the last frame, otherwise from the header."""
         times = list(self._index.numbers)
         if len(times) > 1 and self._stream.time_base:
             return float((len(times) - 1) / ((times[-1] - times[0]) * self._stream.time_base))
         return float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def _runs(self, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
-        """Frames to decode in one go, each time with the place among `keys` of the key frame to start at."""
+        """Groups of frames to decode in one pass, each with the index in `keys` of the key frame to start at."""
         start, keys = 0, self._index.keys
-        for place, (before, after) in enumerate(pairwise(wanted), start=1):
+        for end, (before, after) in enumerate(pairwise(wanted), start=1):
             if keys[bisect_right(keys, after) - 1] - before > _WORTH_A_SEEK:
-                yield bisect_right(keys, wanted[start]) - 1, wanted[start:place]
-                start = place
+                yield bisect_right(keys, wanted[start]) - 1, wanted[start:end]
+                start = end
         yield bisect_right(keys, wanted[start]) - 1, wanted[start:]
 
     def _decode(self, key: int, wanted: list[int], size: tuple[int, int]) -> dict[int, Tensor]:
-        """Some frames, sorted  ->  uint8 [H, W, 3] of each, as stored."""
+        """Sorted frame numbers  ->  uint8 [H, W, 3] of each frame, as stored."""
         frames: dict[int, Tensor] = {}
         if self._seek(self._index.key_times[key]):
             frames = self._take(self._frames_by_time(self._index.keys[key]), wanted, size)
-        if len(frames) < len(wanted):  # where seeking leads elsewhere, counting from the start does not
+        if len(frames) < len(wanted):  # seeking failed; counting from the start does not
             self._restart()
             frames = self._take(enumerate(self._frames()), wanted, size)
         missing = next((index for index in wanted if index not in frames), None)
@@ -149,7 +149,7 @@ class PyavReader:
         return frames
 
     def _seek(self, time: int) -> bool:
-        """Go to the key frame with this time, if the file can be sought in."""
+        """Seek to the key frame at this time; False if that is impossible."""
         if not self._index.numbers:
             return False
         try:
@@ -159,14 +159,14 @@ class PyavReader:
         return True
 
     def _frames(self) -> Iterator[VideoFrame]:
-        """Frames up to the end or the first damage."""
+        """Frames up to the end, or up to the first damage."""
         try:
             yield from self._container.decode(self._stream)
-        except av.FFmpegError:  # the frame that is missed by it will be named
+        except av.FFmpegError:  # the caller reports the missing frame
             return
 
     def _frames_by_time(self, key: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Numbered frames after seeking to the one with number `key`; none where seeking led past it."""
+        """Numbered frames from frame `key` on, after seeking to it; none if seeking went past it."""
         arrived = False
         for frame in self._frames():
             number = None if frame.pts is None else self._index.numbers.get(frame.pts)

@@ -1,4 +1,4 @@
-"""Frames by torchcodec, which needs FFmpeg's shared libraries on the machine."""
+"""Decoding with torchcodec, which needs FFmpeg's shared libraries on the machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torchcodec.transforms import Resize
 
 from modalities.video.stored import NO_FRAME, NO_STREAM, NOT_A_VIDEO, UnreadableError, VideoInfo, in_words, reduced_size
 
-if torchcodec.ffmpeg_major_version is None:  # then it can be imported but opens nothing
+if torchcodec.ffmpeg_major_version is None:  # it can be imported without FFmpeg but opens nothing
     raise ImportError("torchcodec finds no shared libraries of FFmpeg that it can load")
 
 _MEANINGS = {
@@ -23,21 +23,21 @@ _MEANINGS = {
     "no more frames left": NO_FRAME,
     "Could not seek": "torchcodec cannot seek in files of this kind",
 }
-_MISCOUNTED = {"mpeg1video", "mpeg2video"}  # frames come one too late, or not at all, as these packets have no times
+_MISCOUNTED = {"mpeg1video", "mpeg2video"}  # off by one frame, or failing, because these packets have no times
 
 
 class TorchcodecReader:
-    """A video opened by torchcodec, one thread; frames are counted by reading through the packets."""
+    """A video opened with torchcodec; it decodes in one thread and counts frames by reading all packets."""
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
         self._decoder = self._start(())
-        facts = self._decoder.metadata
-        if not facts.num_frames or not facts.height or not facts.width:
+        header = self._decoder.metadata
+        if not header.num_frames or not header.height or not header.width:
             raise UnreadableError("no frames")
-        if facts.codec in _MISCOUNTED:
-            raise UnreadableError(f"torchcodec does not count frames of {facts.codec} right")
-        self.info = VideoInfo(facts.num_frames, float(facts.average_fps or 25), facts.height, facts.width)
+        if header.codec in _MISCOUNTED:
+            raise UnreadableError(f"torchcodec miscounts frames of {header.codec}")
+        self.info = VideoInfo(header.num_frames, float(header.average_fps or 25), header.height, header.width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         """Frames as in StoredVideo."""
@@ -45,13 +45,13 @@ class TorchcodecReader:
         if size != (self.info.height, self.info.width):
             self._decoder = self._start([Resize(size)])
         try:
-            self._decoder.get_frame_at(0)  # some files have in this frame what decoding from a later one needs
+            self._decoder.get_frame_at(0)  # some files need frame 0 to decode later ones
             return self._decoder.get_frames_at(list(indices)).data
         except RuntimeError as error:
             raise in_words(error, _MEANINGS) from error
 
     def close(self) -> None:
-        """Give back files and memory."""
+        """Release files and memory."""
         del self._decoder
 
     def _start(self, transforms: Sequence[Resize]) -> VideoDecoder:

@@ -1,4 +1,4 @@
-"""One encoded video to frames, by decord, PyAV or torchcodec: the same upright pictures by each."""
+"""Encoded videos, decoded by decord, PyAV or torchcodec to the same upright frames."""
 
 import importlib
 from collections.abc import Callable, Generator, Sequence
@@ -16,13 +16,13 @@ from modalities.video.stored import StoredVideo, UnreadableError, VideoInfo, che
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
 
-# `auto` takes the first that loads: by CPU time a clip, see benchmarks/results/video_loader.md.
+# By CPU time per clip, see benchmarks/results/video_loader.md; `auto` takes the first that can be imported.
 _FASTEST_FIRST: tuple[Decoder, ...] = ("torchcodec", "pyav", "decord")
 _REMEDIES: dict[Decoder, str] = {
-    "decord": "pip install decord; it has no wheel for ARM, where PyAV does the same",
+    "decord": "pip install decord (x86 only; PyAV reads the same files)",
     "pyav": "pip install 'av>=14'",
-    "torchcodec": "pip install torchcodec in the version that fits torch, and FFmpeg's shared libraries (versions 4 to "
-    "8, as from apt install ffmpeg or conda install ffmpeg), which it does not bring along",
+    "torchcodec": "pip install torchcodec in the version that fits torch, and install FFmpeg's shared libraries, "
+    "versions 4 to 8 (apt install ffmpeg or conda install ffmpeg)",
 }
 
 # fmt: off
@@ -34,27 +34,27 @@ VIDEO_EXTENSIONS = frozenset({
 
 
 class Reader(Protocol):
-    """An opened video of one decoder; any exception of it means that the video cannot be read."""
+    """A video opened by one decoder; any exception means that the video cannot be read."""
 
     info: VideoInfo
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo; `indices` have been checked."""
+        """Frames as in StoredVideo; `indices` are valid."""
         ...
 
     def close(self) -> None:
-        """Give back files and memory."""
+        """Release files and memory."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedVideo(StoredVideo):
-    """A video file, or its bytes, that is opened for each question and closed after it.
+    """A video file, or its bytes; each access opens and closes it.
 
-    source: a path, or the whole file; name: what messages call it, by default the path; decoder: which library.
+    source: path, or contents of the file; name: its name in messages, by default the path; decoder: the library.
 
-    A video has as many frames as its packets promise. A frame that is asked for and does not decode, in a file that is
-    cut off or damaged, makes the sample bad: no frame is repeated in place of another.
+    The number of frames is what the packets state. If a wanted frame cannot be decoded, because the file is damaged or
+    cut off, the sample is bad; no frame is replaced by a copy of another.
     """
 
     source: Path | bytes = field(repr=False)
@@ -63,7 +63,7 @@ class EncodedVideo(StoredVideo):
 
     @property
     def info(self) -> VideoInfo:
-        """The facts of the video; a mean rate that the file does not tell comes from the times of its frames."""
+        """Facts of the video; the frame rate is taken from the times of its frames if possible."""
         failures: list[Exception] = []
         with closing(self._readers(failures)) as readers:
             for reader in readers:
@@ -71,11 +71,11 @@ class EncodedVideo(StoredVideo):
         raise self._bad_sample(failures)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo, decoded from the nearest key frames on and reduced by the decoder."""
+        """Frames as in StoredVideo, decoded from the nearest key frames and reduced by the decoder."""
         return self.clip(lambda _: indices, short_side)
 
     def clip(self, choose: Callable[[VideoInfo], Sequence[int]], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo, by one opening."""
+        """Frames as in StoredVideo; the file is opened once."""
         failures: list[Exception] = []
         with closing(self._readers(failures)) as readers:
             for reader in readers:
@@ -90,12 +90,12 @@ class EncodedVideo(StoredVideo):
         raise self._bad_sample(failures)
 
     def _readers(self, failures: list[Exception]) -> Generator[Reader, None, None]:
-        """The file opened by one decoder after the other, as long as more are asked for; what fails is noted."""
+        """The file opened by one decoder after another while the caller asks for more; collects failures."""
         for decoder in usable_decoders(self.decoder):
             try:
                 _check_not_empty(self.source)
                 reader = _open(self.source, decoder)
-            except Exception as error:  # Broken files raise nearly any type; nothing is swallowed, all is passed on.
+            except Exception as error:  # Decoders raise nearly any type for a broken file.
                 failures.append(error)
                 continue
             try:
@@ -111,28 +111,28 @@ class EncodedVideo(StoredVideo):
 
 
 def usable_decoders(decoder: Decoder) -> tuple[Decoder, ...]:
-    """The decoder itself, or those that load for `auto`, the fastest first; ValueError says what is missing.
+    """The decoder itself; for `auto`, all that can be imported, fastest first. Raises ValueError if there is none.
 
-    With `auto`, what torchcodec cannot read, such as FLV, is tried with PyAV. decord, which a damaged file may crash,
-    is used only where PyAV is not installed: it reads nothing that PyAV does not.
+    With `auto`, PyAV tries files that torchcodec cannot read, such as FLV. decord is used only if PyAV is missing: a
+    damaged file may crash it, and it reads no file that PyAV cannot.
     """
     if decoder != "auto":
         if missing := _missing(decoder):
-            raise ValueError(f"decoder '{decoder}' cannot be used: {missing}. To install it: {_REMEDIES[decoder]}")
+            raise ValueError(f"decoder '{decoder}' cannot be imported: {missing}. To install it: {_REMEDIES[decoder]}")
         return (decoder,)
     usable = tuple(candidate for candidate in _FASTEST_FIRST if not _missing(candidate))
     if not usable:
         reasons = "; ".join(f"{candidate}: {_missing(candidate)}" for candidate in _FASTEST_FIRST)
-        raise ValueError(f"no decoder of videos can be used ({reasons}). The simplest: {_REMEDIES['pyav']}")
+        raise ValueError(f"no video decoder can be imported ({reasons}). The simplest: {_REMEDIES['pyav']}")
     return tuple(one for one in usable if one != "decord" or "pyav" not in usable)
 
 
 @cache
 def _missing(decoder: Decoder) -> str:
-    """Why a decoder cannot be used, "" if it can."""
+    """Why a decoder cannot be imported, "" if it can."""
     try:
         importlib.import_module(f"modalities.video.decode.{decoder}_")
-    except (ImportError, OSError, RuntimeError) as error:  # the last where FFmpeg's libraries are not found
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError if FFmpeg's libraries are not found
         return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
     return ""
 
@@ -157,7 +157,7 @@ def _check_not_empty(source: Path | bytes) -> None:
     if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
         raise UnreadableError("the file is empty")
     if isinstance(source, Path):
-        source.open("rb").close()  # decoders do not say whether it is a matter of permission
+        source.open("rb").close()  # decoders do not report missing permissions
 
 
 def _reason(error: Exception) -> str:

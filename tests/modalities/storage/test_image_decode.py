@@ -146,7 +146,7 @@ def test_a_broken_file_is_a_bad_sample_that_says_where_and_why(data: bytes, reas
         decode_image(file, min_side=32)
     assert pickle.loads(pickle.dumps(caught.value)).source == str(file)
     with pytest.raises(BadSampleError, match=reason) as caught:
-        decode_image(data, min_side=32, source="shard/broken.jpg")
+        decode_image(data, min_side=32, name="shard/broken.jpg")
     assert caught.value.source == "shard/broken.jpg"
 
 

@@ -1,4 +1,4 @@
-"""Runs on videos: from files and from the world that moves, killed, by two processes, on SLURM."""
+"""Runs on videos: from files and from embedded clips, killed, in two processes, on SLURM."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ TINY = f"""
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of fifteen encoded videos each: a bright square that goes to the right or to the left."""
+    """Two classes of fifteen videos each: a bright square moves to the right or to the left."""
     root = tmp_path_factory.mktemp("clips")
     for number in range(30):
         name = "right" if number % 2 else "left"
@@ -53,7 +53,7 @@ def arguments(run_dir: Path, clips: Path, *more: str) -> list[str]:
     return ["--modality", "video", "--run-dir", str(run_dir), *TINY, f"data.root={clips}", *more]
 
 
-def test_one_command_trains_measures_and_reports_on_videos(clips: Path, tmp_path: Path) -> None:
+def test_one_command_trains_evaluates_and_reports_on_videos(clips: Path, tmp_path: Path) -> None:
     more = ["evaluate.enabled=true", "evaluate.report=true", "evaluate.attentive_steps=5", "data.test_clips=2"]
     assert main(arguments(tmp_path / "run", clips, *more)) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -66,20 +66,20 @@ def test_one_command_trains_measures_and_reports_on_videos(clips: Path, tmp_path
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_the_world_that_moves_is_measured_in_all_that_is_known_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_embedded_clips_are_evaluated_on_all_of_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     few = [f"data.scenes.{split}={count}" for split, count in {"train": 48, "validation": 24, "test": 24}.items()]
-    measured = ["steps=2", "evaluate.enabled=true", "evaluate.attentive_steps=2", "evaluate.low_shot_draws=1"]
-    small = [*TINY, *few, *measured, "data.source=scenes"]
+    evaluated = ["steps=2", "evaluate.enabled=true", "evaluate.attentive_steps=2", "evaluate.low_shot_draws=1"]
+    small = [*TINY, *few, *evaluated, "data.source=scenes"]
     assert main(["--modality", "video", "--run-dir", str(tmp_path / "run"), *small]) == 0
     tasks = json.loads((tmp_path / "run" / "results.json").read_text())["tasks"]
     assert {name.partition("/")[0] for name in tasks} >= {"motion", "direction", "speed", "count", "next_x", "next_y"}
     assert tasks["motion/attentive"]["test_samples"] == 24
 
 
-def test_a_killed_run_on_videos_ends_with_the_weights_of_one_that_was_not(clips: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_on_videos_ends_with_the_weights_of_an_uninterrupted_one(
+    clips: Path, tmp_path: Path
+) -> None:
     launch_here(*arguments(tmp_path / "whole", clips, "compute.workers=2"))
     run_dir = tmp_path / "killed"
     kill_after(15, run_dir, *arguments(run_dir, clips, "compute.workers=1"))
@@ -88,7 +88,7 @@ def test_a_killed_run_on_videos_ends_with_the_weights_of_one_that_was_not(clips:
     assert_same_weights(run_dir, tmp_path / "whole")
 
 
-def test_two_processes_train_on_videos_as_one(clips: Path, tmp_path: Path) -> None:
+def test_two_processes_train_on_videos_like_one(clips: Path, tmp_path: Path) -> None:
     more = ("steps=6", "loss.regulariser=vicreg", "checkpoint_every=6")
     launch_here(*arguments(tmp_path / "two", clips, *more), processes=2)
     launch_here(*arguments(tmp_path / "one", clips, *more))
@@ -97,7 +97,7 @@ def test_two_processes_train_on_videos_as_one(clips: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.soak
-def test_a_slurm_job_trains_on_videos_as_a_run_here(
+def test_a_slurm_job_trains_on_videos_like_a_local_run(
     on_cluster: LocalCluster, profile: str, clips: Path, tmp_path: Path
 ) -> None:
     assert main(arguments(tmp_path / "there", clips, "steps=20", "--slurm", profile)) == 0
@@ -106,7 +106,7 @@ def test_a_slurm_job_trains_on_videos_as_a_run_here(
     assert_same_weights(tmp_path / "there", tmp_path / "here")
 
 
-def test_a_broken_video_is_skipped_and_listed_although_it_opens(clips: Path, tmp_path: Path) -> None:
+def test_a_broken_video_is_skipped_and_listed(clips: Path, tmp_path: Path) -> None:
     root = tmp_path / "clips"
     whole = sorted((clips / "left").glob("*.mp4"))
     root.mkdir()
@@ -118,7 +118,7 @@ def test_a_broken_video_is_skipped_and_listed_although_it_opens(clips: Path, tmp
     assert "broken.mp4" in (tmp_path / "run" / "bad_files.txt").read_text()
 
 
-def test_an_image_is_a_clip_that_stands_still() -> None:
+def test_an_image_gives_a_still_clip() -> None:
     modality = Video(VideoConfig(frames=4, image_size=32, patch_size=8))
     image = torch.randint(256, (3, 40, 32), dtype=torch.uint8)
     view = modality.evaluation_view(image)
@@ -127,7 +127,7 @@ def test_an_image_is_a_clip_that_stands_still() -> None:
     assert torch.equal(denormalise(view[:, 0]), image[:, 4:36])
 
 
-def test_all_frames_of_a_training_clip_have_one_crop_and_floors_tell_what_they_say() -> None:
+def test_training_clips_have_one_crop_and_baselines_have_their_values() -> None:
     modality = Video(VideoConfig(frames=4, image_size=32, patch_size=8, flip=True))
     still = torch.randint(256, (1, 3, 48, 64), dtype=torch.uint8).expand(9, -1, -1, -1)
     for seed in range(5):
@@ -140,7 +140,7 @@ def test_all_frames_of_a_training_clip_have_one_crop_and_floors_tell_what_they_s
 
 
 @pytest.mark.parametrize(
-    ("override", "sentence"),
+    ("override", "reason"),
     [
         ("data.tubelet=3", "data: tubelet 3 does not divide frames 16"),
         ("data.patch_size=10", "data: patch_size 10 does not divide image_size 64 x 64"),
@@ -151,12 +151,12 @@ def test_all_frames_of_a_training_clip_have_one_crop_and_floors_tell_what_they_s
         ("data.decoder=opencv", "data.decoder: should be 'auto', 'decord', 'pyav' or 'torchcodec', not 'opencv'"),
     ],
 )
-def test_what_cannot_work_is_refused_in_a_sentence(override: str, sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
+def test_impossible_settings_are_errors(override: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         resolve("video", {"data": {"image_size": 64, "patch_size": 8}}, [override])
 
 
-def test_tubelets_are_a_strided_convolution_of_frames_whose_changes_are_enlarged() -> None:
+def test_tubelets_equal_a_strided_convolution_of_frames_with_scaled_changes() -> None:
     video = torch.randn(2, 3, 8, 32, 32)
     plain = Video(VideoConfig(frames=8, image_size=32, patch_size=8)).embedding(12)
     weight = plain.get_parameter("project.weight").view(12, 3, 2, 8, 8)

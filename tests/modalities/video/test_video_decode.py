@@ -38,8 +38,8 @@ USABLE = [decoder for decoder in DECODERS if usable(decoder)]
 each_decoder = pytest.mark.parametrize("decoder", USABLE)
 
 
-def pictures(frames: int, height: int, width: int) -> NDArray[np.uint8]:
-    """A bright square that walks over slopes of colour, without any symmetry: [T, H, W, 3]."""
+def frames_of(frames: int, height: int, width: int) -> NDArray[np.uint8]:
+    """A bright square moves over colour gradients, without any symmetry: [T, H, W, 3]."""
     y, x = np.mgrid[0:height, 0:width]
     still = np.stack([200 * x / width, 200 * y / height, 100 + 0 * x], -1)
     moving = np.repeat(still[None], frames, 0)
@@ -59,7 +59,7 @@ def encoded(
     rotation: int = 0,
     times: list[int] | None = None,
 ) -> bytes:
-    """The frames as a file, 25 a second, or at these times in 25ths of a second."""
+    """The frames as a file at 25 frames per second, or at these times in 1/25 s."""
     stream_of_bytes = io.BytesIO()
     with av.open(stream_of_bytes, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=25)
@@ -79,7 +79,7 @@ def encoded(
 
 
 def plainly_decoded(data: bytes | Path) -> NDArray[np.uint8]:
-    """All frames as PyAV gives them, upright: an independent loop."""
+    """All frames from PyAV, upright, by an independent loop."""
     return np.stack([upright(frame) for frame in plain_frames(data)])
 
 
@@ -92,7 +92,7 @@ def upright(frame: Any) -> NDArray[np.uint8]:
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
 
 
-def assert_same_pictures(found: torch.Tensor, expected: NDArray[np.uint8], tolerance: float) -> None:
+def assert_same_frames(found: torch.Tensor, expected: NDArray[np.uint8], tolerance: float) -> None:
     assert found.dtype == torch.uint8
     assert found.shape == (len(expected), 3, *expected.shape[1:3])
     difference = (found.permute(0, 2, 3, 1).float() - torch.from_numpy(expected.copy()).float()).abs().mean((1, 2, 3))
@@ -100,28 +100,28 @@ def assert_same_pictures(found: torch.Tensor, expected: NDArray[np.uint8], toler
 
 
 FILES = {
-    "plain": encoded(pictures(40, 48, 64)),
-    "odd sizes": encoded(pictures(20, 49, 67), pixels="yuv444p"),
-    "tiny": encoded(pictures(20, 18, 34)),
-    "on its side": encoded(pictures(20, 64, 96), rotation=90),
-    "on its other side": encoded(pictures(20, 64, 96), rotation=-90),
-    "upside down": encoded(pictures(20, 64, 96), rotation=180),
-    "one frame": encoded(pictures(1, 48, 64)),
-    "variable rate": encoded(pictures(10, 48, 64), times=[0, 1, 2, 10, 11, 12, 30, 31, 60, 61]),
-    "10 bit": encoded(pictures(20, 48, 64), pixels="yuv420p10le"),
-    "grey": encoded(pictures(20, 48, 64), pixels="gray"),
-    "Matroska, no count": encoded(pictures(40, 48, 64), kind="matroska"),
-    "AVI": encoded(pictures(40, 48, 64), kind="avi", codec="mpeg4"),
-    "MPEG stream": encoded(pictures(40, 48, 64), kind="mpeg", codec="mpeg1video"),
-    "all key frames": encoded(pictures(40, 48, 64), kind="avi", codec="mjpeg", pixels="yuvj420p"),
+    "plain": encoded(frames_of(40, 48, 64)),
+    "odd sizes": encoded(frames_of(20, 49, 67), pixels="yuv444p"),
+    "tiny": encoded(frames_of(20, 18, 34)),
+    "on its side": encoded(frames_of(20, 64, 96), rotation=90),
+    "on its other side": encoded(frames_of(20, 64, 96), rotation=-90),
+    "upside down": encoded(frames_of(20, 64, 96), rotation=180),
+    "one frame": encoded(frames_of(1, 48, 64)),
+    "variable rate": encoded(frames_of(10, 48, 64), times=[0, 1, 2, 10, 11, 12, 30, 31, 60, 61]),
+    "10 bit": encoded(frames_of(20, 48, 64), pixels="yuv420p10le"),
+    "grey": encoded(frames_of(20, 48, 64), pixels="gray"),
+    "Matroska, no count": encoded(frames_of(40, 48, 64), kind="matroska"),
+    "AVI": encoded(frames_of(40, 48, 64), kind="avi", codec="mpeg4"),
+    "MPEG stream": encoded(frames_of(40, 48, 64), kind="mpeg", codec="mpeg1video"),
+    "all key frames": encoded(frames_of(40, 48, 64), kind="avi", codec="mjpeg", pixels="yuvj420p"),
 }
-MAY_REFUSE = {("torchcodec", "MPEG stream")}  # that decoder does not count them right, and says so
+MAY_REFUSE = {("torchcodec", "MPEG stream")}  # this decoder miscounts them and reports it
 
 
 @each_decoder
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("stored", ["in memory", "as a file"])
-def test_any_frames_in_any_order_are_those_of_a_plain_decode(
+def test_any_frames_in_any_order_equal_those_of_a_plain_decode(
     name: str, stored: str, decoder: Decoder, tmp_path: Path
 ) -> None:
     (path := tmp_path / "video").write_bytes(FILES[name])
@@ -135,13 +135,13 @@ def test_any_frames_in_any_order_are_those_of_a_plain_decode(
     assert (info.frames, info.height, info.width) == expected.shape[:3]
     last = info.frames - 1
     for indices in ([last, 0, last // 2, 0], [last], [last // 2, last // 3], list(range(info.frames))):
-        assert_same_pictures(video.read(indices, None), expected[indices], tolerance=4 if name == "10 bit" else 0.6)
+        assert_same_frames(video.read(indices, None), expected[indices], tolerance=4 if name == "10 bit" else 0.6)
     assert info.fps == pytest.approx(25 if name != "variable rate" else 4, rel=0.15)
 
 
 @each_decoder
 @pytest.mark.parametrize("name", ["plain", "on its side", "odd sizes", "Matroska, no count"])
-def test_frames_come_reduced_but_never_enlarged_or_below_the_side_asked_for(name: str, decoder: Decoder) -> None:
+def test_frames_are_reduced_to_the_given_side_and_never_enlarged(name: str, decoder: Decoder) -> None:
     video = EncodedVideo(FILES[name], decoder=decoder)
     whole = torch.from_numpy(plainly_decoded(FILES[name]).copy()).permute(0, 3, 1, 2)
     for side in (16, 32, 33):
@@ -188,7 +188,7 @@ def damaged(how: str) -> bytes:
         ("sound only", "no video stream"),
     ],
 )
-def test_what_is_broken_is_a_bad_sample_that_says_where_and_why(
+def test_a_broken_video_is_a_bad_sample_with_its_path_and_a_reason(
     how: str, reason: str, decoder: Decoder, tmp_path: Path
 ) -> None:
     (path := tmp_path / "broken.mp4").write_bytes(damaged(how))
@@ -201,41 +201,41 @@ def test_what_is_broken_is_a_bad_sample_that_says_where_and_why(
 
 
 @each_decoder
-def test_of_a_file_that_breaks_off_frames_are_right_or_the_sample_is_bad(decoder: Decoder) -> None:
-    whole = encoded(pictures(60, 48, 64), kind="matroska")
+def test_the_frames_of_a_truncated_file_are_right(decoder: Decoder) -> None:
+    whole = encoded(frames_of(60, 48, 64), kind="matroska")
     expected = plainly_decoded(whole)
     video = EncodedVideo(whole[: len(whole) * 2 // 3], "cut", decoder)
     frames = video.info.frames
     assert 20 < frames < 60
-    assert_same_pictures(video.read([0, 10], None), expected[[0, 10]], tolerance=0.6)
-    assert_same_pictures(video.read([frames - 3], None), expected[[frames - 3]], tolerance=0.6)
+    assert_same_frames(video.read([0, 10], None), expected[[0, 10]], tolerance=0.6)
+    assert_same_frames(video.read([frames - 3], None), expected[[frames - 3]], tolerance=0.6)
 
 
 @each_decoder
-def test_a_missing_file_is_a_bad_sample_and_a_wrong_index_a_mistake_of_the_caller(
-    decoder: Decoder, tmp_path: Path
-) -> None:
+def test_a_missing_file_is_a_bad_sample_and_a_wrong_index_is_an_index_error(decoder: Decoder, tmp_path: Path) -> None:
     with pytest.raises(BadSampleError, match="No such file"):
         EncodedVideo(tmp_path / "none.mp4", decoder=decoder).read([0], None)
-    with pytest.raises(IndexError, match="frame 40 is asked for; the video has frames 0 to 39"):
+    with pytest.raises(IndexError, match=r"frame 40.*0 to 39"):
         EncodedVideo(FILES["plain"], decoder=decoder).read([40], None)
 
 
-def test_auto_reads_what_one_of_the_decoders_reads_without_decord_that_may_crash() -> None:
+def test_auto_reads_all_kinds_of_files_without_decord() -> None:
     assert usable_decoders("auto") == tuple(decoder for decoder in ("torchcodec", "pyav") if decoder in USABLE)
     for data in FILES.values():
         expected = plainly_decoded(data)
-        assert_same_pictures(EncodedVideo(data).read([0], None), expected[:1], tolerance=4)
+        assert_same_frames(EncodedVideo(data).read([0], None), expected[:1], tolerance=4)
 
 
-def test_a_clip_is_chosen_and_read_by_one_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_is_chosen_and_read_with_one_opening(monkeypatch: pytest.MonkeyPatch) -> None:
     openings = []
     original = av.open
     monkeypatch.setattr(av, "open", lambda *given: openings.append(given) or original(*given))
-    seen: list[VideoInfo] = []
-    clip = EncodedVideo(FILES["plain"], decoder="pyav").clip(lambda info: seen.append(info) or [5, info.frames - 1], 16)
+    infos: list[VideoInfo] = []
+    clip = EncodedVideo(FILES["plain"], decoder="pyav").clip(
+        lambda info: infos.append(info) or [5, info.frames - 1], 16
+    )
     assert clip.shape == (2, 3, 16, 21)
-    assert seen[0].frames == 40
+    assert infos[0].frames == 40
     assert len(openings) == 1
 
 
@@ -262,13 +262,14 @@ for decoder in ("auto", "decord", "torchcodec"):
 """
 
 
-def test_auto_takes_what_loads_and_what_does_not_is_said_with_a_remedy() -> None:
+def test_auto_takes_the_decoders_that_can_be_imported_and_errors_name_a_remedy() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True)
     first, auto, decord, torchcodec = done.stdout.splitlines()
     assert first == "('pyav',)"
-    assert auto.startswith("no decoder of videos can be used (torchcodec: No module named 'torchcodec'; pyav: ")
+    assert "(torchcodec: No module named 'torchcodec'; pyav: " in auto
     assert "pip install 'av" in auto
-    assert decord.startswith("decoder 'decord' cannot be used: No module named 'decord'. To install it: pip install")
+    assert "'decord'" in decord
+    assert "No module named 'decord'. To install it: pip install" in decord
     assert "FFmpeg's shared libraries" in torchcodec
 
 
@@ -289,14 +290,14 @@ for decoder in sys.argv[2:]:
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process as Linux shows it")
-def test_memory_stays_flat_over_many_clips_by_each_decoder(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
+def test_memory_stays_flat_over_many_clips_with_each_decoder(tmp_path: Path) -> None:
     for number, (height, width) in enumerate([(48, 64), (64, 96), (56, 80), (36, 64)]):
-        (tmp_path / f"{number}.mp4").write_bytes(encoded(pictures(12, height, width)))
+        (tmp_path / f"{number}.mp4").write_bytes(encoded(frames_of(12, height, width)))
     command = [sys.executable, "-c", MEMORY, str(tmp_path), *USABLE]
     single = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=single)
-    grown = [float(line) for line in done.stdout.split()]  # MB over the last 1000 clips of each
+    grown = [float(line) for line in done.stdout.split()]  # MB over the last 1000 clips
     assert len(grown) == len(USABLE)
     assert max(grown) < 8
 
@@ -310,7 +311,7 @@ def odd_files() -> Iterator[dict[str, object]]:
 @pytest.mark.real_data
 @pytest.mark.skipif(not ODD.exists(), reason="the real videos are not beside this checkout")
 @each_decoder
-def test_real_odd_and_broken_files_are_decoded_right_or_are_bad_samples(decoder: Decoder) -> None:
+def test_real_unusual_and_broken_files_are_decoded_right_or_are_bad_samples(decoder: Decoder) -> None:
     right = 0
     for entry in odd_files():
         path = ODD / str(entry["file"])
@@ -322,7 +323,7 @@ def test_real_odd_and_broken_files_are_decoded_right_or_are_bad_samples(decoder:
         frames = plain_frames(path)
         assert info.frames == len(frames)
         expected = np.stack([upright(frames[index]) for index in ends(info)])
-        assert_same_pictures(found, expected, tolerance=4 if "10bits" in path.name else 0.6)
+        assert_same_frames(found, expected, tolerance=4 if "10bits" in path.name else 0.6)
         right += 1
     assert right >= {"pyav": 45, "torchcodec": 40, "decord": 40}[decoder]
 
@@ -332,7 +333,7 @@ def ends(info: VideoInfo) -> list[int]:
 
 
 def opened(video: EncodedVideo) -> tuple[torch.Tensor, VideoInfo | None]:
-    """Some frames and the facts, or nothing where the sample is bad."""
+    """Some frames and the facts; no facts if the sample is bad."""
     try:
         return video.clip(ends, None), video.info
     except BadSampleError as bad:

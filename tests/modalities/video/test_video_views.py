@@ -1,4 +1,4 @@
-"""Clips are unbiased in time, use all of a short video, and are cropped as one."""
+"""Clips: uniform in time, spread over short videos, and cropped with one box."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ def draws(video: VideoInfo, frames: int, spacing: float, count: int) -> list[lis
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0, 2.5, 25 / 8, 0.4, 4.39])
 @pytest.mark.parametrize("length", [20, 41, 100])
-def test_every_start_that_fits_is_equally_likely_and_the_last_frame_is_reached(spacing: float, length: int) -> None:
+def test_every_start_that_fits_is_equally_likely_up_to_the_last_frame(spacing: float, length: int) -> None:
     clips = draws(info(length), 8, spacing, 3000)
     starts, ends = Counter(clip[0] for clip in clips), Counter(clip[-1] for clip in clips)
     assert min(starts) == 0
@@ -41,19 +41,19 @@ def test_every_start_that_fits_is_equally_likely_and_the_last_frame_is_reached(s
     shapes = {tuple(index - clip[0] for index in clip) for clip in clips}
     assert len(shapes) == 1
     fitting = min(spacing, (length - 1) / 7)
-    assert all(abs(offset - fitting * place) <= 0.5 for place, offset in enumerate(shapes.pop()))
+    assert all(abs(offset - fitting * number) <= 0.5 for number, offset in enumerate(shapes.pop()))
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 9, 15])
 @pytest.mark.parametrize("spacing", [1.0, 3.0])
-def test_a_short_video_is_spread_over_all_there_is(length: int, spacing: float) -> None:
+def test_a_clip_of_a_short_video_covers_all_of_its_frames(length: int, spacing: float) -> None:
     for clip in [*draws(info(length), 16, spacing, 5), even_frames(info(length), 16, spacing)]:
         assert clip == sorted(clip)
         assert set(clip) == set(range(length))
         assert max(Counter(clip).values()) - min(Counter(clip).values()) <= 2
 
 
-def test_even_clips_start_with_the_video_and_end_with_it() -> None:
+def test_even_clips_range_from_the_start_to_the_end_of_the_video() -> None:
     clips = [even_frames(info(101), 16, 2.0, clip, 5) for clip in range(5)]
     assert [clip[0] for clip in clips] == [0, 18, 35, 52, 70]
     assert clips[-1][-1] == 100
@@ -61,7 +61,7 @@ def test_even_clips_start_with_the_video_and_end_with_it() -> None:
     assert single[0] == 100 - single[-1] == 35
 
 
-def test_a_rate_is_met_whatever_the_rate_of_the_video() -> None:
+def test_fps_sets_the_frame_rate_of_a_clip_for_every_video_rate() -> None:
     for fps in (10.0, 24.0, 29.97, 60.0):
         clip = even_frames(info(1000, fps), 16, frame_spacing(info(1000, fps), 5.0, step=1))
         assert (clip[-1] - clip[0]) / fps == pytest.approx(15 / 5, abs=0.6 / fps)
@@ -72,7 +72,7 @@ def clip_of(frames: int, height: int, width: int) -> Tensor:
     return torch.randint(256, (frames, height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def test_all_frames_get_the_crop_that_an_image_would_get() -> None:
+def test_all_frames_get_the_crop_of_an_image() -> None:
     clip = clip_of(5, 50, 70)
     for seed in range(20):
         view = random_clip_view(clip, (32, 48), (0.3, 1.0), (0.75, 1.35), True, Generator().manual_seed(seed))
@@ -80,12 +80,12 @@ def test_all_frames_get_the_crop_that_an_image_would_get() -> None:
         assert view.dtype == torch.float32
         for number, frame in enumerate(clip):
             alone = random_resized_crop(frame, (32, 48), (0.3, 1.0), (0.75, 1.35), True, Generator().manual_seed(seed))
-            assert (view[:, number] - normalise(alone)).abs().max() < 0.02  # a step of 8 bits
+            assert (view[:, number] - normalise(alone)).abs().max() < 0.02  # one step of 8 bits
     assert (center_clip_view(clip, (32, 32))[:, 2] - normalise(center_view(clip[2], (32, 32)))).abs().max() < 0.02
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 50), (50, 20)])
-def test_views_are_spread_along_the_longer_side(height: int, width: int) -> None:
+def test_crops_are_evenly_spaced_along_the_longer_side(height: int, width: int) -> None:
     clip = clip_of(4, height, width)
     first, middle, last = (spread_clip_view(clip, (20, 20), view, 3) for view in range(3))
     whole = normalise(clip).transpose(0, 1)

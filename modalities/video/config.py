@@ -1,0 +1,58 @@
+"""Settings of videos: where they come from, clips, tokens and masks."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from jepa.masking import MaskingConfig, TubeMaskConfig
+from jepa.masking.configs import RatioRange, ShareRange
+from jepa.modality import DataConfig
+from modalities.video.decode.video import Decoder
+from modalities.video.sources import Source
+from modalities.worlds.moving.dataset import MovingScenesConfig
+
+_VJEPA: tuple[MaskingConfig, ...] = (TubeMaskConfig(), TubeMaskConfig(blocks=2, scale=0.7))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig(DataConfig):
+    """Where videos come from and how they become tokens. An image, or a video of one frame, is a still clip.
+
+    source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but `scenes` need
+    `root`. decoder: `auto` takes the fastest one installed. frames: frames per clip. fps: clip frames per second; null
+    takes every `step`-th frame of the file. tubelet: frames per token. change_scale: factor for differences between the
+    frames of a tubelet, see TubeletEmbedding. image_size: pixels, a number or [height, width]. patch_size: pixels per
+    side of a token. crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop,
+    the same for all frames of a clip; the only augmentation unless `flip`, which mirrors half of the clips.
+    views: random clips per video and step. masking: one strategy per mask set; mask set i applies to view i mod
+    `views`, and all sets of a view share one pass of the target encoder. test_clips, test_crops: evaluation averages
+    over this many clips along a video, and crops of each along its longer side. whole_mb: videos that take at most this
+    many megabytes when decoded are kept in memory whole (see compute.cache_mb). stored_fps: frames per second of the
+    sources `frames` and `npy`.
+    """
+
+    source: Literal["scenes"] | Source = "scenes"
+    decoder: Decoder = "auto"
+    frames: PositiveInt = 16
+    fps: PositiveFloat | None = None
+    step: PositiveInt = 1
+    tubelet: PositiveInt = 2
+    change_scale: PositiveFloat = 1.0
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
+    patch_size: PositiveInt = 16
+    crop_scale: ShareRange = (0.3, 1.0)
+    crop_aspect: RatioRange = (3 / 4, 1.35)
+    flip: bool = False
+    views: PositiveInt = 1
+    masking: Annotated[tuple[MaskingConfig, ...], Field(min_length=1)] = _VJEPA
+    test_clips: PositiveInt = 1
+    test_crops: PositiveInt = 1
+    whole_mb: Annotated[float, Field(ge=0)] = 8.0
+    stored_fps: PositiveFloat = 25.0
+    scenes: MovingScenesConfig = field(default_factory=MovingScenesConfig)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
