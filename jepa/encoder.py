@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from einops import rearrange
@@ -11,8 +11,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jepa.compat.contract_1 import accept_former_encoder, accept_indices, accept_parts
 from jepa.config import ConfigError
-from jepa.contract_1 import accept_former_encoder, accept_former_names, accept_indices, accept_parts
 from jepa.masking import Masks
 from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
 from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
@@ -101,10 +101,8 @@ def patch_embedding(pattern: str, values: int, dim: int, **sizes: int) -> PatchE
 
 def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
     """Select tokens by index, per sample: [B, N, D], [B, ...] -> [B, ..., D]."""
-    flat = indices.flatten(1)
-    gathered = tokens.gather(1, flat.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-    unflat: Tensor = gathered.unflatten(1, indices.shape[1:])
-    return unflat
+    gathered = tokens.gather(1, indices.flatten(1).unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+    return cast(Tensor, gathered.unflatten(1, indices.shape[1:]))
 
 
 take = gather_tokens  # the former name, which plug-ins of contract 1 import
@@ -122,8 +120,6 @@ class TokenEncoder(nn.Module, ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        accept_former_names(cls, {"present": "valid", "units": "fsdp_units", "start": "load_pretrained"})
-        accept_former_names(cls, {"place": "set_positions"})
         accept_former_encoder(cls)
 
     @abstractmethod
@@ -207,8 +203,8 @@ class Encoder(TokenEncoder):
         if valid is not None and keep is not None:
             valid = valid.gather(1, keep)
         embedded = tokens = self.embedding(inputs, keep)
-        angles = None
         if self.position_kind == "sincos":
+            angles = None
             tokens = tokens + (self.table if keep is None else self.table[keep]).to(tokens.dtype)
         else:
             angles = self.angles.unsqueeze(0) if keep is None else self.angles[keep]

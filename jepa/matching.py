@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Generator, nn
 
-from jepa.contract_1 import accept_former_names
+from jepa.compat.contract_1 import accept_former_names
 from jepa.masking import Masks
 from jepa.modality import C, Modality, Task
 from jepa.model import JEPA

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from jepa.contract_1 import accept_former_names
+from jepa.compat.contract_1 import accept_former_names
 from jepa.encoder import Encoder, TokenEncoder
 from jepa.masking import Masks
 from jepa.model_config import ModelConfig, NetworksConfig

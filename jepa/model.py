@@ -135,15 +135,15 @@ class JEPA(nn.Module):
         Sets of one shape and mask token run as one larger batch. Encoders of several streams share work between the
         sets of one view instead.
         """
+        contexts: list[Any] = [None] * len(masks)
         if self.streams:
-            contexts = self._contexts_by_view(views, masks)
+            for first, view in enumerate(views):
+                contexts[first :: len(views)] = self.context_encoder.contexts(view, masks[first :: len(views)])
             return contexts, [self.predictor(context, one) for context, one in zip(contexts, masks, strict=True)]
-        groups: dict[Any, list[int]] = {}
+        predicted, groups = contexts.copy(), dict[Any, list[int]]()
         for number, one in enumerate(masks):
             mask_token = number % self.config.predictor.mask_tokens
             groups.setdefault((one.context.shape, one.target.shape, mask_token), []).append(number)
-        encoded: dict[int, Tensor] = {}
-        predicted: dict[int, Tensor] = {}
         for numbers in groups.values():
             together, inputs = masks[numbers[0]], views[numbers[0] % len(views)]
             if len(numbers) > 1:
@@ -151,17 +151,10 @@ class JEPA(nn.Module):
                 every = (views[number % len(views)] for number in numbers)
                 inputs = tree_map(lambda *leaves: torch.cat(leaves), *every)
             context = self.context_encoder(inputs, together)
-            encoded.update(zip(numbers, context.chunk(len(numbers)), strict=True))
-            predicted.update(zip(numbers, self.predictor(context, together).chunk(len(numbers)), strict=True))
-        return [encoded[number] for number in range(len(masks))], [predicted[number] for number in range(len(masks))]
-
-    def _contexts_by_view(self, views: Sequence[Any], masks: Sequence[Masks]) -> list[Tensor]:
-        contexts: dict[int, Tensor] = {}
-        for first, view in enumerate(views):
-            numbers = range(first, len(masks), len(views))
-            encoded = self.context_encoder.contexts(view, [masks[number] for number in numbers])
-            contexts.update(zip(numbers, encoded, strict=True))
-        return [contexts[number] for number in range(len(masks))]
+            of_sets = context.chunk(len(numbers)), self.predictor(context, together).chunk(len(numbers))
+            for number, one_context, one_prediction in zip(numbers, *of_sets, strict=True):
+                contexts[number], predicted[number] = one_context, one_prediction
+        return contexts, predicted
 
     def _pair(self, kind: TargetKind, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:
         """Select one kind from predictor outputs [B, M, Kt, outputs], and its targets from those of all tokens."""

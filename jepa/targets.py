@@ -127,20 +127,14 @@ def _checked_width(kind: TargetKind, function: TargetFunction, modality: Modalit
     except Exception as error:  # custom code may raise anything
         hint = "; a dry run and parallel=fsdp call it on tensors without values" if is_meta else ""
         raise ConfigError(f"target: {kind} fails on a view: {told(error)}{hint}") from error
-    if flaw := _values_flaw(values, tokens):
-        raise ConfigError(f"target: {kind} returns {flaw}")
+    is_floats = isinstance(values, Tensor) and values.is_floating_point()
+    if not is_floats or values.dim() != 3 or values.shape[:2] != (1, tokens):
+        form = f"{values.dtype} {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+        expected = f"a tensor of floats [1, {tokens}, V], values for every token"
+        raise ConfigError(f"target: {kind} returns {form} for a batch of one; expected {expected}")
     if not is_meta and not all(map(_unchanged, tree_leaves(view), tree_leaves(given))):
         raise ConfigError(f"target: {kind} changes its inputs, which the encoder needs afterwards; work on a copy")
     return int(values.shape[2])
-
-
-def _values_flaw(values: Any, tokens: int) -> str:
-    """What is wrong with the values for one sample, as the end of a sentence; empty if nothing is."""
-    if not isinstance(values, Tensor):
-        return f"a {type(values).__name__}; expected a tensor [B, {tokens}, V], values for every token"
-    if values.dim() != 3 or values.shape[:2] != (1, tokens):
-        return f"{list(values.shape)} for a batch of one; expected [1, {tokens}, V], values for every token"
-    return "" if values.is_floating_point() else f"values of type {values.dtype}; expected floating-point values"
 
 
 def _unchanged(before: Tensor, after: Tensor) -> bool:

@@ -1,7 +1,6 @@
-"""Which parts of images and captions are hidden: the objectives of a JEPA across the two, as masks over one token set.
+"""The objectives of a JEPA across images and captions, as masks over one set of tokens.
 
-Tokens, in this order: the patches of the image row by row, the places of the caption, what stands for the whole image
-and what stands for the whole caption.
+Tokens, in this order: image patches row by row, words of the caption, the summary of the image, that of the caption.
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,15 +27,14 @@ class PairMasks(Masks):
 
 @dataclass(frozen=True, kw_only=True)
 class Objectives:
-    """What is hidden, each in this share of the steps; a step in which none falls due hides the regions.
+    """Share of the steps in which each part is hidden and predicted; a step that draws none hides regions.
 
-    regions: parts of the image; the caption helps to predict them, but for the share `drop_caption` of these steps, in
-    which they are predicted from the rest of the image alone. caption: the whole caption, predicted from the image, of
-    which it sees the `whole` or, at less cost, the patches that a draw of regions leaves (`kept`; so contrasts are
-    learned by Li et al. 2023, FLIP). image: the whole image, predicted from the caption. words: the share
-    `hidden_words` of the places of the caption and, with them, what stands for the whole; the image and the words left
-    over help: a query, as VL-JEPA has it (Chen et al. 2025). whole: of a hidden caption or image either what stands
-    for it (`summary`) is predicted, or that and every token (`all`).
+    regions: regions of the image, predicted from its other patches and the caption; in the share `drop_caption` of
+    these steps, from the other patches alone. caption: the whole caption, predicted from the image. caption_from: it
+    sees the `whole` image, or at less cost only the patches that are `kept` when regions are hidden (as in FLIP, Li et
+    al. 2023). image: the whole image, predicted from the caption. words: the share `hidden_words` of the caption's
+    words and its summary, predicted from the image and the other words (a query, as in VL-JEPA, Chen et al. 2025).
+    whole: of a hidden caption or image, predict the `summary` token, or `all` of its tokens.
     """
 
     regions: Share = 1.0
@@ -50,35 +48,35 @@ class Objectives:
 
     def __post_init__(self) -> None:
         if not (self.regions or self.caption or self.image or self.words):
-            raise ValueError("all objectives are 0; at least one of regions, caption, image and words must not be")
+            raise ValueError("all objectives are 0; set at least one of regions, caption, image and words above 0")
 
     @property
     def contrasts(self) -> bool:
-        """Whether every step pools images and whole captions, which a contrast compares."""
+        """Whether every step encodes whole images and whole captions, which a contrast compares."""
         return self.caption == self.image == 1
 
     @property
     def drops_at_times(self) -> bool:
-        """Whether regions are predicted with the caption in some steps and without it in others."""
+        """Whether some steps predict regions with the caption and others without it."""
         others = max(self.caption, self.image, self.words)
         return (self.regions > 0 or others < 1) and 0 < self.drop_caption < 1
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of an image and its caption lie."""
+    """Order and positions of the tokens of an image and its caption."""
 
     grid: Grid  # patches of the image
-    length: int  # places of the caption
+    length: int  # words of the caption
 
     @property
     def patches(self) -> int:
-        """Patches of the image."""
+        """Number of patches of the image."""
         return self.grid[0] * self.grid[1]
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """Patches, places of the caption, and one each for what stands for the whole image and the whole caption."""
+        """Number of patches, words, image summaries (1) and caption summaries (1)."""
         return self.patches, self.length, 1, 1
 
     @property
@@ -91,12 +89,12 @@ class Layout:
     def text(self) -> Stream:
         """The tokens of the caption."""
         whole = self.patches + self.length + 1
-        places = range(self.patches, self.patches + self.length)
-        return Stream("text", torch.tensor([*places, whole]), whole, (0, self.length, 0, 1))
+        words = range(self.patches, self.patches + self.length)
+        return Stream("text", torch.tensor([*words, whole]), whole, (0, self.length, 0, 1))
 
     @property
     def positions(self) -> Tensor:
-        """Coordinates (stream, row or place, column): [N, 3]; what stands for a whole lies before its first token."""
+        """Coordinates (stream, row or word, column): [N, 3]; a summary lies before the first token of its stream."""
         image = torch.nn.functional.pad(grid_positions(self.grid), (1, 0))
         text = torch.zeros(self.length, 3)
         text[:, 0], text[:, 1] = 1, torch.arange(self.length)
@@ -106,61 +104,61 @@ class Layout:
 def sample_objectives(
     layout: Layout, objectives: Objectives, strategy: Strategy, batch_size: int, generator: Generator
 ) -> list[Masks]:
-    """The sets of masks of a step, drawn with the generator (on the CPU)."""
-    due = {
+    """Draw the sets of masks of a step; the generator lives on the CPU."""
+    drawn = {
         name: bool(torch.rand((), generator=generator) < getattr(objectives, name))
         for name in ("regions", "caption", "image", "words", "drop_caption")
     }
     patches = sample_masks(layout.grid, strategy, batch_size, generator)
     sets = []
-    if due["regions"] or not any(due[name] for name in ("caption", "image", "words")):
-        sets.append(_regions(layout, patches, due["drop_caption"]))
-    if due["caption"]:
+    if drawn["regions"] or not any(drawn[name] for name in ("caption", "image", "words")):
+        sets.append(_regions(layout, patches, drawn["drop_caption"]))
+    if drawn["caption"]:
         caption = _whole(layout.image, layout.text, objectives.whole, batch_size)
         if objectives.caption_from == "kept":
             caption = replace(_regions(layout, patches, drop_caption=True), target=caption.target)
         sets.append(caption)
-    if due["image"]:
+    if drawn["image"]:
         sets.append(_whole(layout.text, layout.image, objectives.whole, batch_size))
-    if due["words"]:
-        sets.append(_words(layout, _hidden_places(layout, objectives), batch_size, generator))
+    if drawn["words"]:
+        sets.append(_words(layout, _hidden_words(layout, objectives), batch_size, generator))
     return sets
 
 
 def check_words(layout: Layout, objectives: Objectives) -> None:
-    """Raise ValueError where the share of hidden words comes to none or all of the places of the caption."""
-    hidden = _hidden_places(layout, objectives)
+    """Raise ValueError if the share of hidden words amounts to none or all words of the caption."""
+    hidden = _hidden_words(layout, objectives)
     if objectives.words and not 0 < hidden < layout.length:
         raise ValueError(
-            f"objectives: hidden_words of {objectives.hidden_words} hides {hidden} of {layout.length} places of the "
-            "caption; at least one has to be hidden and one seen"
+            f"objectives: hidden_words={objectives.hidden_words} hides {hidden} of {layout.length} words of a caption; "
+            "at least one must be hidden and one visible"
         )
 
 
-def _hidden_places(layout: Layout, objectives: Objectives) -> int:
+def _hidden_words(layout: Layout, objectives: Objectives) -> int:
     return round(objectives.hidden_words * layout.length)
 
 
 def both_regions(layout: Layout, strategy: Strategy, batch_size: int, generator: Generator) -> tuple[Masks, Masks]:
-    """The same hidden regions with the caption in the context and without it."""
+    """Masks with the same hidden regions, with and without the caption in the context."""
     patches = sample_masks(layout.grid, strategy, batch_size, generator)
     return _regions(layout, patches, drop_caption=False), _regions(layout, patches, drop_caption=True)
 
 
 def _regions(layout: Layout, patches: Masks, drop_caption: bool) -> Masks:
-    """Masks of patches over the whole token set, with the caption in the context unless it is dropped."""
+    """Masks of patches as masks over all tokens, with the caption in the context unless it is dropped."""
     batch, kept = patches.context.shape
     if drop_caption:
         return PairMasks(_with(patches.context, layout.image.summary), patches.target, (kept, 0, 1, 0), draw=0)
-    places = layout.text.tokens[:-1].expand(batch, -1)
-    context = torch.cat([patches.context, places], dim=1)
+    words = layout.text.tokens[:-1].expand(batch, -1)
+    context = torch.cat([patches.context, words], dim=1)
     context = _with(_with(context, layout.image.summary), layout.text.summary)
     return PairMasks(context, patches.target, (kept, layout.length, 1, 1), draw=0)
 
 
-def _whole(seen: Stream, hidden: Stream, what: Literal["summary", "all"], batch_size: int) -> Masks:
+def _whole(visible: Stream, hidden: Stream, what: Literal["summary", "all"], batch_size: int) -> Masks:
     target = hidden.tokens if what == "all" else torch.tensor([hidden.summary])
-    return Masks(seen.tokens.expand(batch_size, -1), target.expand(batch_size, 1, -1), seen.parts)
+    return Masks(visible.tokens.expand(batch_size, -1), target.expand(batch_size, 1, -1), visible.parts)
 
 
 def _words(layout: Layout, hidden: int, batch_size: int, generator: Generator) -> Masks:
@@ -176,5 +174,5 @@ def _words(layout: Layout, hidden: int, batch_size: int, generator: Generator) -
 
 
 def _with(indices: Tensor, token: int) -> Tensor:
-    """Indices [B, n] and a token that comes after all of them: [B, n + 1]."""
+    """Append a token index to indices [B, n] -> [B, n + 1]."""
     return torch.nn.functional.pad(indices, (0, 1), value=token)

@@ -30,11 +30,11 @@ from modalities.worlds.scenes.dataset import default_cache_dir
 from modalities.worlds.scenes.description import COLOURS
 from modalities.worlds.scenes.shapes import CLASSES
 
-_RAW_SIDE = 32  # pixels a side of the raw-input baseline
+_RAW_SIDE = 32  # pixels per side of the raw-input baseline
 
 
 class ImageText(MatchedModality[ImageTextConfig]):
-    """Images and their captions: patches row by row, words, and one token each that stands for the whole."""
+    """Images and their captions as one set of tokens: patches row by row, words, and a summary token of each."""
 
     contract, config_type, model_type = 1, ImageTextConfig, TowersConfig
 
@@ -51,17 +51,17 @@ class ImageText(MatchedModality[ImageTextConfig]):
         check_words(self.layout, config.objectives)
         if model.contrast != "none" and not config.objectives.contrasts:
             raise ValueError(
-                "objectives: model.contrast compares whole images and captions: set image and caption to 1"
+                "objectives: model.contrast compares whole images and captions, so set image and caption to 1"
             )
 
     @classmethod
     def of(cls, data: ImageTextConfig, model: Any) -> Self:
-        """The modality of a config."""
+        """Create the modality of a config; its tokens depend on the towers."""
         return cls(data, model)
 
     @property
     def positions(self) -> Tensor:
-        """Coordinates (stream, row or place, column): [N, 3]."""
+        """Coordinates (stream, row or word, column): [N, 3]."""
         return self.layout.positions
 
     @cached_property
@@ -70,7 +70,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
     @property
     def tasks(self) -> Sequence[Task]:  # type: ignore[override]
-        """Classes of images where they are labelled; in the embedded world also colour of the main object and count."""
+        """Classes of labelled images; for the embedded world also the main object's colour and the object count."""
         classes = self._labelled_classes
         tasks = [Task(label="class", kind="class", classes=classes)] if classes else []
         if self.config.source != "scenes":
@@ -78,28 +78,28 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return [*tasks, Task(label="colour", kind="class", classes=tuple(COLOURS)), Task(label="count", kind="count")]
 
     def dataset(self, split: Split) -> Samples:
-        """Captioned images of their stored size; raises ValueError also where the tokenizer's files are missing."""
+        """Captioned images of their stored size; raises ValueError if the tokenizer's files are missing."""
         self.tokenize.load()
         if self.config.source == "scenes":
             return CaptionedScenes(self.config.scenes, split, max(self.size), default_cache_dir())
         return self._open(split).samples
 
     def encoder(self, config: TowersConfig) -> TokenEncoder:
-        """The two towers, of random weights."""
+        """The two towers with random weights."""
         return TwoTowers(config.build(None))
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """A set of masks for each of the objectives that fall due in the step."""
+        """A set of masks for each objective that is drawn for the step."""
         return sample_objectives(self.layout, self.config.objectives, self.config.masking, batch_size, generator)
 
     def gain_masks(self, batch_size: int, generator: Generator) -> tuple[Masks, Masks] | None:
-        """Regions hidden from the rest of the image with the caption and without it, where both are learned."""
+        """Masks that hide regions of the image, with and without the caption, if the run trains on both."""
         if not self.config.objectives.drops_at_times:
             return None
         return both_regions(self.layout, self.config.masking, batch_size, generator)
 
     def training_view(self, inputs: Captioned, generator: Generator) -> View:
-        """A random crop and one of the captions."""
+        """A random crop and a random caption."""
         config = self.config
         number = int(torch.randint(len(inputs.captions), (), generator=generator))
         crop = random_resized_crop(inputs.image, self.size, config.crop_scale, config.crop_aspect, False, generator)
@@ -110,7 +110,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return self.view(inputs.image, inputs.captions[0])
 
     def view(self, image: Tensor, caption: str) -> View:
-        """uint8 [3, H', W'] and a caption as the towers see them."""
+        """The input of the towers for an image uint8 [3, H', W'] and a caption."""
         return View(self._pixels(center_view(image, self.size)), self._ids(caption))
 
     def example_view(self) -> View:
@@ -123,14 +123,14 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return [View(pixels, self._ids(caption)) for caption in inputs.captions]
 
     def near_misses(self, inputs: Captioned) -> Mapping[str, tuple[View, View]]:
-        """The image with a caption that is true and one of the same words that is not."""
+        """The image with a true caption, and with a false caption of the same words."""
         return {
             name: (self.view(inputs.image, true), self.view(inputs.image, false))
             for name, (true, false) in inputs.swaps.items()
         }
 
     def prompts(self, task: Task) -> Iterator[Sequence[View]]:
-        """The prompts of the config with the names of each class, and no image."""
+        """The prompts of the config with the names of each class, and an empty image."""
         nothing = torch.zeros(()).expand(3, *self.size)
         for names in self._names(task):
             yield [View(nothing, self._ids(text.format(name))) for name in names for text in self.config.prompts]
@@ -140,11 +140,11 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return inputs.captions
 
     def inference_model(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
-        """All networks, to be asked about pictures and sentences."""
+        """All networks as one model that encodes and compares pictures and sentences."""
         return ImageTextModel(self, StreamEncoder(model, self, encoder), encoder)
 
     def baselines(self, view: View) -> Mapping[str, Tensor]:
-        """Pixels, averaged down to at most 32 a side: -> [F]."""
+        """Pixels, averaged to at most 32 per side: -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.size)
         return {"raw_input": F.adaptive_avg_pool2d(view.image, (height, width)).flatten()}
 
@@ -153,14 +153,14 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return denormalise(view.image, self.mean, self.std).permute(1, 2, 0)
 
     def _names(self, task: Task) -> Sequence[Sequence[str]]:
-        """What each class of a task is called, a colour by that of things of any shape; () where nothing tells."""
+        """Names of each class of a task; a colour is named together with every shape; () if nothing names it."""
         match task.label, self.config.source:
             case "class", "scenes":
                 return [(SHAPE_NOUNS[shape],) for shape in CLASSES]
             case "colour", "scenes":
                 return [[f"{colour} {SHAPE_NOUNS[shape]}" for shape in CLASSES] for colour in COLOURS]
             case "class", _:
-                # A number names nothing, and classes in shards are numbers.
+                # Numbers, as of classes in shards, are no names.
                 return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]
         return ()
 
@@ -177,7 +177,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:
-    """Mean and standard deviation of pixels; weights may be gone by the time a run that knows them is loaded."""
+    """Mean and std of pixels: those of the config, as pretrained weights may be gone later, else of the weights."""
     if config.pixel_mean and config.pixel_std:
         return config.pixel_mean, config.pixel_std
     mean, std = model.pixel_statistics()

@@ -195,7 +195,8 @@ def test_padding_of_captions_changes_nothing() -> None:
     assert present[:, 16:28].sum(dim=1).tolist() == [4, 9]  # words with the marks of start and end
     padded = batch._replace(text=batch.text.masked_fill(~present[:, 16:28], 17))
     sets = modality.sample_masks(2, seeded("masks"))
-    for found, expected in zip(model([padded], sets), model([batch], sets), strict=True):
+    outputs = model([padded], sets), model([batch], sets)
+    for found, expected in zip(*(output.predictions for output in outputs), strict=True):
         pair, other = found.pairs["latent"], expected.pairs["latent"]
         torch.testing.assert_close(pair.predicted[pair.valid], other.predicted[other.valid])
         torch.testing.assert_close(pair.target[pair.valid], other.target[other.valid])
@@ -507,7 +508,7 @@ def test_mistakes_are_told_in_a_sentence(captioned: Path, tmp_path: Path, capsys
         ("model.pretrained=nowhere.pt", "no weights 'nowhere.pt'"),
         ("data.prompts=[photo]", "prompts: 'photo' needs {} once"),
         ('data.prompts=["{} or {x}"]', "prompts: '{} or {x}' needs {} once"),
-        ("data.objectives={words: 1, hidden_words: 0.02}", "hidden_words of 0.02 hides 0 of 12 places"),
+        ("data.objectives={words: 1, hidden_words: 0.02}", "hidden_words=0.02 hides 0 of 12 words"),
         ("data.crop_scale=[1.0,0.5]", "from low to high"),
         ("data.pixel_mean=[123,117,104]", "data.pixel_mean.0: "),
         ("data.pixel_std=[0.2,0.2,0]", "data.pixel_std.2: "),

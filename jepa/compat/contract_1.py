@@ -19,7 +19,9 @@ def accept_former_names(cls: type, names: Mapping[str, str]) -> None:
 
 
 def accept_former_encoder(cls: type) -> None:
-    """Adapt methods of an encoder that take token indices, parts and valid tokens in place of `Masks`."""
+    """Accept the former methods of an encoder: their names, and indices, parts and valid tokens in place of `Masks`."""
+    names = {"present": "valid", "units": "fsdp_units", "start": "load_pretrained", "place": "set_positions"}
+    accept_former_names(cls, names)
     for name in ("outputs", "layers", "forward", "pool"):
         method = vars(cls).get(name)
         if method is not None and "parts" in inspect.signature(method).parameters:

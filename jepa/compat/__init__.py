@@ -1,0 +1,1 @@
+"""Former names and signatures that plug-ins of earlier versions use."""
