@@ -1,4 +1,4 @@
-"""How a representation is measured: the `evaluate` section of a config."""
+"""The evaluation protocol: the `evaluate` section of a config."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from jepa.config.imports import imported
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionTask:
-    """An evaluation task of one's own, a row `label/package.module:function` of the results.
+    """A custom metric: the row `label/package.module:function` of the results.
 
-    function: called with jepa.evaluate.splits.Splits of Examples, i.e. features [n, F] and labels [n] of the samples
-    that teach (`train`), choose settings (`validation`) and are reported on (`test`); gives a number. It is called for
-    the trained encoder, the untrained one, every floor and shuffled features (chance) alike. label: of the samples; the
-    modality need not have a task for it.
+    function: takes jepa.evaluate.splits.Splits of Examples, features [n, F] and labels [n] of the samples that train
+    (`train`), choose settings (`validation`) and are scored (`test`); returns a number. It is called for the trained
+    encoder, the untrained one, every baseline, and shuffled features (chance). label: of the samples; the modality need
+    not have a task for it.
     """
 
     function: str
@@ -26,7 +26,7 @@ class FunctionTask:
 
     @property
     def name(self) -> str:
-        """Of its row."""
+        """Key of its row."""
         return f"{self.label}/{self.function}"
 
 
@@ -34,22 +34,22 @@ class FunctionTask:
 class EvaluateConfig:
     """Evaluation on frozen features after training.
 
-    encoder: whose features; the paper's choice is the target encoder. Up to `train_samples` labelled samples teach the
-    probes, up to `validation_samples` choose their settings, up to `test_samples` give the reported number; probes are
-    not taught again on the validation samples. scored_split: `validation` keeps the test split unread while a recipe is
-    searched: the validation split gives the reported number, training samples that teach nothing choose the settings.
-    map_tokens: tokens of each split that serve for tasks of kind `map`.
-
-    attentive: numbers of blocks of the attentive probes that are trained, [1, 4] say; null for those that a task
-    asks for. Up to `attentive_samples` of each split serve for them, of which up to `attentive_tokens` tokens a view
-    stay in memory in bf16, means over neighbouring ones where there are more; they are taught for `attentive_steps`
-    steps of 64 samples. One block costs seconds, each further one a hundred times as much.
-    forecast_samples: of the training and of the scored split, for the prediction of the later part of an input from
-    its earlier one, cut at the share `forecast_cut`; 0 for none. Only where a modality has an axis for it.
-    gallery: where a modality has two streams that match, one is searched for among that many samples at once, galleries
-    following one another; null for all that are scored. gain_samples: on how many it is measured how much the second
-    stream helps to predict the first; 0 for none. functions: further tasks, see FunctionTask.
-    report: write report.html at the end of a run.
+    enabled: evaluate at the end of a run. report: write report.html at the end of a run.
+    encoder: the encoder to evaluate; published results are of the target encoder.
+    scored_split: `validation` leaves the test split unread while you search for a recipe: the validation split gives
+    the scores, and training samples that train no probe choose the settings.
+    train_samples, validation_samples, test_samples: most labelled samples that train probes, choose their settings, and
+    give the scores. Probes are not retrained on validation samples.
+    low_shot_draws: draws of the few labelled samples. map_tokens: tokens of each split for tasks of kind `map`.
+    attentive: block counts of attentive probes, such as [1, 4]; null for the choice of each task. One block costs
+    seconds, each further one a hundred times as much.
+    attentive_samples, attentive_tokens: most samples of each split, and tokens per view, that attentive probes keep in
+    memory in bf16; more tokens are averaged with their neighbours. attentive_steps: training steps of 64 samples.
+    forecast_samples: samples of the training and of the scored split for forecasts of the later part of an input, cut
+    at the share `forecast_cut`; 0 for none. Only for modalities with a `forecast_axis`.
+    gallery: for modalities with two matching streams, the number of samples in each gallery of retrieval; null for all.
+    gain_samples: samples on which to measure how much the second stream helps to predict the first; 0 for none.
+    functions: custom metrics, see FunctionTask.
     """
 
     enabled: bool = True
@@ -74,10 +74,10 @@ class EvaluateConfig:
 
 
 def check_functions(tasks: Sequence[FunctionTask]) -> None:
-    """Raise ConfigError for measures that cannot be imported or stand twice: before a run, not after hours of it."""
+    """Raise ConfigError for custom metrics that cannot be imported or are listed twice, before a run starts."""
     for number, task in enumerate(tasks):
         if task.name in (other.name for other in tasks[:number]):
-            raise ConfigError(f"evaluate.functions.{number}: {task.name} stands twice; a measure has one row")
+            raise ConfigError(f"evaluate.functions.{number}: {task.name} is listed twice; a metric has one row")
         try:
             imported(task.function)
         except ValueError as error:

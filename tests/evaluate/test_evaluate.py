@@ -46,7 +46,7 @@ COLUMNS = ("jepa", "random_init", "raw_input")
 
 
 def blobs(counts: tuple[int, int, int] = (120, 60, 80), width: int = 12, seed: int = 0) -> Splits[Examples]:
-    """Overlapping clusters, one a class, with axes of very different lengths."""
+    """Overlapping clusters, one per class, on axes of very different scales."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(CLASSES, width, generator=generator)
 
@@ -75,26 +75,26 @@ def standardised(examples: Splits[Examples], split: Examples) -> Tensor:
     return (split.features - train.mean(dim=0)) / train.std(dim=0, correction=0)
 
 
-def test_k_nearest_neighbours_agree_with_a_loop_over_the_queries() -> None:
+def test_k_nearest_neighbours_equal_a_loop_over_queries() -> None:
     examples = blobs()
     outcome = knn(examples, CLASSES)
-    keys, right = torch.nn.functional.normalize(examples.train.features, dim=1), 0
+    keys, correct = torch.nn.functional.normalize(examples.train.features, dim=1), 0
     for query, label in zip(examples.test.features, examples.test.labels, strict=True):
         cosines = keys @ (query / query.norm())
         votes = [0.0] * CLASSES
         for row in cosines.argsort(descending=True)[: int(outcome.setting)]:
             votes[examples.train.labels[row]] += float(torch.exp(cosines[row] / TEMPERATURE))
-        right += votes.index(max(votes)) == label
-    assert outcome.score == pytest.approx(right / len(examples.test))
+        correct += votes.index(max(votes)) == label
+    assert outcome.score == pytest.approx(correct / len(examples.test))
 
 
 @pytest.mark.parametrize("width", [12, 200])
 @pytest.mark.parametrize("c", [0.01, 1.0])
 def test_the_linear_probe_finds_the_optimum_of_scikit_learn(width: int, c: float) -> None:
     examples = blobs(width=width)
-    few = projected(examples)
-    start = torch.zeros(CLASSES, few.train.features.shape[1] + 1)
-    probabilities = logits(fit_logistic(few.train, c, start), few.test.features).softmax(dim=1)
+    axes = projected(examples)
+    start = torch.zeros(CLASSES, axes.train.features.shape[1] + 1)
+    probabilities = logits(fit_logistic(axes.train, c, start), axes.test.features).softmax(dim=1)
     reference = LogisticRegression(C=c, tol=1e-8, max_iter=5000)
     reference.fit(standardised(examples, examples.train).double().numpy(), examples.train.labels.numpy())
     expected = reference.predict_proba(standardised(examples, examples.test).double().numpy())
@@ -112,8 +112,8 @@ def test_ridge_solves_the_normal_equations() -> None:
     assert outcome.score == pytest.approx(float((predicted - examples.test.labels).square().mean().sqrt()), rel=1e-4)
 
 
-@pytest.mark.parametrize("width", [12, 200])  # fewer and more than there are samples to teach
-def test_principal_axes_keep_what_standardised_features_span(width: int) -> None:
+@pytest.mark.parametrize("width", [12, 200])  # fewer and more than training samples
+def test_principal_axes_keep_inner_products_of_standardised_features(width: int) -> None:
     examples = blobs(width=width)
     train, test = (standardised(examples, split) for split in (examples.train, examples.test))
     axes = projected(examples)
@@ -121,7 +121,7 @@ def test_principal_axes_keep_what_standardised_features_span(width: int) -> None
     torch.testing.assert_close(axes.test.features @ axes.train.features.T, test @ train.T, rtol=1e-3, atol=1e-2)
 
 
-def test_a_feature_that_never_varies_changes_nothing() -> None:
+def test_a_constant_feature_changes_nothing() -> None:
     examples = blobs()
     more = examples.map(
         lambda split: Examples(torch.nn.functional.pad(split.features, (0, 1), value=7.0), split.labels)
@@ -146,7 +146,7 @@ def _low_shot(examples: Splits[Examples]) -> Any:
 @pytest.mark.parametrize(
     "probe", [lambda data: knn(data, CLASSES), lambda data: linear_probe(data, CLASSES), _low_shot, ridge]
 )
-def test_labels_of_the_test_split_choose_nothing(probe: Callable[[Splits[Examples]], Any]) -> None:
+def test_labels_of_the_test_split_choose_no_setting(probe: Callable[[Splits[Examples]], Any]) -> None:
     examples = projected(with_numbers(blobs()) if probe is ridge else blobs())
     order = torch.randperm(len(examples.test), generator=torch.Generator().manual_seed(1))
     shuffled = Splits(
@@ -160,15 +160,15 @@ def test_labels_of_the_test_split_choose_nothing(probe: Callable[[Splits[Example
         assert honest.score != blind.score
 
 
-def test_features_that_hold_the_label_are_read_without_error() -> None:
+def test_probes_are_perfect_if_the_features_hold_the_label() -> None:
     labels = blobs().map(lambda split: split.labels)
-    told = labels.map(lambda values: Examples(torch.nn.functional.one_hot(values, CLASSES).float(), values))
-    assert knn(told, CLASSES).score == linear_probe(projected(told), CLASSES).score == 1.0
-    numbers = told.map(lambda split: Examples(split.features, split.labels.float()))
+    one_hot = labels.map(lambda values: Examples(torch.nn.functional.one_hot(values, CLASSES).float(), values))
+    assert knn(one_hot, CLASSES).score == linear_probe(projected(one_hot), CLASSES).score == 1.0
+    numbers = one_hot.map(lambda split: Examples(split.features, split.labels.float()))
     assert ridge(projected(numbers)).score < 1e-3
 
 
-def test_vectors_of_samples_that_differ_in_length_are_those_of_each_alone_at_its_own() -> None:
+def test_features_of_padded_samples_equal_those_of_each_sample_alone() -> None:
     modality = PaddedNoise(NoiseConfig())
     encoder = modality.encoder(MODEL).eval()
     randomise(encoder)
@@ -187,7 +187,7 @@ def test_vectors_of_samples_that_differ_in_length_are_those_of_each_alone_at_its
     assert len(lengths) > 2
 
 
-def test_low_shot_draws_are_balanced_repeatable_and_take_what_there_is() -> None:
+def test_low_shot_draws_are_balanced_and_repeatable_and_take_small_classes_whole() -> None:
     labels = torch.tensor([0] * 300 + [2] * 40 + [3] * 5)  # class 1 is missing
     rows = draw_examples(labels, 12, 0)
     assert labels[rows].bincount().tolist() == [12, 0, 12, 5]
@@ -196,7 +196,7 @@ def test_low_shot_draws_are_balanced_repeatable_and_take_what_there_is() -> None
     assert not torch.equal(rows, draw_examples(labels, 12, 1))
 
 
-def test_the_subset_of_a_split_is_always_the_same_and_of_random_samples() -> None:
+def test_evaluated_indices_are_random_and_fixed() -> None:
     few = evaluated_indices(1000, 50, "train")
     assert few == evaluated_indices(1000, 50, "train")
     assert len(set(few)) == 50
@@ -205,7 +205,7 @@ def test_the_subset_of_a_split_is_always_the_same_and_of_random_samples() -> Non
     assert sorted(evaluated_indices(7, 50, "train")) == list(range(7))
 
 
-def test_chance_of_a_map_is_the_best_constant_at_every_token() -> None:
+def test_chance_of_a_map_is_the_training_mean_of_each_token() -> None:
     train = torch.tensor([[0.0, 10.0, torch.nan], [2.0, 10.0, torch.nan], [1.0, 10.0, torch.nan]])
     labels = Splits(train, train, torch.tensor([[1.0, 12.0, torch.nan]]))
     assert constant_error(labels) == pytest.approx(2**0.5)
@@ -214,14 +214,14 @@ def test_chance_of_a_map_is_the_best_constant_at_every_token() -> None:
 # Evaluation of a checkpoint ------------------------------------------------------------------------------------------
 
 
-def write_images(root: Path, colour_tells: bool, count: int = 90) -> None:
-    """Noise in folders of classes; `colour_tells` adds the class to the colour."""
+def write_images(root: Path, coloured: bool, count: int = 90) -> None:
+    """Noise in one folder per class; `coloured` adds the class to the colour."""
     random = np.random.default_rng(0)
     for split, share in (("train", count), ("validation", count // 3), ("test", count)):
         for number in range(share):
             label = number % 3
             pixels = random.integers(0, 120, (16, 16, 3))
-            if colour_tells:
+            if coloured:
                 pixels[..., label] += 100
             path = root / split / f"class{label}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ def write_images(root: Path, colour_tells: bool, count: int = 90) -> None:
 
 
 def save_untrained(run_dir: Path, root: Path) -> Path:
-    """A run directory whose checkpoint holds the weights that a run starts from."""
+    """A run directory with a checkpoint of initial weights."""
     size = "model.size={width: 24, depth: 2, heads: 2}"
     shape = ("data.image_size=16", "data.patch_size=4", size, "data.masking={kind: random}")
     settings = (
@@ -250,7 +250,7 @@ def save_untrained(run_dir: Path, root: Path) -> Path:
 @pytest.fixture(scope="module")
 def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("coloured")
-    write_images(root / "data", colour_tells=True)
+    write_images(root / "data", coloured=True)
     return save_untrained(root / "run", root / "data")
 
 
@@ -270,7 +270,7 @@ def test_results_hold_every_row_with_its_baselines(coloured: Path, capsys: pytes
         assert row["test_samples"] == 90
         assert row["raw_input"] > 0.9
         assert row["chosen"].keys() == set(COLUMNS)
-        # Nothing was trained, so both encoders are one and the same.
+        # Without training, both encoders are equal.
         assert row["jepa"] == row["random_init"]
     assert results["tasks"]["class/linear"]["jepa"] > 0.9
     assert results["tasks"]["class/low_shot_12"]["train_samples"] == 36
@@ -280,15 +280,15 @@ def test_results_hold_every_row_with_its_baselines(coloured: Path, capsys: pytes
     assert "untrained" in shown
 
 
-def test_images_that_say_nothing_of_their_class_give_chance(tmp_path: Path) -> None:
-    write_images(tmp_path / "data", colour_tells=False)
+def test_images_without_information_on_their_class_give_chance(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", coloured=False)
     results = evaluate_run(save_untrained(tmp_path / "run", tmp_path / "data"), tasks=["class/linear", "class/knn"])
     for row in results["tasks"].values():
         for column in COLUMNS:
             assert abs(row[column] - 1 / 3) < 0.2  # four standard deviations of 90 guesses
 
 
-def test_other_settings_and_single_tasks_leave_the_results_of_the_run_alone(coloured: Path) -> None:
+def test_other_settings_and_single_tasks_do_not_overwrite_the_results_of_the_run(coloured: Path) -> None:
     own = coloured / "results.json"
     own.write_text("mine")
     assert main(["--task", "class/linear", str(coloured), "data.image_size=24", "evaluate.test_samples=30"]) == 0
@@ -298,14 +298,14 @@ def test_other_settings_and_single_tasks_leave_the_results_of_the_run_alone(colo
     assert own.read_text() == "mine"
 
 
-def test_evaluation_repeats_itself(coloured: Path) -> None:
+def test_evaluation_is_repeatable(coloured: Path) -> None:
     first, second = (evaluate_run(run, tasks=["class/low_shot_12"]) for run in (coloured, latest(coloured)))
     assert first["tasks"] == second["tasks"]
     assert first["collapse"] == second["collapse"]
 
 
-def test_images_that_cannot_be_read_are_left_out_and_listed(tmp_path: Path) -> None:
-    write_images(tmp_path / "data", colour_tells=True)
+def test_unreadable_images_are_skipped_and_listed(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", coloured=True)
     broken = tmp_path / "data" / "test" / "class0" / "0.png"
     broken.write_bytes(b"no image")
     results = evaluate_run(save_untrained(tmp_path / "run", tmp_path / "data"), tasks=["class/knn"])
@@ -322,7 +322,7 @@ def test_images_without_labels_give_signs_of_collapse_and_no_tasks(
     assert "no labels" in capsys.readouterr().out
 
 
-def test_what_does_not_fit_the_run_is_refused_by_name(coloured: Path, tmp_path: Path) -> None:
+def test_overrides_and_tasks_that_do_not_fit_are_refused(coloured: Path, tmp_path: Path) -> None:
     for tasks, override, offender in (
         ([], "model.size=vit_tiny", "model.size"),
         ([], "data.patch_size=8", "does not fit"),
@@ -334,7 +334,7 @@ def test_what_does_not_fit_the_run_is_refused_by_name(coloured: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_the_embedded_world_is_measured_in_numbers_and_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_world_is_evaluated_on_numbers_and_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     scenes = "data.scenes={train: 60, validation: 30, test: 30}"
     size = "model.size={width: 24, depth: 2, heads: 2}"
@@ -360,17 +360,17 @@ def test_the_embedded_world_is_measured_in_numbers_and_maps(tmp_path: Path, monk
 
 
 def test_scoring_on_the_validation_split_leaves_the_test_split_unread(tmp_path: Path) -> None:
-    write_images(tmp_path / "data", colour_tells=True)
+    write_images(tmp_path / "data", coloured=True)
     run_dir = save_untrained(tmp_path / "run", tmp_path / "data")
     modality = load_modality(run_dir)
-    found = evaluation_splits(modality, EvaluateConfig(scored_split="validation", validation_samples=15))
-    teaching, choosing, training = (
+    splits = evaluation_splits(modality, EvaluateConfig(scored_split="validation", validation_samples=15))
+    fitting, choosing, training = (
         {samples[index].inputs.numpy().tobytes() for index in range(len(samples))}
-        for samples in (found["train"], found["validation"], modality.dataset("train"))
+        for samples in (splits["train"], splits["validation"], modality.dataset("train"))
     )
     assert len(choosing) == 15
-    assert not teaching & choosing
-    assert teaching | choosing == training
+    assert not fitting & choosing
+    assert fitting | choosing == training
     for path in (tmp_path / "data" / "test").rglob("*.png"):
         path.write_bytes(b"")
     layers = [parse_override("evaluate.scored_split=validation"), parse_override("evaluate.validation_samples=15")]
@@ -379,12 +379,12 @@ def test_scoring_on_the_validation_split_leaves_the_test_split_unread(tmp_path: 
     assert (row["train_samples"], row["test_samples"]) == (75, 30)
 
 
-# Where things go on: several views, floors by name, attentive probes --------------------------------------------------
+# Several views, named baselines, attentive probes -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained run on moving dots, one of whose test samples cannot be decoded."""
+    """An untrained run on moving dots; one test sample cannot be decoded."""
     settings = (
         f"run_dir={tmp_path_factory.mktemp('runs') / 'moving'}", "compute.workers=0", "compute.precision=fp32",
         "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}",
@@ -397,15 +397,15 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return config.run_dir
 
 
-def test_a_modality_names_floors_and_attentive_probes_for_its_rows(
+def test_a_modality_chooses_its_baselines_and_attentive_probes(
     moving: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = evaluate_run(moving)["tasks"]
     probes = ["linear", "linear_last4", "knn", "low_shot_12", "low_shot_1pct", "attentive"]
     assert list(rows) == [*(f"way/{probe}" for probe in probes), "row/ridge", "row/attentive"]
-    floors = ["raw_input", "middle_moment", "motion_energy"]
+    baselines = ["raw_input", "middle_moment", "motion_energy"]
     for name, row in rows.items():
-        assert list(row)[:8] == ["metric", "higher_is_better", "jepa", "random_init", *floors, "chance"]
+        assert list(row)[:8] == ["metric", "higher_is_better", "jepa", "random_init", *baselines, "chance"]
         assert row["jepa"] == row["random_init"]
         assert (row["test_samples"], row["raw_input"] is None) == (59, name.endswith("attentive"))
     assert rows["way/attentive"]["chosen"]["jepa"].keys() == {"learning_rate", "weight_decay"}
@@ -419,7 +419,7 @@ def test_a_modality_names_floors_and_attentive_probes_for_its_rows(
     ]
 
 
-def test_features_are_means_over_views_of_a_sample_that_is_read_once() -> None:
+def test_features_are_means_over_views_and_each_sample_is_read_once() -> None:
     modality = Moving(MovingConfig(samples=10))
     encoder = modality.encoder(MOVING_MODEL).eval()
     encoders = {"jepa": encoder, "random_init": encoder}

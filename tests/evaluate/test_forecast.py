@@ -1,4 +1,4 @@
-"""Long-range prediction: exact against a loop, nothing of what is to come is seen, still inputs repeat themselves."""
+"""Forecasts: equal to a loop, blind to the future, exact on still inputs, unchanged by padding."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def caster(config: ModelConfig = MODEL, **settings: Any) -> tuple[Forecaster, Moving, Tensor]:
+def build(config: ModelConfig = MODEL, **settings: Any) -> tuple[Forecaster, Moving, Tensor]:
     """A forecaster with large random weights, its modality, and three inputs."""
     modality = Moving(MovingConfig(**settings))
     model = JEPA(config, modality)
@@ -41,7 +41,7 @@ def caster(config: ModelConfig = MODEL, **settings: Any) -> tuple[Forecaster, Mo
     return Forecaster(model.eval(), cut_grid(modality.grid, 0, 0.5), normalise=False), modality, inputs
 
 
-def test_a_cut_parts_the_grid_along_its_axis() -> None:
+def test_a_cut_divides_the_grid_along_its_axis() -> None:
     cut = cut_grid((2, 3, 4), 1, 0.7)
     assert (len(cut.past), cut.horizons) == (16, 1)
     tokens = torch.arange(24).reshape(2, 3, 4)
@@ -54,14 +54,14 @@ def test_a_cut_parts_the_grid_along_its_axis() -> None:
 
 @pytest.mark.parametrize("layers", [1, 0, (0, 2)])
 @pytest.mark.parametrize("joined", ["mean", "each"])
-def test_forecasts_are_those_of_a_loop_over_samples_and_slots(layers: Any, joined: Any) -> None:
+def test_forecasts_equal_a_loop_over_samples_and_slots(layers: Any, joined: Any) -> None:
     config = replace(MODEL, target_layers=layers, target_join=joined)
-    casting, modality, inputs = caster(config)
-    model, cut = casting.model, casting.cut
-    means = Means(torch.randn_like(model.targets(inputs)[0]), torch.randn_like(casting.last_slot(inputs)[0]))
+    forecaster, modality, inputs = build(config)
+    model, cut = forecaster.model, forecaster.cut
+    means = Means(torch.randn_like(model.targets(inputs)[0]), torch.randn_like(forecaster.last_slot(inputs)[0]))
     with torch.no_grad():
-        found = casting.forecasts(inputs, means)
-        errors = {name: error_maps(course, casting.targets(inputs)) for name, course in found.items()}
+        forecasts = forecaster.forecasts(inputs, means)
+        errors = {name: error_maps(forecast, forecaster.targets(inputs)) for name, forecast in forecasts.items()}
         assert ("rolled" in errors) == (joined == "each" or layers == 1)
         slots, space = modality.grid[0], 16
         for index, single in enumerate(inputs.split(1)):
@@ -70,70 +70,72 @@ def test_forecasts_are_those_of_a_loop_over_samples_and_slots(layers: Any, joine
             past = model.targets(single, masks=Masks.of_context(seen))[0, space:]
             context = model.context_encoder(single, seen)
             later = torch.arange(2 * space, slots * space)[None, None]
-            guessed = model.predict(context, Masks(seen, later))[0, 0]
+            predicted = model.predict(context, Masks(seen, later))[0, 0]
             for horizon in range(cut.horizons):
                 here = slice((2 + horizon) * space, (3 + horizon) * space)
                 expected = {
-                    "direct": guessed[horizon * space : (horizon + 1) * space],
+                    "direct": predicted[horizon * space : (horizon + 1) * space],
                     "repeat": past,
                     "repeat_centred": means.tokens[here] + (past - means.last_slot),
                     "mean": means.tokens[here],
                 }
-                for name, guess in expected.items():
+                for name, prediction in expected.items():
                     for token in range(space):
-                        error = F.mse_loss(guess[token], target[here][token])
+                        error = F.mse_loss(prediction[token], target[here][token])
                         torch.testing.assert_close(errors[name][index, horizon, token], error, rtol=1e-3, atol=1e-4)
 
 
-def test_rolled_predictions_are_the_context_of_the_next() -> None:
-    casting, _, inputs = caster()
+def test_each_rolled_prediction_joins_the_context_of_the_next() -> None:
+    forecaster, _, inputs = build()
     with torch.no_grad():
-        rolled, direct = casting.rolled(inputs), casting.direct(inputs)
+        rolled, direct = forecaster.rolled(inputs), forecaster.direct(inputs)
         torch.testing.assert_close(rolled[:, 0], direct[:, 0])
         seen = torch.arange(32).expand(3, -1)
-        context = casting.model.context_encoder(inputs, seen)
+        context = forecaster.model.context_encoder(inputs, seen)
         fed = F.layer_norm(rolled[:, 0, :, 0], (32,)) * context.std(-1, correction=0).mean(1)[:, None, None]
         fed = fed + context.mean(-1).mean(1)[:, None, None]
         known, later = torch.arange(48).expand(3, -1), torch.arange(48, 64).expand(3, 1, -1)
-        expected = casting.model.predict(torch.cat((context, fed), dim=1), Masks(known, later))[:, 0]
+        expected = forecaster.model.predict(torch.cat((context, fed), dim=1), Masks(known, later))[:, 0]
     torch.testing.assert_close(rolled[:, 1], expected, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(rolled[:, 1], direct[:, 1], atol=1e-2)
 
 
-def test_nothing_of_what_is_to_come_is_seen() -> None:
-    casting, _, inputs = caster()
+def test_forecasts_do_not_depend_on_the_future() -> None:
+    forecaster, _, inputs = build()
     changed = inputs.clone()
     changed[:, :, 4:] = torch.randn_like(changed[:, :, 4:])
     means = Means(torch.zeros(64, 1, 32), torch.zeros(16, 1, 32))
     with torch.no_grad():
-        for name, course in casting.forecasts(inputs, means).items():
-            torch.testing.assert_close(casting.forecasts(changed, means)[name], course)
+        for name, forecast in forecaster.forecasts(inputs, means).items():
+            torch.testing.assert_close(forecaster.forecasts(changed, means)[name], forecast)
 
 
-def test_still_inputs_repeat_themselves_to_an_encoder_of_single_tokens() -> None:
-    casting, _, inputs = caster(replace(MODEL, positions="rotary"), still=True)
-    for block in casting.model.target_encoder.blocks:
-        nn.init.zeros_(block.attention.proj.weight)  # so that tokens know neither where they are nor the others
+def test_repeating_the_last_slot_is_exact_for_still_inputs_without_attention() -> None:
+    forecaster, _, inputs = build(replace(MODEL, positions="rotary"), still=True)
+    for block in forecaster.model.target_encoder.blocks:
+        nn.init.zeros_(block.attention.proj.weight)  # so that a token depends neither on its position nor on others
         nn.init.zeros_(block.attention.proj.bias)
     with torch.no_grad():
-        target = casting.targets(inputs)
+        target = forecaster.targets(inputs)
         means = Means(torch.zeros(64, 1, 32), torch.zeros(16, 1, 32))
-        still = error_maps(casting.forecasts(inputs, means)["repeat"], target)
+        still = error_maps(forecaster.forecasts(inputs, means)["repeat"], target)
         torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=1e-9)
 
 
-def test_what_stands_for_absent_tokens_changes_no_forecast_and_is_counted_nowhere() -> None:
+def test_padding_changes_no_forecast_and_is_not_counted() -> None:
     model = JEPA(SMALL_MODEL, PaddedNoise(NoiseConfig()))
     randomise(model)
-    casting = Forecaster(model.eval(), cut_grid((4, 6), 0, 0.5), normalise=False)
+    forecaster = Forecaster(model.eval(), cut_grid((4, 6), 0, 0.5), normalise=False)
     found: list[dict[str, Tensor]] = []
-    for seed in (0, 1):  # of what stands after the lengths of the samples
+    for seed in (0, 1):  # of the padding
         inputs = padded(seed)
         with torch.no_grad():
-            past, whole = casting.last_slot(inputs), casting.token_targets(inputs)
-            means = Means(whole[:1].mean(dim=0), past[:1].mean(dim=0))  # the first sample has all of its tokens
-            courses = casting.forecasts(inputs, means)
-            found.append({name: error_maps(course, casting.targets(inputs)) for name, course in courses.items()})
+            past, whole = forecaster.last_slot(inputs), forecaster.token_targets(inputs)
+            means = Means(whole[:1].mean(dim=0), past[:1].mean(dim=0))  # the first sample has no padding
+            forecasts = forecaster.forecasts(inputs, means)
+            found.append(
+                {name: error_maps(forecast, forecaster.targets(inputs)) for name, forecast in forecasts.items()}
+            )
     absent = (torch.arange(24) >= LENGTHS.unsqueeze(1))[:, 12:].unflatten(1, (2, 6))
     assert absent.any()
     assert not absent.all()
@@ -150,7 +152,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_a_run_is_evaluated_by_the_horizon(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_evaluated_by_horizon(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     section = evaluate_run(trained)["forecast"]
     assert section == json.loads((trained / "results.json").read_text())["forecast"]
     assert (section["axis"], section["seen_slots"], section["horizons"]) == (0, 2, [1, 2])
@@ -158,11 +160,11 @@ def test_a_run_is_evaluated_by_the_horizon(trained: Path, capsys: pytest.Capture
     names = ["direct", "rolled", "repeat", "repeat_centred", "mean"]
     assert list(section["errors"]) == list(section["spread"]) == names
     assert section["errors"]["direct"][0] == pytest.approx(section["errors"]["rolled"][0])
-    assert section["errors"]["direct"][1] < section["errors"]["repeat"][1]  # sixty steps are worth that much
+    assert section["errors"]["direct"][1] < section["errors"]["repeat"][1]  # after sixty steps
     assert "slots ahead" in capsys.readouterr().out
 
 
-def test_what_cannot_be_forecast_is_left_out_with_a_word(trained: Path, tmp_path: Path) -> None:
+def test_forecasts_that_cannot_be_measured_are_omitted_with_a_note(trained: Path, tmp_path: Path) -> None:
     longer = evaluate_run(trained, layers=[parse_override("data.moments=12")])
     assert "forecast" not in longer
     assert any("token grid of the training" in note for note in longer["notes"])

@@ -177,7 +177,7 @@ def test_a_measure_is_computed_on_the_features_that_the_probes_see(run: Path) ->
     assert results["tasks"]["way/own_functions:nearest_mean"]["jepa"] == pytest.approx(expected, abs=0.026)
 
 
-@pytest.mark.parametrize(("function", "told"), [("nearest_men", "names nothing"), ("nearest_mean", "stands twice")])
+@pytest.mark.parametrize(("function", "told"), [("nearest_men", "names nothing"), ("nearest_mean", "listed twice")])
 def test_measures_that_an_evaluation_adds_are_looked_at_first(run: Path, function: str, told: str) -> None:
     functions = [{"function": f"own_functions:{name}", "label": "way"} for name in ("nearest_mean", function)]
     with pytest.raises(ConfigError, match=rf"evaluate.functions.1: .*{told}"):
