@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, step, rank): nothing is counted, so nothing has to be restored."""
+"""Training batches as pure functions of (seed, step, rank), so that a resumed run has no state to restore."""
 
 from jepa.data.bad_files import BadFiles, DataError
 from jepa.data.batches import Batch, TrainingBatches, open_split, to_device, training_batches

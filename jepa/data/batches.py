@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, step, rank): nothing is counted, so nothing has to be restored."""
+"""Training batches as pure functions of (seed, step, rank)."""
 
 import signal
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from jepa.modality import BadSampleError, Modality, Samples, Split
 
 
 def open_split(modality: Modality[Any], split: Split) -> Samples:
-    """Samples of a split; raises DataError for folders that are missing or hold nothing of use."""
+    """Samples of a split; raises DataError if files are missing, or no sample is found for training."""
     try:
         samples = modality.dataset(split)
     except (OSError, ValueError) as error:
@@ -30,18 +30,18 @@ def open_split(modality: Modality[Any], split: Split) -> Samples:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input of one process."""
+    """Input of one process for one step."""
 
-    views: list[Any]  # of all samples, each tensors [B, ...], nested as the modality's are
+    views: list[Any]  # each a tensor [B, ...] or a nested structure of them, as the modality makes it
     masks: list[Masks]
-    bad: list[tuple[str, str]]  # source and reason of the samples that had to be replaced
+    bad: list[tuple[str, str]]  # source and reason of unreadable samples, which were replaced
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy to a device, without waiting where the memory is pinned."""
+        """Copy to a device, asynchronously from pinned memory."""
         return Batch(to_device(self.views, device), [masks.to(device) for masks in self.masks], self.bad)
 
     def split(self, count: int) -> list["Batch"]:
-        """The batch as `count` equal ones, in order; the first of them tells of the samples that were replaced."""
+        """Split into `count` equal micro-batches, in order; the first one carries `bad`."""
         size = len(self.masks[0].context) // count
         parts = [slice(part * size, (part + 1) * size) for part in range(count)]
         return [
@@ -55,18 +55,18 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """Where the batch lies."""
+        """Device of the batch."""
         return self.masks[0].context.device
 
     def sizes(self) -> dict[str, int]:
-        """Context and target tokens a sample, over all sets of masks."""
+        """Context and target tokens per sample, summed over sets of masks."""
         return {
             "context_tokens": sum(masks.context.shape[1] for masks in self.masks),
             "target_tokens": sum(masks.target.shape[1] * masks.target.shape[2] for masks in self.masks),
         }
 
     def pin_memory(self) -> "Batch":
-        """Page-locked copy, called by the loader's pinning thread."""
+        """Pinned copy, made by the loader's pinning thread."""
         views: list[Any] = tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self.views)
         return Batch(views, [masks.pin_memory() for masks in self.masks], self.bad)
 
@@ -78,30 +78,31 @@ def to_device(tree: Any, device: torch.device) -> Any:
 
 
 class TrainingBatches(Dataset[Batch | DataError]):
-    """Batch of a step by its number.
+    """The batch of each step, by step number.
 
-    Masks are drawn for the global batch, of which each process takes its rows: two processes see what one would.
+    Masks are drawn for the global batch and each process takes its rows, so that the number of processes changes
+    neither samples nor masks.
     """
 
     def __init__(self, modality: Modality[Any], samples: Samples, order: Order, max_bad_fraction: float) -> None:
         self.modality, self.samples, self.order = modality, samples, order
-        # More bad samples in a row than the whole data set may hold is an error for certain.
+        # More unreadable samples in a row than the whole data set may hold are certainly an error.
         self.attempts = int(max_bad_fraction * len(samples)) + 1
 
     def __getitem__(self, step: int) -> Batch | DataError:
         bad: list[tuple[str, str]] = []
-        drawn = []
+        samples = []
         for number in self.order.numbers(step):
-            of_one = self._views(number, bad)
-            if isinstance(of_one, DataError):
-                return of_one
-            drawn.append(of_one)
+            views = self._views(number, bad)
+            if isinstance(views, DataError):
+                return views
+            samples.append(views)
         masks = self.modality.sample_masks(self.order.batch_size, seeded("masks", self.order.seed, step))
-        views = [default_collate(list(of_all)) for of_all in zip(*drawn, strict=True)]
-        return Batch(views, [mask[self.order.rows] for mask in masks], bad)
+        collated = [default_collate(list(views)) for views in zip(*samples, strict=True)]
+        return Batch(collated, [mask[self.order.rows] for mask in masks], bad)
 
     def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any] | DataError:
-        """Views of the sample with this running number, or of the next in the data set that can be read."""
+        """Views of the sample with this running number, or of the next readable one in the data set."""
         count = len(self.samples)
         epoch, place = divmod(number, count)
         first = int(permutation(self.order.seed, epoch, count)[place])
@@ -120,7 +121,7 @@ class TrainingBatches(Dataset[Batch | DataError]):
 
 
 def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Batch]:
-    """Batches of the given steps on this process's device, prepared ahead by worker processes."""
+    """Batches of the given steps on this process's device, prefetched by worker processes."""
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -138,6 +139,6 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # The main process decides when to stop: keyboard, torchrun and SLURM send their signals to all processes.
+    # Keyboard, torchrun and SLURM signal every process, but only the main one decides when to stop.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Decoded samples kept in memory, up to a limit."""
+"""A memory cache of decoded samples."""
 
 import sys
 from typing import Any
@@ -9,26 +9,26 @@ from jepa.modality import Sample, Samples
 
 
 class SampleCache:
-    """Samples that stay decoded in memory up to a limit: small data sets are decoded once, not once an epoch."""
+    """Keeps decoded samples in memory up to a limit, so that small data sets are decoded once and not every epoch."""
 
     def __init__(self, samples: Samples, megabytes: float) -> None:
         self.samples, self.bytes_left = samples, megabytes * 2**20
-        self.known: dict[int, Sample] = {}
+        self.cached: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int, /) -> Sample:
-        sample = self.known.get(index)
+        sample = self.cached.get(index)
         if sample is None:
             sample = self.samples[index]
             size = sum(map(_size, tree_leaves(sample.inputs)))
             if size <= self.bytes_left:
-                self.known[index] = sample
+                self.cached[index] = sample
                 self.bytes_left -= size
         return sample
 
 
 def _size(leaf: Any) -> int:
-    """Bytes of a part of a sample: of tensors and arrays, of text and files as they are; of others what is told."""
+    """Bytes of one leaf of a sample: exact for tensors, arrays, text and bytes, shallow for other objects."""
     return int(leaf.nbytes) if hasattr(leaf, "nbytes") else sys.getsizeof(leaf)

@@ -1,4 +1,4 @@
-"""Which samples a step sees, as a pure function of (seed, step, rank)."""
+"""The order of samples as a pure function of (seed, step, rank)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from torch import Generator, Tensor
 
 
 def seeded(*key: int | str) -> Generator:
-    """A generator that is a function of the key alone."""
+    """A generator that depends only on the key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Which samples a step of a process sees: epoch after epoch, each a permutation of its own.
+    """Order of samples for one process: epoch after epoch, each with its own permutation.
 
-    A step is computed in `accumulate` micro-batches, and each of them is shared among the processes, so that what is in
-    a micro-batch does not depend on the number of processes.
+    A step has `accumulate` micro-batches. Each is split among the processes, so that its content does not depend on
+    their number.
     """
 
     seed: int
@@ -30,18 +30,18 @@ class Order:
 
     @property
     def rows(self) -> list[int]:
-        """Rows of the global batch that are this process's, one micro-batch after the other."""
-        together = self.batch_size // self.accumulate
-        local = together // self.world_size
-        starts = [part * together + self.rank * local for part in range(self.accumulate)]
+        """Rows of the global batch for this process, micro-batch after micro-batch."""
+        micro_batch = self.batch_size // self.accumulate
+        local = micro_batch // self.world_size
+        starts = [part * micro_batch + self.rank * local for part in range(self.accumulate)]
         return [row for start in starts for row in range(start, start + local)]
 
     def numbers(self, step: int) -> list[int]:
-        """Running numbers, counted from the start of the run, of this process's samples at a step."""
+        """Running numbers of this process's samples at a step, counted from the start of the run."""
         return [step * self.batch_size + row for row in self.rows]
 
 
 @lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, count: int) -> Tensor:
-    """Order of one epoch: int64 [count]."""
+    """Sample indices of one epoch in order: int64 [count]."""
     return torch.randperm(count, generator=seeded("order", seed, epoch))
