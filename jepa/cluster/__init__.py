@@ -1,1 +1,1 @@
-"""Clusters: profiles, jobs, their status, and sweeps of runs."""
+"""Submit runs to a cluster, follow their jobs, and run sweeps."""

@@ -1,4 +1,4 @@
-"""What runs inside a job: the command that a person would type, and the decision to queue it again."""
+"""The command that a job runs, its requeueing, and the job files of a run directory."""
 
 import json
 import os
@@ -13,25 +13,25 @@ from typing import Any
 from jepa.config.imports import imported
 from jepa.errors import INTERRUPTED
 
-_START_SECONDS = 10  # that submitit may need until a command begins
+_START_SECONDS = 10  # most that submitit needs before the command starts
 
 
 class Attempts:
-    """The attempts of a run at being finished: `attempts.jsonl` in its directory, a line for each begin and end."""
+    """Log of a run's attempts: `attempts.jsonl` in its directory, with a line for each begin and end."""
 
     def __init__(self, run_dir: Path, job_id: str, enabled: bool) -> None:
         self.run_dir, self.job_id, self.enabled = run_dir, job_id, enabled
 
     def begin(self, hosts: Sequence[str]) -> None:
-        """Note that an attempt begins."""
+        """Log the begin of an attempt."""
         self._write({"begin": time.time(), "hosts": list(hosts), "pid": os.getpid()})
 
     def end(self, how: str) -> None:
-        """Note how it ended: finished, requeued, stopped, or failed with the reason."""
+        """Log the end of an attempt: `finished`, `requeued`, `stopped`, or `failed: ` with the reason."""
         self._write({"end": time.time(), "how": how})
 
     def count(self) -> int:
-        """Attempts of this job so far."""
+        """Number of attempts of this job."""
         return sum("begin" in line for line in read_attempts(self.run_dir) if line["job_id"] == self.job_id)
 
     def _write(self, values: dict[str, Any]) -> None:
@@ -42,14 +42,14 @@ class Attempts:
 
 
 def read_attempts(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of attempts.jsonl; a last line cut short is left out."""
+    """The lines of attempts.jsonl, without an incomplete last line."""
     path = run_dir / "attempts.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
 def write_job(run_dir: Path, content: dict[str, Any]) -> None:
-    """Write job.json at once."""
+    """Write job.json atomically."""
     run_dir.mkdir(parents=True, exist_ok=True)
     aside = run_dir / "job.json.partial"
     aside.write_text(json.dumps(content, indent=1) + "\n")
@@ -57,7 +57,7 @@ def write_job(run_dir: Path, content: dict[str, Any]) -> None:
 
 
 def read_job(run_dir: Path) -> dict[str, Any]:
-    """The content of job.json; empty for a run that was never submitted."""
+    """Content of job.json; empty for a run that was never submitted."""
     path = run_dir / "job.json"
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return content
@@ -65,22 +65,22 @@ def read_job(run_dir: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of `jepa launch` as a job; it is all that submitit pickles.
+    """A `jepa launch` command as a job: the object that submitit pickles.
 
-    arguments: of the command. directory: where it is typed. run_dir: absolute. max_requeues: attempts after the first.
+    directory: working directory of the command. run_dir: absolute. max_requeues: attempts after the first.
 
-    In the loop a signal makes the run save its exact step and return; the job is then queued again here. Before and
-    after the loop there is nothing to save, and submitit's own handler queues it again at once, by `checkpoint`.
+    A signal during the training loop makes the run save its exact step and return, and `_stopped` requeues the job.
+    Before and after the loop nothing needs saving: submitit's own handler requeues the job through `checkpoint`.
     """
 
     arguments: tuple[str, ...]
     directory: str
     run_dir: str
     max_requeues: int
-    entry: str = "jepa.launch:main"  # by name: what launches a job is no import of it
+    entry: str = "jepa.launch:main"  # by name, as that module imports this package
 
     def __call__(self) -> None:
-        """Run it in every process of the job; raises SystemExit unless the run is finished."""
+        """Run the command in every process of the job; raises SystemExit unless the run finishes."""
         from submitit import JobEnvironment
         from submitit.helpers import TorchDistributedEnvironment
 
@@ -106,19 +106,19 @@ class Command:
             raise SystemExit(status)
 
     def checkpoint(self) -> Any:
-        """The same command again, for submitit's own handler."""
+        """Resubmit this command; called by submitit's own handler."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def _stopped(self, environment: Any, attempts: Attempts, seconds: float) -> None:
-        """Queue the job again if it is ours to do; never returns."""
+        """Requeue the job, unless SLURM or the user has ended it; never returns."""
         if environment.global_rank != 0:
-            raise SystemExit(0)  # process 0 decides, and its end is the job's
-        # What else comes while the job is being queued again must not queue it twice.
+            raise SystemExit(0)  # rank 0 decides, and its exit status is that of the job
+        # A second signal must not requeue the job twice.
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        if not still_ours(environment, seconds):
+        if not may_requeue(environment, seconds):
             attempts.end("stopped")
             raise SystemExit(INTERRUPTED)
         used = attempts.count()
@@ -134,12 +134,11 @@ class Command:
         raise SystemExit(INTERRUPTED)
 
 
-def still_ours(environment: Any, seconds: float) -> bool:
-    """Whether nobody has decided yet what becomes of a job that was asked to stop after so many seconds.
+def may_requeue(environment: Any, seconds: float) -> bool:
+    """Whether a job that was stopped after so many seconds should be requeued here.
 
-    SLURM marks a job before it ends it: one that is cancelled, or that SLURM itself queues again, runs no more.
-    A preempted job in its time of grace, and one before its time limit, still do. Without SLURM only a job that is near
-    its time limit goes on.
+    SLURM still lists it as running if it is preempted or near its time limit, but not if the user has cancelled it or
+    SLURM itself requeues it. Without SLURM, only a job near its time limit is requeued.
     """
     if environment.cluster != "slurm":
         limit = float(os.environ.get("SUBMITIT_LOCAL_TIMEOUT_S", "inf"))

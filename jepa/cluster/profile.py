@@ -1,4 +1,4 @@
-"""Cluster profiles, and the way from a command to a job or an array of jobs."""
+"""Cluster profiles, and submission of runs as a job or an array of jobs."""
 
 import shlex
 import time
@@ -19,13 +19,13 @@ FOLDER = next((path for path in (_HERE / "profiles", _HERE.parent / "slurm") if 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What a job asks of its cluster. Absent values are left to the cluster.
+    """Resources and options of a job; null leaves a value to the cluster.
 
-    cluster: slurm, or submitit's stand-ins: `local` runs in the background here, `debug` in this very process.
-    tasks_per_node: processes; by default one a GPU, or one. timeout_min: minutes until SLURM ends an attempt.
-    signal_delay_s: seconds before that at which the run is told to save. max_requeues: attempts after the first.
-    array_parallelism: runs of a sweep at once. setup: lines of shell before the run. log_dir: for logs and scripts, by
-    default in the run directory. extra: further options of sbatch, as `exclusive` or `mail-type=END`.
+    cluster: `slurm`, or submitit's substitutes: `local` runs in the background here, `debug` in this process.
+    tasks_per_node: processes per node; default one per GPU, or one. timeout_min: minutes until SLURM ends an attempt.
+    signal_delay_s: seconds before that at which SLURM signals the run to save. max_requeues: attempts after the first.
+    array_parallelism: most runs of a sweep at a time. setup: shell lines before the run. log_dir: for logs and scripts,
+    default in the run directory. extra: more options of sbatch, such as `exclusive` or `mail-type=END`.
     """
 
     cluster: Literal["slurm", "local", "debug"] = "slurm"
@@ -48,7 +48,7 @@ class Profile:
 
     @property
     def tasks(self) -> int:
-        """Processes on each node."""
+        """Processes per node."""
         return self.tasks_per_node or max(1, self.gpus_per_node)
 
     @property
@@ -58,19 +58,19 @@ class Profile:
 
 
 class Submission(NamedTuple):
-    """One run to submit: what to type for it, and where it writes."""
+    """A run to submit."""
 
     command: Command
     run_dir: Path  # absolute
 
 
 def profile_names() -> list[str]:
-    """Names of the profiles that come with the framework."""
+    """Names of the included profiles."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def read_profile(name_or_path: str, changes: dict[str, Any]) -> Profile:
-    """A profile by its name below `slurm/`, by the path of a YAML file, or `local` and `debug`; then changes to it."""
+    """Read an included profile by name, a YAML file by path, or `local` or `debug`, and apply changes."""
     if name_or_path in ("local", "debug"):
         return build(Profile, [{"cluster": name_or_path}, changes])
     for path in (FOLDER / f"{name_or_path}.yaml", Path(name_or_path)):
@@ -84,26 +84,26 @@ def read_profile(name_or_path: str, changes: dict[str, Any]) -> Profile:
 
 
 def submit(submissions: Sequence[Submission], profile: Profile, name: str, folder: Path) -> list[Any]:
-    """Queue runs, several of them as one array -> their jobs, in order.
+    """Submit runs, several of them as one array -> their jobs, in order.
 
-    folder: where logs and scripts go if the profile does not say. Each run directory gets a job.json, by which
-    `jepa jobs` finds it. Raises ConfigError with the words of SLURM where it refuses.
+    folder: of logs and scripts, unless the profile names one. `jepa jobs` finds the runs by their job.json.
+    Raises ConfigError with SLURM's message if it refuses.
     """
-    import submitit  # only those who submit need it
+    import submitit  # only submission needs it
 
     executor = _executor(profile, name, folder)
     try:
-        with executor.batch() if len(submissions) > 1 else nullcontext():  # each command itself: it can be queued again
+        with executor.batch() if len(submissions) > 1 else nullcontext():  # as single commands, which can be requeued
             jobs = [executor.submit(submission.command) for submission in submissions]
     except submitit.core.utils.FailedJobError as error:
         raise ConfigError(f"the cluster refuses the job: {' '.join(str(error).split())}") from error
     for submission, job in zip(submissions, jobs, strict=True):
-        note(submission, profile, str(job.job_id), job.paths.folder / f"{job.job_id}_0_log.out")
+        _write_job_file(submission, profile, str(job.job_id), job.paths.folder / f"{job.job_id}_0_log.out")
     return jobs
 
 
 def script(submissions: Sequence[Submission], profile: Profile, name: str, folder: Path) -> Path:
-    """Write the batch script that submitting would send -> its path."""
+    """Write the batch script of a submission without submitting it -> its path."""
     if profile.cluster != "slurm":
         raise ConfigError(f"--slurm-dry-run: cluster {profile.cluster} has no batch script")
     executor = _executor(profile, name, folder)._executor
@@ -117,8 +117,7 @@ def script(submissions: Sequence[Submission], profile: Profile, name: str, folde
     return path
 
 
-def note(submission: Submission, profile: Profile, job_id: str, log: Path) -> None:
-    """Write the run directory's job.json."""
+def _write_job_file(submission: Submission, profile: Profile, job_id: str, log: Path) -> None:
     content = {
         "job_id": job_id,
         "cluster": profile.cluster,
@@ -131,14 +130,14 @@ def note(submission: Submission, profile: Profile, job_id: str, log: Path) -> No
 
 
 def changes_of(nodes: int | None, gpus: int | None, hours: float | None, partition: str | None) -> dict[str, Any]:
-    """Options of the command line as keys of a profile."""
+    """Command-line options as keys of a profile."""
     minutes = None if hours is None else max(1, round(hours * 60))
     given = {"nodes": nodes, "gpus_per_node": gpus, "timeout_min": minutes, "partition": partition}
     return {key: value for key, value in given.items() if value is not None}
 
 
 def with_limit(profile: Profile) -> Profile:
-    """The profile with a signal that comes within its time, however short that is."""
+    """The profile with its signal in the second half of the time limit at the latest."""
     return replace(profile, signal_delay_s=min(profile.signal_delay_s, profile.timeout_min * 30))
 
 
@@ -147,9 +146,9 @@ def _executor(profile: Profile, name: str, folder: Path) -> Any:
 
     log_dir = Path(profile.log_dir).expanduser().absolute() if profile.log_dir else folder
     profile = with_limit(profile)
-    most = {"slurm_max_num_timeout": profile.max_requeues, "local_max_num_timeout": profile.max_requeues}
+    limits = {"slurm_max_num_timeout": profile.max_requeues, "local_max_num_timeout": profile.max_requeues}
     try:
-        executor = submitit.AutoExecutor(log_dir, cluster=profile.cluster, **most)
+        executor = submitit.AutoExecutor(log_dir, cluster=profile.cluster, **limits)
         executor.update_parameters(**_parameters(profile, name))
     except (RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"cluster {profile.cluster}: {error}") from error
@@ -157,7 +156,7 @@ def _executor(profile: Profile, name: str, folder: Path) -> Any:
 
 
 def _parameters(profile: Profile, name: str) -> dict[str, Any]:
-    """A profile in submitit's words."""
+    """The profile as parameters of submitit."""
     shared = {
         "name": name,
         "nodes": profile.nodes,
@@ -183,7 +182,7 @@ def _parameters(profile: Profile, name: str) -> dict[str, Any]:
         "slurm_signal_delay_s": profile.signal_delay_s,
         "slurm_array_parallelism": profile.array_parallelism,
         "slurm_setup": list(profile.setup) or None,
-        "slurm_additional_parameters": {"requeue": True, **extra},  # also when a node dies
-        # One dead process ends all. srun since 22.05 does not inherit the CPUs of the job's tasks.
+        "slurm_additional_parameters": {"requeue": True, **extra},  # requeue after node failures too
+        # One dead process ends the job. Since 22.05, srun does not inherit the CPUs per task of the job.
         "slurm_srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus_per_task}"],
     }

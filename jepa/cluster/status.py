@@ -1,4 +1,4 @@
-"""`jepa jobs`, `jepa logs`, `jepa cancel`: what became of submitted runs."""
+"""`jepa jobs`, `jepa logs`, `jepa cancel`: status and control of submitted runs."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,18 @@ from jepa.training.log import read_metrics
 
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT")
-_TAIL = 5  # last lines of a log
+_TAIL = 5  # lines
 _POLL = 0.5  # seconds
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A submitted run as it is now."""
+    """Current status of a submitted run."""
 
     run_dir: Path
     job_id: str
     state: str  # PENDING, RUNNING, FINISHED, CANCELLED, STOPPED or FAILED
-    reason: str  # why it failed
+    reason: str  # of a failure
     attempts: int
     step: int
     steps: int
@@ -45,18 +46,18 @@ class JobStatus:
 
     @property
     def is_active(self) -> bool:
-        """Whether the run may still go on by itself."""
+        """Whether the run is queued or running."""
         return self.state in ("PENDING", "RUNNING")
 
 
 def find(folder: Path) -> list[Path]:
-    """Directories of submitted runs at or below a folder, in order of submission."""
+    """Directories of submitted runs in a folder, in order of submission."""
     found = [path.parent for path in folder.rglob("job.json")]
     return sorted(found, key=lambda run_dir: (read_job(run_dir)["submitted"], str(run_dir)))
 
 
 def statuses(run_dirs: Sequence[Path]) -> list[JobStatus]:
-    """How submitted runs are; the cluster is asked once for all of them."""
+    """Status of submitted runs, from a single query to the cluster."""
     jobs = [read_job(run_dir) for run_dir in run_dirs]
     known = _cluster_states([job["job_id"] for job in jobs if job["cluster"] == "slurm"])
     return [_status(run_dir, job, known) for run_dir, job in zip(run_dirs, jobs, strict=True)]
@@ -64,9 +65,9 @@ def statuses(run_dirs: Sequence[Path]) -> list[JobStatus]:
 
 def _status(run_dir: Path, job: dict[str, Any], known: dict[str, str]) -> JobStatus:
     job_id, log = job["job_id"], Path(job["log"])
-    raw = known.get(job_id, "") if job["cluster"] == "slurm" else _local_state(job_id)
+    cluster_state = known.get(job_id, "") if job["cluster"] == "slurm" else _local_state(job_id)
     attempts = [line for line in read_attempts(run_dir) if line["job_id"] == job_id]
-    state, reason = _verdict(raw, is_finished(run_dir), attempts)
+    state, reason = _state(cluster_state, is_finished(run_dir), attempts)
     lines = read_metrics(run_dir)
     last = lines[-1] if lines else {}
     config = run_dir / "config.yaml"
@@ -78,9 +79,9 @@ def _status(run_dir: Path, job: dict[str, Any], known: dict[str, str]) -> JobSta
     return JobStatus(run_dir, job_id, state, reason, begun, step, steps, last.get("loss"), speed, left, log)
 
 
-def _verdict(raw: str, finished: bool, attempts: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """State of a run from what its cluster says ("" where it knows nothing), its directory, and its attempts."""
-    word = raw.partition(" ")[0]
+def _state(cluster_state: str, finished: bool, attempts: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """State and reason of a run from its state on the cluster ("" if unknown), its directory and its attempts."""
+    word = cluster_state.partition(" ")[0]
     if finished:
         return "FINISHED", ""
     if word in _WAITING:
@@ -95,29 +96,29 @@ def _verdict(raw: str, finished: bool, attempts: Sequence[dict[str, Any]]) -> tu
     if how.startswith("failed"):
         return "FAILED", how.removeprefix("failed: ")
     if word == "OUT_OF_MEMORY":
-        return "FAILED", "killed for memory"
+        return "FAILED", "out of memory"
     if word in ("TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "BOOT_FAIL"):
         return "FAILED", word.lower().replace("_", " ")
     if word == "FAILED" or attempts:
-        return "FAILED", "killed before it could say why; for memory, often"
-    return "FAILED", "it left the queue without having begun"
+        return "FAILED", "killed without a message; often it ran out of memory"
+    return "FAILED", "left the queue before it started"
 
 
 def _cluster_states(job_ids: Sequence[str]) -> dict[str, str]:
-    """Job id -> state, for those that the cluster still knows: by accounting, else by its queue."""
+    """Job id -> state from the queue, or from accounting if the job has left the queue."""
     if not job_ids:
         return {}
     wanted = ",".join(sorted({job_id.partition("_")[0] for job_id in job_ids}))
     accounts = _rows("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", wanted)
     queue = _rows("squeue", "--noheader", "--all", "--array", "--states=all", "--format=%i|%T")
     if accounts is None and queue is None:
-        raise ConfigError("neither sacct nor squeue answers here; ask on a machine of the cluster, where jobs are sent")
-    # The queue comes last: accounting may be behind it.
+        raise ConfigError("neither sacct nor squeue works here; use a login node of the cluster")
+    # The queue overrides accounting, which may lag behind it.
     return {row[0]: row[1] for row in [*(accounts or []), *(queue or [])] if len(row) > 1}
 
 
 def _rows(*command: str) -> list[list[str]] | None:
-    """What a command of SLURM prints, split at bars; None where it is missing or fails, as sacct without accounting."""
+    """Output of a SLURM command, split at bars; None if it is missing or fails, as sacct does without accounting."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True)
@@ -125,7 +126,7 @@ def _rows(*command: str) -> list[list[str]] | None:
 
 
 def _local_state(job_id: str) -> str:
-    """State of a job of submitit's local cluster, whose id is that of a process here."""
+    """State of a job of submitit's local cluster, whose job id is a process id."""
     try:
         command = Path(f"/proc/{int(job_id)}/cmdline").read_bytes()
         zombie = ") Z " in Path(f"/proc/{int(job_id)}/stat").read_text()
@@ -135,7 +136,7 @@ def _local_state(job_id: str) -> str:
 
 
 def last_lines(log: Path, count: int = _TAIL) -> list[str]:
-    """The last lines of a log that are not empty."""
+    """The last non-empty lines of a log."""
     if not log.exists():
         return []
     with log.open("rb") as file:
@@ -153,15 +154,15 @@ def jobs(argv: Sequence[str] | None = None) -> int:
 
 def _jobs(folder: Path) -> int:
     if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; name the one that holds the runs")
+        raise ConfigError(f"{folder} is not a folder; name the one that holds the runs")
     found = statuses(find(folder))
     if not found:
-        raise ConfigError(f"no run below {folder} was submitted")
+        raise ConfigError(f"{folder} holds no submitted run")
     table = Table(box=None, pad_edge=False)
     for column in ("run", "job", "state", "step", "loss", "samples/s", "left", "attempts"):
         table.add_column(column, overflow="fold")
     for status in found:
-        table.add_row(*_cells(status, folder))
+        table.add_row(*_columns(status, folder))
     console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False)
     console.print(table)
     for status in found:
@@ -172,7 +173,7 @@ def _jobs(folder: Path) -> int:
     return 0
 
 
-def _cells(status: JobStatus, folder: Path) -> list[str]:
+def _columns(status: JobStatus, folder: Path) -> list[str]:
     name = str(status.run_dir.relative_to(folder)) if status.run_dir != folder else folder.name
     return [
         name,
@@ -196,7 +197,7 @@ def logs(argv: Sequence[str] | None = None) -> int:
 
 
 def submitted(run: str) -> Path:
-    """The directory of a submitted run, given by its path or below `runs/`; raises ConfigError."""
+    """Directory of a submitted run, by its path or its name in `runs/`; raises ConfigError."""
     for path in (Path(run), Path("runs") / run):
         if (path / "job.json").exists():
             return path
@@ -207,21 +208,19 @@ def _logs(run_dir: Path, follow: bool) -> int:
     log = Path(read_job(run_dir)["log"])
     if not follow and not log.exists():
         raise ConfigError(f"no log yet at {log}; the run is {statuses([run_dir])[0].state}")
-    try:
-        for text in _pieces(log, lambda: follow and statuses([run_dir])[0].is_active):
+    with suppress(KeyboardInterrupt):  # ends the following, not the run
+        for text in _follow(log, lambda: follow and statuses([run_dir])[0].is_active):
             sys.stdout.write(text)
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 0  # of following; the run goes on
     return 0
 
 
-def _pieces(log: Path, goes_on: Callable[[], bool]) -> Iterable[str]:
-    """Text as it is appended to a log, until the run has ended."""
+def _follow(log: Path, is_active: Callable[[], bool]) -> Iterable[str]:
+    """Text of a log as it is appended, until the run ends."""
     position, checked, active = 0, 0.0, True
     while active:
-        if time.monotonic() - checked > 2:  # the cluster is asked less often than the file
-            active, checked = goes_on(), time.monotonic()
+        if time.monotonic() - checked > 2:  # the cluster is queried less often than the file
+            active, checked = is_active(), time.monotonic()
         if log.exists():
             with log.open("rb") as file:
                 file.seek(position)
@@ -233,7 +232,7 @@ def _pieces(log: Path, goes_on: Callable[[], bool]) -> Iterable[str]:
 
 
 def cancel(argv: Sequence[str] | None = None) -> int:
-    """`jepa cancel RUN`: end a submitted run for good; it saves if it can -> exit status."""
+    """`jepa cancel RUN`: end submitted runs; they save if they can -> exit status."""
     parser = command_parser("cancel", "Cancel submitted runs; they can be started again.", "runs/cluster")
     parser.add_argument("run", nargs="+", help="run directory")
     return exit_status(lambda: _cancel([submitted(run) for run in parser.parse_args(argv).run]))
@@ -242,7 +241,7 @@ def cancel(argv: Sequence[str] | None = None) -> int:
 def _cancel(run_dirs: Sequence[Path]) -> int:
     for status in statuses(run_dirs):
         if not status.is_active:
-            raise ConfigError(f"{status.run_dir} does not run any more: {status.state}")
+            raise ConfigError(f"{status.run_dir} is not running: {status.state}")
         if read_job(status.run_dir)["cluster"] == "slurm":
             subprocess.run(["scancel", status.job_id], check=True)
         else:

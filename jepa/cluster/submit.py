@@ -1,4 +1,4 @@
-"""From one command line to many runs, here or on a cluster; what is wrong is said before anything is submitted."""
+"""Run or submit the runs of one command line; mistakes are reported before anything is submitted."""
 
 import argparse
 import hashlib
@@ -29,7 +29,7 @@ Configure = Callable[[argparse.Namespace, Sequence[str]], tuple[Config[Any, Any]
 
 
 def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
-    """Run or submit what `--sweep`, `--seeds` and `--slurm` ask for -> exit status.
+    """Run or submit the runs of `--sweep`, `--seeds` and `--slurm` -> exit status.
 
     configure: command line and further overrides -> config and modality. Raises ConfigError and DataError.
     """
@@ -54,12 +54,12 @@ def _start(
     profile: Profile | None,
     planned: Sequence[Variant],
 ) -> int:
-    """Start all runs but those that are finished or on their way."""
+    """Start all runs except those that are finished, running or queued."""
     if planned:
         write_sweep(folder, planned)
-    left = {run_dir: command for run_dir, command in commands.items() if not _is_done(run_dir)}
+    left = {run_dir: command for run_dir, command in commands.items() if not _is_started(run_dir)}
     if done := len(commands) - len(left):
-        CONSOLE.print(f"{done} of {len(commands)} runs are finished or on their way", highlight=False)
+        CONSOLE.print(f"{done} of {len(commands)} runs are finished, running or queued", highlight=False)
     if not left:
         return 0
     if profile is None:
@@ -71,27 +71,27 @@ def _start(
     for submission, job in zip(submissions, jobs, strict=True):
         shown = os.path.relpath(submission.run_dir)
         log = read_job(submission.run_dir)["log"]
-        print(f"submitted job {job.job_id}: {shown}\n  log: {log}\n  follow it with: jepa logs {shlex.quote(shown)} -f")
+        print(f"submitted job {job.job_id}: {shown}\n  log: {log}\n  follow: jepa logs {shlex.quote(shown)} -f")
     if profile.cluster == "debug":
         for job in jobs:
             job.results()
     else:
-        print(f"all of them: jepa jobs {shlex.quote(os.path.relpath(folder))}")
+        print(f"status: jepa jobs {shlex.quote(os.path.relpath(folder))}")
     return 0
 
 
 def profile_of(arguments: argparse.Namespace) -> Profile | None:
-    """The profile of a command line with its changes, None for runs here; raises ConfigError."""
+    """The profile that a command line names, with its changes; None for runs here. Raises ConfigError."""
     changes = changes_of(arguments.nodes, arguments.gpus, arguments.time, arguments.partition)
     if arguments.slurm:
         return read_profile(arguments.slurm, changes)
     if changes or arguments.slurm_dry_run:
-        raise ConfigError("--nodes, --gpus, --time, --partition and --slurm-dry-run go with --slurm PROFILE")
+        raise ConfigError("--nodes, --gpus, --time, --partition and --slurm-dry-run need --slurm PROFILE")
     return None
 
 
 def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool) -> Path:
-    """Absolute directory of the run, or the one that holds the runs of a sweep."""
+    """Absolute directory of the run, or of the sweep."""
     if not is_sweep:
         return configure(arguments, [])[0].run_dir.absolute()
     if arguments.run_dir:
@@ -104,7 +104,7 @@ def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool)
 def _checked(
     arguments: argparse.Namespace, configure: Configure, variant: Variant, folder: Path, profile: Profile | None
 ) -> Config[Any, Any]:
-    """The config of a run, after all that can be known to be wrong without training."""
+    """The config of a run, after all checks that need no training."""
     run_dir = f"run_dir={json.dumps(str(folder / variant.name))}"
     config, modality = configure(arguments, [*variant.overrides, run_dir])
     open_split(modality, "train")
@@ -116,7 +116,7 @@ def _checked(
 
 
 def _command(arguments: argparse.Namespace, variant: Variant, folder: Path) -> list[str]:
-    """What a person would type for one run."""
+    """Command-line arguments of one run."""
     recipe = ["--config", arguments.config] if arguments.config else []
     place = ["--run-dir", str(folder / variant.name)]
     return ["--modality", arguments.modality, *recipe, *place, *arguments.overrides, *variant.overrides]
@@ -130,7 +130,7 @@ def _submissions(commands: dict[Path, list[str]], profile: Profile) -> list[Subm
     ]
 
 
-def _is_done(run_dir: Path) -> bool:
+def _is_started(run_dir: Path) -> bool:
     if is_finished(run_dir):
         return True
     return bool(read_job(run_dir)) and statuses([run_dir])[0].is_active

@@ -1,4 +1,4 @@
-"""Sweeps: the cross product of settings, a run directory each, named by what differs."""
+"""Sweeps: one run per combination of settings, with directories named after the settings."""
 
 import json
 import os
@@ -21,25 +21,25 @@ from jepa.training.log import read_metrics
 class Variant(NamedTuple):
     """One run of a sweep."""
 
-    name: str  # of its directory
+    name: str  # of the run directory
     values: dict[str, Any]  # section.key -> value
 
     @property
     def overrides(self) -> list[str]:
-        """As the command line takes them."""
+        """The values as `section.key=value` arguments."""
         return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
 
 
 def variants(sweeps: Sequence[str], seeds: int) -> list[Variant]:
     """`section.key=value,value,...` and a number of seeds -> every combination of values; seeds vary fastest.
 
-    Values are YAML: lists stand in brackets. Raises ConfigError.
+    Values are YAML, with lists in brackets. Raises ConfigError.
     """
     axes = dict(map(parse_axis, sweeps))
     if len(axes) < len(sweeps):
-        raise ConfigError("--sweep: a key stands twice; give all its values at once")
+        raise ConfigError("--sweep: a key is given twice; give all its values at once")
     if seeds and "seed" in axes:
-        raise ConfigError("--seeds: 'seed' is swept already")
+        raise ConfigError("--seeds: --sweep already gives values of 'seed'")
     if seeds:
         axes["seed"] = list(range(seeds))
     short = {key: key.rpartition(".")[2] for key in axes}
@@ -47,10 +47,10 @@ def variants(sweeps: Sequence[str], seeds: int) -> list[Variant]:
     found = []
     for values in product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        name = ",".join(f"{names[key]}={_spelled(value)}" for key, value in chosen.items())
+        name = ",".join(f"{names[key]}={_slug(value)}" for key, value in chosen.items())
         found.append(Variant(name, chosen))
     if len({variant.name for variant in found}) < len(found):
-        raise ConfigError("--sweep: two runs would have the same name; is a value given twice?")
+        raise ConfigError("--sweep: two runs have the same name; is a value given twice?")
     return found
 
 
@@ -63,13 +63,13 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
     return key, parsed
 
 
-def _spelled(value: Any) -> str:
+def _slug(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, separators=("_", "-"))
     return re.sub(r"[^A-Za-z0-9.+_-]", "", text)
 
 
 def write_sweep(folder: Path, planned: Sequence[Variant]) -> None:
-    """Note the runs in sweep.json, beside those of an earlier call: a sweep may be extended."""
+    """Add the runs to sweep.json; earlier runs of the sweep stay."""
     folder.mkdir(parents=True, exist_ok=True)
     known = {**read_sweep(folder), **{variant.name: variant.values for variant in planned}}
     aside = folder / "sweep.json.partial"
@@ -78,7 +78,7 @@ def write_sweep(folder: Path, planned: Sequence[Variant]) -> None:
 
 
 def read_sweep(folder: Path) -> dict[str, dict[str, Any]]:
-    """Names of the runs of a sweep, each with its values; empty where there is no sweep."""
+    """Runs of a sweep by name, with their values; empty if there is no sweep."""
     path = folder / "sweep.json"
     runs: dict[str, dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else {}
     return runs
@@ -98,9 +98,9 @@ def is_finished(run_dir: Path) -> bool:
 
 
 def run_here(commands: dict[str, Sequence[str]]) -> int:
-    """Run one command line of `jepa launch` after the other -> exit status.
+    """Run `jepa launch` commands in turn -> exit status.
 
-    A run that fails does not stop the others; a signal stops the run, which saves, and the sweep.
+    A failed run does not stop the others; a signal stops the current run, which saves, and the sweep.
     """
     failed = []
     for index, (name, arguments) in enumerate(commands.items()):
@@ -116,15 +116,15 @@ def run_here(commands: dict[str, Sequence[str]]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Exit status of a run in a process of its own, to which a signal is handed on."""
+    """Exit status of a run in a new process, which receives the signals of this one."""
     with stop_on_signals() as request:
         process = subprocess.Popen([sys.executable, "-m", "jepa.launch", *arguments])
-        told = False
+        forwarded = False
         while True:
             try:
                 status = process.wait(timeout=0.2)
                 return INTERRUPTED if request else status
             except subprocess.TimeoutExpired:
-                if request and not told:
+                if request and not forwarded:
                     process.terminate()
-                    told = True
+                    forwarded = True

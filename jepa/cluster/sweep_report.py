@@ -16,8 +16,8 @@ from jepa.errors import exit_status
 from jepa.training.log import read_metrics
 
 
-class Cell(NamedTuple):
-    """A number over seeds."""
+class SeedValues(NamedTuple):
+    """Values of a metric over seeds."""
 
     values: tuple[float, ...]
 
@@ -28,12 +28,12 @@ class Cell(NamedTuple):
         return f"{fmean(self.values):.4f}{spread}"
 
 
-class Row(NamedTuple):
-    """Runs that differ in their seed only."""
+class SweepRow(NamedTuple):
+    """Runs that differ only in their seed."""
 
     values: dict[str, Any]  # section.key -> value, without the seed
     runs: int  # with results
-    cells: dict[str, Cell]  # task -> the trained encoder's metric
+    cells: dict[str, SeedValues]  # task -> metric of the trained encoder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,15 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(folder: Path) -> int:
     sweep = read_sweep(folder)
     if not sweep:
-        raise ConfigError(f"{folder} holds no sweep: there is no sweep.json")
+        raise ConfigError(f"{folder} holds no sweep: it has no sweep.json")
     found = rows(folder, sweep)
     keys, columns = list(found[0].values), sorted({name for row in found for name in row.cells})
     heading = [*keys, "runs", *columns]
     lines = [
         [
-            *(_shown(row.values[key]) for key in keys),
+            *(_text(row.values[key]) for key in keys),
             str(row.runs),
-            *(str(row.cells.get(name, Cell(()))) for name in columns),
+            *(str(row.cells.get(name, SeedValues(()))) for name in columns),
         ]
         for row in found
     ]
@@ -70,24 +70,24 @@ def _report(folder: Path) -> int:
     return 0
 
 
-def rows(folder: Path, sweep: dict[str, dict[str, Any]]) -> list[Row]:
-    """The runs of a sweep, those of different seeds together."""
+def rows(folder: Path, sweep: dict[str, dict[str, Any]]) -> list[SweepRow]:
+    """Rows of the table: the runs of a sweep, grouped over seeds."""
     groups: dict[str, tuple[dict[str, Any], list[dict[str, float]]]] = {}
     for name, values in sweep.items():
         shared = {key: value for key, value in values.items() if key != "seed"}
         _, members = groups.setdefault(json.dumps(shared), (shared, []))
-        if measured := _measured(folder / name):
-            members.append(measured)
-    return [Row(shared, len(members), _cells(members)) for shared, members in groups.values()]
+        if metrics := _metrics(folder / name):
+            members.append(metrics)
+    return [SweepRow(shared, len(members), _cells(members)) for shared, members in groups.values()]
 
 
-def _cells(members: Sequence[dict[str, float]]) -> dict[str, Cell]:
+def _cells(members: Sequence[dict[str, float]]) -> dict[str, SeedValues]:
     names = dict.fromkeys(name for member in members for name in member)
-    return {name: Cell(tuple(member[name] for member in members if name in member)) for name in names}
+    return {name: SeedValues(tuple(member[name] for member in members if name in member)) for name in names}
 
 
-def _measured(run_dir: Path) -> dict[str, float]:
-    """Task -> metric of a run; without tasks the last loss; empty without results."""
+def _metrics(run_dir: Path) -> dict[str, float]:
+    """Task -> metric of a run, and its last loss; empty without results."""
     path = run_dir / "results.json"
     if not path.exists():
         return {}
@@ -98,7 +98,7 @@ def _measured(run_dir: Path) -> dict[str, float]:
 
 
 def unfinished(folder: Path, sweep: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Runs without results, each with its state."""
+    """Runs without results, with their states."""
     names = [name for name in sweep if not (folder / name / "results.json").exists()]
     sent = [name for name in names if read_job(folder / name)]
     known = dict(zip(sent, statuses([folder / name for name in sent]), strict=True))
@@ -111,26 +111,26 @@ def _progress(run_dir: Path) -> str:
     return f"stopped at step {lines[-1]['step']}" if lines else "not started"
 
 
-def plot(path: Path, found: Sequence[Row], columns: Sequence[str]) -> None:
-    """Mean and spread of every task, a panel each."""
-    from matplotlib.figure import Figure  # only for pictures
+def plot(path: Path, found: Sequence[SweepRow], columns: Sequence[str]) -> None:
+    """Plot mean and standard deviation of every metric, one panel each."""
+    from matplotlib.figure import Figure  # slow to import
 
     panels = columns or [""]
     figure = Figure(figsize=(7, 0.6 + len(panels) * (0.9 + 0.28 * len(found))), layout="constrained")
     labels = [
-        ", ".join(f"{key.rpartition('.')[2]}={_shown(value)}" for key, value in row.values.items()) for row in found
+        ", ".join(f"{key.rpartition('.')[2]}={_text(value)}" for key, value in row.values.items()) for row in found
     ]
     for axes, name in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        for place, row in enumerate(found):
+        for position, row in enumerate(found):
             values = row.cells[name].values if name in row.cells else ()
             if values:
                 spread = stdev(values) if len(values) > 1 else 0.0
-                axes.errorbar(fmean(values), place, xerr=spread, fmt="o", capsize=3, color="C0")
+                axes.errorbar(fmean(values), position, xerr=spread, fmt="o", capsize=3, color="C0")
         axes.set_yticks(range(len(found)), labels)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_title(name)
     figure.savefig(path, dpi=120)
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

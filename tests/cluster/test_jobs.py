@@ -1,4 +1,4 @@
-"""What became of submitted runs is told within seconds, also of those that died without a word."""
+"""`jepa jobs` reports submitted runs within seconds, including those that were killed."""
 
 import time
 from pathlib import Path
@@ -12,8 +12,8 @@ from jepa.launch import main
 from local_cluster import LocalCluster
 
 
-def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `jepa jobs` prints, within seconds."""
+def jobs_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Output of `jepa jobs`, which takes less than five seconds."""
     capsys.readouterr()
     started = time.monotonic()
     assert jobs([str(folder)]) == 0
@@ -22,12 +22,12 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def start_endless(run_dir: Path, photos: Path, profile: str) -> None:
-    """Submit a run that will not end by itself, and wait until it trains."""
+    """Submit a run that does not end soon, and wait until it trains."""
     assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
     until(run_dir, lambda found: found.step > 0)
 
 
-def test_a_run_that_fails_says_why(
+def test_the_reason_of_a_failed_run_is_shown(
     on_cluster: LocalCluster,
     profile: str,
     tmp_path: Path,
@@ -39,12 +39,12 @@ def test_a_run_that_fails_says_why(
         (unreadable / f"{index}.png").write_bytes(b"no image")
     assert main(arguments(tmp_path / "run", unreadable, "--slurm", profile)) == 0
     assert until_ended(tmp_path / "run").state == "FAILED"
-    said = told(tmp_path, capsys)
-    assert "exit status 1" in said
-    assert "samples in a row cannot be read" in said
+    printed = jobs_output(tmp_path, capsys)
+    assert "exit status 1" in printed
+    assert "samples in a row cannot be read" in printed
 
 
-def test_a_run_that_is_killed_is_not_taken_for_alive_with_and_without_accounting(
+def test_a_killed_run_is_reported_as_failed_with_and_without_accounting(
     on_cluster: LocalCluster,
     profile: str,
     photos: Path,
@@ -54,16 +54,16 @@ def test_a_run_that_is_killed_is_not_taken_for_alive_with_and_without_accounting
 ) -> None:
     run_dir = tmp_path / "run"
     start_endless(run_dir, photos, profile)
-    assert "RUNNING" in told(tmp_path, capsys)
+    assert "RUNNING" in jobs_output(tmp_path, capsys)
     on_cluster.run("scancel", "--signal=KILL", f"{read_job(run_dir)['job_id']}.0")
     failed = until_ended(run_dir)
-    assert (failed.state, failed.reason) == ("FAILED", "killed before it could say why; for memory, often")
-    assert "Killed" in told(tmp_path, capsys)
-    monkeypatch.setattr("jepa.cluster.status._rows", lambda *_: [])  # a cluster that has forgotten the job
+    assert (failed.state, failed.reason) == ("FAILED", "killed without a message; often it ran out of memory")
+    assert "Killed" in jobs_output(tmp_path, capsys)
+    monkeypatch.setattr("jepa.cluster.status._rows", lambda *_: [])  # the cluster no longer knows the job
     assert status(run_dir).state == "FAILED"
 
 
-def test_a_cancelled_run_saves_and_is_not_queued_again(
+def test_a_cancelled_run_saves_and_is_not_requeued(
     on_cluster: LocalCluster,
     profile: str,
     photos: Path,
@@ -73,18 +73,18 @@ def test_a_cancelled_run_saves_and_is_not_queued_again(
     run_dir = tmp_path / "run"
     start_endless(run_dir, photos, profile)
     assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
-    assert "1 of 1 runs are finished or on their way" in capsys.readouterr().err
+    assert "1 of 1 runs are finished" in capsys.readouterr().err
     assert cancel([str(run_dir)]) == 0
     until(run_dir, lambda found: found.state == "CANCELLED")
     on_cluster.wait_for(read_job(run_dir)["job_id"], "CANCELLED")
     assert [line["how"] for line in read_attempts(run_dir) if "how" in line] == ["stopped"]
     assert cancel([str(run_dir)]) == 1
-    assert "does not run any more: CANCELLED" in capsys.readouterr().err
+    assert ": CANCELLED" in capsys.readouterr().err
     assert logs([str(run_dir), "-f"]) == 0
     assert "stopped by SIGTERM after step" in capsys.readouterr().out
 
 
-def test_attempts_are_not_without_end(
+def test_a_run_fails_after_its_last_attempt(
     on_cluster: LocalCluster,
     photos: Path,
     tmp_path: Path,
@@ -95,10 +95,10 @@ def test_attempts_are_not_without_end(
     start_endless(run_dir, photos, str(once))
     on_cluster.run("scancel", "--signal=USR2", read_job(run_dir)["job_id"])
     assert until_ended(run_dir).reason == "not finished after 1 attempts, max_requeues is 0"
-    assert "error: not finished after 1 attempts" in told(tmp_path, capsys)
+    assert "error: not finished after 1 attempts" in jobs_output(tmp_path, capsys)
 
 
-def test_submitits_own_cluster_runs_here_in_the_background(photos: Path, tmp_path: Path) -> None:
+def test_a_run_on_the_local_cluster_of_submitit_finishes_in_the_background(photos: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     launch_here(*arguments(run_dir, photos, "--slurm", "local", "steps=5"))
     assert until(run_dir, lambda found: found.state == "FINISHED").attempts == 1
