@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.config import ConfigError
-from jepa.config.imports import imported, told
+from jepa.config.imports import describe_error, imported
 from jepa.encoder import PatchEmbedding, TokenEncoder
 from jepa.masking import Masks
 from jepa.modality import Modality
@@ -126,7 +126,7 @@ def _checked_width(kind: TargetKind, function: TargetFunction, modality: Modalit
         values = function(given, encoder)
     except Exception as error:  # custom code may raise anything
         hint = "; a dry run and parallel=fsdp call it on tensors without values" if is_meta else ""
-        raise ConfigError(f"target: {kind} fails on a view: {told(error)}{hint}") from error
+        raise ConfigError(f"target: {kind} fails on a view: {describe_error(error)}{hint}") from error
     is_floats = isinstance(values, Tensor) and values.is_floating_point()
     if not is_floats or values.dim() != 3 or values.shape[:2] != (1, tokens):
         form = f"{values.dtype} {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"

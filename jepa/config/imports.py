@@ -29,7 +29,7 @@ def imported(spec: str) -> Any:
     return found
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error as one sentence with the line of code that it comes from, of somebody's own where there is one."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)] or frames
@@ -51,10 +51,10 @@ def _module(name: str) -> Any:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"{name} cannot be imported: {told(error)}") from error
+            raise ValueError(f"{name} cannot be imported: {describe_error(error)}") from error
         raise ValueError(
             f"there is no module '{error.name}': it is neither installed, nor on PYTHONPATH, nor in the working "
             f"directory {os.getcwd()}"  # noqa: PTH109
         ) from error
     except (Exception, SystemExit) as error:  # whatever somebody's code may do while it is imported
-        raise ValueError(f"{name} cannot be imported: {told(error)}") from error
+        raise ValueError(f"{name} cannot be imported: {describe_error(error)}") from error

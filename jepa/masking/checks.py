@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator
 
-from jepa.config.imports import imported, told
+from jepa.config.imports import describe_error, imported
 from jepa.masking import published
 from jepa.masking.blocks import (
     Blocks,
@@ -83,7 +83,9 @@ def _check_function(grid: Grid, config: FunctionMaskConfig) -> None:
     try:
         masks, again = (config.draw(grid, 4, Generator().manual_seed(0)) for _ in range(2))
     except Exception as error:  # custom code may raise anything
-        raise ValueError(f"masking.function: {config.function} fails on the grid {grid}: {told(error)}") from error
+        raise ValueError(
+            f"masking.function: {config.function} fails on the grid {grid}: {describe_error(error)}"
+        ) from error
     if not isinstance(masks, Masks):
         raise ValueError(
             f"masking.function: {config.function} returns a {type(masks).__name__}, not jepa.masking.Masks"

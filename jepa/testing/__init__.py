@@ -7,7 +7,7 @@ check_modality(Audio(AudioConfig(source="folder", root=small_folder)))
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jepa.config.imports import told
+from jepa.config.imports import describe_error
 from jepa.modality import CONTRACT, Modality
 from jepa.model_config import NetworksConfig
 from jepa.testing.masks import check_masks
@@ -63,4 +63,4 @@ def _failures(part: str, check: Check, modality: Modality[Any]) -> list[str]:
     try:
         return [f"{part}: {failure}" for failure in check(modality)]
     except Exception as error:  # whatever a plug-in raises is told with the others
-        return [f"{part}: {told(error)}"]
+        return [f"{part}: {describe_error(error)}"]

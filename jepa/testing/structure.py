@@ -10,7 +10,7 @@ from torch import Tensor
 from yaml import YAMLError
 
 from jepa.config import ConfigError, build, differences, parse_yaml, plain, to_yaml
-from jepa.config.imports import told
+from jepa.config.imports import describe_error
 from jepa.data import seeded
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
@@ -54,7 +54,7 @@ def check_making(modality: Modality[Any], model: NetworksConfig) -> Iterator[str
     try:
         again = type(modality).of(modality.config, model)
     except Exception as error:
-        yield f"a run makes it by {name}.of(config, model), by default {name}(config), which fails: {told(error)}"
+        yield f"a run makes it by {name}.of(config, model), by default {name}(config), which fails: {describe_error(error)}"
         return
     attributes = ("config", "grid", "views", "forecast_axis")
     different = [one for one in attributes if getattr(modality, one) != getattr(again, one)]
@@ -115,7 +115,7 @@ def check_pickling(modality: Modality[Any]) -> Iterator[str]:
     except Exception as error:
         yield (
             "worker processes receive a pickled copy of the modality, which cannot be made: "
-            f"{told(error)}; keep open files, locks, lambdas and classes within functions out of it"
+            f"{describe_error(error)}; keep open files, locks, lambdas and classes within functions out of it"
         )
         return
     drawn, again = (one.sample_masks(2, seeded("pickled")) for one in (modality, copy))
@@ -126,7 +126,7 @@ def check_pickling(modality: Modality[Any]) -> Iterator[str]:
     except Exception as error:
         yield (
             "worker processes receive a pickled copy of dataset('train'), which cannot be made: "
-            f"{told(error)}; open files when a sample is read"
+            f"{describe_error(error)}; open files when a sample is read"
         )
         return
     if len(samples) != len(modality.dataset("train")):

@@ -11,7 +11,7 @@ import torch
 from torch import Generator
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.config.imports import told
+from jepa.config.imports import describe_error
 from jepa.console import CONSOLE
 from jepa.distributed import World
 from jepa.masking import Masks
@@ -44,7 +44,7 @@ def _check(modality: Modality[Any], model: NetworksConfig, folder: Path) -> Iter
     try:
         whole = _train(modality, model, folder / "whole", workers=0, seed=1)
     except Exception as error:
-        yield f"{_STEPS} steps do not succeed: {told(error)}"
+        yield f"{_STEPS} steps do not succeed: {describe_error(error)}"
         return
     with suppress(_KilledError):
         _train(_dying(modality), model, folder / "killed", workers=0, seed=2)

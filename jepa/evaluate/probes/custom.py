@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from jepa.config.imports import imported, told
+from jepa.config.imports import describe_error, imported
 from jepa.data import seeded
 from jepa.evaluate.splits import Examples, Splits
 from jepa.protocol import FunctionTask
@@ -45,7 +45,7 @@ def _score(task: FunctionTask, examples: Splits[Examples]) -> float:
     try:
         score = float(function(examples))
     except Exception as error:  # user code may raise anything, which must not lose the other tasks
-        raise FunctionError(f"{task.name} is not measured: {told(error)}") from error
+        raise FunctionError(f"{task.name} is not measured: {describe_error(error)}") from error
     if score != score or abs(score) == float("inf"):
         raise FunctionError(f"{task.name} is not measured: the function returned {score}")
     return score
