@@ -1,20 +1,21 @@
-"""`package.module:name` -> the object of that name: how a config and a command line point at somebody's own code."""
+"""`package.module:name` -> the object of that name: how configs and command lines refer to user code."""
 
 import difflib
 import os
 import sys
 import traceback
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-_OURS = Path(__file__).parent.parent
+_FRAMEWORK = Path(__file__).parent.parent
 
 
 def imported(spec: str) -> Any:
-    """What `package.module:name` names; the module is also looked for in the working directory.
+    """Import the object that `package.module:name` names, also from a module in the working directory.
 
-    Raises ValueError, in one sentence, where there is no such thing, or where the module fails while it is imported.
+    Raises ValueError, in one sentence, if it does not exist or if its module fails to import.
     """
     module_name, _, name = spec.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *name.split(".")]):
@@ -24,37 +25,42 @@ def imported(spec: str) -> Any:
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, [other for other in dir(found) if not other.startswith("_")], n=1)
             hint = f", did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"'{spec}' names nothing: {module_name} has no '{part}'{hint}")
+            raise ValueError(f"'{spec}' does not exist: {module_name} has no '{part}'{hint}")
         found = getattr(found, part)
     return found
 
 
 def describe_error(error: BaseException) -> str:
-    """An error as one sentence with the line of code that it comes from, of somebody's own where there is one."""
+    """One line: the exception and the innermost frame of user code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)] or frames
-    theirs = [frame for frame in theirs if "site-packages/torch/" not in frame.filename] or theirs
-    theirs = [frame for frame in theirs if _beside(frame.filename, theirs[0].filename)]  # not what they use
-    words = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-    return f"{words} ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else words
+    users = [frame for frame in frames if not Path(frame.filename).is_relative_to(_FRAMEWORK)] or frames
+    users = [frame for frame in users if "site-packages/torch/" not in frame.filename] or users
+    users = [frame for frame in users if _is_beside(frame.filename, users[0].filename)]  # without libraries they call
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return f"{message} ({users[-1].filename}, line {users[-1].lineno})" if users else message
 
 
-def _beside(file: str, other: str) -> bool:
+def _is_beside(file: str, other: str) -> bool:
+    """Whether a file is in the folder of another one or below, both installed or both not."""
     installed = "site-packages" in file, "site-packages" in other
     return Path(file).is_relative_to(Path(other).parent) and installed[0] == installed[1]
 
 
 def _module(name: str) -> Any:
-    if not {"", os.getcwd()} & set(sys.path):  # noqa: PTH109 - as Python itself puts it there
-        sys.path.append(os.getcwd())  # noqa: PTH109
+    folder, root = os.getcwd(), name.partition(".")[0]  # noqa: PTH109 - as Python itself puts it on the path
+    # The working directory joins the path only if it alone holds the module. It stays there: the module may import its
+    # neighbours later, and worker processes import it again.
+    known = {"", folder} & set(sys.path) or PathFinder.find_spec(root)
+    if not known and PathFinder.find_spec(root, [folder]):
+        sys.path.append(folder)
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise ValueError(f"{name} cannot be imported: {describe_error(error)}") from error
         raise ValueError(
-            f"there is no module '{error.name}': it is neither installed, nor on PYTHONPATH, nor in the working "
-            f"directory {os.getcwd()}"  # noqa: PTH109
+            f"there is no module '{error.name}': it is not installed, not on PYTHONPATH and not in the working "
+            f"directory {folder}"
         ) from error
-    except (Exception, SystemExit) as error:  # whatever somebody's code may do while it is imported
+    except (Exception, SystemExit) as error:  # user code may raise anything on import
         raise ValueError(f"{name} cannot be imported: {describe_error(error)}") from error

@@ -1,4 +1,4 @@
-"""Where recipes lie: `configs/` of the checkout, or the copy inside an installed wheel."""
+"""Recipes: YAML files in `configs/` of the checkout (a copy of it in an installed wheel) or beside a modality."""
 
 import re
 import sys
@@ -10,12 +10,12 @@ _HERE = Path(__file__).resolve().parent.parent
 FOLDER = next((path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir()), _HERE / "configs")
 
 
-def read_recipe(name_or_path: str, beside: type | None = None) -> Tree:
-    """A recipe by its name below a `configs/` (image, image/vit_huge) or by the path of a YAML file.
+def read_recipe(name_or_path: str, modality_type: type | None = None) -> Tree:
+    """Read a recipe by its name in a `configs/` folder (image, image/vit_huge) or by the path of a YAML file.
 
-    beside: the class of a modality, beside whose module a `configs/` folder may hold recipes of its own.
+    modality_type: a modality class; a `configs/` folder beside its module may hold more recipes.
     """
-    known = recipes(beside)
+    known = recipes(modality_type)
     path = known.get(name_or_path, Path(name_or_path))
     if path.is_file():
         return read_yaml(path)
@@ -24,10 +24,10 @@ def read_recipe(name_or_path: str, beside: type | None = None) -> Tree:
     )
 
 
-def recipes(beside: type | None = None) -> dict[str, Path]:
-    """Paths of recipes by name: those that come with the framework, and those beside the class of a modality."""
+def recipes(modality_type: type | None = None) -> dict[str, Path]:
+    """Recipe names -> paths, of the framework and of a modality class."""
     folders = [FOLDER]
-    if beside is not None and (file := getattr(sys.modules[beside.__module__], "__file__", None)):
+    if modality_type is not None and (file := getattr(sys.modules[modality_type.__module__], "__file__", None)):
         folders.append(Path(file).parent / "configs")
     return {
         path.relative_to(folder).with_suffix("").as_posix(): path
@@ -36,18 +36,18 @@ def recipes(beside: type | None = None) -> dict[str, Path]:
     }
 
 
-def default_recipe(modality: str, beside: type | None = None) -> str | None:
-    """The recipe that a modality is trained by unless another is named: that of its name, or `tiny` in its folder.
+def default_recipe(modality: str, modality_type: type | None = None) -> str | None:
+    """The default recipe of a modality: the one with its name, or `tiny` in the folder with its name.
 
-    The name of a `package.module:Class` is that of the class: audio for Audio, time-series for TimeSeries; what comes
-    with the framework is not for it, whatever it is called.
+    A `package.module:Class` has the name of its class: audio for Audio, time-series for TimeSeries. It never gets a
+    recipe of the framework, even if the names match.
     """
-    known, name = recipes(beside), plain_name(modality)
+    known, name = recipes(modality_type), plain_name(modality)
     if ":" in modality:
-        known = {one: path for one, path in known.items() if not path.is_relative_to(FOLDER)}
-    return next((one for one in (name, f"{name.replace('-', '_')}/tiny") if one in known), None)
+        known = {recipe: path for recipe, path in known.items() if not path.is_relative_to(FOLDER)}
+    return next((recipe for recipe in (name, f"{name.replace('-', '_')}/tiny") if recipe in known), None)
 
 
 def plain_name(modality: str) -> str:
-    """A modality's name as files are called: audio, also for some_package.module:Audio."""
+    """A modality's name for files and folders: audio, also for some_package.module:Audio."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", modality.rpartition(":")[2].rpartition(".")[2]).lower()

@@ -54,7 +54,8 @@ def check_making(modality: Modality[Any], model: NetworksConfig) -> Iterator[str
     try:
         again = type(modality).of(modality.config, model)
     except Exception as error:
-        yield f"a run makes it by {name}.of(config, model), by default {name}(config), which fails: {describe_error(error)}"
+        cause = describe_error(error)
+        yield f"a run creates it by {name}.of(config, model), by default {name}(config), which fails: {cause}"
         return
     attributes = ("config", "grid", "views", "forecast_axis")
     different = [one for one in attributes if getattr(modality, one) != getattr(again, one)]

@@ -44,7 +44,7 @@ def test_masks_are_those_of_the_function_with_its_options() -> None:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({"function": "own_functions:thirds"}, "'own_functions:thirds' names nothing: .* has no 'thirds'"),
+        ({"function": "own_functions:thirds"}, "'own_functions:thirds' does not exist: .* has no 'thirds'"),
         ({"function": "halves"}, "'halves' is not of the form package.module:name"),
         ({"function": "own_functions:unseeded"}, "unseeded draws other masks"),
         ({"function": "own_functions:overlapping"}, "tokens that are context and target of the same sample"),
@@ -83,7 +83,7 @@ def test_a_function_that_gives_what_a_target_gives_trains_as_it(named: str, func
     ("target", "sentence"),
     [
         ("laten", r"target: 'laten' .* use latent, pixels, or a function as package.module:function"),
-        ("own_functions:patch", "target: 'own_functions:patch' names nothing: .* did you mean 'patches'?"),
+        ("own_functions:patch", "target: 'own_functions:patch' does not exist: .* did you mean 'patches'?"),
         (
             "own_functions:of_sample",
             r"of_sample returns .* \[1, 32\] for .*; expected .* \[1, 24, V\]",
@@ -177,7 +177,7 @@ def test_a_measure_is_computed_on_the_features_that_the_probes_see(run: Path) ->
     assert results["tasks"]["way/own_functions:nearest_mean"]["jepa"] == pytest.approx(expected, abs=0.026)
 
 
-@pytest.mark.parametrize(("function", "told"), [("nearest_men", "names nothing"), ("nearest_mean", "listed twice")])
+@pytest.mark.parametrize(("function", "told"), [("nearest_men", "does not exist"), ("nearest_mean", "listed twice")])
 def test_measures_that_an_evaluation_adds_are_looked_at_first(run: Path, function: str, told: str) -> None:
     functions = [{"function": f"own_functions:{name}", "label": "way"} for name in ("nearest_mean", function)]
     with pytest.raises(ConfigError, match=rf"evaluate.functions.1: .*{told}"):
@@ -201,6 +201,6 @@ def test_a_misspelt_measure_is_refused_before_training(tmp_path: Path, capsys: p
     arguments = ["--modality", "tiny:Noise", "--run-dir", str(tmp_path / "run"), *SMALL]
     assert main([*arguments, f"evaluate.functions={functions}"]) == 1
     told = " ".join(capsys.readouterr().err.split())
-    assert "evaluate.functions.0: 'own_functions:nearest_men' names nothing" in told
+    assert "evaluate.functions.0: 'own_functions:nearest_men' does not exist" in told
     assert "did you mean 'nearest_mean'?" in told
     assert not (tmp_path / "run" / "config.yaml").exists()

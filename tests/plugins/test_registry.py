@@ -49,7 +49,7 @@ def test_an_installed_modality_is_imported_when_it_is_asked_for(site: Path) -> N
 
 def test_a_class_that_is_not_installed_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sonar_here.py").write_text(PLUGIN.format(top="", body="contract = 1"))
-    with pytest.raises(UnknownModalityError, match=r"no module 'sonar_here': .* nor in the working directory"):
+    with pytest.raises(UnknownModalityError, match=r"no module 'sonar_here': .* not in the working directory"):
         modality_class("sonar_here:Sonar")
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.chdir(tmp_path)
