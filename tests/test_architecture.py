@@ -13,7 +13,7 @@ import jepa
 
 ROOT = Path(jepa.__file__).parent.parent
 HEAVY = [
-    *("decord", "open_clip", "sklearn", "matplotlib", "submitit", "torchvision", "tensorboard", "PIL", "scipy", "av"),
+    *("decord", "open_clip", "sklearn", "matplotlib", "submitit", "torchvision", "tensorboard", "PIL", "scipy", "av")
 ]
 
 

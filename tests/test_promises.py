@@ -19,7 +19,7 @@ NAMES = {
     "jepa": ["load", "load_modality"],
     "jepa.data": ["seeded"],
     "jepa.encoder": [
-        *("Encoder", "EncoderConfig", "PatchEmbedding", "TokenEncoder", "VitSize", "patch_embedding", "take"),
+        *("Encoder", "EncoderConfig", "PatchEmbedding", "TokenEncoder", "VitSize", "patch_embedding", "take")
     ],
     "jepa.evaluate.run": ["evaluate_run"],
     "jepa.evaluate.splits": ["Examples", "Splits"],
@@ -32,7 +32,7 @@ NAMES = {
     ],
     "jepa.matching": ["MatchedModality"],
     "jepa.modality": [
-        *("CONTRACT", "BadSampleError", "DataConfig", "Modality", "Sample", "Samples", "Split", "Stream", "Task"),
+        *("CONTRACT", "BadSampleError", "DataConfig", "Modality", "Sample", "Samples", "Split", "Stream", "Task")
     ],
     "jepa.model": ["JEPA", "Pair", "Prediction"],
     "jepa.model_config": ["Contrast", "ModelConfig", "NetworksConfig"],
@@ -42,7 +42,7 @@ NAMES = {
     "jepa.transformer": ["Block"],
 }
 COMMANDS = [
-    *("launch", "evaluate", "report", "export", "modalities", "new-modality", "jobs", "logs", "cancel", "sweep-report"),
+    *("launch", "evaluate", "report", "export", "modalities", "new-modality", "jobs", "logs", "cancel", "sweep-report")
 ]
 
 

@@ -13,17 +13,3 @@ from jepa.config.build import (
     read_yaml,
     to_yaml,
 )
-
-__all__ = [
-    "ConfigError",
-    "Tree",
-    "build",
-    "defaults",
-    "differences",
-    "merge",
-    "parse_override",
-    "parse_yaml",
-    "plain",
-    "read_yaml",
-    "to_yaml",
-]

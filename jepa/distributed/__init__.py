@@ -11,20 +11,3 @@ from jepa.distributed.collectives import (
 )
 from jepa.distributed.signals import STOP_SIGNALS, StopRequest, stop_on_signals
 from jepa.distributed.world import PeerError, World, gpu_index, join
-
-__all__ = [
-    "STOP_SIGNALS",
-    "PeerError",
-    "StopRequest",
-    "World",
-    "gather_rows",
-    "gpu_index",
-    "gradients_shared",
-    "is_sharded",
-    "join",
-    "local",
-    "local_shards",
-    "mean_over_processes",
-    "stop_on_signals",
-    "whole",
-]

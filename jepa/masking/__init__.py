@@ -14,21 +14,3 @@ from jepa.masking.configs import (
 )
 from jepa.masking.masks import Masks
 from jepa.masking.sampling import sample_masks
-
-__all__ = [
-    "BlockMaskConfig",
-    "CausalMaskConfig",
-    "FunctionMaskConfig",
-    "MaskingConfig",
-    "Masks",
-    "RandomMaskConfig",
-    "RandomTubeMaskConfig",
-    "Strategy",
-    "TubeMaskConfig",
-    "check_masking",
-    "flaw_of",
-    "place_blocks",
-    "random_tokens",
-    "sample_masks",
-    "token_indices",
-]

@@ -7,12 +7,7 @@ from torch import Generator
 
 from jepa.config.imports import describe_error, imported
 from jepa.masking import published
-from jepa.masking.blocks import (
-    Blocks,
-    block_size,
-    context_windows,
-    possible_block_sizes,
-)
+from jepa.masking.blocks import Blocks, block_size, context_windows, possible_block_sizes
 from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,

@@ -11,13 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.masking import published
-from jepa.masking.blocks import (
-    Blocks,
-    draw_block_size,
-    draw_blocks,
-    random_tokens,
-    token_indices,
-)
+from jepa.masking.blocks import Blocks, draw_block_size, draw_blocks, random_tokens, token_indices
 from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,

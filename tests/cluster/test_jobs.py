@@ -28,10 +28,7 @@ def start_endless(run_dir: Path, photos: Path, profile: str) -> None:
 
 
 def test_the_reason_of_a_failed_run_is_shown(
-    on_cluster: LocalCluster,
-    profile: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    on_cluster: LocalCluster, profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unreadable = tmp_path / "unreadable"
     unreadable.mkdir()
@@ -64,11 +61,7 @@ def test_a_killed_run_is_reported_as_failed_with_and_without_accounting(
 
 
 def test_a_cancelled_run_saves_and_is_not_requeued(
-    on_cluster: LocalCluster,
-    profile: str,
-    photos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = tmp_path / "run"
     start_endless(run_dir, photos, profile)
@@ -85,10 +78,7 @@ def test_a_cancelled_run_saves_and_is_not_requeued(
 
 
 def test_a_run_fails_after_its_last_attempt(
-    on_cluster: LocalCluster,
-    photos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    on_cluster: LocalCluster, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir, once = tmp_path / "run", tmp_path / "once.yaml"
     once.write_text("max_requeues: 0\ntimeout_min: 30\n")

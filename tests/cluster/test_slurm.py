@@ -118,11 +118,7 @@ def test_an_interrupted_run_resumes_and_ends_with_the_weights_of_an_uninterrupte
 
 
 def test_an_array_of_three_runs_equals_the_same_sweep_here(
-    on_cluster: LocalCluster,
-    profile: str,
-    photos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wide = Path(profile).with_name("two.yaml")
     wide.write_text("array_parallelism: 2\n")

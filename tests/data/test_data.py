@@ -154,10 +154,7 @@ def test_an_unreadable_sample_is_always_replaced_by_the_same_one() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_without_readable_samples_is_a_data_error(workers: int) -> None:
     batches = batches_of(NoiseConfig(bad=tuple(range(20))))
-    with pytest.raises(
-        DataError,
-        match=r"^4 samples .*data\.max_bad_fraction.* noise/\d+: it is\sbroken$",
-    ):
+    with pytest.raises(DataError, match=r"^4 samples .*data\.max_bad_fraction.* noise/\d+: it is\sbroken$"):
         next(training_batches(batches, range(4), workers, WORLD))
 
 

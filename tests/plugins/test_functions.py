@@ -48,10 +48,7 @@ def test_masks_are_those_of_the_function_with_its_options() -> None:
         ({"function": "halves"}, "'halves' is not of the form package.module:name"),
         ({"function": "own_functions:unseeded"}, "unseeded draws other masks"),
         ({"function": "own_functions:overlapping"}, "tokens that are context and target of the same sample"),
-        (
-            {"function": "own_functions:halves", "options": {"swop": 1}},
-            r"fails on the grid \(4, 6\): TypeError.*swop",
-        ),
+        ({"function": "own_functions:halves", "options": {"swop": 1}}, r"fails on the grid \(4, 6\): TypeError.*swop"),
     ],
 )
 def test_masks_that_cannot_be_drawn_are_refused_before_a_run(config: dict[str, Any], sentence: str) -> None:
@@ -84,10 +81,7 @@ def test_a_function_that_gives_what_a_target_gives_trains_as_it(named: str, func
     [
         ("laten", r"target: 'laten' .* use latent, pixels, or a function as package.module:function"),
         ("own_functions:patch", "target: 'own_functions:patch' does not exist: .* did you mean 'patches'?"),
-        (
-            "own_functions:of_sample",
-            r"of_sample returns .* \[1, 32\] for .*; expected .* \[1, 24, V\]",
-        ),
+        ("own_functions:of_sample", r"of_sample returns .* \[1, 32\] for .*; expected .* \[1, 24, V\]"),
         ("own_functions:of_numpy", r"of_numpy returns a ndarray for .*; expected a tensor of floats \[1, 24, V\]"),
         ("own_functions:of_classes", r"of_classes returns torch.int64 .* expected a tensor of floats"),
         ("own_functions:in_place", "in_place changes its inputs"),

@@ -88,11 +88,7 @@ class Process:
 
 
 def start(
-    *command: str,
-    cwd: Path | None = None,
-    stdout: Path | None = None,
-    stderr: Path | None = None,
-    **environment: str,
+    *command: str, cwd: Path | None = None, stdout: Path | None = None, stderr: Path | None = None, **environment: str
 ) -> Process:
     """Start `python -m command` with variables added to the environment of this process, by default with one thread.
 

@@ -104,8 +104,7 @@ def test_shards_bear_bf16_micro_batches_and_recomputed_activations(photos: Path,
 
 
 @pytest.mark.parametrize(
-    ("first", "then"),
-    [((2, "fsdp"), (1, "ddp")), ((2, "fsdp"), (3, "fsdp")), ((1, "ddp"), (2, "fsdp"))],
+    ("first", "then"), [((2, "fsdp"), (1, "ddp")), ((2, "fsdp"), (3, "fsdp")), ((1, "ddp"), (2, "fsdp"))]
 )
 def test_another_number_of_processes_goes_on_where_a_run_stopped(
     first: tuple[int, str], then: tuple[int, str], alone: Path, photos: Path, tmp_path: Path

@@ -129,9 +129,7 @@ def draw_light(draws: Draws) -> Light:
     warmth = draws.uniform(low=-1.0, high=1.0)[:, None] * np.array([0.22, 0.02, -0.22], dtype=np.float32)
     strength = draws.uniform(1, low=0.75, high=1.15)
     return Light(
-        direction=direction,
-        rgb=(1 + warmth) * strength,
-        ambient=(1 - warmth) * draws.uniform(1, low=0.22, high=0.45),
+        direction=direction, rgb=(1 + warmth) * strength, ambient=(1 - warmth) * draws.uniform(1, low=0.22, high=0.45)
     )
 
 

@@ -25,10 +25,7 @@ OBJECT_TYPE = np.dtype(
         ("material", np.int16),  # in MATERIALS
         ("pattern", np.int16),  # in PATTERNS
         ("contrast", np.float32),  # distance in sRGB between the colours of the pattern, 0 for a plain object
-        (
-            "size",
-            np.float32,
-        ),  # diameter in metres, roughly; equal sizes cover about equal areas of the image
+        ("size", np.float32),  # diameter in metres, roughly; equal sizes cover about equal areas of the image
         ("share", np.float32),  # of the image's pixels
         ("column", np.float32),  # mean column of those pixels: 0 left edge, 1 right edge; 0 without pixels
         ("row", np.float32),  # mean row: 0 upper edge, 1 lower edge

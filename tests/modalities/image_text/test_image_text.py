@@ -515,7 +515,10 @@ def test_mistakes_are_told_in_a_sentence(captioned: Path, tmp_path: Path, capsys
         ("model.predictor.mask_tokens=3", "predictor.mask_tokens"),
         ("model.size.text_cfg.hf_tokenizer_name=/nowhere", "the tokenizer '/nowhere' is not on this machine"),
         ("model.target_layers=2", "the towers give their last layer alone"),
-        ("optim.rate_factors=[{prefix: words, factor: 2}]", "no parameter's name begins with 'words'"),
+        (
+            "optim.rate_factors=[{prefix: words, factor: 2}]",
+            "optim.rate_factors: no trainable parameter lies below 'words'",
+        ),
         ("data.source=coco", "annotations"),
     ):
         assert main(arguments(tmp_path / "run", captioned, wrong)) == 1, wrong

@@ -118,9 +118,7 @@ def centroids(images: RenderedClips, number: int, slot: int) -> np.ndarray:
     return found
 
 
-def test_direction_speed_and_next_position_agree_with_the_frames(
-    rendered: Rendered,
-) -> None:
+def test_direction_speed_and_next_position_agree_with_the_frames(rendered: Rendered) -> None:
     clips, images, labels = rendered
     checked = np.zeros(len(MOTIONS), dtype=int)
     for number, label in enumerate(labels):

@@ -76,10 +76,7 @@ class TemplateName(Modality[TemplateNameConfig]):
     """Signals as sequences of stretches, one token each."""
 
     contract, config_type = 1, TemplateNameConfig
-    tasks: Sequence[Task] = (
-        Task(label="shape", kind="class", classes=SHAPES),
-        Task(label="period", kind="regression"),
-    )
+    tasks: Sequence[Task] = (Task(label="shape", kind="class", classes=SHAPES), Task(label="period", kind="regression"))
 
     def __init__(self, config: TemplateNameConfig) -> None:
         super().__init__(config)
