@@ -169,8 +169,8 @@ class _FeatureBuffer:
         parts.append(F.layer_norm(tokens, tokens.shape[-1:]).bfloat16().cpu())
 
     def features(self) -> Features:
-        whole: dict[str, Any] = {
+        features: dict[str, Any] = {
             kind: {name: torch.cat(parts) for name, parts in named.items() if parts}
             for kind, named in self.parts.items()
         }
-        return Features(**whole)
+        return Features(**features)

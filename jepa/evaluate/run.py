@@ -15,7 +15,7 @@ from jepa.collapse import collapse_signs, rankme
 from jepa.config import ConfigError, Tree, plain
 from jepa.console import CONSOLE
 from jepa.data import BadFiles
-from jepa.evaluate.cross_modal.run import evaluate_streams, has_rows, possible_rows
+from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
 from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget
 from jepa.evaluate.forecast import InputBatches, build_forecaster, can_forecast, forecast_section
@@ -38,7 +38,7 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     """
     started = time.perf_counter()
     setup = open_setup(Path(run), tasks, list(layers))
-    _check_asked(setup)
+    _check_requested(setup)
     setup.output.parent.mkdir(parents=True, exist_ok=True)
     with _progress_bar() as progress:
         measured = _evaluate(setup, progress)
@@ -51,13 +51,13 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     return results
 
 
-def _check_asked(setup: EvaluationSetup) -> None:
+def _check_requested(setup: EvaluationSetup) -> None:
     """Raise ConfigError for a name that is neither a task nor a row."""
-    names = [*(row.name for row in setup.available), *possible_rows(setup)]
-    for asked in setup.asked:
-        if not any(is_part_of(name, asked) for name in names):
+    names = [*(row.name for row in setup.available), *possible_stream_rows(setup)]
+    for request in setup.requested:
+        if not any(is_part_of(name, request) for name in names):
             tasks = ", ".join(names) or "none, as the data has no labels"
-            raise ConfigError(f"no task '{asked}'; tasks of this data: {tasks}")
+            raise ConfigError(f"no task '{request}'; tasks of this data: {tasks}")
 
 
 def _summary(setup: EvaluationSetup) -> dict[str, Any]:
@@ -87,11 +87,11 @@ def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:
     features = evaluation.features(used, rows)
     tasks = evaluation.tasks(features, rows) if rows else {}
     streams: dict[str, Any] = {}
-    if has_rows(setup):
+    if has_stream_rows(setup):
         evaluation.show("streams")
         stream_rows, streams = evaluate_streams(setup, samples["test"], evaluation.notes, bad_files.add)
         tasks |= stream_rows
-    forecast = {} if setup.asked else evaluation.forecast()
+    forecast = {} if setup.requested else evaluation.forecast()
     return {
         "collapse": _collapse(features[used[-1]], used[-1]) if used else {},
         "tasks": tasks,
@@ -120,12 +120,12 @@ class _Evaluation:
         self.progress.advance(self.progress.task_ids[0])
 
     def measurable_rows(self) -> list[TaskProbe]:
-        """Probes that were asked for; none, with a note, if there are no labels or a split is empty."""
+        """The requested probes; none, with a note, if there are no labels or a split is empty."""
         setup, rows = self.setup, self.setup.rows
         empty = [split for split in SPLITS if len(self.samples[split]) == 0]
-        if not rows and not setup.asked:
+        if not rows and not setup.requested:
             self.notes.append(
-                f"The data has no labels, so no {'probe is trained' if has_rows(setup) else 'task is measured'}."
+                f"The data has no labels, so no {'probe is trained' if has_stream_rows(setup) else 'task is measured'}."
             )
         if rows and empty:
             self.notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")

@@ -1,4 +1,4 @@
-"""The setup of an evaluation: networks from a checkpoint, the config, the tasks asked for, the path of the results."""
+"""The setup of an evaluation: networks from a checkpoint, the config, the requested tasks, the path of the results."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ class EvaluationSetup:
     modality: Modality[Any]
     encoders: dict[Column, TokenEncoder]
     available: list[TaskProbe]
-    asked: Sequence[str]  # names of tasks or rows; all if empty
+    requested: Sequence[str]  # names of tasks or rows; all if empty
     output: Path
     on_trained_grid: bool
 
@@ -55,17 +55,17 @@ class EvaluationSetup:
 
     @property
     def rows(self) -> list[TaskProbe]:
-        """The probes that were asked for."""
+        """The requested probes."""
         return [row for row in self.available if self.wants(row.name)]
 
     def wants(self, name: str) -> bool:
-        """Whether the row of this name, or its task, was asked for."""
-        return not self.asked or any(is_part_of(name, asked) for asked in self.asked)
+        """Whether this row or its task is requested."""
+        return not self.requested or any(is_part_of(name, request) for request in self.requested)
 
 
-def is_part_of(name: str, asked: str) -> bool:
-    """Whether a row (`class/knn`) is the one asked for, or belongs to the task asked for (`class`)."""
-    return name == asked or name.startswith(f"{asked}/")
+def is_part_of(name: str, request: str) -> bool:
+    """Whether a row (`class/knn`) is the requested row, or belongs to the requested task (`class`)."""
+    return name == request or name.startswith(f"{request}/")
 
 
 def open_setup(path: Path, tasks: Sequence[str], layers: list[Tree]) -> EvaluationSetup:

@@ -176,9 +176,9 @@ def _task_row(name: str, row: Row, names: Sequence[str]) -> str:
     html = f"<td>{escape(task_title(name))}<small>{escape(metric)}</small></td>"
     for column in names:
         spread = row.get("spread", {}).get(column)
-        shown = _number(row, row.get(column))
-        shown += "" if spread is None else f' <span class="spread">± {_number(row, spread)}</span>'
-        html += f"<td{' class=best' if column in _best(row) else ''}>{shown}</td>"
+        cell = _number(row, row.get(column))
+        cell += "" if spread is None else f' <span class="spread">± {_number(row, spread)}</span>'
+        html += f"<td{' class=best' if column in _best(row) else ''}>{cell}</td>"
     return f"<tr>{html}<td>{row['train_samples']:,}</td><td>{row['test_samples']:,}</td></tr>"
 
 

@@ -31,20 +31,20 @@ from jepa.weights.load import model_of, untrained_model
 OnBad = Callable[[list[tuple[str, str]]], None]
 
 
-def possible_rows(setup: EvaluationSetup) -> list[str]:
-    """Rows of two matching streams. Near misses are those asked for: only the samples show which kinds exist."""
+def possible_stream_rows(setup: EvaluationSetup) -> list[str]:
+    """Rows of two matching streams. Near misses are the requested ones, as only the samples show which kinds exist."""
     if not isinstance(setup.modality, MatchedModality):
         return []
-    return [*row_names(setup.modality, setup.config), *_asked_near_misses(setup)]
+    return [*row_names(setup.modality, setup.config), *_requested_near_misses(setup)]
 
 
-def _asked_near_misses(setup: EvaluationSetup) -> list[str]:
-    return [name for name in setup.asked if name.partition("/")[0] == NEAR_MISS]
+def _requested_near_misses(setup: EvaluationSetup) -> list[str]:
+    return [name for name in setup.requested if name.partition("/")[0] == NEAR_MISS]
 
 
-def has_rows(setup: EvaluationSetup) -> bool:
-    """Whether the modality has two matching streams, and some of their rows were asked for."""
-    return any(map(setup.wants, possible_rows(setup)))
+def has_stream_rows(setup: EvaluationSetup) -> bool:
+    """Whether the modality has two matching streams, and some of their rows are requested."""
+    return any(map(setup.wants, possible_stream_rows(setup)))
 
 
 def evaluate_streams(
@@ -52,7 +52,7 @@ def evaluate_streams(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Rows of the results, and the `streams` section; adds notes on what is not measured.
 
-    Raises ConfigError if near misses of a kind were asked for that no sample has.
+    Raises ConfigError if the requested near misses are of a kind that no sample has.
     """
     modality, config = setup.modality, setup.config
     assert isinstance(modality, MatchedModality)
@@ -72,7 +72,7 @@ def evaluate_streams(
     if not encoded:
         return {}, {}
     rows = _rows(setup, encoded, labels, encoders)
-    if setup.asked:
+    if setup.requested:
         return rows, {}
     names = [stream.name for stream in modality.streams]
     streams = {"names": names, **geometry(encoded, modality, main_similarity(config))}
@@ -111,8 +111,8 @@ def _rows(
             classes = {column: vectors for column, (vectors, _) in found.items()}
             rows[name] = zero_shot_row(encoded, classes, labels[:, number], found["jepa"][1], similarity)
     near_misses = near_miss_rows(encoded, similarity, setup.wants)
-    for asked in _asked_near_misses(setup):
-        if not any(is_part_of(name, asked) for name in near_misses):
+    for request in _requested_near_misses(setup):
+        if not any(is_part_of(name, request) for name in near_misses):
             kinds = ", ".join(f"{NEAR_MISS}/{kind}" for kind in encoded["jepa"].near_misses) or "none"
-            raise ConfigError(f"no task '{asked}'; near misses of these samples: {kinds}")
+            raise ConfigError(f"no task '{request}'; near misses of these samples: {kinds}")
     return rows | near_misses

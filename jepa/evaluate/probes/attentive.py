@@ -233,8 +233,8 @@ def pooling(grid: Grid, limit: int) -> Tensor | None:
         sizes[axis] = math.ceil(sizes[axis] / 2)
     if tuple(sizes) == tuple(grid):
         return None
-    whole = torch.ones(1, 1)
+    matrix = torch.ones(1, 1)
     for size, length in zip(sizes, grid, strict=True):
         means = F.adaptive_avg_pool1d(torch.eye(length).unsqueeze(0), size)[0].T  # [size, length]
-        whole = torch.kron(whole, means)
-    return whole
+        matrix = torch.kron(matrix, means)
+    return matrix
