@@ -1,4 +1,4 @@
-"""Command line -> config and modality -> run here, or as jobs of a cluster: train, evaluate, report."""
+"""Command line -> config and modality -> train, evaluate and report, here or in jobs of a cluster."""
 
 import argparse
 import hashlib
@@ -26,15 +26,15 @@ from jepa.weights.load import construct
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m jepa.launch`: run what the command line says -> exit status."""
+    """`jepa launch`, also `python -m jepa.launch` -> exit status."""
     return exit_status(lambda: _launch(_parser().parse_intermixed_args(argv)))
 
 
 def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
     """Defaults, then a recipe, then `section.key=value` overrides -> config and its modality.
 
-    Without a run_dir the config names it, so that the same command finds its run again. Settings that the data
-    completes (`DataConfig.completed`) are those of the run in that directory, if there is one.
+    By default the run_dir is named by a hash of the config, so that the same command finds its run again. If it holds a
+    run, null settings that the data completes (`DataConfig.completed`) are taken from that run.
     Raises ConfigError and UnknownModalityError.
     """
     modality_type = modality_class(modality_name)
@@ -53,7 +53,7 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
 
 def _launch(arguments: argparse.Namespace) -> int:
     if (arguments.sweep or arguments.seeds or arguments.slurm) and not arguments.dry_run:
-        from jepa.cluster.submit import launch_many  # what it needs is not needed to train
+        from jepa.cluster.submit import launch_many  # not needed to train
 
         return launch_many(arguments, _configured)
     config, modality = _configured(arguments, [])
@@ -63,24 +63,24 @@ def _launch(arguments: argparse.Namespace) -> int:
         world = join(config.compute.device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with world.error_barrier():
             if world.is_main:
-                held.enter_context(locked(config.run_dir))
+                stack.enter_context(locked(config.run_dir))
         return _run(config, modality, world)
 
 
 def _dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: Modality[Any]) -> int:
-    """Print the resolved config, and what the run takes on what the profile asks for -> exit status."""
+    """Print the resolved config, and the cost of the run on the hardware of the profile -> exit status."""
     from jepa.cluster.submit import profile_of
     from jepa.cost.describe import describe
     from jepa.cost.process_memory import Allocation
 
-    profile, asked = profile_of(arguments), Allocation()
+    profile, allocation = profile_of(arguments), Allocation()
     if profile is not None:
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
-        asked = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
-    cost = describe(config, modality, asked)
+        allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
+    cost = describe(config, modality, allocation)
     print(to_yaml(config))
     print(cost)
     return 0
@@ -105,7 +105,7 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
 
 
 def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
-    """Config and modality of a command line with further overrides."""
+    """Config and modality of a command line and more overrides."""
     modality_type = modality_class(arguments.modality)
     recipe = arguments.config or default_recipe(declared_name(arguments.modality), modality_type)
     overrides = [*arguments.overrides, *more]

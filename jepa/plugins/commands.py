@@ -17,27 +17,25 @@ from jepa.plugins.registry import GROUP, installed, names
 
 
 def modalities(argv: Sequence[str] | None = None) -> int:
-    """`jepa modalities` -> exit status: 0 also where some cannot be used, as the list is what was asked for."""
+    """`jepa modalities` -> exit status: 0 even if some modalities cannot be loaded, since they are listed too."""
     description = f'List the modalities that installed packages declare under "{GROUP}".'
     command_parser("modalities", description, "").parse_args(argv)
     console = Console()
-    console = console if console.is_terminal else Console(width=10_000)  # whole lines for those who search them
+    console = console if console.is_terminal else Console(width=10_000)  # unbroken lines for grep
     table = Table(box=None, pad_edge=False, title_justify="left", title=f"contract version {CONTRACT}")
     for title in ("modality", "class", "package", "file"):
         table.add_column(title, overflow="fold")
     found = installed()
     for one in found:
-        table.add_row(one.name, one.value, one.package, one.place or "[bold red]cannot be used, see below[/]")
+        table.add_row(one.name, one.value, one.package, one.file or "[bold red]cannot be loaded, see below[/]")
     console.print(table, highlight=False)
     for one in found:
-        if one.failure:
-            console.print(one.failure, highlight=False, markup=False, soft_wrap=True)
+        if one.error:
+            console.print(one.error, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 _TEMPLATE = Path(__file__).parent / "template"
-
-
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -51,39 +49,38 @@ def new_modality(argv: Sequence[str] | None = None) -> int:
 
 
 def write_package(name: str, into: Path) -> Path:
-    """Write the package -> its folder; raises ConfigError where the name or the place is taken, or is none."""
+    """Write the package -> its folder; raises ConfigError if the name is invalid or taken, or the folder exists."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"'{name}' is no name of a modality; use lower-case letters, digits and single hyphens")
+        raise ConfigError(f"'{name}' is not a valid name; use lower-case letters, digits and single hyphens")
     words = name.split("-")
-    spelt = {"template-name": name, "template_name": "_".join(words), "TemplateName": "".join(map(str.title, words))}
-    if _is_used(spelt["TemplateName"]):
-        raise ConfigError(
-            f"'{name}' would name a class {spelt['TemplateName']}, which its module uses for another thing"
-        )
+    class_name = "".join(map(str.title, words))
+    if _is_used(class_name):
+        raise ConfigError(f"'{name}' needs a class {class_name}, but the template uses that name already")
     if name in names():
-        raise ConfigError(f"a modality '{name}' is installed already (`jepa modalities` tells from where)")
+        raise ConfigError(f"modality '{name}' is already installed, see `jepa modalities`")
     folder = into / name
     if folder.exists():
-        raise ConfigError(f"{folder} is there already; nothing was written")
+        raise ConfigError(f"{folder} exists; nothing was written")
+    replacements = {"template-name": name, "template_name": "_".join(words), "TemplateName": class_name}
     for source in sorted(_TEMPLATE.rglob("*")):
-        place = source.relative_to(_TEMPLATE)
-        if source.is_file() and source.suffix != ".pyc" and not place.as_posix().startswith("."):  # caches of tools
-            target = folder / _named(place.as_posix(), spelt)
+        path = source.relative_to(_TEMPLATE).as_posix()
+        if source.is_file() and source.suffix != ".pyc" and not path.startswith("."):  # no caches of tools
+            target = folder / _replaced(path, replacements)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_named(source.read_text(encoding="utf-8"), spelt), encoding="utf-8")
+            target.write_text(_replaced(source.read_text(encoding="utf-8"), replacements), encoding="utf-8")
     return folder
 
 
 def _is_used(class_name: str) -> bool:
-    """Whether Python or the template already has that name, or that of its config."""
+    """Whether Python or the template already uses that name, or the name of its config."""
     nodes = list(ast.walk(ast.parse((_TEMPLATE / "jepa_template_name" / "modality.py").read_text(encoding="utf-8"))))
     taken = {node.id for node in nodes if isinstance(node, ast.Name)} | {*keyword.kwlist}
     taken |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.alias)}
     return not taken.isdisjoint({class_name, f"{class_name}Config"})
 
 
-def _named(text: str, spelt: dict[str, str]) -> str:
-    for placeholder, name in spelt.items():
+def _replaced(text: str, replacements: dict[str, str]) -> str:
+    for placeholder, name in replacements.items():
         text = text.replace(placeholder, name)
     return text
 

@@ -1,4 +1,4 @@
-"""Modality names -> classes: entry points of installed packages, or `package.module:Class` for any other."""
+"""Modality names -> classes: entry points of installed packages, or `package.module:Class` for any other class."""
 
 import sys
 from collections.abc import Sequence
@@ -14,82 +14,86 @@ GROUP = "jepa.modalities"
 
 
 class UnknownModalityError(UserError, LookupError):
-    """No class is to be had under that name; the message says why, and which names there are."""
+    """No modality can be loaded by that name; the message gives the reason."""
 
 
 @dataclass(frozen=True)
-class Installed:
-    """A modality that a package declares. value: module and class; place: its file, "" where it cannot be had."""
+class InstalledModality:
+    """A modality that an installed package declares.
+
+    value: module and class. file: that of the module, empty if the class cannot be loaded; error: the reason.
+    """
 
     name: str
     value: str
     package: str
-    place: str = ""
-    failure: str = ""
+    file: str = ""
+    error: str = ""
 
 
 def modality_class(name: str) -> type[Modality[Any]]:
-    """The class of a name, or of `package.module:Class`; raises UnknownModalityError, saying why there is none."""
+    """The class of an installed modality, or of `package.module:Class`; raises UnknownModalityError."""
     if ":" in name:
-        return _loaded(f"modality '{name}'", name)
-    entries = [entry for entry in _declared() if entry.name == name]
+        return _load(f"modality '{name}'", name)
+    entries = [entry for entry in _entries() if entry.name == name]
     if len(entries) > 1:
         raise UnknownModalityError(_clash(entries))
     if not entries:
         raise UnknownModalityError(
-            f"no modality '{name}'; installed: {', '.join(names()) or 'none (run: pip install -e .)'}. One that is not "
-            f'installed is named by package.module:Class; a package declares one under [project.entry-points."{GROUP}"]'
+            f"no modality '{name}'; installed: {', '.join(names()) or 'none (run: pip install -e .)'}. A class that is "
+            "not installed is named package.module:Class; a package declares a modality under "
+            f'[project.entry-points."{GROUP}"]'
         )
-    return _loaded(f"modality '{name}' of {_package(entries[0])}", entries[0].value)
+    return _load(f"modality '{name}' of {_package(entries[0])}", entries[0].value)
 
 
 def names() -> list[str]:
-    """All names that installed packages declare; importing nothing."""
-    return sorted({entry.name for entry in _declared()})
+    """Names of all installed modalities; imports none of them."""
+    return sorted({entry.name for entry in _entries()})
 
 
 def declared_name(name: str) -> str:
-    """The name under which a package declares a `package.module:Class`, or what is given where none does."""
-    return next((entry.name for entry in _declared() if entry.value == name), name)
+    """The name under which a package declares a `package.module:Class`; any other name is returned unchanged."""
+    return next((entry.name for entry in _entries() if entry.value == name), name)
 
 
-def installed() -> list[Installed]:
-    """Everything that is declared, by name; what cannot be used says why, and keeps nothing else from being listed."""
-    return [_tried(entry) for entry in sorted(_declared(), key=lambda entry: (entry.name, _package(entry)))]
+def installed() -> list[InstalledModality]:
+    """All installed modalities by name, also those that cannot be loaded."""
+    return [_loaded(entry) for entry in sorted(_entries(), key=lambda entry: (entry.name, _package(entry)))]
 
 
 def class_flaw(found: Any) -> str:
-    """What keeps an object from being the class of a modality, as the end of a sentence that starts with its name."""
+    """Why an object is not a valid modality class: a sentence without its subject, empty for a valid class."""
     if not (isinstance(found, type) and issubclass(found, Modality)):
-        return "is no class derived from jepa.modality.Modality"
+        return "is not a subclass of jepa.modality.Modality"
     version = getattr(found, "contract", None)
     if version is None:
-        return f"does not say which version of the contract it was written for; write `contract = {CONTRACT}` into it"
+        return f"has no contract version; write `contract = {CONTRACT}` in the class"
     if version != CONTRACT:
         newer = isinstance(version, int) and version > CONTRACT
         what = "a newer openjepa" if newer else "a newer version of its package"
         return f"was written for version {version} of the contract, and this is version {CONTRACT}; install {what}"
-    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
-        return f"lacks {' and '.join(lacking)}"
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        return f"does not define {' and '.join(missing)}"
     config_type = getattr(found, "config_type", None)
     if not (isinstance(config_type, type) and issubclass(config_type, DataConfig)):
         return "needs `config_type`, a dataclass derived from jepa.modality.DataConfig"
-    if plain := [
-        one.__name__ for one in config_type.__mro__ if _declares(one) and "__dataclass_fields__" not in vars(one)
+    if undecorated := [
+        one.__name__ for one in config_type.__mro__ if _has_settings(one) and "__dataclass_fields__" not in vars(one)
     ]:
-        return f"has a config whose settings are not known: write @dataclass(frozen=True, kw_only=True) over {plain[0]}"
+        return f"has a config that is no dataclass: write @dataclass(frozen=True, kw_only=True) over {undecorated[0]}"
     return ""
 
 
-def _declared() -> Sequence[EntryPoint]:
+def _entries() -> Sequence[EntryPoint]:
     return tuple(entry_points(group=GROUP))
 
 
-def _declares(part: type) -> bool:
+def _has_settings(part: type) -> bool:
     return issubclass(part, DataConfig) and bool(vars(part).get("__annotations__"))
 
 
-def _loaded(what: str, value: str) -> type[Modality[Any]]:
+def _load(what: str, value: str) -> type[Modality[Any]]:
     try:
         found = imported(value)
     except ValueError as error:
@@ -100,18 +104,18 @@ def _loaded(what: str, value: str) -> type[Modality[Any]]:
     return modality_type
 
 
-def _tried(entry: EntryPoint) -> Installed:
+def _loaded(entry: EntryPoint) -> InstalledModality:
     try:
         found = modality_class(entry.name)
     except UnknownModalityError as error:
-        return Installed(entry.name, entry.value, _package(entry), failure=str(error))
-    return Installed(entry.name, entry.value, _package(entry), place=str(sys.modules[found.__module__].__file__))
+        return InstalledModality(entry.name, entry.value, _package(entry), error=str(error))
+    return InstalledModality(entry.name, entry.value, _package(entry), file=str(sys.modules[found.__module__].__file__))
 
 
 def _clash(entries: Sequence[EntryPoint]) -> str:
-    every = [f"{_package(entry)} ({entry.value})" for entry in entries]
+    packages = [f"{_package(entry)} ({entry.value})" for entry in entries]
     return (
-        f"modality '{entries[0].name}' is declared by {' and by '.join(every)}; uninstall all but one, "
+        f"modality '{entries[0].name}' is declared by {' and by '.join(packages)}; uninstall all but one, "
         "or name the class, as in --modality package.module:Class"
     )
 

@@ -1,4 +1,4 @@
-"""What `jepa new-modality` writes is complete, and what is installed is listed."""
+"""`jepa new-modality` writes a complete package, and `jepa modalities` lists installed ones."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from jepa.plugins import commands
 from jepa.plugins.commands import write_package
 
 
-def test_nothing_of_the_template_is_left_in_a_package(tmp_path: Path) -> None:
+def test_a_new_package_holds_no_placeholder_of_the_template(tmp_path: Path) -> None:
     folder = write_package("point-grid2", tmp_path)
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files == {
@@ -24,27 +24,27 @@ def test_nothing_of_the_template_is_left_in_a_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("Point", "'Point' is no name of a modality; use lower-case letters, digits and single hyphens"),
-        ("a--b", "'a--b' is no name"),
-        ("3d", "'3d' is no name"),
-        ("../x", "'../x' is no name"),
-        ("image", "a modality 'image' is installed already"),
-        ("waves", "'waves' would name a class Waves, which its module uses for another thing"),
-        ("random-mask", "would name a class RandomMask"),
-        ("none", "would name a class None"),
-        ("there", "there is there already; nothing was written"),
+        ("Point", "'Point' is not a valid name; use lower-case letters, digits and single hyphens"),
+        ("a--b", "'a--b' is not a valid name"),
+        ("3d", "'3d' is not a valid name"),
+        ("../x", "'../x' is not a valid name"),
+        ("image", "modality 'image' is already installed"),
+        ("waves", "'waves' needs a class Waves"),
+        ("random-mask", "needs a class RandomMask"),
+        ("none", "needs a class None"),
+        ("taken", "taken exists; nothing was written"),
     ],
 )
-def test_a_name_that_is_none_or_taken_is_refused(
+def test_an_invalid_or_taken_name_is_refused(
     name: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "there").mkdir()
+    (tmp_path / "taken").mkdir()
     assert commands.new_modality([name, "--into", str(tmp_path)]) == 1
     assert sentence in " ".join(capsys.readouterr().err.split())
-    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
 
 
-def test_what_is_installed_is_listed_with_what_fails(
+def test_installed_modalities_are_listed_with_those_that_cannot_be_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = tmp_path / "sonar_broken-0.3.dist-info"
@@ -56,7 +56,7 @@ def test_what_is_installed_is_listed_with_what_fails(
     assert commands.modalities([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any("image-text" in line and "image_text:ImageText" in line and "openjepa" in line for line in lines)
-    assert any("sonar" in line and "sonar-broken 0.3" in line and "cannot be used" in line for line in lines)
-    told = next(line for line in lines if line.startswith("modality 'sonar' of sonar-broken 0.3"))
-    assert "OSError: no [device]" in told
-    assert told.endswith("sonar_broken.py, line 2)")
+    assert any("sonar" in line and "sonar-broken 0.3" in line and "cannot be loaded" in line for line in lines)
+    reported = next(line for line in lines if line.startswith("modality 'sonar' of sonar-broken 0.3"))
+    assert "OSError: no [device]" in reported
+    assert reported.endswith("sonar_broken.py, line 2)")

@@ -1,4 +1,4 @@
-"""Names of modalities: among installed packages or as a class, and refused with the names there are."""
+"""Modality names: of installed packages or as package.module:Class, and errors that list the installed names."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ class Sonar(Modality):
 
 
 def package(site: Path, name: str, top: str = "", body: str = f"contract = {CONTRACT}", entry: str = "sonar") -> None:
-    """Lay an installed package down: a module, and what pip writes beside it."""
+    """Write an installed package: a module, and the metadata that pip writes beside it."""
     (site / f"{name}.py").write_text(PLUGIN.format(top=top, body=body))
     info = site / f"{name}-1.5.dist-info"
     info.mkdir()
@@ -39,7 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_installed_modality_is_imported_when_it_is_asked_for(site: Path) -> None:
+def test_an_installed_modality_is_imported_only_when_it_is_used(site: Path) -> None:
     package(site, "sonar_asked")
     assert "sonar_asked" not in sys.modules
     assert "sonar" in registry.names()
@@ -47,7 +47,7 @@ def test_an_installed_modality_is_imported_when_it_is_asked_for(site: Path) -> N
     assert modality_class("sonar").__name__ == "Sonar"
 
 
-def test_a_class_that_is_not_installed_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_is_not_installed_is_found_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sonar_here.py").write_text(PLUGIN.format(top="", body="contract = 1"))
     with pytest.raises(UnknownModalityError, match=r"no module 'sonar_here': .* not in the working directory"):
         modality_class("sonar_here:Sonar")
@@ -56,13 +56,13 @@ def test_a_class_that_is_not_installed_is_named_by_its_module(tmp_path: Path, mo
     assert modality_class("sonar_here:Sonar").__name__ == "Sonar"
 
 
-def test_an_unknown_name_is_refused_with_those_there_are(site: Path) -> None:
+def test_an_unknown_name_is_refused_with_the_installed_names(site: Path) -> None:
     package(site, "sonar_known")
-    with pytest.raises(UnknownModalityError, match=r"no modality 'radar'; installed: .*image, .*sonar, .*video\. One"):
+    with pytest.raises(UnknownModalityError, match=r"no modality 'radar'; installed: .*image, .*sonar, .*video\. "):
         modality_class("radar")
 
 
-def test_two_packages_of_one_name_are_both_named(site: Path) -> None:
+def test_two_packages_that_declare_one_name_are_both_named(site: Path) -> None:
     package(site, "sonar_one")
     package(site, "sonar_two")
     with pytest.raises(UnknownModalityError) as caught:
@@ -80,17 +80,17 @@ def test_two_packages_of_one_name_are_both_named(site: Path) -> None:
         ("1 / 0", "contract = 1", "cannot be imported: ZeroDivisionError: division by zero .*line 4"),
         ("raise SystemExit(3)", "contract = 1", "cannot be imported: SystemExit: 3"),
         ("def (", "contract = 1", "cannot be imported: SyntaxError"),
-        ("", "pass", "does not say which version of the contract it was written for; write `contract = 1`"),
+        ("", "pass", "has no contract version; write `contract = 1`"),
         (
             "",
             "contract = 99",
             "written for version 99 of the contract, and this is version 1; install a newer openjepa",
         ),
         ("", "contract = 0", "install a newer version of its package"),
-        ("Modality = object", "contract = 1", "is no class derived from jepa.modality.Modality"),
+        ("Modality = object", "contract = 1", "is not a subclass of jepa.modality.Modality"),
     ],
 )
-def test_a_broken_package_breaks_no_other_and_says_why(
+def test_a_broken_package_breaks_no_other_and_gives_the_reason(
     site: Path, request: pytest.FixtureRequest, top: str, body: str, sentence: str
 ) -> None:
     name = f"sonar_{abs(hash((top, body)))}"
@@ -99,12 +99,14 @@ def test_a_broken_package_breaks_no_other_and_says_why(
     with pytest.raises(UnknownModalityError, match=f"modality 'sonar' of {name} 1.5: .*{sentence}"):
         modality_class("sonar")
     assert listed["sonar"].package == f"{name} 1.5"
-    assert listed["sonar"].failure
-    assert listed["image"].failure == listed["video"].failure == ""
-    assert listed["image"].place.endswith("modalities/image/modality.py")
+    assert listed["sonar"].error
+    assert listed["image"].error == listed["video"].error == ""
+    assert listed["image"].file.endswith("modalities/image/modality.py")
 
 
-def test_a_folder_that_a_class_misses_is_told_in_a_sentence(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_the_operating_system_in_a_modality_is_reported_in_a_sentence(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     init = "contract = 1\n    def __init__(self, config): open('/no/such/list')"
     package(site, "sonar_missing", "", init)
     assert launch.main(["--modality", "sonar", "--dry-run"]) == 1
@@ -113,14 +115,14 @@ def test_a_folder_that_a_class_misses_is_told_in_a_sentence(site: Path, capsys: 
     )
 
 
-def test_a_wrong_name_of_a_class_proposes_the_nearest() -> None:
+def test_a_misspelt_class_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UnknownModalityError, match=r"modalities\.image has no 'Imag', did you mean 'Image'\?"):
         modality_class("modalities.image:Imag")
     with pytest.raises(UnknownModalityError, match=r"'a b:C' is not of the form package\.module:name"):
         modality_class("a b:C")
 
 
-def test_recipes_beside_a_class_are_found_by_the_name_of_the_modality(site: Path) -> None:
+def test_recipes_beside_a_class_are_found_by_the_modality_name(site: Path) -> None:
     package(site, "sonar_recipes")
     (site / "configs").mkdir()
     (site / "configs" / "sonar.yaml").write_text("steps: 7\n")
@@ -129,7 +131,7 @@ def test_recipes_beside_a_class_are_found_by_the_name_of_the_modality(site: Path
     assert read_recipe("sonar", found) == {"steps": 7}
     assert {"sonar", "image", "image_text/tiny"} <= set(recipes(found))
     assert default_recipe("image-text") == "image_text/tiny"
-    assert default_recipe("sonar_recipes:Image", found) is None  # whose settings that recipe does not know
+    assert default_recipe("sonar_recipes:Image", found) is None  # that recipe has settings of another class
     assert declared_name("modalities.image:Image") == "image"
     assert declared_name("sonar_recipes:Image") == "sonar_recipes:Image"
     assert default_recipe("sonar") is None

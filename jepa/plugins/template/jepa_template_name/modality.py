@@ -1,4 +1,4 @@
-"""Signals of one channel as sequences of stretches; put data of your own in the place of Waves."""
+"""Signals of one channel, cut into patches of consecutive values; replace Waves by your own data."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ SHAPES = ("sine", "triangle", "square", "saw")
 class TemplateNameConfig(DataConfig):
     """The `data` section of a config.
 
-    samples: of the training split; a quarter as many in each of the others. length: values of a stored signal; window:
-    values that the networks see of it; patch: values a token. noise: its standard deviation, that of a wave being about
-    1. mask_sets: sets of masks a sample.
+    samples: signals in the training split; each other split has a quarter as many. length: values of a stored signal.
+    window: values of a crop, which the networks see. patch: values per token. noise: standard deviation of the noise;
+    that of a wave is about 1. mask_sets: sets of masks per sample. views: crops per sample and step.
     """
 
     source: str = "waves"
@@ -37,9 +37,9 @@ class TemplateNameConfig(DataConfig):
 
 
 class Waves:
-    """Waves of four shapes, of any pitch and phase, in noise: sample i of a split is a function of both.
+    """Waves of four shapes with random period and phase, plus noise; a sample depends on its split and index alone.
 
-    inputs: float [length]. shape: index in SHAPES; period: values that a wave takes.
+    inputs: float [length]. Labels: shape, an index in SHAPES, and period, in values.
     """
 
     def __init__(self, config: TemplateNameConfig, split: Split) -> None:
@@ -60,7 +60,7 @@ class Waves:
 
 
 def _wave(shape: str, phase: Tensor) -> Tensor:
-    """Values of about unit variance at phases from 0 to 1."""
+    """Values with a variance of about 1 at phases from 0 to 1."""
     match shape:
         case "sine":
             return math.sqrt(2) * torch.sin(2 * math.pi * phase)
@@ -73,7 +73,7 @@ def _wave(shape: str, phase: Tensor) -> Tensor:
 
 
 class TemplateName(Modality[TemplateNameConfig]):
-    """Signals as sequences of stretches, one token each."""
+    """Signals in patches of consecutive values, one token per patch."""
 
     contract, config_type = 1, TemplateNameConfig
     tasks: Sequence[Task] = (Task(label="shape", kind="class", classes=SHAPES), Task(label="period", kind="regression"))
@@ -96,12 +96,12 @@ class TemplateName(Modality[TemplateNameConfig]):
         return patch_embedding("b (n p) -> b n p", self.config.patch, dim, p=self.config.patch)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
-        """Sets of masks by the strategy of the config."""
+        """`mask_sets` sets of masks, by the strategy of the config."""
         masking = self.config.masking
         return [sample_masks(self.grid, masking, batch_size, generator) for _ in range(self.config.mask_sets)]
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """A window that begins anywhere: [length] -> [window]."""
+        """A window at a random position: [length] -> [window]."""
         start = int(torch.randint(len(inputs) - self.config.window + 1, (), generator=generator))
         return inputs[start : start + self.config.window]
 

@@ -1,4 +1,4 @@
-"""The modality keeps the contract, and a run of it trains and is measured."""
+"""The modality keeps the contract, and a run trains and is evaluated."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,11 @@ from jepa.launch import main
 from jepa.testing import check_modality
 
 
-def test_the_contract_is_kept() -> None:
+def test_the_modality_keeps_the_contract() -> None:
     check_modality(TemplateName(TemplateNameConfig(samples=40)))
 
 
-def test_a_run_trains_and_is_measured(tmp_path: Path) -> None:
+def test_a_run_trains_and_is_evaluated(tmp_path: Path) -> None:
     settings = ["steps=3", "data.samples=80", "compute.device=cpu", "evaluate.low_shot_draws=1"]
     run_dir = tmp_path / "run"
     assert main(["--modality", "jepa_template_name.modality:TemplateName", "--run-dir", str(run_dir), *settings]) == 0
