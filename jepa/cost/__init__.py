@@ -1,1 +1,1 @@
-"""What a run takes: parameters, FLOPs, memory and GPU hours, computed before it starts."""
+"""The cost of a run, before it starts: parameters, FLOPs, memory and GPU hours."""

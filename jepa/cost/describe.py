@@ -1,4 +1,4 @@
-"""What a run takes, told before it starts: parameters, FLOPs, memory of a GPU, GPU hours, and what will not do."""
+"""The report of a dry run: parameters, FLOPs, memory per GPU under DDP and FSDP, GPU hours, and warnings."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -14,10 +14,9 @@ __all__ = ["Allocation", "describe", "warnings"]
 
 
 def describe(config: Config[Any, Any], modality: Modality[Any], asked: Allocation) -> str:
-    """What a run takes, for people.
+    """Cost of a run as text.
 
-    Raises ConfigError where the batch does not divide among the processes, DataError where nothing tells what a view
-    looks like.
+    Raises ConfigError if the batch does not divide among the processes, and DataError if it needs missing data.
     """
     flops = run_flops(config, modality)
     memory = process_memory(config, modality, asked)
@@ -31,7 +30,7 @@ def describe(config: Config[Any, Any], modality: Modality[Any], asked: Allocatio
 def warnings(
     config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
 ) -> list[str]:
-    """What will not fit, not finish, or not be used: a sentence each."""
+    """A sentence for each GPU type that is too small or too slow, and for unused GPUs."""
     found = []
     if asked.processes < asked.gpus:
         found.append(f"{asked.processes} processes use {asked.processes} of {asked.gpus} GPUs")
@@ -49,9 +48,9 @@ def warnings(
 
 def _advice(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], small: Sequence[Gpu]) -> str:
     chosen = _parallel(config, memory)
-    saved = [way for way in memory if way != chosen and all(gpu.holds(memory[way].total) for gpu in small)]
-    if saved:
-        return f"compute.parallel={saved[0]} does"
+    fitting = [way for way in memory if way != chosen and all(gpu.holds(memory[way].total) for gpu in small)]
+    if fitting:
+        return f"compute.parallel={fitting[0]} does"
     if not config.compute.activation_checkpointing:
         return "compute.activation_checkpointing=true or a larger optim.accumulate need less"
     return "ask for more GPUs, or take a smaller optim.batch_size"
@@ -63,13 +62,13 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
     target = round(fmean(one.target.shape[1:].numel() for masks in drawn for one in masks))
     sets, batch = len(drawn[0]), config.optim.batch_size
     samples = config.steps * batch
-    each, step = _short(flops / samples / 1e9), _short(flops / config.steps / 1e12)
+    per_sample, per_step = _short(flops / samples / 1e9), _short(flops / config.steps / 1e12)
     encoder, predictor = count(model.context_encoder.parameters()), count(model.predictor.parameters())
     return [
         f"parameters   encoder {encoder:,}, predictor {predictor:,}",
-        f"tokens       {len(modality.positions)} a sample on a grid of {' x '.join(map(str, modality.grid))}; "
+        f"tokens       {len(modality.positions)} per sample on a grid of {' x '.join(map(str, modality.grid))}; "
         f"about {context} context, {target} target" + (f" in each of {sets} sets" if sets > 1 else ""),
-        f"FLOPs        {each} G a sample, {step} T a step of {batch:,} samples, {flops:.3g} in all",
+        f"FLOPs        {per_sample} G per sample, {per_step} T per step of {batch:,} samples, {flops:.3g} in total",
         f"run          {config.steps:,} steps, {samples:,} samples",
     ]
 
@@ -77,10 +76,10 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
 def _memory_lines(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation) -> list[str]:
     parts = config.optim.accumulate
     batches = f"{parts} micro-batches" if parts > 1 else "a batch"
-    recomputed = ", activations computed again" if config.compute.activation_checkpointing else ""
+    recomputed = ", activations recomputed" if config.compute.activation_checkpointing else ""
     samples = config.optim.batch_size // asked.processes // parts
-    about = f"GiB a process at its peak, {batches} of {samples:,} samples, {config.compute.precision}{recomputed}"
-    lines = [f"memory       {about}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
+    title = f"peak GiB per process for {batches} of {samples:,} samples in {config.compute.precision}{recomputed}"
+    lines = [f"memory       {title}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
     labels = {"copies": "weights to compute with", "buckets": "gradients to send"}
     for name in ("weights", "gradients", "optimiser", "copies", "buckets", "activations", "total"):
         values = "".join(f"{_gib(getattr(one, name)):9.2f}" for one in memory.values())
@@ -93,8 +92,8 @@ def _gpu_lines(
 ) -> list[str]:
     used, precision = asked.used_gpus, config.compute.precision
     lines = [
-        f"time         on {used} GPU{'s' if used > 1 else ''} at {UTILISATION:.0%} of their peak in {precision}; "
-        f"fits with {_gib(RESERVED):.0f} GiB to spare for CUDA",
+        f"time         on {used} GPU{'s' if used > 1 else ''} at {UTILISATION:.0%} of peak {precision} FLOP/s; "
+        f"a run fits if it leaves {_gib(RESERVED):.0f} GiB for CUDA",
         f"  {'':<12}{'GPU hours':>12}{'hours':>9}" + "".join(f"{'fits ' + way:>11}" for way in memory),
     ]
     for gpu in GPUS:

@@ -1,4 +1,4 @@
-"""Floating-point operations of a run, counted on networks without contents."""
+"""FLOPs of a run, counted on the meta device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,20 +15,19 @@ from jepa.model import JEPA
 from jepa.targets import TargetKind
 from jepa.training.config import Config
 
-DRAWS = 16  # of masks, over which FLOPs and tokens are averaged
+DRAWS = 16  # draws of masks over which FLOPs and tokens are averaged
 
 
 def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
-    """Floating-point operations of a whole run, a multiply-add counted as two."""
+    """FLOPs of a run; a multiply-add counts as two."""
     steps = sum(stage.steps * sample_flops(config, modality, stage.weights) for stage in config.stages)
     return steps * config.optim.batch_size
 
 
 def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Mapping[TargetKind, float]) -> float:
-    """Floating-point operations of one sample that predicts these kinds of target, forward and backward.
+    """FLOPs of one sample that predicts these kinds of target, forward and backward, recomputed activations included.
 
-    The mean over masks of whole batches, as those of a strategy may depend on the size of the batch. What activation
-    checkpointing computes again is counted.
+    Averaged over masks that were drawn for whole batches, as their size may depend on the batch size.
     """
     view = example_view(modality)
     with torch.device("meta"):
@@ -37,21 +36,21 @@ def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Map
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with FlopCounterMode(display=False) as counter:
         for masks in first_masks(config, modality):
-            of_one = [mask[slice(1)].to("meta") for mask in masks]
-            output = model([inputs] * modality.views, of_one, tuple(weights))
+            first_row = [mask[slice(1)].to("meta") for mask in masks]
+            output = model([inputs] * modality.views, first_row, tuple(weights))
             prediction_loss(output.predictions, config.loss, weights).backward()
     return float(counter.get_total_flops()) / DRAWS
 
 
 def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[Masks]]:
-    """Masks of the first steps, sets of the global batch."""
+    """Masks of the first steps, drawn for the global batch."""
     batch_size, seed = config.optim.batch_size, config.seed
     return [modality.sample_masks(batch_size, seeded("masks", seed, step)) for step in range(DRAWS)]
 
 
 def example_view(modality: Modality[Any]) -> Any:
-    """A view for its shape; raises DataError where only the data can tell it and the data is not there."""
+    """A view of the right shape; raises DataError if only the data shows it, and the data is missing."""
     try:
         return modality.example_view()
     except (OSError, ValueError, IndexError, BadSampleError) as error:
-        raise DataError(f"data: no sample shows what the networks are given: {error}") from error
+        raise DataError(f"data: no sample shows the shape of a view: {error}") from error

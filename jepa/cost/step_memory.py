@@ -1,4 +1,4 @@
-"""What one step of one process holds in memory: the step itself, run on tensors that have shapes but no contents."""
+"""Memory of one training step in one process, measured by running it on tensors without data."""
 
 import weakref
 from collections import Counter
@@ -31,11 +31,10 @@ Device = Literal["cuda", "cpu"]
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes of a process at the moment at which it holds the most, by kind.
+    """Bytes of a process at its peak, by kind.
 
-    weights: the three networks and their tables. copies: weights in the precision of the computation, which autocast
-    keeps from the forward to the backward pass. activations: everything else, the inputs included.
-    most_activations: the most of these at any moment.
+    weights: the three networks and their tables. copies: weights in compute precision, which autocast keeps from the
+    forward to the backward pass. activations: everything else, inputs included. most_activations: their own peak.
     """
 
     weights: int = 0
@@ -47,14 +46,14 @@ class Usage:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """Total bytes."""
         return self.weights + self.gradients + self.optimiser + self.copies + self.activations
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages that are alive, by kind; those that were not registered are activations.
+    """Counts bytes of live storages by kind; storages that were not registered are activations.
 
-    at_peak: bytes by kind when their sum was the largest; most_activations: the most bytes of activations at any time.
+    at_peak: bytes by kind when their sum was largest. most_activations: the peak of activations alone.
     """
 
     def __init__(self) -> None:
@@ -67,7 +66,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation and count what it allocated."""
+        """Run an operation and count its outputs."""
         result = func(*args, **(kwargs or {}))
         copied = func is torch.ops.aten._to_copy.default and self._kind(args[0]) == "weights"
         for leaf in tree_leaves(result):
@@ -86,12 +85,12 @@ class LiveBytes(TorchDispatchMode):
         self._note(tensor, kind)
 
     def gradient(self, parameter: Tensor) -> None:
-        """Count the gradient of a parameter as such."""
+        """Count the gradient of a parameter as a gradient."""
         assert parameter.grad is not None
         self.register(parameter.grad, "gradients")
 
     def forget_peaks(self) -> None:
-        """Look for the largest sums from now on."""
+        """Restart the search for peaks."""
         self.at_peak, self.most_activations = self.live.copy(), self.live["activations"]
 
     def _kind(self, tensor: Tensor) -> Kind | None:
@@ -103,7 +102,7 @@ class LiveBytes(TorchDispatchMode):
         key, size = id(storage), storage.nbytes()
         if key in self._known:
             return
-        # The Python object of a storage lives as long as its memory does.
+        # The Python object of a storage lives as long as its memory.
         self._known[key] = weakref.ref(storage, lambda _: self._free(key)), kind, size
         self.live[kind] += size
 
@@ -114,7 +113,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class _UnknownNumbers(TorchDispatchMode):
-    """Takes every number that is read from a tensor for 1."""
+    """Returns 1 for every number that is read from a tensor."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -124,16 +123,16 @@ class _UnknownNumbers(TorchDispatchMode):
 
 
 class _AsOnGpu(TorchFunctionMode):
-    """Operations on CPU tensors that keep for the backward pass what their CUDA kernels keep.
+    """Makes CPU operations save the tensors for backward that their CUDA kernels save.
 
-    Attention keeps its inputs, its output and a number a row, no scores of all pairs (flash and memory-efficient
-    kernels both do); under autocast, layer norm works on a copy in fp32.
+    Flash and memory-efficient attention save inputs, output and one number per row, but no score matrix. Under
+    autocast, layer norm works on an fp32 copy.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Replace the two operations."""
+        """Replace attention and layer norm."""
         if func is F.scaled_dot_product_attention:
             return _flash(*args, **(kwargs or {}))
         if func is F.layer_norm and torch.is_autocast_enabled("cpu"):
@@ -156,10 +155,10 @@ def _flash(
 
 
 def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, device: Device) -> Usage:
-    """Memory of one process's step, measured by running it on tensors without contents.
+    """Memory of a step in one process, for the stage of the run that takes most.
 
-    batch: the process's share, its values are not looked at. device: whose kernels. The largest of the stages of the
-    run; the optimiser is as after its first step. What CUDA, its libraries and the allocator need comes on top.
+    batch: the process's share; only its shapes matter. device: the kernels to assume. The optimiser state exists, as
+    after the first step. CUDA, its libraries and the allocator need more on top.
     """
     with torch.device("meta"):
         model = JEPA(config.model, modality, config.target_kinds)
@@ -173,7 +172,7 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
 
 
 class _Step:
-    """A training step as in the loop of `train`, its memory counted."""
+    """A training step as in `train`, with its memory counted."""
 
     def __init__(self, model: JEPA, optimizer: torch.optim.AdamW, config: Config[Any, Any], device: Device) -> None:
         self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
@@ -196,7 +195,7 @@ class _Step:
         hooks = [parameter.register_post_accumulate_grad_hook(counted.gradient) for parameter in self._trained()]
         counted.forget_peaks()
         with counted, _AsOnGpu() if self.device == "cuda" else nullcontext():
-            for part in batch.split(self.config.optim.accumulate)[:2]:  # a third finds what the second found
+            for part in batch.split(self.config.optim.accumulate)[:2]:  # the third repeats the second
                 self._pass(part, stage)
             clip_grad_norm_(self.model.parameters(), self.config.optim.max_gradient_norm or float("inf"))
             self.optimizer.step()
@@ -217,13 +216,13 @@ class _Step:
         )
 
     def _pass(self, batch: Batch, stage: Stage) -> None:
-        # On behalf of a GPU float16 stands for bf16: it has as many bytes, and `attend` has no way of its own for it.
+        # For a GPU, float16 replaces bf16: same size, and `attend` has no CPU special case for it.
         low = torch.float16 if self.device == "cuda" else torch.bfloat16
         with torch.autocast("cpu", low, enabled=self.config.compute.precision == "bf16"):
             output = self.model(batch.views, batch.masks, tuple(stage.weights))
         loss = prediction_loss(output.predictions, self.config.loss, stage.weights)
         total = loss + added_loss(output, self.config.loss, self.config.model.contrast, seeded("slices"))
-        # As total.backward(), but that a TorchFunctionMode stays active where blocks are computed again.
+        # Like total.backward(), but a TorchFunctionMode stays active while blocks are recomputed.
         torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))
 
     def _trained(self) -> list[nn.Parameter]:
