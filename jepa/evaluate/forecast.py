@@ -179,7 +179,7 @@ class InputBatches:
         """Inputs [B, ...] of the evaluated samples of a split."""
         evaluate = self.config.evaluate
         indices = evaluated_indices(len(samples), evaluate.forecast_samples, split)
-        views = ViewDataset(self.modality, samples, indices, (), averaged=False)
+        views = ViewDataset(self.modality, samples, indices, averaged=False)
         size, loaders = samples_at_once(self.modality, evaluate.batch_size), self.config.compute.loaders(self.device)
         for batch in view_batches(views, size, loaders):
             self.on_bad(batch.bad)

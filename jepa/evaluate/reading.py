@@ -91,23 +91,18 @@ def separate_bad(items: Sequence[Any]) -> tuple[list[Any], list[tuple[str, str]]
     return [item for item in items if not isinstance(item, BadSampleError)], bad
 
 
+@dataclass(frozen=True)
 class ViewDataset(Dataset[Any]):
     """(views, baselines, labels) of each sample, read once; the error itself for a sample that cannot be read.
 
     averaged: use all views that evaluation averages over, or else the single evaluation view.
     """
 
-    def __init__(
-        self,
-        modality: Modality[Any],
-        samples: Samples,
-        indices: Sequence[int],
-        tasks: Sequence[Task],
-        averaged: bool = True,
-    ) -> None:
-        self.modality, self.samples, self.indices, self.tasks = modality, samples, indices, tasks
-        self.averaged = averaged
-        self.token_count = math.prod(modality.grid)
+    modality: Modality[Any]
+    samples: Samples
+    indices: Sequence[int]
+    tasks: Sequence[Task] = ()
+    averaged: bool = True
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -131,7 +126,7 @@ class ViewDataset(Dataset[Any]):
         return {name: torch.stack([one[name].float() for one in of_views]).mean(dim=0) for name in of_views[0]}
 
     def _label(self, labels: Mapping[str, Label], task: Task) -> Tensor:
-        unknown = torch.full((self.token_count,) if task.kind == "map" else (), torch.nan)
+        unknown = torch.full((math.prod(self.modality.grid),) if task.kind == "map" else (), torch.nan)
         try:
             return torch.as_tensor(labels.get(task.label, unknown), dtype=torch.float32).reshape(unknown.shape)
         except (TypeError, ValueError, RuntimeError):

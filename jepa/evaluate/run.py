@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from jepa.collapse import collapse_signs, rankme
 from jepa.config import ConfigError, Tree, plain
@@ -112,11 +112,9 @@ class _Evaluation:
     notes: list[str] = field(default_factory=list)
 
     def show(self, stage: str) -> None:
-        """Name the current stage on the progress bar."""
         self.progress.update(self.progress.task_ids[0], description=stage)
 
     def advance(self) -> None:
-        """Advance the progress bar by one."""
         self.progress.advance(self.progress.task_ids[0])
 
     def measurable_rows(self) -> list[TaskProbe]:
@@ -223,14 +221,7 @@ def _collapse(features: Features, split: Split) -> dict[str, Any]:
 
 
 def _progress_bar() -> Progress:
-    progress = Progress(
-        TextColumn("[bold]evaluate"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=CONSOLE,
-        transient=True,
-        disable=not CONSOLE.is_terminal,
-    )
+    columns = ("[bold]evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
+    progress = Progress(*columns, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)
     progress.add_task("", total=None)
     return progress

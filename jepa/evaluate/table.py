@@ -10,7 +10,7 @@ _HEADINGS = {"jepa": "trained", "random_init": "untrained"}
 _PROTOCOL = ("train_samples", "test_samples", "spread", "draws", "chosen", "way", "queries", "gallery", "galleries")
 _ABOUT = ("metric", "higher_is_better", *_PROTOCOL)
 RESERVED = frozenset({"jepa", "random_init", "chance", *_ABOUT})  # names that no baseline may have
-Row = Mapping[str, Any]  # of the tasks in results.json
+Row = dict[str, Any]  # of the tasks in results.json
 
 
 def columns(tasks: Mapping[str, Row]) -> dict[str, str]:

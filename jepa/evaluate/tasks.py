@@ -4,7 +4,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from jepa.evaluate.probes.attentive import ProbeTraining, Sequences, attentive_p
 from jepa.evaluate.probes.custom import FunctionError, function_row
 from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
 from jepa.evaluate.splits import Examples, Splits
+from jepa.evaluate.table import Row
 from jepa.modality import Task
 from jepa.protocol import FunctionTask
 
@@ -118,7 +119,7 @@ def _labelled_sequences(tokens: Tensor, labels: Tensor) -> Sequences:
     return Sequences(tokens if known.all() else tokens[known], labels[known])  # avoids a copy if it can
 
 
-def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], None]) -> dict[str, Any]:
+def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], None]) -> Row:
     """One row of the results; raises UnmeasurableError. advance: called after each column."""
     if attentive_blocks(probe):
         return _attentive_row(task, attentive_blocks(probe), table, advance)
@@ -149,7 +150,7 @@ def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], N
     return row
 
 
-def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> dict[str, Any]:
+def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> Row:
     """The row of a custom metric."""
     if task.kind == "map":
         raise UnmeasurableError(f"{function.name} is not measured: {task.label} is a map, not a number per sample")
@@ -163,17 +164,17 @@ def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> dict
 
 def _row(
     task: Task, table: FeatureTable, scores: Mapping[Column, float], labels: Splits[Tensor], train_samples: int
-) -> dict[str, Any]:
+) -> Row:
     """The fields of every row: the score of each column, null if it has none, and chance."""
     kind = "accuracy" if task.kind == "class" else "rmse"
-    row: dict[str, Any] = {"metric": kind, "higher_is_better": kind == "accuracy"}
+    row: Row = {"metric": kind, "higher_is_better": kind == "accuracy"}
     row |= {column: scores.get(column) for column in (*ENCODERS, "raw_input", *table.features.train.columns)}
     row["chance"] = majority_accuracy(labels) if task.kind == "class" else constant_error(labels)
     row["train_samples"], row["test_samples"] = train_samples, _count(labels.test)
     return row
 
 
-def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callable[[], None]) -> dict[str, Any]:
+def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callable[[], None]) -> Row:
     """The row of an attentive probe. Only encoders have a score, as baselines have no tokens."""
     labels = table.sequence_labels(task)
     scores: dict[Column, float] = {}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jepa.evaluate.table import columns
+from jepa.evaluate.table import Row, columns
 
 # On the page these colours become CSS variables, so that charts follow the light or dark theme.
 _COLOURS = {"ink": "#1c2128", "soft": "#59636e", "line": "#d5dae0", "accent": "#2f5fd0", "second": "#8a939e"}
@@ -75,7 +75,7 @@ def _retrieval_title(probe: str) -> str:
     return f"retrieval, {direction}, top {k}{', by prediction' if similarity else ''}".replace("_", " ")
 
 
-def progress(row: Mapping[str, Any], column: str) -> float | None:
+def progress(row: Row, column: str) -> float | None:
     """Score of a column on a scale from chance (0) to a perfect score (1); None if a number is missing."""
     value, chance = row.get(column), row.get("chance")
     perfect = 1.0 if row["higher_is_better"] else 0.0
@@ -84,7 +84,7 @@ def progress(row: Mapping[str, Any], column: str) -> float | None:
     return float((value - chance) / (perfect - chance))
 
 
-def task_chart(tasks: Mapping[str, Mapping[str, Any]]) -> Figure:
+def task_chart(tasks: Mapping[str, Row]) -> Figure:
     """Horizontal bars of every task from chance (0) to a perfect score (1), so that all metrics share an axis."""
     bars = {name: title for name, title in columns(tasks).items() if name != "chance"}
     height = 0.78 / max(3, len(bars))

@@ -5,7 +5,8 @@ stream of another sample. What helps only because the context is longer helps fr
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,11 +28,13 @@ _AT_ONCE = 32  # samples that share one draw of masks, a constant so that masks 
 _NO_ERRORS = dict.fromkeys(("own", "without", "other"), torch.empty(0, dtype=torch.float64))  # if no sample can be read
 
 
+@dataclass(frozen=True)
 class _FirstPairDataset(Dataset[Any]):
     """A view of each sample with the first of its second streams, and the description of that stream."""
 
-    def __init__(self, modality: MatchedModality[Any], samples: Samples, indices: Sequence[int]) -> None:
-        self.modality, self.samples, self.indices = modality, samples, indices
+    modality: MatchedModality[Any]
+    samples: Samples
+    indices: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -71,17 +74,18 @@ def cross_modal_gain(
 ) -> dict[str, Any]:
     """The `gain` section: prediction errors by the run's own loss and their differences; None if there is no sample."""
     device = model.context_encoder.device
-    parts = []
-    pairs = _batches(modality, samples, indices, config.compute.loaders(device), on_bad)
-    for number, (views, descriptions) in enumerate(pairs):
-        drawn = modality.gain_masks(len(descriptions), seeded("gain", number))
+    parts: list[dict[str, Tensor]] = []
+    pairs = _FirstPairDataset(modality, samples, indices)
+    for views, descriptions, bad in batches(pairs, _AT_ONCE, config.compute.loaders(device), _collate):
+        on_bad(bad)
+        if not descriptions:
+            continue
+        drawn = modality.gain_masks(len(descriptions), seeded("gain", len(parts)))
         assert drawn is not None, "the caller checks that there are masks"
         with torch.autocast(device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-            masks_with, masks_without = (masks.to(device) for masks in drawn)
+            masks = drawn[0].to(device), drawn[1].to(device)
             others = other_samples(descriptions)
-            parts.append(
-                _errors(model, modality, config, to_device(views, device), (masks_with, masks_without), others)
-            )
+            parts.append(_errors(model, modality, config, to_device(views, device), masks, others))
     errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]} if parts else _NO_ERRORS
     means = {name: values.nanmean() for name, values in errors.items()}
     return {
@@ -90,19 +94,6 @@ def cross_modal_gain(
         "without_minus_own": _difference(errors["without"], errors["own"]),
         "without_minus_other": _difference(errors["without"], errors["other"]),
     }
-
-
-def _batches(
-    modality: MatchedModality[Any],
-    samples: Samples,
-    indices: Sequence[int],
-    loaders: int,
-    on_bad: Callable[[list[tuple[str, str]]], None],
-) -> Iterator[tuple[Any, list[str]]]:
-    for views, descriptions, bad in batches(_FirstPairDataset(modality, samples, indices), _AT_ONCE, loaders, _collate):
-        on_bad(bad)
-        if descriptions:
-            yield views, descriptions
 
 
 def _errors(

@@ -1,6 +1,5 @@
 """Geometry of two matching streams: their distance, the dimensions each fills, the scores of matching pairs."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,15 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa.collapse import collapse_signs, rankme
-from jepa.evaluate.cross_modal.samples import EncodedSamples
+from jepa.evaluate.cross_modal.samples import EncodedByColumn, EncodedSamples
 from jepa.evaluate.cross_modal.vectors import Similarity, Vectors, joint_embedding
-from jepa.evaluate.features import Column
 from jepa.matching import MatchedModality
 
 
-def geometry(
-    encoded: Mapping[Column, EncodedSamples], modality: MatchedModality[Any], similarity: Similarity
-) -> dict[str, Any]:
+def geometry(encoded: EncodedByColumn, modality: MatchedModality[Any], similarity: Similarity) -> dict[str, Any]:
     """Numbers by column, on samples each with the first of its second streams; empty for fewer than two samples.
 
     gap: distance of the means of the unit vectors of both streams, 0 to 2 (Liang et al. 2022), of encoder outputs
@@ -27,8 +23,11 @@ def geometry(
     count = len(next(iter(pairs.values()))[0].encoded)
     if count < 2:
         return {}
-    names = [stream.name for stream in modality.streams]
     scores = {column: _mean_scores(*pair, similarity) for column, pair in pairs.items()}
+    streams = {
+        stream.name: {column: pair[index] for column, pair in pairs.items()}
+        for index, stream in enumerate(modality.streams)
+    }
     return {
         "samples": count,
         "way": similarity,
@@ -39,14 +38,12 @@ def geometry(
         "matched": {column: matched for column, (matched, _) in scores.items()},
         "mismatched": {column: mismatched for column, (_, mismatched) in scores.items()},
         "rankme": {
-            name: {column: _centred_rankme(pair[stream].encoded) for column, pair in pairs.items()}
-            for stream, name in enumerate(names)
+            name: {column: rankme(one.encoded - one.encoded.mean(dim=0)) for column, one in columns.items()}
+            for name, columns in streams.items()
         },
         "std": {
-            name: {
-                column: collapse_signs(pair[stream].target.unsqueeze(1)).target_std for column, pair in pairs.items()
-            }
-            for stream, name in enumerate(names)
+            name: {column: collapse_signs(one.target.unsqueeze(1)).target_std for column, one in columns.items()}
+            for name, columns in streams.items()
         },
     }
 
@@ -55,14 +52,6 @@ def gap(first: Tensor, second: Tensor) -> float:
     """Distance of the means of unit vectors: [n, D] twice -> 0 to 2."""
     means = [F.normalize(vectors, dim=-1).mean(dim=0) for vectors in (first, second)]
     return float((means[0] - means[1]).norm())
-
-
-def _centred_rankme(vectors: Tensor) -> float:
-    return rankme(vectors - vectors.mean(dim=0))
-
-
-def _target_std(vectors: Tensor) -> float:
-    return collapse_signs(vectors.unsqueeze(1)).target_std
 
 
 def _pairs(encoded: EncodedSamples) -> tuple[Vectors, Vectors]:

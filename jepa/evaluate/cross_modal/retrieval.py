@@ -7,7 +7,6 @@ Scores that differ by less than rounding may do are ties.
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,11 +99,8 @@ def _gallery_hits(part: RetrievalSet, similarity: Similarity, query_stream: int)
     return torch.cat(hits, dim=1), torch.cat(chance, dim=1)
 
 
-def recall_summary(found: Tensor, chance: Tensor, index: int) -> dict[str, Any]:
+def recall_summary(found: Tensor, chance: Tensor, index: int) -> dict[str, float]:
     """Mean recall at `TOP_K[index]` over galleries, its chance, and the deviation if there are several galleries."""
     values = found[:, index].tolist()
-    summary: dict[str, Any] = {
-        "recall": statistics.fmean(values),
-        "chance": statistics.fmean(chance[:, index].tolist()),
-    }
+    summary = {"recall": statistics.fmean(values), "chance": statistics.fmean(chance[:, index].tolist())}
     return summary | ({"spread": statistics.stdev(values)} if len(values) > 1 else {})

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from jepa.evaluate.cross_modal.retrieval import ROUNDING, TOP_K, hit_probabilities, recall_summary, recalls
-from jepa.evaluate.cross_modal.samples import EncodedSamples, NearMisses, concatenate
+from jepa.evaluate.cross_modal.samples import EncodedByColumn, NearMisses, concatenate
 from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, Vectors, joint_embedding
 from jepa.evaluate.features import Column
+from jepa.evaluate.table import Row
 from jepa.matching import MatchedModality
 from jepa.modality import Task
 from jepa.training.config import Config
@@ -48,17 +49,14 @@ def _directions(modality: MatchedModality[Any]) -> Iterator[tuple[str, int]]:
 
 
 def retrieval_rows(
-    encoded: Mapping[Column, EncodedSamples],
-    modality: MatchedModality[Any],
-    config: Config[Any, Any],
-    wanted: Sequence[str],
-) -> dict[str, dict[str, Any]]:
+    encoded: EncodedByColumn, modality: MatchedModality[Any], config: Config[Any, Any], wanted: Sequence[str]
+) -> dict[str, Row]:
     """Recall at k in both directions."""
     gallery = config.evaluate.gallery
     count = len(encoded["jepa"].pairs.first.encoded)
     size = count if gallery is None else min(gallery, count)
     about = {"test_samples": count // size * size, "gallery": size, "galleries": count // size}
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     for similarity, suffix in ((main_similarity(config), ""), ("predicted", PREDICTED)):
         for direction, query_stream in _directions(modality):
             names = [f"retrieval/{direction}@{k}{suffix}" for k in TOP_K]
@@ -71,9 +69,7 @@ def retrieval_rows(
     return {name: rows[name] for name in wanted if name in rows}
 
 
-def _recall_row(
-    found: Mapping[Column, tuple[Tensor, Tensor, int]], index: int, similarity: Similarity
-) -> dict[str, Any]:
+def _recall_row(found: Mapping[Column, tuple[Tensor, Tensor, int]], index: int, similarity: Similarity) -> Row:
     summaries = {column: recall_summary(hits, chance, index) for column, (hits, chance, _) in found.items()}
     recall = {column: summary["recall"] for column, summary in summaries.items()}
     row = _row("recall", recall, summaries["jepa"]["chance"], similarity)
@@ -83,12 +79,8 @@ def _recall_row(
 
 
 def zero_shot_row(
-    encoded: Mapping[Column, EncodedSamples],
-    classes: Mapping[Column, Tensor],
-    labels: Tensor,
-    named: Tensor,
-    similarity: Similarity,
-) -> dict[str, Any]:
+    encoded: EncodedByColumn, classes: Mapping[Column, Tensor], labels: Tensor, named: Tensor, similarity: Similarity
+) -> Row:
     """Share of samples whose class has the name that matches best.
 
     classes: joint embeddings of the names [K, D], zeros where `named` [K] is false. labels: float [n], NaN where
@@ -133,9 +125,7 @@ def _encode_prompts(encoder: StreamEncoder, views: Sequence[Any]) -> Vectors:
     return concatenate(parts)
 
 
-def near_miss_rows(
-    encoded: Mapping[Column, EncodedSamples], similarity: Similarity, wants: Callable[[str], bool]
-) -> dict[str, dict[str, Any]]:
+def near_miss_rows(encoded: EncodedByColumn, similarity: Similarity, wants: Callable[[str], bool]) -> dict[str, Row]:
     """By kind, the share of pairs whose match scores above the near miss."""
     rows = {}
     for kind, misses in encoded["jepa"].near_misses.items():
@@ -160,6 +150,6 @@ def preference(first: Vectors, misses: NearMisses, similarity: Similarity) -> fl
     return float(0.5 + 0.5 * better.double().mean())
 
 
-def _row(metric: str, scores: Mapping[Column, float], chance: float, similarity: Similarity) -> dict[str, Any]:
+def _row(metric: str, scores: Mapping[Column, float], chance: float, similarity: Similarity) -> Row:
     about = {"chance": chance, "way": similarity, "train_samples": 0}
     return {"metric": metric, "higher_is_better": True, **scores, **about}

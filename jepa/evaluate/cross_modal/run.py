@@ -19,11 +19,12 @@ from jepa.evaluate.cross_modal.rows import (
     zero_shot_row,
     zero_shot_tasks,
 )
-from jepa.evaluate.cross_modal.samples import EncodedSamples, PairReader
+from jepa.evaluate.cross_modal.samples import EncodedByColumn, PairReader
 from jepa.evaluate.cross_modal.vectors import StreamEncoder
 from jepa.evaluate.features import Column, samples_at_once
 from jepa.evaluate.reading import evaluated_indices
 from jepa.evaluate.setup import EvaluationSetup, is_part_of
+from jepa.evaluate.table import Row
 from jepa.matching import MatchedModality
 from jepa.modality import Samples
 from jepa.weights.load import model_of, untrained_model
@@ -49,7 +50,7 @@ def has_stream_rows(setup: EvaluationSetup) -> bool:
 
 def evaluate_streams(
     setup: EvaluationSetup, samples: Samples, notes: list[str], on_bad: OnBad
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+) -> tuple[dict[str, Row], dict[str, Any]]:
     """Rows of the results, and the `streams` section; adds notes on what is not measured.
 
     Raises ConfigError if the requested near misses are of a kind that no sample has.
@@ -94,11 +95,8 @@ def _obstacle(setup: EvaluationSetup, samples: Samples) -> str:
 
 
 def _rows(
-    setup: EvaluationSetup,
-    encoded: Mapping[Column, EncodedSamples],
-    labels: Tensor,
-    encoders: Mapping[Column, StreamEncoder],
-) -> dict[str, dict[str, Any]]:
+    setup: EvaluationSetup, encoded: EncodedByColumn, labels: Tensor, encoders: Mapping[Column, StreamEncoder]
+) -> dict[str, Row]:
     modality, config = setup.modality, setup.config
     assert isinstance(modality, MatchedModality)
     similarity = main_similarity(config)

@@ -1,6 +1,6 @@
 """Samples with their matching second streams and near misses: read once, encoded by all networks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +30,9 @@ class EncodedSamples:
 
     pairs: RetrievalSet
     near_misses: Mapping[str, NearMisses]  # by kind
+
+
+EncodedByColumn = Mapping[Column, EncodedSamples]
 
 
 @dataclass(frozen=True)
@@ -129,13 +132,17 @@ class PairReader:
     loaders: int
     on_bad: Callable[[list[tuple[str, str]]], None]
 
-    def read(self, samples: Samples, indices: Sequence[int]) -> tuple[dict[Column, EncodedSamples], Tensor]:
+    def read(self, samples: Samples, indices: Sequence[int]) -> tuple[EncodedByColumn, Tensor]:
         """Encoded samples by column, empty if none can be read, and the labels of the tasks [n, tasks]."""
         buffers = {column: _VectorBuffer() for column in self.encoders}
         owners: list[int] = []
         descriptions: list[str] = []
         labels: list[list[float]] = []
-        for batch in self._batches(samples, indices):
+        pairs = PairDataset(self.modality, samples, indices, self.tasks)
+        for batch in batches(pairs, self.samples_at_once, self.loaders, _collate):
+            self.on_bad(batch.bad)
+            if not batch.counts:
+                continue
             for column, encoder in self.encoders.items():
                 buffers[column].add(encoder, batch, start=len(labels))
             owners += [len(labels) + row for row, count in enumerate(batch.counts) for _ in range(count)]
@@ -146,13 +153,6 @@ class PairReader:
         owner = torch.tensor(owners)
         encoded = {column: buffer.samples(owner, descriptions) for column, buffer in buffers.items()}
         return encoded, torch.tensor(labels)
-
-    def _batches(self, samples: Samples, indices: Sequence[int]) -> Iterator[_Batch]:
-        pairs = PairDataset(self.modality, samples, indices, self.tasks)
-        for batch in batches(pairs, self.samples_at_once, self.loaders, _collate):
-            self.on_bad(batch.bad)
-            if batch.counts:
-                yield batch
 
 
 def concatenate(parts: Sequence[Vectors]) -> Vectors:

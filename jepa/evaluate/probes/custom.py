@@ -1,13 +1,13 @@
 """Custom metrics: a user's function scores the frozen features, and scores every baseline alike."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from jepa.config.imports import describe_error, imported
 from jepa.data import seeded
 from jepa.evaluate.splits import Examples, Splits
+from jepa.evaluate.table import Row
 from jepa.protocol import FunctionTask
 
 
@@ -15,7 +15,7 @@ class FunctionError(ValueError):
     """A custom metric gave no finite number; the message is one sentence for the user."""
 
 
-def function_row(task: FunctionTask, columns: Mapping[str, Splits[Examples]]) -> dict[str, Any]:
+def function_row(task: FunctionTask, columns: Mapping[str, Splits[Examples]]) -> Row:
     """A row of results: the function's score on the features of every column, and on shuffled features (chance).
 
     Chance is the score of the trained features shuffled within each split while labels stay. Raises FunctionError.
