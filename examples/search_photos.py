@@ -1,7 +1,7 @@
-"""Search a folder of pictures with a sentence: python examples/search_photos.py RUN_DIR FOLDER "two red balls".
+"""Search a folder of photos with a sentence: python examples/search_photos.py RUN_DIR FOLDER "two red balls".
 
-RUN_DIR is a run of `--modality image-text`. The vectors of the pictures are kept beside the run, so that only the first
-search of a folder reads it; a picture that is new or has changed is read again.
+RUN_DIR is a run of `--modality image-text`. The vectors of the photos are stored in the run directory, so that only the
+first search of a folder reads all photos; later searches read new and changed ones.
 """
 
 import argparse
@@ -17,71 +17,71 @@ from jepa.modality import BadSampleError
 from modalities.image_text.served import ImageTextModel
 from modalities.storage.images import image_extensions
 
-_AT_ONCE = 32
+_BATCH = 32
+Vectors = dict[tuple[str, int], torch.Tensor]  # unit vectors, by path and time of change
 
 
 def main() -> int:
-    """Print the pictures that match best, with their scores."""
+    """Print the best matches with their scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("sentence")
     parser.add_argument("--best", type=int, default=5)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        model, index = _searched(asked.run, asked.folder, asked.best)
+        model, index = _open(arguments.run, arguments.folder, arguments.best)
     except ValueError as error:  # such as a run without a checkpoint
         print(f"error: {error}", file=sys.stderr)
         return 1
     names, vectors = list(index), torch.stack(list(index.values()))
-    scores = vectors @ model.encode_text([asked.sentence])[0]
-    for place in scores.topk(min(asked.best, len(names))).indices.tolist():
-        print(f"{scores[place]:+.3f}  {names[place][0]}")
+    scores = vectors @ model.encode_text([arguments.sentence])[0]
+    for row in scores.topk(min(arguments.best, len(names))).indices.tolist():
+        print(f"{scores[row]:+.3f}  {names[row][0]}")
     return 0
 
 
-def _searched(run: Path, folder: Path, best: int) -> tuple[ImageTextModel, dict[tuple[str, int], torch.Tensor]]:
-    """The model of a run, and vectors of the pictures below a folder; raises ValueError for what cannot be searched."""
+def _open(run: Path, folder: Path, best: int) -> tuple[ImageTextModel, Vectors]:
+    """The model of a run and the vectors of the photos below a folder; raises ValueError if nothing can be searched."""
     if best < 1:
-        raise ValueError(f"--best {best}: at least one picture has to be asked for")
+        raise ValueError(f"--best {best}: at least 1 is needed")
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+        raise ValueError(f"no folder {folder}")
     model = jepa.load(run)
     if not isinstance(model, ImageTextModel):
-        raise ValueError(f"{run} is no run of --modality image-text")
+        raise ValueError(f"{run} is not a run of --modality image-text")
     if not (index := _index(model, run, folder)):
-        raise ValueError(f"no pictures below {folder}")
+        raise ValueError(f"no photos below {folder}")
     return model, index
 
 
-def _index(model: ImageTextModel, run: Path, folder: Path) -> dict[tuple[str, int], torch.Tensor]:
-    """Unit vectors of all pictures below a folder, by path and time of change."""
-    kept = run / "search_index.pt"
-    known = torch.load(kept) if kept.exists() and kept.stat().st_mtime > _trained(run) else {}
+def _index(model: ImageTextModel, run: Path, folder: Path) -> Vectors:
+    """Vectors of all readable photos below a folder."""
+    cache = run / "search_index.pt"
+    known = torch.load(cache) if cache.exists() and cache.stat().st_mtime > _last_trained(run) else {}
     paths = sorted(path for path in folder.resolve().rglob("*") if path.suffix.lower() in image_extensions())
     found = {(str(path), path.stat().st_mtime_ns): path for path in paths}
     new = [key for key in found if key not in known]
-    parts = [new[start : start + _AT_ONCE] for start in range(0, len(new), _AT_ONCE)]
-    for keys in track(parts, "reading pictures", console=Console(stderr=True), disable=not parts):
-        for key, vector in _encoded(model, {key: found[key] for key in keys}).items():
-            known[key] = vector
+    batches = [new[start : start + _BATCH] for start in range(0, len(new), _BATCH)]
+    for keys in track(batches, "reading photos", console=Console(stderr=True), disable=not batches):
+        known |= _encode(model, {key: found[key] for key in keys})
     if new:
-        torch.save(known, kept)
+        torch.save(known, cache)
     return {key: known[key] for key in found if key in known}
 
 
-def _encoded(model: ImageTextModel, paths: dict[tuple[str, int], Path]) -> dict[tuple[str, int], torch.Tensor]:
-    """Vectors of some pictures; those that cannot be read are named and left out."""
+def _encode(model: ImageTextModel, paths: dict[tuple[str, int], Path]) -> Vectors:
+    """Vectors of some photos; unreadable ones are reported and left out."""
     try:
         return dict(zip(paths, model.encode_image(list(paths.values())), strict=True))
     except BadSampleError as error:
         print(f"skipped {error.source}: {error.reason}", file=sys.stderr)
         rest = {key: path for key, path in paths.items() if str(path) != error.source}
-        return _encoded(model, rest) if rest else {}
+        return _encode(model, rest) if rest else {}
 
 
-def _trained(run: Path) -> float:
-    """When the last checkpoint of the run was written."""
+def _last_trained(run: Path) -> float:
+    """Time of the last checkpoint of the run."""
     return max((path.stat().st_mtime for path in (run / "checkpoints").glob("*")), default=0.0)
 
 

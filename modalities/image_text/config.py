@@ -1,4 +1,4 @@
-"""Settings of captioned images: where they come from, what is hidden of them, and the towers."""
+"""Settings of captioned images: data, objectives and towers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,13 +22,14 @@ _NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTextConfig(DataConfig):
-    """Where captioned images come from, and what is hidden of them.
+    """Where captioned images come from, and what is hidden from the networks.
 
-    source: `scenes` (the embedded world, captioned), `folder` (a list of files and captions), `webdataset` or `coco`;
-    all but the first need `root`. crop_scale, crop_aspect: random resized crop; there is no flip, as captions tell left
-    from right. A step sees one caption of each image, any with the same chance. masking: of the regions. prompts: what
-    names a class, {} being its name, for classification without labels. pixel_mean, pixel_std: of red, green and blue,
-    white being 1, by which pixels are scaled; null for what the weights or else the architecture expect.
+    source: `scenes` (the embedded world with captions), `folder` (a list of images and captions), `webdataset` or
+    `coco`; all but `scenes` need `root`. A step uses one random caption per image. crop_scale, crop_aspect: ranges of
+    the area share and of width / height of the random resized crop; there is no flip, because captions distinguish left
+    from right. pixel_mean, pixel_std: normalisation of red, green and blue (white is 1); null takes what the weights,
+    or else the architecture, expect. objectives: what is hidden and predicted. masking: strategy of the hidden regions.
+    prompts: templates for zero-shot classification, with {} for the name of the class.
     """
 
     completed: ClassVar[Sequence[str]] = ("pixel_mean", "pixel_std")
@@ -46,21 +47,19 @@ class ImageTextConfig(DataConfig):
     def __post_init__(self) -> None:
         for prompt in self.prompts:
             if prompt.count("{}") != 1 or prompt.count("{") + prompt.count("}") > 2:
-                raise ValueError(
-                    f"prompts: {prompt!r} needs {{}} once, where the name of the class goes, and no other brace"
-                )
+                raise ValueError(f"prompts: {prompt!r} needs {{}} once, for the name of the class, and no other brace")
         if self.source != "scenes" and self.root is None:
             raise ValueError(f"source '{self.source}' needs data.root, the folder or file that holds it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowersConfig(NetworksConfig):
-    """The networks: two towers of open_clip under a predictor.
+    """The networks: two towers of open_clip and a predictor.
 
-    size: an architecture of open_clip by its name, a folder (`local-dir:PATH`), or a mapping of embed_dim, vision_cfg
-    and text_cfg as in open_clip's JSON. pretrained: weights to start from, a tag of open_clip, a file or a folder; null
-    for random ones. image_size: pixels, a number or [height, width], if other than the architecture's. contrast:
-    matching images and captions are also told from all others of the batch, by `infonce` (CLIP) or `sigmoid` (SigLIP).
+    size: name of an architecture of open_clip, a folder (`local-dir:PATH`), or a mapping with embed_dim, vision_cfg and
+    text_cfg as in open_clip's JSON. pretrained: initial weights, as a tag of open_clip, a file or a folder; null for
+    random ones. image_size: pixels, a number or [height, width]; null for the architecture's. contrast: additional
+    contrastive loss of images and captions over the batch, `none`, `infonce` (CLIP) or `sigmoid` (SigLIP).
     """
 
     size: str | TowerSizes = "ViT-B-32"
@@ -70,28 +69,26 @@ class TowersConfig(NetworksConfig):
 
     def __post_init__(self) -> None:
         if self.target_layers != 1:
-            raise ValueError("target_layers: the towers give their last layer alone, so it is 1")
+            raise ValueError("target_layers: the towers output only their last layer, so it must be 1")
         if self.predictor.mask_tokens != 1:
-            raise ValueError(
-                "predictor.mask_tokens: which sets of masks there are differs from step to step, so it is 1"
-            )
+            raise ValueError("predictor.mask_tokens: the number of mask sets differs between steps, so it must be 1")
 
     @property
     def depth(self) -> int:
-        """Outputs that can be targets."""
+        """Number of outputs that can be targets."""
         return 1
 
     @property
     def target_outputs(self) -> tuple[int, ...]:
-        """The one output there is."""
+        """The only output."""
         return (0,)
 
     def build(self, pretrained: str | None) -> Towers:
-        """The towers, with weights or with random ones; raises ValueError."""
+        """The towers, with pretrained weights or, for None, random ones; raises ValueError if that fails."""
         size = self.image_size
         pixels = (size, size) if isinstance(size, int) else size
         return build_towers(self.size, pretrained=pretrained, image_size=pixels)
 
     def pixel_statistics(self) -> tuple[PixelStatistics, PixelStatistics]:
-        """Mean and standard deviation of pixels that the towers expect; raises ValueError where nobody knows."""
+        """Mean and standard deviation of pixels that the towers expect; raises ValueError without the weights."""
         return pixel_statistics(self.size, self.pretrained)

@@ -1,4 +1,4 @@
-"""What open_clip has under a name: architectures, weights, the pixels and ids that they expect."""
+"""Architectures and weights of open_clip by name, and the pixel statistics and tokenizers that they expect."""
 
 import difflib
 import json
@@ -19,17 +19,17 @@ from torch import Tensor
 PixelStatistics = tuple[float, float, float]  # of red, green and blue, white being 1
 LOCAL = "local-dir:"
 _CONFIG_FILE = "open_clip_config.json"
-_CLIP_IDS, _CLIP_END = 49408, 49407  # of CLIP's own tokenizer
-# Which patches are dropped is the caller's to say; dropout would draw from hidden state, and blur targets as well.
-_NOTHING_DROPPED = {"patch_dropout": 0.0, "timm_drop": 0.0, "timm_drop_path": None}
+_CLIP_IDS, _CLIP_END = 49408, 49407  # vocabulary size and end token of CLIP's own tokenizer
+# Only masks drop patches. Dropout would use a hidden random state and add noise to targets.
+_NO_DROPOUT = {"patch_dropout": 0.0, "timm_drop": 0.0, "timm_drop_path": None}
 _ADVICE = "use a vision transformer such as ViT-B-32, ViT-B-16-SigLIP2 or EVA02-B-16"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerSizes:
-    """Towers of one's own, in the words of open_clip's JSON files.
+    """Custom towers, with the keys of open_clip's JSON files.
 
-    mask_padding: a text tower that is not causal (`no_causal_mask: true`) does not look at padding.
+    mask_padding: a text tower that is not causal (`no_causal_mask: true`) does not attend to padding.
     """
 
     embed_dim: int
@@ -43,9 +43,9 @@ class TowerSizes:
 
 
 def tower_config(architecture: str | TowerSizes, image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """Arguments of open_clip's model; raises ValueError for what is unknown or has no sequence of patch tokens."""
+    """Arguments of open_clip's model; raises ValueError for an unknown architecture or one without patch tokens."""
     if isinstance(architecture, TowerSizes):
-        config = _own_config(architecture)
+        config = _custom_config(architecture)
     else:
         config = _named_config(architecture)
         config.pop("custom_text", None)
@@ -54,10 +54,10 @@ def tower_config(architecture: str | TowerSizes, image_size: tuple[int, int] | N
         vision["image_size"] = image_size
     _check_vision(str(architecture), vision, image_size)
     _check_text(str(architecture), text)
-    return config | {"vision_cfg": vision | _NOTHING_DROPPED | {"timm_model_pretrained": False}}
+    return config | {"vision_cfg": vision | _NO_DROPOUT | {"timm_model_pretrained": False}}
 
 
-def _own_config(sizes: TowerSizes) -> dict[str, Any]:
+def _custom_config(sizes: TowerSizes) -> dict[str, Any]:
     for section, keys, known in (
         ("vision_cfg", sizes.vision_cfg, CLIPVisionCfg),
         ("text_cfg", sizes.text_cfg, CLIPTextCfg),
@@ -66,9 +66,9 @@ def _own_config(sizes: TowerSizes) -> dict[str, Any]:
         if unknown := [key for key in keys if key not in names]:
             raise ValueError(f"{section}: unknown key '{unknown[0]}'{_nearest(unknown[0], names)}")
         if keys.get("scaled_cosine_attn"):
-            raise ValueError(f"{section}: scaled_cosine_attn has to be false: open_clip's code for it does not run")
-    if dropped := [key for key in _NOTHING_DROPPED if sizes.vision_cfg.get(key)]:
-        raise ValueError(f"vision_cfg: {dropped[0]} has to be 0: masks alone say what is dropped")
+            raise ValueError(f"{section}: scaled_cosine_attn must be false: it does not work in open_clip")
+    if dropped := [key for key in _NO_DROPOUT if sizes.vision_cfg.get(key)]:
+        raise ValueError(f"vision_cfg: {dropped[0]} must be 0: only masks drop patches")
     return {
         "embed_dim": sizes.embed_dim,
         "vision_cfg": dict(sizes.vision_cfg),
@@ -83,7 +83,7 @@ def _named_config(architecture: str) -> dict[str, Any]:
     if architecture not in (known := list_models()):
         raise ValueError(
             f"open_clip has no architecture '{architecture}'{_nearest(architecture, known)}; `open_clip.list_models()` "
-            f"lists all, and '{LOCAL}PATH' takes a folder with {_CONFIG_FILE}"
+            f"lists all, and '{LOCAL}PATH' is a folder with {_CONFIG_FILE}"
         )
     return get_model_config(architecture)  # type: ignore[no-any-return]
 
@@ -95,7 +95,7 @@ def _folder_config(folder: str) -> dict[str, Any]:
         if {"embed_dim", "vision_cfg", "text_cfg"} <= set(config["model_cfg"]):
             return config  # type: ignore[no-any-return]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{folder} needs {_CONFIG_FILE}, as open_clip writes it: {error!r}") from error
+        raise ValueError(f"{folder} needs a valid {_CONFIG_FILE}, as written by open_clip: {error!r}") from error
     raise ValueError(f"{path}: its model_cfg needs embed_dim, vision_cfg and text_cfg")
 
 
@@ -106,13 +106,13 @@ def _check_vision(architecture: str, vision: dict[str, Any], image_size: tuple[i
     if trunk is None and isinstance(vision.get("layers"), Sequence):
         raise ValueError(f"{architecture} has no patch tokens (its image tower is a ResNet); {_ADVICE}")
     if isinstance(vision.get("attentional_pool"), str) or vision.get("pool_type") == "none":
-        raise ValueError(f"{architecture} does not pool images into one vector; pool_type is 'tok' or 'avg'")
+        raise ValueError(f"{architecture} does not pool images into one vector; pool_type must be 'tok' or 'avg'")
     if trunk is None and image_size is not None:
         check_divides(image_size, vision.get("patch_size", 16))
 
 
 def check_divides(image_size: tuple[int, int], patch: int) -> None:
-    """Raise ValueError unless images of this size, pixels down and across, are cut into square patches without rest."""
+    """Raise ValueError unless square patches divide images of this size (height, width in pixels)."""
     if any(side < patch or side % patch for side in image_size):
         raise ValueError(f"images of {image_size[0]} x {image_size[1]} do not divide into patches of {patch} x {patch}")
 
@@ -120,21 +120,21 @@ def check_divides(image_size: tuple[int, int], patch: int) -> None:
 def _check_text(architecture: str, text: dict[str, Any]) -> None:
     if text.get("hf_model_name"):
         raise ValueError(
-            f"{architecture} has a text tower of Hugging Face ({text['hf_model_name']}), whose tokens cannot be "
-            "dropped here; use an architecture with open_clip's own text tower, such as ViT-B-32"
+            f"{architecture} has a text tower of Hugging Face ({text['hf_model_name']}), which cannot drop tokens; "
+            "use an architecture with open_clip's own text tower, such as ViT-B-32"
         )
     if text.get("pool_type") == "none":
-        raise ValueError(f"{architecture} does not pool captions; pool_type is 'argmax', 'first', 'last' or 'eos'")
+        raise ValueError(f"{architecture} does not pool captions; pool_type must be 'argmax', 'first', 'last' or 'eos'")
     if text.get("hf_tokenizer_name"):
         return
     if text.get("pool_type") == "eos" and text.get("eos_id") != _CLIP_END:
-        raise ValueError(f"text_cfg: captions end with CLIP's id {_CLIP_END}, so pool_type 'eos' needs it as eos_id")
+        raise ValueError(f"text_cfg: pool_type 'eos' needs eos_id {_CLIP_END}, the end token of CLIP's tokenizer")
     if text.get("vocab_size", _CLIP_IDS) < _CLIP_IDS:
         raise ValueError(f"text_cfg: a vocab_size of {text['vocab_size']} is too small for CLIP's {_CLIP_IDS} ids")
 
 
 def weights_file(architecture: str | TowerSizes, pretrained: str | None) -> str | None:
-    """Path of the weights, downloaded if need be, or None; raises ValueError for what is no source of weights."""
+    """Path of the weights, downloaded if necessary, or None; raises ValueError if there are no such weights."""
     if pretrained is None:
         return None
     if pretrained in _tags(architecture):
@@ -149,12 +149,12 @@ def weights_file(architecture: str | TowerSizes, pretrained: str | None) -> str 
 
 
 def _stored_weights(architecture: str | TowerSizes, pretrained: str) -> Path:
-    """The file or folder of weights that are no tag; raises ValueError where there is none."""
+    """The file or folder of weights; raises ValueError if it does not exist."""
     path = Path(pretrained.removeprefix(LOCAL))
     if not path.is_file() and not path.is_dir():
         tags = _tags(architecture)
-        known = f"one of those that open_clip knows for it ({', '.join(tags)}), " if tags else ""
-        raise ValueError(f"no weights '{pretrained}' for {architecture}: say {known}a file, or a folder with one")
+        known = f"a tag of open_clip ({', '.join(tags)}), " if tags else ""
+        raise ValueError(f"no weights '{pretrained}' for {architecture}; give {known}a file, or a folder with one")
     return path
 
 
@@ -163,39 +163,39 @@ def _downloaded(name: str, tag: str) -> str:
     quick = bool(get_model_config(name).get("quick_gelu", False))
     if bool(entry.get("quick_gelu", False)) != quick:
         other = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
-        raise ValueError(f"the weights '{tag}' were not trained with the activation of {name}; use {other}")
+        raise ValueError(f"the weights '{tag}' were trained with another activation than that of {name}; use {other}")
     try:
         return download_pretrained(entry)  # type: ignore[no-any-return]
-    except Exception as error:  # the libraries beneath have no type in common for a download that fails
+    except Exception as error:  # the libraries raise no common type for a failed download
         where = entry.get("hf_hub") or entry.get("url")
         raise ValueError(
-            f"the weights '{tag}' of {name} could not be downloaded from {where}; fetch the file where there is a "
-            f"network and give its path instead: {type(error).__name__}"
+            f"the weights '{tag}' of {name} could not be downloaded from {where}; download the file on a machine with "
+            f"network access and give its path instead: {type(error).__name__}"
         ) from error
 
 
 def pixel_statistics(architecture: str | TowerSizes, pretrained: str | None) -> tuple[PixelStatistics, PixelStatistics]:
-    """Mean and standard deviation of pixels that weights expect; downloads nothing.
+    """Mean and standard deviation of pixels that the weights expect; downloads nothing.
 
-    A tag has its own, and so has a folder whose open_clip_config.json tells them, for files in it too. Otherwise, and
-    for random weights, they are those that all published weights of the architecture share (SigLIP's, say), and CLIP's
-    where there are none or they differ. Raises ValueError where the weights are not there, as nobody knows then.
+    For a tag they are the tag's; for a folder or a file in it, those in its open_clip_config.json. Otherwise, and for
+    random weights, they are those shared by all published weights of the architecture (such as SigLIP's), or CLIP's if
+    there are none or they differ. Raises ValueError if the weights do not exist.
     """
     tags = _tags(architecture)
     if pretrained in tags:
         entries = [get_pretrained_cfg(architecture, pretrained)]
-    elif told := _told_pixels(architecture, pretrained):
-        return told
+    elif stated := _stated_pixels(architecture, pretrained):
+        return stated
     else:
         entries = [get_pretrained_cfg(architecture, tag) for tag in tags]
     found = {_of_channels(entry) for entry in entries}
     return found.pop() if len(found) == 1 else _of_channels({})
 
 
-def _told_pixels(
+def _stated_pixels(
     architecture: str | TowerSizes, pretrained: str | None
 ) -> tuple[PixelStatistics, PixelStatistics] | None:
-    """What the folder of the weights, or else that of the architecture, tells of pixels."""
+    """Pixel statistics in the folder of the weights, or else in that of the architecture."""
     folders = []
     if pretrained is not None:
         path = _stored_weights(architecture, pretrained)
@@ -203,23 +203,23 @@ def _told_pixels(
     if isinstance(architecture, str) and architecture.startswith(LOCAL):
         folders.append(Path(architecture.removeprefix(LOCAL)))
     for folder in folders:
-        if (folder / _CONFIG_FILE).is_file() and (told := _folder_config(str(folder)).get("preprocess_cfg")):
+        if (folder / _CONFIG_FILE).is_file() and (stated := _folder_config(str(folder)).get("preprocess_cfg")):
             try:
-                return _of_channels(told)
+                return _of_channels(stated)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{folder / _CONFIG_FILE}: preprocess_cfg: {error}") from error
     return None
 
 
 def _of_channels(entry: dict[str, Any]) -> tuple[PixelStatistics, PixelStatistics]:
-    """Mean and standard deviation as open_clip writes them, a number standing for all channels, CLIP's where missing.
+    """Mean and standard deviation as written by open_clip, one number or three; CLIP's if missing.
 
-    Raises TypeError and ValueError for what is neither one number nor three, or out of range.
+    Raises TypeError or ValueError for anything else, or values out of range.
     """
     mean = _three(OPENAI_DATASET_MEAN if entry.get("mean") is None else entry["mean"])
     std = _three(OPENAI_DATASET_STD if entry.get("std") is None else entry["std"])
     if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
-        raise ValueError(f"white being 1, mean {mean} has to lie from 0 to 1, and std {std} above 0 and up to 1")
+        raise ValueError(f"mean {mean} must lie in [0, 1] and std {std} in (0, 1], white being 1")
     return mean, std
 
 
@@ -230,10 +230,10 @@ def _three(values: float | Sequence[float]) -> PixelStatistics:
 
 @dataclass
 class CaptionTokenizer:
-    """Captions -> ids of one length; pickles, and is loaded by whoever first calls it.
+    """Captions -> token ids of equal length; picklable, and loaded on its first call.
 
-    length: ids a caption; source: a name of Hugging Face or a folder, None for CLIP's own, which needs no files;
-    end: the id that ends a caption, if it is known.
+    length: ids per caption; source: a name on Hugging Face or a folder, None for CLIP's own tokenizer, which needs no
+    files; end: the id of the end token, None if unknown.
     """
 
     length: int
@@ -243,16 +243,16 @@ class CaptionTokenizer:
     _loaded: Any = field(default=None, repr=False, compare=False)
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Strings -> int64 [n, length], cut to the length, with the end mark kept; the rest is padding.
+        """Strings -> int64 [n, length], truncated before the end token, or padded.
 
-        Raises ValueError where the files of the tokenizer are missing.
+        Raises ValueError if the files of the tokenizer are missing.
         """
         self.load()
         ids: Tensor = self._loaded(texts)
         return ids
 
     def load(self) -> None:
-        """Be ready to be called; raises ValueError where the files of the tokenizer are missing."""
+        """Load the tokenizer; raises ValueError if its files are missing."""
         if self._loaded is None:
             self._loaded = self._load()
 
@@ -264,7 +264,7 @@ class CaptionTokenizer:
             return SimpleTokenizer(context_length=self.length, **self.options)
         try:
             return HFTokenizer(self.source, context_length=self.length, local_files_only=True, **self.options)
-        except Exception:  # not on this machine yet, in whatever way transformers says so
+        except Exception:  # not on this machine; transformers raises various types
             return self._download(self.source)
 
     def _download(self, source: str) -> Any:
@@ -272,9 +272,9 @@ class CaptionTokenizer:
             return HFTokenizer(source, context_length=self.length, **self.options)
         except Exception as error:
             raise ValueError(
-                f"the tokenizer '{source}' is not on this machine and could not be downloaded; fetch it where there is "
-                "a network (`transformers.AutoTokenizer.from_pretrained`), or put its files into a folder with "
-                f"{_CONFIG_FILE} and say '{LOCAL}PATH': {type(error).__name__}"
+                f"the tokenizer '{source}' is not on this machine and could not be downloaded; download it "
+                "elsewhere (`transformers.AutoTokenizer.from_pretrained`), or put its files into a folder with "
+                f"{_CONFIG_FILE} and give '{LOCAL}PATH': {type(error).__name__}"
             ) from error
 
 
@@ -300,7 +300,7 @@ def _tags(architecture: str | TowerSizes) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    """The end of a sentence about an unknown name: what it may have meant, or all that is known where that is short."""
+    """The end of an error about an unknown name: the nearest names, or all names if there are few."""
     lowered = {entry.lower(): entry for entry in known}
     if close := difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5):
         return f"; nearest: {', '.join(lowered[match] for match in close)}"

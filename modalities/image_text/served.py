@@ -1,4 +1,4 @@
-"""A trained run as people ask it: pictures and sentences in, vectors and scores out."""
+"""The user-facing model of a run: images and sentences in, vectors and scores out."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -17,24 +17,24 @@ from modalities.image_text.encoder import View
 from modalities.storage.images import decode_image, image_tensor
 
 Picture = Path | str | PillowImage.Image | Tensor
-_AT_ONCE = 64
+_BATCH = 64
 
 
 class PairViews(Protocol):
-    """What the model needs of its modality beside what evaluation needs."""
+    """What the model needs from its modality, beside what evaluation needs."""
 
     size: tuple[int, int]  # pixels, height and width
 
     def view(self, image: Tensor, caption: str) -> View:
-        """uint8 [3, H', W'] and a caption as the towers see them."""
+        """uint8 [3, H', W'] and a caption -> input of the towers."""
         ...
 
 
 class ImageTextModel(nn.Module):
-    """Vectors of pictures and of sentences whose inner products tell how well they match.
+    """Vectors of images and of sentences; their inner products say how well they match.
 
-    Where the run had a contrast these are those of the towers, of width D; otherwise each is what stands for the one
-    beside what the predictor makes of it for the other, 2 D wide, so that the product is the mean of both cosines.
+    If the run had a contrast, they are the towers' vectors, of width D. Otherwise each is the summary of its own stream
+    beside the predictor's prediction of the other stream, of width 2 D; an inner product is the mean of both cosines.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class ImageTextModel(nn.Module):
     def encode_image(self, pictures: Sequence[Picture]) -> Tensor:
         """Paths, Pillow images or uint8 tensors [3, H, W] -> unit vectors [n, D or 2 D].
 
-        Raises BadSampleError for a picture that cannot be read, ValueError for what is no list of pictures.
+        Raises BadSampleError for an image that cannot be read, ValueError for anything but a list of images.
         """
         if isinstance(pictures, str | Path | PillowImage.Image):
             raise ValueError(f"encode_image takes a list of pictures, not {pictures!r:.80} alone")
         return self._encode((self.modality.view(self._decoded(picture), "") for picture in pictures), stream=0)
 
     def encode_text(self, sentences: Sequence[str]) -> Tensor:
-        """Strings, cleaned as captions are -> unit vectors [n, D or 2 D]; raises ValueError for what is no list."""
+        """Strings, cleaned like captions -> unit vectors [n, D or 2 D]; raises ValueError for anything but a list."""
         if isinstance(sentences, str):
             raise ValueError(f"encode_text takes a list of sentences, not {sentences!r:.80} alone")
         nothing = torch.zeros(3, *self.modality.size, dtype=torch.uint8)
@@ -62,17 +62,17 @@ class ImageTextModel(nn.Module):
         return self._encode((self.modality.view(nothing, sentence) for sentence in cleaned), stream=1)
 
     def score(self, pictures: Sequence[Picture], sentences: Sequence[str]) -> Tensor:
-        """How well each picture matches each sentence: [pictures, sentences], -1 to 1."""
+        """How well each image matches each sentence: [pictures, sentences], -1 to 1."""
         return self.encode_image(pictures) @ self.encode_text(sentences).T
 
     def forward(self, views: View) -> Tensor:
-        """Images and captions as the modality's `view` gives them, batched -> all tokens [B, N, D]."""
+        """A batch of views -> all tokens [B, N, D]."""
         tokens: Tensor = getattr(self.networks, self.encoder)(views)
         return tokens
 
     def _encode(self, views: Iterable[View], stream: int) -> Tensor:
-        left, parts = iter(views), []
-        while batch := list(islice(left, _AT_ONCE)):
+        remaining, parts = iter(views), []
+        while batch := list(islice(remaining, _BATCH)):
             parts.append(joint_embedding(self.matcher.encode(default_collate(batch), stream), stream, self.way))
         if not parts:
             raise ValueError(f"nothing to encode: the list of {('pictures', 'sentences')[stream]} is empty")
@@ -83,9 +83,9 @@ class ImageTextModel(nn.Module):
             case Tensor():
                 if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
                     kind = f"{str(picture.dtype).removeprefix('torch.')} {list(picture.shape)}"
-                    raise ValueError(f"a picture as a tensor is uint8 [3, H, W], RGB, not {kind}")
+                    raise ValueError(f"a picture given as a tensor must be uint8 [3, H, W], RGB, not {kind}")
                 return picture
             case PillowImage.Image():
-                return image_tensor(ImageOps.exif_transpose(picture))  # upright, as files are read
+                return image_tensor(ImageOps.exif_transpose(picture))  # upright, like files
             case _:
                 return decode_image(Path(picture), min(self.modality.size))

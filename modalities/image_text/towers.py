@@ -1,6 +1,6 @@
-"""The two towers of open_clip, pretrained or from scratch, that also encode a part of an image or caption.
+"""The two towers of open_clip, pretrained or from scratch, extended to encode parts of images and captions.
 
-Together with `open_clip_sources` the one place that touches open_clip and its private parts.
+Only this module and `open_clip_files` use open_clip and its private parts.
 """
 
 import re
@@ -33,9 +33,9 @@ Encoded = tuple[Tensor, Tensor]  # pooled [B, E], tokens [B, K or N, width]
 
 
 class ImageTower(nn.Module, ABC):
-    """An image tower of open_clip: images, or those of their patches that are kept -> one vector and patch tokens.
+    """An image tower of open_clip: images, or some of their patches -> one vector and patch tokens.
 
-    grid: patches down and across; image_size: pixels down and across; width: of the tokens.
+    grid: rows and columns of patches; image_size: height and width in pixels; width: of the tokens.
     """
 
     grid: tuple[int, int]
@@ -50,8 +50,8 @@ class ImageTower(nn.Module, ABC):
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
         """[B, 3, H, W], indices of kept patches [B, K] or None -> pooled [B, E], patch tokens [B, K or N, width].
 
-        Patches that are dropped are neither keys nor queries, and not pooled; the others stay where they were. Pooled
-        is what open_clip's `encode_image` gives, not normalised; tokens are after the final norm, before the pooling.
+        Dropped patches are neither keys nor queries, and not pooled; the others keep their positions. `pooled` equals
+        open_clip's `encode_image` without normalisation; tokens are taken after the final norm, before the pooling.
         """
 
     @abstractmethod
@@ -60,21 +60,21 @@ class ImageTower(nn.Module, ABC):
 
 
 class ClipImageTower(ImageTower):
-    """A tower of open_clip's own `VisionTransformer`: CLIP, CoCa, CLIPA and all that are trained from scratch."""
+    """A tower with open_clip's own `VisionTransformer`: CLIP, CoCa, CLIPA and custom towers."""
 
     tower: VisionTransformer
 
     def __init__(self, tower: VisionTransformer) -> None:
         super().__init__(tower)
         self.grid, self.image_size, self.width = tower.grid_size, tower.image_size, tower.transformer.width
-        _speed_up(tower.transformer.resblocks)
+        _replace_attention(tower.transformer.resblocks)
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
         """See `ImageTower`."""
-        forget = self.activation_checkpointing and self.training
-        tokens = _through(self.tower.transformer.resblocks, forget, self._embedded(images, keep))
+        checkpointing = self.activation_checkpointing and self.training
+        tokens = _run_blocks(self.tower.transformer.resblocks, checkpointing, self._embedded(images, keep))
         pooled, _ = self.tower._pool(tokens)
-        # CoCa pools by attention, before its `ln_post`: these are the tokens that it looks at.
+        # CoCa pools by attention, before its `ln_post`; these are the tokens that it attends to.
         norm = self.tower.ln_post if self.tower.attn_pool is None else self.tower.attn_pool.ln_k
         return pooled @ self.tower.proj, norm(tokens[:, 1:])
 
@@ -85,11 +85,11 @@ class ClipImageTower(ImageTower):
     def _embedded(self, images: Tensor, keep: Tensor | None) -> Tensor:
         """Class token and kept patches with their positions: [B, 3, H, W] -> [B, 1 + K, width].
 
-        Patches and a matrix equal the tower's strided convolution, and what is dropped costs nothing. Positions stay
-        fp32 under autocast, and so do the sums of the blocks; open_clip rounds them to what the convolution gives.
+        A matrix product of patches equals the tower's strided convolution, without computing dropped patches.
+        Positions and the residual stream stay fp32 under autocast; open_clip rounds them to the convolution's type.
         """
         (rows, columns), (height, width) = self.grid, self.tower.patch_size
-        images = images[:, :, : rows * height, : columns * width]  # as convolutions leave out what fills no patch
+        images = images[:, :, : rows * height, : columns * width]  # convolutions ignore incomplete patches too
         patches = rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", p=height, q=width)
         first, table = self.tower.positional_embedding[:1], self.tower.positional_embedding[1:]
         if keep is None:
@@ -102,7 +102,7 @@ class ClipImageTower(ImageTower):
 
 
 class TimmImageTower(ImageTower):
-    """A tower that open_clip has from timm: SigLIP, EVA, PE."""
+    """A tower that open_clip takes from timm: SigLIP, EVA, PE."""
 
     def __init__(self, tower: nn.Module) -> None:
         super().__init__(tower)
@@ -111,18 +111,18 @@ class TimmImageTower(ImageTower):
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
         """See `ImageTower`."""
-        trunk, extra = self._trunk, self._trunk.num_prefix_tokens  # class token and registers, which always stay
+        trunk, extra = self._trunk, self._trunk.num_prefix_tokens  # class token and registers are always kept
         tokens, angles = self._embedded(images)
         if keep is not None:
             tokens = torch.cat([tokens[:, :extra], gather_tokens(tokens[:, extra:], keep)], dim=1)
-            angles = None if angles is None else angles[keep].unsqueeze(1)  # [B, 1, K, C]: the same for all heads
+            angles = None if angles is None else angles[keep].unsqueeze(1)  # [B, 1, K, C], shared by all heads
         tokens = trunk.norm_pre(tokens)
         for block in trunk.blocks:
             arguments = (tokens,) if angles is None else (tokens, angles)
             tokens = run_block(block, self.activation_checkpointing and self.training, *arguments)
         tokens = trunk.norm(tokens)
         pooled = self.tower.get_submodule("head")(trunk.forward_head(tokens))
-        # Towers that pool by the mean may norm thereafter, and not before.
+        # Towers with mean pooling may apply their norm after it only.
         normed = trunk.fc_norm(tokens) if isinstance(trunk.norm, nn.Identity) else tokens
         return pooled, normed[:, extra:]
 
@@ -131,7 +131,7 @@ class TimmImageTower(ImageTower):
         return list(self._trunk.blocks)
 
     def _embedded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """[B, 3, H, W] -> tokens [B, extra + N, width], rotary angles [N, C] if there are any."""
+        """[B, 3, H, W] -> tokens [B, extra + N, width], rotary angles [N, C] or None."""
         embedded = self._trunk._pos_embed(self._trunk.patch_embed(images))
         return embedded if isinstance(embedded, tuple) else (embedded, None)
 
@@ -141,11 +141,11 @@ class TimmImageTower(ImageTower):
 
 
 class TextTower(nn.Module):
-    """A text tower of open_clip: captions, or those of their tokens that are kept -> one vector and tokens.
+    """A text tower of open_clip: captions, or some of their tokens -> one vector and tokens.
 
-    length: most tokens of a caption; width: of the tokens; end: the id that ends a caption, None where only
-    padding tells; mask_padding: padding is not looked at, for towers that are not causal and learn from scratch.
-    Pretrained ones look at it where open_clip lets them.
+    length: tokens per caption, with padding; width: of the tokens; end: id of the end token, None if only padding
+    marks the end; mask_padding: do not attend to padding, for towers that are trained from scratch and not causal.
+    Pretrained towers attend to it if they do so in open_clip.
     """
 
     tower: TextTransformer
@@ -155,67 +155,67 @@ class TextTower(nn.Module):
         self.tower, self.end, self.activation_checkpointing = tower, end, False
         self.length, self.width = tower.context_length, tower.width
         self.mask_padding = mask_padding and tower.attn_mask is None
-        _speed_up(tower.transformer.resblocks)
+        _replace_attention(tower.transformer.resblocks)
 
     def valid(self, ids: Tensor) -> Tensor:
-        """Which tokens hold the caption, its marks of start and end with it, not padding: [B, L] -> bool [B, L]."""
+        """Which tokens are not padding; start and end tokens count: [B, L] -> bool [B, L]."""
         if self.end is None:
             return ids.ne(self.tower.pad_id)
         ends = ids.eq(self.end).long()
         return (ends.cumsum(dim=1) - ends).eq(0)
 
     def forward(self, ids: Tensor, keep: Tensor | None = None) -> Encoded:
-        """[B, L], indices of kept tokens [B, K], ascending, or None -> pooled [B, E], tokens [B, K or L, width].
+        """[B, L], ascending indices of kept tokens [B, K] or None -> pooled [B, E], tokens [B, K or L, width].
 
-        Tokens that are dropped are neither keys nor queries; the others stay where they were. Pooled is what
-        open_clip's `encode_text` gives, not normalised: read off the token that the tower reads it off, or off the
-        last kept one before it. Tokens are after the final norm.
+        Dropped tokens are neither keys nor queries; the others keep their positions. `pooled` equals open_clip's
+        `encode_text` without normalisation; if the token that it is taken from is dropped, the last kept token before
+        it is used. Tokens are taken after the final norm.
         """
-        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if keep is None else keep
-        tokens = self.tower.token_embedding(ids.gather(1, places))
-        places, tokens = self._with_class_token(ids, places, tokens)
-        tokens = tokens + F.embedding(places, self.tower.positional_embedding)
-        mask = self._mask(ids, places, tokens)
-        forget = self.activation_checkpointing and self.training
-        tokens = self.tower.ln_final(_through(self.tower.transformer.resblocks, forget, tokens, mask))
-        read_at = ((places <= self._pooled_place(ids)).sum(dim=1) - 1).clamp(min=0)
-        pooled = self._projected(tokens[torch.arange(len(ids), device=ids.device), read_at])
+        indices = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if keep is None else keep
+        tokens = self.tower.token_embedding(ids.gather(1, indices))
+        indices, tokens = self._with_class_token(ids, indices, tokens)
+        tokens = tokens + F.embedding(indices, self.tower.positional_embedding)
+        mask = self._mask(ids, indices, tokens)
+        checkpointing = self.activation_checkpointing and self.training
+        tokens = self.tower.ln_final(_run_blocks(self.tower.transformer.resblocks, checkpointing, tokens, mask))
+        pooled_at = ((indices <= self._pooled_index(ids)).sum(dim=1) - 1).clamp(min=0)
+        pooled = self._projected(tokens[torch.arange(len(ids), device=ids.device), pooled_at])
         return pooled, tokens if self.tower.cls_emb is None else tokens[:, :-1]
 
     def blocks(self) -> list[nn.Module]:
         """The transformer's blocks, in order."""
         return list(self.tower.transformer.resblocks)
 
-    def _with_class_token(self, ids: Tensor, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """CoCa's class token comes after the caption and its padding, and always stays."""
+    def _with_class_token(self, ids: Tensor, indices: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Append CoCa's class token, which follows the padding and is always kept."""
         if self.tower.cls_emb is None:
-            return places, tokens
-        last = places.new_full((len(ids), 1), ids.shape[1])
-        return torch.cat([places, last], dim=1), torch.cat([tokens, self.tower.cls_emb.expand(len(ids), 1, -1)], dim=1)
+            return indices, tokens
+        last = indices.new_full((len(ids), 1), ids.shape[1])
+        return torch.cat([indices, last], dim=1), torch.cat([tokens, self.tower.cls_emb.expand(len(ids), 1, -1)], dim=1)
 
-    def _mask(self, ids: Tensor, places: Tensor, tokens: Tensor) -> Tensor | None:
-        """What is added to scores of attention: [B or 1, 1, K, K], -inf where a query must not look; None for zeros."""
-        count = places.shape[1]
+    def _mask(self, ids: Tensor, indices: Tensor, tokens: Tensor) -> Tensor | None:
+        """Additive attention mask [B or 1, 1, K, K], -inf where a query must not attend; None if it is zero."""
+        count = indices.shape[1]
         allowed = torch.ones(1, 1, count, count, dtype=torch.bool, device=ids.device)
         if self.tower.attn_mask is not None:
-            allowed = allowed.tril()  # kept tokens are in order: what came before still does
+            allowed = allowed.tril()  # kept tokens are in ascending order
         if (keys := self._visible(ids)) is not None:
-            allowed = allowed & keys.gather(1, places)[:, None, None]  # [B, 1, K, K]
-            alone = ~allowed.any(dim=-1, keepdim=True)  # sees nothing, which softmax cannot express: let it see itself
-            allowed = allowed | alone & torch.eye(count, dtype=torch.bool, device=ids.device)
+            allowed = allowed & keys.gather(1, indices)[:, None, None]  # [B, 1, K, K]
+            isolated = ~allowed.any(dim=-1, keepdim=True)  # no key at all, impossible for softmax: it attends to itself
+            allowed = allowed | isolated & torch.eye(count, dtype=torch.bool, device=ids.device)
         elif self.tower.attn_mask is None:
             return None
         return torch.zeros_like(allowed, dtype=tokens.dtype).masked_fill(~allowed, float("-inf"))
 
     def _visible(self, ids: Tensor) -> Tensor | None:
-        """Which places may be looked at, for reasons other than order: bool [B, L, + 1 with a class token] or None."""
+        """Which tokens may be keys, apart from causality: bool [B, L, + 1 with a class token], or None for all."""
         if self.tower.cls_emb is not None:
-            # As CoCa was trained: shifted by one place, in open_clip's words the legacy mask.
+            # Shifted by one, as CoCa was trained; open_clip calls it the legacy mask.
             return F.pad(ids != self.tower.pad_id, (1, 0), value=True)
         return self.valid(ids) if self.mask_padding else None
 
-    def _pooled_place(self, ids: Tensor) -> Tensor:
-        """Place in the whole caption of the token that stands for it: [B, L] -> [B, 1]."""
+    def _pooled_index(self, ids: Tensor) -> Tensor:
+        """Index in the caption of the token that is pooled: [B, L] -> [B, 1]."""
         kind = "class" if self.tower.cls_emb is not None else self.tower.pool_type
         if kind == "argmax":
             return ids.argmax(dim=1, keepdim=True)
@@ -233,10 +233,10 @@ class TextTower(nn.Module):
 
 
 class FastAttention(nn.Module):
-    """`nn.MultiheadAttention` of a token set to itself, with the same parameters under the same names.
+    """Self-attention of `nn.MultiheadAttention`, with the same parameters under the same names.
 
-    That one always takes the fused kernel, which is slow in bf16 on CPUs, see `jepa.transformer.attend`; and it wants
-    masks repeated for every head.
+    torch's module always uses the fused kernel, which is slow in bf16 on CPUs (see `jepa.transformer.attend`), and
+    needs a copy of the mask per head.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -248,7 +248,7 @@ class FastAttention(nn.Module):
     def forward(
         self, tokens: Tensor, _key: Tensor, _value: Tensor, need_weights: bool, attn_mask: Tensor | None
     ) -> tuple[Tensor, None]:
-        """[B, K, D], mask [B or 1, 1, K, K] to add to scores -> [B, K, D]; keys and values are the tokens."""
+        """[B, K, D], additive mask [B or 1, 1, K, K] -> [B, K, D]; keys and values are the tokens."""
         projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, H, K, C]
         attended = attend(query, key, value) if attn_mask is None else _attend(query, key, value, attn_mask)
@@ -256,7 +256,7 @@ class FastAttention(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """`attend` with a mask that is added to the scores."""
+    """`attend` with an additive mask."""
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + mask
         attended: Tensor = scores.softmax(dim=-1).to(value.dtype) @ value
@@ -264,22 +264,22 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype))
 
 
-def _through(blocks: nn.ModuleList, forget: bool, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Run open_clip's blocks, [B, K, D] -> [B, K, D]; `forget` their activations, see `run_block`."""
+def _run_blocks(blocks: nn.ModuleList, checkpointing: bool, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Run open_clip's blocks: [B, K, D] -> [B, K, D]; `checkpointing`: see `run_block`."""
     for block in blocks:
         arguments = (tokens, None, None, mask) if isinstance(block, ResidualAttentionBlock) else (tokens, mask)
-        tokens = run_block(block, forget, *arguments)
+        tokens = run_block(block, checkpointing, *arguments)
     return tokens
 
 
-def _speed_up(blocks: nn.ModuleList) -> None:
+def _replace_attention(blocks: nn.ModuleList) -> None:
     for block in blocks:
         if isinstance(block, ResidualAttentionBlock):
             block.attn = FastAttention(block.attn)
 
 
 class Towers(NamedTuple):
-    """Two towers into one space of `embed_dim` dimensions, and what makes captions what they expect."""
+    """Two towers that map into one space of `embed_dim` dimensions, and their tokenizer."""
 
     image: ImageTower
     text: TextTower
@@ -290,12 +290,12 @@ class Towers(NamedTuple):
 def build_towers(
     architecture: str | TowerSizes, *, pretrained: str | None = None, image_size: tuple[int, int] | None = None
 ) -> Towers:
-    """Towers of an architecture of open_clip, of a folder (`local-dir:PATH`), or of one's own sizes.
+    """Towers of an architecture of open_clip, from a folder (`local-dir:PATH`), or of custom sizes.
 
-    pretrained: None for random weights, drawn from torch's global generator; a tag of open_clip, whose weights it
-    downloads; a file of weights; or a folder of them. image_size: pixels down and across if other than the
-    architecture's; pretrained positions are interpolated. On the meta device weights are not looked for.
-    Raises ValueError in one sentence for what cannot be built or loaded.
+    pretrained: None for random weights from torch's global generator; a tag of open_clip, whose weights are downloaded;
+    or a file or folder of weights. image_size: height and width in pixels, by default the architecture's; pretrained
+    positions are interpolated. On the meta device no weights are loaded.
+    Raises ValueError, with one sentence, if the towers cannot be built or loaded.
     """
     config = tower_config(architecture, image_size)
     weights = None if torch.get_default_device().type == "meta" else weights_file(architecture, pretrained)
@@ -304,7 +304,7 @@ def build_towers(
         _load(model, weights, architecture)
     if image_size is not None and hasattr(model.visual, "trunk"):
         check_divides(image_size, model.visual.trunk.patch_embed.patch_size[0])
-        model.visual.set_input_size(image_size)  # timm's towers are loaded at their own size, as open_clip does it
+        model.visual.set_input_size(image_size)  # timm's towers are loaded at their own size, as in open_clip
     sizes = architecture if isinstance(architecture, TowerSizes) else None
     tokenize = caption_tokenizer(architecture, config)
     text = TextTower(model.text, tokenize.end, mask_padding=sizes is not None and sizes.mask_padding)
@@ -314,7 +314,7 @@ def build_towers(
 def _image_tower(visual: nn.Module) -> ImageTower:
     if isinstance(visual, VisionTransformer):
         return ClipImageTower(visual)
-    assert isinstance(visual.trunk, TimmVisionTransformer | Eva), "`tower_config` lets no other pass"
+    assert isinstance(visual.trunk, TimmVisionTransformer | Eva), "`tower_config` refuses all others"
     return TimmImageTower(visual)
 
 
@@ -328,7 +328,7 @@ def _model(architecture: str | TowerSizes, config: dict[str, Any]) -> CustomText
 def _load(model: CustomTextCLIP, weights: str, architecture: str | TowerSizes) -> None:
     try:
         load_checkpoint(model, weights)
-    except Exception as error:  # open_clip, torch and safetensors have no type in common for a file that does not fit
+    except Exception as error:  # the libraries raise no common type for a file that does not fit
         raise ValueError(f"the weights in {weights} do not fit {architecture}: {_sentence(error)}") from error
 
 

@@ -1,1 +1,1 @@
-"""Captioned images: where they come from and what becomes of a caption."""
+"""Sources of captioned images, and the rules for captions."""

@@ -1,8 +1,9 @@
-"""Captions of COCO and, as retrieval uses them, of Flickr8k, Flickr30k and COCO in Karpathy's files."""
+"""Captions of COCO, and of Flickr8k, Flickr30k and COCO in Karpathy's files, which retrieval uses."""
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,20 @@ import numpy as np
 from jepa.modality import Split
 from modalities.image_text.captions.files import any_exists, open_table, spread
 from modalities.image_text.captions.rules import MalformedError, captions_of, is_path, split_of
-from modalities.image_text.captions.table import CaptionRows, CaptionTable, Row
+from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
 from modalities.storage.splits import SPLIT_NAMES, StoredSplit
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
 
 def open_coco(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
-    """The captioned images of one split; there are no classes.
+    """The captioned images of one split, without classes.
 
-    `root` is a folder with annotations/captions_train2017.json and captions_val2017.json, of any one year, its images
-    in train2017 and val2017; or with one dataset*.json of Karpathy's, its images there or in a folder beside it; or one
-    such file. As everywhere, a validation split without a test split is our test split, and validation is carved; what
-    states no split, and one file of COCO alone, is one training set to carve from (caption_files.open_table).
-    An entry that is not understood is a bad sample; a file that is not JSON is a ValueError with the line.
+    `root` is a folder with annotations/captions_train2017.json and captions_val2017.json (of any year) and the images
+    in train2017 and val2017; or a folder with one dataset*.json by Karpathy, with the images in it or in a folder
+    beside it; or one such file. A validation split without a test split is used as the test split, and validation is
+    carved. Entries without a split, and a single file of COCO, are one training set to carve from (see captions.files).
+    A malformed entry is a bad sample; raises ValueError with the line if the file is not JSON.
     """
     table, folder = _read(root, tuple((path, path.stat().st_mtime_ns) for path in _stored_files(root)))
     return open_table(table, folder, split, min_side, seed)
@@ -49,7 +50,7 @@ def _stored_files(root: Path) -> list[Path]:
     years = {_year(path) for path in official}
     if len(years) > 1 or (not official and len(files) > 1):
         names = ", ".join(path.name for path in files[:6])
-        raise ValueError(f"{root} holds {names}; one set is allowed, name one of its files instead of the folder")
+        raise ValueError(f"{root} holds {names}; one data set is allowed: give one of the files instead of the folder")
     return files
 
 
@@ -58,30 +59,30 @@ def _year(path: Path) -> str:
     return named[2] if named else ""
 
 
-@lru_cache(maxsize=2)  # every split asks for the same table, which is a function of the files
+@lru_cache(maxsize=2)  # every split needs the same table, which depends on the files only
 def _read(root: Path, files: tuple[tuple[Path, int], ...]) -> tuple[CaptionTable, Path]:
-    """The table of all files, and the folder below which the images lie."""
-    rows = CaptionRows()
+    """The table of all files, and the folder below which the images are."""
+    builder = CaptionTableBuilder()
     first = files[0][0].parent
     folder = first.parent if first.name == "annotations" else first
     for path, _ in files:
         named = _OFFICIAL.fullmatch(path.name)
         content = _load(path)
         stated = SPLIT_NAMES[named[1]] if named and len(files) > 1 else None
-        rows.begin(path, "images[{}]", stated)
+        builder.begin(path, "images[{}]", stated)
         if isinstance(content.get("annotations"), list):
             parts = [f"{named[1]}{named[2]}", f"images/{named[1]}{named[2]}"] if named else []
-            _official(content, folder, parts, rows)
+            _official(content, folder, parts, builder)
             continue
         try:
-            _karpathy(content, folder, rows)
+            _karpathy(content, folder, builder)
         except ValueError as error:
             raise ValueError(f"{path}, {error}") from error
-    return rows.table(), folder
+    return builder.table(), folder
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The object of a JSON file that has a list of `images`."""
+    """The object in a JSON file, which needs a list of `images`."""
     data = path.read_bytes()
     try:
         content = json.loads(data.decode("utf-8-sig"))
@@ -91,31 +92,31 @@ def _load(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise ValueError(f"{path}: not JSON that can be read: too deeply nested") from error
+        raise ValueError(f"{path}: JSON that is too deeply nested") from error
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise ValueError(f"{path} has no list of `images`, as the files of COCO and of Karpathy have")
+        raise ValueError(f"{path} has no list of `images`, which files of COCO and of Karpathy have")
     return content
 
 
-def _official(content: dict[str, Any], folder: Path, parts: Sequence[str], rows: CaptionRows) -> None:
-    """Add images, which have an id and a file_name, and annotations, which have an image_id and a caption."""
+def _official(content: dict[str, Any], folder: Path, parts: Sequence[str], builder: CaptionTableBuilder) -> None:
+    """Add images (with id and file_name) and annotations (with image_id and caption)."""
     known: dict[int | str, tuple[int, str]] = {}
-    for place, entry in enumerate(content["images"]):
+    for number, entry in enumerate(content["images"]):
         if not isinstance(entry, dict) or not is_path(entry.get("file_name")):
-            rows.fault(f"images[{place}]", "no `file_name`")
+            builder.fault(f"images[{number}]", "no `file_name`")
         elif not isinstance(entry.get("id"), int | str) or entry["id"] in known:
-            rows.fault(f"images[{place}]", "no `id` of its own")
+            builder.fault(f"images[{number}]", "no unique `id`")
         else:
-            known[entry["id"]] = place, entry["file_name"]
+            known[entry["id"]] = number, entry["file_name"]
     prefix = _image_folder(folder, [*parts, "images", ""], [name for _, name in known.values()])
-    for place, name in known.values():
-        rows.add(place, Row(_below(prefix, name), ()))
-    for number, entry in enumerate(content["annotations"]):
+    for number, name in known.values():
+        builder.add(number, CaptionEntry(_below(prefix, name), ()))
+    for annotation, entry in enumerate(content["annotations"]):
         try:
-            place, name = _annotated(entry, known)
-            rows.add(place, Row(_below(prefix, name), captions_of(entry)))
+            number, name = _annotated(entry, known)
+            builder.add(number, CaptionEntry(_below(prefix, name), captions_of(entry)))
         except MalformedError as error:
-            rows.fault(f"annotations[{number}]", str(error))
+            builder.fault(f"annotations[{annotation}]", str(error))
 
 
 def _annotated(entry: object, known: Mapping[int | str, tuple[int, str]]) -> tuple[int, str]:
@@ -125,28 +126,29 @@ def _annotated(entry: object, known: Mapping[int | str, tuple[int, str]]) -> tup
     return known[image]
 
 
-def _karpathy(content: dict[str, Any], folder: Path, rows: CaptionRows) -> None:
-    """Add images, each of which has a filename, maybe its folder as filepath, a split and sentences."""
-    understood: list[tuple[int, Row]] = []
-    for place, entry in enumerate(content["images"]):
+def _karpathy(content: dict[str, Any], folder: Path, builder: CaptionTableBuilder) -> None:
+    """Add images, with filename, optionally filepath (its folder), split and sentences."""
+    valid: list[tuple[int, CaptionEntry]] = []
+    for number, entry in enumerate(content["images"]):
         try:
-            understood.append((place, _karpathy_row(entry)))
+            valid.append((number, _karpathy_entry(entry)))
         except MalformedError as error:
-            rows.fault(f"images[{place}]", str(error))
+            builder.fault(f"images[{number}]", str(error))
         except ValueError as error:
-            raise ValueError(f"images[{place}]: {error}") from error
+            raise ValueError(f"images[{number}]: {error}") from error
     inner = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    prefix = _image_folder(folder, ["", *inner], [row.image for _, row in understood])
-    for place, row in understood:
-        rows.add(place, Row(_below(prefix, row.image), row.captions, row.split))
+    prefix = _image_folder(folder, ["", *inner], [entry.image for _, entry in valid])
+    for number, entry in valid:
+        builder.add(number, replace(entry, image=_below(prefix, entry.image)))
 
 
-def _karpathy_row(entry: object) -> Row:
-    """What an entry says; MalformedError if it cannot be used, ValueError for a split that is none."""
+def _karpathy_entry(entry: object) -> CaptionEntry:
+    """An entry of the file; raises MalformedError if it is malformed, ValueError for an unknown split."""
     if not isinstance(entry, dict) or not is_path(entry.get("filename")):
         raise MalformedError("no `filename`")
     part = f"{entry['filepath']}/" if is_path(entry.get("filepath")) else ""
-    return Row(part + entry["filename"], list(_sentences(entry.get("sentences"))), split_of(entry.get("split")))
+    captions = list(_sentences(entry.get("sentences")))
+    return CaptionEntry(part + entry["filename"], captions, split_of(entry.get("split")))
 
 
 def _sentences(sentences: object) -> Iterable[str]:
@@ -157,8 +159,8 @@ def _sentences(sentences: object) -> Iterable[str]:
 
 
 def _image_folder(folder: Path, parts: Sequence[str], names: Sequence[str]) -> str:
-    """The first of the parts of `folder` that holds any image, with a slash behind; the first of all if none does."""
-    some = [names[place] for place in spread(np.arange(len(names)))]
+    """The first of the parts of `folder` with any of the images, followed by a slash; the first part if none has."""
+    some = [names[index] for index in spread(np.arange(len(names)))]
     found = next((part for part in parts if any_exists(folder / part, some)), parts[0])
     return f"{found}/" if found else ""
 

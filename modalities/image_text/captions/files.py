@@ -1,4 +1,4 @@
-"""Captioned images that lie in files: the samples of one split."""
+"""Samples of captioned images whose images are files."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,21 +14,21 @@ from modalities.storage.captioned import Captioned
 from modalities.storage.images import decode_image
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
-_LOOKED_FOR = 100  # images: enough to see that the root is wrong, few enough for a slow disk
+_CHECKED = 100  # images: enough to notice a wrong root, few enough for a slow disk
 
 
 class CaptionedFiles:
-    """Images of a table that lie in files, with their captions; `chosen` are images, or faults counted from -1 down."""
+    """Images of a table with their captions. `items`: indices of images, or of faults, counted down from -1."""
 
-    def __init__(self, table: CaptionTable, folder: Path, chosen: NDArray[np.int64], min_side: int) -> None:
-        self.table, self.folder, self.chosen, self.min_side = table, folder, chosen, min_side
+    def __init__(self, table: CaptionTable, folder: Path, items: NDArray[np.int64], min_side: int) -> None:
+        self.table, self.folder, self.items, self.min_side = table, folder, items, min_side
         self.class_index = {name: index for index, name in enumerate(_classes(table))}
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> Sample:
-        image, table = int(self.chosen[index]), self.table
+        image, table = int(self.items[index]), self.table
         if image < 0:
             raise BadSampleError(table.fault_sources[-1 - image], table.fault_reasons[-1 - image])
         captions, label = table.captions_of(image), int(table.labels[image])
@@ -37,18 +37,16 @@ class CaptionedFiles:
         if label == CONTRADICTED:
             raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
         pixels = decode_image(self.folder / table.name(image), self.min_side)
-        known = self.class_index and label != UNKNOWN
-        return Sample(
-            Captioned(pixels, captions), {"class": self.class_index[table.label_names[label]]} if known else {}
-        )
+        labels = {"class": self.class_index[table.label_names[label]]} if self.class_index and label != UNKNOWN else {}
+        return Sample(Captioned(pixels, captions), labels)
 
 
 def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
-    """One split of a table whose images lie below `folder`, and the names of the classes, () where there are no labels.
+    """One split of a table whose images are below `folder`, and the class names, () without labels.
 
-    A split that is not stated is carved from the training set by the names of the images; it is always held out from
-    it, labels or not, because captions are labels. What could not be understood counts in the training set, unless its
-    file is of another split. A label that training lacks is a ValueError, as no answer to it could be right.
+    Missing splits are carved from the training set by the names of the images. They are held out from training even
+    without labels, because captions are labels too. Faults belong to the training set unless their file has another
+    split. Raises ValueError for a label that the training set lacks, which no classifier could predict.
     """
     source, carve = split_source([SPLITS[code] for code in np.unique(table.splits)], split)
     stored = np.flatnonzero(table.splits == split_code(source))
@@ -61,25 +59,25 @@ def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, s
 
 
 def check_images(folder: Path, names: Sequence[str]) -> None:
-    """Raise ValueError if none of these images is there."""
+    """Raise ValueError if none of these images exists."""
     if names and not any_exists(folder, names):
-        raise ValueError(f"none of {len(names)} images looked for is there, such as {folder / names[0]}")
+        raise ValueError(f"none of the {len(names)} images checked exists, such as {folder / names[0]}")
 
 
 def any_exists(folder: Path, names: Sequence[str]) -> bool:
-    """Whether at least one of these images is there."""
+    """Whether at least one of these images exists."""
     return any(_exists(folder / name) for name in names)
 
 
 def spread(items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most 100 of them, from all over."""
-    return items[np.linspace(0, len(items) - 1, min(len(items), _LOOKED_FOR)).astype(np.int64)]
+    """At most 100 of the items, evenly spaced."""
+    return items[np.linspace(0, len(items) - 1, min(len(items), _CHECKED)).astype(np.int64)]
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name that is too long, say
+    except OSError:  # such as a name that is too long
         return False
 
 
@@ -90,18 +88,18 @@ def _check_labels(table: CaptionTable, images: NDArray[np.int64]) -> None:
     if classes and unknown:
         image = int(images[np.argmax(table.labels[images] == unknown[0])])
         label = table.label_names[unknown[0]]
-        raise ValueError(f"{table.source(image)}: label '{label}' is not one of the training set's")
+        raise ValueError(f"{table.source(image)}: label '{label}' is not in the training set")
 
 
 def _classes(table: CaptionTable) -> tuple[str, ...]:
-    """The labels of the training set, sorted, whole numbers by their size."""
+    """The labels of the training set, sorted; whole numbers by value."""
     codes = np.unique(table.labels[table.splits == split_code("train")])
     names = [table.label_names[code] for code in codes.tolist() if code >= 0]
     return tuple(sorted(names, key=lambda name: (len(name) if name.isdecimal() else 0, name)))
 
 
-@lru_cache(maxsize=2)  # of millions of names it takes a while, and each split asks for it
+@lru_cache(maxsize=2)  # slow for millions of names, and every split needs it
 def _carved(table: CaptionTable, carve: tuple[Split, ...], seed: int) -> NDArray[np.int8]:
-    """The split of every image when these are carved from all."""
+    """The split of every image after carving these splits."""
     codes = (split_code(carved_split(table.name(image), carve, seed)) for image in range(len(table)))
     return np.fromiter(codes, dtype=np.int8, count=len(table))

@@ -1,8 +1,8 @@
-"""What a caption is, whatever it was written in.
+"""Rules for captions, the same for all file formats.
 
-Any Unicode, normalised to NFC. Runs of whitespace become one space, other control characters are dropped, and what is
-longer than 2,000 characters keeps its first 2,000: tokenizers cut far earlier, and must not stall on a book. A caption
-of which nothing is left is dropped. What is not text, null or a number say, makes the sample a bad one.
+A caption is Unicode text, normalised to NFC. Runs of whitespace become one space, other control characters are removed,
+and only the first 2,000 characters are kept: tokenizers cut far earlier, and must not stall on a book. Empty captions
+are dropped. A caption that is not text, such as null or a number, makes a bad sample.
 """
 
 import re
@@ -16,20 +16,20 @@ CAPTION_KEYS = ("caption", "text", "title")
 NO_CAPTION = "no caption"
 LONGEST = 2_000  # characters
 
-# All that is Cc but for whitespace; and halves of surrogate pairs, which JSON can write and UTF-8 cannot.
+# Unicode class Cc without whitespace, and halves of surrogate pairs, which JSON can contain but UTF-8 cannot.
 _DROPPED = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _NO_PATH = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 _SPLITS: Mapping[str, Split] = {**SPLIT_NAMES, "restval": "train"}  # the last is Karpathy's
-# Composing joins few characters to one; of a million accents on one letter, it would take hours.
+# Composing joins only a few characters into one, and would take hours for a million accents on one letter.
 _BEFORE_COMPOSING = 4 * LONGEST
 
 
 class MalformedError(Exception):
-    """Raised, with the reason in words, for an entry that is not what it should be: one bad sample."""
+    """Raised with a reason for a malformed entry, which is one bad sample."""
 
 
 def clean_caption(text: str) -> str:
-    """A caption as it was written  ->  as it is used, maybe nothing; cleaning again changes nothing."""
+    """A caption as written  ->  cleaned, possibly empty. Cleaning twice changes nothing more."""
     if not (text.isascii() and text.isprintable()):
         text = _DROPPED.sub("", text)
     text = " ".join(text.split())[:_BEFORE_COMPOSING]
@@ -37,26 +37,26 @@ def clean_caption(text: str) -> str:
 
 
 def captions_of(fields: Mapping[str, object]) -> list[str]:
-    """What an object says under `caption`, or else `text` or `title`, and `captions`; cleaned, without empty ones.
+    """Captions under `caption`, otherwise `text`, otherwise `title`, and under `captions`; cleaned, without empty ones.
 
-    Each is a string or a list of strings; another type is a MalformedError.
+    Each is a string or a list of strings; any other type raises MalformedError.
     """
     single = next((fields[key] for key in CAPTION_KEYS if key in fields), [])
     return _texts(single) + _texts(fields.get("captions", []))
 
 
 def split_of(value: object) -> Split | None:
-    """A split by one of its names, nothing where none is given; another value is a ValueError."""
+    """The split with this name, None if no name is given; raises ValueError for any other value."""
     if value is None or value == "":
         return None
     split = _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
     if split is None:
-        raise ValueError(f"split {value!r:.40} is none; allowed are {', '.join(_SPLITS)}")
+        raise ValueError(f"unknown split {value!r:.40}; allowed are {', '.join(_SPLITS)}")
     return split
 
 
 def is_path(value: object) -> bool:
-    """Whether it can be the path of a file: text, of Unicode and the escaped bytes of names that are not."""
+    """Whether it can be the path of a file: text of Unicode and escaped bytes of file names."""
     return isinstance(value, str) and bool(value.strip()) and not _NO_PATH.search(value)
 
 

@@ -1,4 +1,4 @@
-"""Captioned images in tar files, as the webdataset package and img2dataset write them."""
+"""Captioned images in tar files, as written by the webdataset package and img2dataset."""
 
 import json
 from functools import partial
@@ -16,7 +16,7 @@ _COMPANIONS = (".txt", ".json")
 
 
 class CaptionedShards:
-    """Images of tar files with the captions that stand beside them."""
+    """Images of tar files with the captions in their companions."""
 
     def __init__(self, images: ShardSamples) -> None:
         self.images = images
@@ -34,29 +34,29 @@ class CaptionedShards:
 
 
 def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
-    """The captioned images of one split in the tar files at `root`, and their classes, by number, () if unlabelled.
+    """The captioned images of one split in the tar files at `root`, and the class names (numbers), () if unlabelled.
 
-    An image's captions are `<key>.txt` and what `<key>.json` says (caption_rules.captions_of); splits, labels and
-    damage are as for images alone (image_shards.open_shards), but what is carved is always held out from training.
+    The captions of an image are in `<key>.txt` and in `<key>.json` (captions.rules.captions_of). Splits, labels and
+    damage are as in storage.shards.open_shards, but carved samples are always held out from training.
     """
     kind = FileKind("images", image_extensions(), companions=_COMPANIONS)
     images, classes = open_shards(root, split, kind, partial(decode_image, min_side=min_side), seed)
     if not any(shard.companions[..., 1].any() for shard in images.shards):
         files = ", ".join(str(shard.path) for shard in images.shards[:3])
-        raise ValueError(f"no captions in {files}; they are in a .txt or .json of the same key as the image")
+        raise ValueError(f"no captions in {files}; they belong into a .txt or .json with the key of the image")
     return StoredSplit(CaptionedShards(images), classes)
 
 
 def _captions(text: bytes, fields: bytes) -> tuple[str, ...]:
-    """The contents of .txt and .json, maybe nothing  ->  at least one caption, each once."""
+    """Contents of .txt and .json, possibly empty  ->  at least one caption, without duplicates."""
     try:
-        said = {"caption": text.decode("utf-8-sig")}
+        caption = {"caption": text.decode("utf-8-sig")}
         content = json.loads(fields.decode("utf-8-sig")) if fields else {}
     except UnicodeDecodeError as error:
         raise MalformedError("a caption is not UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"not JSON: {error}") from error
-    captions = captions_of(said) + (captions_of(content) if isinstance(content, dict) else [])
+    captions = captions_of(caption) + (captions_of(content) if isinstance(content, dict) else [])
     if not captions:
         raise MalformedError(NO_CAPTION)
     return tuple(dict.fromkeys(captions))

@@ -1,4 +1,4 @@
-"""Where captioned images come from: a list of files, tar shards, or the files of COCO."""
+"""Sources of captioned images: lists, tar shards, and the files of COCO."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ SOURCES = ("folder", "webdataset", "coco")
 
 
 def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed: int = 0) -> StoredSplit:
-    """One split of the captioned images at `root`.
+    """One split of the captioned images at `root`: samples whose inputs are Captioned, and the class names.
 
-    source: "folder" (a list of files and captions: caption_lists.open_lists), "webdataset" (tar shards:
-    caption_shards.open_captioned_shards) or "coco" (caption_coco.open_coco). What becomes of a caption: caption_rules.
-    A caption that is not text, an image without a caption, or one that is not there, is a bad sample when it is read.
-    min_side: pixels that suffice for the shorter side: a large JPEG may be decoded at a fraction of its size.
-    seed: for the choice of the images that are carved from the training set, where a split is not stored apart.
+    source: "folder" (a list of images and captions, see captions.lists), "webdataset" (tar shards, see captions.shards)
+    or "coco" (see captions.coco). captions.rules says how captions are cleaned. A caption that is not text, and an
+    image that is missing or has no caption, are bad samples when they are read.
+    min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
+    seed: decides which images are carved from the training set for splits that are not stored.
     """
     check_min_side(min_side)
     match source:
@@ -30,4 +30,4 @@ def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed:
         case "coco":
             return open_coco(root, split, min_side, seed)
         case _:
-            raise ValueError(f"unknown source '{source}' of captioned images; there are {', '.join(SOURCES)}")
+            raise ValueError(f"unknown source of captioned images '{source}'; allowed are {', '.join(SOURCES)}")

@@ -1,4 +1,4 @@
-"""Captioned images are read from lists, tar shards and COCO's files alike; what is wrong is named; splits never mix."""
+"""Sources of captioned images: lists, tar shards and the files of COCO; their splits, labels and errors."""
 
 import csv
 import io
@@ -23,12 +23,12 @@ from PIL import Image
 from jepa.modality import BadSampleError, Samples, Split
 from modalities.image_text.captions.rules import LONGEST, clean_caption
 from modalities.image_text.captions.sources import open_captions
-from modalities.image_text.captions.table import CaptionRows, Row
+from modalities.image_text.captions.table import CaptionEntry, CaptionTableBuilder
 from modalities.storage.captioned import Captioned
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REAL_DATA = places.REAL_DATA / "captions"
-Said = dict[tuple[int, ...], tuple[tuple[str, ...], object]]
+Contents = dict[tuple[int, ...], tuple[tuple[str, ...], object]]  # captions and label, by colour
 
 
 def colour_of(name: str) -> tuple[int, ...]:
@@ -36,13 +36,13 @@ def colour_of(name: str) -> tuple[int, ...]:
 
 
 def png(name: str) -> bytes:
-    """An image of 4 x 4 of the colour that follows from a name."""
+    """An image of 4 x 4 whose colour is a function of the name."""
     stream = io.BytesIO()
     Image.new("RGB", (4, 4), colour_of(name)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def plant(root: Path, names: Iterable[str]) -> Path:
+def write_images(root: Path, names: Iterable[str]) -> Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(png(name))
@@ -80,27 +80,27 @@ def bad(samples: Samples) -> list[tuple[str, str]]:
     return found
 
 
-def opened(root: Path, source: str = "folder") -> dict[Split, Said]:
+def open_all(root: Path, source: str = "folder") -> dict[Split, Contents]:
     return {split: dict(good(open_captions(source, root, split, min_side=4).samples)) for split in SPLITS}
 
 
-def expected(captions: Mapping[str, Sequence[str]]) -> Said:
+def unlabelled(captions: Mapping[str, Sequence[str]]) -> Contents:
     return {colour_of(name): (tuple(said), None) for name, said in captions.items()}
 
 
-# What is said
+# Captions
 
 
 @given(st.text(st.characters(exclude_categories=())) | st.text("a\u0301 \t\0\u1100\u1161\u11a8\u200d", max_size=40))
-def test_a_cleaned_caption_is_nfc_text_in_single_spaces_and_cleaning_again_changes_nothing(text: str) -> None:
+def test_cleaning_gives_nfc_text_with_single_spaces_and_is_idempotent(text: str) -> None:
     cleaned = clean_caption(text)
-    kept = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs"))
-    assert cleaned == unicodedata.normalize("NFC", " ".join(kept.split()))
+    allowed = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs"))
+    assert cleaned == unicodedata.normalize("NFC", " ".join(allowed.split()))
     assert clean_caption(cleaned) == cleaned
     cleaned.encode()
 
 
-def test_the_longest_captions_are_cut_and_take_no_time() -> None:
+def test_long_captions_are_cut_quickly() -> None:
     for text in ("word " * 10_000, "\u00e9" * 10_000, "e\u0301" * 10_000, "a" + "\u0301" * 500_000, "\0 " * 500_000):
         cleaned = clean_caption(text)
         assert len(cleaned) <= LONGEST
@@ -128,10 +128,10 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 @pytest.mark.parametrize("form", ["line each", "captions", "both", "shuffled", "csv", "tsv", "byte order mark"])
-def test_every_form_of_list_says_the_same(form: str, tmp_path: Path) -> None:
-    plant(tmp_path, CAPTIONS)
+def test_every_form_of_list_gives_the_same_captions(form: str, tmp_path: Path) -> None:
+    write_images(tmp_path, CAPTIONS)
     rows = [(name, said) for name, each in CAPTIONS.items() for said in each]
-    if form == "shuffled":  # captions of an image stay in order: a.png 0, b 0, c 0, a.png 1, ...
+    if form == "shuffled":  # captions of an image stay in order
         rows = [(name, each[k]) for k in range(3) for name, each in CAPTIONS.items() if k < len(each)]
     match form:
         case "csv":
@@ -150,19 +150,19 @@ def test_every_form_of_list_says_the_same(form: str, tmp_path: Path) -> None:
             file = write_lines(tmp_path / "captions.jsonl", [{"image": name, "caption": said} for name, said in rows])
             if form == "byte order mark":
                 file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n\r\n"))
-    found = opened(tmp_path)
-    assert {key: value for split in found.values() for key, value in split.items()} == expected(CLEAN)
+    found = open_all(tmp_path)
+    assert {key: value for split in found.values() for key, value in split.items()} == unlabelled(CLEAN)
 
 
-def test_rows_are_brought_together_as_a_dictionary_would() -> None:
+def test_entries_are_grouped_by_image_like_in_a_dictionary() -> None:
     draw = random.Random(0)
     said = [(f"{draw.randrange(60)}.png", f"caption {draw.randrange(9)}", draw.choice("pq")) for _ in range(400)]
-    rows, by_name = CaptionRows(), dict[str, list[str]]()
-    rows.begin(Path("list"), "line {}", None)
+    builder, by_name = CaptionTableBuilder(), dict[str, list[str]]()
+    builder.begin(Path("list"), "line {}", None)
     for line, (name, text, _) in enumerate(said):
-        rows.add(line, Row(name, [text]))
+        builder.add(line, CaptionEntry(name, [text]))
         by_name.setdefault(name, []).append(text)
-    table = rows.table()
+    table = builder.table()
     assert [table.name(image) for image in range(len(table))] == list(by_name)
     for image, (name, texts) in enumerate(by_name.items()):
         assert table.captions_of(image) == tuple(dict.fromkeys(texts))
@@ -172,14 +172,14 @@ def test_rows_are_brought_together_as_a_dictionary_would() -> None:
 NAMES = [f"{i:03d}.png" for i in range(120)]
 
 
-def test_what_is_carved_is_held_out_though_there_are_no_labels_and_follows_from_the_name(tmp_path: Path) -> None:
-    plant(tmp_path, NAMES)
+def test_carved_splits_are_held_out_without_labels_and_depend_on_names_only(tmp_path: Path) -> None:
+    write_images(tmp_path, NAMES)
     write_lines(tmp_path / "captions.jsonl", [{"image": n, "caption": f"{n} {k}"} for k in (0, 1) for n in NAMES])
     write_lines(tmp_path / "half.jsonl", [{"image": n, "caption": f"{n} {k}"} for n in NAMES[::2] for k in (0, 1)])
-    found, of_half = opened(tmp_path), opened(tmp_path / "half.jsonl")
+    found, of_half = open_all(tmp_path), open_all(tmp_path / "half.jsonl")
     everything = [item for split in SPLITS for item in found[split].items()]
     assert len(everything) == len(NAMES)
-    assert dict(everything) == expected({name: [f"{name} 0", f"{name} 1"] for name in NAMES})
+    assert dict(everything) == unlabelled({name: [f"{name} 0", f"{name} 1"] for name in NAMES})
     for split in SPLITS:
         assert of_half[split]
         assert of_half[split].items() <= found[split].items()
@@ -190,10 +190,8 @@ def test_what_is_carved_is_held_out_though_there_are_no_labels_and_follows_from_
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 @pytest.mark.parametrize("how", ["field", "files", "a file by name"])
 @pytest.mark.parametrize("stored", [("train", "val", "test"), ("TRAIN", "test"), ("train", "valid")])
-def test_splits_are_those_that_the_lines_or_the_names_of_files_say(
-    how: str, stored: tuple[str, ...], ending: str, tmp_path: Path
-) -> None:
-    plant(tmp_path, NAMES)
+def test_splits_come_from_lines_or_file_names(how: str, stored: tuple[str, ...], ending: str, tmp_path: Path) -> None:
+    write_images(tmp_path, NAMES)
     part_of = {name: stored[min(i // 60, len(stored) - 1) if i < 100 else -1] for i, name in enumerate(NAMES)}
     rows = [(name, name, part) for name, part in part_of.items()]
 
@@ -210,8 +208,8 @@ def test_splits_are_those_that_the_lines_or_the_names_of_files_say(
         write("other", ["image", "caption"], [("gone.png", "gone")]) if how == "a file by name" else None
         for part in stored:
             write(f"captions-{part}", ["image", "caption"], [row[:2] for row in rows if row[2] == part])
-    found = opened(tmp_path / f"captions-{stored[1]}.{ending}" if how == "a file by name" else tmp_path)
-    of_part = {part: expected({name: [name] for name in NAMES if part_of[name] == part}) for part in stored}
+    found = open_all(tmp_path / f"captions-{stored[1]}.{ending}" if how == "a file by name" else tmp_path)
+    of_part = {part: unlabelled({name: [name] for name in NAMES if part_of[name] == part}) for part in stored}
     if len(stored) == 3:
         assert [found[split] for split in SPLITS] == [of_part[part] for part in stored]
     else:
@@ -224,11 +222,11 @@ BAD_LINES = [
     ('{"image": "a.png", "caption": "cut off', "not JSON"),
     ("[" * 100_000, "not JSON"),
     ('["a.png", "a"]', "not a JSON object"),
-    ('{"caption": "a"}', "no path of an image under image, filepath"),
-    ('{"image": 7, "caption": "a"}', "no path of an image"),
-    ('{"image": " ", "caption": "a"}', "no path of an image"),
-    ('{"image": "a\\ud800.png", "caption": "a"}', "no path of an image"),
-    ('{"image": "a\\u0000.png", "caption": "a"}', "no path of an image"),
+    ('{"caption": "a"}', "no image path under image, filepath"),
+    ('{"image": 7, "caption": "a"}', "no image path"),
+    ('{"image": " ", "caption": "a"}', "no image path"),
+    ('{"image": "a\\ud800.png", "caption": "a"}', "no image path"),
+    ('{"image": "a\\u0000.png", "caption": "a"}', "no image path"),
     ('{"image": "b.png", "caption": null}', "a caption is null; text is needed"),
     ('{"image": "b.png", "caption": 3}', "a caption is a number"),
     ('{"image": "b.png", "caption": ["ok", true]}', "a caption is true or false"),
@@ -242,8 +240,8 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES)
-def test_a_line_that_is_not_understood_is_a_bad_sample_with_its_number(line: str, reason: str, tmp_path: Path) -> None:
-    plant(tmp_path, ["a.png", "b.png"])
+def test_a_malformed_line_is_a_bad_sample_with_its_number(line: str, reason: str, tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
     entry = {"image": "a.png", "caption": "fine", "split": "train"}
     held_out = {"image": "c.png", "caption": "fine", "split": "test"}
     line = line[:-1] + ', "split": "train"}' if reason == "no caption" else line
@@ -253,19 +251,19 @@ def test_a_line_that_is_not_understood_is_a_bad_sample_with_its_number(line: str
     ((source, said),) = bad(samples) + [fault for fault in bad(validation) if "no caption" in reason]
     assert source == f"{file}, line 3"
     assert reason in said
-    assert dict(good(samples)) | dict(good(validation)) == expected({"a.png": ["fine"]})
+    assert dict(good(samples)) | dict(good(validation)) == unlabelled({"a.png": ["fine"]})
 
 
-def test_empty_captions_are_dropped_where_there_are_others_and_of_equal_ones_one_is_kept(tmp_path: Path) -> None:
-    plant(tmp_path, ["a.png", "v.png", "t.png"])
+def test_empty_and_duplicate_captions_are_dropped(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "v.png", "t.png"])
     lines = [{"image": "a.png", "caption": said, "split": "train"} for said in ("", "b  b", "\t", "b b", "c")]
     lines += [{"image": f"{split[0]}.png", "caption": "x", "split": split} for split in ("val", "test")]
     write_lines(tmp_path / "captions.jsonl", lines)
-    assert opened(tmp_path)["train"] == expected({"a.png": ["b b", "c"]})
+    assert open_all(tmp_path)["train"] == unlabelled({"a.png": ["b b", "c"]})
 
 
 def test_a_line_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
-    plant(tmp_path, NAMES[:3])
+    write_images(tmp_path, NAMES[:3])
     lines = [
         json.dumps({"image": name, "caption": "caf\u00e9", "split": split}, ensure_ascii=False)
         for name, split in zip(NAMES[:4], ("train", "val", "test", "train"), strict=False)
@@ -278,34 +276,34 @@ def test_a_line_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
         (tmp_path / file).write_bytes(b"\n".join(encoded))
         samples = open_captions("folder", tmp_path / file, "train", min_side=4).samples
         assert bad(samples) == [(f"{tmp_path / file}, line {len(texts)}", "not UTF-8")]
-        assert dict(good(samples)) == expected({NAMES[0]: ["caf\u00e9"]})
+        assert dict(good(samples)) == unlabelled({NAMES[0]: ["caf\u00e9"]})
 
 
-def test_rows_of_a_table_that_are_not_understood_are_bad_samples(tmp_path: Path) -> None:
-    plant(tmp_path, ["a.png", "b.png"])
+def test_malformed_rows_of_a_table_are_bad_samples(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
     text = 'image,caption,split\na.png,"two\nlines",train\nb.png,too,many,fields\n\nb.png\n,none,train\nc.png,c,test\n'
     (tmp_path / "captions.csv").write_text(text + 'b.png,"never closed,train\nb.png,swallowed,train\n')
     file = tmp_path / "captions.csv"
     samples = [open_captions("folder", tmp_path, split, min_side=4).samples for split in ("train", "validation")]
-    assert dict(good(samples[0])) | dict(good(samples[1])) == expected({"a.png": ["two lines"]})
+    assert dict(good(samples[0])) | dict(good(samples[1])) == unlabelled({"a.png": ["two lines"]})
     assert bad(samples[0]) + bad(samples[1]) == [
-        (f"{file}, line 4", "4 fields, the header has 3"),
-        (f"{file}, line 6", "1 fields, the header has 3"),
-        (f"{file}, line 7", "no path of an image under image, filepath, file, path"),
-        (f"{file}, line 9", "not a row of a table: a quote is not closed"),
-        (f"{file}, line 10", "not a row of a table: a quote is not closed"),
+        (f"{file}, line 4", "4 fields, but the header has 3"),
+        (f"{file}, line 6", "1 fields, but the header has 3"),
+        (f"{file}, line 7", "no image path under image, filepath, file, path"),
+        (f"{file}, line 9", "not a table row: unclosed quote"),
+        (f"{file}, line 10", "not a table row: unclosed quote"),
     ]
 
 
-def test_the_name_of_a_file_says_nothing_when_it_is_named_alone(tmp_path: Path) -> None:
-    plant(tmp_path, NAMES[:3])
+def test_the_name_of_a_single_file_sets_no_split(tmp_path: Path) -> None:
+    write_images(tmp_path, NAMES[:3])
     lines = [{"image": n, "caption": n, "split": split} for n, split in zip(NAMES, SPLITS, strict=False)]
-    found = opened(write_lines(tmp_path / "my-test.jsonl", lines))
-    assert [found[split] for split in SPLITS] == [expected({name: [name]}) for name in NAMES[:3]]
+    found = open_all(write_lines(tmp_path / "my-test.jsonl", lines))
+    assert [found[split] for split in SPLITS] == [unlabelled({name: [name]}) for name in NAMES[:3]]
 
 
-def test_a_quote_that_swallows_thousands_of_lines_counts_as_so_many_bad_samples(tmp_path: Path) -> None:
-    plant(tmp_path, NAMES[:2])
+def test_every_line_inside_an_unclosed_quote_is_a_bad_sample(tmp_path: Path) -> None:
+    write_images(tmp_path, NAMES[:2])
     lines = ["image,caption", *[f"{NAMES[i % 2]},caption {i}" for i in range(20_000)]]
     lines[5000] = f'{NAMES[0]},"open'
     (tmp_path / "captions.csv").write_text("\n".join(lines))
@@ -315,19 +313,19 @@ def test_a_quote_that_swallows_thousands_of_lines_counts_as_so_many_bad_samples(
     assert [source for source, _ in faults] == [
         f"{tmp_path / 'captions.csv'}, line {first + i}" for i in range(len(faults))
     ]
-    assert {reason for _, reason in faults} == {"not a row of a table: field larger than field limit (131072)"}
-    understood = sum(len(captions) for split in opened(tmp_path).values() for captions, _ in split.values())
-    assert understood + len(faults) == 20_000
+    assert {reason for _, reason in faults} == {"not a table row: field larger than field limit (131072)"}
+    valid = sum(len(captions) for split in open_all(tmp_path).values() for captions, _ in split.values())
+    assert valid + len(faults) == 20_000
     assert len(faults) < 8_000
 
 
 def test_missing_and_broken_images_are_bad_samples(tmp_path: Path) -> None:
-    plant(tmp_path, ["a.png", "broken.png"])
+    write_images(tmp_path, ["a.png", "broken.png"])
     (tmp_path / "broken.png").write_bytes(b"nothing")
     names = ["a.png", "gone.png", "broken.png", "x" * 300 + ".png", "."]
     lines = [{"image": name, "caption": "x", "split": "train"} for name in names]
     rest = [{"image": f"{split}.png", "caption": "x", "split": split} for split in ("val", "test")]
-    plant(tmp_path, ["val.png", "test.png"])
+    write_images(tmp_path, ["val.png", "test.png"])
     write_lines(tmp_path / "captions.jsonl", lines + rest)
     samples = open_captions("folder", tmp_path, "train", min_side=4).samples
     reasons = ["No such file", "not an image", "name too long", "s a directory"]
@@ -336,15 +334,15 @@ def test_missing_and_broken_images_are_bad_samples(tmp_path: Path) -> None:
         assert part in reason
 
 
-def test_any_name_and_absolute_paths_are_read(tmp_path: Path) -> None:
+def test_all_file_names_and_absolute_paths_are_read(tmp_path: Path) -> None:
     names = ["snow \u2603 \u00fcn\u00ef.png", "u\u0308nfc.png", "two  spaces .png", "line\nbreak.png", 'quote".png']
     names += [os.fsdecode(b"not-utf8-\xff.png")]
-    plant(tmp_path, names)
-    plant(tmp_path / "elsewhere", ["far.png"])
+    write_images(tmp_path, names)
+    write_images(tmp_path / "elsewhere", ["far.png"])
     (tmp_path / "lists").mkdir()
     paths = [f"../{name}" for name in names] + [str(tmp_path / "elsewhere" / "far.png")]
     write_lines(tmp_path / "lists" / "captions.jsonl", [{"path": path, "caption": "x"} for path in paths])
-    found = opened(tmp_path / "lists")
+    found = open_all(tmp_path / "lists")
     assert sum(map(len, found.values())) == len({colour for split in found.values() for colour in split}) == 7
 
 
@@ -355,7 +353,7 @@ def labelled(root: Path, labels: Iterable[tuple[str, object]]) -> Path:
     rows = [
         {"image": f"{i}.png", "caption": "x", "split": split, "label": label} for i, (split, label) in enumerate(labels)
     ]
-    plant(root, [str(row["image"]) for row in rows])
+    write_images(root, [str(row["image"]) for row in rows])
     return write_lines(root / "captions.jsonl", rows)
 
 
@@ -374,9 +372,9 @@ def test_classes_are_the_labels_of_the_training_set(
         assert said == [classes.index(str(label)) if label not in (None, "") else None for label in labels]
 
 
-def test_a_label_that_training_lacks_is_refused_and_one_image_with_two_labels_is_bad(tmp_path: Path) -> None:
+def test_a_label_unknown_in_training_is_an_error_and_an_image_with_two_labels_is_a_bad_sample(tmp_path: Path) -> None:
     file = labelled(tmp_path, [("train", "cat"), ("val", "cat"), ("test", "cow")])
-    with pytest.raises(ValueError, match=r"captions\.jsonl, line 3: label 'cow' is not one of the training set's"):
+    with pytest.raises(ValueError, match=r"captions\.jsonl, line 3: label 'cow'"):
         open_captions("folder", tmp_path, "test", min_side=4)
     more = {"image": "0.png", "caption": "x", "split": "train", "label": "dog"}
     write_lines(file, [*file.read_text().splitlines()[:2], json.dumps(more), json.dumps({**more, "image": "2.png"})])
@@ -384,7 +382,7 @@ def test_a_label_that_training_lacks_is_refused_and_one_image_with_two_labels_is
     assert bad(samples[0]) + bad(samples[1]) == [(f"{file}, line 1", "0.png has different labels")]
 
 
-# What is refused
+# Errors
 
 ROW = {"image": "000.png", "caption": "x"}
 
@@ -393,55 +391,47 @@ ROW = {"image": "000.png", "caption": "x"}
     ("files", "error", "message"),
     [
         ({}, FileNotFoundError, r"no captions\.jsonl, captions\.csv or captions\.tsv in"),
-        ({"captions.jsonl": ""}, ValueError, r"no images are named in .*captions\.jsonl"),
+        ({"captions.jsonl": ""}, ValueError, r"no images .* in .*captions\.jsonl"),
         (
             {"captions.jsonl": "image,caption\na.png,x"},
             ValueError,
             r"captions\.jsonl, line 1: not JSON.*first 100 lines",
         ),
-        ({"captions.jsonl": "{}\n" * 100 + json.dumps(ROW)}, ValueError, "line 1: no path of an image under image"),
+        ({"captions.jsonl": "{}\n" * 100 + json.dumps(ROW)}, ValueError, "line 1: no image path under image"),
         ({"captions.jsonl": b"\xff\xfe{\0"}, ValueError, "line 1: not UTF-8"),
         ({"captions.jsonl": json.dumps({**ROW, "caption": ""})}, ValueError, "no image has a caption in"),
-        (
-            {"captions.jsonl": json.dumps({**ROW, "image": "no.png"})},
-            ValueError,
-            r"none of 1 images.*such as .*/no\.png",
-        ),
+        ({"captions.jsonl": json.dumps({**ROW, "image": "no.png"})}, ValueError, r"none of the 1 images.*/no\.png"),
         (
             {"captions.jsonl": json.dumps({**ROW, "split": "dev"})},
             ValueError,
-            "line 1: split 'dev' is none; allowed are tr",
+            "line 1: unknown split 'dev'; allowed are tr",
         ),
-        ({"captions.jsonl": json.dumps({**ROW, "split": [1]})}, ValueError, r"line 1: split \[1\] is none"),
+        ({"captions.jsonl": json.dumps({**ROW, "split": [1]})}, ValueError, r"line 1: unknown split \[1\]"),
         ({"captions.jsonl": json.dumps({**ROW, "split": "val"})}, ValueError, "no image is in the training split"),
         (
             {"captions.jsonl": "\n".join(json.dumps({**ROW, "split": split}) for split in ("train", "test"))},
             ValueError,
-            r"line 2: 000\.png is in test, elsewhere in train; one split is allowed",
+            r"line 2: 000\.png is in test .* train",
         ),
         (
             {"captions.jsonl": "\n".join(map(json.dumps, ({**ROW, "split": "train"}, {**ROW, "image": "001.png"})))},
             ValueError,
-            "line 2: no split is given, unlike elsewhere",
+            "line 2: no split is given",
         ),
         (
             {"captions-train.jsonl": json.dumps(ROW), "captions-val.jsonl": json.dumps(ROW)},
             ValueError,
             "line 1: 000.*val",
         ),
-        (
-            {"captions.csv": "caption,url\nx,y"},
-            ValueError,
-            r"captions\.csv, line 1: no column of images .*: caption, url",
-        ),
-        ({"captions.tsv": "image,caption\na,b"}, ValueError, r"line 1: no column of images"),
-        ({"captions.csv": "image,id\nx,y"}, ValueError, r"line 1: no column of captions \(caption, text, title\)"),
-        ({"captions.csv": ""}, ValueError, r"line 1: no column of images .*: nothing"),
+        ({"captions.csv": "caption,url\nx,y"}, ValueError, r"captions\.csv, line 1: no image column .*: caption, url"),
+        ({"captions.tsv": "image,caption\na,b"}, ValueError, r"line 1: no image column"),
+        ({"captions.csv": "image,id\nx,y"}, ValueError, r"line 1: no caption column \(caption, text, title\)"),
+        ({"captions.csv": ""}, ValueError, r"line 1: no image column"),
         ({"captions.csv": b"\xff\xfei\0m\0"}, ValueError, "line 1: not UTF-8"),
         (
             {"captions.csv": "image,caption\na\nb\n"},
             ValueError,
-            "line 2: 1 fields, the header has 2; none of the first",
+            "line 2: 1 fields, but the header has 2; none of the first",
         ),
         (
             {"captions.csv": "x", "captions.jsonl": "x"},
@@ -451,10 +441,10 @@ ROW = {"image": "000.png", "caption": "x"}
         ({"captions-val.csv": "x"}, ValueError, "none is named train"),
     ],
 )
-def test_a_list_that_cannot_be_used_is_refused_in_one_sentence(
+def test_an_unusable_list_is_an_error_of_one_line(
     files: Mapping[str, str | bytes], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    plant(tmp_path, ["000.png", "001.png"])
+    write_images(tmp_path, ["000.png", "001.png"])
     for name, content in files.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(error, match=message) as caught:
@@ -462,13 +452,11 @@ def test_a_list_that_cannot_be_used_is_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_source_or_root_is_refused(tmp_path: Path) -> None:
-    plant(tmp_path, ["1.png"])
-    with pytest.raises(
-        ValueError, match="unknown source 'csv' of captioned images; there are folder, webdataset, coco"
-    ):
+def test_a_wrong_source_or_root_is_an_error(tmp_path: Path) -> None:
+    write_images(tmp_path, ["1.png"])
+    with pytest.raises(ValueError, match=r"'csv'.*folder, webdataset, coco"):
         open_captions("csv", tmp_path, "train", min_side=4)
-    with pytest.raises(ValueError, match=r"1\.png is no list of captions; one ends in \.jsonl, \.csv, \.tsv"):
+    with pytest.raises(ValueError, match=r"1\.png .*\.jsonl, \.csv, \.tsv"):
         open_captions("folder", tmp_path / "1.png", "train", min_side=4)
     with pytest.raises(ValueError, match="min_side is 0"):
         open_captions("folder", tmp_path, "train", min_side=0)
@@ -477,8 +465,8 @@ def test_a_wrong_source_or_root_is_refused(tmp_path: Path) -> None:
             open_captions(source, tmp_path / "none", "train", min_side=4)
 
 
-def test_a_long_list_keeps_no_objects_for_its_rows(tmp_path: Path) -> None:
-    plant(tmp_path, NAMES[:1])
+def test_a_long_list_takes_little_memory(tmp_path: Path) -> None:
+    write_images(tmp_path, NAMES[:1])
     lines = [{"image": NAMES[0] if i == 0 else f"{i:07d}.png", "caption": f"caption {i:07d}"} for i in range(20_000)]
     write_lines(tmp_path / "captions.jsonl", lines)
     tracemalloc.start()
@@ -503,9 +491,9 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that package leaves files open
-def test_shards_of_the_webdataset_package_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_shards_written_by_the_webdataset_package_are_read(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
-    wanted: dict[str, Said] = {}
+    wanted: dict[str, Contents] = {}
     for part in ("train", "val", "test"):
         wanted[part] = {}
         for shard in range(2):
@@ -519,20 +507,20 @@ def test_shards_of_the_webdataset_package_are_read_as_they_were_written(tmp_path
                     has_more = not key.endswith("3")
                     said = (f"{key} \u00fc", f"more of {key}") if has_more else (f"{key} \u00fc",)
                     wanted[part][colour_of(key)] = said, 1 if has_more else None
-    found = opened(tmp_path, "webdataset")
+    found = open_all(tmp_path, "webdataset")
     assert [found[split] for split in SPLITS] == [wanted[part] for part in ("train", "val", "test")]
     samples = open_captions("webdataset", tmp_path, "train", min_side=4).samples
     assert good(pickle.loads(pickle.dumps(samples))) == good(samples)
     assert open_captions("webdataset", tmp_path, "train", min_side=4).classes == ("0", "1")
 
 
-def test_unlabelled_shards_hold_out_what_is_carved_and_damage_is_one_bad_sample(tmp_path: Path) -> None:
+def test_carved_splits_of_unlabelled_shards_are_held_out_and_damage_is_one_bad_sample(tmp_path: Path) -> None:
     members = [m for i in range(100) for m in ((f"{i:03d}.png", png(f"{i}")), (f"{i:03d}.txt", f"no {i}".encode()))]
     path = write_tar(tmp_path / "0.tar", members)
     path.write_bytes(path.read_bytes()[: 90 * 4 * 512 + 700])
-    found = opened(tmp_path, "webdataset")
+    found = open_all(tmp_path, "webdataset")
     assert len({colour for said in found.values() for colour in said}) == sum(map(len, found.values()))
-    assert {**found["train"], **found["validation"], **found["test"]} == expected(
+    assert {**found["train"], **found["validation"], **found["test"]} == unlabelled(
         {f"{i}": [f"no {i}"] for i in range(90)}
     )
     faults = [
@@ -543,7 +531,7 @@ def test_unlabelled_shards_hold_out_what_is_carved_and_damage_is_one_bad_sample(
 
 
 @pytest.mark.parametrize(
-    ("beside", "reason"),
+    ("companions", "reason"),
     [
         ([], "no caption"),
         ([("txt", b" \n")], "no caption"),
@@ -555,27 +543,27 @@ def test_unlabelled_shards_hold_out_what_is_carved_and_damage_is_one_bad_sample(
         ([("txt", b"caf\xe9")], "not UTF-8"),
     ],
 )
-def test_an_image_of_a_shard_without_a_proper_caption_is_a_bad_sample(
-    beside: list[tuple[str, bytes]], reason: str, tmp_path: Path
+def test_an_image_in_a_shard_without_a_valid_caption_is_a_bad_sample(
+    companions: list[tuple[str, bytes]], reason: str, tmp_path: Path
 ) -> None:
     members = [
         ("0.png", png("0")),
         ("0.txt", b"fine"),
         ("1.png", png("1")),
-        *[(f"1.{end}", data) for end, data in beside],
+        *[(f"1.{end}", data) for end, data in companions],
     ]
     for part in ("train", "val", "test"):
         write_tar(tmp_path / f"{part}.tar", members)
     samples = open_captions("webdataset", tmp_path, "train", min_side=4).samples
-    assert dict(good(samples)) == expected({"0": ["fine"]})
+    assert dict(good(samples)) == unlabelled({"0": ["fine"]})
     with pytest.raises(BadSampleError, match=reason) as caught:
         samples[1]
     assert caught.value.source == f"{tmp_path / 'train.tar'}/1.png"
 
 
-def test_shards_without_any_caption_are_refused(tmp_path: Path) -> None:
+def test_shards_without_any_caption_are_an_error(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [("0.png", png("0")), ("0.cls", b"1")])
-    with pytest.raises(ValueError, match=r"no captions in .*0\.tar; they are in a \.txt or \.json of the same key"):
+    with pytest.raises(ValueError, match=r"no captions in .*0\.tar; .*\.txt or \.json"):
         open_captions("webdataset", tmp_path, "train", min_side=4)
 
 
@@ -589,7 +577,7 @@ def write_json(path: Path, content: object) -> Path:
 
 
 def coco(names: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Annotations of two captions an image, not one beside the other, and what they say."""
+    """Annotations with two captions per image, not adjacent, and the captions by image."""
     captions = {name: [f"{name} one", f"{name} two"] for name in names}
     images = [{"id": 10 * place, "file_name": name} for place, name in enumerate(names)]
     notes = [{"image_id": 10 * i, "caption": captions[name][k]} for k in (0, 1) for i, name in enumerate(names)]
@@ -598,7 +586,9 @@ def coco(names: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
 
 @pytest.mark.parametrize("folder", ["train{}", "images/train{}", "images", ""])
 @pytest.mark.parametrize("by_file", [False, True])
-def test_the_files_of_coco_are_read_with_images_where_they_lie(folder: str, by_file: bool, tmp_path: Path) -> None:
+def test_the_files_of_coco_are_read_with_images_in_all_known_folders(
+    folder: str, by_file: bool, tmp_path: Path
+) -> None:
     captions = {}
     for part in ("train", "val"):
         content, said = coco([f"{part}{i}.png" for i in range(30)])
@@ -606,10 +596,10 @@ def test_the_files_of_coco_are_read_with_images_where_they_lie(folder: str, by_f
         for name in said:
             (tmp_path / where).mkdir(parents=True, exist_ok=True)
             (tmp_path / where / name).write_bytes(png(name))
-        captions[part] = expected(said)
+        captions[part] = unlabelled(said)
         write_json(tmp_path / "annotations" / f"captions_{part}2017.json", content)
         write_json(tmp_path / "annotations" / f"instances_{part}2017.json", {})
-    found = opened(tmp_path / "annotations" / "captions_val2017.json" if by_file else tmp_path, "coco")
+    found = open_all(tmp_path / "annotations" / "captions_val2017.json" if by_file else tmp_path, "coco")
     assert found["test"] == captions["val"]
     assert found["validation"]
     assert {**found["train"], **found["validation"]} == captions["train"]
@@ -630,15 +620,15 @@ def test_karpathys_files_are_read_with_their_splits(folder: str, tmp_path: Path)
     ]
     file = write_json(tmp_path / "dataset_any.json", {"images": images, "dataset": "any"})
     for root in (tmp_path, file):
-        found = opened(root, "coco")
+        found = open_all(root, "coco")
         for split, held in zip(SPLITS, ({"train", "restval"}, {"val"}, {"test"}), strict=True):
             names = [name for name, part in parts.items() if part in held]
-            assert found[split] == expected({name: [f"{name} 1", f"{name} 2"] for name in names})
+            assert found[split] == unlabelled({name: [f"{name} 1", f"{name} 2"] for name in names})
 
 
-def test_entries_of_coco_that_are_not_understood_are_bad_samples(tmp_path: Path) -> None:
+def test_malformed_entries_of_coco_are_bad_samples(tmp_path: Path) -> None:
     content, said = coco([f"{i}.png" for i in range(4)])
-    plant(tmp_path, said)
+    write_images(tmp_path, said)
     content["images"] += [{"id": 7}, {"file_name": "x.png"}, {"id": 0, "file_name": "x.png"}, 3]
     content["images"] += [{"id": 99, "file_name": "3b.png"}]
     content["annotations"] += [
@@ -649,10 +639,10 @@ def test_entries_of_coco_that_are_not_understood_are_bad_samples(tmp_path: Path)
     ]
     file = write_json(tmp_path / "captions_train2014.json", content)
     samples = [open_captions("coco", tmp_path, split, min_side=4).samples for split in SPLITS]
-    assert {colour: what for each in samples for colour, what in good(each)} == expected(said)
+    assert {colour: what for each in samples for colour, what in good(each)} == unlabelled(said)
     faults = dict(fault for each in samples for fault in bad(each))
-    places = [*[f"images[{i}]" for i in (4, 5, 6, 7, 8)], *[f"annotations[{i}]" for i in (8, 9, 10, 11)]]
-    assert faults.keys() == {f"{file}, {place}" for place in places}
+    locations = [*[f"images[{i}]" for i in (4, 5, 6, 7, 8)], *[f"annotations[{i}]" for i in (8, 9, 10, 11)]]
+    assert faults.keys() == {f"{file}, {location}" for location in locations}
     assert faults[f"{file}, images[8]"] == "no caption"
     assert faults[f"{file}, annotations[8]"] == "image_id 12345 is not among the images"
     assert faults[f"{file}, annotations[9]"] == "a caption is null; text is needed"
@@ -677,25 +667,23 @@ def test_entries_of_coco_that_are_not_understood_are_bad_samples(tmp_path: Path)
         ({"dataset.json": b'{"a":\n\n"caf\xe9"}'}, r"dataset\.json, line 3: not UTF-8"),
         ({"dataset.json": b"[" * 200_000}, "too deeply nested"),
         ({"dataset.json": b"[]"}, r"dataset\.json has no list of `images`"),
-        ({"dataset.json": b'{"images": []}'}, "no images are named in"),
+        ({"dataset.json": b'{"images": []}'}, "no images .* in"),
         (
             {"dataset.json": b'{"images": [{"filename": "a", "split": "x"}]}'},
-            r"dataset\.json, images\[0\]: split 'x' is none",
+            r"dataset\.json, images\[0\]: unknown split 'x'",
         ),
-        ({"dataset_a.json": b"", "dataset_b.json": b""}, "holds dataset_a.json, dataset_b.json; one set is allowed"),
-        ({"captions_train2014.json": b"", "captions_train2017.json": b""}, "one set is allowed"),
+        ({"dataset_a.json": b"", "dataset_b.json": b""}, "dataset_a.json, dataset_b.json; one data set"),
+        ({"captions_train2014.json": b"", "captions_train2017.json": b""}, "one data set is allowed"),
     ],
 )
-def test_a_file_of_coco_that_cannot_be_used_is_refused(
-    files: Mapping[str, bytes], message: str, tmp_path: Path
-) -> None:
+def test_an_unusable_file_of_coco_is_an_error(files: Mapping[str, bytes], message: str, tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_captions("coco", tmp_path, "train", min_side=4)
 
 
-# The real thing
+# Real data
 
 
 @pytest.mark.real_data
@@ -703,7 +691,7 @@ def test_a_file_of_coco_that_cannot_be_used_is_refused(
 @pytest.mark.parametrize(
     ("name", "counts", "classes"), [("emoji", (1214, 0, 215), 9), ("flickr8k_mini", (800, 100, 100), 0)]
 )
-def test_real_captions_are_read_whole(name: str, counts: tuple[int, ...], classes: int, tmp_path: Path) -> None:
+def test_all_real_captions_are_read(name: str, counts: tuple[int, ...], classes: int, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (REAL_DATA / name / "captions.jsonl").read_text().splitlines()]
     sources = [open_captions("folder", REAL_DATA / name, split, min_side=64) for split in SPLITS]
     lengths = [len(source.samples) for source in sources]

@@ -1,4 +1,4 @@
-"""Towers give what open_clip gives; what is dropped has no influence; what is missing is named."""
+"""Towers equal those of open_clip, dropped tokens have no influence, and errors name what is missing."""
 
 import copy
 import json
@@ -88,13 +88,13 @@ def images_for(towers: Towers, count: int = 3) -> Tensor:
     return torch.randn(count, 3, *towers.image.image_size, generator=torch.Generator().manual_seed(1))
 
 
-def kept(count: int, of: int, batch: int = 3) -> Tensor:
+def random_keep(count: int, of: int, batch: int = 3) -> Tensor:
     draws = torch.rand(batch, of, generator=torch.Generator().manual_seed(2))
     return draws.argsort(dim=1)[:, :count].sort(dim=1).values
 
 
 def open_clips(sizes: TowerSizes) -> CustomTextCLIP:
-    """Open_clip's own model, with the weights that this seed gives."""
+    """open_clip's own model with seeded weights."""
     torch.manual_seed(0)
     model = CustomTextCLIP(sizes.embed_dim, sizes.vision_cfg, sizes.text_cfg, quick_gelu=sizes.quick_gelu).eval()
     model.visual.output_tokens = model.text.output_tokens = False
@@ -104,52 +104,52 @@ def open_clips(sizes: TowerSizes) -> CustomTextCLIP:
 @torch.no_grad()
 def assert_same_embeddings(towers: Towers, model: nn.Module) -> None:
     images, ids = images_for(towers), towers.tokenize(CAPTIONS)
-    assert apart(towers.image(images)[0], model.encode_image(images, normalize=False)) < 1e-5
-    assert apart(towers.text(ids)[0], model.encode_text(ids, normalize=False)) < 1e-5
+    assert difference(towers.image(images)[0], model.encode_image(images, normalize=False)) < 1e-5
+    assert difference(towers.text(ids)[0], model.encode_text(ids, normalize=False)) < 1e-5
 
 
-def apart(found: Tensor, expected: Tensor) -> float:
-    """Largest difference as a share of the largest value: embeddings of towers differ in scale a thousandfold."""
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference relative to the largest value; scales of embeddings differ by a factor of a thousand."""
     return float((found - expected).abs().max() / expected.abs().max())
 
 
 @torch.no_grad()
-def test_whole_inputs_are_encoded_as_open_clip_encodes_them(sizes: TowerSizes) -> None:
+def test_whole_inputs_are_encoded_like_in_open_clip(sizes: TowerSizes) -> None:
     towers = seeded(sizes)
     assert_same_embeddings(towers, open_clips(sizes))
     images, ids = images_for(towers), towers.tokenize(CAPTIONS)
     patches = towers.image.grid[0] * towers.image.grid[1]
     for tower, inputs, count in ((towers.image, images, patches), (towers.text, ids, towers.text.length)):
         whole, everything = tower(inputs), tower(inputs, torch.arange(count).expand(3, -1))
-        assert apart(everything[0], whole[0]) < 1e-5
-        assert apart(everything[1], whole[1]) < 1e-5
+        assert difference(everything[0], whole[0]) < 1e-5
+        assert difference(everything[1], whole[1]) < 1e-5
         assert whole[0].shape == (3, towers.embed_dim)
         assert whole[1].shape == (3, count, tower.width)
 
 
 @torch.no_grad()
-def test_dropped_patches_have_no_influence_and_the_order_of_kept_ones_none_on_the_whole(sizes: TowerSizes) -> None:
+def test_dropped_patches_and_the_order_of_kept_ones_have_no_influence(sizes: TowerSizes) -> None:
     image = seeded(sizes).image
     rows, columns = image.grid
-    keep = kept(5, rows * columns)
+    keep = random_keep(5, rows * columns)
     images = images_for(Towers(image, *[None] * 3))  # type: ignore[arg-type]
     dropped = torch.ones(3, rows * columns, dtype=torch.bool).scatter(1, keep, False).view(3, 1, rows, columns)
     patch = [side // count for side, count in zip(image.image_size, image.grid, strict=True)]
     noise = dropped.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3) * torch.randn_like(images)
     pooled, tokens = image(images, keep)
     torch.testing.assert_close(image(images + noise, keep), (pooled, tokens), rtol=0, atol=0)
-    assert apart(image(images + noise)[0], image(images)[0]) > 1e-2
+    assert difference(image(images + noise)[0], image(images)[0]) > 1e-2
 
     order = torch.randperm(5, generator=torch.Generator().manual_seed(3))
     reordered = image(images, keep[:, order])
-    assert apart(reordered[0], pooled) < 1e-5
-    assert apart(reordered[1], tokens[:, order]) < 1e-5
+    assert difference(reordered[0], pooled) < 1e-5
+    assert difference(reordered[1], tokens[:, order]) < 1e-5
 
 
 @torch.no_grad()
-def test_dropping_patches_is_open_clips_transformer_that_may_not_look_at_them() -> None:
+def test_dropping_patches_equals_masking_them_in_open_clips_transformer() -> None:
     image, visual = seeded(CLIP).image, open_clips(CLIP).visual
-    images, keep = images_for(seeded(CLIP), 1), kept(6, 16, 1)
+    images, keep = images_for(seeded(CLIP), 1), random_keep(6, 16, 1)
     hidden = torch.full((17, 17), float("-inf"))
     hidden[:, torch.cat([torch.zeros(1, dtype=torch.long), 1 + keep[0]])] = 0.0
     pooled, tokens = visual._pool(visual.transformer(visual._embeds(images), attn_mask=hidden))
@@ -158,7 +158,7 @@ def test_dropping_patches_is_open_clips_transformer_that_may_not_look_at_them() 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["clip", "clipa", "own attention"])
-def test_dropping_tokens_is_open_clips_tower_with_the_positions_of_what_is_left(kind: str) -> None:
+def test_dropping_tokens_equals_open_clips_tower_with_the_remaining_positions(kind: str) -> None:
     towers, reference = seeded(KINDS[kind]), open_clips(KINDS[kind]).text
     ids = towers.tokenize(CAPTIONS)[1:2]
     keep = torch.tensor([[0, 2, 3, 6, 9, 11]])
@@ -174,13 +174,13 @@ def test_dropped_tokens_have_no_influence(sizes: TowerSizes) -> None:
     towers = seeded(sizes)
     ids, keep = towers.tokenize(CAPTIONS)[1:2], torch.tensor([[0, 1, 4, 5, 9, 11]])
     changed = ids.clone()
-    changed[0, [2, 3, 6]] = torch.tensor([1000, 2000, 3000])  # within the caption, whose end mark stays
+    changed[0, [2, 3, 6]] = torch.tensor([1000, 2000, 3000])  # within the caption, before its end token
     torch.testing.assert_close(towers.text(changed, keep), towers.text(ids, keep), rtol=0, atol=0)
-    assert apart(towers.text(changed)[0], towers.text(ids)[0]) > 1e-3
+    assert difference(towers.text(changed)[0], towers.text(ids)[0]) > 1e-3
 
 
-def test_without_its_end_mark_a_caption_is_read_off_what_came_last_before_it() -> None:
-    text, ids = seeded(CLIP).text, seeded(CLIP).tokenize(["a red square"])  # ends at place 4
+def test_a_caption_without_its_end_token_is_pooled_at_the_last_token_before_it() -> None:
+    text, ids = seeded(CLIP).text, seeded(CLIP).tokenize(["a red square"])  # ends at index 4
     with_padding, without = text(ids, torch.tensor([[0, 1, 3, 7]])), text(ids, torch.tensor([[0, 1, 3]]))
     torch.testing.assert_close(with_padding[0], without[0])
 
@@ -194,7 +194,7 @@ BIDIRECTIONAL = [
 @torch.no_grad()
 @pytest.mark.parametrize("sizes", [CLIP, *BIDIRECTIONAL], ids=["causal", "bidirectional", "bidirectional, last"])
 @pytest.mark.parametrize("keep", [None, torch.tensor([[0, 1, 3, 4, 8]] * 3)], ids=["all", "some"])
-def test_what_padding_holds_does_not_matter(sizes: TowerSizes, keep: Tensor | None) -> None:
+def test_the_contents_of_padding_have_no_influence(sizes: TowerSizes, keep: Tensor | None) -> None:
     towers = seeded(sizes)
     ids = towers.tokenize(CAPTIONS)
     present = towers.text.valid(ids)
@@ -208,7 +208,7 @@ def test_what_padding_holds_does_not_matter(sizes: TowerSizes, keep: Tensor | No
 
 
 @torch.no_grad()
-def test_masked_padding_is_open_clips_own_mask_of_padding() -> None:
+def test_masked_padding_equals_open_clips_padding_mask() -> None:
     text = seeded(BIDIRECTIONAL[0]).text
     reference = TextTransformer(**TEXT, output_dim=48, no_causal_mask=True, use_pad_mask=True, output_tokens=True)
     reference.load_state_dict({name.removeprefix("tower."): value for name, value in text.state_dict().items()})
@@ -230,27 +230,27 @@ def test_present_tokens_are_those_of_the_caption_and_its_marks() -> None:
     assert ids.shape == (5, 12)
 
 
-def test_every_parameter_learns(sizes: TowerSizes) -> None:
+def test_every_parameter_gets_a_gradient(sizes: TowerSizes) -> None:
     towers = seeded(sizes)
     images, ids = images_for(towers), towers.tokenize(CAPTIONS)
     for tower, inputs in ((towers.image, images), (towers.text, ids)):
-        pooled, tokens = tower(inputs, kept(5, 12))
+        pooled, tokens = tower(inputs, random_keep(5, 12))
         (pooled.square().sum() + tokens.square().sum()).backward()
         idle = [name for name, parameter in tower.named_parameters() if parameter.grad is None]
         assert not idle
         tower.zero_grad(set_to_none=True)
-        tower(inputs, kept(5, 12))[0].square().sum().backward()  # pooled alone reaches all but norms of tokens
+        tower(inputs, random_keep(5, 12))[0].square().sum().backward()  # the pooled vector depends on them too
         idle = [name for name, parameter in tower.named_parameters() if parameter.grad is None]
         assert not idle
 
 
-def test_forgotten_activations_change_no_gradient(sizes: TowerSizes) -> None:
-    def gradients(forget: bool) -> list[Tensor]:
+def test_activation_checkpointing_changes_no_gradient(sizes: TowerSizes) -> None:
+    def gradients(checkpointing: bool) -> list[Tensor]:
         towers = seeded(sizes)
-        towers.image.activation_checkpointing = towers.text.activation_checkpointing = forget
+        towers.image.activation_checkpointing = towers.text.activation_checkpointing = checkpointing
         images, ids = images_for(towers), towers.tokenize(CAPTIONS)
         towers.image.train()(images)[0].square().sum().backward()
-        towers.text.train()(ids, kept(5, 12))[0].square().sum().backward()
+        towers.text.train()(ids, random_keep(5, 12))[0].square().sum().backward()
         return [parameter.grad for tower in towers[:2] for parameter in tower.parameters()]  # type: ignore[misc]
 
     torch.testing.assert_close(gradients(True), gradients(False))
@@ -258,7 +258,7 @@ def test_forgotten_activations_change_no_gradient(sizes: TowerSizes) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("masked", [False, True])
-def test_fast_attention_is_torchs_attention(dtype: torch.dtype, masked: bool) -> None:
+def test_fast_attention_equals_torchs_attention(dtype: torch.dtype, masked: bool) -> None:
     torch.manual_seed(0)
     slow = nn.MultiheadAttention(64, 4, batch_first=True)
     fast = FastAttention(copy.deepcopy(slow))
@@ -272,19 +272,19 @@ def test_fast_attention_is_torchs_attention(dtype: torch.dtype, masked: bool) ->
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
-def test_a_seed_decides_the_weights_whose_names_are_open_clips(sizes: TowerSizes) -> None:
+def test_a_seed_determines_the_weights_and_their_names_are_open_clips(sizes: TowerSizes) -> None:
     first, second, model = seeded(sizes), seeded(sizes), open_clips(sizes)
     for tower, other, theirs in ((first.image, second.image, model.visual), (first.text, second.text, model.text)):
-        mine = tower.state_dict()
-        assert all(torch.equal(mine[name], value) for name, value in other.state_dict().items())
-        assert list(mine) == [f"tower.{name}" for name in theirs.state_dict()]
+        state = tower.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in other.state_dict().items())
+        assert list(state) == [f"tower.{name}" for name in theirs.state_dict()]
     images = images_for(first)
     copied = copy.deepcopy(first.image)
     assert torch.equal(copied(images)[1], first.image(images)[1])
 
 
 def folder_with(sizes: TowerSizes, path: Path, **more: Any) -> str:
-    """A folder that describes these towers, as open_clip writes it."""
+    """A folder with the config of these towers, as written by open_clip."""
     config = {"embed_dim": sizes.embed_dim, "vision_cfg": sizes.vision_cfg, "text_cfg": sizes.text_cfg} | more
     pixels = {"mean": [0.5] * 3, "std": [0.25] * 3}
     path.mkdir(exist_ok=True)
@@ -311,19 +311,19 @@ def test_saved_weights_of_open_clip_load(kind: str, custom_text: bool, suffix: s
         assert_same_embeddings(evaluated(build_towers(sizes, pretrained=str(file))), model)
 
 
-def test_a_folder_tells_architecture_weights_and_pixels(tmp_path: Path) -> None:
+def test_a_folder_provides_architecture_weights_and_pixel_statistics(tmp_path: Path) -> None:
     source = folder_with(CLIP, tmp_path)
     save_file(open_clips(CLIP).state_dict(), tmp_path / "open_clip_model.safetensors")
     towers = evaluated(build_towers(source, pretrained=source))
     assert_same_embeddings(towers, open_clips(CLIP))
-    told = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    stated = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     beside = str(tmp_path / "open_clip_model.safetensors")
     for architecture, pretrained in ((source, None), (source, source), (CLIP, source), ("ViT-L-14", beside)):
-        assert pixel_statistics(architecture, pretrained) == told
+        assert pixel_statistics(architecture, pretrained) == stated
 
 
 @pytest.mark.parametrize(("kind", "size"), [("clip", (48, 32)), ("siglip", (96, 160))])
-def test_positions_are_interpolated_to_another_size_as_open_clip_does(
+def test_positions_are_interpolated_to_another_size_like_in_open_clip(
     kind: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     source = folder_with(KINDS[kind], tmp_path)
@@ -334,7 +334,7 @@ def test_positions_are_interpolated_to_another_size_as_open_clip_does(
 
 
 @pytest.mark.parametrize("name", ["ViT-S-32-alt", pytest.param("EVA02-B-16", marks=pytest.mark.slow)])
-def test_named_architectures_are_open_clips_and_built_in_silence(
+def test_named_architectures_equal_open_clips_and_are_built_without_output(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -346,7 +346,7 @@ def test_named_architectures_are_open_clips_and_built_in_silence(
     assert_same_embeddings(towers, open_clip.create_model(name, force_custom_text=True).eval())
 
 
-NAMES = {  # architecture: patches, width, id that ends captions, mean of red
+NAMES = {  # architecture: patches, width, end token, mean of red
     "ViT-S-32-alt": (49, 384, 49407, 0.48145466),
     "ViT-B-32": (49, 768, 49407, 0.48145466),
     "ViT-B-16-quickgelu": (196, 768, 49407, 0.48145466),
@@ -363,9 +363,9 @@ NAMES = {  # architecture: patches, width, id that ends captions, mean of red
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_architectures_of_every_family_build_and_encode_without_files_or_memory(name: str) -> None:
+def test_architectures_of_every_family_run_on_the_meta_device(name: str) -> None:
     with torch.device("meta"):
-        towers = build_towers(name, pretrained="no such weights, which nothing on this device needs")
+        towers = build_towers(name, pretrained="no such weights, but the meta device needs none")
         pooled, patches = towers.image(torch.empty(2, 3, *towers.image.image_size), torch.zeros(2, 5).long())
         caption, tokens = towers.text(torch.zeros(2, towers.text.length).long(), torch.zeros(2, 4).long())
     assert pooled.shape == caption.shape == (2, towers.embed_dim)
@@ -375,7 +375,7 @@ def test_architectures_of_every_family_build_and_encode_without_files_or_memory(
     assert found == NAMES[name]
 
 
-def test_without_memory_towers_have_the_same_contents(sizes: TowerSizes) -> None:
+def test_towers_on_the_meta_device_have_the_same_contents(sizes: TowerSizes) -> None:
     def contents(towers: Towers) -> dict[str, torch.Size]:
         both = nn.ModuleList([towers.image, towers.text])
         return {name: value.shape for name, value in (*both.named_parameters(), *both.named_buffers())}
@@ -389,7 +389,7 @@ def test_without_memory_towers_have_the_same_contents(sizes: TowerSizes) -> None
     ("architecture", "pretrained", "red"),
     [("ViT-L-14", None, 0.48145466), ("ViT-L-14", "laion2b_s32b_b82k", 0.5), ("ViT-B-16-SigLIP", "file.pt", 0.5)],
 )
-def test_pixels_are_scaled_as_the_weights_expect(
+def test_pixel_statistics_are_those_of_the_weights(
     architecture: str, pretrained: str | None, red: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -397,27 +397,27 @@ def test_pixels_are_scaled_as_the_weights_expect(
     assert pixel_statistics(architecture, pretrained)[0][0] == red
 
 
-def test_nobody_knows_the_pixels_of_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_pixel_statistics_of_missing_weights_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no weights 'local-dir:.*gone' for ViT-L-14"):
         pixel_statistics("ViT-L-14", f"local-dir:{tmp_path / 'gone'}")
 
 
 @pytest.mark.parametrize(
-    "told", [{"mean": [123, 117, 104]}, {"std": [0, 0.2, 0.2]}, {"mean": [0.5, 0.5]}, {"std": "imagenet"}]
+    "stated", [{"mean": [123, 117, 104]}, {"std": [0, 0.2, 0.2]}, {"mean": [0.5, 0.5]}, {"std": "imagenet"}]
 )
-def test_pixels_that_a_folder_tells_are_in_range(told: dict[str, object], tmp_path: Path) -> None:
+def test_pixel_statistics_of_a_folder_must_be_in_range(stated: dict[str, object], tmp_path: Path) -> None:
     source = folder_with(CLIP, tmp_path)
     file = tmp_path / "open_clip_config.json"
     config = json.loads(file.read_text())
-    file.write_text(json.dumps(config | {"preprocess_cfg": told}))
+    file.write_text(json.dumps(config | {"preprocess_cfg": stated}))
     with pytest.raises(ValueError, match=r"open_clip_config\.json: preprocess_cfg: "):
         pixel_statistics(source, None)
-    file.write_text(json.dumps(config | {"preprocess_cfg": {"mean": 0.5, "std": 1}}))  # open_clip takes one for all
+    file.write_text(json.dumps(config | {"preprocess_cfg": {"mean": 0.5, "std": 1}}))  # one number for all channels
     assert pixel_statistics(source, None) == ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "reason"),
     [
         ({"architecture": "vit-b32"}, r"no architecture 'vit-b32'; nearest: ViT-B-32"),
         ({"architecture": "RN50"}, r"RN50 has no patch tokens.*use a vision transformer such as"),
@@ -428,16 +428,16 @@ def test_pixels_that_a_folder_tells_are_in_range(told: dict[str, object], tmp_pa
         ),
         ({"architecture": "MobileCLIP-S1"}, r"MobileCLIP-S1 has no plain patch tokens"),
         ({"architecture": "roberta-ViT-B-32"}, r"text tower of Hugging Face \(roberta-base\).*such as ViT-B-32"),
-        ({"architecture": "local-dir:nowhere"}, r"nowhere needs open_clip_config.json"),
-        ({"architecture": "ViT-B-32", "pretrained": "laion"}, r"one of those that open_clip knows.*laion2b_s34b_b79k"),
-        ({"architecture": "ViT-B-32", "pretrained": "openai"}, r"activation of ViT-B-32; use ViT-B-32-quickgelu"),
-        ({"architecture": CLIP, "pretrained": "gone.pt"}, r"no weights 'gone.pt' for towers of .*: say a file"),
+        ({"architecture": "local-dir:nowhere"}, r"nowhere needs .*open_clip_config.json"),
+        ({"architecture": "ViT-B-32", "pretrained": "laion"}, r"a tag of open_clip .*laion2b_s34b_b79k"),
+        ({"architecture": "ViT-B-32", "pretrained": "openai"}, r"activation.* ViT-B-32; use ViT-B-32-quickgelu"),
+        ({"architecture": CLIP, "pretrained": "gone.pt"}, r"no weights 'gone.pt' for towers of .*; give a file"),
         ({"architecture": CLIP, "image_size": (33, 32)}, r"images of 33 x 32 do not divide into patches of 8 x 8"),
         ({"architecture": KINDS["siglip"], "image_size": (99, 96)}, r"do not divide into patches of 16 x 16"),
-        ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "eos"})}, r"'eos' needs it as eos_id"),
+        ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "eos"})}, r"'eos' needs eos_id"),
         ({"architecture": replace(CLIP, vision_cfg=VISION | {"widht": 1})}, r"unknown key 'widht'; nearest: width"),
-        ({"architecture": replace(CLIP, vision_cfg=VISION | {"patch_dropout": 0.5})}, r"patch_dropout has to be 0"),
-        ({"architecture": replace(CLIP, vision_cfg=VISION | {"timm_drop_path": 0.1})}, r"timm_drop_path has to be 0"),
+        ({"architecture": replace(CLIP, vision_cfg=VISION | {"patch_dropout": 0.5})}, r"patch_dropout must be 0"),
+        ({"architecture": replace(CLIP, vision_cfg=VISION | {"timm_drop_path": 0.1})}, r"timm_drop_path must be 0"),
         (
             {"architecture": replace(CLIP, text_cfg=TEXT | {"scaled_cosine_attn": True})},
             r"text_cfg: scaled_cosine_attn",
@@ -447,15 +447,13 @@ def test_pixels_that_a_folder_tells_are_in_range(told: dict[str, object], tmp_pa
         ({"architecture": replace(CLIP, text_cfg=TEXT | {"pool_type": "none"})}, r"does not pool captions"),
     ],
 )
-def test_what_cannot_be_built_is_told_in_a_sentence(arguments: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence) as caught:
+def test_towers_that_cannot_be_built_are_errors_of_one_line(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
         build_towers(**arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_do_not_fit_or_cannot_be_had_are_told_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_and_unfitting_weights_are_errors_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise OSError("Name or service not known\n\nTry again")
 
@@ -464,14 +462,14 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_told_in_a_sentence(
     monkeypatch.setattr(open_clip_files, "download_pretrained", no_network)
     monkeypatch.setattr(open_clip_files, "HFTokenizer", no_network)
     larger = replace(CLIP, embed_dim=40)
-    for attempt, sentence in (
+    for attempt, reason in (
         (lambda: build_towers(larger, pretrained=str(tmp_path / "other.pt")), r"other.pt do not fit towers.*size mis"),
         (lambda: build_towers(CLIP, pretrained=str(tmp_path / "broken.pt")), r"broken.pt do not fit"),
         (lambda: build_towers("ViT-S-32-alt", pretrained=str(tmp_path)), r"holds no weights"),
         (lambda: build_towers("ViT-B-32-quickgelu", pretrained="openai"), r"'openai' of ViT-B-32-quickgelu could not"),
         (lambda: siglip_tokenizer()(["a"]), r"tokenizer 'timm/ViT-B-16-SigLIP' is not on this machine"),
     ):
-        with pytest.raises(ValueError, match=sentence) as caught:
+        with pytest.raises(ValueError, match=reason) as caught:
             attempt()
         assert "\n" not in str(caught.value)
 
@@ -481,16 +479,16 @@ def siglip_tokenizer() -> open_clip_files.CaptionTokenizer:
     return open_clip_files.caption_tokenizer("ViT-B-16-SigLIP", config)
 
 
-def test_tokenizers_travel_to_worker_processes() -> None:
+def test_tokenizers_are_picklable() -> None:
     tokenize = build_towers(CLIP).tokenize
     ids = tokenize(CAPTIONS)
     assert torch.equal(ids, open_clip.tokenizer.SimpleTokenizer(context_length=12)(CAPTIONS))
-    packed = pickle.dumps(tokenize)
-    assert len(packed) < 1000
-    assert torch.equal(pickle.loads(packed)(CAPTIONS), ids)
+    pickled = pickle.dumps(tokenize)
+    assert len(pickled) < 1000
+    assert torch.equal(pickle.loads(pickled)(CAPTIONS), ids)
 
 
-def test_a_folder_may_hold_a_tokenizer_of_hugging_face(tmp_path: Path) -> None:
+def test_a_folder_may_contain_a_tokenizer_of_hugging_face(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "</s>": 1, "a": 2, "cat": 3}, "<pad>"))
