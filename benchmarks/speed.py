@@ -32,7 +32,7 @@ from jepa.launch import resolve
 from jepa.loss import added_loss, prediction_loss
 from jepa.model import JEPA
 from jepa.optim import set_schedule
-from jepa.schedules import momentum
+from jepa.schedules import teacher_momentum
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
 
@@ -46,7 +46,7 @@ def straightforward(config: Config[Any, Any], modality: Any, workers: int) -> di
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config.optim.peak_lr, betas=config.optim.betas)
     for group in optimizer.param_groups:
-        group["decayed"] = True
+        group.update(decayed=True, factor=1.0)  # as `set_schedule` expects
     batches = _images(config, workers)
     losses: list[float] = []
     started = 0.0
@@ -57,17 +57,18 @@ def straightforward(config: Config[Any, Any], modality: Any, workers: int) -> di
         set_schedule(optimizer, step, config.steps, config.optim)
         views = next(batches)
         masks = modality.sample_masks(config.optim.batch_size, seeded("masks", config.seed, step))
-        predictions = model(views, masks, tuple(weights))
-        loss = prediction_loss(predictions, config.loss, weights)
-        total = loss + added_loss(predictions, config.loss, config.model.contrast, seeded("slices", config.seed, step))
+        output = model(views, masks, tuple(weights))
+        loss = prediction_loss(output.predictions, config.loss, weights)
+        total = loss + added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        share = momentum(step, config.steps * config.optim.schedule_length, config.optim.batch_size, config.momentum)
+        length = config.steps * config.optim.schedule_length
+        momentum = teacher_momentum(step, length, config.optim.batch_size, config.momentum)
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:
-                target.mul_(share).add_(context, alpha=1 - share)
+                target.mul_(momentum).add_(context, alpha=1 - momentum)
         if (step + 1) % _LOGGED == 0 and step + 1 > 3 * config.steps // 4:
             losses.append(float(loss.detach()))
     seconds = time.perf_counter() - started

@@ -34,7 +34,8 @@ def gigaflops(modality: str, steps: int) -> float:
         train(config, built, World(0, 1, torch.device("cpu")))
         lines = read_metrics(config.run_dir)
     rate: float = run_flops(config, built) / steps
-    return rate * (steps - _WARM_UP) / (lines[-1]["seconds"] - lines[0]["seconds"]) / 1e9
+    seconds: float = lines[-1]["seconds"] - lines[0]["seconds"]
+    return rate * (steps - _WARM_UP) / seconds / 1e9
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from jepa.config import ConfigError, plain
 from jepa.config.recipes import read_recipe
 from jepa.data import BadFiles, Order, SampleCache, TrainingBatches, open_split, training_batches
 from jepa.distributed import World, join, stop_on_signals
-from jepa.encoder import Encoder
+from jepa.encoder import TokenEncoder
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.evaluate.features import Column, Extractor, TokenBudget
 from jepa.evaluate.probes.linear import accuracy
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
 
     def __init__(self, config: ModelConfig, modality: Modality[Any]) -> None:
         super().__init__()
-        self.context_encoder: Encoder = modality.encoder(config)
+        self.context_encoder: TokenEncoder = modality.encoder(config)
         self.target_encoder = self.context_encoder  # evaluation may ask for either name
         self.head = nn.Linear(self.context_encoder.dim, len(class_task(modality).classes))
 
@@ -173,7 +173,7 @@ def head_accuracy(config: Config[Any, Any], modality: Modality[Any], device: tor
     model = Classifier(config.model, modality).to(device)
     model.load_state_dict(Checkpoint.load(latest(config.run_dir), device).model)
     task = class_task(modality)
-    encoders: dict[Column, Encoder] = {"jepa": model.context_encoder}
+    encoders: dict[Column, TokenEncoder] = {"jepa": model.context_encoder}
     extractor = Extractor(modality, encoders, [task], config.evaluate.batch_size, config.compute, lambda _: None)
     scored = scored_samples(modality, config.evaluate)
     features = extractor.extract(scored, range(len(scored)), TokenBudget())

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import fork_server
 import pytest
+from doc_names import unknown_names
 from places import ROOT, SUPPORT
+
+from jepa import launch
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\S+\.py)\n")
+PATTERNS = ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/results/*.md")
+PAGES = [page for pattern in PATTERNS for page in sorted(ROOT.glob(pattern))]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -83,3 +88,26 @@ def test_the_page_about_the_core_runs(tmp_path: Path) -> None:
         (tmp_path / "block.py").write_text(f"import warnings\nwarnings.simplefilter('error')\n{text}")
         done = fork_server.run("block.py", cwd=tmp_path)
         assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+def test_the_encoder_of_the_readme_loads(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ["data.source=folder", f"data.root={photos}", "data.image_size=16", "data.patch_size=8"]
+    settings += ["model.size={width: 12, depth: 1, heads: 2}", "model.predictor={width: 12, depth: 1, heads: 2}"]
+    settings += ["steps=1", "optim.batch_size=4", "evaluate.enabled=false", "evaluate.report=false"]
+    assert launch.main(["--modality", "image", "--run-dir", "runs/demo", *settings]) == 0
+    found = [text for language, text in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python"]
+    assert found
+    for text in found:
+        exec(text, {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_names_settings_and_recipes_on_a_page_exist(page: Path) -> None:
+    assert unknown_names(page) == []
+
+
+def test_every_result_is_linked_by_a_page() -> None:
+    text = "".join(page.read_text() for page in PAGES if page.parent.name != "results")
+    results = {path.stem for path in (ROOT / "benchmarks" / "results").iterdir()}
+    assert {stem for stem in results if f"benchmarks/results/{stem}." not in text} == set()

@@ -20,7 +20,7 @@ SETTING = re.compile(rf"(?<![\w.])(?:{SECTIONS})\.(\w+)(?![\w(])")
 RECIPE = re.compile(r"--config ([\w/.-]+)")
 PLACEHOLDERS = {
     *("jepa.modalities", "tides/jepa_tides/modality.py"),  # an entry-point group; a file that the reader writes
-    *("fused", "bnads", "peek_lr"),  # a removed setting; misspelt ones in error messages
+    *("fused", "JEPA.guess", "bnads", "peek_lr"),  # removed and former names; misspelt ones in error messages
     *("py", "NAME", "FILE", "video/NAME", "large"),
 }
 
