@@ -1,4 +1,4 @@
-"""The whole contract of a modality, run on any plug-in: `check_modality` explains what does not hold.
+"""`check_modality` checks that a modality, such as a plug-in, keeps the contract, and explains every failure.
 
 from jepa.testing import check_modality
 check_modality(Audio(AudioConfig(source="folder", root=small_folder)))
@@ -13,7 +13,7 @@ from jepa.model_config import NetworksConfig
 from jepa.testing.masks import check_masks
 from jepa.testing.networks import check_networks, small_networks
 from jepa.testing.samples import check_labels, check_samples, check_splits
-from jepa.testing.structure import check_class, check_config, check_making, check_pickling, check_tokens
+from jepa.testing.structure import check_class, check_config, check_construction, check_pickling, check_tokens
 from jepa.testing.training import check_training
 from jepa.testing.views import check_baselines, check_evaluation_views, check_picture, check_views
 
@@ -22,7 +22,7 @@ Check = Callable[[Modality[Any]], Iterator[str]]
 
 
 class ContractError(AssertionError):
-    """A modality breaks its contract; `failures` says how, a sentence each."""
+    """A modality breaks the contract; `failures` holds one sentence per failure."""
 
     def __init__(self, name: str, failures: Sequence[str]) -> None:
         self.failures = tuple(failures)
@@ -34,14 +34,14 @@ class ContractError(AssertionError):
 def check_modality(modality: Modality[Any], model: NetworksConfig | None = None) -> None:
     """Check shapes, positions, masks, determinism, pickling, labels, config, three steps of training, and resuming.
 
-    modality: an instance as a run would have it, over a little data: the first eight samples of each split are read,
-    bad ones left out. model: its `model` section, by default a small transformer; needed where `model_type` is another.
-    Takes some seconds and a temporary folder, leaves global generators as they were. Raises ContractError with every
-    failure that was found, in a sentence each; what builds on a part that fails is not checked.
+    modality: an instance with little data; the first eight samples of each split are read, except bad ones. model: its
+    `model` section, by default a small transformer; required if `model_type` is not ModelConfig. Takes some seconds and
+    a temporary folder, and restores the global generators. Raises ContractError with one sentence per failure; checks
+    that depend on a failed part are skipped.
     """
     name = type(modality).__name__
     networks: Check = lambda one: check_networks(one, model or small_networks(one))  # noqa: E731
-    making: Check = lambda one: check_making(one, model or small_networks(one))  # noqa: E731
+    construction: Check = lambda one: check_construction(one, model or small_networks(one))  # noqa: E731
     training: Check = lambda one: check_training(one, model or small_networks(one))  # noqa: E731
     levels: list[dict[str, Check]] = [
         {"class": check_class},
@@ -49,7 +49,7 @@ def check_modality(modality: Modality[Any], model: NetworksConfig | None = None)
         {"pickling": check_pickling, "samples": check_samples, "masks": check_masks},
         {"splits": check_splits, "views": check_views, "labels": check_labels},
         {"evaluation views": check_evaluation_views, "baselines": check_baselines, "picture": check_picture},
-        {"making": making},
+        {"construction": construction},
         {"networks": networks},
         {"training": training},
     ]
@@ -62,5 +62,5 @@ def check_modality(modality: Modality[Any], model: NetworksConfig | None = None)
 def _failures(part: str, check: Check, modality: Modality[Any]) -> list[str]:
     try:
         return [f"{part}: {failure}" for failure in check(modality)]
-    except Exception as error:  # whatever a plug-in raises is told with the others
+    except Exception as error:  # a plug-in may raise anything; it is one failure of several
         return [f"{part}: {describe_error(error)}"]

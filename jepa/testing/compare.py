@@ -1,4 +1,4 @@
-"""Whether two things are the same, and what they look like, whatever they are nested in."""
+"""Comparison of nested structures, and their shapes and types in words."""
 
 import random
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ _PLAIN = (int, float, str, bytes, bool, type(None))
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Global generators of torch, numpy and Python with this seed, and after it as they were before."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is those that are meant
+    """Seed the global generators of torch, numpy and Python; on exit, restore their states."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the global ones
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
@@ -29,7 +29,7 @@ def global_seed(seed: int) -> Iterator[None]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two nested structures hold the same; of what is neither a tensor nor plain, only the type counts."""
+    """Whether two nested structures are equal; leaves other than tensors, arrays and plain values compare by type."""
     (first, shape), (second, other_shape) = tree_flatten(one), tree_flatten(other)
     return shape == other_shape and all(map(_same_leaf, first, second))
 
@@ -41,26 +41,26 @@ def _same_leaf(one: Any, other: Any) -> bool:
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
         return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
-    if isinstance(one, np.ndarray | np.generic):  # by numpy: torch takes neither all types nor all strides of arrays
-        unknown = np.issubdtype(one.dtype, np.inexact)
-        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=bool(unknown))
+    if isinstance(one, np.ndarray | np.generic):  # torch converts neither all types nor all strides
+        has_nan = np.issubdtype(one.dtype, np.inexact)
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=bool(has_nan))
     if isinstance(one, _PLAIN):
         return bool(one == other or (one != one and other != other))
     return True
 
 
-def tells(tree: Any) -> bool:
-    """Whether there is anything in a structure that `same` looks into."""
+def is_comparable(tree: Any) -> bool:
+    """Whether a structure has a leaf whose value `same` compares."""
     return any(isinstance(leaf, (Tensor, np.ndarray, np.generic, *_PLAIN)) for leaf in tree_leaves(tree))
 
 
-def form(tree: Any) -> str:
-    """Shapes and types of what is in a structure, as people write them."""
-    leaves = [_leaf_form(leaf) for leaf in tree_leaves(tree)]
+def describe(tree: Any) -> str:
+    """Types and shapes of the leaves of a structure: float32 [2, 8]."""
+    leaves = [_describe_leaf(leaf) for leaf in tree_leaves(tree)]
     return leaves[0] if len(leaves) == 1 else f"({', '.join(leaves)})"
 
 
-def _leaf_form(leaf: Any) -> str:
+def _describe_leaf(leaf: Any) -> str:
     if isinstance(leaf, Tensor):
         return f"{str(leaf.dtype).removeprefix('torch.')} {list(leaf.shape)}"
     return type(leaf).__name__

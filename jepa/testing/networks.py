@@ -1,4 +1,4 @@
-"""The encoder: what it gives for all tokens, and for those kept."""
+"""The encoder: its output for all tokens, and for the tokens of a context."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality
 from jepa.model_config import ModelConfig, NetworksConfig
 from jepa.predictor import PredictorConfig
-from jepa.testing.compare import form, global_seed
+from jepa.testing.compare import describe, global_seed
 from jepa.testing.samples import first_samples
 
 _BATCH = 3
@@ -22,21 +22,21 @@ _CLOSE = 1e-4
 
 
 def small_networks(modality: Modality[Any]) -> NetworksConfig:
-    """A transformer that trains in a moment, or the defaults of a `model_type` of the modality's own."""
+    """A transformer that trains in a moment, or the defaults of a custom `model_type`."""
     if modality.model_type is not ModelConfig:
         return modality.model_type()
-    width = 48 * modality.positions.shape[1]  # whatever the number of axes, they share it out evenly
+    width = 48 * modality.positions.shape[1]  # divides evenly among any number of axes
     predictor = PredictorConfig(width=width, depth=1, heads=2)
     return ModelConfig(size=VitSize(width=width, depth=2, heads=2), predictor=predictor)
 
 
 @torch.no_grad()
 def check_networks(modality: Modality[Any], model: NetworksConfig) -> Iterator[str]:
-    """Shapes of tokens, and that those kept are those of all."""
+    """Check shapes, names and layers of outputs, and that a context hides the other tokens."""
     with global_seed(0):
         encoder = modality.encoder(model)
     if not isinstance(encoder, TokenEncoder):
-        yield f"encoder gives a {type(encoder).__name__}, not a jepa.encoder.TokenEncoder"
+        yield f"encoder returns a {type(encoder).__name__}, not a jepa.encoder.TokenEncoder"
         return
     encoder.eval()
     inputs, tokens = _batch(modality), len(modality.positions)
@@ -46,37 +46,37 @@ def check_networks(modality: Modality[Any], model: NetworksConfig) -> Iterator[s
     whole = encoder(inputs)
     if whole.shape != (_BATCH, tokens, encoder.dim):
         wanted = [_BATCH, tokens, encoder.dim]
-        yield f"encoder gives {list(whole.shape)} for {_BATCH} samples; {wanted} is needed, every token of `positions`"
+        yield f"encoder returns {list(whole.shape)} for {_BATCH} samples; expected {wanted}, every token of `positions`"
     valid = encoder.valid(inputs)
     if valid is not None and (valid.dtype != torch.bool or valid.shape != (_BATCH, tokens)):
-        yield f"valid returns {form(valid)}; expected bool [{_BATCH}, {tokens}], the tokens that the samples have"
+        yield f"valid returns {describe(valid)}; expected bool [{_BATCH}, {tokens}], the tokens that the samples have"
     if not modality.streams and (count := len(encoder.outputs(inputs))) != model.depth + 1:
-        yield f"encoder.outputs gives {count} layers; {model.depth + 1} are needed: what is embedded, then model.depth"
+        yield f"encoder.outputs returns {count} layers; expected {model.depth + 1}: embedding and model.depth blocks"
     for masks in modality.sample_masks(_BATCH, seeded("networks")):
         kept = encoder(inputs, masks)
         if kept.shape != (*masks.context.shape, encoder.dim):
-            yield f"encoder gives {list(kept.shape)} for the {masks.context.shape[1]} tokens of a context"
+            yield f"encoder returns {list(kept.shape)} for a context of {masks.context.shape[1]} tokens"
         elif (
             not modality.streams and torch.equal(kept, gather_tokens(whole, masks.context)) and _mixes(encoder, inputs)
         ):
-            yield "encoder lets the tokens of a context see hidden ones: drop what is not kept before tokens are mixed"
+            yield "encoder mixes hidden tokens into those of a context: drop hidden tokens before tokens are mixed"
             break
     pooled = encoder.pool(whole, None if valid is None else Masks.of_everything(valid))
-    named, streams = set(pooled), {one.name for one in modality.streams} or {"tokens"}
-    if named != streams:
-        yield f"encoder.pool names {', '.join(sorted(named))}; it has to be {', '.join(sorted(streams))}"
+    pooled_names, streams = set(pooled), {one.name for one in modality.streams} or {"tokens"}
+    if pooled_names != streams:
+        yield f"encoder.pool returns {', '.join(sorted(pooled_names))}; expected {', '.join(sorted(streams))}"
 
 
 @torch.enable_grad()
 def _mixes(encoder: TokenEncoder, inputs: Any) -> bool:
-    """Whether two far tokens of all depend on the same inputs, as far as gradients tell."""
+    """Whether two distant tokens depend on the same inputs, judged by gradients."""
     leaves = [leaf for leaf in tree_leaves(inputs) if leaf.is_floating_point()]
     for leaf in leaves:
         leaf.requires_grad_()
     tokens = encoder(inputs)[0]  # [N, D]
     if not (leaves and tokens.requires_grad):
         return False
-    weights = torch.randn(tokens.shape[1], generator=seeded("weights"))  # a plain sum is the same of all normed vectors
+    weights = torch.randn(tokens.shape[1], generator=seeded("weights"))  # plain sums of normed vectors are equal
     reach = []
     for token in (tokens[0], tokens[len(tokens) // 2]):
         gradients = torch.autograd.grad((token * weights).sum(), leaves, retain_graph=True, allow_unused=True)
@@ -100,15 +100,15 @@ def _embedding_flaw(embedding: nn.Module, inputs: Any, tokens: int, dim: int) ->
     whole: Tensor = embedding(inputs, None)
     if whole.shape != (_BATCH, tokens, dim):
         return (
-            f"embedding makes {list(whole.shape)} of {_BATCH} samples; it has to be {[_BATCH, tokens, dim]}, "
+            f"embedding returns {list(whole.shape)} for {_BATCH} samples; expected {[_BATCH, tokens, dim]}, "
             "a vector for every token of the grid"
         )
     orders = torch.stack([torch.randperm(tokens, generator=seeded("keep", row)) for row in range(_BATCH)])
     keep = orders[:, : max(1, tokens // 2)].sort().values
     kept: Tensor = embedding(inputs, keep)
     if kept.shape != (*keep.shape, dim):
-        return f"embedding gives {list(kept.shape)} where the tokens keep {list(keep.shape)} are asked for"
+        return f"embedding returns {list(kept.shape)} for keep {list(keep.shape)}"
     scale = float(whole.abs().mean()) + _CLOSE
     if float((kept - gather_tokens(whole, keep)).abs().max()) > 10 * _CLOSE * scale:
-        return "embedding gives other vectors for kept tokens than for the same tokens among all"
+        return "embedding returns other vectors for kept tokens than for the same tokens among all"
     return ""

@@ -1,4 +1,4 @@
-"""Samples and labels: readable, functions of their index, different between splits, as the tasks say."""
+"""Samples and labels: readable, functions of split and index, different between splits, fitting their tasks."""
 
 import math
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from jepa.modality import BadSampleError, Label, Modality, Sample, Split, Task
-from jepa.testing.compare import global_seed, same, tells
+from jepa.testing.compare import global_seed, is_comparable, same
 
-LOOKED_AT = 8  # samples of a split
+CHECKED = 8  # first samples of a split
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def first_samples(modality: Modality[Any], split: Split) -> dict[int, Sample]:
-    """The first samples of a split that can be read, by index."""
+    """The readable ones among the first samples of a split, by index."""
     samples, found = modality.dataset(split), {}
-    for index in range(min(LOOKED_AT, len(samples))):
+    for index in range(min(CHECKED, len(samples))):
         try:
             found[index] = samples[index]
         except BadSampleError:
@@ -26,14 +26,14 @@ def first_samples(modality: Modality[Any], split: Split) -> dict[int, Sample]:
 
 
 def check_samples(modality: Modality[Any]) -> Iterator[str]:
-    """Every split opens, and gives the same samples whenever it is asked."""
+    """Every split opens, and reading a sample twice gives the same sample."""
     for split in SPLITS:
         count = len(modality.dataset(split))
         if split == "train" and count == 0:
             yield "dataset('train') has no samples to train on"
         first = first_samples(modality, split)
         if count and not first:
-            yield f"dataset('{split}'): none of the first {min(LOOKED_AT, count)} samples can be read"
+            yield f"dataset('{split}'): none of the first {min(CHECKED, count)} samples can be read"
         with global_seed(1):
             again = first_samples(modality, split)
         for index, sample in first.items():
@@ -46,37 +46,37 @@ def _sample_flaw(sample: Any, again: Any) -> str:
     if not isinstance(sample, Sample):
         return f"a {type(sample).__name__}, not a jepa.modality.Sample"
     if again is None or not same((sample.inputs, dict(sample.labels)), (again.inputs, dict(again.labels))):
-        return "another sample when it is read again; it has to be a function of split and index alone"
+        return "another sample when it is read again; it may depend on its split and index alone"
     return ""
 
 
 def check_splits(modality: Modality[Any]) -> Iterator[str]:
-    """What is trained on is not what is tested on."""
+    """The training samples are not those of the other splits."""
     inputs = {split: [sample.inputs for sample in first_samples(modality, split).values()] for split in SPLITS}
     for split in ("validation", "test"):
         pairs = list(zip(inputs["train"], inputs[split], strict=False))
-        if pairs and all(tells(one) and same(one, other) for one, other in pairs):
+        if pairs and all(is_comparable(one) and same(one, other) for one, other in pairs):
             yield (
                 f"dataset('train') and dataset('{split}') begin with the same samples: "
-                "does `dataset` look at its split? Evaluation on what was trained on says nothing"
+                "does `dataset` use its argument `split`? Evaluation on training samples means nothing"
             )
 
 
 def check_labels(modality: Modality[Any]) -> Iterator[str]:
-    """Every task is named once, has labels somewhere, and these are what its kind says."""
+    """Every task has its own label, some sample has a value of it, and the values fit the kind of the task."""
     names = [task.label for task in modality.tasks]
     for name in {name for name in names if names.count(name) > 1}:
         yield f"two tasks have the label '{name}'"
     samples = {(split, index): one for split in SPLITS for index, one in first_samples(modality, split).items()}
     for task in modality.tasks:
-        known = {place: one.labels[task.label] for place, one in samples.items() if task.label in one.labels}
-        if not known:
-            there = sorted({label for sample in samples.values() for label in sample.labels})
+        values = {place: one.labels[task.label] for place, one in samples.items() if task.label in one.labels}
+        if not values:
+            labels = sorted({label for sample in samples.values() for label in sample.labels})
             yield (
-                f"task '{task.label}' has no label in any of the first {LOOKED_AT} samples of a split, "
-                f"which know: {', '.join(there) or 'nothing'}"
+                f"task '{task.label}' has no label in any of the first {CHECKED} samples of a split, "
+                f"which have: {', '.join(labels) or 'none'}"
             )
-        for (split, index), label in known.items():
+        for (split, index), label in values.items():
             if flaw := _label_flaw(modality, task, label):
                 yield f"label '{task.label}' of dataset('{split}')[{index}] {flaw}"
                 break
@@ -86,21 +86,21 @@ def _label_flaw(modality: Modality[Any], task: Task, label: Label) -> str:
     try:
         values = torch.as_tensor(label, dtype=torch.float32)  # as evaluation reads it
     except (TypeError, ValueError, RuntimeError):
-        return f"is {label!r}; it has to be a number or a tensor, and is left out where it is not known"
+        return f"is {label!r}; expected a number or a tensor, or no entry where it is unknown"
     tokens = math.prod(modality.grid)
     if task.kind == "map" and values.shape != (tokens,):
-        return f"is {list(values.shape)}; a map holds a number for every token of the grid, [{tokens}]"
+        return f"is {list(values.shape)}; a map has one number per token of the grid, [{tokens}]"
     if task.kind != "map" and values.dim():
-        return f"is {list(values.shape)}; a task of kind {task.kind} takes one number a sample"
+        return f"is {list(values.shape)}; a task of kind {task.kind} takes one number per sample"
     return _class_flaw(task, values) if task.kind == "class" else ""
 
 
 def _class_flaw(task: Task, value: Tensor) -> str:
     number = float(value)
-    if math.isnan(number):  # not known, as if it were left out
+    if math.isnan(number):  # unknown, like a missing entry
         return ""
     if number != int(number) or number < 0:
-        return f"is {number:g}; a class is a whole number from 0 on"
+        return f"is {number:g}; a class is an integer from 0"
     if task.classes and number >= len(task.classes):
         return f"is {number:g}, but the task names {len(task.classes)} classes, 0 to {len(task.classes) - 1}"
     return ""

@@ -1,4 +1,4 @@
-"""Three steps of training, and the same three with a kill between them."""
+"""Three steps of training, and the same steps killed and resumed."""
 
 import copy
 import tempfile
@@ -30,7 +30,7 @@ class _KilledError(Exception):
 
 
 def check_training(modality: Modality[Any], model: NetworksConfig) -> Iterator[str]:
-    """A run ends, and ends the same where it was killed before its last step and resumed in another process's state."""
+    """A run finishes, with the same weights if it is killed before its last step and resumed."""
     quiet = CONSOLE.quiet
     CONSOLE.quiet = True
     try:
@@ -44,7 +44,7 @@ def _check(modality: Modality[Any], model: NetworksConfig, folder: Path) -> Iter
     try:
         whole = _train(modality, model, folder / "whole", workers=0, seed=1)
     except Exception as error:
-        yield f"{_STEPS} steps do not succeed: {describe_error(error)}"
+        yield f"{_STEPS} steps fail: {describe_error(error)}"
         return
     with suppress(_KilledError):
         _train(_dying(modality), model, folder / "killed", workers=0, seed=2)
@@ -52,7 +52,7 @@ def _check(modality: Modality[Any], model: NetworksConfig, folder: Path) -> Iter
     if not same(whole.model, resumed.model):
         yield (
             f"a run that was killed after {_STEPS - 1} of {_STEPS} steps and resumed ends with other weights: "
-            "masks, views or samples keep count of something, or draw from a global generator"
+            "masks, views or samples have hidden state, or draw from a global generator"
         )
 
 
@@ -75,7 +75,7 @@ def _train(modality: Modality[Any], model: NetworksConfig, run_dir: Path, worker
 
 
 def _dying(modality: Modality[Any]) -> Modality[Any]:
-    """The modality, but that the masks of the last step are never drawn."""
+    """The modality, except that drawing the masks of the last step raises _KilledError."""
     dying, drawn = copy.copy(modality), []
 
     def sample_masks(batch_size: int, generator: Generator) -> list[Masks]:

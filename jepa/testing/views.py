@@ -1,4 +1,4 @@
-"""Views: tensors of one shape, functions of the sample and the generator, and what evaluation makes of them."""
+"""Views: tensors of one shape, functions of sample and generator; their baselines and pictures."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -10,66 +10,66 @@ from torch.utils._pytree import tree_leaves
 
 from jepa.evaluate.table import RESERVED
 from jepa.modality import BadSampleError, Modality
-from jepa.testing.compare import form, global_seed, same
+from jepa.testing.compare import describe, global_seed, same
 from jepa.testing.samples import first_samples
 
 
 def check_views(modality: Modality[Any]) -> Iterator[str]:
-    """Training and evaluation views can be batched, repeat themselves, and leave what is stored as it is."""
+    """Training and evaluation views can be batched, are reproducible, and do not change the stored inputs."""
     makers: dict[str, Callable[[Any], Any]] = {
         "training_view": lambda inputs: modality.training_view(inputs, Generator().manual_seed(0)),
         "evaluation_view": modality.evaluation_view,
     }
-    forms: dict[str, str] = {"example_view": form(modality.example_view())}
+    forms: dict[str, str] = {"example_view": describe(modality.example_view())}
     for name, make in makers.items():
         views = {}
         for index, sample in first_samples(modality, "train").items():
             try:
-                flaws, views[index] = _look(make, sample.inputs)
+                flaw, views[index] = _checked_view(make, sample.inputs)
             except BadSampleError:
                 continue
-            if flaws:
-                yield f"{name} {flaws}"
+            if flaw:
+                yield f"{name} {flaw}"
                 return
         if not views:
-            yield f"{name}: of none of the first samples of dataset('train') a view can be made"
+            yield f"{name} fails for all of the first samples of dataset('train')"
             return
         first = next(iter(views))
-        forms[name] = form(views[first])
+        forms[name] = describe(views[first])
         for index, view in views.items():
-            if form(view) != forms[name]:
-                yield f"{name} makes {forms[name]} of sample {first}, but {form(view)} of sample {index}"
+            if describe(view) != forms[name]:
+                yield f"{name} returns {forms[name]} for sample {first}, but {describe(view)} for sample {index}"
                 break
     if len(set(forms.values())) > 1:
-        told = ", ".join(f"{name} {shape}" for name, shape in forms.items())
-        yield f"views of a sample differ in form, so that one network cannot take them: {told}"
+        listed = ", ".join(f"{name} {shape}" for name, shape in forms.items())
+        yield f"views of a sample differ in shape or type, so that one network cannot take them: {listed}"
 
 
-def _look(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
-    """What is wrong with a view, and the view."""
+def _checked_view(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
+    """What is wrong with a view, empty if nothing is, and the view."""
     before = _copy(inputs)
     with global_seed(1):
         view = make(inputs)
     if before is not None and not same(before, inputs):
-        return "changes the stored inputs, which stay in memory and are used again; let it work on a copy", view
+        return "changes the stored inputs, which stay in memory and are used again; work on a copy", view
     others = [leaf for leaf in tree_leaves(view) if not isinstance(leaf, Tensor)]
     if others:
-        return f"gives a {type(others[0]).__name__}; it has to be a tensor, or tuples and dicts of tensors", view
+        return f"returns a {type(others[0]).__name__}; expected a tensor, or tuples and dicts of tensors", view
     if not all(leaf.isfinite().all() for leaf in tree_leaves(view) if leaf.is_floating_point()):
-        return "gives values that are not finite", view
+        return "returns values that are not finite", view
     with global_seed(2):
         again = make(inputs)
     if not same(view, again):
         return (
-            "gives another view when it is called again with the same arguments; "
-            "all that is random has to come from the generator that it is given",
+            "returns another view when it is called again with the same arguments; "
+            "draw all random numbers from the generator that it receives",
             view,
         )
     return "", view
 
 
 def _copy(inputs: Any) -> Any:
-    """What a view may not change; None where it cannot be copied, such as a file that a view decodes."""
+    """A copy of stored inputs, to see whether a view changes them; None if they cannot be copied, like an open file."""
     try:
         return copy.deepcopy(inputs)
     except Exception:
@@ -77,42 +77,42 @@ def _copy(inputs: Any) -> Any:
 
 
 def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:
-    """As many views of every sample, each of the form of the evaluation view."""
-    counts, wanted = {}, form(modality.example_view())
+    """Every sample has the same number of views, all with the shape and type of the evaluation view."""
+    counts, wanted = {}, describe(modality.example_view())
     for index, views in _views(modality).items():
         counts[index] = len(views)
         for view in views:
-            if form(view) != wanted:
-                yield f"evaluation_views gives {form(view)} for sample {index}, evaluation_view {wanted}"
+            if describe(view) != wanted:
+                yield f"evaluation_views returns {describe(view)} for sample {index}, but evaluation_view {wanted}"
                 return
     if len(set(counts.values())) > 1 or 0 in counts.values():
-        yield f"evaluation_views has to give as many views of every sample, at least one; by sample it gives {counts}"
+        yield f"evaluation_views must return as many views for every sample, at least one; it returns {counts}"
     with global_seed(1):
         first = _views(modality)
     with global_seed(2):
         again = _views(modality)
     if not same(first, again):
-        yield "evaluation_views gives other views when it is called again; the inputs alone have to tell them"
+        yield "evaluation_views returns other views when it is called again; they may depend on the inputs alone"
 
 
 def check_baselines(modality: Modality[Any]) -> Iterator[str]:
-    """Vectors of one length, among them the raw input."""
+    """Baselines are vectors of one length by name, among them the raw input."""
     shapes: dict[str, torch.Size] = {}
     for index, views in _views(modality).items():
         if type(modality).baselines is Modality.baselines and not isinstance(views[0], Tensor):
             what = type(views[0]).__name__
-            yield f"baselines: by default it flattens a tensor, and a view is a {what}; write `baselines` of your own"
+            yield f"baselines: the default flattens a tensor, but a view is a {what}; define `baselines`"
             return
-        floors = modality.baselines(views[0])
-        if taken := sorted({*floors} & RESERVED):
-            yield f"baselines: '{taken[0]}' is the name of another column of the results; give it one of its own"
+        baselines = modality.baselines(views[0])
+        if taken := sorted({*baselines} & RESERVED):
+            yield f"baselines: '{taken[0]}' is the name of another column of the results; choose another name"
             return
-        if "raw_input" not in floors:
-            yield f"baselines has no 'raw_input' to compare with, only: {', '.join(floors) or 'nothing'}"
+        if "raw_input" not in baselines:
+            yield f"baselines has no 'raw_input' to compare with, only: {', '.join(baselines) or 'nothing'}"
             return
-        for name, vector in floors.items():
+        for name, vector in baselines.items():
             if not isinstance(vector, Tensor) or vector.dim() != 1:
-                yield f"baselines: '{name}' is {form(vector)}; it has to be a vector [F]"
+                yield f"baselines: '{name}' is {describe(vector)}; expected a vector [F]"
                 return
             if not vector.double().isfinite().all():
                 yield f"baselines: '{name}' of sample {index} is not finite"
@@ -123,17 +123,17 @@ def check_baselines(modality: Modality[Any]) -> Iterator[str]:
 
 
 def check_picture(modality: Modality[Any]) -> Iterator[str]:
-    """None, or bytes of red, green and blue, that move where the grid has a third axis."""
+    """None, or an RGB image; also a video if the grid has three axes."""
     views = next(iter(_views(modality).values()))
     picture = modality.picture(views[0])
     if picture is None:
         return
     if not isinstance(picture, Tensor):
-        yield f"picture is a {type(picture).__name__}; it has to be None or a tensor, uint8 [H, W, 3]"
+        yield f"picture is a {type(picture).__name__}; expected None or a tensor, uint8 [H, W, 3]"
         return
-    moving = picture.dim() == 4 and len(modality.grid) == 3
-    if picture.dtype != torch.uint8 or picture.shape[-1] != 3 or not (picture.dim() == 3 or moving):
-        yield f"picture is {form(picture)}; it has to be None or uint8 [H, W, 3], of 3 axes also [T, H, W, 3]"
+    is_video = picture.dim() == 4 and len(modality.grid) == 3
+    if picture.dtype != torch.uint8 or picture.shape[-1] != 3 or not (picture.dim() == 3 or is_video):
+        yield f"picture is {describe(picture)}; expected None or uint8 [H, W, 3], with three axes also [T, H, W, 3]"
 
 
 def _views(modality: Modality[Any]) -> dict[int, list[Any]]:

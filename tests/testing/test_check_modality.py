@@ -1,4 +1,4 @@
-"""The check of a modality passes what keeps the contract, and explains what breaks it."""
+"""`check_modality` accepts modalities that keep the contract, and explains how others break it."""
 
 import itertools
 import sys
@@ -27,7 +27,7 @@ from modalities.video import Video, VideoConfig
 
 
 class Sound(Noise):
-    """Noise whose splits differ, as they should; what breaks the contract below departs from it."""
+    """Noise whose splits differ, as the contract asks; the broken modalities below are variants of it."""
 
     tasks: Sequence[Task] = (Task(label="class", kind="class", classes=("even", "odd")),)
 
@@ -242,12 +242,12 @@ class LabelNoMap(Sound):
     tasks = (Task(label="class", kind="map"),)
 
 
-class FlatFloors(Sound):
+class FlatBaselines(Sound):
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         return {"raw_input": view}
 
 
-class NoRawFloor(Sound):
+class NoRawInput(Sound):
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         return {"energy": view.square().mean().unsqueeze(0)}
 
@@ -292,7 +292,7 @@ class Relabelled(Offset):
         return replace(self.samples[index], labels={"class": self.odd if index % 2 else self.even})
 
 
-class FloorCalledAsTheEncoder(Sound):
+class BaselineNamedLikeTheEncoder(Sound):
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         return {"raw_input": view.flatten(), "jepa": view.flatten()}
 
@@ -309,19 +309,19 @@ class NumpyPicture(Sound):
         return view.numpy()
 
 
-class Undeclared(NoiseConfig):
+class Undecorated(NoiseConfig):
     rate: int = 16_000
 
 
 class NoDataclass(Sound):
-    config_type = Undeclared
+    config_type = Undecorated
 
     def __init__(self, config: NoiseConfig) -> None:
         super().__init__(config)
 
 
 class Around(TokenEncoder):
-    """An encoder of one's own that keeps what the contract asks for; what breaks it departs from it."""
+    """A custom encoder that keeps the contract; the broken ones below are variants of it."""
 
     def __init__(self, inner: TokenEncoder) -> None:
         super().__init__()
@@ -337,97 +337,97 @@ class Around(TokenEncoder):
         return self.inner.fsdp_units()
 
 
-class Seeing(Around):
-    """Tokens are dropped after they were mixed, as if dropping them saved time alone."""
+class DropsAfterMixing(Around):
+    """Drops tokens after they were mixed."""
 
     def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
         whole = super().outputs(inputs)
         return whole if keep is None else [take(layer, keep) for layer in whole]
 
 
-class Shallow(Around):
+class ReturnsOneLayer(Around):
     def outputs(self, inputs: Any, keep: Tensor | None = None, parts: Sequence[int] = ()) -> list[Tensor]:
         return super().outputs(inputs, keep)[-1:]
 
 
-class Unnamed(Around):
+class PoolsUnderAnotherName(Around):
     def pool(self, tokens: Tensor, parts: Sequence[int] = (), present: Tensor | None = None) -> dict[str, Tensor]:
         return {"mean": tokens.mean(dim=1)}
 
 
-class OwnEncoder(Sound):
+class CustomEncoder(Sound):
     around: type[Around] = Around
 
     def encoder(self, config: Any) -> TokenEncoder:
         return self.around(super().encoder(config))
 
 
-class HiddenSeen(OwnEncoder):
-    around = Seeing
+class DroppingTooLate(CustomEncoder):
+    around = DropsAfterMixing
 
 
-class OneLayer(OwnEncoder):
-    around = Shallow
+class OneLayer(CustomEncoder):
+    around = ReturnsOneLayer
 
 
-class OtherPool(OwnEncoder):
-    around = Unnamed
+class OtherPool(CustomEncoder):
+    around = PoolsUnderAnotherName
 
 
 BROKEN = [
     (OldVersion, ["class: OldVersion was written for version 0 of the contract, and this is version 1"]),
-    (ConfigDropped, ["config: modality.config is a NoneType, not the config_type NoiseConfig; let __init__ hand"]),
-    (WrongGrid, ["networks: embedding makes [3, 24, 96] of 3 samples; it has to be [3, 30, 96]"]),
-    (ShortPositions, ["tokens: positions is [24, 1]; the grid (4, 6) needs [24, 2]", "6 tokens lie"]),
-    (SamePlaces, ["tokens: positions: 4 tokens lie at [0.0, 0.0], so that no predictor can tell them apart"]),
-    (Unpicklable, ["pickling: worker processes receive a pickled copy of the modality, which cannot be made"]),
+    (ConfigDropped, ["config: modality.config is a NoneType, not the config_type NoiseConfig"]),
+    (WrongGrid, ["networks: embedding returns [3, 24, 96] for 3 samples; expected [3, 30, 96]"]),
+    (ShortPositions, ["tokens: positions is [24, 1]; expected [24, 2]", "positions: 6 tokens"]),
+    (SamePlaces, ["tokens: positions: 4 tokens are at [0.0, 0.0]"]),
+    (Unpicklable, ["pickling: worker processes receive a pickled copy of the modality"]),
     (SplitIgnored, ["splits: dataset('train') and dataset('validation') begin with the same", "('test')"]),
     (Restless, ["samples: dataset('train')[0] is another sample when it is read again"]),
     (Tuples, ["samples: dataset('train')[0] is a tuple, not a jepa.modality.Sample"]),
-    (LastRowNeverUsed, ["masks: sample_masks never uses 6 of 24 tokens (18, 19, 20, 21, 22, 23), neither as"]),
-    (CutToTheShortest, ["masks: sample_masks depends on the size of the batch: token"]),
-    (TargetsSeen, ["masks: sample_masks gives tokens that are context and target of the same sample"]),
-    (MasksCounted, ["masks: sample_masks gives other masks for the same generator; all that is random has"]),
+    (LastRowNeverUsed, ["masks: sample_masks never uses 6 of 24 tokens (18, 19, 20, 21, 22, 23)"]),
+    (CutToTheShortest, ["masks: sample_masks depends on the batch size: token"]),
+    (TargetsSeen, ["masks: sample_masks returns tokens that are context and target of the same sample"]),
+    (MasksCounted, ["masks: sample_masks returns other masks for the same generator"]),
     (ViewsCounted, ["training: a run that was killed after 2 of 3 steps and resumed ends with other weights"]),
-    (GlobalNoise, ["views: training_view gives another view when it is called again with the same arguments"]),
-    (InPlace, ["views: training_view changes the stored inputs, which stay in memory and are used again"]),
-    (Ragged, ["views: evaluation_view makes float32 [2, "]),
-    (Dividing, ["views: evaluation_view gives values that are not finite"]),
-    (NumpyViews, ["views: training_view gives a ndarray; it has to be a tensor, or tuples and dicts of tensors"]),
+    (GlobalNoise, ["views: training_view returns another view when it is called again"]),
+    (InPlace, ["views: training_view changes the stored inputs"]),
+    (Ragged, ["views: evaluation_view returns float32 [2, "]),
+    (Dividing, ["views: evaluation_view returns values that are not finite"]),
+    (NumpyViews, ["views: training_view returns a ndarray"]),
     (Crashing, ["views: IndexError: index 99 is out of bounds for dimension 2 with size 12 (", "test_check_modality"]),
     (CrashingInALibrary, ["views: EinopsError: ", "/test_check_modality.py, line"]),
     (LabelsBeyond, ["label 'class' of dataset('train')[1] is 1, but the task names 1 classes, 0 to 0"]),
-    (LabelMissing, ["labels: task 'pitch' has no label in any of the first 8 samples of a split, which know: class"]),
-    (LabelNoMap, ["is []; a map holds a number for every token of the grid, [24]"]),
-    (FlatFloors, ["baselines: baselines: 'raw_input' is float32 [2, 8, 12]; it has to be a vector [F]"]),
-    (NoRawFloor, ["baselines: baselines has no 'raw_input' to compare with, only: energy"]),
-    (FloatPicture, ["picture: picture is float32 [8, 12, 2]; it has to be None or uint8 [H, W, 3]"]),
+    (LabelMissing, ["labels: task 'pitch' has no label in any of the first 8 samples of a split, which have: class"]),
+    (LabelNoMap, ["label 'class' of dataset('train')[0] is []; a map", "[24]"]),
+    (FlatBaselines, ["baselines: baselines: 'raw_input' is float32 [2, 8, 12]; expected a vector [F]"]),
+    (NoRawInput, ["baselines: baselines has no 'raw_input' to compare with, only: energy"]),
+    (FloatPicture, ["picture: picture is float32 [8, 12, 2]; expected None or uint8 [H, W, 3]"]),
     (NoEmbedding, ["networks: NotImplementedError: NoEmbedding needs a method `embedding` or `encoder`"]),
-    (ShortEmbedding, ["networks: embedding makes [3, 6, 96] of 3 samples; it has to be [3, 24, 96]"]),
-    (OtherCropsEachTime, ["evaluation views: evaluation_views gives other views when it is called again; the inputs"]),
-    (NoMixedPrecision, ["training: 3 steps do not succeed: RuntimeError: Index put requires the source and dest"]),
-    (TokenTwice, ["masks: sample_masks gives indices that do not ascend or occur twice"]),
-    (WordLabels, ["label 'class' of dataset('train')[1] is 'even'; it has to be a number or a tensor"] * 3),
-    (FloorCalledAsTheEncoder, ["baselines: 'jepa' is the name of another column of the results"]),
-    (Nested, ["baselines: by default it flattens a tensor, and a view is a dict; write `baselines` of your own"]),
-    (NumpyPicture, ["picture: picture is a ndarray; it has to be None or a tensor, uint8 [H, W, 3]"]),
-    (NoDataclass, ["a config whose settings are not known: write @dataclass(frozen=True, kw_only=True) over Un"]),
-    (HiddenSeen, ["networks: encoder lets the tokens of a context see hidden ones: drop what is not kept before"]),
-    (OneLayer, ["networks: encoder.outputs gives 1 layers; 3 are needed: what is embedded, then model.depth"]),
-    (OtherPool, ["networks: encoder.pool names mean; it has to be tokens"]),
-    (KeepIgnored, ["networks: embedding gives other vectors for kept tokens than for the same tokens among all"]),
+    (ShortEmbedding, ["networks: embedding returns [3, 6, 96] for 3 samples; expected [3, 24, 96]"]),
+    (OtherCropsEachTime, ["evaluation views: evaluation_views returns other views when it is called again"]),
+    (NoMixedPrecision, ["training: 3 steps fail: RuntimeError: Index put requires the source and dest"]),
+    (TokenTwice, ["masks: sample_masks returns indices that do not ascend or occur twice"]),
+    (WordLabels, ["label 'class' of dataset('train')[1] is 'even'; expected a number or a tensor"] * 3),
+    (BaselineNamedLikeTheEncoder, ["baselines: 'jepa' is the name of another column of the results"]),
+    (Nested, ["baselines: the default flattens a tensor, but a view is a dict"]),
+    (NumpyPicture, ["picture: picture is a ndarray; expected None or a tensor, uint8 [H, W, 3]"]),
+    (NoDataclass, ["a config that is no dataclass: write @dataclass(frozen=True, kw_only=True) over Undecorated"]),
+    (DroppingTooLate, ["networks: encoder mixes hidden tokens into those of a context"]),
+    (OneLayer, ["networks: encoder.outputs returns 1 layers; expected 3"]),
+    (OtherPool, ["networks: encoder.pool returns mean; expected tokens"]),
+    (KeepIgnored, ["networks: embedding returns other vectors for kept tokens than for the same tokens among all"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("broken", "sentences"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
-def test_what_is_broken_is_explained(broken: type[Modality[Any]], sentences: list[str]) -> None:
+def test_a_broken_contract_is_explained(broken: type[Modality[Any]], sentences: list[str]) -> None:
     with pytest.raises(ContractError) as caught:
         check_modality(broken(NoiseConfig()))
-    told = str(caught.value)
+    message = str(caught.value)
     for sentence in sentences:
-        assert sentence in told, told
-    # Nothing else is blamed but what follows from the same flaw.
-    assert len(caught.value.failures) <= len(sentences), told
+        assert sentence in message, message
+    # Only failures that follow from the same flaw are reported.
+    assert len(caught.value.failures) <= len(sentences), message
 
 
 class Needing(Sound):
@@ -444,21 +444,21 @@ class Reshaped(Sound):
         return Offset(Noise(replace(self.config, grid=(self.side, 6))).dataset(split), float(len(split)))
 
 
-def test_what_a_run_cannot_make_of_the_config_is_told() -> None:
-    for made, sentence in [
-        (Needing(NoiseConfig(), 2.0), r"a run makes it by Needing.of.*, which fails: TypeError: .*'scale'"),
-        (Reshaped(NoiseConfig(), 8), r"Reshaped.of\(config, model\), which a run is given, has another grid"),
+def test_a_modality_that_its_config_does_not_determine_is_refused() -> None:
+    for modality, sentence in [
+        (Needing(NoiseConfig(), 2.0), r"construct.* Needing.of.* fails: TypeError: .*'scale'"),
+        (Reshaped(NoiseConfig(), 8), r"Reshaped.of\(config, model\).* has another grid"),
     ]:
         with pytest.raises(ContractError, match=sentence):
-            check_modality(made)
+            check_modality(modality)
 
 
-def test_a_class_in_place_of_an_instance_is_told() -> None:
-    with pytest.raises(ContractError, match=r"an instance is needed, not the class: check_modality\(Noise\(config\)\)"):
+def test_a_class_instead_of_an_instance_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"expected an instance, not the class: check_modality\(Noise\(config\)\)"):
         check_modality(Noise)  # type: ignore[arg-type]
 
 
-def test_the_published_masks_of_images_are_found_to_be_biased(photos: Path) -> None:
+def test_the_published_masks_of_images_break_the_contract(photos: Path) -> None:
     masking = BlockMaskConfig(legacy="ijepa")
     image = Image(ImageConfig(source="folder", root=photos, image_size=112, patch_size=8, masking=masking))
     with pytest.raises(ContractError) as caught:
@@ -471,16 +471,16 @@ class Padding(PaddedNoise):
         return Sound(self.config).dataset(split)
 
 
-class Told(Pairs):
+class LabelledPairs(Pairs):
     tasks = Pairs.tasks[:1]
 
 
-def test_what_keeps_the_contract_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_modalities_that_keep_the_contract_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
     state, files = torch.get_rng_state(), set(tmp_path.parent.iterdir())
     check_modality(Sound(NoiseConfig(sets=2, views=2)))
     check_modality(Padding(NoiseConfig()))
     check_modality(Moving(MovingConfig()))
-    check_modality(Told(PairsConfig()), PairsNetworks())
+    check_modality(LabelledPairs(PairsConfig()), PairsNetworks())
     assert torch.equal(torch.get_rng_state(), state)
     assert set(tmp_path.parent.iterdir()) == files
 
@@ -523,16 +523,16 @@ class LazilyDecoded(Decoded):
     lazy = True
 
 
-def test_what_is_unusual_but_keeps_the_contract_passes() -> None:
+def test_unusual_modalities_that_keep_the_contract_pass() -> None:
     check_modality(Decoded(NoiseConfig()))
     check_modality(LazilyDecoded(NoiseConfig()))
-    check_modality(OwnEncoder(NoiseConfig()))
+    check_modality(CustomEncoder(NoiseConfig()))
     for samples in (1, 3):
         check_modality(Sound(NoiseConfig(samples=samples)))
     check_modality(Sound(NoiseConfig(bad=(0,), max_bad_fraction=0.5)))
 
 
-def test_our_own_pass(photos: Path, tmp_path: Path) -> None:
+def test_the_modalities_of_the_framework_pass(photos: Path, tmp_path: Path) -> None:
     check_modality(Image(ImageConfig(source="folder", root=photos, image_size=32, patch_size=8, mask_sets=2, views=2)))
     clips = tmp_path / "train"
     clips.mkdir()
