@@ -48,7 +48,7 @@ def test_an_unknown_command_is_refused_with_the_nearest_and_all(jepa: Jepa, caps
 
 
 class ParsedError(Exception):
-    """Raised in place of what a command does with its arguments."""
+    """Raised with the parsed arguments, before the command uses them."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)

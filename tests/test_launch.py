@@ -1,4 +1,4 @@
-"""The command as people type it: their mistakes end in one sentence and status 1, and nothing is overwritten."""
+"""`jepa launch`: mistakes end in one sentence and status 1, and nothing is overwritten."""
 
 import math
 import shutil
@@ -91,13 +91,13 @@ def test_mistakes_end_in_one_sentence_and_leave_no_run_behind(
         return text
 
     status = run(tmp_path / "run", photos, *map(filled, settings))
-    said = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     assert status == 1
-    assert said[-1].startswith("error: ")
-    assert filled(sentence) in said[-1]
-    assert not any("Traceback" in line for line in said)
+    assert printed[-1].startswith("error: ")
+    assert filled(sentence) in printed[-1]
+    assert not any("Traceback" in line for line in printed)
     if "unreadable" not in settings[0]:  # that is found out while training
-        assert len(said) == 1
+        assert len(printed) == 1
         assert not (tmp_path / "run").exists()
 
 
@@ -106,11 +106,11 @@ def test_a_run_directory_with_another_config_is_refused_and_not_touched(
 ) -> None:
     before = contents(finished)
     assert run(finished, photos, "optim.peak_lr=0.5", "steps=9") == 1
-    said = capsys.readouterr().err
-    assert said.startswith(
+    printed = capsys.readouterr().err
+    assert printed.startswith(
         f"error: {finished} holds a run with another config: steps (3 there, 9 now); optim.peak_lr ("
     )
-    assert "run_dir" in said.rpartition("(")[2]  # what to do
+    assert "run_dir" in printed.rpartition("(")[2]  # what to do
     assert contents(finished) == before
 
 
@@ -141,9 +141,9 @@ def test_a_corrupt_checkpoint_is_refused_and_not_overwritten(
     latest(run_dir).write_bytes(content)
     before = contents(run_dir)
     assert run(run_dir, photos) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {latest(run_dir)} is not a ")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {latest(run_dir)} is not a ")
+    assert printed.count("\n") == 1
     assert contents(run_dir) == before
 
 
@@ -210,7 +210,7 @@ def test_without_a_run_directory_the_config_names_it() -> None:
     assert named("run_dir=elsewhere") == "elsewhere"
 
 
-def test_the_order_of_overrides_does_not_matter_where_one_changes_a_kind() -> None:
+def test_the_order_of_overrides_does_not_matter_if_one_changes_a_kind() -> None:
     for overrides in (
         ["data.masking.kind=random", "data.masking.ratio=.5"],
         ["data.masking.ratio=.5", "data.masking.kind=random"],
@@ -233,7 +233,7 @@ def test_a_dry_run_prints_the_config_and_its_cost_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_real_command_says_its_sentence_and_exits_with_status_one(tmp_path: Path) -> None:
+def test_the_real_command_prints_its_error_and_exits_with_status_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jepa", "launch", "--modality", "image", "--run-dir", str(tmp_path / "run")]
     done = subprocess.run([*command, "optim.peek_lr=1"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

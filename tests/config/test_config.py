@@ -1,4 +1,4 @@
-"""Configs: what is understood is kept exactly, what is not is refused in one sentence that says what is allowed."""
+"""Configs keep values exactly; mistakes are one sentence that names the key and what is allowed."""
 
 import json
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, Mo
         ("optim..peak_lr=5", "'optim..peak_lr=5' is not of the form section.key=value"),
     ],
 )
-def test_what_is_not_understood_is_refused_in_one_sentence(override: str, sentence: str) -> None:
+def test_a_mistake_is_refused_in_one_sentence(override: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as refused:
         built(override)
     assert sentence in str(refused.value)
@@ -91,7 +91,7 @@ def test_a_missing_key_is_named() -> None:
         (None, r"cannot read config .*recipe\.yaml: .*No such file"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+def test_an_invalid_recipe_is_refused_with_its_path(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     path = tmp_path / "recipe.yaml"
     if content is not None:
         path.write_bytes(content)
@@ -119,13 +119,13 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("'1e3'", "1e3"),
     ],
 )
-def test_values_read_as_people_mean_them(text: str, value: Any) -> None:
+def test_numbers_with_exponents_are_numbers_and_quoted_ones_strings(text: str, value: Any) -> None:
     parsed = parse_yaml(text, "a test")
     assert parsed == value
     assert type(parsed) is type(value)
 
 
-def test_later_layers_win_and_reach_into_lists() -> None:
+def test_later_layers_override_earlier_ones_and_items_of_lists() -> None:
     config = built("optim.betas.0=0.5", "steps=1e4", "data.bad=[3, 4]", recipe={"optim": {"peak_lr": 0.1}, "steps": 7})
     assert (config.steps, config.optim.peak_lr, config.optim.betas, config.data.bad) == (
         10_000,
@@ -135,7 +135,7 @@ def test_later_layers_win_and_reach_into_lists() -> None:
     )
 
 
-def test_another_kind_starts_anew_and_the_same_kind_goes_on() -> None:
+def test_another_kind_replaces_a_section_and_the_same_kind_merges() -> None:
     recipe: Tree = {"data": {"masking": {"kind": "tube", "blocks": 3, "scale": 0.2}}}
     assert built("data.masking.kind=random", recipe=recipe).data.masking == RandomMaskConfig()
     assert built("data.masking.kind=tube", recipe=recipe).data.masking == TubeMaskConfig(blocks=3, scale=0.2)
@@ -144,12 +144,12 @@ def test_another_kind_starts_anew_and_the_same_kind_goes_on() -> None:
     assert config.momentum == HalfLifeMomentum(start_samples=10.0, end_samples=1000.0)
 
 
-def test_a_choice_within_one_section_keeps_the_rest_of_the_section() -> None:
+def test_one_key_of_a_section_leaves_the_others() -> None:
     loss = built("loss.distance=l1", recipe={"loss": {"distance": "l2", "normalise_prediction": True}}).loss
     assert (loss.distance, loss.normalise_prediction) == ("l1", True)
 
 
-def test_merging_leaves_both_trees_as_they_were() -> None:
+def test_merging_changes_neither_tree() -> None:
     base, layer = {"a": {"b": [1, 2]}}, {"a": {"b": {"1": 5}, "c": 3}}
     assert merge(base, layer) == {"a": {"b": [1, 5], "c": 3}}
     assert (base, layer) == ({"a": {"b": [1, 2]}}, {"a": {"b": {"1": 5}, "c": 3}})
@@ -243,7 +243,7 @@ def test_a_removed_setting_is_dropped_from_its_own_section_only() -> None:
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_is_understood(name: str) -> None:
+def test_every_recipe_is_valid(name: str) -> None:
     modality = name.split("/")[0].replace("_", "-")
     config, _ = resolve(modality, read_recipe(name), [])
     assert config.modality == modality

@@ -1,4 +1,4 @@
-"""A masking strategy, a target and an evaluation task of one's own, by package.module:function in the config."""
+"""Custom masks, targets and metrics: package.module:function in the config."""
 
 import json
 import re
@@ -33,7 +33,7 @@ MASKING = 'data.masking={"kind": "function", "function": "own_functions:halves",
 # --- masks
 
 
-def test_masks_are_those_of_the_function_with_its_options() -> None:
+def test_a_custom_strategy_gets_its_options() -> None:
     grid = (4, 6)
     never = sample_masks(grid, FunctionMaskConfig(function="own_functions:halves"), 3, Generator().manual_seed(0))
     assert never.context.tolist() == [list(range(0, 24, 2))] * 3
@@ -51,7 +51,7 @@ def test_masks_are_those_of_the_function_with_its_options() -> None:
         ({"function": "own_functions:halves", "options": {"swop": 1}}, r"fails on the grid \(4, 6\): TypeError.*swop"),
     ],
 )
-def test_masks_that_cannot_be_drawn_are_refused_before_a_run(config: dict[str, Any], sentence: str) -> None:
+def test_invalid_custom_masks_are_refused_before_a_run(config: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         check_masking((4, 6), FunctionMaskConfig(**config))
     with pytest.raises(ConfigError, match=f"data: masking.function: .*{sentence}"):
@@ -62,7 +62,7 @@ def test_masks_that_cannot_be_drawn_are_refused_before_a_run(config: dict[str, A
 
 
 @pytest.mark.parametrize(("named", "function"), [("pixels", "patches"), ("latent", "last_layer")])
-def test_a_function_that_gives_what_a_target_gives_trains_as_it(named: str, function: str) -> None:
+def test_a_custom_target_equal_to_a_built_in_one_trains_alike(named: str, function: str) -> None:
     losses, gradients = [], []
     for kind in (named, f"own_functions:{function}"):
         torch.manual_seed(0)
@@ -88,17 +88,17 @@ def test_a_function_that_gives_what_a_target_gives_trains_as_it(named: str, func
         ("own_functions:halves", "target: own_functions:halves fails on a view: TypeError"),
     ],
 )
-def test_targets_that_cannot_be_are_refused_before_a_run(
+def test_invalid_custom_targets_are_refused_before_a_run(
     target: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--modality", "tiny:Noise", "--run-dir", str(tmp_path / "run"), *SMALL, f"target={target}"]) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert re.search(sentence, told), told
+    message = " ".join(capsys.readouterr().err.split())
+    assert re.search(sentence, message), message
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_a_target_that_looks_at_values_trains_and_a_dry_run_says_why_it_cannot(tmp_path: Path) -> None:
-    """Also where the first sample of the data cannot be read."""
+def test_a_target_that_depends_on_values_trains_and_a_dry_run_refuses_it(tmp_path: Path) -> None:
+    """Also if the first sample of the data cannot be read."""
     own = [*SMALL, "target=own_functions:by_value", "data.bad=[0]", f"run_dir={tmp_path / 'run'}"]
     config, modality = resolve("tiny:Noise", {}, own)
     assert train(config, modality, join("cpu"))
@@ -106,7 +106,7 @@ def test_a_target_that_looks_at_values_trains_and_a_dry_run_says_why_it_cannot(t
         describe(config, modality, Allocation())
 
 
-# --- measures, and all of them in one run
+# --- metrics, and all of them in one run
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_a_measure_stands_beside_the_same_measure_of_every_baseline(run: Path) -> None:
+def test_a_custom_metric_is_computed_for_every_baseline_too(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     row = results["tasks"]["way/own_functions:nearest_mean"]
     assert (row["metric"], row["higher_is_better"], row["train_samples"], row["test_samples"]) == (
@@ -137,21 +137,21 @@ def test_a_measure_stands_beside_the_same_measure_of_every_baseline(run: Path) -
     assert "way/linear" in results["tasks"]
 
 
-def test_a_measure_that_cannot_be_taken_is_told_and_costs_no_other(run: Path) -> None:
+def test_a_failing_metric_is_noted_and_others_are_computed(run: Path) -> None:
     notes = json.loads((run / "results.json").read_text())["notes"]
     assert any("row/own_functions:failing is not measured: ZeroDivisionError: no such luck" in note for note in notes)
     assert any("column is not measured: no sample of the train split is labelled" in note for note in notes)
 
 
-def test_the_report_and_the_cost_know_functions_too(run: Path) -> None:
+def test_report_and_cost_support_custom_functions(run: Path) -> None:
     page = write_report(run).read_text()
     assert "own_functions:last_layer" in page
     config, modality = resolve("tiny:Noise", {}, [*SMALL, "target=own_functions:patches", MASKING])
     assert "FLOP" in describe(config, modality, Allocation())
 
 
-def test_a_measure_is_computed_on_the_features_that_the_probes_see(run: Path) -> None:
-    """The same number, from the encoder and a loop of one's own."""
+def test_a_custom_metric_gets_the_features_of_the_probes(run: Path) -> None:
+    """A plain loop over the encoder gives the same number."""
     from jepa import load, load_modality
 
     encoder, modality = load(run), load_modality(run)
@@ -163,22 +163,22 @@ def test_a_measure_is_computed_on_the_features_that_the_probes_see(run: Path) ->
             views = torch.stack(list(modality.evaluation_views(samples[index].inputs)))
             pooled[split].append(encoder(views).mean(dim=(0, 1)))
             labels[split].append(int(samples[index].labels["way"]))
-    taught = list(zip(pooled["train"], labels["train"], strict=True))
-    means = {way: torch.stack([vector for vector, label in taught if label == way]).mean(dim=0) for way in range(4)}
+    training = list(zip(pooled["train"], labels["train"], strict=True))
+    means = {way: torch.stack([vector for vector, label in training if label == way]).mean(dim=0) for way in range(4)}
     guesses = [min(means, key=lambda way: float((means[way] - vector).norm())) for vector in pooled["test"]]
     expected = sum(guess == label for guess, label in zip(guesses, labels["test"], strict=True)) / len(guesses)
     results = json.loads((run / "results.json").read_text())
     assert results["tasks"]["way/own_functions:nearest_mean"]["jepa"] == pytest.approx(expected, abs=0.026)
 
 
-@pytest.mark.parametrize(("function", "told"), [("nearest_men", "does not exist"), ("nearest_mean", "listed twice")])
-def test_measures_that_an_evaluation_adds_are_looked_at_first(run: Path, function: str, told: str) -> None:
+@pytest.mark.parametrize(("function", "reason"), [("nearest_men", "does not exist"), ("nearest_mean", "listed twice")])
+def test_metrics_that_an_evaluation_adds_are_checked_first(run: Path, function: str, reason: str) -> None:
     functions = [{"function": f"own_functions:{name}", "label": "way"} for name in ("nearest_mean", function)]
-    with pytest.raises(ConfigError, match=rf"evaluate.functions.1: .*{told}"):
+    with pytest.raises(ConfigError, match=rf"evaluate.functions.1: .*{reason}"):
         evaluate_run(run, layers=[{"evaluate": {"functions": functions}}])
 
 
-def test_labels_that_are_no_number_a_sample_cost_no_other_measure(tmp_path: Path) -> None:
+def test_labels_that_are_no_numbers_are_noted_and_others_are_evaluated(tmp_path: Path) -> None:
     labels = [{"function": "own_functions:nearest_mean", "label": name} for name in ("place", "name", "class")]
     own = [*SMALL, f"evaluate.functions={json.dumps(labels)}", f"run_dir={tmp_path / 'run'}"]
     config, modality = resolve("own_functions:Placed", {}, own)
@@ -190,11 +190,11 @@ def test_labels_that_are_no_number_a_sample_cost_no_other_measure(tmp_path: Path
     assert "name is not measured: no sample of the train split is labelled with a number" in notes
 
 
-def test_a_misspelt_measure_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_metric_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     functions = json.dumps([{"function": "own_functions:nearest_men", "label": "class"}])
     arguments = ["--modality", "tiny:Noise", "--run-dir", str(tmp_path / "run"), *SMALL]
     assert main([*arguments, f"evaluate.functions={functions}"]) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert "evaluate.functions.0: 'own_functions:nearest_men' does not exist" in told
-    assert "did you mean 'nearest_mean'?" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert "evaluate.functions.0: 'own_functions:nearest_men' does not exist" in message
+    assert "did you mean 'nearest_mean'?" in message
     assert not (tmp_path / "run" / "config.yaml").exists()
