@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint.lock import locked
-from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_override, plain, to_yaml
+from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_override, plain
 from jepa.config.recipes import default_recipe, plain_name, read_recipe
 from jepa.console import CONSOLE, command_parser
 from jepa.distributed import World, join
@@ -58,7 +58,9 @@ def _launch(arguments: argparse.Namespace) -> int:
         return launch_many(arguments, _configured)
     config, modality = _configured(arguments, [])
     if arguments.dry_run:
-        return _dry_run(arguments, config, modality)
+        from jepa.cluster.submit import dry_run
+
+        return dry_run(arguments, config, modality)
     try:
         world = join(config.compute.device)
     except ValueError as error:
@@ -68,22 +70,6 @@ def _launch(arguments: argparse.Namespace) -> int:
             if world.is_main:
                 stack.enter_context(locked(config.run_dir))
         return _run(config, modality, world)
-
-
-def _dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: Modality[Any]) -> int:
-    """Print the resolved config, and the cost of the run on the hardware of the profile -> exit status."""
-    from jepa.cluster.submit import profile_of
-    from jepa.cost.describe import describe
-    from jepa.cost.process_memory import Allocation
-
-    profile, allocation = profile_of(arguments), Allocation()
-    if profile is not None:
-        gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
-        allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
-    cost = describe(config, modality, allocation)
-    print(to_yaml(config))
-    print(cost)
-    return 0
 
 
 def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int:

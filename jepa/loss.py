@@ -58,14 +58,15 @@ def prediction_loss(
 
 def _mean_distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
     if pair.valid is None:
-        return _distances(pair, config, normalise, "mean")
-    of_token = _distances(pair, config, normalise, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
+        return distances(pair, config, normalise, "mean")
+    of_token = distances(pair, config, normalise, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
     # Counted over all processes; otherwise targets of a process with few of them would weigh more.
     count = mean_over_processes(pair.valid.sum().float())
     return (of_token * pair.valid).sum() / count.clamp_min(_LEAST_COUNT)
 
 
-def _distances(pair: Pair, config: LossConfig, normalise: bool, reduction: str) -> Tensor:
+def distances(pair: Pair, config: LossConfig, normalise: bool, reduction: str) -> Tensor:
+    """Distance of every value [B, M, Kt, L, D], or reduced by `mean` -> scalar."""
     predicted, target = pair.predicted.float(), pair.target.float()
     if normalise:
         predicted = F.layer_norm(predicted, predicted.shape[-1:])
@@ -76,13 +77,6 @@ def _distances(pair: Pair, config: LossConfig, normalise: bool, reduction: str) 
             return F.l1_loss(predicted, target, reduction=reduction)
         case "l2":
             return F.mse_loss(predicted, target, reduction=reduction)
-
-
-def sample_distances(pair: Pair, config: LossConfig) -> Tensor:
-    """Prediction loss of each sample, for one set of masks and latent targets -> [B]; NaN without valid targets."""
-    of_token = _distances(pair, config, config.normalise_prediction, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
-    valid = torch.ones_like(of_token) if pair.valid is None else pair.valid.to(of_token)
-    return (of_token * valid).flatten(1).sum(dim=1) / valid.flatten(1).sum(dim=1)
 
 
 def added_loss(output: Output, config: LossConfig, contrast: Contrast, generator: Generator) -> Tensor:

@@ -104,11 +104,6 @@ def build_target(kind: TargetKind, config: NetworksConfig, modality: Modality[An
             return Custom(kind, modality, encoder)
 
 
-def to_meta(view: Any) -> Any:
-    """A view without contents: tensors of the same shapes on the device `meta`."""
-    return tree_map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype, device="meta"), view)
-
-
 def _patch_embedding(encoder: TokenEncoder) -> PatchEmbedding:
     embedding = getattr(encoder, "embedding", None)
     if not isinstance(embedding, PatchEmbedding):
@@ -121,7 +116,7 @@ def _checked_width(kind: TargetKind, function: TargetFunction, modality: Modalit
     """Values per token that a function returns for an example view; raises ConfigError if it does not fit."""
     is_meta, tokens = encoder.device.type == "meta", len(modality.positions)
     view = tree_map(lambda leaf: leaf.unsqueeze(0), modality.example_view())
-    given = to_meta(view) if is_meta else tree_map(torch.clone, view)
+    given = tree_map(lambda leaf: torch.empty_like(leaf, device="meta") if is_meta else leaf.clone(), view)
     try:
         values = function(given, encoder)
     except Exception as error:  # custom code may raise anything

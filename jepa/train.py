@@ -167,7 +167,7 @@ def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, Collap
 
 def _non_finite(step: int, world: World, config: Config[Any, Any]) -> str:
     checkpoint = latest(config.run_dir)
-    last = f"the last checkpoint stays at {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+    last = f"the last good checkpoint stays at {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
     return (
         f"the loss or its gradient is not finite at step {step} on rank {world.rank}; {last}. Try a smaller "
         "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"

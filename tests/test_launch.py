@@ -62,7 +62,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "samples in a row cannot be read, more than data.max_bad_fraction allows; the last one is {unreadable}/",
         ),
         (["data.root=null"], "data: source 'folder' needs data.root, the folder that holds it"),
-        (["optim.batch_size=1"], "optim.batch_size: 1 samples do not divide among 1 processes into 2 or more each"),
+        (["optim.batch_size=1"], "optim.batch_size: 1 samples do not divide among 1 processes"),
         (["compute.device=cuda"], "compute.device: cuda was asked for, but torch sees no CUDA device"),
         (["--config", "no_such_recipe"], "--config no_such_recipe is neither a file nor a recipe; recipes: "),
         (["--modality", "sonar"], "no modality 'sonar'; installed: image"),

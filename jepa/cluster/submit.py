@@ -15,8 +15,10 @@ from jepa.cluster.job import Command, read_job
 from jepa.cluster.profile import Profile, Submission, changes_of, read_profile, script, submit
 from jepa.cluster.status import statuses
 from jepa.cluster.sweep import Variant, is_finished, run_here, variants, write_sweep
-from jepa.config import ConfigError
+from jepa.config import ConfigError, to_yaml
 from jepa.console import CONSOLE
+from jepa.cost.describe import describe
+from jepa.cost.process_memory import Allocation
 from jepa.data import open_split
 from jepa.distributed import World
 from jepa.modality import Modality
@@ -77,6 +79,18 @@ def _start(
             job.results()
     else:
         print(f"status: jepa jobs {shlex.quote(os.path.relpath(folder))}")
+    return 0
+
+
+def dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: Modality[Any]) -> int:
+    """Print the resolved config, and the cost of the run on the hardware of the profile -> exit status."""
+    profile, allocation = profile_of(arguments), Allocation()
+    if profile is not None:
+        gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
+        allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
+    cost = describe(config, modality, allocation)
+    print(to_yaml(config))
+    print(cost)
     return 0
 
 

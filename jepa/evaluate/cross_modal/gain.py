@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 from jepa.data import seeded, to_device
 from jepa.encoder import gather_tokens
 from jepa.evaluate.reading import batches, separate_bad
-from jepa.loss import sample_distances
+from jepa.loss import LossConfig, distances
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples
@@ -141,3 +141,10 @@ def _difference(one: Tensor, other: Tensor) -> dict[str, Any]:
         "standard_error": float(paired.std() / math.sqrt(count)) if count > 1 else None,
         "samples": count,
     }
+
+
+def sample_distances(pair: Pair, config: LossConfig) -> Tensor:
+    """Prediction loss of each sample, for one set of masks and latent targets -> [B]; NaN without valid targets."""
+    of_token = distances(pair, config, config.normalise_prediction, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
+    valid = torch.ones_like(of_token) if pair.valid is None else pair.valid.to(of_token)
+    return (of_token * valid).flatten(1).sum(dim=1) / valid.flatten(1).sum(dim=1)

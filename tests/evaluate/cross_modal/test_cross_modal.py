@@ -18,7 +18,7 @@ from torch.utils.data import default_collate
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, parse_override, plain
 from jepa.distributed import join
-from jepa.evaluate.cross_modal.gain import cross_modal_gain, other_samples
+from jepa.evaluate.cross_modal.gain import cross_modal_gain, other_samples, sample_distances
 from jepa.evaluate.cross_modal.geometry import gap, geometry
 from jepa.evaluate.cross_modal.retrieval import TOP_K, RetrievalSet, hit_probabilities, recalls
 from jepa.evaluate.cross_modal.rows import class_embeddings, preference, zero_shot_row
@@ -28,7 +28,7 @@ from jepa.evaluate.cross_modal.words import gain_sentence
 from jepa.evaluate.features import Extractor, TokenBudget, grid_layers
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import resolve
-from jepa.loss import LossConfig, prediction_loss, sample_distances
+from jepa.loss import LossConfig, prediction_loss
 from jepa.model import JEPA, Pair, Prediction
 from jepa.report.galleries import mask_words
 from jepa.report.page import write_report
