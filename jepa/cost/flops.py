@@ -1,5 +1,6 @@
 """FLOPs of a run, counted on the meta device."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,12 +35,15 @@ def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Map
         model = JEPA(config.model, modality, config.target_kinds)
         inputs = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype), view)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
-    with FlopCounterMode(display=False) as counter:
-        for masks in first_masks(config, modality):
-            first_row = [mask[slice(1)].to("meta") for mask in masks]
-            output = model([inputs] * modality.views, first_row, tuple(weights))
+    first_rows = [[mask[slice(1)].to("meta") for mask in masks] for masks in first_masks(config, modality)]
+    count = Counter(map(repr, first_rows))  # masks of equal shapes have equal FLOPs
+    total = 0
+    for shapes, masks in {repr(masks): masks for masks in first_rows}.items():
+        with FlopCounterMode(display=False) as counter:
+            output = model([inputs] * modality.views, masks, tuple(weights))
             prediction_loss(output.predictions, config.loss, weights).backward()
-    return float(counter.get_total_flops()) / DRAWS
+        total += count[shapes] * counter.get_total_flops()
+    return total / DRAWS
 
 
 def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[Masks]]:
