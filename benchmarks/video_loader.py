@@ -17,8 +17,8 @@ import torch
 
 from benchmarks import provenance
 from jepa.data import seeded
+from modalities.video.decode.stored import StoredVideo, VideoInfo
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
-from modalities.video.stored import StoredVideo, VideoInfo
 from modalities.video.views import random_clip_view, random_frames
 
 _FRAMES, _SPACING, _SIDE = 16, 2.0, 128

@@ -1,55 +1,24 @@
 """Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import patch_embedding
-from jepa.masking import BlockMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
-from jepa.masking.configs import RatioRange, ShareRange
-from jepa.modality import DataConfig, Modality, Sample, Samples, Split, Task
+from jepa.masking import Masks, check_masking, sample_masks
+from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
+from modalities.image.config import ImageConfig
 from modalities.image.sources import open_source
 from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
 from modalities.storage.splits import StoredSplit
-from modalities.worlds.scenes.dataset import Scenes, ScenesConfig, default_cache_dir
+from modalities.worlds.scenes.dataset import Scenes, default_cache_dir
 from modalities.worlds.scenes.shapes import CLASSES
 
 _RAW_SIDE = 32  # pixels per side of the raw-input baseline
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageConfig(DataConfig):
-    """Where images come from and how they become tokens.
-
-    source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but
-    `scenes` need `root`. image_size: pixels, a number or [height, width]. patch_size: pixels per side of a token.
-    crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop, which is the
-    only augmentation unless `flip`, which mirrors half of the views. views: crops per sample and step. mask_sets: mask
-    sets per sample and step; mask set i applies to view i mod `views`, and all sets of a view share one pass of the
-    target encoder.
-    """
-
-    source: str = "scenes"
-    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
-    patch_size: PositiveInt = 16
-    crop_scale: ShareRange = (0.3, 1.0)
-    crop_aspect: RatioRange = (3 / 4, 4 / 3)
-    flip: bool = False
-    mask_sets: PositiveInt = 1
-    views: PositiveInt = 1
-    masking: MaskingConfig = field(default_factory=BlockMaskConfig)
-    scenes: ScenesConfig = field(default_factory=ScenesConfig)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class Image(Modality[ImageConfig]):

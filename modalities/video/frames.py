@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jepa.modality import BadSampleError
 from modalities.storage.images import decode_image, image_extensions
-from modalities.video.stored import ArrayVideo, StoredVideo, VideoInfo, check_indices, reduced
+from modalities.video.decode.stored import ArrayVideo, StoredVideo, VideoInfo, check_indices, reduced
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from modalities.image.views import denormalise, stored_side
 from modalities.storage.splits import StoredSplit
 from modalities.video import views
 from modalities.video.config import VideoConfig
+from modalities.video.decode.stored import StoredVideo, VideoInfo
 from modalities.video.sources import ReadOptions, open_source
-from modalities.video.stored import StoredVideo, VideoInfo
 from modalities.video.whole import DecodedVideo
 from modalities.worlds.moving.dataset import MovingScenes
 from modalities.worlds.moving.description import DIRECTIONS, MOTIONS

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
 from modalities.image.views import center_view, largest_box, normalise, random_resized_crop
-from modalities.video.stored import VideoInfo
+from modalities.video.decode.stored import VideoInfo
 
 
 def frame_spacing(info: VideoInfo, fps: float | None, step: int) -> float:

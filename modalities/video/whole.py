@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from jepa.modality import Sample, Samples
-from modalities.video.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
+from modalities.video.decode.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
 
 
 class DecodedVideo(NamedTuple):

@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalities.video.stored import NO_FRAME, NO_STREAM, NOT_A_VIDEO, VideoInfo, in_words, reduced, reduced_size
+from modalities.video.decode.stored import UnreadableError, VideoInfo, reduced, reduced_size
 
 decord.logging.set_level(decord.logging.FATAL)  # errors are reported once, by BadSampleError
 
 _MEANINGS = {
-    "Error reading": NOT_A_VIDEO,
-    "getting stream info": NOT_A_VIDEO,
-    "cannot find video stream": f"{NO_STREAM} that decord can decode",
+    "Error reading": UnreadableError.NOT_A_VIDEO,
+    "getting stream info": UnreadableError.NOT_A_VIDEO,
+    "cannot find video stream": f"{UnreadableError.NO_STREAM} that decord can decode",
     "Failed to measure duration": "decord cannot count the frames of files of this kind",
-    "avcodec_send_packet": NO_FRAME,
-    "recovered from": NO_FRAME,
+    "avcodec_send_packet": UnreadableError.NO_FRAME,
+    "recovered from": UnreadableError.NO_FRAME,
     "size must exactly match": "decord cannot read frames this narrow",
 }
 # By default, decord replaces a frame that it cannot decode by a copy of another one; this limit forbids that.
@@ -77,7 +77,7 @@ class DecordReader:
         try:
             return decord.VideoReader(path, width=width, height=height, num_threads=1, fault_tol=_MAX_REPEATED_SHARE)
         except (decord.DECORDError, RuntimeError) as error:
-            raise in_words(error, _MEANINGS) from error
+            raise UnreadableError.explain(error, _MEANINGS) from error
 
     def _rate(self) -> float:
         """Frames per second from the times of the first and the last frame, otherwise from the header."""
@@ -94,7 +94,7 @@ class DecordReader:
             self._reader.get_batch([0])  # seeking before anything is decoded gives wrong frames
             frames: NDArray[np.uint8] = self._reader.get_batch(wanted).asnumpy()
         except decord.DECORDError as error:
-            raise in_words(error, _MEANINGS) from error
+            raise UnreadableError.explain(error, _MEANINGS) from error
         return frames
 
     def _count(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -108,7 +108,7 @@ class DecordReader:
         try:
             frame: NDArray[np.uint8] = self._reader.next().asnumpy()
         except (decord.DECORDError, decord.DECORDLimitReachedError, StopIteration) as error:
-            raise in_words(error, {**_MEANINGS, "": NO_FRAME}) from error
+            raise UnreadableError.explain(error, {**_MEANINGS, "": UnreadableError.NO_FRAME}) from error
         return frame
 
 

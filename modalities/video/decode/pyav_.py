@@ -15,7 +15,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from modalities.video.stored import NO_STREAM, NOT_A_VIDEO, UnreadableError, VideoInfo, reduced_size
+from modalities.video.decode.stored import UnreadableError, VideoInfo, reduced_size
 
 _WORTH_A_SEEK = 12  # distance to the next key frame, in frames, from which on seeking is cheaper than decoding
 
@@ -65,11 +65,11 @@ class PyavReader:
         try:
             container = av.open(str(self._source) if isinstance(self._source, Path) else BytesIO(self._source), "r")
         except av.FFmpegError as error:
-            raise UnreadableError(NOT_A_VIDEO) from error
+            raise UnreadableError(UnreadableError.NOT_A_VIDEO) from error
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream):
             container.close()
-            raise UnreadableError(NO_STREAM)
+            raise UnreadableError(UnreadableError.NO_STREAM)
         stream.codec_context.thread_count = 1  # loaders have a worker per core
         return container, stream
 

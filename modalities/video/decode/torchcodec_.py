@@ -8,19 +8,19 @@ from torch import Tensor
 from torchcodec.decoders import VideoDecoder
 from torchcodec.transforms import Resize
 
-from modalities.video.stored import NO_FRAME, NO_STREAM, NOT_A_VIDEO, UnreadableError, VideoInfo, in_words, reduced_size
+from modalities.video.decode.stored import UnreadableError, VideoInfo, reduced_size
 
 if torchcodec.ffmpeg_major_version is None:  # it can be imported without FFmpeg but opens nothing
     raise ImportError("torchcodec finds no shared libraries of FFmpeg that it can load")
 
 _MEANINGS = {
-    "Could not open input file": NOT_A_VIDEO,
-    "Failed to open input": NOT_A_VIDEO,
-    "Failed to find stream info": NOT_A_VIDEO,
-    "best video stream is unknown": NO_STREAM,
-    "No valid stream found": NO_STREAM,
-    "Could not push packet": NO_FRAME,
-    "no more frames left": NO_FRAME,
+    "Could not open input file": UnreadableError.NOT_A_VIDEO,
+    "Failed to open input": UnreadableError.NOT_A_VIDEO,
+    "Failed to find stream info": UnreadableError.NOT_A_VIDEO,
+    "best video stream is unknown": UnreadableError.NO_STREAM,
+    "No valid stream found": UnreadableError.NO_STREAM,
+    "Could not push packet": UnreadableError.NO_FRAME,
+    "no more frames left": UnreadableError.NO_FRAME,
     "Could not seek": "torchcodec cannot seek in files of this kind",
 }
 _MISCOUNTED = {"mpeg1video", "mpeg2video"}  # off by one frame, or failing, because these packets have no times
@@ -48,7 +48,7 @@ class TorchcodecReader:
             self._decoder.get_frame_at(0)  # some files need frame 0 to decode later ones
             return self._decoder.get_frames_at(list(indices)).data
         except RuntimeError as error:
-            raise in_words(error, _MEANINGS) from error
+            raise UnreadableError.explain(error, _MEANINGS) from error
 
     def close(self) -> None:
         """Release files and memory."""
@@ -58,4 +58,4 @@ class TorchcodecReader:
         try:
             return VideoDecoder(self._source, num_ffmpeg_threads=1, seek_mode="exact", transforms=transforms)
         except (RuntimeError, ValueError) as error:
-            raise in_words(error, _MEANINGS) from error
+            raise UnreadableError.explain(error, _MEANINGS) from error

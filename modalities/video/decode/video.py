@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa.modality import BadSampleError
-from modalities.video.stored import StoredVideo, UnreadableError, VideoInfo, check_indices
+from modalities.video.decode.stored import StoredVideo, UnreadableError, VideoInfo, check_indices
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
 

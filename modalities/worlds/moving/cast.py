@@ -9,22 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from modalities.worlds.scenes import parts
 from modalities.worlds.scenes.description import Camera, SceneBatch
-from modalities.worlds.scenes.parts import (
-    MAX_OBJECTS,
-    RADII,
-    SIZES,
-    STRETCH,
-    Draws,
-    Solids,
-    camera_axes,
-    draw_backdrop,
-    draw_light,
-    draw_objects,
-    draw_resting_rotations,
-    make_solids,
-    object_support,
-)
+from modalities.worlds.scenes.parts import MAX_OBJECTS, RADII, SIZES, STRETCH, Draws, Solids
 from modalities.worlds.scenes.shapes import CLASSES, Floats, Ints
 
 PARTNER, ANCHOR, OCCLUDED = 0, 1, 2  # slots
@@ -81,7 +68,7 @@ def draw_cast(draws: Draws, turn: Ints) -> Cast:
     jitter = draws.uniform(2, low=-_JITTER, high=_JITTER)
     reveal, beside = unit_vectors(turn, jitter[:, 0]), unit_vectors(turn + bend, jitter[:, 1])
     focal, depth = draws.uniform(low=1.9, high=2.2), draws.uniform(low=4.2, high=5.4)
-    axes = camera_axes(draws.uniform(low=-0.3, high=0.06), draws.uniform(low=-0.08, high=0.08))
+    axes = parts.camera_axes(draws.uniform(low=-0.3, high=0.06), draws.uniform(low=-0.08, high=0.08))
     sizes, occluded_depth, solids = _draw_solids(draws, focal, depth)
     contact, gap = _gap(draws, solids, to_world(beside, axes), focal / depth)
     slowest = np.maximum(_SPEED[0], gap / np.float32(_LATEST))
@@ -127,10 +114,10 @@ def _draw_solids(draws: Draws, focal: Floats, depth: Floats) -> tuple[Floats, Fl
     occluded_depth = behind / (1 - bound[:, OCCLUDED] * sizes[:, OCCLUDED] / focal)
     size = draws.uniform(MAX_OBJECTS, low=0.5, high=0.8)
     size[:, :3] = sizes * np.stack([depth, depth, occluded_depth], axis=1) / focal[:, None]
-    rotation = draw_resting_rotations(draws, shape)
+    rotation = parts.draw_resting_rotations(draws, shape)
     rotation[:, :3] = _random_rotations(draws, 3)
     stretch = draws.uniform(MAX_OBJECTS, low=STRETCH[0], high=STRETCH[1])
-    return sizes, occluded_depth, make_solids(shape, size, stretch, rotation)
+    return sizes, occluded_depth, parts.make_solids(shape, size, stretch, rotation)
 
 
 def _gap(draws: Draws, solids: Solids, across: Floats, scale: Floats) -> tuple[Floats, Floats]:
@@ -139,8 +126,8 @@ def _gap(draws: Draws, solids: Solids, across: Floats, scale: Floats) -> tuple[F
     across: direction [B, 3] from anchor to partner; scale: image length per metre. The gap leaves the ball around the
     partner free, so that it can rotate.
     """
-    far = object_support(solids.shape, solids.scale, solids.rotation, across[:, None])[:, ANCHOR]
-    near = object_support(solids.shape, solids.scale, solids.rotation, -across[:, None])[:, PARTNER]
+    far = parts.object_support(solids.shape, solids.scale, solids.rotation, across[:, None])[:, ANCHOR]
+    near = parts.object_support(solids.shape, solids.scale, solids.rotation, -across[:, None])[:, PARTNER]
     least = np.float32(_GAP[0]) + (solids.radius[:, PARTNER] - near) * scale
     return (far + near) * scale, least + draws.uniform() * np.maximum(np.float32(_GAP[1]) - least, np.float32(0.05))
 
@@ -184,9 +171,10 @@ def _random_rotations(draws: Draws, count: int) -> Floats:
 def middle_scene(draws: Draws, cast: Cast, others: Ints) -> SceneBatch:
     """The scene of the middle frame, with `others` [B] objects beside the cast of three."""
     camera, position = _stage(draws, cast)
-    objects = draw_objects(draws, _FEWEST + others, cast.solids, position)
+    objects = parts.draw_objects(draws, _FEWEST + others, cast.solids, position)
     objects = replace(objects, clearance=np.maximum(objects.position[..., 2] - cast.solids.height, 0))
-    return SceneBatch(objects=objects, camera=camera, light=draw_light(draws), backdrop=draw_backdrop(draws))
+    light, backdrop = parts.draw_light(draws), parts.draw_backdrop(draws)
+    return SceneBatch(objects=objects, camera=camera, light=light, backdrop=backdrop)
 
 
 def _stage(draws: Draws, cast: Cast) -> tuple[Camera, Floats]:

@@ -9,12 +9,9 @@ import torch
 
 from jepa.modality import Label, Sample, Split
 from modalities.worlds.cache import MappedArrays, RenderJob, check_split, rendered_folder
-from modalities.worlds.moving.description import DIRECTIONS, MOTIONS
 from modalities.worlds.moving.sampling import BLOCK
 from modalities.worlds.moving.worker import CHUNK, CLIP_LABELS, CLIPS, create_files
 from modalities.worlds.scenes.dataset import WORLD_VERSION
-
-__all__ = ["DIRECTIONS", "MOTIONS", "MovingScenes", "MovingScenesConfig"]
 
 MOVING_VERSION = 1  # raise it with every change of a pixel or a label of clips, but not of scenes
 _SPAN = BLOCK << 20  # clip indices per split; a multiple of BLOCK keeps labels balanced

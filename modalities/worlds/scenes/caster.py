@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from modalities.worlds.scenes.description import MATERIALS, PATTERNS, SceneBatch
+from modalities.worlds.scenes.description import MATERIALS, PATTERNS, SceneBatch, pattern_mix
 from modalities.worlds.scenes.shapes import Floats, Ints, entry, outward
 
 SKY = -1
@@ -167,7 +167,7 @@ class Caster:
         slant = np.maximum(np.abs(_dot(normal, direction)), np.float32(0.05))
         fineness = np.float32(1.6 / self.size) * np.sqrt((texture * texture).sum() / 3)
         contrast = np.clip(np.float32(1.6) - fineness * distance / slant, 0, 1)
-        mix = _pattern(pattern, self._texture_at(surface, point, frame)) - np.float32(0.5)
+        mix = pattern_mix(pattern, self._texture_at(surface, point, frame)) - np.float32(0.5)
         return one + (contrast * mix + np.float32(0.5)) * (other - one)
 
     def _texture_at(self, surface: int, point: Floats, frame: Ints) -> Floats:
@@ -224,32 +224,6 @@ class Caster:
 def _varies(frames: Floats) -> list[bool]:
     """Which of K entries differ between frames: [F, K, ...] -> [K]."""
     return (frames != frames[0]).reshape(*frames.shape[:2], -1).any(axis=(0, 2)).tolist()
-
-
-def _pattern(kind: str, at: Floats) -> Floats:
-    """Share of the second colour of a pattern at texture coordinates: [3, R] -> [R] in 0..1."""
-    x, y, z = at
-    match kind:
-        case "stripes":
-            mix = 3 * np.sin(x)
-        case "checks":
-            mix = 6 * np.sin(x) * np.sin(y) * np.cos(z)
-        case "dots":
-            mix = 7 * np.abs(np.sin(x) * np.sin(y) * np.cos(z)) - 3
-        case "tiles":
-            mix = 2 - 12 * np.minimum(np.minimum(np.abs(np.sin(x)), np.abs(np.sin(y))), np.abs(np.cos(z)))
-        case "rings":
-            mix = 3 * np.sin(np.float32(1.6) * np.sqrt(x * x + y * y + z * z))
-        case "zigzag":
-            mix = 3 * np.sin(x + 2 * np.arcsin(np.sin(y)))
-        case "lines":
-            mix = 6 * np.sin(np.float32(1.5) * z) - 3
-        case "crosses":
-            mix = 2 - 7 * np.abs(np.sin(x) * np.sin(y)) - 4 * np.abs(np.cos(z))
-        case _:
-            drift = np.sin(y * np.float32(0.7) + z), np.sin(x * np.float32(0.6) - z)
-            mix = np.sin(x * np.float32(0.8) + 2 * drift[0]) * np.sin(y * np.float32(0.9) + 2 * drift[1])
-    return np.clip(mix + np.float32(0.5), 0, 1)
 
 
 def _dot(one: Floats, other: Floats) -> Floats:

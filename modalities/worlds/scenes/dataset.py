@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from jepa.modality import Sample, Split
 from modalities.storage.generated import user_cache
 from modalities.worlds.cache import MappedArrays, RenderJob, check_split, rendered_folder
-from modalities.worlds.scenes.shapes import CLASSES
 from modalities.worlds.scenes.worker import CHUNK, DEPTH_MAPS, IMAGES, LABELS, OBJECTS, create_files
-
-__all__ = ["CLASSES", "Scenes", "ScenesConfig", "default_cache_dir"]
 
 WORLD_VERSION = 6  # raise it with every change of a pixel, a label or anything else that is stored
 _SPAN = 50 << 24  # scene indices per split, far more than anybody renders; a multiple of 50 keeps labels balanced

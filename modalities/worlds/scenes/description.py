@@ -5,6 +5,8 @@ World frame: metres, z up, ground at z = 0. B is the batch axis; a scene has K s
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from modalities.worlds.scenes.shapes import Floats, Ints
 
 COLOURS = {  # name -> sRGB
@@ -83,3 +85,29 @@ class SceneBatch:
     camera: Camera
     light: Light
     backdrop: Backdrop
+
+
+def pattern_mix(kind: str, at: Floats) -> Floats:
+    """Share of the second colour of a pattern at texture coordinates: [3, R] -> [R] in 0..1."""
+    x, y, z = at
+    match kind:
+        case "stripes":
+            mix = 3 * np.sin(x)
+        case "checks":
+            mix = 6 * np.sin(x) * np.sin(y) * np.cos(z)
+        case "dots":
+            mix = 7 * np.abs(np.sin(x) * np.sin(y) * np.cos(z)) - 3
+        case "tiles":
+            mix = 2 - 12 * np.minimum(np.minimum(np.abs(np.sin(x)), np.abs(np.sin(y))), np.abs(np.cos(z)))
+        case "rings":
+            mix = 3 * np.sin(np.float32(1.6) * np.sqrt(x * x + y * y + z * z))
+        case "zigzag":
+            mix = 3 * np.sin(x + 2 * np.arcsin(np.sin(y)))
+        case "lines":
+            mix = 6 * np.sin(np.float32(1.5) * z) - 3
+        case "crosses":
+            mix = 2 - 7 * np.abs(np.sin(x) * np.sin(y)) - 4 * np.abs(np.cos(z))
+        case _:
+            drift = np.sin(y * np.float32(0.7) + z), np.sin(x * np.float32(0.6) - z)
+            mix = np.sin(x * np.float32(0.8) + 2 * drift[0]) * np.sin(y * np.float32(0.9) + 2 * drift[1])
+    return np.clip(mix + np.float32(0.5), 0, 1)

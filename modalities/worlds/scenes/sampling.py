@@ -2,21 +2,9 @@
 
 import numpy as np
 
+from modalities.worlds.scenes import parts
 from modalities.worlds.scenes.description import Camera, SceneBatch
-from modalities.worlds.scenes.parts import (
-    MAX_OBJECTS,
-    SIZES,
-    STRETCH,
-    Draws,
-    Solids,
-    camera_axes,
-    draw_backdrop,
-    draw_light,
-    draw_objects,
-    draw_resting_rotations,
-    make_solids,
-    object_support,
-)
+from modalities.worlds.scenes.parts import MAX_OBJECTS, SIZES, STRETCH, Draws, Solids
 from modalities.worlds.scenes.shapes import CLASSES, Floats, Ints
 
 _NEAREST = (2.0, 3.6)  # metres to the nearest point of the main object
@@ -39,8 +27,9 @@ def sample_scenes(seed: int, indices: Ints) -> SceneBatch:
     count, main_shape = _balanced_labels(seed, indices)
     solids = _draw_solids(draws, main_shape)
     camera, position = _draw_positions(draws, solids)
-    objects = draw_objects(draws, count, solids, position)
-    return SceneBatch(objects=objects, camera=camera, light=draw_light(draws), backdrop=draw_backdrop(draws))
+    objects = parts.draw_objects(draws, count, solids, position)
+    light, backdrop = parts.draw_light(draws), parts.draw_backdrop(draws)
+    return SceneBatch(objects=objects, camera=camera, light=light, backdrop=backdrop)
 
 
 def _balanced_labels(seed: int, indices: Ints) -> tuple[Ints, Ints]:
@@ -58,7 +47,7 @@ def _draw_solids(draws: Draws, main_shape: Ints) -> Solids:
     size = draws.uniform(MAX_OBJECTS, low=_OTHER_SIZE[0], high=_OTHER_SIZE[1])
     size[:, 0] = draws.uniform(low=_MAIN_SIZE[0], high=_MAIN_SIZE[1])
     stretch = draws.uniform(MAX_OBJECTS, low=STRETCH[0], high=STRETCH[1])
-    return make_solids(shape, size, stretch, draw_resting_rotations(draws, shape))
+    return parts.make_solids(shape, size, stretch, parts.draw_resting_rotations(draws, shape))
 
 
 def _draw_positions(draws: Draws, solids: Solids) -> tuple[Camera, Floats]:
@@ -79,7 +68,7 @@ def _draw_positions(draws: Draws, solids: Solids) -> tuple[Camera, Floats]:
         position[:, 0] = _ground_point(eye, across / focal, away, solids.height[:, 0])
         towards = eye - position[:, 0]
         towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
-        away = nearest + object_support(solids.shape, solids.scale, solids.rotation, towards[:, None])[:, 0]
+        away = nearest + parts.object_support(solids.shape, solids.scale, solids.rotation, towards[:, None])[:, 0]
     axes = _aim(eye, position[:, 0], above / focal, draws.uniform(low=-0.1, high=0.1))
     camera = Camera(position=eye, axes=axes, focal=focal)
     for slot in range(1, MAX_OBJECTS):
@@ -135,4 +124,4 @@ def _ground_point(eye: Floats, sideways: Floats, away: Floats, height: Floats) -
 def _aim(eye: Floats, point: Floats, above: Floats, roll: Floats) -> Floats:
     """Axes [B, 3, 3] of a camera that sees a point `above` (a tangent) the image centre, rolled by an angle."""
     offset = point - eye
-    return camera_axes(np.arctan2(offset[:, 2], np.hypot(offset[:, 0], offset[:, 1])) - np.arctan(above), roll)
+    return parts.camera_axes(np.arctan2(offset[:, 2], np.hypot(offset[:, 0], offset[:, 1])) - np.arctan(above), roll)

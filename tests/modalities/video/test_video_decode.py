@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from jepa.modality import BadSampleError
+from modalities.video.decode.stored import VideoInfo, reduced
 from modalities.video.decode.video import Decoder, EncodedVideo, usable_decoders
-from modalities.video.stored import VideoInfo, reduced
 
 av = pytest.importorskip("av")
 

@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from jepa.data import SampleCache
 from jepa.modality import BadSampleError, Samples, Split
+from modalities.video.decode.stored import VideoInfo
 from modalities.video.decode.video import EncodedVideo
 from modalities.video.sources import ReadOptions, Source, open_source
-from modalities.video.stored import VideoInfo
 from modalities.video.whole import DecodedVideo
 
 av = pytest.importorskip("av")

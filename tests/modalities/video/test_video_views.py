@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from modalities.image.views import center_view, normalise, random_resized_crop
-from modalities.video.stored import VideoInfo
+from modalities.video.decode.stored import VideoInfo
 from modalities.video.views import (
     center_clip_view,
     even_frames,

@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-NOT_A_VIDEO = "not a video of a known format, or cut off before its index"
-NO_STREAM = "no video stream"
-NO_FRAME = "a frame cannot be decoded"
-
 
 class UnreadableError(Exception):
     """Raised by a video reader with a reason; the caller, who knows the file, turns it into a BadSampleError."""
 
+    NOT_A_VIDEO = "not a video of a known format, or cut off before its index"
+    NO_STREAM = "no video stream"
+    NO_FRAME = "a frame cannot be decoded"
 
-def in_words(error: Exception, meanings: Mapping[str, str]) -> Exception:
-    """A library's error  ->  its meaning, found by a part of the message; the error itself if it is unknown."""
-    meaning = next((words for part, words in meanings.items() if part in str(error)), None)
-    return UnreadableError(meaning) if meaning else error
+    @classmethod
+    def explain(cls, error: Exception, meanings: Mapping[str, str]) -> Exception:
+        """The meaning of a library's error, found by a part of its message; the error itself if it is unknown."""
+        meaning = next((words for part, words in meanings.items() if part in str(error)), None)
+        return cls(meaning) if meaning else error
 
 
 @dataclass(frozen=True)
