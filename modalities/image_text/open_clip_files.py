@@ -1,9 +1,9 @@
-"""Architectures and weights of open_clip by name, and the pixel statistics and tokenizers that they expect."""
+"""Architectures and weights of open_clip by name, and the pixel statistics that they expect."""
 
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,12 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import get_model_config, list_models
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from timm.models import is_model_in_modules
-from torch import Tensor
 
 PixelStatistics = tuple[float, float, float]  # of red, green and blue, white being 1
 LOCAL = "local-dir:"
-_CONFIG_FILE = "open_clip_config.json"
-_CLIP_IDS, _CLIP_END = 49408, 49407  # vocabulary size and end token of CLIP's own tokenizer
+CONFIG_FILE = "open_clip_config.json"
+_CLIP_IDS, CLIP_END = 49408, 49407  # vocabulary size and end token of CLIP's own tokenizer
 # Only masks drop patches. Dropout would use a hidden random state and add noise to targets.
 _NO_DROPOUT = {"patch_dropout": 0.0, "timm_drop": 0.0, "timm_drop_path": None}
 _ADVICE = "use a vision transformer such as ViT-B-32, ViT-B-16-SigLIP2 or EVA02-B-16"
@@ -83,19 +81,19 @@ def _named_config(architecture: str) -> dict[str, Any]:
     if architecture not in (known := list_models()):
         raise ValueError(
             f"open_clip has no architecture '{architecture}'{_nearest(architecture, known)}; `open_clip.list_models()` "
-            f"lists all, and '{LOCAL}PATH' is a folder with {_CONFIG_FILE}"
+            f"lists all, and '{LOCAL}PATH' is a folder with {CONFIG_FILE}"
         )
     return get_model_config(architecture)  # type: ignore[no-any-return]
 
 
 def _folder_config(folder: str) -> dict[str, Any]:
-    path = Path(folder) / _CONFIG_FILE
+    path = Path(folder) / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if {"embed_dim", "vision_cfg", "text_cfg"} <= set(config["model_cfg"]):
             return config  # type: ignore[no-any-return]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{folder} needs a valid {_CONFIG_FILE}, as written by open_clip: {error!r}") from error
+        raise ValueError(f"{folder} needs a valid {CONFIG_FILE}, as written by open_clip: {error!r}") from error
     raise ValueError(f"{path}: its model_cfg needs embed_dim, vision_cfg and text_cfg")
 
 
@@ -127,8 +125,8 @@ def _check_text(architecture: str, text: dict[str, Any]) -> None:
         raise ValueError(f"{architecture} does not pool captions; pool_type must be 'argmax', 'first', 'last' or 'eos'")
     if text.get("hf_tokenizer_name"):
         return
-    if text.get("pool_type") == "eos" and text.get("eos_id") != _CLIP_END:
-        raise ValueError(f"text_cfg: pool_type 'eos' needs eos_id {_CLIP_END}, the end token of CLIP's tokenizer")
+    if text.get("pool_type") == "eos" and text.get("eos_id") != CLIP_END:
+        raise ValueError(f"text_cfg: pool_type 'eos' needs eos_id {CLIP_END}, the end token of CLIP's tokenizer")
     if text.get("vocab_size", _CLIP_IDS) < _CLIP_IDS:
         raise ValueError(f"text_cfg: a vocab_size of {text['vocab_size']} is too small for CLIP's {_CLIP_IDS} ids")
 
@@ -203,11 +201,11 @@ def _stated_pixels(
     if isinstance(architecture, str) and architecture.startswith(LOCAL):
         folders.append(Path(architecture.removeprefix(LOCAL)))
     for folder in folders:
-        if (folder / _CONFIG_FILE).is_file() and (stated := _folder_config(str(folder)).get("preprocess_cfg")):
+        if (folder / CONFIG_FILE).is_file() and (stated := _folder_config(str(folder)).get("preprocess_cfg")):
             try:
                 return _of_channels(stated)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{folder / _CONFIG_FILE}: preprocess_cfg: {error}") from error
+                raise ValueError(f"{folder / CONFIG_FILE}: preprocess_cfg: {error}") from error
     return None
 
 
@@ -226,71 +224,6 @@ def _of_channels(entry: dict[str, Any]) -> tuple[PixelStatistics, PixelStatistic
 def _three(values: float | Sequence[float]) -> PixelStatistics:
     red, green, blue = (values,) * 3 if isinstance(values, int | float) else values
     return float(red), float(green), float(blue)
-
-
-@dataclass
-class CaptionTokenizer:
-    """Captions -> token ids of equal length; picklable, and loaded on its first call.
-
-    length: ids per caption; source: a name on Hugging Face or a folder, None for CLIP's own tokenizer, which needs no
-    files; end: the id of the end token, None if unknown.
-    """
-
-    length: int
-    end: int | None
-    source: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    _loaded: Any = field(default=None, repr=False, compare=False)
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        """Strings -> int64 [n, length], truncated before the end token, or padded.
-
-        Raises ValueError if the files of the tokenizer are missing.
-        """
-        self.load()
-        ids: Tensor = self._loaded(texts)
-        return ids
-
-    def load(self) -> None:
-        """Load the tokenizer; raises ValueError if its files are missing."""
-        if self._loaded is None:
-            self._loaded = self._load()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaded": None}
-
-    def _load(self) -> Any:
-        if self.source is None:
-            return SimpleTokenizer(context_length=self.length, **self.options)
-        try:
-            return HFTokenizer(self.source, context_length=self.length, local_files_only=True, **self.options)
-        except Exception:  # not on this machine; transformers raises various types
-            return self._download(self.source)
-
-    def _download(self, source: str) -> Any:
-        try:
-            return HFTokenizer(source, context_length=self.length, **self.options)
-        except Exception as error:
-            raise ValueError(
-                f"the tokenizer '{source}' is not on this machine and could not be downloaded; download it "
-                "elsewhere (`transformers.AutoTokenizer.from_pretrained`), or put its files into a folder with "
-                f"{_CONFIG_FILE} and give '{LOCAL}PATH': {type(error).__name__}"
-            ) from error
-
-
-def caption_tokenizer(architecture: str | TowerSizes, config: dict[str, Any]) -> CaptionTokenizer:
-    """The tokenizer that an architecture expects."""
-    text = config["text_cfg"]
-    length, source = text.get("context_length", 77), text.get("hf_tokenizer_name") or None
-    options = dict(text.get("tokenizer_kwargs") or {})
-    if source is None:
-        return CaptionTokenizer(length, _CLIP_END, options=options)
-    if text.get("tokenizer_mode"):
-        options["tokenizer_mode"] = text["tokenizer_mode"]
-    end = text.get("eos_id", 2) if text.get("pool_type") == "eos" else 1 if "siglip" in source.lower() else None
-    if str(architecture).startswith(LOCAL):
-        source = str(architecture).removeprefix(LOCAL)
-    return CaptionTokenizer(length, end, source, options)
 
 
 def _tags(architecture: str | TowerSizes) -> list[str]:

@@ -1,6 +1,6 @@
-"""The two towers of open_clip, pretrained or from scratch, extended to encode parts of images and captions.
+"""The two towers of open_clip, pretrained or from scratch; the image towers can encode parts of images.
 
-Only this module and `open_clip_files` use open_clip and its private parts.
+Only this module, `text_tower`, `attention`, `tokenizer` and `open_clip_files` use open_clip and its private parts.
 """
 
 import re
@@ -13,21 +13,16 @@ from einops import rearrange
 from open_clip.coca_model import CoCa
 from open_clip.factory import load_checkpoint
 from open_clip.model import CustomTextCLIP
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from timm.models import Eva
 from timm.models import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
 from jepa.encoder import gather_tokens, run_block
-from jepa.transformer import attend
-from modalities.image_text.open_clip_files import (
-    CaptionTokenizer,
-    TowerSizes,
-    caption_tokenizer,
-    check_divides,
-    tower_config,
-    weights_file,
-)
+from modalities.image_text.attention import replace_attention, run_blocks
+from modalities.image_text.open_clip_files import TowerSizes, check_divides, tower_config, weights_file
+from modalities.image_text.text_tower import TextTower
+from modalities.image_text.tokenizer import CaptionTokenizer, caption_tokenizer
 
 Encoded = tuple[Tensor, Tensor]  # pooled [B, E], tokens [B, K or N, width]
 
@@ -67,19 +62,17 @@ class ClipImageTower(ImageTower):
     def __init__(self, tower: VisionTransformer) -> None:
         super().__init__(tower)
         self.grid, self.image_size, self.width = tower.grid_size, tower.image_size, tower.transformer.width
-        _replace_attention(tower.transformer.resblocks)
+        replace_attention(tower.transformer.resblocks)
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
-        """See `ImageTower`."""
         checkpointing = self.activation_checkpointing and self.training
-        tokens = _run_blocks(self.tower.transformer.resblocks, checkpointing, self._embedded(images, keep))
+        tokens = run_blocks(self.tower.transformer.resblocks, checkpointing, self._embedded(images, keep))
         pooled, _ = self.tower._pool(tokens)
         # CoCa pools by attention, before its `ln_post`; these are the tokens that it attends to.
         norm = self.tower.ln_post if self.tower.attn_pool is None else self.tower.attn_pool.ln_k
         return pooled @ self.tower.proj, norm(tokens[:, 1:])
 
     def blocks(self) -> list[nn.Module]:
-        """See `ImageTower`."""
         return list(self.tower.transformer.resblocks)
 
     def _embedded(self, images: Tensor, keep: Tensor | None) -> Tensor:
@@ -110,7 +103,6 @@ class TimmImageTower(ImageTower):
         self.grid, self.image_size, self.width = patches.grid_size, patches.img_size, self._trunk.embed_dim
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
-        """See `ImageTower`."""
         trunk, extra = self._trunk, self._trunk.num_prefix_tokens  # class token and registers are always kept
         tokens, angles = self._embedded(images)
         if keep is not None:
@@ -127,7 +119,6 @@ class TimmImageTower(ImageTower):
         return pooled, normed[:, extra:]
 
     def blocks(self) -> list[nn.Module]:
-        """See `ImageTower`."""
         return list(self._trunk.blocks)
 
     def _embedded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -138,144 +129,6 @@ class TimmImageTower(ImageTower):
     @property
     def _trunk(self) -> Any:
         return self.tower.trunk
-
-
-class TextTower(nn.Module):
-    """A text tower of open_clip: captions, or some of their tokens -> one vector and tokens.
-
-    length: tokens per caption, with padding; width: of the tokens; end: id of the end token, None if only padding
-    marks the end; mask_padding: do not attend to padding, for towers that are trained from scratch and not causal.
-    Pretrained towers attend to it if they do so in open_clip.
-    """
-
-    tower: TextTransformer
-
-    def __init__(self, tower: TextTransformer, end: int | None, mask_padding: bool) -> None:
-        super().__init__()
-        self.tower, self.end, self.activation_checkpointing = tower, end, False
-        self.length, self.width = tower.context_length, tower.width
-        self.mask_padding = mask_padding and tower.attn_mask is None
-        _replace_attention(tower.transformer.resblocks)
-
-    def valid(self, ids: Tensor) -> Tensor:
-        """Which tokens are not padding; start and end tokens count: [B, L] -> bool [B, L]."""
-        if self.end is None:
-            return ids.ne(self.tower.pad_id)
-        ends = ids.eq(self.end).long()
-        return (ends.cumsum(dim=1) - ends).eq(0)
-
-    def forward(self, ids: Tensor, keep: Tensor | None = None) -> Encoded:
-        """[B, L], ascending indices of kept tokens [B, K] or None -> pooled [B, E], tokens [B, K or L, width].
-
-        Dropped tokens are neither keys nor queries; the others keep their positions. `pooled` equals open_clip's
-        `encode_text` without normalisation; if the token that it is taken from is dropped, the last kept token before
-        it is used. Tokens are taken after the final norm.
-        """
-        indices = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) if keep is None else keep
-        tokens = self.tower.token_embedding(ids.gather(1, indices))
-        indices, tokens = self._with_class_token(ids, indices, tokens)
-        tokens = tokens + F.embedding(indices, self.tower.positional_embedding)
-        mask = self._mask(ids, indices, tokens)
-        checkpointing = self.activation_checkpointing and self.training
-        tokens = self.tower.ln_final(_run_blocks(self.tower.transformer.resblocks, checkpointing, tokens, mask))
-        pooled_at = ((indices <= self._pooled_index(ids)).sum(dim=1) - 1).clamp(min=0)
-        pooled = self._projected(tokens[torch.arange(len(ids), device=ids.device), pooled_at])
-        return pooled, tokens if self.tower.cls_emb is None else tokens[:, :-1]
-
-    def blocks(self) -> list[nn.Module]:
-        """The transformer's blocks, in order."""
-        return list(self.tower.transformer.resblocks)
-
-    def _with_class_token(self, ids: Tensor, indices: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Append CoCa's class token, which follows the padding and is always kept."""
-        if self.tower.cls_emb is None:
-            return indices, tokens
-        last = indices.new_full((len(ids), 1), ids.shape[1])
-        return torch.cat([indices, last], dim=1), torch.cat([tokens, self.tower.cls_emb.expand(len(ids), 1, -1)], dim=1)
-
-    def _mask(self, ids: Tensor, indices: Tensor, tokens: Tensor) -> Tensor | None:
-        """Additive attention mask [B or 1, 1, K, K], -inf where a query must not attend; None if it is zero."""
-        count = indices.shape[1]
-        allowed = torch.ones(1, 1, count, count, dtype=torch.bool, device=ids.device)
-        if self.tower.attn_mask is not None:
-            allowed = allowed.tril()  # kept tokens are in ascending order
-        if (keys := self._visible(ids)) is not None:
-            allowed = allowed & keys.gather(1, indices)[:, None, None]  # [B, 1, K, K]
-            isolated = ~allowed.any(dim=-1, keepdim=True)  # no key at all, impossible for softmax: it attends to itself
-            allowed = allowed | isolated & torch.eye(count, dtype=torch.bool, device=ids.device)
-        elif self.tower.attn_mask is None:
-            return None
-        return torch.zeros_like(allowed, dtype=tokens.dtype).masked_fill(~allowed, float("-inf"))
-
-    def _visible(self, ids: Tensor) -> Tensor | None:
-        """Which tokens may be keys, apart from causality: bool [B, L, + 1 with a class token], or None for all."""
-        if self.tower.cls_emb is not None:
-            # Shifted by one, as CoCa was trained; open_clip calls it the legacy mask.
-            return F.pad(ids != self.tower.pad_id, (1, 0), value=True)
-        return self.valid(ids) if self.mask_padding else None
-
-    def _pooled_index(self, ids: Tensor) -> Tensor:
-        """Index in the caption of the token that is pooled: [B, L] -> [B, 1]."""
-        kind = "class" if self.tower.cls_emb is not None else self.tower.pool_type
-        if kind == "argmax":
-            return ids.argmax(dim=1, keepdim=True)
-        if kind == "eos":
-            return ids.eq(self.tower.eos_id).int().argmax(dim=1, keepdim=True)
-        if kind == "last" and self.mask_padding:
-            return self.valid(ids).sum(dim=1, keepdim=True) - 1
-        return ids.new_full((len(ids), 1), {"first": 0, "last": ids.shape[1] - 1, "class": ids.shape[1]}[kind])
-
-    def _projected(self, pooled: Tensor) -> Tensor:
-        projection = self.tower.text_projection
-        if isinstance(projection, nn.Linear):
-            return projection(pooled)  # type: ignore[no-any-return]
-        return pooled if projection is None else torch.matmul(pooled, projection)
-
-
-class FastAttention(nn.Module):
-    """Self-attention of `nn.MultiheadAttention`, with the same parameters under the same names.
-
-    torch's module always uses the fused kernel, which is slow in bf16 on CPUs (see `jepa.transformer.attend`), and
-    needs a copy of the mask per head.
-    """
-
-    def __init__(self, attention: nn.MultiheadAttention) -> None:
-        super().__init__()
-        self.heads = attention.num_heads
-        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
-        self.out_proj = attention.out_proj
-
-    def forward(
-        self, tokens: Tensor, _key: Tensor, _value: Tensor, need_weights: bool, attn_mask: Tensor | None
-    ) -> tuple[Tensor, None]:
-        """[B, K, D], additive mask [B or 1, 1, K, K] -> [B, K, D]; keys and values are the tokens."""
-        projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, H, K, C]
-        attended = attend(query, key, value) if attn_mask is None else _attend(query, key, value, attn_mask)
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """`attend` with an additive mask."""
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + mask
-        attended: Tensor = scores.softmax(dim=-1).to(value.dtype) @ value
-        return attended
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.dtype))
-
-
-def _run_blocks(blocks: nn.ModuleList, checkpointing: bool, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Run open_clip's blocks: [B, K, D] -> [B, K, D]; `checkpointing`: see `run_block`."""
-    for block in blocks:
-        arguments = (tokens, None, None, mask) if isinstance(block, ResidualAttentionBlock) else (tokens, mask)
-        tokens = run_block(block, checkpointing, *arguments)
-    return tokens
-
-
-def _replace_attention(blocks: nn.ModuleList) -> None:
-    for block in blocks:
-        if isinstance(block, ResidualAttentionBlock):
-            block.attn = FastAttention(block.attn)
 
 
 class Towers(NamedTuple):

@@ -70,7 +70,6 @@ class ArrayFile(StoredVideo):
         return self._mapped().info
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo."""
         return self._mapped().read(indices, short_side)
 
     def _mapped(self) -> ArrayVideo:

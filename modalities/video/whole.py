@@ -25,12 +25,10 @@ class DecodedVideo(NamedTuple):
         return VideoInfo(count, self.fps, height, width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo."""
         check_indices(indices, self.info.frames)
         return reduced(self.frames[list(indices)], short_side)
 
     def clip(self, choose: Callable[[VideoInfo], Sequence[int]], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo."""
         return self.read(choose(self.info), short_side)
 
 

@@ -54,7 +54,6 @@ class DecordReader:
         self.info = VideoInfo(len(self._reader), self._rate(), height, width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo."""
         size = reduced_size(self.info.height, self.info.width, short_side)
         if size[1] < _NARROW:
             size = self.info.height, self.info.width

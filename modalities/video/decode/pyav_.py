@@ -48,7 +48,6 @@ class PyavReader:
             raise
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo."""
         size = reduced_size(self.info.height, self.info.width, short_side)
         stored = size[::-1] if self._turns % 2 else size
         frames: dict[int, Tensor] = {}
@@ -58,7 +57,6 @@ class PyavReader:
         return torch.rot90(together, self._turns, (1, 2)).permute(0, 3, 1, 2)
 
     def close(self) -> None:
-        """Release files and memory."""
         self._container.close()
 
     def _start(self) -> tuple[InputContainer, VideoStream]:

@@ -97,7 +97,6 @@ class ArrayVideo(StoredVideo):
         return VideoInfo(count, self.fps, height, width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo."""
         check_indices(indices, self.info.frames)
         selected = torch.from_numpy(np.array(self.frames[list(indices)]))  # [T, H, W, ...]
         if selected.ndim == 3:

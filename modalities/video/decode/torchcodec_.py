@@ -40,7 +40,6 @@ class TorchcodecReader:
         self.info = VideoInfo(header.num_frames, float(header.average_fps or 25), header.height, header.width)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        """Frames as in StoredVideo."""
         size = reduced_size(self.info.height, self.info.width, short_side)
         if size != (self.info.height, self.info.width):
             self._decoder = self._start([Resize(size)])
@@ -51,7 +50,6 @@ class TorchcodecReader:
             raise UnreadableError.explain(error, _MEANINGS) from error
 
     def close(self) -> None:
-        """Release files and memory."""
         del self._decoder
 
     def _start(self, transforms: Sequence[Resize]) -> VideoDecoder:

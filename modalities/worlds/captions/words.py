@@ -51,14 +51,7 @@ class Attributes(NamedTuple):
 
     def fit(self, thing: "Thing") -> bool:
         """Whether all these attributes are true of a thing."""
-        own = thing.attributes
-        return (
-            self.shape in ("", own.shape)
-            and self.colour in ("", own.colour)
-            and self.material in ("", own.material)
-            and self.pattern in ("", own.pattern)
-            and self.size in ("", own.size)
-        )
+        return all(word in ("", actual) for word, actual in zip(self, thing.attributes, strict=True))
 
 
 class Thing(NamedTuple):

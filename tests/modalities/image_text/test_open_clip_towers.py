@@ -16,9 +16,10 @@ from open_clip.transformer import TextTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modalities.image_text import open_clip_files
+from modalities.image_text import open_clip_files, tokenizer
+from modalities.image_text.attention import FastAttention
 from modalities.image_text.open_clip_files import TowerSizes, pixel_statistics
-from modalities.image_text.towers import FastAttention, Towers, build_towers
+from modalities.image_text.towers import Towers, build_towers
 
 TEXT = {"context_length": 12, "width": 64, "heads": 2, "layers": 2}
 VISION = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 32}
@@ -460,7 +461,7 @@ def test_missing_and_unfitting_weights_are_errors_of_one_line(tmp_path: Path, mo
     torch.save(open_clips(KINDS["clipa"]).state_dict(), tmp_path / "other.pt")
     (tmp_path / "broken.pt").write_bytes(b"not weights")
     monkeypatch.setattr(open_clip_files, "download_pretrained", no_network)
-    monkeypatch.setattr(open_clip_files, "HFTokenizer", no_network)
+    monkeypatch.setattr(tokenizer, "HFTokenizer", no_network)
     larger = replace(CLIP, embed_dim=40)
     for attempt, reason in (
         (lambda: build_towers(larger, pretrained=str(tmp_path / "other.pt")), r"other.pt do not fit towers.*size mis"),
@@ -474,9 +475,9 @@ def test_missing_and_unfitting_weights_are_errors_of_one_line(tmp_path: Path, mo
         assert "\n" not in str(caught.value)
 
 
-def siglip_tokenizer() -> open_clip_files.CaptionTokenizer:
+def siglip_tokenizer() -> tokenizer.CaptionTokenizer:
     config = open_clip_files.tower_config("ViT-B-16-SigLIP", None)
-    return open_clip_files.caption_tokenizer("ViT-B-16-SigLIP", config)
+    return tokenizer.caption_tokenizer("ViT-B-16-SigLIP", config)
 
 
 def test_tokenizers_are_picklable() -> None:
