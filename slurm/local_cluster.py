@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""A real SLURM cluster on this machine, to try things on and throw away.
+"""A throw-away SLURM cluster on this machine.
 
-It takes a fraction of a second to start, needs no set-up, touches nothing outside a private folder in /tmp, and is gone
-with that folder when its owner ends, however it ends. Several may run at once. From Python:
+It starts in a fraction of a second, needs no set-up, touches nothing outside a private folder in /tmp, and disappears
+with that folder when its owner process ends, however it ends. Several can run at once. From Python:
 
     with LocalCluster(nodes=2, cpus=4) as cluster:
         job_id = cluster.submit("hostname")
         cluster.wait_for(job_id, "COMPLETED")
         subprocess.run(["sinfo"], env=cluster.environment)
 
-By hand:
+From the shell:
 
     python slurm/local_cluster.py -- bash                       a shell in which sbatch, srun, squeue, sacct work
-    python slurm/local_cluster.py --gpus 2 -- python train.py   the cluster is there while the command runs
-    python slurm/local_cluster.py                               stays until Ctrl-C; prints what to export elsewhere
+    python slurm/local_cluster.py --gpus 2 -- python train.py   a cluster for the duration of a command
+    python slurm/local_cluster.py                               a cluster until Ctrl-C; prints the variables to export
 """
 
 import argparse
@@ -41,42 +41,41 @@ from local_cluster_host import (
     write_files,
 )
 
-STARTS = 3  # a port that was free may be taken before the daemon comes to it
+STARTS = 3  # another process may take a free port before the daemon does
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
 END_WITH_GUARDIAN = ("setpriv", "--pdeathsig", "KILL")
-OTHER_CLUSTER = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")  # settings of one
+OTHER_CLUSTER = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_")
 JOB_FIELDS = ("JobArrayID", "Name", "State", "NodeList", "Reason", "RestartCnt")
 
 
 class DaemonEndedError(ClusterError):
-    """A daemon ended while the cluster started."""
+    """A daemon exited while the cluster started."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as squeue shows it; elements of an array are jobs of their own."""
+    """A job as squeue shows it; each element of an array is a job."""
 
     id: str  # 12, or 12_3 for an element of an array
     name: str
     state: str  # PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, NODE_FAIL, PREEMPTED, ...
-    nodes: str  # 127.0.0.[1-2]; empty while it waits
-    reason: str  # why it waits or failed: None, Resources, BeginTime, NonZeroExitCode, ...
+    nodes: str  # 127.0.0.[1-2]; empty while pending
+    reason: str  # of waiting or failure: None, Resources, BeginTime, NonZeroExitCode, ...
     restarts: int
 
 
 class LocalCluster:
-    """A cluster with nodes named 127.0.0.1, 127.0.0.2, ... and two partitions: `main`, and `high`, which preempts it.
+    """A cluster of nodes 127.0.0.1, 127.0.0.2, ...; jobs of the partition `high` preempt those of `main`.
 
-    `cpus` and `gpus` are those of each node, and need not be there: nodes claim them, and a job with GPUs gets
-    CUDA_VISIBLE_DEVICES. Jobs are not held to the memory they ask for. `isolate` puts it all in a PID namespace where
-    the machine permits that; process ids in there differ from those out here. Raises ClusterError.
+    cpus, gpus: per node; they need not exist, and a job with GPUs gets CUDA_VISIBLE_DEVICES. Memory limits are not
+    enforced. isolate: use a PID namespace if the machine permits it; process ids differ inside. Raises ClusterError.
     """
 
     def __init__(self, *, nodes: int = 2, cpus: int = 4, gpus: int = 0, isolate: bool = True) -> None:
         if nodes not in range(1, 255) or cpus < 1 or gpus < 0:
-            raise ClusterError(f"no cluster has {nodes=}, {cpus=}, {gpus=}: 1 to 254 nodes, CPUs from 1, GPUs from 0")
-        self.names = [f"127.0.0.{index + 1}" for index in range(nodes)]  # they resolve, with nothing to set up
+            raise ClusterError(f"{nodes=}, {cpus=}, {gpus=} is not allowed: 1 to 254 nodes, CPUs from 1, GPUs from 0")
+        self.names = [f"127.0.0.{index + 1}" for index in range(nodes)]  # names that resolve without set-up
         self.cpus = cpus
         self.gpus = gpus
         self.isolate = isolate
@@ -89,7 +88,7 @@ class LocalCluster:
         self.stop()
 
     def start(self) -> None:
-        """Start it, and return when every node is idle. Raises ClusterError."""
+        """Start the cluster and return when every node is idle. Raises ClusterError."""
         need_programs()
         remove_abandoned()
         for starts_left in reversed(range(STARTS)):
@@ -106,7 +105,7 @@ class LocalCluster:
                     raise
 
     def stop(self) -> None:
-        """Kill everything, whatever signals jobs ignore, and remove the folder; nothing if that is done already."""
+        """Kill all processes, including jobs that ignore signals, and remove the folder; may be called twice."""
         if self._guardian.returncode is None:
             self._guardian.communicate(b'["stop"]\n', timeout=STOP_SECONDS)
         if self.folder.exists():  # the guardian was killed
@@ -114,24 +113,24 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of this process with the cluster instead of any other; `sacct` there is a stand-in."""
+        """Environment of this process, with this cluster in place of any other, and a substitute for `sacct`."""
         own = {key: value for key, value in os.environ.items() if not key.startswith(OTHER_CLUSTER)}
         path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", os.defpath)])
         return {**own, "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def run(self, *command: str) -> str:
-        """What a command of SLURM prints. Raises ClusterError with what it says when it fails."""
+        """Run a SLURM command -> its output. Raises ClusterError with its message if it fails."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise ClusterError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
     def submit(self, script: str, *options: str) -> str:
-        """Queue a line of shell with options of sbatch; returns the job id."""
+        """Submit a shell command with options of sbatch -> job id."""
         return self.run("sbatch", "--parsable", *options, f"--wrap={script}").strip()
 
     def jobs(self) -> list[Job]:
-        """All jobs of the last hour, ended ones too."""
+        """All jobs, including those that ended in the last hour."""
         fields = ",".join(f"{field}:|" for field in JOB_FIELDS)
         lines = self.run("squeue", "--noheader", "--all", "--array", "--states=all", f"--Format={fields}").splitlines()
         rows = [[value.strip() for value in line.split("|")] for line in lines]
@@ -141,33 +140,33 @@ class LocalCluster:
         ]
 
     def job(self, job_id: str) -> Job:
-        """One job by its id. Raises ClusterError when there is none."""
+        """The job with this id. Raises ClusterError if there is none."""
         for job in self.jobs():
             if job.id == job_id:
                 return job
         raise ClusterError(f"no job {job_id} on this cluster")
 
     def wait_for(self, job_id: str, *states: str, seconds: float = 60.0) -> Job:
-        """The job as soon as its state is one of these. Raises ClusterError when it isn't after `seconds`."""
+        """Wait until a job has one of these states -> the job. Raises ClusterError after `seconds`."""
         wait_until(lambda: self.job(job_id).state in states, seconds, lambda: f"{self.job(job_id)} is not {states}")
         return self.job(job_id)
 
     def end_in(self, job_id: str, seconds: int) -> None:
-        """Move the time limit of a running job there; slurmctld looks at time limits every 30 s."""
+        """Let a running job's time limit end in `seconds`; slurmctld checks time limits every 30 s."""
         self.run("scontrol", "update", f"JobId={job_id}", f"EndTime=now+{seconds}")
 
     def kill_node(self, name: str) -> None:
-        """Crash a node: its daemon and all processes of its jobs die. SLURM is told, and so requeues them at once."""
+        """Crash a node: kill its daemon and jobs, and mark it down, so that SLURM requeues the jobs at once."""
         self._ask("kill", f"SLURMD_NODENAME={name}")
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=crash")
 
     def restore_node(self, name: str) -> None:
-        """Bring a killed node back, and return when it takes jobs."""
+        """Restart a killed node and return when it accepts jobs."""
         self._start_node(name)
         wait_until(lambda: "down" not in self._node_states(name), START_SECONDS, lambda: f"{name} stays down")
 
     def _node_states(self, *names: str) -> set[str]:
-        """States of these nodes or of all: idle, mixed, down, down*, ..."""
+        """States of these nodes, or of all: idle, mixed, down, down*, ..."""
         chosen = [f"--nodes={','.join(names)}"] if names else []
         states = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T", *chosen)
         return set(states.split())
@@ -191,10 +190,10 @@ class LocalCluster:
         environment = {"PATH": SEARCH_PATH, "SLURM_CONF": str(self.folder / "slurm.conf"), "SLURMD_NODENAME": name}
         self._ask("start", name, [*END_WITH_GUARDIAN, *command], environment, str(self.folder / f"{name}.out"))
 
-    def _wait_for_daemon(self, name: str, there: Callable[[], bool]) -> None:
-        """Wait for a daemon. Raises DaemonEndedError when one ends instead."""
+    def _wait_for_daemon(self, name: str, is_up: Callable[[], bool]) -> None:
+        """Wait until a daemon is up. Raises DaemonEndedError if any daemon exits."""
         wait_until(
-            lambda: self._none_ended() and there(), START_SECONDS, lambda: f"{name} does not start: {self._log(name)}"
+            lambda: self._none_ended() and is_up(), START_SECONDS, lambda: f"{name} does not start: {self._log(name)}"
         )
 
     def _none_ended(self) -> bool:
@@ -210,31 +209,33 @@ class LocalCluster:
         return tail(self.folder / f"{name}.out")
 
     def _ask(self, *command: object) -> list[object]:
-        """Let the guardian do something. Raises ClusterError when it is gone."""
+        """Send a command to the guardian -> its answer. Raises ClusterError if the guardian has died."""
         assert self._guardian.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and does not answer either
+        with contextlib.suppress(BrokenPipeError):  # it has died, and does not answer either
             self._guardian.stdin.write(json.dumps(command).encode() + b"\n")
         return self._answer()
 
     def _answer(self) -> list[object]:
-        """Wait for what the guardian answers."""
+        """Wait for the guardian's answer."""
         assert self._guardian.stdout is not None
         answer: list[object] | None = json.loads(self._guardian.stdout.readline() or "null")
         if answer is None:
-            raise ClusterError("the guardian of the cluster has ended, and the cluster with it")
+            raise ClusterError("the guardian of the cluster has died, and the cluster with it")
         return answer
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command with a cluster, or keep one until Ctrl-C."""
+    """Run a command with a cluster, or keep a cluster until Ctrl-C."""
     description, _, usage = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=description, epilog=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--nodes", type=int, default=2, help="how many nodes (default 2)")
-    parser.add_argument("--cpus", type=int, default=4, help="processors of each, which need not be there (default 4)")
-    parser.add_argument("--gpus", type=int, default=0, help="make-believe GPUs of each (default 0)")
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --; it ends with the command")
+    parser.add_argument("--nodes", type=int, default=2, help="number of nodes (default 2)")
+    parser.add_argument("--cpus", type=int, default=4, help="processors per node, which need not exist (default 4)")
+    parser.add_argument("--gpus", type=int, default=0, help="simulated GPUs per node (default 0)")
+    parser.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="command to run, after --; the cluster ends with it"
+    )
     given = parser.parse_args(arguments)
     try:
         cluster = LocalCluster(nodes=given.nodes, cpus=given.cpus, gpus=given.gpus)
@@ -243,8 +244,8 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     environment = cluster.environment
-    if given.command:  # it takes this process's place, so that it is the owner: signals and exit status are its own
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what follows would inherit that
+    if given.command:  # replaces this process, so that signals and the exit status are those of the command
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores SIGPIPE, and the command would inherit that
         try:
             os.execvpe(given.command[0], given.command, environment)
         except OSError as error:
@@ -252,8 +253,8 @@ def main(arguments: list[str]) -> int:
             print(f"{given.command[0]}: {error.strerror}", file=sys.stderr)
             return 127
     print(f"export SLURM_CONF={environment['SLURM_CONF']} PATH={cluster.folder / 'bin'}:$PATH", flush=True)
-    print(f"{given.nodes} nodes, until Ctrl-C", file=sys.stderr)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it would be ignored
+    print(f"{given.nodes} nodes run until Ctrl-C", file=sys.stderr)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts start background processes with it ignored
     try:
         signal.pause()
     except KeyboardInterrupt:

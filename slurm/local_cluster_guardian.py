@@ -1,14 +1,14 @@
-"""Runs daemons that must not outlive their owner, in a folder that must not either: what stays of local_cluster.py.
+"""The guardian process of local_cluster.py: kills the daemons and removes the folder when the owner ends.
 
-`python local_cluster_guardian.py OWNER FOLDER`: OWNER is a pidfd of the owner. It makes and locks FOLDER, answers [],
-then reads commands from stdin and answers each, with one JSON list a line:
+`python local_cluster_guardian.py OWNER FOLDER`: OWNER is a pidfd of the owner process. The guardian creates and locks
+FOLDER, answers [], then reads commands from stdin and answers them, one JSON list per line:
 
     ["start", name, argv, environment, log file]
-    ["kill", "VARIABLE=value"]    kill what was started with this in its environment, and its children
-    ["ended"]                     answered with the names of the daemons that are no more; the others with []
-    ["stop"]                      kill everything, remove FOLDER and end; likewise when the owner ends, however it ends
+    ["kill", "VARIABLE=value"]    kill processes that were started with this variable, and their descendants
+    ["ended"]                     answer with the names of the daemons that have exited; all other answers are []
+    ["stop"]                      kill all processes, remove FOLDER and exit; the same happens when the owner ends
 
-What comes from a daemon stays below this process: it is the first of a PID namespace, or else adopts orphans.
+All processes of the daemons stay descendants of the guardian: it is the init of a PID namespace, or adopts orphans.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 REAP_EVERY_MS = 200
-GIVE_UP_AFTER = 20.0  # seconds; only a process that hangs in the kernel survives SIGKILL so long
+GIVE_UP_AFTER = 20.0  # seconds; only a process that hangs in the kernel survives SIGKILL for so long
 
 
 class Guardian:
-    """The daemons by process id."""
+    """Starts, watches and kills daemons."""
 
     def __init__(self) -> None:
         self.running: dict[int, str] = {}
         self.ended: list[str] = []
 
     def answer(self, command: list[object]) -> list[str]:
-        """Do what a command says."""
+        """Execute a command -> answer."""
         match command:
             case ["start", str(name), list(argv), dict(environment), str(log)]:
                 self.start(name, argv, environment, log)
@@ -52,14 +52,14 @@ class Guardian:
         raise ValueError(f"no such command: {command}")
 
     def start(self, name: str, argv: list[str], environment: dict[str, str], log: str) -> None:
-        """Start a daemon in a session of its own."""
+        """Start a daemon in a new session."""
         into_log = (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), into_log, (os.POSIX_SPAWN_DUP2, 1, 2)]
         pid = os.posix_spawnp(argv[0], argv, environment, file_actions=files, setsid=True, setsigdef=[signal.SIGPIPE])
         self.running[pid] = name
 
     def reap(self) -> None:
-        """Take note of every child that has ended."""
+        """Collect all children that have exited."""
         while True:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -71,7 +71,7 @@ class Guardian:
                 self.ended.append(self.running.pop(pid))
 
     def mine(self, mark: str = "") -> set[int]:
-        """The processes below this one, or, of those, the marked ones with what is below them."""
+        """Descendants of this process: all, or the marked ones and their descendants."""
         self.reap()
         children = children_by_parent()
         candidates = below(os.getpid(), children)
@@ -79,19 +79,19 @@ class Guardian:
 
 
 def every_process() -> list[int]:
-    """Process ids of all that runs."""
+    """All process ids."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def children_by_parent() -> dict[int, list[int]]:
-    """Process ids of the children of every process."""
+    """Process ids of children by parent."""
     children: dict[int, list[int]] = {}
     for pid in every_process():
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        parent = int(stat.rpartition(")")[2].split()[1])  # the name before it may hold anything
+        parent = int(stat.rpartition(")")[2].split()[1])  # the process name may contain anything
         children.setdefault(parent, []).append(pid)
     return children
 
@@ -105,13 +105,13 @@ def below(pid: int, children: dict[int, list[int]]) -> list[int]:
 
 
 def marked(candidates: Iterable[int], mark: str, children: dict[int, list[int]]) -> set[int]:
-    """Those that were started with `VARIABLE=value` in their environment, and all that is below them."""
+    """Candidates that were started with `VARIABLE=value` in their environment, and all their descendants."""
     own = [pid for pid in candidates if mark.encode() in environment_of(pid)]
     return {*own, *(descendant for pid in own for descendant in below(pid, children))}
 
 
 def environment_of(pid: int) -> list[bytes]:
-    """`VARIABLE=value` of a process as it was started; empty when it has ended."""
+    """Initial environment of a process as `VARIABLE=value`; empty if it has exited."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -119,25 +119,25 @@ def environment_of(pid: int) -> list[bytes]:
 
 
 def kill_until_none(find: Callable[[], set[int]]) -> None:
-    """Kill what is found until nothing is; what is about to die starts other processes. Raises TimeoutError."""
+    """Kill the processes found until none is left: they may start others meanwhile. Raises TimeoutError."""
     give_up = time.monotonic() + GIVE_UP_AFTER
     while found := find():
         if time.monotonic() > give_up:
-            raise TimeoutError(f"processes that do not die: {sorted(found)}")
+            raise TimeoutError(f"processes survive SIGKILL: {sorted(found)}")
         for pid in found:
-            with contextlib.suppress(ProcessLookupError):  # it was faster
+            with contextlib.suppress(ProcessLookupError):  # it has just exited
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
 
 
 def say(answer: list[str]) -> None:
-    """Answer the owner."""
-    with contextlib.suppress(BrokenPipeError):  # it has ended meanwhile
+    """Send an answer to the owner."""
+    with contextlib.suppress(BrokenPipeError):  # the owner has exited
         os.write(1, json.dumps(answer).encode() + b"\n")
 
 
 def serve(guardian: Guardian, owner: int) -> None:
-    """Answer commands until the owner ends or says stop."""
+    """Answer commands until the owner ends or sends stop."""
     events = select.poll()
     events.register(owner, select.POLLIN)
     events.register(0, select.POLLIN)
@@ -151,14 +151,14 @@ def serve(guardian: Guardian, owner: int) -> None:
             if line:
                 say(guardian.answer(json.loads(line)))
             else:
-                events.unregister(0)  # the owner became another program, and goes on as that
+                events.unregister(0)  # the owner has replaced itself by its command
 
 
 def main(owner: int, folder: Path) -> None:
-    """Guard until the end."""
+    """Create the folder, serve commands, and clean up."""
     os.set_inheritable(owner, False)
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError("cannot adopt orphans: prctl(PR_SET_CHILD_SUBREAPER) failed")
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed, so orphans cannot be adopted")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     guardian = Guardian()
     folder.mkdir(mode=0o755)

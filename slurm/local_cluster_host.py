@@ -1,4 +1,4 @@
-"""What the throw-away cluster of local_cluster.py needs of this machine: programs, ports, a folder, its guardian."""
+"""Programs, ports, folder and guardian of the throw-away cluster in local_cluster.py."""
 
 import fcntl
 import functools
@@ -22,35 +22,35 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "scontrol", "sinfo", "squeue", "sba
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 ISOLATION = ("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
-MEMORY_MB = 64_000  # of a node; no job is held to it
-ABANDONED_AFTER = 60.0  # seconds; a younger folder without a lock may be about to get one
+MEMORY_MB = 64_000  # of a node; not enforced
+ABANDONED_AFTER = 60.0  # seconds; a younger folder may not have its lock yet
 
 
 class ClusterError(RuntimeError):
-    """The cluster cannot be had, or does not do what it was asked; the message says what to do."""
+    """The cluster cannot start, or a command to it fails; the message says what to do."""
 
 
 def missing_programs() -> list[str]:
-    """What is not installed of SLURM and munge."""
+    """Programs of SLURM and munge that are not installed."""
     return [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
 
 
 def need_programs() -> None:
-    """Raises ClusterError that says how to install SLURM where it is missing."""
+    """Raise ClusterError with the installation command if programs are missing."""
     if missing := missing_programs():
         raise ClusterError(f"{', '.join(missing)} not found; on Debian and Ubuntu: {INSTALL}")
 
 
 @functools.cache
 def isolation_works() -> bool:
-    """Whether a PID namespace is permitted here."""
+    """Whether this machine permits PID namespaces."""
     if shutil.which(ISOLATION[0]) is None:
         return False
     return subprocess.run([*ISOLATION, "true"], capture_output=True).returncode == 0
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Currently free ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports: list[int] = [server.getsockname()[1] for server in sockets]
     for server in sockets:
@@ -58,37 +58,37 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(true: Callable[[], bool], seconds: float, complaint: Callable[[], str]) -> None:
-    """Ask until it is true. Raises ClusterError with the complaint when it isn't after `seconds`."""
+def wait_until(condition: Callable[[], bool], seconds: float, message: Callable[[], str]) -> None:
+    """Poll until the condition is true. Raises ClusterError with the message after `seconds`."""
     give_up = time.monotonic() + seconds
-    while not true():
+    while not condition():
         if time.monotonic() > give_up:
-            raise ClusterError(f"{complaint()} after {seconds:g} s")
+            raise ClusterError(f"{message()} after {seconds:g} s")
         time.sleep(0.02)
 
 
 def tail(log: Path, lines: int = 3) -> str:
-    """The last lines of a log, empty without one."""
+    """The last lines of a log; empty if it does not exist."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
 
 def new_folder() -> Path:
-    """Where a cluster can be, not made yet: a short path, as those of sockets have to be."""
+    """Path of a new folder, not yet created; short, because paths of sockets must be."""
     return Path(f"/tmp/{PREFIX}{os.urandom(4).hex()}")
 
 
 def remove_abandoned() -> None:
-    """Remove what is left of clusters whose owner and guardian were both killed: processes and folders."""
+    """Remove processes and folders of clusters whose owner and guardian were both killed."""
     for folder in Path("/tmp").glob(f"{PREFIX}*"):
         try:
             if folder.stat().st_uid == os.getuid() and time.time() - folder.stat().st_mtime > ABANDONED_AFTER:
                 remove_unlocked(folder)
         except FileNotFoundError:
-            continue  # someone else was faster
+            continue  # another process has just removed it
 
 
 def remove_unlocked(folder: Path) -> None:
-    """Remove a folder that no process holds the lock of."""
+    """Remove a folder unless a process holds its lock."""
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,14 +100,14 @@ def remove_unlocked(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Kill what runs with the slurm.conf of a folder, and remove it."""
+    """Kill the processes that use the slurm.conf of a folder, and remove the folder."""
     mark = f"SLURM_CONF={folder / 'slurm.conf'}"
     kill_until_none(lambda: marked(every_process(), mark, children_by_parent()) - {os.getpid()})
     shutil.rmtree(folder)
 
 
 def write_files(folder: Path, names: list[str], cpus: int, gpus: int) -> None:
-    """Everything that the daemons read."""
+    """Write all files that the daemons read."""
     ports = free_ports(1 + len(names))
     (folder / "slurm.conf").write_text(slurm_conf(folder, ports[0]) + nodes_conf(names, ports[1:], cpus, gpus))
     (folder / "gres.conf").write_text("".join(f"Name=gpu File={folder}/nvidia{index}\n" for index in range(gpus)))
@@ -115,7 +115,7 @@ def write_files(folder: Path, names: list[str], cpus: int, gpus: int) -> None:
     for name in ("bin", "state", "spool"):
         (folder / name).mkdir()
     for index in range(gpus):
-        (folder / f"nvidia{index}").symlink_to(os.devnull)  # a character device is all that SLURM asks of a GPU
+        (folder / f"nvidia{index}").symlink_to(os.devnull)  # SLURM accepts any character device as a GPU
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
@@ -124,11 +124,11 @@ def write_files(folder: Path, names: list[str], cpus: int, gpus: int) -> None:
 
 
 def slurm_conf(folder: Path, port: int) -> str:
-    """The template filled in, without the nodes."""
+    """The filled-in template, without the nodes."""
     values = {
         "folder": folder,
         "name": folder.name.replace("-", "").replace("_", ""),
-        "first_job": random.SystemRandom().randrange(1, 10_000_000),  # two clusters must not count alike
+        "first_job": random.SystemRandom().randrange(1, 10_000_000),  # clusters must not share job ids
         "port": port,
         "user": pwd.getpwuid(os.getuid()).pw_name,
     }
@@ -136,7 +136,7 @@ def slurm_conf(folder: Path, port: int) -> str:
 
 
 def nodes_conf(names: list[str], ports: list[int], cpus: int, gpus: int) -> str:
-    """The nodes; they have no NodeHostname, as builds without --enable-multiple-slurmd refuse the same one twice."""
+    """Lines of the nodes, without NodeHostname: some builds (no --enable-multiple-slurmd) refuse it twice."""
     return "".join(
         f"NodeName={name} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus}"
         f" ThreadsPerCore=1 RealMemory={MEMORY_MB} Gres=gpu:{gpus} State=UNKNOWN\n"
@@ -145,7 +145,7 @@ def nodes_conf(names: list[str], ports: list[int], cpus: int, gpus: int) -> str:
 
 
 def start_guardian(folder: Path, isolate: bool) -> subprocess.Popen[bytes]:
-    """Start local_cluster_guardian.py for as long as this process lives; it makes the folder, so that none is left."""
+    """Start local_cluster_guardian.py, which creates the folder and removes it when this process ends."""
     owner = os.pidfd_open(os.getpid())
     guardian = [sys.executable, "-I", "-S", str(HERE / "local_cluster_guardian.py")]
     command = [*(ISOLATION if isolate else ()), *guardian, str(owner), str(folder)]
@@ -156,7 +156,7 @@ def start_guardian(folder: Path, isolate: bool) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             bufsize=0,
             pass_fds=(owner,),
-            start_new_session=True,  # Ctrl-C is for the owner
+            start_new_session=True,  # Ctrl-C must reach only the owner
             cwd="/",
         )
     finally:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Stands in for sacct on a cluster without accounting: answers from squeue, which remembers jobs for an hour there.
+# Substitute for sacct on a cluster without accounting: answers from squeue, which keeps jobs for an hour here.
 usage() {
-    echo "sacct (stand-in of the local cluster): it answers only 'sacct -o JobID,State,NodeList --parsable2 -j ID ...'" >&2
+    echo "sacct (substitute of the local cluster): it supports only 'sacct -o JobID,State,NodeList --parsable2 -j ID ...'" >&2
     exit 2
 }
 jobs=

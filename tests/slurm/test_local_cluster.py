@@ -1,4 +1,4 @@
-"""The throw-away SLURM cluster: it runs jobs, fails on demand, and leaves nothing behind, however it ends."""
+"""The throw-away SLURM cluster runs jobs, fails on demand, and leaves nothing behind, however it ends."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from local_cluster_guardian import environment_of, every_process
 from local_cluster_host import ABANDONED_AFTER, INSTALL, ClusterError, isolation_works, remove_abandoned, wait_until
 
 SCRIPT = Path(local_cluster_host.__file__).with_name("local_cluster.py")
-# A job that ignores what asks it to end, with a process that has left its session and environment.
+# A job that ignores SIGTERM, with a process outside of its session and environment.
 LOOP = "trap '' TERM; while :; do sleep 0.1; done"
 STUBBORN = f'env -i PATH="$PATH" setsid sh -c "{LOOP} # $SLURM_CONF" & {LOOP}'
 OWNER = f"""
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("slurm")
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Process ids of all that runs with the slurm.conf of a folder, or names the folder."""
+    """Processes with the slurm.conf of a folder in their environment, or the folder in their command."""
     return [
         pid
         for pid in every_process()
@@ -74,7 +74,7 @@ def assert_gone(folder: Path, seconds: float) -> None:
 
 @pytest.fixture
 def owner(isolate: bool) -> Iterator[subprocess.Popen[str]]:
-    """A process that owns a cluster on which a stubborn job runs; it has printed its folder and its guardian."""
+    """A process that owns a cluster with a stubborn job; it prints the folder and the guardian's id."""
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
     script = OWNER.replace("ISOLATE", str(isolate))
     with subprocess.Popen(
@@ -91,7 +91,7 @@ def folder_and_guardian(owner: subprocess.Popen[str]) -> tuple[Path, int]:
     return Path(folder), int(guardian)
 
 
-def test_a_job_runs_and_its_output_is_there(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_a_job_runs_and_writes_its_output(cluster: LocalCluster, tmp_path: Path) -> None:
     job_id = cluster.submit("echo on $SLURMD_NODENAME", f"--output={tmp_path}/out", "--job-name=greet")
     job = cluster.wait_for(job_id, "COMPLETED")
     assert job == Job(id=job_id, name="greet", state="COMPLETED", nodes=job.nodes, reason="None", restarts=0)
@@ -99,7 +99,7 @@ def test_a_job_runs_and_its_output_is_there(cluster: LocalCluster, tmp_path: Pat
     assert job.nodes in cluster.names
 
 
-def test_jobs_see_the_gpus_that_are_theirs(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_jobs_see_their_own_gpus(cluster: LocalCluster, tmp_path: Path) -> None:
     show = "echo $CUDA_VISIBLE_DEVICES; sleep 2"
     options = ["--nodelist=127.0.0.2", f"--output={tmp_path}/%j"]
     both = [cluster.submit(show, "--gpus-per-node=1", *options) for _ in range(2)]
@@ -113,7 +113,7 @@ def test_jobs_see_the_gpus_that_are_theirs(cluster: LocalCluster, tmp_path: Path
         cluster.submit(show, "--gpus-per-node=3")
 
 
-def test_sacct_answers_what_submitit_asks_and_refuses_the_rest(cluster: LocalCluster) -> None:
+def test_sacct_answers_the_query_of_submitit_and_refuses_others(cluster: LocalCluster) -> None:
     failed = cluster.submit("exit 3", "--output=/dev/null")
     array = cluster.submit("true", "--array=0-2%2", "--output=/dev/null")
     other = cluster.submit("true", "--output=/dev/null")
@@ -124,11 +124,11 @@ def test_sacct_answers_what_submitit_asks_and_refuses_the_rest(cluster: LocalClu
     assert rows[0] == "JobID|State|NodeList"
     states = {job_id: state for job_id, state, _ in (row.split("|") for row in rows[1:])}
     assert states == {failed: "FAILED", **{f"{array}_{index}": "COMPLETED" for index in range(3)}}
-    with pytest.raises(ClusterError, match="it answers only"):
+    with pytest.raises(ClusterError, match="it supports only"):
         cluster.run("sacct", "-o", "JobID,Elapsed", "--parsable2", "-j", failed)
 
 
-def test_what_a_user_has_set_for_another_cluster_changes_nothing_here(
+def test_environment_variables_for_another_cluster_are_ignored(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"SQUEUE_PARTITION": "high", "SBATCH_PARTITION": "far", "SLURM_JOB_ID": "1"}.items():
@@ -137,7 +137,7 @@ def test_what_a_user_has_set_for_another_cluster_changes_nothing_here(
     assert cluster.wait_for(job_id, "COMPLETED").nodes in cluster.names
 
 
-def test_a_job_of_the_high_partition_preempts_one_that_is_told_and_requeued(tmp_path: Path) -> None:
+def test_a_job_of_the_high_partition_preempts_another_which_is_signalled_and_requeued(tmp_path: Path) -> None:
     with LocalCluster(nodes=1, cpus=1) as cluster:
         save_and_requeue = f"trap 'echo saved >> {tmp_path}/low; scontrol requeue $SLURM_JOB_ID' USR2; sleep 60 & wait"
         low = cluster.submit(save_and_requeue, "--signal=B:USR2@30", "--time=60", "--output=/dev/null")
@@ -149,7 +149,7 @@ def test_a_job_of_the_high_partition_preempts_one_that_is_told_and_requeued(tmp_
 
 
 @BOTH
-def test_a_job_whose_node_crashes_is_requeued_and_nothing_of_it_lives_on_there(isolate: bool, tmp_path: Path) -> None:
+def test_a_job_is_requeued_when_its_node_crashes_and_its_processes_there_die(isolate: bool, tmp_path: Path) -> None:
     with LocalCluster(isolate=isolate) as cluster:
         loop = f"while :; do echo $SLURM_RESTART_COUNT >> {tmp_path}/$SLURMD_NODENAME; sleep 0.05; done"
         escaped = f'env -i setsid sh -c "{loop}" & sleep 600'  # out of its session, and without the job's environment
@@ -167,14 +167,14 @@ def test_a_job_whose_node_crashes_is_requeued_and_nothing_of_it_lives_on_there(i
 
 
 @pytest.mark.soak
-def test_the_end_of_a_job_can_be_moved(cluster: LocalCluster) -> None:
+def test_the_time_limit_of_a_job_can_be_moved(cluster: LocalCluster) -> None:
     job_id = cluster.submit("sleep 100", "--time=60", "--output=/dev/null")
     cluster.wait_for(job_id, "RUNNING")
     cluster.end_in(job_id, seconds=1)
     cluster.wait_for(job_id, "TIMEOUT", seconds=60)
 
 
-def test_clusters_live_side_by_side_and_stop_alone() -> None:
+def test_two_clusters_run_side_by_side_and_stop_independently() -> None:
     with LocalCluster(nodes=1) as first:
         with LocalCluster(nodes=1, isolate=False) as second:
             ids = [cluster.submit("sleep 60", "--output=/dev/null") for cluster in (first, second)]
@@ -188,7 +188,7 @@ def test_clusters_live_side_by_side_and_stop_alone() -> None:
 
 
 @BOTH
-def test_stopping_with_a_job_that_ignores_signals_takes_a_moment(isolate: bool) -> None:
+def test_a_cluster_stops_quickly_with_a_job_that_ignores_signals(isolate: bool) -> None:
     cluster = LocalCluster(isolate=isolate)
     cluster.start()
     cluster.wait_for(cluster.submit(STUBBORN, "--nodes=2", "--output=/dev/null"), "RUNNING")
@@ -207,33 +207,33 @@ def test_nothing_is_left_when_the_owner_is_killed(owner: subprocess.Popen[str], 
 
 
 @BOTH
-def test_what_is_left_when_the_guardian_is_killed_too_goes_with_the_next_start(owner: subprocess.Popen[str]) -> None:
+def test_leftovers_of_a_killed_owner_and_guardian_are_removed_at_the_next_start(owner: subprocess.Popen[str]) -> None:
     folder, guardian = folder_and_guardian(owner)
     os.kill(guardian, signal.SIGKILL)
     owner.kill()
     owner.wait()
     remove_abandoned()
-    assert folder.exists()  # so young a folder may be that of a cluster that starts
+    assert folder.exists()  # a young folder may belong to a starting cluster
     wait_until(lambda: swept_when_old(folder), 20, lambda: f"{folder} stays")
     assert_gone(folder, seconds=0)
 
 
 @BOTH
-def test_a_cluster_whose_guardian_is_killed_says_so_and_still_stops_clean(isolate: bool) -> None:
+def test_a_cluster_with_a_killed_guardian_reports_it_and_still_cleans_up(isolate: bool) -> None:
     with LocalCluster(isolate=isolate) as cluster:
         cluster.wait_for(cluster.submit(STUBBORN, "--output=/dev/null"), "RUNNING")
         os.kill(cluster._guardian.pid, signal.SIGKILL)
-        with pytest.raises(ClusterError, match="the guardian of the cluster has ended"):
+        with pytest.raises(ClusterError, match="guardian"):
             cluster.kill_node("127.0.0.1")
     assert_gone(cluster.folder, seconds=0)
 
 
-def test_a_folder_in_use_is_never_taken_for_abandoned(cluster: LocalCluster) -> None:
+def test_a_folder_in_use_is_not_removed_as_abandoned(cluster: LocalCluster) -> None:
     assert not swept_when_old(cluster.folder)
     cluster.wait_for(cluster.submit("true", "--output=/dev/null"), "COMPLETED")
 
 
-def test_a_port_that_is_taken_meanwhile_costs_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_meanwhile_leads_to_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     free_ports = local_cluster_host.free_ports
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
@@ -244,21 +244,21 @@ def test_a_port_that_is_taken_meanwhile_costs_another_attempt(monkeypatch: pytes
     assert next(answers, None) is None
 
 
-def test_missing_programs_are_named_with_the_line_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_cluster_host, "SEARCH_PATH", "/nowhere")
     with pytest.raises(ClusterError, match=rf"munged, slurmctld, .* not found; on Debian and Ubuntu: {INSTALL}"):
         LocalCluster().start()
 
 
 @pytest.mark.parametrize("wrong", ["--nodes=0", "--nodes=255", "--cpus=0", "--gpus=-1"])
-def test_a_cluster_that_cannot_be_is_refused_in_a_sentence(wrong: str) -> None:
+def test_an_impossible_cluster_is_refused_in_a_sentence(wrong: str) -> None:
     done = subprocess.run([sys.executable, SCRIPT, wrong, "--", "true"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith(": 1 to 254 nodes, CPUs from 1, GPUs from 0\n")
     assert done.stderr.count("\n") == 1
 
 
-def test_by_hand_it_lasts_as_long_as_the_command_and_ends_as_that_ends() -> None:
+def test_a_cluster_for_a_command_ends_with_it_and_has_its_exit_status() -> None:
     command = "echo $SLURM_CONF; sinfo --noheader --Node --partition=main; exit 7"
     done = subprocess.run(
         [sys.executable, SCRIPT, "--nodes=3", "--", "sh", "-c", command], capture_output=True, text=True, timeout=60
@@ -270,8 +270,8 @@ def test_by_hand_it_lasts_as_long_as_the_command_and_ends_as_that_ends() -> None
     assert (unknown.returncode, unknown.stderr) == (127, "no-such: No such file or directory\n")
 
 
-def test_by_hand_without_a_command_it_says_what_to_export_and_stays_until_ctrl_c() -> None:
-    deaf = ["sh", "-c", 'trap "" INT; exec "$0" "$@"']  # as what a script starts in the background
+def test_a_cluster_without_a_command_prints_its_variables_and_runs_until_ctrl_c() -> None:
+    deaf = ["sh", "-c", 'trap "" INT; exec "$0" "$@"']  # as in a background process of a script
     with subprocess.Popen(
         [*deaf, sys.executable, SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as kept:
@@ -288,7 +288,7 @@ def test_by_hand_without_a_command_it_says_what_to_export_and_stays_until_ctrl_c
     assert_gone(Path(shown[-1]).parents[1], seconds=0)
 
 
-def test_without_slurm_its_tests_are_skipped_unless_they_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_tests_are_skipped_without_slurm_unless_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_cluster_host, "SEARCH_PATH", "/nowhere")
     monkeypatch.delenv("JEPA_REQUIRE_SLURM", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"slurmctld, slurmd, .* is missing"):
