@@ -44,7 +44,7 @@ class ComputeConfig:
         """Number of worker processes that prepare batches for a device."""
         if self.workers is not None:
             return self.workers
-        return 0 if device.type == "cpu" else _WORKERS_PER_GPU
+        return _WORKERS_PER_GPU if device.type == "cuda" else 0
 
 
 _WORKERS_PER_GPU = 4

@@ -1,7 +1,7 @@
 """A small V-JEPA 2 against transformers' implementation: predictions, loss and gradients, from the same weights.
 
-transformers encodes the whole video and picks the context afterwards, which training must not; the context is encoded
-here by its layers from the kept tokens alone. Its predictor is used with the mask token of each set.
+transformers encodes the whole video and selects the context afterwards. Training must not do that, so here its layers
+encode only the context tokens. Its predictor uses the mask token of each set.
 """
 
 from functools import partial
@@ -63,28 +63,28 @@ def ours(theirs: torch.nn.Module) -> JEPA:
     return model
 
 
-def encoded(theirs: torch.nn.Module, video: Tensor, kept: Tensor) -> Tensor:
-    """Kept tokens alone through the layers: [B, T, 3, H, W], [B, K] -> [B, K, D]."""
+def encode_context(theirs: torch.nn.Module, video: Tensor, context: Tensor) -> Tensor:
+    """Encode only the context tokens: [B, T, 3, H, W], [B, K] -> [B, K, D]."""
     tokens = theirs.encoder.embeddings(video)
-    tokens = tokens.gather(1, kept.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+    tokens = tokens.gather(1, context.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
     for layer in theirs.encoder.layer:
-        tokens = layer(tokens, kept)[0]
+        tokens = layer(tokens, context)[0]
     normed: Tensor = theirs.encoder.layernorm(tokens)
     return normed
 
 
-def predicted(theirs: torch.nn.Module, video: Tensor, masks: Masks, number: int) -> Tensor:
-    """What their predictor makes of the context under one set of masks: [B, Kt, D]."""
-    context = encoded(theirs, video, masks.context)
+def predict_targets(theirs: torch.nn.Module, video: Tensor, masks: Masks, number: int) -> Tensor:
+    """Predictions of their predictor for one set of masks: [B, Kt, D]."""
+    context = encode_context(theirs, video, masks.context)
     index = masks.context.unsqueeze(-1).expand_as(context)
     whole = torch.zeros(len(video), len(MODALITY.positions), context.shape[-1]).scatter(1, index, context)
     embeddings = theirs.predictor.embeddings
     with patch.object(embeddings, "forward", partial(embeddings.forward, mask_index=number)):
-        guess: Tensor = theirs.predictor(whole, [masks.context], [masks.target[:, 0]]).last_hidden_state
-    return guess
+        prediction: Tensor = theirs.predictor(whole, [masks.context], [masks.target[:, 0]]).last_hidden_state
+    return prediction
 
 
-def test_predictions_loss_and_gradients_of_both_sets_of_masks_are_those_of_transformers(
+def test_predictions_loss_and_gradients_of_both_sets_of_masks_equal_transformers(
     theirs: torch.nn.Module, ours: JEPA
 ) -> None:
     videos = torch.randn(3, 3, 8, 32, 32)
@@ -100,11 +100,11 @@ def test_predictions_loss_and_gradients_of_both_sets_of_masks_are_those_of_trans
         target = F.layer_norm(target, target.shape[-1:])
     losses = []
     for number, one in enumerate(masks):
-        guess = predicted(theirs, swapped, one, number)
-        hidden = one.target[:, 0].unsqueeze(-1).expand_as(guess)
+        predicted = predict_targets(theirs, swapped, one, number)
+        hidden = one.target[:, 0].unsqueeze(-1).expand_as(predicted)
         pair = predictions[number].pairs["latent"]
-        torch.testing.assert_close(pair.predicted.flatten(1, 3), guess.flatten(1, 1), rtol=1e-4, atol=1e-4)
-        losses.append(F.l1_loss(guess, target.gather(1, hidden)))
+        torch.testing.assert_close(pair.predicted.flatten(1, 3), predicted.flatten(1, 1), rtol=1e-4, atol=1e-4)
+        losses.append(F.l1_loss(predicted, target.gather(1, hidden)))
     expected = torch.stack(losses).mean()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
@@ -116,7 +116,7 @@ def test_predictions_loss_and_gradients_of_both_sets_of_masks_are_those_of_trans
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-5)
 
 
-def test_the_rotation_of_new_models_is_another(theirs: torch.nn.Module, ours: JEPA) -> None:
+def test_rotary_positions_of_new_models_differ_from_v_jepa_2(theirs: torch.nn.Module, ours: JEPA) -> None:
     plain = JEPA(ModelConfig(size=MODEL.size, positions="rotary", predictor=MODEL.predictor), MODALITY)
     plain.load_state_dict(ours.state_dict())
     video = torch.randn(1, 3, 8, 32, 32)
@@ -125,8 +125,8 @@ def test_the_rotation_of_new_models_is_another(theirs: torch.nn.Module, ours: JE
     assert (plain.context_encoder(video) - expected).abs().max() > 0.1
 
 
-def as_the_authors_save(model: JEPA) -> dict[str, dict[str, Tensor]]:
-    """The layout of V-JEPA 2's own checkpoints (docs of its weights), with what they hold beside the weights."""
+def authors_checkpoint(model: JEPA) -> dict[str, dict[str, Tensor]]:
+    """A checkpoint in the layout of V-JEPA 2's authors, with the unused entries that theirs have."""
     words = {"embedding.project": "patch_embed.proj", "attention": "attn", "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2"}
     state: dict[str, dict[str, Tensor]] = {"encoder": {}, "target_encoder": {}, "predictor": {}}
     for name, value in model.state_dict().items():
@@ -145,14 +145,16 @@ def as_the_authors_save(model: JEPA) -> dict[str, dict[str, Tensor]]:
     return state
 
 
-def test_files_of_both_kinds_are_read_as_the_same_networks(theirs: torch.nn.Module, ours: JEPA, tmp_path: Path) -> None:
+def test_both_kinds_of_released_file_give_the_same_networks(
+    theirs: torch.nn.Module, ours: JEPA, tmp_path: Path
+) -> None:
     save_file({name: value.clone() for name, value in theirs.state_dict().items()}, tmp_path / "model.safetensors")
-    torch.save({**as_the_authors_save(ours), "epoch": 3, "opt": {"state": {}}}, tmp_path / "vitl.pt")
+    torch.save({**authors_checkpoint(ours), "epoch": 3, "opt": {"state": {}}}, tmp_path / "vitl.pt")
     for name in ("model.safetensors", "vitl.pt"):
         found = read_networks(tmp_path / name)
         assert set(found) == set(ours.state_dict())
         assert all(torch.equal(found[name], value) for name, value in ours.state_dict().items())
-    assert set(from_authors(as_the_authors_save(ours))) == set(ours.state_dict())
+    assert set(from_authors(authors_checkpoint(ours))) == set(ours.state_dict())
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match=r"broken\.safetensors cannot be read"):
         read_networks(tmp_path / "broken.safetensors")

@@ -1,4 +1,4 @@
-"""Two real processes compute what one would: gradients of regularisers and of steps, and a whole training run."""
+"""Two real processes equal one: gradients of regularisers and of steps, and a whole training run."""
 
 import shutil
 import subprocess
@@ -33,7 +33,7 @@ REGULARISERS = ("vicreg", "sigreg")
 
 
 def gradient(kind: str, world: World) -> Tensor:
-    """Gradient of a regulariser in the weights of a linear layer, on this process's share of the rows."""
+    """Gradient of a regulariser for a linear layer, from this process's share of the rows."""
     torch.manual_seed(0)
     layer = nn.Linear(6, 4)
     share = len(ROWS) // world.size
@@ -47,7 +47,7 @@ def gradient(kind: str, world: World) -> Tensor:
 
 
 def steps() -> dict[str, tuple[Config[Any, Any], Modality[Any]]]:
-    """Two streams that agree and are contrasted either way, and samples of different lengths."""
+    """Configs with two streams and each contrastive loss, and one with samples of different lengths."""
     shared: Any = {
         "run_dir": Path(),
         "optim": OptimConfig(batch_size=12),
@@ -66,7 +66,7 @@ def steps() -> dict[str, tuple[Config[Any, Any], Modality[Any]]]:
 
 
 def step_gradients(config: Config[Any, Any], modality: Modality[Any], world: World) -> dict[str, Tensor]:
-    """Gradients of all that learns at the first step, from this process's share of the batch."""
+    """Gradients of the first step, from this process's share of the batch."""
     torch.manual_seed(0)
     model = JEPA(config.model, modality)
     batches = TrainingBatches(modality, modality.dataset("train"), batch_order(config, world), 0.1)
@@ -75,7 +75,7 @@ def step_gradients(config: Config[Any, Any], modality: Modality[Any], world: Wor
 
 
 class Tables(nn.Linear):
-    """A layer with a table that no checkpoint holds, such as positions."""
+    """A layer with a constant table outside of checkpoints, such as positions."""
 
     def __init__(self) -> None:
         super().__init__(4, 4)
@@ -97,7 +97,7 @@ def process(folder: str) -> None:
     world.leave()
 
 
-def test_losses_see_the_global_batch_and_have_its_gradient(tmp_path: Path) -> None:
+def test_two_processes_have_the_losses_and_gradients_of_the_global_batch(tmp_path: Path) -> None:
     done = fork_server.run_group(2, "call", __file__, "process", str(tmp_path))
     assert done.returncode == 0, done.stderr
     alone = World(0, 1, torch.device("cpu"))
@@ -152,12 +152,12 @@ def assert_same_training(run_dir: Path, expected: Path) -> None:
     assert lines[0][0]["loss"] != pytest.approx(lines[0][-1]["loss"], rel=1e-2)  # it did learn
     weights = [Checkpoint.load(latest(run)).model for run in (expected, run_dir)]
     for name, value in weights[0].items():
-        # Adam makes steps of like size of gradients that are nothing but rounding, as those of key biases are.
+        # Adam takes full steps along gradients that are only rounding errors, such as those of key biases.
         torch.testing.assert_close(weights[1][name], value, atol=2e-4, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_with_half_the_batch_each_train_as_one_with_the_whole(
+def test_two_processes_with_half_the_batch_each_train_like_one_with_all_of_it(
     accumulate: int, photos: Path, tmp_path: Path
 ) -> None:
     settings = ["loss.regulariser=vicreg", "model.projector=16", f"optim.accumulate={accumulate}"]
@@ -174,10 +174,10 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(photos: Path, tmp_pa
     assert_same_training(tmp_path / "4", tmp_path / "1")
 
 
-def test_what_only_one_process_meets_ends_all_of_them_in_a_sentence(photos: Path, tmp_path: Path) -> None:
+def test_an_error_in_one_process_ends_all_of_them_with_a_sentence(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
-    (folder / "07.png").write_bytes(b"no image")  # met by one process, in the first epoch
+    (folder / "07.png").write_bytes(b"no image")  # read by one process, in the first epoch
     done = torchrun(tmp_path / "run", folder, "data.max_bad_fraction=0", "steps=40")
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -193,12 +193,12 @@ def test_what_only_one_process_meets_ends_all_of_them_in_a_sentence(photos: Path
     [
         ({}, 8, 0),
         ({"LOCAL_RANK": "3"}, 8, 3),  # every process sees all GPUs
-        ({"LOCAL_RANK": "3", "CUDA_VISIBLE_DEVICES": "3"}, 1, 0),  # each sees its own alone
+        ({"LOCAL_RANK": "3", "CUDA_VISIBLE_DEVICES": "3"}, 1, 0),  # every process sees only its own
         ({"SLURM_LOCALID": "2"}, 4, 2),
-        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 2, 1),  # torchrun within a task of SLURM
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 2, 1),  # torchrun in a SLURM task
     ],
 )
-def test_a_process_takes_the_gpu_that_is_its_own(
+def test_each_process_takes_its_own_gpu(
     environment: dict[str, str], visible: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("LOCAL_RANK", "SLURM_LOCALID"):
@@ -213,8 +213,8 @@ def test_a_process_takes_the_gpu_that_is_its_own(
     assert taken == [torch.device("cuda", expected)]
 
 
-def test_mps_is_used_when_asked_for_and_available_and_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a mocked availability check: it has never run on a real device."""
+def test_mps_must_be_asked_for_and_available_and_trains_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The availability check is mocked: this never runs on a real device."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
@@ -235,7 +235,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         gpu_index(2)
 
 
-def test_one_process_needs_no_group_and_cuda_is_not_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_needs_no_process_group_and_absent_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     world = join("cpu")
     assert (world.rank, world.size, world.is_main, world.any(True)) == (0, 1, True, True)
