@@ -122,7 +122,8 @@ def test_problems_of_a_run_are_shown_in_boxes(unevaluated: Path, evaluated: Path
     assert "Not evaluated" in Page(unevaluated).text
     text = Page(evaluated).text
     assert "Not evaluated" not in text
-    assert "Signs of collapse: targets hardly differ between inputs (std 0.010" in text
+    assert "Signs of collapse: " in text
+    assert "0.010" in text
     assert "depth is <not> measured" in text
 
 
