@@ -7,7 +7,7 @@ RUN_DIR ?= runs/demo
 
 .PHONY: help setup demo test check format
 help:
-	@echo "make demo    pretrain on the embedded world, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
+	@echo "make demo    pretrain on generated images, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
 	@echo "make test    run the tests"
 	@echo "make check   lint, format and types: report"
 	@echo "make format  lint and format: fix"
