@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from jepa.console import CONSOLE
 
-INTERRUPTED = 130  # exit status of a run that was asked to stop: it is not finished, but nothing is wrong
+INTERRUPTED = 130  # exit status of a run that a signal stopped: it is saved, but not finished
 
 
 class UserError(Exception):
