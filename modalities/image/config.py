@@ -16,8 +16,8 @@ class ImageConfig(DataConfig):
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but
     `scenes` need `root`. image_size: pixels, a number or [height, width]. patch_size: pixels per side of a token.
-    crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop, which is the
-    only augmentation unless `flip`, which mirrors half of the views. views: crops per sample and step. mask_sets: mask
+    crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop, the only
+    augmentation unless `flip` mirrors half of the views. views: crops per sample and step. mask_sets: mask
     sets per sample and step; mask set i applies to view i mod `views`, and all sets of a view share one pass of the
     target encoder.
     """

@@ -71,7 +71,7 @@ class TowersConfig(NetworksConfig):
         if self.target_layers != 1:
             raise ValueError("target_layers: the towers output only their last layer, so it must be 1")
         if self.predictor.mask_tokens != 1:
-            raise ValueError("predictor.mask_tokens: the number of mask sets differs between steps, so it must be 1")
+            raise ValueError("predictor.mask_tokens: the mask sets differ between steps, so it must be 1")
 
     @property
     def depth(self) -> int:

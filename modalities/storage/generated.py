@@ -10,7 +10,7 @@ from filelock import FileLock
 
 
 def user_cache(name: str) -> Path:
-    """$XDG_CACHE_HOME/openjepa/`name`; XDG_CACHE_HOME is ~/.cache by default."""
+    """$XDG_CACHE_HOME/openjepa/`name`, by default ~/.cache/openjepa/`name`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openjepa" / name
 
 

@@ -35,9 +35,7 @@ class Shard:
     path: Path
     names: PackedStrings  # of the members that hold the inputs
     members: np.ndarray[tuple[int, int], np.dtype[np.int64]]  # [entries, 3]: offset, size and label
-    companions: np.ndarray[
-        tuple[int, int, int], np.dtype[np.int64]
-    ]  # [entries, endings, 2]: offset and size, 0 if none
+    companions: np.ndarray[tuple[int, int, int], np.dtype[np.int64]]  # [entries, endings, 2]: offset and size
     damage: dict[int, str]
 
 

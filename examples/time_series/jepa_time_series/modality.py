@@ -59,7 +59,7 @@ class TimeSeries(Modality[TimeSeriesConfig]):
             window = f"a window, {config.seconds:g} s at {config.rate:g} Hz"
             raise ValueError(f"patch {config.patch} does not divide the {self.length} samples of {window}")
         if config.source == "folder" and config.root is None:
-            raise ValueError("source 'folder' needs data.root, the folder that holds train, validation and test")
+            raise ValueError("source 'folder' needs data.root, the folder of recordings")
         if config.source == "activities" and config.channels != CHANNELS:
             raise ValueError(f"source 'activities' has the channels {', '.join(CHANNELS)}, in this order")
         if config.mask_sets % config.views:

@@ -108,7 +108,7 @@ def _related(speaker: Speaker, things: list[Thing]) -> str:
 
 
 def _beside(speaker: Speaker, things: list[Thing]) -> str:
-    """As _related, but with the relation of the other thing."""
+    """As _related, but states where the other thing is."""
     if not (found := _relation(speaker, things)):
         return _pair(speaker, things)
     converse = {"left": "right", "right": "left", "front": "behind", "behind": "front"}[found[1]]

@@ -1,4 +1,4 @@
-"""Views are the crops of torchvision, from a generator alone."""
+"""Views: crops distributed as in torchvision, as functions of a generator."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def views(image: Tensor, count: int, seed: int = 0, size: tuple[int, int] = (8, 
     return [random_resized_crop(image, size, SCALE, ASPECT, flip, generator) for _ in range(count)]
 
 
-def test_random_crops_follow_the_generator_alone() -> None:
+def test_random_crops_depend_on_the_generator_only() -> None:
     image = noise()
     before = torch.get_rng_state()
     first, again, other = views(image, 5, 0), views(image, 5, 0), views(image, 5, 1)
@@ -26,7 +26,7 @@ def test_random_crops_follow_the_generator_alone() -> None:
 
 
 def noise() -> Tensor:
-    """A random image [3, 40, 48] with the channels innermost in memory, as images are decoded."""
+    """A random image [3, 40, 48] with innermost channels in memory, like decoded images."""
     pixels = torch.randint(256, (40, 48, 3), generator=torch.Generator().manual_seed(0))
     return pixels.to(torch.uint8).permute(2, 0, 1)
 
@@ -38,7 +38,7 @@ def ramp(height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(96, 128), (100, 100), (160, 80)])
-def test_random_crops_are_distributed_as_those_of_torchvision(shape: tuple[int, int]) -> None:
+def test_random_crops_are_distributed_like_those_of_torchvision(shape: tuple[int, int]) -> None:
     image, count = ramp(*shape), 1500
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -58,7 +58,7 @@ def test_every_placement_of_a_random_crop_is_equally_likely() -> None:
     assert all(150 < corners.count(corner) < 250 for corner in set(corners))
 
 
-def test_the_whole_image_at_its_own_size_is_left_as_it_is() -> None:
+def test_a_crop_of_the_whole_image_at_its_own_size_changes_nothing() -> None:
     image = ramp(24, 30)
     generator = torch.Generator()
     assert torch.equal(random_resized_crop(image, (24, 30), (1, 1), (1.25, 1.25), False, generator), image)
@@ -76,7 +76,7 @@ def test_half_of_the_crops_are_mirrored() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 200), (200, 1), (1, 1), (3, 2)])
 @pytest.mark.parametrize("size", [(8, 8), (8, 16)])
-def test_even_a_sliver_gives_a_view(shape: tuple[int, int], size: tuple[int, int]) -> None:
+def test_images_of_extreme_aspect_give_views(shape: tuple[int, int], size: tuple[int, int]) -> None:
     image = ramp(*shape)
     for view in [center_view(image, size), *views(image, 20, size=size)]:
         assert view.shape == (3, *size)
@@ -84,30 +84,30 @@ def test_even_a_sliver_gives_a_view(shape: tuple[int, int], size: tuple[int, int
 
 
 @pytest.mark.parametrize(("shape", "size"), [((100, 50), (10, 10)), ((50, 100), (10, 10)), ((60, 90), (10, 40))])
-def test_the_central_view_is_the_largest_centred_part_of_its_shape(
+def test_the_central_view_is_the_largest_centred_part_of_its_aspect(
     shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
     columns, rows, _ = center_view(ramp(*shape), size).float()
-    covered = min(shape[0] / size[0], shape[1] / size[1])  # stored pixels for each pixel of the view
+    covered = min(shape[0] / size[0], shape[1] / size[1])  # stored pixels per pixel of the view
     for values, length, pixels in ((rows, shape[0], size[0]), (columns.T, shape[1], size[1])):
         along = values.mean(1)
         assert abs(along.mean() - (length - 1) / 2) < 1
         assert abs((along[-1] - along[0]) / (pixels - 1) - covered) < 0.1 * covered
 
 
-def test_memory_layout_does_not_change_a_view() -> None:
+def test_the_memory_layout_does_not_change_a_view() -> None:
     image = noise()
     for ours, theirs in zip(views(image, 20), views(image.contiguous(), 20), strict=True):
         assert (ours.int() - theirs.int()).abs().max() <= 1
 
 
-def test_normalising_is_that_of_torchvision() -> None:
+def test_normalise_equals_torchvisions() -> None:
     image = noise()
     expected = v2.functional.normalize(image.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert torch.allclose(normalise(image), expected, atol=1e-5)
     assert torch.allclose(normalise(torch.stack([image, image]))[1], expected, atol=1e-5)
 
 
-def test_denormalising_gives_the_pixels_back() -> None:
+def test_denormalise_inverts_normalise() -> None:
     image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(denormalise(normalise(image)), image)

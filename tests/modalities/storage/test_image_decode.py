@@ -1,4 +1,4 @@
-"""Every format and pixel layout that Pillow reads becomes 8-bit RGB; whatever is broken is a bad sample."""
+"""Decoding of images: all formats and pixel layouts become 8-bit RGB; broken files are bad samples."""
 
 import io
 import json
@@ -91,7 +91,7 @@ def test_every_pixel_layout_becomes_8_bit_rgb(data: bytes, expected: list[list[i
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_photographs_come_upright(orientation: int, kind: str) -> None:
+def test_photographs_are_turned_upright(orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(photo(), kind, exif=exif)
@@ -100,7 +100,7 @@ def test_photographs_come_upright(orientation: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "MPO", "WEBP", "TIFF"])
-def test_of_several_frames_the_first_is_taken(kind: str) -> None:
+def test_the_first_of_several_frames_is_decoded(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     image = decode_image(encoded(frames[0], kind, save_all=True, append_images=frames[1:]), min_side=8)
     assert image.shape == (3, 8, 8)
@@ -114,8 +114,8 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed(min_side: int, side: int)
     assert decode_image(data, min_side).shape == (3, side, side * 5 // 4)
 
 
-def claims(width: int, height: int) -> bytes:
-    """A PNG of one pixel whose header promises another size."""
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG of one pixel whose header states another size."""
     data = bytearray(encoded(Image.new("1", (1, 1)), "PNG"))
     data[16:24] = struct.pack(">II", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -134,12 +134,12 @@ JPEG, PNG = encoded(photo(), "JPEG"), encoded(photo(), "PNG")
         (b"", "not an image of a known format"),
         (b"<html><body>404</body></html>", "not an image of a known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
-        (claims(10_000, 9_500), "decompression bomb"),
-        (claims(100_000, 100_000), "decompression bomb"),
+        (png_claiming(10_000, 9_500), "decompression bomb"),
+        (png_claiming(100_000, 100_000), "decompression bomb"),
     ],
     ids=["half-jpeg", "half-png", "header-only", "empty", "html", "eps", "large-bomb", "huge-bomb"],
 )
-def test_a_broken_file_is_a_bad_sample_that_says_where_and_why(data: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_a_bad_sample_with_its_path_and_a_reason(data: bytes, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "broken.jpg"
     file.write_bytes(data)
     with pytest.raises(BadSampleError, match=reason) as caught:
@@ -153,7 +153,7 @@ def test_a_broken_file_is_a_bad_sample_that_says_where_and_why(data: bytes, reas
 @pytest.mark.real_data
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="the real images are not beside this checkout")
 @pytest.mark.parametrize("folder", ["images_odd", "images_broken", "images_fuzz", "small"])
-def test_real_odd_and_broken_files_are_read_exactly_where_pillow_reads_them(folder: str) -> None:
+def test_real_unusual_and_broken_files_are_read_if_and_only_if_pillow_reads_them(folder: str) -> None:
     manifest = json.loads((REAL_DATA / "manifest.json").read_text())
     entries = [entry for entry in manifest if entry["file"].startswith(f"{folder}/")]
     assert entries
