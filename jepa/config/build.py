@@ -201,7 +201,8 @@ def _explain(findings: Sequence[Any], tree: Tree) -> str:
         message = (message[0].lower() + message[1:]).removeprefix("input ")
         shown = "" if missing or finding["type"] == "value_error" else f", not {finding['input']!r}"
         sentences.setdefault(".".join(map(str, path)), []).append(message + shown)
-    return "; ".join(f"{path}: {', or '.join(dict.fromkeys(messages))}" for path, messages in sentences.items())
+    lines = (f"{path}: {', or '.join(dict.fromkeys(messages))}" for path, messages in sentences.items())
+    return "; ".join(line.removeprefix(": ") for line in lines)
 
 
 def _path(tree: Any, location: Location) -> list[str | int]:

@@ -178,8 +178,8 @@ def compare(folder: str) -> None:
     torch.manual_seed(5)
     model = sharded_model(build, world, bf16=False)
     optimizer = adamw(model, OptimConfig())
-    predictions = model([noise(4, seed=rank)], [random_masks(4)])
-    prediction_loss(predictions, LossConfig(), {"latent": 1.0}).backward()
+    output = model([noise(4, seed=rank)], [random_masks(4)])
+    prediction_loss(output.predictions, LossConfig(), {"latent": 1.0}).backward()
     optimizer.step()
     held = {name: bytes_held(tensors) for name, tensors in training_state(model, optimizer).items()}
     optimizer.zero_grad()
@@ -225,8 +225,8 @@ def test_shares_add_up_to_the_whole_and_a_save_is_of_its_moment(tmp_path: Path) 
         assert all(torch.equal(process["buffers"][name], buffer) for process in found)
     optimizer = adamw(model, OptimConfig())
     halves = [noise(4, seed=rank) for rank in range(2)]
-    predictions = model([torch.cat(halves)], [Masks.concatenate([random_masks(4)] * 2)])
-    prediction_loss(predictions, LossConfig(), {"latent": 1.0}).backward()
+    output = model([torch.cat(halves)], [Masks.concatenate([random_masks(4)] * 2)])
+    prediction_loss(output.predictions, LossConfig(), {"latent": 1.0}).backward()
     optimizer.step()
     for name, tensors in training_state(model, optimizer).items():
         total = bytes_held(tensors)
