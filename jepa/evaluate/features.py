@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
 from jepa.encoder import PatchEmbedding, TokenEncoder, mean_tokens
-from jepa.evaluate.reading import ViewBatch, ViewDataset, view_batches
+from jepa.evaluate.reading import ViewBatch, ViewDataset, batches, collate_views
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Task
 from jepa.training.config import ComputeConfig
@@ -75,18 +75,13 @@ class Extractor:
     compute: ComputeConfig
     on_batch: Callable[[list[tuple[str, str]]], None]
 
-    @property
-    def samples_at_once(self) -> int:
-        """Batch size that fits into memory."""
-        return samples_at_once(self.modality, self.batch_size)
-
     @torch.inference_mode()
     def extract(self, samples: Samples, indices: Sequence[int], budget: TokenBudget) -> Features:
         """Features of the samples at these indices, with tokens of the first ones."""
         views = ViewDataset(self.modality, samples, indices, self.tasks)
         loaders = self.compute.loaders(next(iter(self.encoders.values())).device)
         buffer = _FeatureBuffer(budget)
-        for batch in view_batches(views, self.samples_at_once, loaders):
+        for batch in batches(views, samples_at_once(self.modality, self.batch_size), loaders, collate_views):
             if batch.count:
                 self._encode(batch, buffer)
             self.on_batch(batch.bad)

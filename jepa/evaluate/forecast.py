@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from jepa.data import to_device
 from jepa.encoder import mean_tokens
 from jepa.evaluate.features import samples_at_once
-from jepa.evaluate.reading import ViewDataset, evaluated_indices, view_batches
+from jepa.evaluate.reading import ViewDataset, batches, collate_views, evaluated_indices
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Split
 from jepa.model import JEPA
@@ -181,7 +181,7 @@ class InputBatches:
         indices = evaluated_indices(len(samples), evaluate.forecast_samples, split)
         views = ViewDataset(self.modality, samples, indices, averaged=False)
         size, loaders = samples_at_once(self.modality, evaluate.batch_size), self.config.compute.loaders(self.device)
-        for batch in view_batches(views, size, loaders):
+        for batch in batches(views, size, loaders, collate_views):
             self.on_bad(batch.bad)
             if batch.count:
                 yield to_device(batch.views[0], self.device)

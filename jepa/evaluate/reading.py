@@ -66,23 +66,12 @@ class ViewBatch:
     bad: list[tuple[str, str]]
 
 
-def view_batches(views: "ViewDataset", size: int, loaders: int) -> Iterator[ViewBatch]:
-    """Batches of all samples in order, prepared by `loaders` processes."""
-    yield from batches(views, size, loaders, _collate)
-
-
 def batches(
     samples: Dataset[Any], size: int, loaders: int, collate: Callable[[Sequence[Any]], BatchT]
 ) -> Iterator[BatchT]:
     """Batches of a data set in order, collated in `loaders` processes."""
-    loader: Any = DataLoader(
-        samples,
-        batch_size=size,
-        num_workers=loaders if len(samples) > size else 0,  # type: ignore[arg-type]
-        collate_fn=collate,
-        worker_init_fn=_start_worker,
-    )
-    yield from loader
+    workers = loaders if len(samples) > size else 0  # type: ignore[arg-type]
+    yield from DataLoader(samples, size, num_workers=workers, collate_fn=collate, worker_init_fn=_start_worker)
 
 
 def separate_bad(items: Sequence[Any]) -> tuple[list[Any], list[tuple[str, str]]]:
@@ -135,7 +124,7 @@ class ViewDataset(Dataset[Any]):
             return unknown  # the label of a custom metric, which is then reported as not measured
 
 
-def _collate(items: Sequence[Any]) -> ViewBatch:
+def collate_views(items: Sequence[Any]) -> ViewBatch:
     good, bad = separate_bad(items)
     views, baselines, labels = default_collate(good) if good else ([], {}, {})
     return ViewBatch(len(good), views, baselines, labels, bad)

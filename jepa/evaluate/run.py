@@ -17,7 +17,7 @@ from jepa.console import CONSOLE
 from jepa.data import BadFiles
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
-from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget
+from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget, samples_at_once
 from jepa.evaluate.forecast import InputBatches, build_forecaster, can_forecast, forecast_section
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits
@@ -144,7 +144,8 @@ class _Evaluation:
         )
         limits = {split: getattr(config.evaluate, f"{split}_samples") for split in used}
         indices = {split: evaluated_indices(len(self.samples[split]), limits[split], split) for split in used}
-        total = sum(math.ceil(len(of_split) / extractor.samples_at_once) for of_split in indices.values())
+        at_once = samples_at_once(self.setup.modality, config.evaluate.batch_size)
+        total = sum(math.ceil(len(of_split) / at_once) for of_split in indices.values())
         self.progress.update(self.progress.task_ids[0], total=total)
         features: dict[Split, Features] = {}
         for split in used:

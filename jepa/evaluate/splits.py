@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Examples:
-    """Features [n, F] and labels: int64 [n] classes, or float [n] numbers."""
+    """Features [n, F], for attentive probes tokens [n, V, M, D]; labels int64 [n] classes, or float [n] numbers."""
 
     features: Tensor
     labels: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa.data import seeded
 from jepa.evaluate.features import ENCODERS, Column, Features
-from jepa.evaluate.probes.attentive import ProbeTraining, Sequences, attentive_probe
+from jepa.evaluate.probes.attentive import ProbeTraining, attentive_probe
 from jepa.evaluate.probes.custom import FunctionError, function_row
 from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
 from jepa.evaluate.splits import Examples, Splits
@@ -69,10 +69,10 @@ class FeatureTable:
         features = self._projected(layer, column) if projected else self._plain(layer, column)
         return features.pair(_labelled, self.labels(task))
 
-    def sequences(self, task: Task, column: Column) -> Splits[Sequences]:
+    def sequences(self, task: Task, column: Column) -> Splits[Examples]:
         """Token sequences of the labelled samples that keep them."""
         sequences = self.features.map(lambda split: split.sequences[column])
-        return sequences.pair(_labelled_sequences, self.sequence_labels(task))
+        return sequences.pair(_labelled, self.sequence_labels(task))
 
     def sequence_labels(self, task: Task) -> Splits[Tensor]:
         """Labels of the samples that keep their token sequences: [s]."""
@@ -111,12 +111,7 @@ def _check_labels(labels: Splits[Tensor], task: Task) -> Splits[Tensor]:
 
 def _labelled(features: Tensor, labels: Tensor) -> Examples:
     known = labels.flatten().isfinite()
-    return Examples(features[known], labels.flatten()[known])
-
-
-def _labelled_sequences(tokens: Tensor, labels: Tensor) -> Sequences:
-    known = labels.isfinite()
-    return Sequences(tokens if known.all() else tokens[known], labels[known])  # avoids a copy if it can
+    return Examples(features if known.all() else features[known], labels.flatten()[known])  # avoids a copy if it can
 
 
 def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], None]) -> Row:
@@ -182,7 +177,7 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
     for column in table.features.train.sequences:
         examples, outputs = table.sequences(task, column), 1
         if task.kind == "class":
-            examples = examples.map(lambda split: Sequences(split.tokens, split.labels.long()))
+            examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
             outputs = max(2, _classes(task, examples.map(lambda split: split.labels)))
         outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()

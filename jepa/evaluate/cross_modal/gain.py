@@ -6,21 +6,21 @@ stream of another sample. What helps only because the context is longer helps fr
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import Dataset, default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import gather_tokens
-from jepa.evaluate.reading import batches, separate_bad
+from jepa.evaluate.cross_modal.samples import PairDataset, collate_pairs
+from jepa.evaluate.reading import batches
 from jepa.loss import LossConfig, distances
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
-from jepa.modality import BadSampleError, Samples
+from jepa.modality import Samples
 from jepa.model import JEPA, Pair
 from jepa.training.config import Config
 
@@ -28,39 +28,12 @@ _AT_ONCE = 32  # samples that share one draw of masks, a constant so that masks 
 _NO_ERRORS = dict.fromkeys(("own", "without", "other"), torch.empty(0, dtype=torch.float64))  # if no sample can be read
 
 
-@dataclass(frozen=True)
-class _FirstPairDataset(Dataset[Any]):
-    """A view of each sample with the first of its second streams, and the description of that stream."""
-
-    modality: MatchedModality[Any]
-    samples: Samples
-    indices: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int, /) -> Any:
-        try:
-            inputs = self.samples[self.indices[index]].inputs
-            return self.modality.matches(inputs)[0], self.modality.descriptions(inputs)[0]
-        except BadSampleError as error:
-            return error
-
-
-def _collate(items: Sequence[Any]) -> tuple[Any, list[str], list[tuple[str, str]]]:
-    good, bad = separate_bad(items)
-    views = default_collate([view for view, _ in good]) if good else None
-    return views, [description for _, description in good], bad
-
-
 def other_samples(descriptions: Sequence[str]) -> Tensor:
     """The next sample, cyclically, whose description differs; -1 if there is none: int64 [B]."""
     count = len(descriptions)
-    others = []
-    for index, description in enumerate(descriptions):
-        following = (other % count for other in range(index + 1, index + count))
-        others.append(next((other for other in following if descriptions[other] != description), -1))
-    return torch.tensor(others)
+    following = ([other % count for other in range(index + 1, index + count)] for index in range(count))
+    different = zip(following, descriptions, strict=True)
+    return torch.tensor([next((i for i in later if descriptions[i] != own), -1) for later, own in different])
 
 
 @torch.inference_mode()
@@ -75,17 +48,19 @@ def cross_modal_gain(
     """The `gain` section: prediction errors by the run's own loss and their differences; None if there is no sample."""
     device = model.context_encoder.device
     parts: list[dict[str, Tensor]] = []
-    pairs = _FirstPairDataset(modality, samples, indices)
-    for views, descriptions, bad in batches(pairs, _AT_ONCE, config.compute.loaders(device), _collate):
-        on_bad(bad)
-        if not descriptions:
+    pairs = PairDataset(modality, samples, indices, ())
+    for batch in batches(pairs, _AT_ONCE, config.compute.loaders(device), collate_pairs):
+        on_bad(batch.bad)
+        if not batch.counts:
             continue
+        starts = [0, *accumulate(batch.counts)][:-1]
+        descriptions = [batch.descriptions[start] for start in starts]
         drawn = modality.gain_masks(len(descriptions), seeded("gain", len(parts)))
         assert drawn is not None, "the caller checks that there are masks"
         with torch.autocast(device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
             masks = drawn[0].to(device), drawn[1].to(device)
             others = other_samples(descriptions)
-            parts.append(_errors(model, modality, config, to_device(views, device), masks, others))
+            parts.append(_errors(model, modality, config, to_device(batch.first, device), masks, others))
     errors = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]} if parts else _NO_ERRORS
     means = {name: values.nanmean() for name, values in errors.items()}
     return {

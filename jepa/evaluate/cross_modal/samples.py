@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset, default_collate
 
 from jepa.evaluate.cross_modal.retrieval import RetrievalSet
@@ -14,6 +15,8 @@ from jepa.evaluate.features import Column
 from jepa.evaluate.reading import batches, separate_bad
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples, Task
+
+T = TypeVar("T")
 
 
 class NearMisses(NamedTuple):
@@ -77,7 +80,7 @@ class _Batch(NamedTuple):
     bad: list[tuple[str, str]]
 
 
-def _collate(items: Sequence[Any]) -> _Batch:
+def collate_pairs(items: Sequence[Any]) -> _Batch:
     good, bad = separate_bad(items)
     if not good:
         return _Batch([], None, None, [], {}, [], bad)
@@ -106,7 +109,6 @@ class _VectorBuffer:
     near_misses: dict[str, list[NearMisses]] = field(default_factory=dict)
 
     def add(self, encoder: StreamEncoder, batch: _Batch, start: int) -> None:
-        """Encode a batch whose first sample has the number `start`."""
         self.first.append(encoder.encode(batch.first, 0))
         self.second.append(encoder.encode(batch.second, 1))
         for kind, (rows, true, false) in batch.near_misses.items():
@@ -114,10 +116,9 @@ class _VectorBuffer:
             self.near_misses.setdefault(kind, []).append(misses)
 
     def samples(self, owner: Tensor, descriptions: Sequence[str]) -> EncodedSamples:
-        """All samples added so far."""
         return EncodedSamples(
             RetrievalSet(concatenate(self.first), concatenate(self.second), owner, descriptions),
-            {kind: _concatenate_misses(parts) for kind, parts in sorted(self.near_misses.items())},
+            {kind: concatenate(parts) for kind, parts in sorted(self.near_misses.items())},
         )
 
 
@@ -139,7 +140,7 @@ class PairReader:
         descriptions: list[str] = []
         labels: list[list[float]] = []
         pairs = PairDataset(self.modality, samples, indices, self.tasks)
-        for batch in batches(pairs, self.samples_at_once, self.loaders, _collate):
+        for batch in batches(pairs, self.samples_at_once, self.loaders, collate_pairs):
             self.on_bad(batch.bad)
             if not batch.counts:
                 continue
@@ -155,11 +156,6 @@ class PairReader:
         return encoded, torch.tensor(labels)
 
 
-def concatenate(parts: Sequence[Vectors]) -> Vectors:
-    """Vectors of several batches in one."""
-    return Vectors(*(torch.cat(vectors) for vectors in zip(*parts, strict=True)))
-
-
-def _concatenate_misses(parts: Sequence[NearMisses]) -> NearMisses:
-    owner = torch.cat([part.owner for part in parts])
-    return NearMisses(owner, concatenate([part.true for part in parts]), concatenate([part.false for part in parts]))
+def concatenate(parts: Sequence[T]) -> T:
+    """Vectors, or near misses, of several batches in one."""
+    return tree_map(lambda *tensors: torch.cat(tensors), *parts)  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jepa.data import seeded
 from jepa.evaluate.probes.linear import accuracy, best_setting, root_mean_square_error
-from jepa.evaluate.splits import Splits
+from jepa.evaluate.splits import Examples, Splits
 from jepa.positions import Grid
 from jepa.schedules import warmed_up
 from jepa.transformer import Block, FeedForward, initialise
@@ -31,17 +31,6 @@ class Setting(NamedTuple):
 
 
 GRID = tuple(Setting(rate, decay) for rate in (1e-3, 3e-3) for decay in (0.01, 0.4))
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Token sequences of samples in V views, and their labels."""
-
-    tokens: Tensor  # [n, V, M, D], layer-normed once here and not in every step; may be bf16
-    labels: Tensor  # int64 [n] classes, or float [n] numbers
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -126,12 +115,10 @@ def attend(probes: Sequence[AttentiveProbe], normed: Tensor) -> Tensor:
     return torch.stack([probe.logits(part) for probe, part in zip(probes, attended.unbind(1), strict=True)])
 
 
-def attentive_probe(
-    examples: Splits[Sequences], blocks: int, outputs: int, training: ProbeTraining
-) -> AttentiveOutcome:
+def attentive_probe(examples: Splits[Examples], blocks: int, outputs: int, training: ProbeTraining) -> AttentiveOutcome:
     """Train a probe for every setting of `GRID` -> test score of the setting that is best on validation.
 
-    outputs: number of classes, or 1 for a number.
+    examples: layer-normed tokens of V views [n, V, M, D], perhaps bf16. outputs: number of classes, or 1 for a number.
 
     Classes: accuracy of the class probabilities averaged over views. Numbers: root mean square error of the outputs
     averaged over views. Training uses the first view of each sample. AdamW, warm-up over a twentieth of the steps, then
@@ -143,11 +130,11 @@ def attentive_probe(
     centre, scale = torch.zeros(()), torch.ones(())
     if outputs == 1:
         centre, scale = labels.mean(), labels.std(correction=0).clamp_min(1e-6)
-    probes = _initial(examples.train.tokens.shape[-1], outputs, blocks, training.device)
-    _train(probes, Sequences(examples.train.tokens[:, 0], _scaled(labels, centre, scale)), training)
+    probes = _initial(examples.train.features.shape[-1], outputs, blocks, training.device)
+    _train(probes, Examples(examples.train.features[:, 0], _scaled(labels, centre, scale)), training)
 
-    def scores(split: Sequences) -> list[float]:
-        predictions = _predict(probes, split.tokens, training)
+    def scores(split: Examples) -> list[float]:
+        predictions = _predict(probes, split.features, training)
         return [_score(prediction, split.labels, centre, scale) for prediction in predictions]
 
     chosen = best_setting(range(len(GRID)), scores(examples.validation), higher_is_better=outputs > 1)
@@ -162,7 +149,7 @@ def _initial(dim: int, outputs: int, blocks: int, device: torch.device) -> list[
     return [copy.deepcopy(probe).to(device) for _ in GRID]
 
 
-def _train(probes: Sequence[AttentiveProbe], examples: Sequences, training: ProbeTraining) -> None:
+def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: ProbeTraining) -> None:
     """Fit all probes to the same batches. Examples: tokens [n, M, D], number labels standardised."""
     groups = [
         {"params": list(probe.parameters()), "lr": 0.0, "weight_decay": setting.weight_decay}
@@ -175,7 +162,7 @@ def _train(probes: Sequence[AttentiveProbe], examples: Sequences, training: Prob
             group["lr"] = share * setting.learning_rate
         rows = _rows(step, len(examples))
         labels = examples.labels[rows].to(training.device)
-        logits = _logits(probes, examples.tokens[rows], training)  # [P, B, outputs]
+        logits = _logits(probes, examples.features[rows], training)  # [P, B, outputs]
         if logits.shape[-1] > 1:
             loss = torch.stack([F.cross_entropy(of_probe, labels) for of_probe in logits]).sum()
         else:

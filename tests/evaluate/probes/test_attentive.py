@@ -7,25 +7,17 @@ import torch
 from tiny import randomise
 from torch import Tensor, nn
 
-from jepa.evaluate.probes.attentive import (
-    GRID,
-    AttentiveProbe,
-    ProbeTraining,
-    Sequences,
-    attentive_probe,
-    pooling,
-    probe_logits,
-)
-from jepa.evaluate.splits import Splits
+from jepa.evaluate.probes.attentive import GRID, AttentiveProbe, ProbeTraining, attentive_probe, pooling, probe_logits
+from jepa.evaluate.splits import Examples, Splits
 
 FAST = ProbeTraining(steps=120, device=torch.device("cpu"), precision="fp32")
 
 
-def rare_token(counts: tuple[int, int, int] = (300, 100, 100), views: int = 1, width: int = 16) -> Splits[Sequences]:
+def rare_token(counts: tuple[int, int, int] = (300, 100, 100), views: int = 1, width: int = 16) -> Splits[Examples]:
     """One of 12 tokens carries the class; the others are noise that hides it in the mean."""
     generator = torch.Generator().manual_seed(0)
 
-    def split(count: int) -> Sequences:
+    def split(count: int) -> Examples:
         labels = torch.randint(3, (count,), generator=generator)
         tokens = torch.randn(count, views, 12, width, generator=generator)
         position = torch.randint(12, (count, views), generator=generator)
@@ -34,7 +26,7 @@ def rare_token(counts: tuple[int, int, int] = (300, 100, 100), views: int = 1, w
         marked = marked + 6 * torch.nn.functional.one_hot(labels + 1, width)[:, None]
         rows, columns = torch.arange(count)[:, None], torch.arange(views)[None]
         tokens[rows, columns, position] = marked
-        return Sequences(torch.nn.functional.layer_norm(tokens, (width,)).bfloat16(), labels)
+        return Examples(torch.nn.functional.layer_norm(tokens, (width,)).bfloat16(), labels)
 
     return Splits(*map(split, counts))
 
@@ -107,7 +99,7 @@ def test_a_probe_finds_the_one_token_that_carries_the_class() -> None:
     assert outcome.setting in GRID
     assert outcome == attentive_probe(examples, blocks=1, outputs=3, training=FAST)
     shuffled = Splits(
-        examples.train, examples.validation, Sequences(examples.test.tokens, examples.test.labels.roll(1))
+        examples.train, examples.validation, Examples(examples.test.features, examples.test.labels.roll(1))
     )
     assert attentive_probe(shuffled, 1, 3, FAST).setting == outcome.setting
 
@@ -118,20 +110,20 @@ def test_a_probe_of_several_blocks_learns_too() -> None:
 
 def test_training_uses_the_first_view_and_scores_average_over_views() -> None:
     examples = rare_token(views=2)
-    train = Sequences(examples.train.tokens.clone(), examples.train.labels)
-    train.tokens[:, 1] = torch.nan  # never used
-    blank = examples.test.tokens.clone()
+    train = Examples(examples.train.features.clone(), examples.train.labels)
+    train.features[:, 1] = torch.nan  # never used
+    blank = examples.test.features.clone()
     blank[:, 1] = 0  # the same for every sample, so the other view decides
-    half = Splits(train, examples.validation, Sequences(blank, examples.test.labels))
-    alone = Splits(train, examples.validation, Sequences(examples.test.tokens[:, :1], examples.test.labels))
+    half = Splits(train, examples.validation, Examples(blank, examples.test.labels))
+    alone = Splits(train, examples.validation, Examples(examples.test.features[:, :1], examples.test.labels))
     assert attentive_probe(half, 1, 3, FAST).score == pytest.approx(attentive_probe(alone, 1, 3, FAST).score, abs=0.1)
     both = attentive_probe(Splits(train, examples.validation, examples.test), 1, 3, FAST).score
     assert both >= attentive_probe(alone, 1, 3, FAST).score
 
 
 def test_a_probe_predicts_numbers() -> None:
-    def numbered(split: Sequences) -> Sequences:
-        return Sequences(split.tokens, 10.0 + 5.0 * split.labels)
+    def numbered(split: Examples) -> Examples:
+        return Examples(split.features, 10.0 + 5.0 * split.labels)
 
     outcome = attentive_probe(rare_token().map(numbered), blocks=1, outputs=1, training=FAST)
     assert outcome.score < 2.0  # the labels have a standard deviation of 4
