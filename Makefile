@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 RUN_DIR ?= runs/demo
 
-.PHONY: help setup demo test check format
+.PHONY: help setup demo test soak check format
 help:
 	@echo "make demo    pretrain on generated images, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
 	@echo "make test    run the tests"
+	@echo "make soak    run long repetitions of what the tests check once"
 	@echo "make check   lint, format and types: report"
 	@echo "make format  lint and format: fix"
 	@echo "make setup   install the package and the development tools into $(VENV)"
@@ -36,6 +37,10 @@ demo: $(VENV)/.installed
 test: export OMP_NUM_THREADS ?= 1
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: export OMP_NUM_THREADS ?= 1
+soak: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m soak
 
 check: setup
 	$(BIN)/ruff check .
