@@ -108,7 +108,7 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
     """
     tree = plain(reduce(merge, layers, defaults(config_type)))
     try:
-        # As JSON: strict mode takes lists for tuples and strings for paths from nothing else.
+        # As JSON, because strict mode takes lists for tuples and strings for paths only there.
         return TypeAdapter(config_type).validate_json(to_json(tree), strict=True, extra="forbid")
     except ValidationError as error:
         findings = error.errors(include_url=False)
