@@ -87,7 +87,6 @@ def latest(run_dir: Path) -> Path:
 
 
 def shards_folder(run_dir: Path, step: int) -> Path:
-    """Folder of the shards of a step."""
     return run_dir / "checkpoints" / f"step_{step}"
 
 
@@ -96,9 +95,9 @@ def publish_shards(folder: Path, run: Checkpoint, path: Path) -> None:
 
     run: without `model`; its `optimizer` holds only the parameter groups.
     """
-    fields = {"step": run.step, "seconds": run.seconds, "config": run.config, "optimizer": run.optimizer}
+    content = {"step": run.step, "seconds": run.seconds, "config": run.config, "optimizer": run.optimizer}
     with (folder / RUN_FILE).open("w") as file:
-        json.dump({"format": FORMAT, **fields}, file)
+        json.dump({"format": FORMAT, **content}, file)
         file.flush()
         os.fsync(file.fileno())
     aside = path.with_name(path.name + ".partial")
@@ -160,12 +159,8 @@ def _load_shards(folder: Path, device: torch.device | str) -> Checkpoint:
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
-    """The error for a checkpoint that cannot be read."""
-    return CheckpointError(f"{path} is not a readable checkpoint: {_reason(error)}")
-
-
-def _reason(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return CheckpointError(f"{path} is not a readable checkpoint: {reason}")
 
 
 def _publish(aside: Path, path: Path) -> None:

@@ -46,7 +46,10 @@ def read_networks(path: Path) -> dict[str, Tensor]:
     """
     path = latest(path) if path.is_dir() and latest(path).exists() else path
     if path.suffix == ".safetensors":
-        return from_transformers(_safetensors(path))
+        try:
+            return from_transformers(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not path.is_file():
         return Checkpoint.load(path).model
     content = read_content(path)
@@ -99,10 +102,3 @@ def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif not re.search(r"\.attention\.(key|value)\.", name):
             ours[name] = value
     return ours
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,17 +51,12 @@ class _Reader(FileSystemReader):
 
     def read_metadata(self, *args: Any, **options: Any) -> Metadata:
         with (Path(self.path) / _METADATA).open("rb") as file:
-            metadata = _read_metadata(file)
+            metadata: Metadata = _MetadataUnpickler(file).load()
+        if not all(isinstance(entry, TensorStorageMetadata) for entry in metadata.state_dict_metadata.values()):
+            raise pickle.UnpicklingError("it holds something other than tensors")
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
-
-
-def _read_metadata(file: IO[bytes]) -> Metadata:
-    metadata: Metadata = _MetadataUnpickler(file).load()
-    if not all(isinstance(entry, TensorStorageMetadata) for entry in metadata.state_dict_metadata.values()):
-        raise pickle.UnpicklingError("it holds something other than tensors")
-    return metadata
 
 
 def start_writing(tensors: Mapping[str, Tensor], folder: Path, group: dist.ProcessGroup) -> Future[Any]:
@@ -84,7 +79,6 @@ def finish_writing(started: Future[Any]) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """Names of all tensors in a folder."""
     return set(_Reader(folder).read_metadata().state_dict_metadata)
 
 

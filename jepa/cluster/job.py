@@ -23,7 +23,6 @@ class Attempts:
         self.run_dir, self.job_id, self.enabled = run_dir, job_id, enabled
 
     def begin(self, hosts: Sequence[str]) -> None:
-        """Log the begin of an attempt."""
         self._write({"begin": time.time(), "hosts": list(hosts), "pid": os.getpid()})
 
     def end(self, how: str) -> None:
@@ -31,7 +30,6 @@ class Attempts:
         self._write({"end": time.time(), "how": how})
 
     def count(self) -> int:
-        """Number of attempts of this job."""
         return sum("begin" in line for line in read_attempts(self.run_dir) if line["job_id"] == self.job_id)
 
     def _write(self, values: dict[str, Any]) -> None:

@@ -53,19 +53,15 @@ class Profile:
 
     @property
     def processes(self) -> int:
-        """Processes of a run."""
         return self.nodes * self.tasks
 
 
 class Submission(NamedTuple):
-    """A run to submit."""
-
     command: Command
     run_dir: Path  # absolute
 
 
 def profile_names() -> list[str]:
-    """Names of the included profiles."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -130,7 +126,6 @@ def _write_job_file(submission: Submission, profile: Profile, job_id: str, log: 
 
 
 def changes_of(nodes: int | None, gpus: int | None, hours: float | None, partition: str | None) -> dict[str, Any]:
-    """Command-line options as keys of a profile."""
     minutes = None if hours is None else max(1, round(hours * 60))
     given = {"nodes": nodes, "gpus_per_node": gpus, "timeout_min": minutes, "partition": partition}
     return {key: value for key, value in given.items() if value is not None}
@@ -156,7 +151,6 @@ def _executor(profile: Profile, name: str, folder: Path) -> Any:
 
 
 def _parameters(profile: Profile, name: str) -> dict[str, Any]:
-    """The profile as parameters of submitit."""
     shared = {
         "name": name,
         "nodes": profile.nodes,

@@ -30,8 +30,6 @@ _POLL = 0.5  # seconds
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Current status of a submitted run."""
-
     run_dir: Path
     job_id: str
     state: str  # PENDING, RUNNING, FINISHED, CANCELLED, STOPPED or FAILED
@@ -46,7 +44,6 @@ class JobStatus:
 
     @property
     def is_active(self) -> bool:
-        """Whether the run is queued or running."""
         return self.state in ("PENDING", "RUNNING")
 
 
@@ -136,7 +133,6 @@ def _local_state(job_id: str) -> str:
 
 
 def last_lines(log: Path, count: int = _TAIL) -> list[str]:
-    """The last non-empty lines of a log."""
     if not log.exists():
         return []
     with log.open("rb") as file:

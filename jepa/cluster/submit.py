@@ -43,7 +43,7 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     commands = {folder / variant.name: _command(arguments, variant, folder) for variant in planned}
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
-        path = script(submissions, profile, _name(folder), folder / "slurm")
+        path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
         print(f"batch script for {len(submissions)} runs: {path}")
         return 0
     return _start(dict(zip(commands, configs, strict=True)), commands, folder, profile, planned if is_sweep else [])
@@ -69,7 +69,7 @@ def _start(
     for run_dir in left:
         prepare_run_dir(configs[run_dir])
     submissions = _submissions(left, profile)
-    jobs = submit(submissions, profile, _name(folder), folder / "slurm")
+    jobs = submit(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
     for submission, job in zip(submissions, jobs, strict=True):
         shown = os.path.relpath(submission.run_dir)
         log = read_job(submission.run_dir)["log"]
@@ -89,8 +89,7 @@ def dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: M
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
         allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
     cost = describe(config, modality, allocation)
-    print(to_yaml(config))
-    print(cost)
+    print(f"{to_yaml(config)}\n{cost}")
     return 0
 
 
@@ -130,7 +129,6 @@ def _checked(
 
 
 def _command(arguments: argparse.Namespace, variant: Variant, folder: Path) -> list[str]:
-    """Command-line arguments of one run."""
     recipe = ["--config", arguments.config] if arguments.config else []
     place = ["--run-dir", str(folder / variant.name)]
     return ["--modality", arguments.modality, *recipe, *place, *arguments.overrides, *variant.overrides]
@@ -145,10 +143,4 @@ def _submissions(commands: dict[Path, list[str]], profile: Profile) -> list[Subm
 
 
 def _is_started(run_dir: Path) -> bool:
-    if is_finished(run_dir):
-        return True
-    return bool(read_job(run_dir)) and statuses([run_dir])[0].is_active
-
-
-def _name(folder: Path) -> str:
-    return f"jepa-{folder.name}"
+    return is_finished(run_dir) or (bool(read_job(run_dir)) and statuses([run_dir])[0].is_active)

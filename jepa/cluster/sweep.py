@@ -19,8 +19,6 @@ from jepa.training.log import read_metrics
 
 
 class Variant(NamedTuple):
-    """One run of a sweep."""
-
     name: str  # of the run directory
     values: dict[str, Any]  # section.key -> value
 

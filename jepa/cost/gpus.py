@@ -21,7 +21,6 @@ class Gpu:
         return flops / (self.bf16 if precision == "bf16" else self.fp32) / UTILISATION / 3600
 
     def holds(self, size: int) -> bool:
-        """Whether a process with so many bytes of tensors fits."""
         return size + RESERVED <= self.memory
 
 

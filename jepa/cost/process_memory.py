@@ -33,7 +33,6 @@ class Allocation:
 
     @property
     def used_gpus(self) -> int:
-        """GPUs with a process."""
         return min(self.processes, self.gpus)
 
 
@@ -54,7 +53,6 @@ class ProcessMemory:
 
     @property
     def total(self) -> int:
-        """Total bytes."""
         return self.weights + self.gradients + self.optimiser + self.copies + self.buckets + self.activations
 
 
@@ -110,7 +108,6 @@ def shard_bytes(parameters: Iterable[nn.Parameter], processes: int) -> int:
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters with a gradient."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -131,7 +128,6 @@ def _tokens(masks: Sequence[Masks]) -> int:
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
-    """Total number of values."""
     return sum(parameter.numel() for parameter in parameters)
 
 

@@ -46,7 +46,6 @@ class Usage:
 
     @property
     def total(self) -> int:
-        """Total bytes."""
         return self.weights + self.gradients + self.optimiser + self.copies + self.activations
 
 
@@ -66,7 +65,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation and count its outputs."""
         result = func(*args, **(kwargs or {}))
         copied = func is torch.ops.aten._to_copy.default and self._kind(args[0]) == "weights"
         for leaf in tree_leaves(result):
@@ -85,12 +83,10 @@ class LiveBytes(TorchDispatchMode):
         self._note(tensor, kind)
 
     def gradient(self, parameter: Tensor) -> None:
-        """Count the gradient of a parameter as a gradient."""
         assert parameter.grad is not None
         self.register(parameter.grad, "gradients")
 
     def forget_peaks(self) -> None:
-        """Restart the search for peaks."""
         self.at_peak, self.most_activations = self.live.copy(), self.live["activations"]
 
     def _kind(self, tensor: Tensor) -> Kind | None:
@@ -118,7 +114,6 @@ class _UnknownNumbers(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation."""
         return 1.0 if func is torch.ops.aten._local_scalar_dense.default else func(*args, **(kwargs or {}))
 
 
@@ -132,7 +127,6 @@ class _AsOnGpu(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Replace attention and layer norm."""
         if func is F.scaled_dot_product_attention:
             return _flash(*args, **(kwargs or {}))
         if func is F.layer_norm and torch.is_autocast_enabled("cpu"):
@@ -188,7 +182,6 @@ class _Step:
             self.counted.register(weight, "weights")
 
     def usage(self, batch: Batch, stage: Stage) -> Usage:
-        """Bytes at the peak of a step."""
         counted = self.counted
         for tensor in tree_leaves((batch.views, [(one.context, one.target) for one in batch.masks])):
             counted.register(tensor, "activations")

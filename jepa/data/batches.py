@@ -55,7 +55,6 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """Device of the batch."""
         return self.masks[0].context.device
 
     def sizes(self) -> dict[str, int]:

@@ -61,7 +61,6 @@ class RunLog:
             self.events.close()
 
     def advance(self, step: int) -> None:
-        """Move the progress bar."""
         self.progress.update(self.task, completed=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
