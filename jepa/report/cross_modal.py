@@ -85,15 +85,10 @@ def retrieval_gallery(found: PictureRetrieval) -> list[Card]:
     for query, rank in enumerate(found.ranks()[:QUERIES]):
         best = found.scores[query].topk(min(NEIGHBOURS, len(found.pictures))).indices.tolist()
         description = found.descriptions[query]
-        pictures = [
-            Picture(
-                found.pictures[index],
-                "",
-                f"found by query {query + 1}, rank {number}",
-                outlined=found.descriptions[index] == description,
-            )
-            for number, index in enumerate(best, start=1)
-        ]
+        pictures = []
+        for number, index in enumerate(best, start=1):
+            alt, equal = f"found by query {query + 1}, rank {number}", found.descriptions[index] == description
+            pictures.append(Picture(found.pictures[index], "", alt, outlined=equal))
         cards.append([Strip(f"{description} (own picture: rank {rank} of {len(found.pictures)})", pictures)])
     return cards
 

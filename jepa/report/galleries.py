@@ -68,11 +68,8 @@ def gallery_samples(
             tokens[name].append(encoded.cpu()[: max(0, coloured)])
     if not pictures:
         return GallerySamples([], [], [], {}, {}, None)
-    return GallerySamples(pictures, thumbnails, classes, _concatenated(tokens), _concatenated(pooled), first_inputs)
-
-
-def _concatenated(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat(list(tensors)) for name, tensors in parts.items()}
+    of_tokens, of_samples = ({name: torch.cat(parts) for name, parts in named.items()} for named in (tokens, pooled))
+    return GallerySamples(pictures, thumbnails, classes, of_tokens, of_samples, first_inputs)
 
 
 def mask_gallery(modality: Modality[Any], samples: GallerySamples) -> list[Card]:

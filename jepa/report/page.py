@@ -93,7 +93,7 @@ def _curves(run: Run) -> str:
 
 
 def _pictures(run: Run) -> str:
-    no_pictures = "<h2>What it learned</h2>\n<p>There are no pictures: {}.</p>"
+    no_pictures = _section("What it learned", "There are no pictures: {}.")
     try:
         samples = gallery_samples(run.modality, report_samples(run.modality), run.encoders, run.sample_limit)
     except DataError as error:
@@ -105,9 +105,9 @@ def _pictures(run: Run) -> str:
         parts += [_masks(run, samples), _features(run, samples), _errors(run, samples)]
     else:
         axes = f"the grid has {len(run.modality.grid)} axes, the pictures have {samples.pictures[0].dim() - 1}"
-        parts.append(f"<h2>What it learned</h2>\n<p>Masks and features are not drawn: {axes}.</p>")
+        parts.append(_section("What it learned", f"Masks and features are not drawn: {axes}."))
     if len(samples.thumbnails) > 1:
-        parts.append(f"<h2>Nearest neighbours</h2>\n<p>{_neighbour_words(samples)}</p>")
+        parts.append(_section("Nearest neighbours", _neighbour_words(samples)).rstrip())
         parts.append(_gallery(run, "neighbours", neighbour_gallery(samples), 40))
     return "\n".join(filter(None, parts))
 
@@ -121,7 +121,7 @@ def _retrieval(run: Run) -> str:
     if found is None:
         return ""
     words = retrieval_words(found, [stream.name for stream in run.modality.streams])
-    return f"<h2>What it retrieves</h2>\n<p>{words}</p>\n" + _gallery(run, "matches", retrieval_gallery(found), 30)
+    return _section("What it retrieves", words) + _gallery(run, "matches", retrieval_gallery(found), 30)
 
 
 def _masks(run: Run, samples: GallerySamples) -> str:
@@ -132,9 +132,8 @@ def _masks(run: Run, samples: GallerySamples) -> str:
     streams = [escape(stream.name) for stream in run.modality.streams]
     if streams:
         words += f" Pictures show the {streams[0]} alone; the line above them counts the tokens of every stream."
-    return f"<h2>What it had to predict</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "masks", mask_gallery(run.modality, samples), 40 if streams else 20
-    )
+    gallery = _gallery(run, "masks", mask_gallery(run.modality, samples), 40 if streams else 20)
+    return _section("What it had to predict", words) + gallery
 
 
 def _features(run: Run, samples: GallerySamples) -> str:
@@ -142,9 +141,8 @@ def _features(run: Run, samples: GallerySamples) -> str:
         "Red, green and blue are the three strongest principal components of the token features, after subtracting the "
         "mean of each input. Similar colours mean similar features. Colours are not comparable between encoders."
     )
-    return f"<h2>Features as colours</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "features", feature_gallery(samples, run.modality.grid), 20
-    )
+    gallery = _gallery(run, "features", feature_gallery(samples, run.modality.grid), 20)
+    return _section("Features as colours", words) + gallery
 
 
 def _errors(run: Run, samples: GallerySamples) -> str:
@@ -156,9 +154,8 @@ def _errors(run: Run, samples: GallerySamples) -> str:
         "The first part of each input is the context. Colours on the rest show the error of the predicted "
         "representations, from dark (small) to bright (large), on one scale."
     )
-    return f"<h2>Where its forecasts are wrong</h2>\n<p>{words}</p>\n" + _gallery(
-        run, "errors", error_gallery(samples, forecaster, run.modality.grid), 24
-    )
+    gallery = _gallery(run, "errors", error_gallery(samples, forecaster, run.modality.grid), 24)
+    return _section("Where its forecasts are wrong", words) + gallery
 
 
 def _neighbour_words(samples: GallerySamples) -> str:
@@ -171,6 +168,10 @@ def _neighbour_words(samples: GallerySamples) -> str:
         return words
     found = ", ".join(f"{name} {percent(share, 1)}" for name, share in shares.items())
     return f'{words} <span class="key">Outlined</span> ones have the class of the query. Over all queries: {found}.'
+
+
+def _section(title: str, words: str) -> str:
+    return f"<h2>{title}</h2>\n<p>{words}</p>\n"
 
 
 def _chart(run: Run, name: str, figure: Figure, alt: str, kind: str) -> str:
