@@ -22,7 +22,7 @@ from modalities.image_text.encoder import TwoTowers, View
 from modalities.image_text.masks import Layout, both_regions, check_words, sample_objectives
 from modalities.image_text.open_clip_files import PixelStatistics
 from modalities.image_text.served import ImageTextModel
-from modalities.storage.captioned import Captioned
+from modalities.storage.captioned import CaptionedImage
 from modalities.storage.splits import StoredSplit
 from modalities.worlds.captions.dataset import CaptionedScenes
 from modalities.worlds.captions.words import SHAPE_NOUNS
@@ -98,14 +98,14 @@ class ImageText(MatchedModality[ImageTextConfig]):
             return None
         return both_regions(self.layout, self.config.masking, batch_size, generator)
 
-    def training_view(self, inputs: Captioned, generator: Generator) -> View:
+    def training_view(self, inputs: CaptionedImage, generator: Generator) -> View:
         """A random crop and a random caption."""
         config = self.config
         number = int(torch.randint(len(inputs.captions), (), generator=generator))
         crop = random_resized_crop(inputs.image, self.size, config.crop_scale, config.crop_aspect, False, generator)
         return View(self._pixels(crop), self._ids(inputs.captions[number]))
 
-    def evaluation_view(self, inputs: Captioned) -> View:
+    def evaluation_view(self, inputs: CaptionedImage) -> View:
         """The central crop and the first caption."""
         return self.view(inputs.image, inputs.captions[0])
 
@@ -117,12 +117,12 @@ class ImageText(MatchedModality[ImageTextConfig]):
         """An empty image and an empty caption."""
         return View(torch.zeros(3, *self.size), torch.zeros(self.layout.length, dtype=torch.int64))
 
-    def matches(self, inputs: Captioned) -> Sequence[View]:
+    def matches(self, inputs: CaptionedImage) -> Sequence[View]:
         """The image with each of its captions."""
         pixels = self._pixels(center_view(inputs.image, self.size))
         return [View(pixels, self._ids(caption)) for caption in inputs.captions]
 
-    def near_misses(self, inputs: Captioned) -> Mapping[str, tuple[View, View]]:
+    def near_misses(self, inputs: CaptionedImage) -> Mapping[str, tuple[View, View]]:
         """The image with a true caption, and with a false caption of the same words."""
         return {
             name: (self.view(inputs.image, true), self.view(inputs.image, false))
@@ -135,7 +135,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
         for names in self._names(task):
             yield [View(nothing, self._ids(text.format(name))) for name in names for text in self.config.prompts]
 
-    def descriptions(self, inputs: Captioned) -> Sequence[str]:
+    def descriptions(self, inputs: CaptionedImage) -> Sequence[str]:
         """The captions."""
         return inputs.captions
 

@@ -24,7 +24,7 @@ from modalities.image_text.open_clip_files import TowerSizes, check_divides, tow
 from modalities.image_text.text_tower import TextTower
 from modalities.image_text.tokenizer import CaptionTokenizer, caption_tokenizer
 
-Encoded = tuple[Tensor, Tensor]  # pooled [B, E], tokens [B, K or N, width]
+Encoding = tuple[Tensor, Tensor]  # pooled [B, E], tokens [B, K or N, width]
 
 
 class ImageTower(nn.Module, ABC):
@@ -42,7 +42,7 @@ class ImageTower(nn.Module, ABC):
         self.tower, self.activation_checkpointing = tower, False
 
     @abstractmethod
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoding:
         """[B, 3, H, W], indices of kept patches [B, K] or None -> pooled [B, E], patch tokens [B, K or N, width].
 
         Dropped patches are neither keys nor queries, and not pooled; the others keep their positions. `pooled` equals
@@ -64,7 +64,7 @@ class ClipImageTower(ImageTower):
         self.grid, self.image_size, self.width = tower.grid_size, tower.image_size, tower.transformer.width
         replace_attention(tower.transformer.resblocks)
 
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoding:
         checkpointing = self.activation_checkpointing and self.training
         tokens = run_blocks(self.tower.transformer.resblocks, checkpointing, self._embedded(images, keep))
         pooled, _ = self.tower._pool(tokens)
@@ -102,7 +102,7 @@ class TimmImageTower(ImageTower):
         patches = self._trunk.patch_embed
         self.grid, self.image_size, self.width = patches.grid_size, patches.img_size, self._trunk.embed_dim
 
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoded:
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Encoding:
         trunk, extra = self._trunk, self._trunk.num_prefix_tokens  # class token and registers are always kept
         tokens, angles = self._embedded(images)
         if keep is not None:

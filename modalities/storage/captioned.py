@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Captioned(NamedTuple):
+class CaptionedImage(NamedTuple):
     """image: uint8 [3, H, W], RGB; captions: one or more; swaps: by name, a true caption and a false one of the same
     words.
     """

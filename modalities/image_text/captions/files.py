@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from jepa.modality import BadSampleError, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION
 from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
-from modalities.storage.captioned import Captioned
+from modalities.storage.captioned import CaptionedImage
 from modalities.storage.images import decode_image
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
@@ -38,7 +38,7 @@ class CaptionedFiles:
             raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
         pixels = decode_image(self.folder / table.name(image), self.min_side)
         labels = {"class": self.class_index[table.label_names[label]]} if self.class_index and label != UNKNOWN else {}
-        return Sample(Captioned(pixels, captions), labels)
+        return Sample(CaptionedImage(pixels, captions), labels)
 
 
 def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, seed: int) -> StoredSplit:

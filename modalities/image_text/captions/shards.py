@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jepa.modality import BadSampleError, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION, MalformedError, captions_of
-from modalities.storage.captioned import Captioned
+from modalities.storage.captioned import CaptionedImage
 from modalities.storage.folders import FileKind
 from modalities.storage.images import decode_image, image_extensions
 from modalities.storage.shards import ShardSamples, open_shards
@@ -30,7 +30,7 @@ class CaptionedShards:
             captions = _captions(*self.images.companions(index))
         except MalformedError as error:
             raise BadSampleError(self.images.source(index), str(error)) from error
-        return Sample(Captioned(image.inputs, captions), image.labels)
+        return Sample(CaptionedImage(image.inputs, captions), image.labels)
 
 
 def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:

@@ -13,7 +13,7 @@ SOURCES = ("folder", "webdataset", "coco")
 
 
 def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed: int = 0) -> StoredSplit:
-    """One split of the captioned images at `root`: samples whose inputs are Captioned, and the class names.
+    """One split of the captioned images at `root`: samples whose inputs are CaptionedImage, and the class names.
 
     source: "folder" (a list of images and captions, see captions.lists), "webdataset" (tar shards, see captions.shards)
     or "coco" (see captions.coco). captions.rules says how captions are cleaned. A caption that is not text, and an

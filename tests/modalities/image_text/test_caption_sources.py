@@ -24,7 +24,7 @@ from jepa.modality import BadSampleError, Samples, Split
 from modalities.image_text.captions.rules import LONGEST, clean_caption
 from modalities.image_text.captions.sources import open_captions
 from modalities.image_text.captions.table import CaptionEntry, CaptionTableBuilder
-from modalities.storage.captioned import Captioned
+from modalities.storage.captioned import CaptionedImage
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REAL_DATA = places.REAL_DATA / "captions"
@@ -63,7 +63,7 @@ def good(samples: Samples) -> list[tuple[tuple[int, ...], tuple[tuple[str, ...],
             sample = samples[index]
         except BadSampleError:
             continue
-        assert isinstance(sample.inputs, Captioned)
+        assert isinstance(sample.inputs, CaptionedImage)
         colour = tuple(sample.inputs.image[:, 0, 0].tolist())
         found.append((colour, (sample.inputs.captions, sample.labels.get("class"))))
     return found

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import places
 import pytest
@@ -20,8 +21,6 @@ from numpy.typing import NDArray
 from jepa.modality import BadSampleError
 from modalities.video.decode.stored import VideoInfo, reduced
 from modalities.video.decode.video import Decoder, EncodedVideo, usable_decoders
-
-av = pytest.importorskip("av")
 
 ODD = places.REAL_DATA / "odd"
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")

@@ -7,6 +7,7 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,8 +20,6 @@ from modalities.video.decode.stored import VideoInfo
 from modalities.video.decode.video import EncodedVideo
 from modalities.video.sources import ReadOptions, Source, open_source
 from modalities.video.whole import DecodedVideo
-
-av = pytest.importorskip("av")
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 PYAV = ReadOptions(decoder="pyav")
