@@ -131,16 +131,12 @@ def changes_of(nodes: int | None, gpus: int | None, hours: float | None, partiti
     return {key: value for key, value in given.items() if value is not None}
 
 
-def with_limit(profile: Profile) -> Profile:
-    """The profile with its signal in the second half of the time limit at the latest."""
-    return replace(profile, signal_delay_s=min(profile.signal_delay_s, profile.timeout_min * 30))
-
-
 def _executor(profile: Profile, name: str, folder: Path) -> Any:
     import submitit
 
     log_dir = Path(profile.log_dir).expanduser().absolute() if profile.log_dir else folder
-    profile = with_limit(profile)
+    # At the earliest after half of the time limit, however short that is.
+    profile = replace(profile, signal_delay_s=min(profile.signal_delay_s, profile.timeout_min * 30))
     limits = {"slurm_max_num_timeout": profile.max_requeues, "local_max_num_timeout": profile.max_requeues}
     try:
         executor = submitit.AutoExecutor(log_dir, cluster=profile.cluster, **limits)

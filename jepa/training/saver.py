@@ -71,7 +71,8 @@ class Saver:
         with self.world.error_barrier():
             found = read_networks(start) if self.world.is_main or not self.sharded else None
             if found is not None:
-                found = _without_other_mask_tokens(found, own)
+                # V-JEPA 2 files hold up to ten mask tokens, trained only as far as there were mask sets.
+                found = {name: value for name, value in found.items() if name in own or ".mask_tokens." not in name}
                 _check_same_networks(start, found, own)
         if self.sharded:
             from jepa.training.fsdp import spread
@@ -173,18 +174,10 @@ def _saved(tensors: Mapping[str, Tensor], saved: Collection[str]) -> dict[str, T
     return {name: tensor for name, tensor in tensors.items() if name in saved or name.startswith("model.")}
 
 
-def _without_other_mask_tokens(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop surplus mask tokens: V-JEPA 2 files hold up to ten, trained only as far as there were mask sets."""
-    return {name: value for name, value in found.items() if name in own or ".mask_tokens." not in name}
-
-
 def _check_same_networks(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError if names or shapes differ from the networks of the config."""
-
-    def differs(name: str) -> bool:
-        return name not in found or name not in own or found[name].shape != own[name].shape
-
-    wrong = [name for name in sorted({*found, *own}) if differs(name)]
+    shapes, expected = ({name: value.shape for name, value in state.items()} for state in (found, own))
+    wrong = [name for name in sorted({*found, *own}) if shapes.get(name) != expected.get(name)]
     if wrong:
         raise CheckpointError(
             f"start_from: {len(wrong)} of {len(own)} tensors of {path} differ from the networks of this config; "
