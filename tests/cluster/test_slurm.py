@@ -43,7 +43,7 @@ def test_included_profiles_are_valid_and_unknown_keys_are_refused(tmp_path: Path
         (["optim.peek_lr=1"], "unknown key 'optim.peek_lr'"),
         (["data.root=/no/such/folder"], "data root /no/such/folder does not exist"),
         (["start_from=/no/such/run"], "start_from: no checkpoint at /no/such/run"),
-        (["model.predictor.mask_tokens=3"], "mask_tokens: 3 cannot all be used by 2 sets of masks"),
+        (["model.predictor.mask_tokens=3"], "model.predictor.mask_tokens: "),
         (["--nodes", "16"], "optim.batch_size: 8 samples do not divide among 16 processes"),
         (["--sweep", "steps=1,many"], "steps: should be a valid integer, not 'many'"),
         (["--partition", "nowhere"], "the cluster refuses the job: "),
