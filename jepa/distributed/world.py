@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -41,12 +42,11 @@ class World:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         saved = model.state_dict()  # buffers outside of it are constant tables, equal on all ranks
+        known = signature(DistributedDataParallel).parameters
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
+        buffers: dict[str, Any] = {option: any(name in saved for name, _ in model.named_buffers())}
         return DistributedDataParallel(
-            model,
-            device_ids=devices,
-            find_unused_parameters=varying,
-            broadcast_buffers=any(name in saved for name, _ in model.named_buffers()),
-            gradient_as_bucket_view=True,
+            model, device_ids=devices, find_unused_parameters=varying, gradient_as_bucket_view=True, **buffers
         )
 
     @contextmanager
