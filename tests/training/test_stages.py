@@ -1,4 +1,4 @@
-"""A run whose targets change on the way: which step predicts what, and that it trains so."""
+"""A run whose targets change: which step predicts which kind, and what a run that starts from another inherits."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def config_of(photos: Path, *overrides: str) -> Config[Any, Any]:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 10, 37])
-def test_representations_join_pixels_at_their_share_of_the_steps(photos: Path, share: float, steps: int) -> None:
+def test_latent_targets_join_pixels_at_their_share_of_the_steps(photos: Path, share: float, steps: int) -> None:
     config = config_of(photos, f"steps={steps}", f"curriculum={{pixel_weight: 0.5, latent_from: {share}}}")
     weights = [config.stage(step).weights for step in range(steps)]
     before = round(share * steps)
@@ -34,14 +34,14 @@ def test_representations_join_pixels_at_their_share_of_the_steps(photos: Path, s
     assert config.target_kinds == ("pixels", "latent")
 
 
-def test_without_a_curriculum_one_kind_of_target_is_predicted_all_through(photos: Path) -> None:
+def test_without_a_curriculum_every_step_predicts_one_kind_of_target(photos: Path) -> None:
     for target in ("latent", "pixels"):
         config = config_of(photos, "steps=10", f"target={target}")
         assert [config.stage(step).weights for step in range(10)] == [{target: 1.0}] * 10
         assert config.target_kinds == (target,)
 
 
-def test_until_representations_come_a_run_is_the_one_on_pixels_and_then_another(photos: Path, tmp_path: Path) -> None:
+def test_until_latent_targets_join_a_run_equals_one_on_pixels_alone(photos: Path, tmp_path: Path) -> None:
     both = [*SMALL, f"data.root={photos}", "steps=6", "curriculum={pixel_weight: 1, latent_from: 0.5}"]
     assert main(["--modality", "image", "--run-dir", str(tmp_path / "both"), *both]) == 0
     assert (
@@ -72,8 +72,8 @@ def test_settings_that_contradict_one_another_are_refused(photos: Path, override
 def test_a_run_that_starts_from_another_has_its_networks_and_its_own_schedule(photos: Path, tmp_path: Path) -> None:
     command = ["--modality", "image", *SMALL, f"data.root={photos}"]
     assert main([*command, "--run-dir", str(tmp_path / "first"), "steps=5"]) == 0
-    gone_on = [*command, "steps=4", f"start_from={tmp_path / 'first'}", "optim.decay=linear", "optim.final_lr=0"]
-    assert main([*gone_on, "--run-dir", str(tmp_path / "frozen"), "optim.peak_lr=1e-12", "momentum.start=1"]) == 0
+    resumed = [*command, "steps=4", f"start_from={tmp_path / 'first'}", "optim.decay=linear", "optim.final_lr=0"]
+    assert main([*resumed, "--run-dir", str(tmp_path / "frozen"), "optim.peak_lr=1e-12", "momentum.start=1"]) == 0
     first, frozen = (Checkpoint.load(latest(tmp_path / name)) for name in ("first", "frozen"))
     assert frozen.step == 4
     for name, value in first.model.items():
@@ -81,7 +81,7 @@ def test_a_run_that_starts_from_another_has_its_networks_and_its_own_schedule(ph
 
 
 @pytest.mark.parametrize(("start", "sentence"), [("nowhere", "no checkpoint at"), ("first", "the first is")])
-def test_a_start_that_is_not_there_or_is_another_network_is_refused(
+def test_a_missing_start_and_one_with_other_networks_are_refused(
     photos: Path, tmp_path: Path, start: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--modality", "image", *SMALL, f"data.root={photos}", "steps=1"]
