@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from PIL import Image
+from pictures import write_class_images
 
 from benchmarks import learning
 from benchmarks.learning_runs import FOLDER, Budget, read_method
@@ -29,16 +29,7 @@ COUNTS = {"train": 10, "val": 5, "test": 4}  # images a class
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noise of which one channel is brighter, by class."""
-    root = tmp_path_factory.mktemp("colours")
-    generator = torch.Generator().manual_seed(0)
-    for channel, name in enumerate(("red", "green", "blue")):
-        for split, count in COUNTS.items():
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = torch.randint(156, (16, 16, 3), dtype=torch.uint8, generator=generator)
-                pixels[..., channel] += 100
-                Image.fromarray(pixels.numpy()).save(root / split / name / f"{index}.png")
-    return root
+    return write_class_images(tmp_path_factory.mktemp("colours"), {split: 3 * count for split, count in COUNTS.items()})
 
 
 def image_modality(root: Path) -> Modality[Any]:

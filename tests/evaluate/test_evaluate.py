@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from moving import MODEL as MOVING_MODEL
 from moving import Dots, Moving, MovingConfig
-from PIL import Image
+from pictures import write_class_images
 from sklearn.linear_model import LogisticRegression
 from tiny import MODEL, NoiseConfig, PaddedNoise, randomise
 from torch import Tensor
@@ -214,18 +214,7 @@ def test_chance_of_a_map_is_the_training_mean_of_each_token() -> None:
 # Evaluation of a checkpoint ------------------------------------------------------------------------------------------
 
 
-def write_images(root: Path, coloured: bool, count: int = 90) -> None:
-    """Noise in one folder per class; `coloured` adds the class to the colour."""
-    random = np.random.default_rng(0)
-    for split, share in (("train", count), ("validation", count // 3), ("test", count)):
-        for number in range(share):
-            label = number % 3
-            pixels = random.integers(0, 120, (16, 16, 3))
-            if coloured:
-                pixels[..., label] += 100
-            path = root / split / f"class{label}" / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.astype(np.uint8)).save(path)
+COUNTS = {"train": 90, "validation": 30, "test": 90}
 
 
 def save_untrained(run_dir: Path, root: Path) -> Path:
@@ -250,7 +239,7 @@ def save_untrained(run_dir: Path, root: Path) -> Path:
 @pytest.fixture(scope="module")
 def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("coloured")
-    write_images(root / "data", coloured=True)
+    write_class_images(root / "data", COUNTS)
     return save_untrained(root / "run", root / "data")
 
 
@@ -281,7 +270,7 @@ def test_results_hold_every_row_with_its_baselines(coloured: Path, capsys: pytes
 
 
 def test_images_without_information_on_their_class_give_chance(tmp_path: Path) -> None:
-    write_images(tmp_path / "data", coloured=False)
+    write_class_images(tmp_path / "data", COUNTS, coloured=False)
     results = evaluate_run(save_untrained(tmp_path / "run", tmp_path / "data"), tasks=["class/linear", "class/knn"])
     for row in results["tasks"].values():
         for column in COLUMNS:
@@ -305,8 +294,8 @@ def test_evaluation_is_repeatable(coloured: Path) -> None:
 
 
 def test_unreadable_images_are_skipped_and_listed(tmp_path: Path) -> None:
-    write_images(tmp_path / "data", coloured=True)
-    broken = tmp_path / "data" / "test" / "class0" / "0.png"
+    write_class_images(tmp_path / "data", COUNTS)
+    broken = tmp_path / "data" / "test" / "red" / "0.png"
     broken.write_bytes(b"no image")
     results = evaluate_run(save_untrained(tmp_path / "run", tmp_path / "data"), tasks=["class/knn"])
     assert results["tasks"]["class/knn"]["test_samples"] == 89
@@ -360,7 +349,7 @@ def test_the_embedded_world_is_evaluated_on_numbers_and_maps(tmp_path: Path, mon
 
 
 def test_scoring_on_the_validation_split_leaves_the_test_split_unread(tmp_path: Path) -> None:
-    write_images(tmp_path / "data", coloured=True)
+    write_class_images(tmp_path / "data", COUNTS)
     run_dir = save_untrained(tmp_path / "run", tmp_path / "data")
     modality = load_modality(run_dir)
     splits = evaluation_splits(modality, EvaluateConfig(scored_split="validation", validation_samples=15))

@@ -13,6 +13,7 @@ import torch
 from moving import MODEL as MOVING_MODEL
 from moving import Moving, MovingConfig
 from pages import Page
+from pictures import write_class_images
 from PIL import Image
 from tiny import MODEL, Noise, NoiseConfig
 
@@ -51,13 +52,8 @@ RESULTS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps on pictures of two classes, one of them broken; the name of the run directory holds HTML."""
-    folder = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 8), ("validation", 12), ("test", 2)):
-        for index in range(count):
-            path = folder / split / ("dark", "light")[index % 2] / f"{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            noise = torch.randint(128, (32, 32, 3), dtype=torch.uint8) + 128 * (index % 2)
-            Image.fromarray(noise.byte().numpy()).save(path)
+    counts = {"train": 8, "validation": 12, "test": 2}
+    folder = write_class_images(tmp_path_factory.mktemp("data"), counts, ("dark", "light"), side=32)
     run_dir = tmp_path_factory.mktemp("runs") / "a <b>bold run"
     train(*_resolved(folder, run_dir), join("cpu"))
     (folder / "validation" / "dark" / "0.png").write_text("no picture")

@@ -5,13 +5,13 @@ import os
 import pickle
 import struct
 import tarfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pictures import colour_of, write_images
 from PIL import Image
 
 from jepa.modality import BadSampleError, Samples, Split
@@ -25,18 +25,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def write_images(root: Path, files: Iterable[str]) -> Path:
-    """Write images of 4 x 4; the colour of each is a function of its path."""
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_bytes(encoded(Image.new("RGB", (4, 4), colour_of(file)), "PNG"))
-    return root
-
-
-def colour_of(file: str) -> tuple[int, ...]:
-    return tuple(zlib.crc32(file.encode("utf-8", "surrogateescape")).to_bytes(4, "big")[:3])
 
 
 def contents(samples: Samples) -> list[tuple[tuple[int, ...], object]]:

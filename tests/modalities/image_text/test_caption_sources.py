@@ -9,7 +9,6 @@ import random
 import tarfile
 import tracemalloc
 import unicodedata
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import places
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from pictures import colour_of, png, write_images
 
 from jepa.modality import BadSampleError, Samples, Split
 from modalities.image_text.captions.rules import LONGEST, clean_caption
@@ -29,24 +28,6 @@ from modalities.storage.captioned import CaptionedImage
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REAL_DATA = places.REAL_DATA / "captions"
 Contents = dict[tuple[int, ...], tuple[tuple[str, ...], object]]  # captions and label, by colour
-
-
-def colour_of(name: str) -> tuple[int, ...]:
-    return tuple(zlib.crc32(name.encode("utf-8", "surrogateescape")).to_bytes(4, "big")[:3])
-
-
-def png(name: str) -> bytes:
-    """An image of 4 x 4 whose colour is a function of the name."""
-    stream = io.BytesIO()
-    Image.new("RGB", (4, 4), colour_of(name)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write_images(root: Path, names: Iterable[str]) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png(name))
-    return root
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, object] | str]) -> Path:
