@@ -157,6 +157,7 @@ def test_fsdp_memory_shrinks_with_processes_and_its_sums_are_exact() -> None:
     outside = whole - 2 * 5 * block - 2 * (12 * 96**2 + 13 * 96)
     assert fsdp.weights == 100 + shard_bytes(model.parameters(), 4)
     assert (fsdp.gradients, fsdp.activations) == (shard_bytes(trained(model), 4), 7000)
+    assert fsdp.optimiser == 2 * shard_bytes(trained(model), 4) + 4 * len(list(trained(model)))  # a step count each
     assert (fsdp.copies, fsdp.buckets) == (2 * (2 * block + outside), 4 * block)
     assert fsdp_memory(usage, model, 8, config).total < fsdp.total < ddp.total
 

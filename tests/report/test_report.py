@@ -276,6 +276,13 @@ def test_overlays_of_a_moving_picture_are_those_of_its_frames() -> None:
         assert not torch.equal(heat[frame][~hidden], picture[frame][~hidden])
 
 
+def test_larger_errors_are_brighter() -> None:
+    errors = torch.linspace(0, 1, 12).view(1, 12)
+    heat = with_heat(torch.zeros(4, 48, 3, dtype=torch.uint8), errors, torch.ones(1, 12, dtype=torch.bool))
+    brightness = heat.float().mean(dim=(0, 2)).view(12, 4).mean(dim=1)
+    assert (brightness.diff() > 0).all()
+
+
 def test_forecast_errors_are_drawn_on_future_slots_alone() -> None:
     modality = Moving(MovingConfig(samples=8))
     model = JEPA(MOVING_MODEL, modality).eval()
