@@ -119,16 +119,13 @@ class Command:
         if not may_requeue(environment, seconds):
             attempts.end("stopped")
             raise SystemExit(INTERRUPTED)
-        used = attempts.count()
-        if used > self.max_requeues:
-            attempts.end(f"failed: not finished after {used} attempts, max_requeues is {self.max_requeues}")
-            print(
-                f"error: not finished after {used} attempts, and max_requeues={self.max_requeues} allows no more",
-                flush=True,
-            )
+        used, allowed = attempts.count(), self.max_requeues
+        if used > allowed:
+            attempts.end(f"failed: not finished after {used} attempts, max_requeues is {allowed}")
+            print(f"error: not finished after {used} attempts, and max_requeues={allowed} allows no more", flush=True)
             raise SystemExit(1)
         attempts.end("requeued")
-        environment._requeue(self.max_requeues - used)
+        environment._requeue(allowed - used)
         raise SystemExit(INTERRUPTED)
 
 

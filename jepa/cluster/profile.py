@@ -94,7 +94,15 @@ def submit(submissions: Sequence[Submission], profile: Profile, name: str, folde
     except submitit.core.utils.FailedJobError as error:
         raise ConfigError(f"the cluster refuses the job: {' '.join(str(error).split())}") from error
     for submission, job in zip(submissions, jobs, strict=True):
-        _write_job_file(submission, profile, str(job.job_id), job.paths.folder / f"{job.job_id}_0_log.out")
+        content = {
+            "job_id": str(job.job_id),
+            "cluster": profile.cluster,
+            "log": str(job.paths.folder / f"{job.job_id}_0_log.out"),
+            "submitted": time.time(),
+            "arguments": list(submission.command.arguments),
+            "directory": submission.command.directory,
+        }
+        write_job(submission.run_dir, content)
     return jobs
 
 
@@ -111,18 +119,6 @@ def script(submissions: Sequence[Submission], profile: Profile, name: str, folde
     text = executor._make_submission_file_text(executor._submitit_command_str, "dry_run")
     path.write_text("\n".join([text, *comments, ""]))
     return path
-
-
-def _write_job_file(submission: Submission, profile: Profile, job_id: str, log: Path) -> None:
-    content = {
-        "job_id": job_id,
-        "cluster": profile.cluster,
-        "log": str(log),
-        "submitted": time.time(),
-        "arguments": list(submission.command.arguments),
-        "directory": submission.command.directory,
-    }
-    write_job(submission.run_dir, content)
 
 
 def changes_of(nodes: int | None, gpus: int | None, hours: float | None, partition: str | None) -> dict[str, Any]:
@@ -163,14 +159,10 @@ def _parameters(profile: Profile, name: str) -> dict[str, Any]:
         return {**shared, "local_setup": list(profile.setup) or None}
     pairs = (option.removeprefix("--").partition("=") for option in profile.extra)
     extra = {key: value if equals else True for key, equals, value in pairs}
+    options = ("partition", "account", "qos", "constraint", "signal_delay_s", "array_parallelism")
     return {
         **shared,
-        "slurm_partition": profile.partition,
-        "slurm_account": profile.account,
-        "slurm_qos": profile.qos,
-        "slurm_constraint": profile.constraint,
-        "slurm_signal_delay_s": profile.signal_delay_s,
-        "slurm_array_parallelism": profile.array_parallelism,
+        **{f"slurm_{name}": getattr(profile, name) for name in options},
         "slurm_setup": list(profile.setup) or None,
         "slurm_additional_parameters": {"requeue": True, **extra},  # requeue after node failures too
         # One dead process ends the job. Since 22.05, srun does not inherit the CPUs per task of the job.

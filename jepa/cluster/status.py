@@ -92,9 +92,7 @@ def _state(cluster_state: str, finished: bool, attempts: Sequence[dict[str, Any]
         return "STOPPED", ""
     if how.startswith("failed"):
         return "FAILED", how.removeprefix("failed: ")
-    if word == "OUT_OF_MEMORY":
-        return "FAILED", "out of memory"
-    if word in ("TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "BOOT_FAIL"):
+    if word in ("OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "BOOT_FAIL"):
         return "FAILED", word.lower().replace("_", " ")
     if word == "FAILED" or attempts:
         return "FAILED", "killed without a message; often it ran out of memory"

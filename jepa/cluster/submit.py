@@ -18,11 +18,11 @@ from jepa.cluster.sweep import Variant, is_finished, run_here, variants, write_s
 from jepa.config import ConfigError, to_yaml
 from jepa.console import CONSOLE
 from jepa.cost.describe import describe
+from jepa.cost.flops import networks
 from jepa.cost.process_memory import Allocation
 from jepa.data import open_split
 from jepa.distributed import World
 from jepa.modality import Modality
-from jepa.model import JEPA
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.run_dir import prepare_run_dir
@@ -121,8 +121,7 @@ def _checked(
     run_dir = f"run_dir={json.dumps(str(folder / variant.name))}"
     config, modality = configure(arguments, [*variant.overrides, run_dir])
     open_split(modality, "train")
-    with torch.device("meta"):
-        JEPA(config.model, modality, config.target_kinds)
+    networks(config, modality)
     batch_order(config, World(0, profile.processes if profile else 1, torch.device("cpu")))
     check_config(config, modality)
     return config

@@ -50,14 +50,10 @@ def _report(folder: Path) -> int:
     found = rows(folder, sweep)
     keys, columns = list(found[0].values), sorted({name for row in found for name in row.cells})
     heading = [*keys, "runs", *columns]
-    lines = [
-        [
-            *(_text(row.values[key]) for key in keys),
-            str(row.runs),
-            *(str(row.cells.get(name, SeedValues(()))) for name in columns),
-        ]
-        for row in found
-    ]
+    lines = []
+    for row in found:
+        cells = [str(row.cells.get(name, SeedValues(()))) for name in columns]
+        lines.append([*(_text(row.values[key]) for key in keys), str(row.runs), *cells])
     table = "\n".join("| " + " | ".join(line) + " |" for line in [heading, ["---"] * len(heading), *lines])
     missing = [f"- {name}: {state}" for name, state in unfinished(folder, sweep).items()]
     text = "\n".join([table, "", *(["Without results:", "", *missing, ""] if missing else [])])
@@ -78,12 +74,12 @@ def rows(folder: Path, sweep: dict[str, dict[str, Any]]) -> list[SweepRow]:
         _, members = groups.setdefault(json.dumps(shared), (shared, []))
         if metrics := _metrics(folder / name):
             members.append(metrics)
-    return [SweepRow(shared, len(members), _cells(members)) for shared, members in groups.values()]
-
-
-def _cells(members: Sequence[dict[str, float]]) -> dict[str, SeedValues]:
-    names = dict.fromkeys(name for member in members for name in member)
-    return {name: SeedValues(tuple(member[name] for member in members if name in member)) for name in names}
+    found = []
+    for shared, members in groups.values():
+        names = dict.fromkeys(name for member in members for name in member)
+        cells = {name: SeedValues(tuple(member[name] for member in members if name in member)) for name in names}
+        found.append(SweepRow(shared, len(members), cells))
+    return found
 
 
 def _metrics(run_dir: Path) -> dict[str, float]:

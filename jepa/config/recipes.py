@@ -19,9 +19,8 @@ def read_recipe(name_or_path: str, modality_type: type | None = None) -> Tree:
     path = known.get(name_or_path, Path(name_or_path))
     if path.is_file():
         return read_yaml(path)
-    raise ConfigError(
-        f"--config {name_or_path} is neither a file nor a recipe; recipes: {', '.join(sorted(known)) or 'none'}"
-    )
+    names = ", ".join(sorted(known)) or "none"
+    raise ConfigError(f"--config {name_or_path} is neither a file nor a recipe; recipes: {names}")
 
 
 def recipes(modality_type: type | None = None) -> dict[str, Path]:

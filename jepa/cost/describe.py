@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from jepa.cost.flops import first_masks, run_flops
+from jepa.cost.flops import first_masks, networks, run_flops
 from jepa.cost.gpus import GPUS, RESERVED, UTILISATION, Gpu
-from jepa.cost.process_memory import Allocation, Parallel, ProcessMemory, count, networks, process_memory
+from jepa.cost.process_memory import Allocation, Parallel, ProcessMemory, count, process_memory
 from jepa.modality import Modality
 from jepa.training.config import Config
 
@@ -37,8 +37,8 @@ def warnings(
     chosen = _parallel(config, memory)
     small = [gpu for gpu in GPUS if not gpu.holds(memory[chosen].total)]
     if small:
-        need = _gib(memory[chosen].total + RESERVED)
-        found.append(f"{need:.1f} GiB with {chosen} do not fit {_names(small)}; {_advice(config, memory, small)}")
+        need, names = _gib(memory[chosen].total + RESERVED), ", ".join(gpu.name for gpu in small)
+        found.append(f"{need:.1f} GiB with {chosen} do not fit {names}; {_advice(config, memory, small)}")
     hours = {gpu.name: gpu.hours(flops, config.compute.precision) / asked.used_gpus for gpu in GPUS}
     if slow := [f"{name} ({_hours(time)} h)" for name, time in hours.items() if time > asked.hours * asked.attempts]:
         attempts = f"{asked.attempts} attempts of " if asked.attempts > 1 else ""
@@ -113,10 +113,6 @@ def _short(number: float) -> str:
 
 def _parallel(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory]) -> Parallel:
     return config.compute.parallel if config.compute.parallel in memory else "ddp"
-
-
-def _names(gpus: Sequence[Gpu]) -> str:
-    return ", ".join(gpu.name for gpu in gpus)
 
 
 def _gib(size: int) -> float:

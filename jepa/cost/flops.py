@@ -30,10 +30,8 @@ def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Map
 
     Averaged over masks that were drawn for whole batches, as their size may depend on the batch size.
     """
-    view = example_view(modality)
-    with torch.device("meta"):
-        model = JEPA(config.model, modality, config.target_kinds)
-        inputs = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype), view)
+    view, model = example_view(modality), networks(config, modality)
+    inputs = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype, device="meta"), view)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     first_rows = [[mask[slice(1)].to("meta") for mask in masks] for masks in first_masks(config, modality)]
     count = Counter(map(repr, first_rows))  # masks of equal shapes have equal FLOPs
@@ -44,6 +42,12 @@ def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Map
             prediction_loss(output.predictions, config.loss, weights).backward()
         total += count[shapes] * counter.get_total_flops()
     return total / DRAWS
+
+
+def networks(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+    """The networks of a run on the meta device."""
+    with torch.device("meta"):
+        return JEPA(config.model, modality, config.target_kinds)
 
 
 def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[Masks]]:

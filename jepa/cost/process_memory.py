@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from jepa.cost.flops import example_view, first_masks
-from jepa.cost.step_memory import Usage, measure
+from jepa.cost.flops import example_view, first_masks, networks
+from jepa.cost.step_memory import Usage, measure, trained
 from jepa.data import Batch
 from jepa.distributed import World
 from jepa.masking import Masks
@@ -56,12 +56,6 @@ class ProcessMemory:
         return self.weights + self.gradients + self.optimiser + self.copies + self.buckets + self.activations
 
 
-def networks(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """The networks of a run on the meta device."""
-    with torch.device("meta"):
-        return JEPA(config.model, modality, config.target_kinds)
-
-
 def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Allocation) -> Usage:
     """Measured memory of a process with its share of the batch and, of several draws, the masks with most tokens."""
     # The order refuses a batch that training would refuse. All rows of a step's masks have the same shape.
@@ -105,10 +99,6 @@ def shard_bytes(parameters: Iterable[nn.Parameter], processes: int) -> int:
     return sum(
         math.ceil(one.shape[0] / processes) * (one.numel() // one.shape[0]) * one.element_size() for one in parameters
     )
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def process_memory(

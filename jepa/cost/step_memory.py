@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from jepa.cost.flops import networks
 from jepa.data import Batch, seeded
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
@@ -77,9 +78,7 @@ class LiveBytes(TorchDispatchMode):
 
     def register(self, tensor: Tensor, kind: Kind) -> None:
         """Count a tensor's storage as this kind from now on."""
-        known = self._known.pop(id(tensor.untyped_storage()), None)
-        if known is not None:
-            self.live[known[1]] -= known[2]
+        self._free(id(tensor.untyped_storage()))
         self._note(tensor, kind)
 
     def gradient(self, parameter: Tensor) -> None:
@@ -154,8 +153,7 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
     batch: the process's share; only its shapes matter. device: the kernels to assume. The optimiser state exists, as
     after the first step. CUDA, its libraries and the allocator need more on top.
     """
-    with torch.device("meta"):
-        model = JEPA(config.model, modality, config.target_kinds)
+    model = networks(config, modality)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
@@ -171,7 +169,7 @@ class _Step:
     def __init__(self, model: JEPA, optimizer: torch.optim.AdamW, config: Config[Any, Any], device: Device) -> None:
         self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
         self.counted = LiveBytes()
-        for parameter in self._trained():
+        for parameter in trained(model):
             parameter.grad = torch.empty_like(parameter)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -185,7 +183,7 @@ class _Step:
         counted = self.counted
         for tensor in tree_leaves((batch.views, [(one.context, one.target) for one in batch.masks])):
             counted.register(tensor, "activations")
-        hooks = [parameter.register_post_accumulate_grad_hook(counted.gradient) for parameter in self._trained()]
+        hooks = [parameter.register_post_accumulate_grad_hook(counted.gradient) for parameter in trained(self.model)]
         counted.forget_peaks()
         with counted, _AsOnGpu() if self.device == "cuda" else nullcontext():
             for part in batch.split(self.config.optim.accumulate)[:2]:  # the third repeats the second
@@ -198,15 +196,8 @@ class _Step:
                 collapse_signs_of(self.model, batch, bf16=False)
         for hook in hooks:
             hook.remove()
-        peak = counted.at_peak
-        return Usage(
-            weights=peak["weights"],
-            gradients=peak["gradients"],
-            optimiser=peak["optimiser"],
-            copies=peak["copies"],
-            activations=peak["activations"],
-            most_activations=counted.most_activations,
-        )
+        peak = {str(kind): size for kind, size in counted.at_peak.items()}
+        return Usage(**peak, most_activations=counted.most_activations)
 
     def _pass(self, batch: Batch, stage: Stage) -> None:
         # For a GPU, float16 replaces bf16: same size, and `attend` has no CPU special case for it.
@@ -218,9 +209,10 @@ class _Step:
         # Like total.backward(), but a TorchFunctionMode stays active while blocks are recomputed.
         torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
 
 def _empty(tree: Any) -> Any:
     return tree_map(lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype), tree)
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

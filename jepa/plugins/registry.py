@@ -37,7 +37,11 @@ def modality_class(name: str) -> type[Modality[Any]]:
         return _load(f"modality '{name}'", name)
     entries = [entry for entry in _entries() if entry.name == name]
     if len(entries) > 1:
-        raise UnknownModalityError(_clash(entries))
+        packages = [f"{_package(entry)} ({entry.value})" for entry in entries]
+        raise UnknownModalityError(
+            f"modality '{name}' is declared by {' and by '.join(packages)}; uninstall all but one, "
+            "or name the class, as in --modality package.module:Class"
+        )
     if not entries:
         raise UnknownModalityError(
             f"no modality '{name}'; installed: {', '.join(names()) or 'none (run: pip install -e .)'}. A class that is "
@@ -110,14 +114,6 @@ def _loaded(entry: EntryPoint) -> InstalledModality:
     except UnknownModalityError as error:
         return InstalledModality(entry.name, entry.value, _package(entry), error=str(error))
     return InstalledModality(entry.name, entry.value, _package(entry), file=str(sys.modules[found.__module__].__file__))
-
-
-def _clash(entries: Sequence[EntryPoint]) -> str:
-    packages = [f"{_package(entry)} ({entry.value})" for entry in entries]
-    return (
-        f"modality '{entries[0].name}' is declared by {' and by '.join(packages)}; uninstall all but one, "
-        "or name the class, as in --modality package.module:Class"
-    )
 
 
 def _package(entry: EntryPoint) -> str:

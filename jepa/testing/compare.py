@@ -56,11 +56,10 @@ def is_comparable(tree: Any) -> bool:
 
 def describe(tree: Any) -> str:
     """Types and shapes of the leaves of a structure: float32 [2, 8]."""
-    leaves = [_describe_leaf(leaf) for leaf in tree_leaves(tree)]
+    leaves = [
+        f"{str(leaf.dtype).removeprefix('torch.')} {list(leaf.shape)}"
+        if isinstance(leaf, Tensor)
+        else type(leaf).__name__
+        for leaf in tree_leaves(tree)
+    ]
     return leaves[0] if len(leaves) == 1 else f"({', '.join(leaves)})"
-
-
-def _describe_leaf(leaf: Any) -> str:
-    if isinstance(leaf, Tensor):
-        return f"{str(leaf.dtype).removeprefix('torch.')} {list(leaf.shape)}"
-    return type(leaf).__name__

@@ -9,7 +9,7 @@ from torch import Tensor
 from jepa.data import seeded
 from jepa.masking import Masks, flaw_of
 from jepa.modality import Modality
-from jepa.testing.compare import global_seed
+from jepa.testing.compare import global_seed, same
 
 _DRAWS, _FEW, _MANY = 150, 2, 32  # number of batches; small and large batch size
 _SIGMAS, _SHARE = 6.0, 0.1  # smallest difference to report: significant, and large
@@ -23,31 +23,20 @@ def check_masks(modality: Modality[Any]) -> Iterator[str]:
         return
     if len(sets) % modality.views:
         yield f"sample_masks returns {len(sets)} sets of masks, which do not divide evenly among {modality.views} views"
-    flaw = next((flaw for draw in range(8) if (flaw := _flaw(modality, draw))), "")
-    if flaw:
+    batches = (modality.sample_masks(4, seeded("masks", draw)) for draw in range(8))
+    flaws = (flaw_of(masks, 4, len(modality.positions)) for batch in batches for masks in batch)
+    if flaw := next(filter(None, flaws), ""):
         yield f"sample_masks returns {flaw}"
         return
     with global_seed(1):
         again = modality.sample_masks(4, seeded("masks", 0))
-    if not _are_equal(sets, again):
+    if not same([(one.context, one.target) for one in sets], [(one.context, one.target) for one in again]):
         yield (
             "sample_masks returns other masks for the same generator; "
             "draw all random numbers from the generator that it receives"
         )
         return
     yield from _check_use(modality)
-
-
-def _flaw(modality: Modality[Any], draw: int) -> str:
-    sets = modality.sample_masks(4, seeded("masks", draw))
-    return next((flaw for masks in sets if (flaw := flaw_of(masks, 4, len(modality.positions)))), "")
-
-
-def _are_equal(sets: list[Masks], others: list[Masks]) -> bool:
-    return len(sets) == len(others) and all(
-        torch.equal(one.context, other.context) and torch.equal(one.target, other.target)
-        for one, other in zip(sets, others, strict=True)
-    )
 
 
 def _check_use(modality: Modality[Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The encoder: its output for all tokens, and for the tokens of a context."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -89,10 +90,8 @@ def _mixes(encoder: TokenEncoder, inputs: Any) -> bool:
 def _batch(modality: Modality[Any]) -> Any:
     views = []
     for sample in first_samples(modality, "train").values():
-        try:
+        with suppress(BadSampleError):
             views.append(modality.evaluation_view(sample.inputs))
-        except BadSampleError:
-            continue
     return default_collate([views[number % len(views)] for number in range(_BATCH)])
 
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from jepa.modality import BadSampleError, Label, Modality, Sample, Split, Task
 from jepa.testing.compare import global_seed, is_comparable, same
@@ -18,10 +18,8 @@ def first_samples(modality: Modality[Any], split: Split) -> dict[int, Sample]:
     """The readable ones among the first samples of a split, by index."""
     samples, found = modality.dataset(split), {}
     for index in range(min(CHECKED, len(samples))):
-        try:
+        with suppress(BadSampleError):
             found[index] = samples[index]
-        except BadSampleError:
-            continue
     return found
 
 
@@ -92,13 +90,9 @@ def _label_flaw(modality: Modality[Any], task: Task, label: Label) -> str:
         return f"is {list(values.shape)}; a map has one number per token of the grid, [{tokens}]"
     if task.kind != "map" and values.dim():
         return f"is {list(values.shape)}; a task of kind {task.kind} takes one number per sample"
-    return _class_flaw(task, values) if task.kind == "class" else ""
-
-
-def _class_flaw(task: Task, value: Tensor) -> str:
-    number = float(value)
-    if math.isnan(number):  # unknown, like a missing entry
+    if task.kind != "class" or values.isnan():  # nan: unknown, like a missing entry
         return ""
+    number = float(values)
     if number != int(number) or number < 0:
         return f"is {number:g}; a class is an integer from 0"
     if task.classes and number >= len(task.classes):

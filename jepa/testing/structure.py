@@ -71,7 +71,8 @@ def check_tokens(modality: Modality[Any]) -> Iterator[str]:
         yield f"grid is {grid!r}; __init__ must set a tuple of the number of tokens along each axis, each 1 or more"
         return
     yield from _check_positions(modality)
-    yield from _check_streams(modality)
+    if modality.streams:
+        yield from _check_streams(modality)
     if not (type(modality.views) is int and modality.views > 0):
         yield f"views is {modality.views!r}; expected the number of views per sample and step, 1 or more"
     axis = modality.forecast_axis
@@ -96,8 +97,6 @@ def _check_positions(modality: Modality[Any]) -> Iterator[str]:
 
 
 def _check_streams(modality: Modality[Any]) -> Iterator[str]:
-    if not modality.streams:
-        return
     tokens, every = len(modality.positions), torch.cat([stream.tokens for stream in modality.streams])
     if not torch.equal(every.sort().values, torch.arange(tokens)):
         yield f"streams must hold every one of the {tokens} tokens of `positions` exactly once"

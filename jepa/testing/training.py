@@ -35,20 +35,16 @@ def check_training(modality: Modality[Any], model: NetworksConfig) -> Iterator[s
     CONSOLE.quiet = True
     try:
         with tempfile.TemporaryDirectory() as folder:
-            yield from _check(modality, model, Path(folder))
+            try:
+                whole = _train(modality, model, Path(folder, "whole"), workers=0, seed=1)
+            except Exception as error:
+                yield f"{_STEPS} steps fail: {describe_error(error)}"
+                return
+            with suppress(_KilledError):
+                _train(_dying(modality), model, Path(folder, "killed"), workers=0, seed=2)
+            resumed = _train(modality, model, Path(folder, "killed"), workers=1, seed=3)
     finally:
         CONSOLE.quiet = quiet
-
-
-def _check(modality: Modality[Any], model: NetworksConfig, folder: Path) -> Iterator[str]:
-    try:
-        whole = _train(modality, model, folder / "whole", workers=0, seed=1)
-    except Exception as error:
-        yield f"{_STEPS} steps fail: {describe_error(error)}"
-        return
-    with suppress(_KilledError):
-        _train(_dying(modality), model, folder / "killed", workers=0, seed=2)
-    resumed = _train(modality, model, folder / "killed", workers=1, seed=3)
     if not same(whole.model, resumed.model):
         yield (
             f"a run that was killed after {_STEPS - 1} of {_STEPS} steps and resumed ends with other weights: "

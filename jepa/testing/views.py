@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -47,7 +48,9 @@ def check_views(modality: Modality[Any]) -> Iterator[str]:
 
 def _checked_view(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
     """What is wrong with a view, empty if nothing is, and the view."""
-    before = _copy(inputs)
+    before = None
+    with suppress(Exception):  # inputs that cannot be copied, such as an open file, are not compared
+        before = copy.deepcopy(inputs)
     with global_seed(1):
         view = make(inputs)
     if before is not None and not same(before, inputs):
@@ -66,14 +69,6 @@ def _checked_view(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
             view,
         )
     return "", view
-
-
-def _copy(inputs: Any) -> Any:
-    """A copy of stored inputs, to see whether a view changes them; None if they cannot be copied, like an open file."""
-    try:
-        return copy.deepcopy(inputs)
-    except Exception:
-        return None
 
 
 def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:
@@ -139,8 +134,6 @@ def check_picture(modality: Modality[Any]) -> Iterator[str]:
 def _views(modality: Modality[Any]) -> dict[int, list[Any]]:
     found = {}
     for index, sample in first_samples(modality, "train").items():
-        try:
+        with suppress(BadSampleError):
             found[index] = list(modality.evaluation_views(sample.inputs))
-        except BadSampleError:
-            continue
     return found
