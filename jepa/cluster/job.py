@@ -48,15 +48,24 @@ def read_attempts(run_dir: Path) -> list[dict[str, Any]]:
 
 def write_job(run_dir: Path, content: dict[str, Any]) -> None:
     """Write job.json atomically."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    aside = run_dir / "job.json.partial"
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(aside, run_dir / "job.json")  # noqa: PTH105 - atomic
+    write_json(run_dir / "job.json", content)
 
 
 def read_job(run_dir: Path) -> dict[str, Any]:
     """Content of job.json; empty for a run that was never submitted."""
-    path = run_dir / "job.json"
+    return read_json(run_dir / "job.json")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file atomically, and its folder if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.partial")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(aside, path)  # noqa: PTH105 - atomic
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty if there is none."""
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return content
 

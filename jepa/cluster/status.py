@@ -156,7 +156,12 @@ def _jobs(folder: Path) -> int:
     for column in ("run", "job", "state", "step", "loss", "samples/s", "left", "attempts"):
         table.add_column(column, overflow="fold")
     for status in found:
-        table.add_row(*_columns(status, folder))
+        name = str(status.run_dir.relative_to(folder)) if status.run_dir != folder else folder.name
+        step = f"{status.step}/{status.steps or '?'}"
+        loss = "" if status.loss is None else f"{status.loss:.4f}"
+        speed = "" if status.samples_per_second is None else f"{status.samples_per_second:.0f}"
+        left = f"{status.minutes_left:.1f} min" if status.is_active and status.minutes_left is not None else ""
+        table.add_row(name, status.job_id, status.state, step, loss, speed, left, str(status.attempts))
     console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False)
     console.print(table)
     for status in found:
@@ -165,20 +170,6 @@ def _jobs(folder: Path) -> int:
             for line in last_lines(status.log):
                 console.print(f"  | {line}", markup=False)
     return 0
-
-
-def _columns(status: JobStatus, folder: Path) -> list[str]:
-    name = str(status.run_dir.relative_to(folder)) if status.run_dir != folder else folder.name
-    return [
-        name,
-        status.job_id,
-        status.state,
-        f"{status.step}/{status.steps or '?'}",
-        "" if status.loss is None else f"{status.loss:.4f}",
-        "" if status.samples_per_second is None else f"{status.samples_per_second:.0f}",
-        f"{status.minutes_left:.1f} min" if status.is_active and status.minutes_left is not None else "",
-        str(status.attempts),
-    ]
 
 
 def logs(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,6 @@
 """Sweeps: one run per combination of settings, with directories named after the settings."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jepa.checkpoint.file import latest, read_step
+from jepa.cluster.job import read_json, write_json
 from jepa.config import ConfigError, parse_yaml, read_yaml
 from jepa.console import CONSOLE
 from jepa.distributed import stop_on_signals
@@ -68,17 +68,13 @@ def _slug(value: Any) -> str:
 
 def write_sweep(folder: Path, planned: Sequence[Variant]) -> None:
     """Add the runs to sweep.json; earlier runs of the sweep stay."""
-    folder.mkdir(parents=True, exist_ok=True)
     known = {**read_sweep(folder), **{variant.name: variant.values for variant in planned}}
-    aside = folder / "sweep.json.partial"
-    aside.write_text(json.dumps({"runs": known}, indent=1) + "\n")
-    os.replace(aside, folder / "sweep.json")  # noqa: PTH105 - atomic
+    write_json(folder / "sweep.json", {"runs": known})
 
 
 def read_sweep(folder: Path) -> dict[str, dict[str, Any]]:
     """Runs of a sweep by name, with their values; empty if there is no sweep."""
-    path = folder / "sweep.json"
-    runs: dict[str, dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else {}
+    runs: dict[str, dict[str, Any]] = read_json(folder / "sweep.json").get("runs", {})
     return runs
 
 

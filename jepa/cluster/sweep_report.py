@@ -99,12 +99,10 @@ def unfinished(folder: Path, sweep: dict[str, dict[str, Any]]) -> dict[str, str]
     sent = [name for name in names if read_job(folder / name)]
     known = dict(zip(sent, statuses([folder / name for name in sent]), strict=True))
     states = {name: f"{known[name].state} {known[name].reason}".strip() for name in sent}
-    return {name: states.get(name) or _progress(folder / name) for name in names}
-
-
-def _progress(run_dir: Path) -> str:
-    lines = read_metrics(run_dir)
-    return f"stopped at step {lines[-1]['step']}" if lines else "not started"
+    for name in names:
+        lines = read_metrics(folder / name)
+        states.setdefault(name, f"stopped at step {lines[-1]['step']}" if lines else "not started")
+    return {name: states[name] for name in names}
 
 
 def plot(path: Path, found: Sequence[SweepRow], columns: Sequence[str]) -> None:

@@ -134,16 +134,10 @@ class _AsOnGpu(TorchFunctionMode):
 
 
 def _flash(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False
 ) -> Tensor:
-    attended: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, dropout_p, is_causal, attn_mask=attn_mask
-    )[0]
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    attended: Tensor = flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask)[0]
     return attended
 
 

@@ -82,19 +82,15 @@ def class_flaw(found: Any) -> str:
     config_type = getattr(found, "config_type", None)
     if not (isinstance(config_type, type) and issubclass(config_type, DataConfig)):
         return "needs `config_type`, a dataclass derived from jepa.modality.DataConfig"
-    if undecorated := [
-        one.__name__ for one in config_type.__mro__ if _has_settings(one) and "__dataclass_fields__" not in vars(one)
-    ]:
-        return f"has a config that is no dataclass: write @dataclass(frozen=True, kw_only=True) over {undecorated[0]}"
+    for one in config_type.__mro__:
+        has_settings = issubclass(one, DataConfig) and vars(one).get("__annotations__")
+        if has_settings and "__dataclass_fields__" not in vars(one):
+            return f"has a config that is no dataclass: write @dataclass(frozen=True, kw_only=True) over {one.__name__}"
     return ""
 
 
 def _entries() -> Sequence[EntryPoint]:
     return tuple(entry_points(group=GROUP))
-
-
-def _has_settings(part: type) -> bool:
-    return issubclass(part, DataConfig) and bool(vars(part).get("__annotations__"))
 
 
 def _load(what: str, value: str) -> type[Modality[Any]]:

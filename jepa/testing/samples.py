@@ -35,17 +35,13 @@ def check_samples(modality: Modality[Any]) -> Iterator[str]:
         with global_seed(1):
             again = first_samples(modality, split)
         for index, sample in first.items():
-            if flaw := _sample_flaw(sample, again.get(index)):
-                yield f"dataset('{split}')[{index}] is {flaw}"
+            place, other = f"dataset('{split}')[{index}]", again.get(index)
+            if not isinstance(sample, Sample):
+                yield f"{place} is a {type(sample).__name__}, not a jepa.modality.Sample"
                 return
-
-
-def _sample_flaw(sample: Any, again: Any) -> str:
-    if not isinstance(sample, Sample):
-        return f"a {type(sample).__name__}, not a jepa.modality.Sample"
-    if again is None or not same((sample.inputs, dict(sample.labels)), (again.inputs, dict(again.labels))):
-        return "another sample when it is read again; it may depend on its split and index alone"
-    return ""
+            if other is None or not same((sample.inputs, dict(sample.labels)), (other.inputs, dict(other.labels))):
+                yield f"{place} is another sample when it is read again; it may depend on its split and index alone"
+                return
 
 
 def check_splits(modality: Modality[Any]) -> Iterator[str]:

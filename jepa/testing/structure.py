@@ -110,13 +110,12 @@ def _check_streams(modality: Modality[Any]) -> Iterator[str]:
 
 def check_pickling(modality: Modality[Any]) -> Iterator[str]:
     """Pickled copies, which worker processes receive, behave like the modality and its data sets."""
+    pickled = "worker processes receive a pickled copy of"
     try:
         copy = pickle.loads(pickle.dumps(modality))
     except Exception as error:
-        yield (
-            "worker processes receive a pickled copy of the modality, but it cannot be pickled: "
-            f"{describe_error(error)}; keep open files, locks, lambdas and classes defined in functions out of it"
-        )
+        hint = "keep open files, locks, lambdas and classes defined in functions out of it"
+        yield f"{pickled} the modality, but it cannot be pickled: {describe_error(error)}; {hint}"
         return
     drawn, again = (one.sample_masks(2, seeded("pickled")) for one in (modality, copy))
     if not same([(masks.context, masks.target) for masks in drawn], [(masks.context, masks.target) for masks in again]):
@@ -124,10 +123,8 @@ def check_pickling(modality: Modality[Any]) -> Iterator[str]:
     try:
         samples = pickle.loads(pickle.dumps(modality.dataset("train")))
     except Exception as error:
-        yield (
-            "worker processes receive a pickled copy of dataset('train'), but it cannot be pickled: "
-            f"{describe_error(error)}; open files when a sample is read"
-        )
+        hint = "open files when a sample is read"
+        yield f"{pickled} dataset('train'), but it cannot be pickled: {describe_error(error)}; {hint}"
         return
     if len(samples) != len(modality.dataset("train")):
         yield f"a pickled copy of dataset('train') has {len(samples)} samples, not {len(modality.dataset('train'))}"

@@ -63,11 +63,8 @@ def _checked_view(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
     with global_seed(2):
         again = make(inputs)
     if not same(view, again):
-        return (
-            "returns another view when it is called again with the same arguments; "
-            "draw all random numbers from the generator that it receives",
-            view,
-        )
+        flaw = "returns another view when it is called again with the same arguments"
+        return f"{flaw}; draw all random numbers from the generator that it receives", view
     return "", view
 
 
