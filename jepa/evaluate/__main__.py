@@ -12,16 +12,6 @@ from jepa.evaluate.run import evaluate_run
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a run from the command line -> exit status."""
-    return exit_status(lambda: _evaluate(_parser().parse_intermixed_args(argv)))
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    layers = [parse_override(text) for text in arguments.overrides]
-    evaluate_run(arguments.run, tasks=arguments.task, layers=layers)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "evaluate",
         "Evaluate a trained encoder with probes on its frozen features, beside the untrained encoder, "
@@ -38,7 +28,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="section.key=value",
         help="settings that override those of the run, such as data.root=DIR",
     )
-    return parser
+    return exit_status(lambda: _evaluate(parser.parse_intermixed_args(argv)))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    layers = [parse_override(text) for text in arguments.overrides]
+    evaluate_run(arguments.run, tasks=arguments.task, layers=layers)
+    return 0
 
 
 if __name__ == "__main__":

@@ -99,20 +99,15 @@ class ViewDataset(Dataset[Any]):
     def __getitem__(self, index: int, /) -> Any:
         try:
             sample = self.samples[self.indices[index]]
-            views = self._views(sample.inputs)  # may decode the inputs, so this too may raise
+            # Making views may decode the inputs, so this too may raise.
+            one_view, all_views = self.modality.evaluation_view, self.modality.evaluation_views
+            views = list(all_views(sample.inputs)) if self.averaged else [one_view(sample.inputs)]
         except BadSampleError as error:
             return error
         labels = {task.label: self._label(sample.labels, task) for task in self.tasks}
-        return views, self._baselines(views), labels
-
-    def _views(self, inputs: Any) -> list[Any]:
-        if self.averaged:
-            return list(self.modality.evaluation_views(inputs))
-        return [self.modality.evaluation_view(inputs)]
-
-    def _baselines(self, views: Sequence[Any]) -> dict[str, Tensor]:
         of_views = [self.modality.baselines(view) for view in views]
-        return {name: torch.stack([one[name].float() for one in of_views]).mean(dim=0) for name in of_views[0]}
+        baselines = {name: torch.stack([one[name].float() for one in of_views]).mean(dim=0) for name in of_views[0]}
+        return views, baselines, labels
 
     def _label(self, labels: Mapping[str, Label], task: Task) -> Tensor:
         unknown = torch.full((math.prod(self.modality.grid),) if task.kind == "map" else (), torch.nan)

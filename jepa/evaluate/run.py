@@ -38,9 +38,15 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     """
     started = time.perf_counter()
     setup = open_setup(Path(run), tasks, list(layers))
-    _check_requested(setup)
+    names = [*(row.name for row in setup.available), *possible_stream_rows(setup)]
+    for request in setup.requested:
+        if not any(is_part_of(name, request) for name in names):
+            tasks_of_data = ", ".join(names) or "none, as the data has no labels"
+            raise ConfigError(f"no task '{request}'; tasks of this data: {tasks_of_data}")
     setup.output.parent.mkdir(parents=True, exist_ok=True)
-    with _progress_bar() as progress:
+    bar = ("[bold]evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
+    with Progress(*bar, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal) as progress:
+        progress.add_task("", total=None)
         measured = _evaluate(setup, progress)
     results = {**_summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
     aside = setup.output.with_suffix(".partial")
@@ -49,15 +55,6 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     print_table(results, stream_lines(results.get("streams", {})))
     CONSOLE.print(f"results: {setup.output}", highlight=False)
     return results
-
-
-def _check_requested(setup: EvaluationSetup) -> None:
-    """Raise ConfigError for a name that is neither a task nor a row."""
-    names = [*(row.name for row in setup.available), *possible_stream_rows(setup)]
-    for request in setup.requested:
-        if not any(is_part_of(name, request) for name in names):
-            tasks = ", ".join(names) or "none, as the data has no labels"
-            raise ConfigError(f"no task '{request}'; tasks of this data: {tasks}")
 
 
 def _summary(setup: EvaluationSetup) -> dict[str, Any]:
@@ -219,10 +216,3 @@ def _collapse(features: Features, split: Split) -> dict[str, Any]:
         "samples": len(features),
         "split": split,
     }
-
-
-def _progress_bar() -> Progress:
-    columns = ("[bold]evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
-    progress = Progress(*columns, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)
-    progress.add_task("", total=None)
-    return progress

@@ -39,7 +39,7 @@ class Splits(Generic[T]):
 
     def map(self, function: Callable[[T], U]) -> "Splits[U]":
         """Apply a function to each split."""
-        return Splits(function(self.train), function(self.validation), function(self.test))
+        return Splits(*map(function, self.parts()))
 
     def parts(self) -> tuple[T, T, T]:
         """Train, validation and test as a tuple."""
@@ -47,8 +47,4 @@ class Splits(Generic[T]):
 
     def pair(self, function: Callable[[T, V], U], others: "Splits[V]") -> "Splits[U]":
         """Apply a function of two arguments to each split of both."""
-        return Splits(
-            function(self.train, others.train),
-            function(self.validation, others.validation),
-            function(self.test, others.test),
-        )
+        return Splits(*map(function, self.parts(), others.parts()))

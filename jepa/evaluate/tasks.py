@@ -66,47 +66,38 @@ class FeatureTable:
         """Labelled samples, or labelled tokens of maps; `projected` onto principal axes for linear probes."""
         if layer == "last4" and column not in self.features.train.last4:
             layer = "last"  # a baseline has no layers, so both rows show the same number
-        features = self._projected(layer, column) if projected else self._plain(layer, column)
+        features = self.features.map(lambda split: getattr(split, layer)[column].flatten(0, -2))
+        if projected and (layer, column) not in self.projected:
+            self.projected[layer, column] = on_principal_axes(features)
+        features = self.projected[layer, column] if projected else features
         return features.pair(_labelled, self.labels(task))
 
     def sequences(self, task: Task, column: Column) -> Splits[Examples]:
         """Token sequences of the labelled samples that keep them."""
-        sequences = self.features.map(lambda split: split.sequences[column])
-        return sequences.pair(_labelled, self.sequence_labels(task))
+        return self.features.map(lambda split: split.sequences[column]).pair(_labelled, self.sequence_labels(task))
 
     def sequence_labels(self, task: Task) -> Splits[Tensor]:
         """Labels of the samples that keep their token sequences: [s]."""
-        counts = self.features.map(lambda split: len(split.sequences["jepa"]))
-        return _check_labels(self.features.pair(lambda split, count: split.labels[task.label][:count], counts), task)
+        return self._labels(task, "sequences")
 
     def labels(self, task: Task) -> Splits[Tensor]:
         """Labels [n], of maps [m, N] on the samples that keep tokens; raises UnmeasurableError if a split has none."""
-        labels = self.features.map(
-            lambda split: split.labels[task.label][: len(split.tokens["jepa"]) if task.kind == "map" else None]
-        )
-        return _check_labels(labels, task)
+        return self._labels(task, "tokens" if task.kind == "map" else "last")
+
+    def _labels(self, task: Task, kind: str) -> Splits[Tensor]:
+        """Labels of the samples that keep features of this kind."""
+        labels = self.features.map(lambda split: split.labels[task.label][: len(getattr(split, kind)["jepa"])])
+        for split in ("train", "validation", "test"):
+            if not getattr(labels, split).isfinite().any():
+                raise UnmeasurableError(
+                    f"{task.label} is not measured: no sample of the {split} split is labelled with a number"
+                )
+        return labels
 
     def columns(self, layer: Layer) -> list[Column]:
         """Columns that have features of this layer."""
         features = self.features.train
         return [column for column in features.columns if layer != "tokens" or column in features.tokens]
-
-    def _plain(self, layer: Layer, column: Column) -> Splits[Tensor]:
-        return self.features.map(lambda split: getattr(split, layer)[column].flatten(0, -2))
-
-    def _projected(self, layer: Layer, column: Column) -> Splits[Tensor]:
-        if (layer, column) not in self.projected:
-            self.projected[layer, column] = on_principal_axes(self._plain(layer, column))
-        return self.projected[layer, column]
-
-
-def _check_labels(labels: Splits[Tensor], task: Task) -> Splits[Tensor]:
-    for split in ("train", "validation", "test"):
-        if not getattr(labels, split).isfinite().any():
-            raise UnmeasurableError(
-                f"{task.label} is not measured: no sample of the {split} split is labelled with a number"
-            )
-    return labels
 
 
 def _labelled(features: Tensor, labels: Tensor) -> Examples:
@@ -172,13 +163,12 @@ def _row(
 def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callable[[], None]) -> Row:
     """The row of an attentive probe. Only encoders have a score, as baselines have no tokens."""
     labels = table.sequence_labels(task)
-    scores: dict[Column, float] = {}
-    chosen = {}
+    scores, chosen = {}, {}
     for column in table.features.train.sequences:
         examples, outputs = table.sequences(task, column), 1
         if task.kind == "class":
-            examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
-            outputs = max(2, _classes(task, examples.map(lambda split: split.labels)))
+            examples, outputs = _with_classes(task, examples)
+            outputs = max(2, outputs)
         outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
         advance()
@@ -187,15 +177,16 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
     return row
 
 
-def _classes(task: Task, labels: Splits[Tensor]) -> int:
-    return max(len(task.classes), *(int(split.max()) + 1 for split in labels.parts()))
+def _with_classes(task: Task, examples: Splits[Examples]) -> tuple[Splits[Examples], int]:
+    """Examples labelled with integers, and the number of classes."""
+    examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
+    return examples, max(len(task.classes), *(int(split.labels.max()) + 1 for split in examples.parts()))
 
 
 def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
     """Outcomes of a probe, one per draw, and the number of its training examples."""
-    examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
+    examples, classes = _with_classes(task, examples)
     labels = examples.train.labels
-    classes = _classes(task, examples.map(lambda split: split.labels))
     match probe:
         case "knn":
             return [knn(examples, classes)], len(labels)

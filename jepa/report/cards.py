@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -37,12 +38,8 @@ class Picture:
         if not self.moving:
             return _uri(Image.fromarray(self.pixels.numpy()), "PNG")
         first, *others = [Image.fromarray(frame.numpy()) for frame in self.pixels]
-        buffer = io.BytesIO()
-        duration = max(50, _LOOP // len(self.pixels))
-        first.save(
-            buffer, "WEBP", save_all=True, append_images=others, duration=duration, loop=0, quality=_QUALITY, method=4
-        )
-        return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+        moving = {"save_all": True, "append_images": others, "duration": max(50, _LOOP // len(self.pixels)), "loop": 0}
+        return _uri(first, "WEBP", **moving, quality=_QUALITY, method=4)
 
     def still_uri(self) -> str:
         """The middle frame of a moving picture as a data URI, for readers who prefer reduced motion."""
@@ -97,7 +94,7 @@ def shorten(text: str, width: int) -> str:
     return textwrap.shorten(text, max(12, width // _LETTER), placeholder=" ...")
 
 
-def _uri(image: Image.Image, kind: str) -> str:
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -6,7 +6,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -59,20 +59,15 @@ def task_title(name: str) -> str:
         "zero_shot": "zero-shot by class names",
     }
     if label == "retrieval":
-        return _retrieval_title(probe)
+        direction, _, rest = probe.partition("@")  # first_to_second@5
+        k, _, similarity = rest.partition("_")
+        return f"retrieval, {direction}, top {k}{', by prediction' if similarity else ''}".replace("_", " ")
     title = probes.get(probe, probe)
     if shots := re.fullmatch(r"low_shot_(\d+)", probe):
         title = f"{shots[1]} labels per class"
     if blocks := re.fullmatch(r"attentive(\d+)", probe):
         title = f"attentive probe, {blocks[1]} blocks"
     return f"{label}, {title}".removesuffix(", ").replace("_", " ")
-
-
-def _retrieval_title(probe: str) -> str:
-    """`first_to_second@5` -> `retrieval, first to second, top 5`."""
-    direction, _, rest = probe.partition("@")
-    k, _, similarity = rest.partition("_")
-    return f"retrieval, {direction}, top {k}{', by prediction' if similarity else ''}".replace("_", " ")
 
 
 def progress(row: Row, column: str) -> float | None:
@@ -107,9 +102,8 @@ def task_chart(tasks: Mapping[str, Row]) -> Figure:
     axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.0)
     axes.xaxis.set_major_formatter(lambda value, _: percent(value))
     axes.set_xlabel("score between chance (0 %) and perfect (100 %)")
-    axes.grid(axis="x", color=_COLOURS["line"], linewidth=0.6)
     figure.legend(loc="outside upper right", ncols=max(3, len(bars)), frameon=False, labelcolor=_COLOURS["ink"])
-    _plain(axes)
+    _plain(axes, lines="x")
     return figure
 
 
@@ -125,9 +119,8 @@ def forecast_chart(section: Mapping[str, Any]) -> Figure:
     axes.fill_between(horizons, low, high, color=_COLOURS["accent"], alpha=0.12, linewidth=0)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("slots after the context", color=_COLOURS["soft"])
+    axes.set_xlabel("slots after the context")
     axes.set_title("mean squared error", loc="left", color=_COLOURS["ink"], fontweight="bold")
-    axes.grid(color=_COLOURS["line"], linewidth=0.6)
     figure.legend(loc="outside right upper", frameon=False, labelcolor=_COLOURS["ink"])
     _plain(axes)
     return figure
@@ -148,9 +141,8 @@ def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool, streams: 
     axes.set_title(CURVES[name][0], loc="left", color=_COLOURS["ink"], fontweight="bold")
     axes.locator_params(nbins=5)
     axes.ticklabel_format(useOffset=False, axis="y", scilimits=(-3, 4))
-    axes.grid(color=_COLOURS["line"], linewidth=0.6)
     if wide:
-        axes.set_xlabel("step", color=_COLOURS["soft"])
+        axes.set_xlabel("step")
     _plain(axes)
     return figure
 
@@ -172,11 +164,8 @@ def _plot_metric(
 
 def smooth(values: Sequence[float]) -> list[float]:
     """Centred moving average over a twelfth of the values, with narrower windows at the ends."""
-    result = []
-    for index in range(len(values)):
-        reach = min(len(values) // 24, index, len(values) - 1 - index)
-        result.append(statistics.fmean(values[index - reach : index + reach + 1]))
-    return result
+    reaches = [min(len(values) // 24, index, len(values) - 1 - index) for index in range(len(values))]
+    return [statistics.fmean(values[index - reach : index + reach + 1]) for index, reach in enumerate(reaches)]
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -202,7 +191,8 @@ def to_svg(figure: Figure, name: str) -> str:
     return svg
 
 
-def _plain(axes: Axes) -> None:
+def _plain(axes: Axes, lines: Literal["both", "x"] = "both") -> None:
+    axes.grid(axis=lines, color=_COLOURS["line"], linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=_COLOURS["ink"])
     axes.xaxis.label.set_color(_COLOURS["soft"])

@@ -112,8 +112,9 @@ def gain_table(streams: Mapping[str, Any]) -> str:
         return ""
     first, second = streams["names"]
     section = streams["gain"]
+    errors = {name: "-" if error is None else f"{error:.4f}" for name, error in section["error"].items()}
     rows = "".join(
-        f"<tr><td>{context}</td><td>{_number(section['error'][name])}</td><td>{_reduction(section, name)}</td></tr>"
+        f"<tr><td>{context}</td><td>{errors[name]}</td><td>{_reduction(section, name)}</td></tr>"
         for name, context in _CONTEXTS.items()
     )
     head = f"<th>{escape(second)} in the context</th><th>error</th><th>reduction</th>"
@@ -123,10 +124,6 @@ def gain_table(streams: Mapping[str, Any]) -> str:
         "± gives the standard error of paired differences.</p>\n"
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
     )
-
-
-def _number(error: float | None) -> str:
-    return "-" if error is None else f"{error:.4f}"
 
 
 def _reduction(section: Mapping[str, Any], name: str) -> str:

@@ -99,13 +99,13 @@ def mask_words(streams: Sequence[Stream], masks: Masks) -> str:
     words = []
     for role, tokens in (("context", masks.context[0]), ("targets", masks.target[0].unique())):
         counts = [(stream, int(torch.isin(tokens, stream.tokens).sum())) for stream in streams]
-        parts = [f"{_share(stream, count)} of {stream.name}" for stream, count in counts if count]
+        parts = [
+            f"{'all' if count == len(stream.tokens) else f'{count} of'} {len(stream.tokens)} tokens of {stream.name}"
+            for stream, count in counts
+            if count
+        ]
         words.append(f"{role}: {' and '.join(parts)}")
     return "; ".join(words)
-
-
-def _share(stream: Stream, count: int) -> str:
-    return f"all {count} tokens" if count == len(stream.tokens) else f"{count} of {len(stream.tokens)} tokens"
 
 
 def feature_gallery(samples: GallerySamples, grid: Grid) -> list[Card]:

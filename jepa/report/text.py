@@ -88,10 +88,11 @@ def notices(run: Run) -> str:
 def task_table(tasks: Mapping[str, Row]) -> str:
     """Tasks beside their baselines, the best in bold."""
     headings = columns(tasks)
+    baselines = [escape(title) for name, title in headings.items() if name not in ("jepa", "random_init", "chance")]
     head = "".join(f"<th>{escape(title)}</th>" for title in ("task", *headings.values(), "train", "test"))
     words = (
         f"Probes on frozen features, under one protocol for every column: the trained encoder, the encoder before "
-        f"training, baselines of the modality ({_baselines(headings)}), and chance, the best answer that ignores the "
+        f"training, baselines of the modality ({', '.join(baselines)}), and chance, the best answer that ignores the "
         "input. The best score of a row is bold; ↑ means higher is better, ↓ lower is better; train and test are "
         "numbers of labelled samples."
     )
@@ -164,11 +165,6 @@ def _rival(tasks: Mapping[str, Row]) -> str:
     titles = columns(tasks)
     numbers = [f"{titles[column]} {_number(row, row[column])}" for column in (rivals[0], "jepa")]
     return f"{task_title(name)}: {', '.join(numbers)}."
-
-
-def _baselines(headings: Mapping[str, str]) -> str:
-    """The baselines of the modality, in words."""
-    return ", ".join(escape(title) for name, title in headings.items() if name not in ("jepa", "random_init", "chance"))
 
 
 def _task_row(name: str, row: Row, names: Sequence[str]) -> str:

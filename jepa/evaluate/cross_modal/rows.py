@@ -1,7 +1,6 @@
 """Rows of the results for two matching streams: retrieval, zero-shot classes, near misses."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -96,9 +95,8 @@ def zero_shot_row(
         scores = (vectors @ classes[column].T).masked_fill(~named, -torch.inf)
         hits = hit_probabilities(scores[has_name], correct[has_name], (1,)) if has_name.any() else torch.zeros(1, 1)
         accuracy[column] = float(hits.sum()) / len(rows)
-    return _row("accuracy", accuracy, float(truth.bincount().max()) / len(rows), similarity) | {
-        "test_samples": len(rows)
-    }
+    row = _row("accuracy", accuracy, float(truth.bincount().max()) / len(rows), similarity)
+    return row | {"test_samples": len(rows)}
 
 
 @torch.inference_mode()
@@ -106,23 +104,15 @@ def class_embeddings(
     encoder: StreamEncoder, modality: MatchedModality[Any], task: Task, similarity: Similarity
 ) -> tuple[Tensor, Tensor]:
     """Mean joint embedding of each class's prompts, of unit length [K, D], and which classes have prompts, bool [K]."""
-    views: list[Any] = []
-    owner: list[int] = []
-    named: list[bool] = []
-    for number, prompts in enumerate(modality.prompts(task)):
-        views += prompts
-        owner += [number] * len(prompts)
-        named.append(len(prompts) > 0)
-    vectors = joint_embedding(_encode_prompts(encoder, views), 1, similarity)
+    prompts = modality.prompts(task)
+    views = [view for of_class in prompts for view in of_class]
+    owner = [number for number, of_class in enumerate(prompts) for _ in of_class]
+    named = [len(of_class) > 0 for of_class in prompts]
+    batches = [views[start : start + _PROMPTS_AT_ONCE] for start in range(0, len(views), _PROMPTS_AT_ONCE)]
+    encoded = concatenate([encoder.encode(default_collate(batch), 1) for batch in batches])
+    vectors = joint_embedding(encoded, 1, similarity)
     total = vectors.new_zeros(len(named), vectors.shape[1]).index_add_(0, torch.tensor(owner), vectors)
     return F.normalize(total, dim=-1), torch.tensor(named)
-
-
-def _encode_prompts(encoder: StreamEncoder, views: Sequence[Any]) -> Vectors:
-    remaining, parts = iter(views), []
-    while batch := list(islice(remaining, _PROMPTS_AT_ONCE)):
-        parts.append(encoder.encode(default_collate(batch), 1))
-    return concatenate(parts)
 
 
 def near_miss_rows(encoded: EncodedByColumn, similarity: Similarity, wants: Callable[[str], bool]) -> dict[str, Row]:

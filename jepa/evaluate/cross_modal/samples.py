@@ -1,7 +1,7 @@
 """Samples with their matching second streams and near misses: read once, encoded by all networks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -100,28 +100,6 @@ def collate_pairs(items: Sequence[Any]) -> _Batch:
     )
 
 
-@dataclass
-class _VectorBuffer:
-    """Collects the vectors of one network batch by batch."""
-
-    first: list[Vectors] = field(default_factory=list)
-    second: list[Vectors] = field(default_factory=list)
-    near_misses: dict[str, list[NearMisses]] = field(default_factory=dict)
-
-    def add(self, encoder: StreamEncoder, batch: _Batch, start: int) -> None:
-        self.first.append(encoder.encode(batch.first, 0))
-        self.second.append(encoder.encode(batch.second, 1))
-        for kind, (rows, true, false) in batch.near_misses.items():
-            misses = NearMisses(torch.tensor(rows) + start, encoder.encode(true, 1), encoder.encode(false, 1))
-            self.near_misses.setdefault(kind, []).append(misses)
-
-    def samples(self, owner: Tensor, descriptions: Sequence[str]) -> EncodedSamples:
-        return EncodedSamples(
-            RetrievalSet(concatenate(self.first), concatenate(self.second), owner, descriptions),
-            {kind: concatenate(parts) for kind, parts in sorted(self.near_misses.items())},
-        )
-
-
 @dataclass(frozen=True)
 class PairReader:
     """Reads samples with their second streams and encodes them. on_bad: called with samples that cannot be read."""
@@ -135,24 +113,32 @@ class PairReader:
 
     def read(self, samples: Samples, indices: Sequence[int]) -> tuple[EncodedByColumn, Tensor]:
         """Encoded samples by column, empty if none can be read, and the labels of the tasks [n, tasks]."""
-        buffers = {column: _VectorBuffer() for column in self.encoders}
+        pairs: dict[Column, list[tuple[Vectors, Vectors]]] = {column: [] for column in self.encoders}
+        near_misses: dict[Column, dict[str, list[NearMisses]]] = {column: {} for column in self.encoders}
         owners: list[int] = []
         descriptions: list[str] = []
         labels: list[list[float]] = []
-        pairs = PairDataset(self.modality, samples, indices, self.tasks)
-        for batch in batches(pairs, self.samples_at_once, self.loaders, collate_pairs):
+        dataset = PairDataset(self.modality, samples, indices, self.tasks)
+        for batch in batches(dataset, self.samples_at_once, self.loaders, collate_pairs):
             self.on_bad(batch.bad)
             if not batch.counts:
                 continue
             for column, encoder in self.encoders.items():
-                buffers[column].add(encoder, batch, start=len(labels))
+                pairs[column].append((encoder.encode(batch.first, 0), encoder.encode(batch.second, 1)))
+                for kind, (rows, true, false) in batch.near_misses.items():
+                    owner = torch.tensor(rows) + len(labels)
+                    misses = NearMisses(owner, encoder.encode(true, 1), encoder.encode(false, 1))
+                    near_misses[column].setdefault(kind, []).append(misses)
             owners += [len(labels) + row for row, count in enumerate(batch.counts) for _ in range(count)]
             descriptions += batch.descriptions
             labels += batch.labels
         if not labels:
             return {}, torch.empty(0, len(self.tasks))
-        owner = torch.tensor(owners)
-        encoded = {column: buffer.samples(owner, descriptions) for column, buffer in buffers.items()}
+        encoded = {}
+        for column in self.encoders:
+            found = {kind: concatenate(parts) for kind, parts in sorted(near_misses[column].items())}
+            of_pairs = RetrievalSet(*concatenate(pairs[column]), torch.tensor(owners), descriptions)
+            encoded[column] = EncodedSamples(of_pairs, found)
         return encoded, torch.tensor(labels)
 
 

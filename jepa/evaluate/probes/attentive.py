@@ -109,10 +109,9 @@ def attend(probes: Sequence[AttentiveProbe], normed: Tensor) -> Tensor:
     """Cross-attention of all probes in one product: normed tokens [B, M, D], perhaps bf16 -> [P, B, outputs]."""
     queries = torch.cat([probe.queries() for probe in probes])  # [P H, D]
     weights = (normed @ queries.T.to(normed.dtype)).float().softmax(dim=1)  # [B, M, P H]
-    attended = (
-        (weights.transpose(1, 2).to(normed.dtype) @ normed).float().unflatten(1, (len(probes), -1))
-    )  # [B, P, H, D]
-    return torch.stack([probe.logits(part) for probe, part in zip(probes, attended.unbind(1), strict=True)])
+    attended = (weights.transpose(1, 2).to(normed.dtype) @ normed).float()  # [B, P H, D]
+    parts = attended.chunk(len(probes), dim=1)  # [B, H, D] each
+    return torch.stack([probe.logits(part) for probe, part in zip(probes, parts, strict=True)])
 
 
 def attentive_probe(examples: Splits[Examples], blocks: int, outputs: int, training: ProbeTraining) -> AttentiveOutcome:
@@ -130,23 +129,21 @@ def attentive_probe(examples: Splits[Examples], blocks: int, outputs: int, train
     centre, scale = torch.zeros(()), torch.ones(())
     if outputs == 1:
         centre, scale = labels.mean(), labels.std(correction=0).clamp_min(1e-6)
-    probes = _initial(examples.train.features.shape[-1], outputs, blocks, training.device)
-    _train(probes, Examples(examples.train.features[:, 0], _scaled(labels, centre, scale)), training)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        probe = AttentiveProbe(examples.train.features.shape[-1], outputs, blocks)
+    probes = [copy.deepcopy(probe).to(training.device) for _ in GRID]  # all with the same initial weights
+    scaled = (labels - centre) / scale if labels.is_floating_point() else labels
+    _train(probes, Examples(examples.train.features[:, 0], scaled), training)
 
     def scores(split: Examples) -> list[float]:
-        predictions = _predict(probes, split.features, training)
-        return [_score(prediction, split.labels, centre, scale) for prediction in predictions]
+        predictions = _predict(probes, split.features, training)  # [P, n, outputs]
+        if outputs > 1:
+            return [accuracy(prediction, split.labels) for prediction in predictions]
+        return [root_mean_square_error(prediction[:, 0] * scale + centre, split.labels) for prediction in predictions]
 
     chosen = best_setting(range(len(GRID)), scores(examples.validation), higher_is_better=outputs > 1)
     return AttentiveOutcome(scores(examples.test)[chosen], GRID[chosen])
-
-
-def _initial(dim: int, outputs: int, blocks: int, device: torch.device) -> list[AttentiveProbe]:
-    """A probe for every setting, all with the same initial weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        probe = AttentiveProbe(dim, outputs, blocks)
-    return [copy.deepcopy(probe).to(device) for _ in GRID]
 
 
 def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: ProbeTraining) -> None:
@@ -156,11 +153,15 @@ def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: Probe
         for probe, setting in zip(probes, GRID, strict=True)
     ]
     optimizer = torch.optim.AdamW(groups, fused=True)
+    size = min(BATCH, len(examples))
     for step in range(training.steps):
         share = warmed_up(step, training.steps, 0.05 * training.steps, (0.0, 1.0, 0.0), "cosine")
         for group, setting in zip(optimizer.param_groups, GRID, strict=True):
             group["lr"] = share * setting.learning_rate
-        rows = _rows(step, len(examples))
+        # Each epoch has its own order and drops an incomplete last batch.
+        epoch, batch = divmod(step, len(examples) // size)
+        order = torch.randperm(len(examples), generator=seeded("attentive", epoch))
+        rows = order[batch * size : (batch + 1) * size]
         labels = examples.labels[rows].to(training.device)
         logits = _logits(probes, examples.features[rows], training)  # [P, B, outputs]
         if logits.shape[-1] > 1:
@@ -170,13 +171,6 @@ def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: Probe
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def _rows(step: int, count: int) -> Tensor:
-    """Rows of the batch of a step. Each epoch has its own order and drops an incomplete last batch."""
-    size = min(BATCH, count)
-    epoch, batch = divmod(step, count // size)
-    return torch.randperm(count, generator=seeded("attentive", epoch))[batch * size : (batch + 1) * size]
 
 
 def _logits(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTraining) -> Tensor:
@@ -197,16 +191,6 @@ def _predict(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTr
         outputs = outputs.softmax(dim=-1) if outputs.shape[-1] > 1 else outputs
         parts.append(outputs.unflatten(1, chunk.shape[:2]).mean(dim=2).cpu())
     return torch.cat(parts, dim=1)
-
-
-def _scaled(labels: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
-    return (labels - centre) / scale if labels.is_floating_point() else labels
-
-
-def _score(prediction: Tensor, labels: Tensor, centre: Tensor, scale: Tensor) -> float:
-    if prediction.shape[-1] > 1:
-        return accuracy(prediction, labels)
-    return root_mean_square_error(prediction[:, 0] * scale + centre, labels)
 
 
 def pooling(grid: Grid, limit: int) -> Tensor | None:
