@@ -94,7 +94,10 @@ class Extractor:
             encoded = [self._layers(encoder, view) for view in batch.views]  # last four layers of each view, [B, N, D]
             valid = [grid_valid(self.modality, encoder, view) for view in batch.views]  # [B, N] each, or None
             pooled = [mean_tokens(layers[-1], mask) for layers, mask in zip(encoded, valid, strict=True)]
-            normed = [_normed_means(layers, mask) for layers, mask in zip(encoded, valid, strict=True)]
+            normed = [
+                torch.cat([mean_tokens(F.layer_norm(layer, layer.shape[-1:]), mask) for layer in layers], dim=1)
+                for layers, mask in zip(encoded, valid, strict=True)
+            ]
             buffer.add("last", column, torch.stack(pooled).mean(dim=0))
             buffer.add("last4", column, torch.stack(normed).mean(dim=0))
             buffer.add_tokens(column, encoded[0][-1])
@@ -106,8 +109,7 @@ class Extractor:
             buffer.add_tokens("raw_input", embedding.patches(batch.views[0]))
 
     def _layers(self, encoder: TokenEncoder, view: Any) -> list[Tensor]:
-        device = encoder.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
+        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
             return [layer.float() for layer in grid_layers(self.modality, encoder, view)[-_LAYERS:]]
 
 
@@ -133,13 +135,7 @@ def samples_at_once(modality: Modality[Any], batch_size: int) -> int:
     return max(1, min(batch_size, _TOKENS_AT_ONCE // len(modality.positions)))
 
 
-def _normed_means(layers: Sequence[Tensor], valid: Tensor | None) -> Tensor:
-    return torch.cat([mean_tokens(F.layer_norm(layer, layer.shape[-1:]), valid) for layer in layers], dim=1)
-
-
 class _FeatureBuffer:
-    """Collects the features of a split batch by batch."""
-
     def __init__(self, budget: TokenBudget) -> None:
         self.budget = budget
         kinds = ("last", "last4", "tokens", "sequences", "labels")
@@ -164,8 +160,8 @@ class _FeatureBuffer:
         parts.append(F.layer_norm(tokens, tokens.shape[-1:]).bfloat16().cpu())
 
     def features(self) -> Features:
-        features: dict[str, Any] = {
+        joined = {
             kind: {name: torch.cat(parts) for name, parts in named.items() if parts}
             for kind, named in self.parts.items()
         }
-        return Features(**features)
+        return Features(**joined)

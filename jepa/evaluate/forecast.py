@@ -209,7 +209,10 @@ def forecast_section(
     with torch.autocast(batches.device.type, torch.bfloat16, enabled=batches.config.compute.precision == "bf16"):
         means, train_samples = training_means(forecaster, train, batches)
         held_out_inputs = batches.of(held_out, "test") if train_samples else ()
-        of_batches = [_errors(forecaster, inputs, means) for inputs in held_out_inputs]
+        of_batches = []  # mean squared errors per sample and horizon, [B, H] of each forecast
+        for inputs in held_out_inputs:
+            target, found = forecaster.targets(inputs), forecaster.forecasts(inputs, means)
+            of_batches.append({name: error_maps(one, target).nanmean(dim=-1).cpu() for name, one in found.items()})
     if not of_batches:
         return {}
     errors = torch.cat([torch.stack(list(of_batch.values()), dim=1) for of_batch in of_batches])  # [n, forecasts, H]
@@ -226,12 +229,6 @@ def forecast_section(
         "train_samples": train_samples,
         "test_samples": len(errors),
     }
-
-
-def _errors(forecaster: Forecaster, inputs: Any, means: Means) -> dict[ForecastName, Tensor]:
-    """Mean squared errors per sample and horizon: inputs -> [B, H] each."""
-    target, forecasts = forecaster.targets(inputs), forecaster.forecasts(inputs, means)
-    return {name: error_maps(forecast, target).nanmean(dim=-1).cpu() for name, forecast in forecasts.items()}
 
 
 def _with_nan(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -51,7 +50,7 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     results = {**_summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
     aside = setup.output.with_suffix(".partial")
     aside.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(aside, setup.output)  # noqa: PTH105 - atomic
+    aside.replace(setup.output)
     print_table(results, stream_lines(results.get("streams", {})))
     CONSOLE.print(f"results: {setup.output}", highlight=False)
     return results
@@ -155,7 +154,6 @@ class _Evaluation:
         return features
 
     def tasks(self, features: Mapping[Split, Features], rows: Sequence[TaskProbe]) -> dict[str, Any]:
-        """Rows by name."""
         config = self.setup.config
         training = ProbeTraining(config.evaluate.attentive_steps, self.setup.device, config.compute.precision)
         splits = Splits(features["train"], features["validation"], features["test"])

@@ -74,9 +74,8 @@ def open_setup(path: Path, tasks: Sequence[str], layers: list[Tree]) -> Evaluati
     trained_config, trained_modality = configured(checkpoint)
     config, modality = configured(checkpoint, layers)
     changed = differences(plain(trained_config), plain(config))
-    for line in changed:
-        if not line.startswith(_FREE):
-            raise ConfigError(f"evaluation cannot change {line}; it can change data, evaluate and compute")
+    if fixed := [line for line in changed if not line.startswith(_FREE)]:
+        raise ConfigError(f"evaluation cannot change {fixed[0]}; it can change data, evaluate and compute")
     if config.evaluate.functions != trained_config.evaluate.functions:  # those of the run were checked before training
         check_functions(config.evaluate.functions)
     try:
@@ -102,10 +101,8 @@ def _available(modality: Modality[Any], config: Config[Any, Any]) -> list[TaskPr
     blocks, depth = config.evaluate.attentive, config.model.depth
     rows = [TaskProbe(task, probe) for task in modality.tasks for probe in probe_names(task, blocks, depth)]
     known = {task.label: task for task in modality.tasks}
-    for function in config.evaluate.functions:
-        task = known.get(function.label, Task(label=function.label, kind="regression"))
-        rows.append(TaskProbe(task, function.function))
-    return rows
+    tasks = [known.get(one.label, Task(label=one.label, kind="regression")) for one in config.evaluate.functions]
+    return rows + [TaskProbe(task, one.function) for task, one in zip(tasks, config.evaluate.functions, strict=True)]
 
 
 def _output(path: Path, variant: str) -> Path:

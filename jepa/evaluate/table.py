@@ -49,7 +49,7 @@ def _table(results: Mapping[str, Any]) -> Table:
         table.add_column(title, justify="right")
     for name, row in results["tasks"].items():
         arrow = "↑" if row["higher_is_better"] else "↓"
-        table.add_row(name, f"{row['metric']} {arrow}", *_cells(row, list(headings)))
+        table.add_row(name, f"{row['metric']} {arrow}", *(_cell(row, column) for column in headings))
     return table
 
 
@@ -63,15 +63,16 @@ def _forecast_table(forecast: Mapping[str, Any]) -> Table:
     return table
 
 
-def _cells(row: Row, names: Sequence[str]) -> list[str]:
-    values = [row[column] for column in names if row.get(column) is not None]
-    best = max(values) if row["higher_is_better"] else min(values)
+def best_columns(row: Row) -> list[str]:
+    """The columns with the best number, several if they tie."""
+    values = {column: row[column] for column in columns({"": row}) if row.get(column) is not None}
+    best = max(values.values()) if row["higher_is_better"] else min(values.values())
+    return [column for column, value in values.items() if value == best]
+
+
+def _cell(row: Row, column: str) -> str:
+    if row.get(column) is None:
+        return "-"
     spread = row.get("spread", {})
-    cells = []
-    for column in names:
-        if row.get(column) is None:
-            cells.append("-")
-            continue
-        text = f"{row[column]:.3f}" + (f" ± {spread[column]:.3f}" if column in spread else "")
-        cells.append(f"[bold]{text}[/]" if row[column] == best else text)
-    return cells
+    text = f"{row[column]:.3f}" + (f" ± {spread[column]:.3f}" if column in spread else "")
+    return f"[bold]{text}[/]" if column in best_columns(row) else text

@@ -137,7 +137,6 @@ def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], N
 
 
 def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> Row:
-    """The row of a custom metric."""
     if task.kind == "map":
         raise UnmeasurableError(f"{function.name} is not measured: {task.label} is a map, not a number per sample")
     table.labels(task)  # raises if there are none
@@ -187,15 +186,13 @@ def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) ->
     """Outcomes of a probe, one per draw, and the number of its training examples."""
     examples, classes = _with_classes(task, examples)
     labels = examples.train.labels
-    match probe:
-        case "knn":
-            return [knn(examples, classes)], len(labels)
-        case "linear" | "linear_last4":
-            return [linear_probe(examples, classes)], len(labels)
-        case _:
-            each = 0.01 if probe == "low_shot_1pct" else LOW_SHOT
-            rows = [draw_examples(labels, each, draw) for draw in range(draws)]
-            return low_shot(examples, classes, rows), len(rows[0])
+    if probe == "knn":
+        return [knn(examples, classes)], len(labels)
+    if probe in ("linear", "linear_last4"):
+        return [linear_probe(examples, classes)], len(labels)
+    each = 0.01 if probe == "low_shot_1pct" else LOW_SHOT
+    rows = [draw_examples(labels, each, draw) for draw in range(draws)]
+    return low_shot(examples, classes, rows), len(rows[0])
 
 
 def draw_examples(labels: Tensor, each: int | float, draw: int) -> Tensor:

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from jepa.data import seeded
 from jepa.evaluate.cross_modal.rows import main_similarity
 from jepa.evaluate.cross_modal.vectors import StreamEncoder, scores
 from jepa.evaluate.cross_modal.words import gain_sentence
 from jepa.evaluate.features import samples_at_once
 from jepa.matching import MatchedModality
-from jepa.modality import BadSampleError, Samples
+from jepa.modality import Sample, Samples
 from jepa.report.cards import Card, Picture, Strip
 from jepa.report.charts import percent
-from jepa.report.galleries import FEW_FRAMES, NEIGHBOURS, QUERIES, SMALL_SIDE
+from jepa.report.galleries import FEW_FRAMES, NEIGHBOURS, QUERIES, SMALL_SIDE, readable
 from jepa.report.overlays import resize
 from jepa.report.run import Run
 
@@ -49,11 +48,14 @@ def retrieve(run: Run, samples: Samples) -> PictureRetrieval | None:
     pictures: list[Tensor] = []
     descriptions: list[str] = []
     firsts, seconds = [], []
-    order = iter(torch.randperm(len(samples), generator=seeded("report")).tolist()[: run.sample_limit])
-    while indices := list(islice(order, max(2, samples_at_once(modality, 64)))):
-        pairs = _read(modality, samples, indices)
+
+    def first_pair(sample: Sample) -> tuple[Any, str]:
+        return modality.matches(sample.inputs)[0], modality.descriptions(sample.inputs)[0]
+
+    of_samples = readable(samples, first_pair, run.sample_limit)
+    while pairs := list(islice(of_samples, max(2, samples_at_once(modality, 64)))):
         drawn = [picture for view, _ in pairs if (picture := modality.picture(view)) is not None]
-        if not pairs or len(drawn) < len(pairs):
+        if len(drawn) < len(pairs):
             continue
         views = default_collate([view for view, _ in pairs])
         firsts.append(encoder.encode(views, 0))
@@ -65,18 +67,6 @@ def retrieve(run: Run, samples: Samples) -> PictureRetrieval | None:
     similarity = main_similarity(run.config)
     rows = [torch.cat([scores(first, second, similarity) for second in seconds], dim=1) for first in firsts]
     return PictureRetrieval(pictures, descriptions, torch.cat(rows).T)
-
-
-def _read(modality: MatchedModality[Any], samples: Samples, indices: Sequence[int]) -> list[tuple[Any, str]]:
-    """A view with the first second stream of each readable sample, and the description of that stream."""
-    pairs = []
-    for index in indices:
-        try:
-            inputs = samples[index].inputs
-            pairs.append((modality.matches(inputs)[0], modality.descriptions(inputs)[0]))
-        except BadSampleError:
-            continue
-    return pairs
 
 
 def retrieval_gallery(found: PictureRetrieval) -> list[Card]:
@@ -110,8 +100,7 @@ def gain_table(streams: Mapping[str, Any]) -> str:
     """Prediction errors of the first stream with and without the second, as HTML; empty if not measured."""
     if "gain" not in streams:
         return ""
-    first, second = streams["names"]
-    section = streams["gain"]
+    (first, second), section = streams["names"], streams["gain"]
     errors = {name: "-" if error is None else f"{error:.4f}" for name, error in section["error"].items()}
     rows = "".join(
         f"<tr><td>{context}</td><td>{errors[name]}</td><td>{_reduction(section, name)}</td></tr>"

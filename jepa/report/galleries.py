@@ -1,10 +1,10 @@
 """Galleries of a report: masks over inputs, features as colours, nearest neighbours, forecast errors."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from jepa.positions import Grid
 from jepa.report.cards import Card, Picture, Strip
 from jepa.report.overlays import resize, upsample, with_context, with_heat, with_targets
 
+T = TypeVar("T")
 SHOWN, QUERIES, NEIGHBOURS = 6, 6, 5
 _COLOURED, _COLOURED_TOKENS = 64, 65_536  # most samples and tokens whose components give the colours of features
 _SIDE, SMALL_SIDE = 176, 96  # longer side in pixels
@@ -51,8 +52,8 @@ def gallery_samples(
     tokens: dict[str, list[Tensor]] = {name: [] for name in encoders}
     pooled: dict[str, list[Tensor]] = {name: [] for name in encoders}
     first_inputs, count = None, math.prod(modality.grid)
-    readable = islice(_readable(modality, samples), limit)
-    while part := list(islice(readable, max(SHOWN, samples_at_once(modality, _COLOURED)))):
+    shown = islice(readable(samples, lambda sample: (sample, modality.evaluation_view(sample.inputs))), limit)
+    while part := list(islice(shown, max(SHOWN, samples_at_once(modality, _COLOURED)))):
         drawn = [picture for _, view in part if (picture := modality.picture(view)) is not None]
         if len(drawn) < len(part):
             break
@@ -121,12 +122,20 @@ def feature_gallery(samples: GallerySamples, grid: Grid) -> list[Card]:
     return cards
 
 
+@torch.inference_mode()
 def error_gallery(samples: GallerySamples, forecaster: Forecaster, grid: Grid) -> list[Card]:
-    """For each sample, its picture and heat maps of the error of each forecast, all on one scale.
-
-    The largest 2 % of errors share the brightest colour.
-    """
-    maps = _error_maps(samples, forecaster, grid)
+    """For each sample, its picture and heat maps of forecast errors on one scale; the largest 2 % share a colour."""
+    inputs = to_device(samples.inputs, next(forecaster.model.parameters()).device)
+    target = forecaster.targets(inputs)
+    found = {"predicted at once": forecaster.direct(inputs)}
+    if forecaster.rolls:
+        found["predicted slot by slot"] = forecaster.rolled(inputs)
+    found["last slot repeated"] = forecaster.last_slot(inputs).unsqueeze(1).expand_as(target)
+    maps = {}  # token errors of each forecast, NaN on the context: [m, *grid] each
+    for name, forecast in found.items():
+        errors = torch.full((len(target), math.prod(grid)), torch.nan)
+        errors[:, torch.stack(forecaster.cut.future).flatten()] = error_maps(forecast, target).flatten(1).cpu()
+        maps[name] = errors.unflatten(1, grid)
     worst = torch.cat([values.flatten() for values in maps.values()]).nanquantile(0.98).clamp_min(1e-9)
     cards = []
     for index, picture in enumerate(samples.pictures):
@@ -137,23 +146,6 @@ def error_gallery(samples: GallerySamples, forecaster: Forecaster, grid: Grid) -
             strip.append(Picture(heat, caption, f"prediction errors on input {index + 1}: {caption}"))
         cards.append([Strip("", strip)])
     return cards
-
-
-@torch.inference_mode()
-def _error_maps(samples: GallerySamples, forecaster: Forecaster, grid: Grid) -> dict[str, Tensor]:
-    """Token errors of each forecast, NaN on the context: [m, *grid] each."""
-    inputs = to_device(samples.inputs, next(forecaster.model.parameters()).device)
-    target = forecaster.targets(inputs)
-    found = {"predicted at once": forecaster.direct(inputs)}
-    if forecaster.rolls:
-        found["predicted slot by slot"] = forecaster.rolled(inputs)
-    found["last slot repeated"] = forecaster.last_slot(inputs).unsqueeze(1).expand_as(target)
-    maps = {}
-    for name, forecast in found.items():
-        errors = torch.full((len(target), math.prod(grid)), torch.nan)
-        errors[:, torch.stack(forecaster.cut.future).flatten()] = error_maps(forecast, target).flatten(1).cpu()
-        maps[name] = errors.unflatten(1, grid)
-    return maps
 
 
 def neighbour_gallery(samples: GallerySamples) -> list[Card]:
@@ -195,15 +187,14 @@ def neighbours(pooled: Tensor) -> Tensor:
     return cosine.topk(min(NEIGHBOURS, len(pooled) - 1)).indices
 
 
-def _readable(modality: Modality[Any], samples: Samples) -> Iterator[tuple[Sample, Any]]:
-    """Readable samples in a fixed random order, with their views."""
-    for index in torch.randperm(len(samples), generator=seeded("report")).tolist():
+def readable(samples: Samples, read: Callable[[Sample], T], limit: int | None = None) -> Iterator[T]:
+    """Apply `read` to the first `limit` samples in a fixed random order; samples that cannot be read are left out."""
+    for index in torch.randperm(len(samples), generator=seeded("report")).tolist()[:limit]:
         try:
-            sample = samples[index]
-            view = modality.evaluation_view(sample.inputs)  # may decode the inputs, so this too may raise
+            item = read(samples[index])  # may decode the inputs, so this too may raise
         except BadSampleError:
             continue
-        yield sample, view
+        yield item
 
 
 def _class_name(modality: Modality[Any], sample: Sample) -> str:

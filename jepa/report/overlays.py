@@ -30,10 +30,7 @@ def upsample(cells: Tensor, picture: Tensor) -> Tensor:
 
 
 def with_heat(picture: Tensor, values: Tensor, known: Tensor) -> Tensor:
-    """Heat map of values from 0 (dark) to 1 (bright); the picture stays where no value is known.
-
-    values, known: cells, float and bool.
-    """
+    """Heat map of float cells from 0 (dark) to 1 (bright); the picture stays where the bool cells `known` are false."""
     return _per_frame(_heat, picture, [values, known])
 
 

@@ -1,6 +1,5 @@
 """A run directory -> report.html: results, training curves, pictures of what was learned, how to reproduce it."""
 
-import os
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -47,7 +46,7 @@ def write_report(run_dir: Path) -> Path:
     template = Template((files("jepa.report") / "template.html").read_text(encoding="utf-8"))
     path, aside = run_dir / "report.html", run_dir / "report.html.partial"
     aside.write_text(template.substitute(title=escape(run.title), body="\n".join(parts)), encoding="utf-8")
-    os.replace(aside, path)  # noqa: PTH105 - atomic
+    aside.replace(path)
     return path
 
 
@@ -102,18 +101,24 @@ def _pictures(run: Run) -> str:
         return no_pictures.format("this modality has none, or no sample can be read")
     parts = []
     if samples.pictures[0].dim() == len(run.modality.grid) + 1:
-        parts += [_masks(run, samples), _features(run, samples), _errors(run, samples)]
+        words = (
+            "Red, green and blue are the three strongest principal components of the token features, after "
+            "subtracting the mean of each input. Similar colours mean similar features. Colours are not comparable "
+            "between encoders."
+        )
+        colours = feature_gallery(samples, run.modality.grid)
+        features = _gallery(run, "features", "Features as colours", words, colours, 20)
+        parts += [_masks(run, samples), features, _errors(run, samples)]
     else:
         axes = f"the grid has {len(run.modality.grid)} axes, the pictures have {samples.pictures[0].dim() - 1}"
         parts.append(_section("What it learned", f"Masks and features are not drawn: {axes}."))
     if len(samples.thumbnails) > 1:
-        parts.append(_section("Nearest neighbours", _neighbour_words(samples)).rstrip())
-        parts.append(_gallery(run, "neighbours", neighbour_gallery(samples), 40))
+        words = _neighbour_words(samples)
+        parts.append(_gallery(run, "neighbours", "Nearest neighbours", words, neighbour_gallery(samples), 40))
     return "\n".join(filter(None, parts))
 
 
 def _retrieval(run: Run) -> str:
-    """Pictures retrieved by second streams; empty without matching streams or pictures."""
     try:
         found = retrieve(run, report_samples(run.modality))
     except DataError:
@@ -121,7 +126,7 @@ def _retrieval(run: Run) -> str:
     if found is None:
         return ""
     words = retrieval_words(found, [stream.name for stream in run.modality.streams])
-    return _section("What it retrieves", words) + _gallery(run, "matches", retrieval_gallery(found), 30)
+    return _gallery(run, "matches", "What it retrieves", words, retrieval_gallery(found), 30)
 
 
 def _masks(run: Run, samples: GallerySamples) -> str:
@@ -132,21 +137,11 @@ def _masks(run: Run, samples: GallerySamples) -> str:
     streams = [escape(stream.name) for stream in run.modality.streams]
     if streams:
         words += f" Pictures show the {streams[0]} alone; the line above them counts the tokens of every stream."
-    gallery = _gallery(run, "masks", mask_gallery(run.modality, samples), 40 if streams else 20)
-    return _section("What it had to predict", words) + gallery
-
-
-def _features(run: Run, samples: GallerySamples) -> str:
-    words = (
-        "Red, green and blue are the three strongest principal components of the token features, after subtracting the "
-        "mean of each input. Similar colours mean similar features. Colours are not comparable between encoders."
-    )
-    gallery = _gallery(run, "features", feature_gallery(samples, run.modality.grid), 20)
-    return _section("Features as colours", words) + gallery
+    cards = mask_gallery(run.modality, samples)
+    return _gallery(run, "masks", "What it had to predict", words, cards, 40 if streams else 20)
 
 
 def _errors(run: Run, samples: GallerySamples) -> str:
-    """Heat maps of forecast errors; empty if the run cannot forecast."""
     forecaster = run.forecaster()
     if forecaster is None:
         return ""
@@ -154,8 +149,8 @@ def _errors(run: Run, samples: GallerySamples) -> str:
         "The first part of each input is the context. Colours on the rest show the error of the predicted "
         "representations, from dark (small) to bright (large), on one scale."
     )
-    gallery = _gallery(run, "errors", error_gallery(samples, forecaster, run.modality.grid), 24)
-    return _section("Where its forecasts are wrong", words) + gallery
+    cards = error_gallery(samples, forecaster, run.modality.grid)
+    return _gallery(run, "errors", "Where its forecasts are wrong", words, cards, 24)
 
 
 def _neighbour_words(samples: GallerySamples) -> str:
@@ -179,11 +174,11 @@ def _chart(run: Run, name: str, figure: Figure, alt: str, kind: str) -> str:
     return f'<figure class="chart {kind}"><div role="img" aria-label="{alt}">{to_svg(figure, name)}</div></figure>'
 
 
-def _gallery(run: Run, name: str, cards: Sequence[Card], width: int) -> str:
-    """Save a gallery as PNG -> HTML; width: least width of a card in rem."""
+def _gallery(run: Run, name: str, title: str, words: str, cards: Sequence[Card], width: int) -> str:
+    """Save a gallery as PNG -> section in HTML; width: least width of a card in rem."""
     mosaic(cards).save(run.run_dir / "figures" / f"{name}.png")
     drawn = "\n".join(f'<div class="card">{"".join(map(_strip, card))}</div>' for card in cards)
-    return f'<div class="cards" style="--card:{width}rem">\n{drawn}\n</div>'
+    return _section(title, words) + f'<div class="cards" style="--card:{width}rem">\n{drawn}\n</div>'
 
 
 def _strip(strip: Strip) -> str:

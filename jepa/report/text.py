@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from jepa.config import plain, to_yaml
-from jepa.evaluate.table import Row, columns
+from jepa.evaluate.table import Row, best_columns, columns
 from jepa.report.charts import percent, task_title
 from jepa.report.run import Run
 from jepa.training.config import Config
@@ -31,7 +31,6 @@ def heading(run: Run) -> str:
 
 
 def _networks(run: Run) -> str:
-    """Size of the encoder."""
     vit, size = getattr(run.config.model, "vit", None), getattr(run.config.model, "size", None)
     name = [size] if isinstance(size, str) else []
     if vit is None:
@@ -42,7 +41,6 @@ def _networks(run: Run) -> str:
 
 
 def _tokens(run: Run) -> str:
-    """Number of tokens of an input."""
     grid = " x ".join(map(str, run.modality.grid))
     if not run.modality.streams:
         return f"{grid} tokens"
@@ -144,11 +142,10 @@ def reproduction(run: Run) -> str:
 def _verdict(tasks: Mapping[str, Row]) -> str:
     if not tasks:
         return ""
-    name = _main_task(tasks)
-    row = tasks[name]
+    name, row = _main_task(tasks)
     others = {name: title for name, title in columns(tasks).items() if name != "jepa" and row.get(name) is not None}
     baselines = ", ".join(f"{_number(row, row[column])} {escape(title)}" for column, title in others.items())
-    won = sum(_best(row) == ["jepa"] for row in tasks.values())
+    won = sum(best_columns(row) == ["jepa"] for row in tasks.values())
     return (
         f"It reaches <strong>{_number(row, row['jepa'])}</strong> {escape(row['metric'])} "
         f"({escape(task_title(name))}) against {baselines}, and beats all baselines on {won} of {len(tasks)} tasks."
@@ -157,9 +154,8 @@ def _verdict(tasks: Mapping[str, Row]) -> str:
 
 def _rival(tasks: Mapping[str, Row]) -> str:
     """A baseline that is at least as good as the trained encoder on the main task, in words; empty if there is none."""
-    name = _main_task(tasks)
-    row = tasks[name]
-    rivals = [column for column in _best(row) if column != "jepa"]
+    name, row = _main_task(tasks)
+    rivals = [column for column in best_columns(row) if column != "jepa"]
     if not rivals:
         return ""
     titles = columns(tasks)
@@ -174,19 +170,12 @@ def _task_row(name: str, row: Row, names: Sequence[str]) -> str:
         spread = row.get("spread", {}).get(column)
         cell = _number(row, row.get(column))
         cell += "" if spread is None else f' <span class="spread">± {_number(row, spread)}</span>'
-        html += f"<td{' class=best' if column in _best(row) else ''}>{cell}</td>"
+        html += f"<td{' class=best' if column in best_columns(row) else ''}>{cell}</td>"
     return f"<tr>{html}<td>{row['train_samples']:,}</td><td>{row['test_samples']:,}</td></tr>"
 
 
-def _main_task(tasks: Mapping[str, Row]) -> str:
-    return next((name for name in tasks if name.endswith("/linear")), next(iter(tasks)))
-
-
-def _best(row: Row) -> list[str]:
-    """The columns with the best number, several if they tie."""
-    values = {column: row[column] for column in columns({"": row}) if row.get(column) is not None}
-    best = max(values.values()) if row["higher_is_better"] else min(values.values())
-    return [column for column, value in values.items() if value == best]
+def _main_task(tasks: Mapping[str, Row]) -> tuple[str, Row]:
+    return next((item for item in tasks.items() if item[0].endswith("/linear")), next(iter(tasks.items())))
 
 
 def _number(row: Row, value: float | None) -> str:

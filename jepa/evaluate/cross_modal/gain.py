@@ -92,12 +92,9 @@ def _errors(
         return sample_distances(Pair(model.predict(context, masks), target, masks.valid_target), config.loss).cpu()
 
     # Each stream is encoded independently, so contexts of two samples can be joined from their parts.
-    second = torch.zeros(len(modality.positions), dtype=torch.bool)
-    second[modality.streams[1].tokens] = True
-    second = second.to(partner.device)
+    second = torch.isin(torch.arange(len(modality.positions)), modality.streams[1].tokens).to(partner.device)
     own = encoder(views, masks_with)
-    other = encoder(other_views, masks_with)
-    mixed = torch.where(second[masks_with.context].unsqueeze(-1), other, own)
+    mixed = torch.where(second[masks_with.context].unsqueeze(-1), encoder(other_views, masks_with), own)
     mixed_valid = None if valid is None else torch.where(second, valid[partner], valid)
     return {
         "own": error(own, masks_with, valid),

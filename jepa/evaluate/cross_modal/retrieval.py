@@ -31,11 +31,8 @@ def hit_probabilities(scores: Tensor, correct: Tensor, top_k: Sequence[int] = TO
 
 
 def _hit_probability(places: Tensor, correct: Tensor, wrong: Tensor) -> Tensor:
-    """Probability that the first `places` of randomly ordered correct and wrong ones hold a correct one: [q] each.
-
-    The complement of the hypergeometric probability that all of them are wrong.
-    """
-    missed = torch.ones(len(places), dtype=torch.double)
+    """Probability that the first `places` of randomly ordered correct and wrong ones hold a correct one: [q] each."""
+    missed = torch.ones(len(places), dtype=torch.double)  # hypergeometric probability that all of them are wrong
     for place in range(int(places.max().clamp_min(0))):
         factor = (wrong - place).clamp_min(0) / (correct + wrong - place).clamp_min(1)
         missed = torch.where(place < places, missed * factor, missed)
@@ -81,12 +78,12 @@ def recalls(
 
 def _gallery_hits(part: RetrievalSet, similarity: Similarity, query_stream: int) -> tuple[Tensor, Tensor]:
     """Hit probabilities of every query, and those of constant scores: doubles [3, q] twice."""
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(part.descriptions))}
+    last_rows = {text: row for row, text in enumerate(part.descriptions)}
+    numbers = {text: number for number, text in enumerate(last_rows)}
     kinds = torch.tensor([numbers[text] for text in part.descriptions])
     matches = torch.zeros(len(part.first.encoded), len(numbers), dtype=torch.bool)  # [samples, distinct second streams]
     matches[part.owner, kinds] = True
-    last_rows = {kind: row for row, kind in enumerate(kinds.tolist())}
-    distinct = torch.tensor([last_rows[kind] for kind in range(len(numbers))])
+    distinct = torch.tensor(list(last_rows.values()))
     first = joint_embedding(part.first, 0, similarity)
     second = joint_embedding(part.second.rows(distinct), 1, similarity)
     queries, candidates, correct = (

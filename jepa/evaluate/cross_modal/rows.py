@@ -1,6 +1,6 @@
 """Rows of the results for two matching streams: retrieval, zero-shot classes, near misses."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,11 +40,10 @@ def row_names(modality: MatchedModality[Any], config: Config[Any, Any]) -> list[
     return [*names, *(f"{task.label}/zero_shot" for task in zero_shot_tasks(modality))]
 
 
-def _directions(modality: MatchedModality[Any]) -> Iterator[tuple[str, int]]:
+def _directions(modality: MatchedModality[Any]) -> list[tuple[str, int]]:
     """Name and query stream of both directions of retrieval."""
     first, second = modality.streams
-    yield f"{first.name}_to_{second.name}", 0
-    yield f"{second.name}_to_{first.name}", 1
+    return [(f"{first.name}_to_{second.name}", 0), (f"{second.name}_to_{first.name}", 1)]
 
 
 def retrieval_rows(
@@ -104,7 +103,7 @@ def class_embeddings(
     encoder: StreamEncoder, modality: MatchedModality[Any], task: Task, similarity: Similarity
 ) -> tuple[Tensor, Tensor]:
     """Mean joint embedding of each class's prompts, of unit length [K, D], and which classes have prompts, bool [K]."""
-    prompts = modality.prompts(task)
+    prompts = list(modality.prompts(task))
     views = [view for of_class in prompts for view in of_class]
     owner = [number for number, of_class in enumerate(prompts) for _ in of_class]
     named = [len(of_class) > 0 for of_class in prompts]
