@@ -11,7 +11,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jepa.compat.contract_1 import accept_former_encoder, accept_indices, accept_parts
+from jepa.compat.contract_1 import RenamedEncoder
 from jepa.config import ConfigError
 from jepa.masking import Masks
 from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
@@ -108,7 +108,7 @@ def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
 take = gather_tokens  # the former name, which plug-ins of contract 1 import
 
 
-class TokenEncoder(nn.Module, ABC):
+class TokenEncoder(RenamedEncoder, nn.Module, ABC):
     """The encoder interface: inputs -> tokens [B, N, D], all of them or those of a context.
 
     Samples may lack tokens (padding), so that a batch has one shape. Tokens may belong to several streams, see
@@ -117,10 +117,6 @@ class TokenEncoder(nn.Module, ABC):
 
     dim: int
     activation_checkpointing: bool = False
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        accept_former_encoder(cls)
 
     @abstractmethod
     def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
@@ -167,7 +163,7 @@ class TokenEncoder(nn.Module, ABC):
 
 
 class Encoder(TokenEncoder):
-    """A vision transformer without a class token, which computes only the tokens that it is asked for.
+    """A vision transformer without a class token, which computes only the tokens of the context.
 
     embedding: module (inputs, keep [B, K] or None) -> [B, K, D]; it may have a method `valid`, inputs -> bool [B, N].
     positions: coordinates of all tokens [N, A].
@@ -196,7 +192,6 @@ class Encoder(TokenEncoder):
             angles = head_angles(self.position_kind, positions, self.dim // self.heads)
             self.register_buffer("angles", angles.to(device), persistent=False)
 
-    @accept_indices
     def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
         """The embedded inputs without positions, then the `layers`: depth + 1 times [B, N or Kc, D]."""
         valid, keep = self.valid(inputs), None if masks is None else masks.context
@@ -217,10 +212,11 @@ class Encoder(TokenEncoder):
 
     def valid(self, inputs: Any) -> Tensor | None:
         """Tokens that the samples have, as reported by the embedding; None if it does not report any."""
-        report = getattr(self.embedding, "valid", None) or getattr(self.embedding, "present", None)
-        return None if report is None else report(inputs)
+        for name in ("valid", "present"):  # the second one is the former name
+            if callable(report := getattr(self.embedding, name, None)):
+                return cast(Tensor, report(inputs))
+        return None
 
-    @accept_parts
     def pool(self, tokens: Tensor, masks: Masks | None = None) -> dict[str, Tensor]:
         """The mean of the valid tokens."""
         return {"tokens": mean_tokens(tokens, None if masks is None else masks.valid_context)}

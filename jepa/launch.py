@@ -43,7 +43,7 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
     layers = [{"run_dir": ""}, recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
     config: Config[Any, Any] = build(config_type, layers)
     if plain(config.run_dir) == ".":
-        # Defaults are left out: a new setting does not rename the runs of earlier versions.
+        # Defaults are left out, so that a setting added later does not rename runs.
         settings = json.dumps(differences(defaults(config_type), plain(config)))
         digest = hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()
         config = replace(config, run_dir=Path("runs") / f"{plain_name(modality_name)}-{digest}")

@@ -2,11 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Generator, nn
 
-from jepa.compat.contract_1 import accept_former_names
 from jepa.masking import Masks
 from jepa.modality import C, Modality, Task
 from jepa.model import JEPA
@@ -18,9 +17,11 @@ class MatchedModality(Modality[C]):
     Subclasses set `streams` to two streams. Views hold both streams; where only one is needed, the other is ignored.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        accept_former_names(cls, {"said": "descriptions", "served": "inference_model"})
+    former_names: ClassVar[Mapping[str, str]] = {
+        **Modality.former_names,
+        "said": "descriptions",
+        "served": "inference_model",
+    }
 
     @abstractmethod
     def matches(self, inputs: Any) -> Sequence[Any]:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from jepa.compat.contract_1 import accept_former_names
+from jepa.compat.contract_1 import Renamed
 from jepa.encoder import Encoder, TokenEncoder
 from jepa.masking import Masks
 from jepa.model_config import ModelConfig, NetworksConfig
@@ -106,7 +106,7 @@ class Stream:
 C = TypeVar("C", bound=DataConfig)
 
 
-class Modality(ABC, Generic[C]):
+class Modality(Renamed, ABC, Generic[C]):
     """One kind of input: its data sets, tokens, masks, views and evaluation tasks.
 
     A subclass sets `contract = 1`, the version that it was written for, and `config_type`, the frozen dataclass derived
@@ -120,6 +120,7 @@ class Modality(ABC, Generic[C]):
     forecast_axis: the time axis of the grid, if it has one; evaluation then predicts later tokens from earlier ones.
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
     contract: ClassVar[int]
     config_type: ClassVar[type[DataConfig]]
     model_type: ClassVar[type[NetworksConfig]] = ModelConfig  # the `model` section
@@ -128,10 +129,6 @@ class Modality(ABC, Generic[C]):
     views: int = 1
     forecast_axis: int | None = None
     grid: Grid
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        accept_former_names(cls, {"floors": "baselines"})
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -181,8 +178,6 @@ class Modality(ABC, Generic[C]):
     def baselines(self, view: Any) -> Mapping[str, Tensor]:
         """Baseline feature vectors [F] of a view, by name; each is a column of the results. `raw_input` is the view."""
         return {"raw_input": torch.as_tensor(view).flatten()}
-
-    floors = baselines  # the former name, which plug-ins of contract 1 override and call
 
     def picture(self, view: Any) -> Tensor | None:
         """A picture of the view that its token grid divides evenly: uint8 [H, W, 3], or [T, H, W, 3] for three axes."""

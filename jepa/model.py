@@ -132,15 +132,16 @@ class JEPA(nn.Module):
     def _encode_and_predict(self, views: Sequence[Any], masks: Sequence[Masks]) -> tuple[list[Tensor], list[Tensor]]:
         """Encoded contexts [B, Kc, D] and predictor outputs [B, M, Kt, outputs], one of each per set of masks.
 
-        Sets of one shape and mask token run as one larger batch. Encoders of several streams share work between the
-        sets of one view instead.
+        Sets of one shape and mask token run as one larger batch. Encoders of several streams, or with their own
+        `contexts`, share work between the sets of one view instead.
         """
         contexts: list[Any] = [None] * len(masks)
-        if self.streams:
+        if self.streams or type(self.context_encoder).contexts is not TokenEncoder.contexts:
             for first, view in enumerate(views):
                 contexts[first :: len(views)] = self.context_encoder.contexts(view, masks[first :: len(views)])
             return contexts, [self.predictor(context, one) for context, one in zip(contexts, masks, strict=True)]
-        predicted, groups = contexts.copy(), dict[Any, list[int]]()
+        predicted = contexts.copy()
+        groups: dict[Any, list[int]] = {}
         for number, one in enumerate(masks):
             mask_token = number % self.config.predictor.mask_tokens
             groups.setdefault((one.context.shape, one.target.shape, mask_token), []).append(number)

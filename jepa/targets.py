@@ -40,21 +40,24 @@ class Target(ABC):
 
     @abstractmethod
     def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
-        """Targets of all tokens, or of those of `masks.context` alone: inputs, target encoder -> [B, N or Kc, L, D]."""
+        """Targets of all tokens: inputs, target encoder -> [B, N, L, D].
+
+        masks: if given, `latent` encodes the tokens of `masks.context` alone -> [B, Kc, L, D]; other kinds ignore it.
+        """
 
 
 class Latent(Target):
     """Outputs of the target encoder, layer-normed: otherwise shrinking them would lower the loss."""
 
     def __init__(self, config: NetworksConfig, width: int) -> None:
-        self.outputs, self.width = config.target_outputs, width
+        self.layer_indices, self.width = config.target_outputs, width
         self.each = config.target_join == "each"
-        self.layers = len(self.outputs) if self.each else 1
+        self.layers = len(self.layer_indices) if self.each else 1
 
     def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
         """Representations of the whole input, or of the tokens of `masks.context` when only they are encoded."""
         outputs = encoder.outputs(inputs, masks)
-        layers = torch.stack([outputs[index] for index in self.outputs], dim=2)
+        layers = torch.stack([outputs[index] for index in self.layer_indices], dim=2)
         normed = F.layer_norm(layers, layers.shape[-1:])
         if self.each or normed.shape[2] == 1:
             return normed

@@ -4,14 +4,19 @@ import importlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tiny import Noise, NoiseConfig
 
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
+from jepa.encoder import Encoder, EncoderConfig, VitSize, patch_embedding
 from jepa.evaluate.run import evaluate_run
+from jepa.masking import Masks
+from jepa.positions import grid_positions
 from jepa.testing import check_modality
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -124,3 +129,40 @@ def test_a_run_from_before_the_packages_resumes_evaluates_and_loads(
     encoder = importlib.import_module("jepa").load(run_dir)
     view = importlib.import_module("jepa").load_modality(run_dir).evaluation_view
     assert encoder(view(torch.zeros(3, 24, 24, dtype=torch.uint8)).unsqueeze(0)).shape == (1, 16, 12)
+
+
+def test_former_names_and_signatures_of_encoders_and_baselines_still_work() -> None:
+    values, keep = torch.randn(2, 24), torch.tensor([[0, 2], [1, 3]])
+    every = torch.ones(2, 6, dtype=torch.bool)
+
+    def build(encoder_type: type[Encoder]) -> Any:
+        embedding = patch_embedding("b (n p) -> b n p", 4, 16, p=4)
+        return encoder_type(embedding, grid_positions((6,)), EncoderConfig(size=VitSize(width=16, depth=1, heads=2)))
+
+    plain = build(Encoder)
+    expected = plain(values, Masks.of_context(keep))
+    for tokens in (plain(values, keep, ()), plain(values, keep=keep), plain.layers(values, keep, ())[-1]):
+        assert torch.equal(tokens, expected)
+    assert torch.equal(plain.pool(expected, (), every[:, :2])["tokens"], expected.mean(dim=1))
+
+    class Mixin:
+        def present(self, inputs: Any) -> torch.Tensor:
+            return ~every
+
+    class Former(Mixin, Encoder):
+        def outputs(self, inputs: Any, keep: Any = None, parts: Any = ()) -> list[torch.Tensor]:
+            return super().outputs(inputs, keep, parts)  # type: ignore[call-arg]
+
+        def contexts(self, inputs: Any, masks: Any) -> list[torch.Tensor]:
+            return [self(inputs, one.context, one.parts) for one in masks]
+
+    former = build(Former)
+    assert not former.valid(values).any()
+    assert former.contexts(values, [Masks(keep, keep.unsqueeze(1), (), 0)])[0].shape == (2, 2, 16)
+    assert list(former.units()) == list(former.blocks)
+
+    class Named(Noise):
+        def floors(self, view: Any) -> Any:
+            return {**super().floors(view), "mean": view.mean().reshape(1)}
+
+    assert set(Named(NoiseConfig()).baselines(torch.zeros(2, 8, 12))) == {"raw_input", "mean"}

@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from jepa.distributed.collectives import is_sharded, mean_over_processes
 from jepa.errors import UserError
 
+_TABLES = ("table", "angles")  # constant buffers of our networks, equal on all ranks
+
 
 class PeerError(UserError, RuntimeError):
     """Another process failed, so this one stops too; the message is for the user."""
@@ -41,10 +43,11 @@ class World:
         if self.size == 1 or is_sharded(model):
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        saved = model.state_dict()  # buffers outside of it are constant tables, equal on all ranks
         known = signature(DistributedDataParallel).parameters
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
-        buffers: dict[str, Any] = {option: any(name in saved for name, _ in model.named_buffers())}
+        buffers: dict[str, Any] = {
+            option: any(name.rpartition(".")[2] not in _TABLES for name, _ in model.named_buffers())
+        }
         return DistributedDataParallel(
             model, device_ids=devices, find_unused_parameters=varying, gradient_as_bucket_view=True, **buffers
         )

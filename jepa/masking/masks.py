@@ -14,15 +14,16 @@ _TENSORS = ("context", "target", "valid_context", "valid_target")
 class Masks:
     """Context and target tokens of every sample: indices (int64), ascending within each set.
 
-    parts: where tokens belong to several streams, how many context tokens each part of the encoder's token order has,
-    the same for every sample. valid_context, valid_target: which of these tokens the samples have, where samples may
-    lack tokens (padding); None for all. number: of this set of masks within its step, which selects the predictor's
-    mask token. The last three are set by `bind`.
+    parts: number of context tokens in each group that an encoder of several streams defines, the same for every sample.
+    draw: sets with equal `draw` keep the same tokens of every stream they share, so that an encoder may reuse a pass.
+    valid_context, valid_target: which of the tokens the samples have, if samples may lack tokens (padding); None for
+    all. number: of this set within its step, which selects the predictor's mask token. `bind` sets the last three.
     """
 
     context: Tensor  # [B, Kc]
     target: Tensor  # [B, M, Kt]
     parts: tuple[int, ...] = ()
+    draw: int | None = None
     valid_context: Tensor | None = field(default=None, kw_only=True)  # bool [B, Kc]
     valid_target: Tensor | None = field(default=None, kw_only=True)  # bool [B, M, Kt]
     number: int = field(default=0, kw_only=True)
@@ -46,9 +47,9 @@ class Masks:
         return self._map(lambda tensor: tensor[samples])
 
     def bind(self, valid: Tensor | None, number: int = 0) -> Self:
-        """The same masks with the tokens that the samples have, bool [B, N] or None for all, and their number."""
+        """Set which tokens are valid (bool [B, N], None for all) and the number of this set within its step."""
         if valid is None:
-            return replace(self, number=number)
+            return replace(self, valid_context=None, valid_target=None, number=number)
         context = valid.gather(1, self.context)
         target = valid.gather(1, self.target.flatten(1)).view(self.target.shape)
         return replace(self, valid_context=context, valid_target=target, number=number)

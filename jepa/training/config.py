@@ -52,7 +52,7 @@ _WORKERS_PER_GPU = 4
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """Targets by stage of the run, unless `target=pixels`: representations of a random encoder teach little.
+    """Targets by stage of the run, unless `target=pixels`: representations of a random encoder are poor targets.
 
     pixel_weight: weight of raw patches as additional targets, throughout the run; 0 for none. latent_from: share of the
     steps that predict pixels alone, before representations join. As in SALT (Li et al. 2025), the teacher first learns

@@ -10,7 +10,7 @@ from jepa.training.config import Config
 def prepare_run_dir(config: Config[Any, Any]) -> None:
     """Create the run directory and write the resolved config into it.
 
-    Raises ConfigError if it holds a run with another config; settings that change no result may differ.
+    Raises ConfigError if it holds a run with another config; settings that do not change the weights may differ.
     """
     saved = saved_config(config)
     free = ["run_dir", "log_every", "checkpoint_every", "compute.", "evaluate.", "data.max_bad_fraction"]

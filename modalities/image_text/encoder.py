@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
-from modalities.image_text.masks import Layout, PairMasks
+from modalities.image_text.masks import Layout
 from modalities.image_text.towers import Towers
 
 
@@ -53,10 +53,9 @@ class TwoTowers(TokenEncoder):
         patches, words, image, text = masks.parts
         of_image = masks.context[:, :patches]
         of_text = masks.context[:, patches : patches + words] - self.layout.patches
-        draw = masks.draw if isinstance(masks, PairMasks) else None
         nothing = [masks.context.new_empty(0)] * 2
-        from_image = self._tower("image", inputs.image, of_image, draw, done) if patches else nothing
-        from_text = self._tower("text", inputs.text, of_text, draw, done) if words else nothing
+        from_image = self._tower("image", inputs.image, of_image, masks.draw, done) if patches else nothing
+        from_text = self._tower("text", inputs.text, of_text, masks.draw, done) if words else nothing
         groups = (from_image[0], patches), (from_text[0], words), (from_image[1], image), (from_text[1], text)
         return torch.cat([tokens for tokens, count in groups if count], dim=1)
 

@@ -3,7 +3,7 @@
 Tokens, in this order: image patches row by row, words of the caption, the summary of the image, that of the caption.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -16,13 +16,6 @@ from jepa.modality import Stream
 from jepa.positions import Grid, grid_positions
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True, eq=False)
-class PairMasks(Masks):
-    """Masks over both streams. draw: sets with equal `draw` keep the same patches, so the image tower runs once."""
-
-    draw: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +142,11 @@ def _regions(layout: Layout, patches: Masks, drop_caption: bool) -> Masks:
     """Masks of patches as masks over all tokens, with the caption in the context unless it is dropped."""
     batch, kept = patches.context.shape
     if drop_caption:
-        return PairMasks(_with(patches.context, layout.image.summary), patches.target, (kept, 0, 1, 0), draw=0)
+        return Masks(_with(patches.context, layout.image.summary), patches.target, (kept, 0, 1, 0), draw=0)
     words = layout.text.tokens[:-1].expand(batch, -1)
     context = torch.cat([patches.context, words], dim=1)
     context = _with(_with(context, layout.image.summary), layout.text.summary)
-    return PairMasks(context, patches.target, (kept, layout.length, 1, 1), draw=0)
+    return Masks(context, patches.target, (kept, layout.length, 1, 1), draw=0)
 
 
 def _whole(visible: Stream, hidden: Stream, what: Literal["summary", "all"], batch_size: int) -> Masks:

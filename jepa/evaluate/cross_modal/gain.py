@@ -48,7 +48,7 @@ def cross_modal_gain(
     """The `gain` section: prediction errors by the run's own loss and their differences; None if there is no sample."""
     device = model.context_encoder.device
     parts: list[dict[str, Tensor]] = []
-    pairs = PairDataset(modality, samples, indices, ())
+    pairs = PairDataset(modality, samples, indices, (), first_only=True)
     for batch in batches(pairs, _AT_ONCE, config.compute.loaders(device), collate_pairs):
         on_bad(batch.bad)
         if not batch.counts:

@@ -46,6 +46,7 @@ class PairDataset(Dataset[Any]):
     samples: Samples
     indices: Sequence[int]
     tasks: Sequence[Task]
+    first_only: bool = False  # only the first match of a sample, and no near misses
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -54,11 +55,14 @@ class PairDataset(Dataset[Any]):
         try:
             sample = self.samples[self.indices[index]]
             views = list(self.modality.matches(sample.inputs))
-            near_misses = dict(self.modality.near_misses(sample.inputs))
+            near_misses = {} if self.first_only else dict(self.modality.near_misses(sample.inputs))
         except BadSampleError as error:
             return error
         labels = [float(sample.labels.get(task.label, torch.nan)) for task in self.tasks]
-        return _PairSample(views, list(self.modality.descriptions(sample.inputs)), near_misses, labels)
+        descriptions = list(self.modality.descriptions(sample.inputs))
+        if self.first_only:
+            views, descriptions = views[:1], descriptions[:1]
+        return _PairSample(views, descriptions, near_misses, labels)
 
 
 class _PairSample(NamedTuple):
