@@ -53,7 +53,14 @@ class Checkpoint:
         Raises CheckpointError if the path holds no checkpoint of this framework and format, or a broken one.
         """
         if path.is_dir():
-            return _load_shards(path, device)
+            from jepa.checkpoint.shards import read_all  # slow to import, and few runs are sharded
+
+            run = read_run(path)
+            try:
+                model, optimizer = unflatten(read_all(path, device))
+            except Exception as error:  # torch and pickle raise many exception types
+                raise unreadable(path, error) from error
+            return dataclasses.replace(run, model=model, optimizer={**run.optimizer, "state": optimizer})
         if not path.is_file():
             raise CheckpointError(f"no checkpoint at {path}")
         return cls.of(path, read_content(path, device, mmap))
@@ -145,17 +152,6 @@ def remove_other_shards(run_dir: Path) -> None:
     for folder in latest(run_dir).parent.glob("step_*"):
         if folder.resolve() != kept:
             shutil.rmtree(folder)
-
-
-def _load_shards(folder: Path, device: torch.device | str) -> Checkpoint:
-    from jepa.checkpoint.shards import read_all  # slow to import, and few runs are sharded
-
-    run = read_run(folder)
-    try:
-        model, optimizer = unflatten(read_all(folder, device))
-    except Exception as error:  # torch and pickle raise many exception types
-        raise unreadable(folder, error) from error
-    return dataclasses.replace(run, model=model, optimizer={**run.optimizer, "state": optimizer})
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:

@@ -38,8 +38,6 @@ class ShardsError(ValueError):
 
 
 class _MetadataUnpickler(pickle.Unpickler):
-    """Reads metadata and refuses types that it never contains."""
-
     def find_class(self, module: str, name: str) -> Any:
         if name not in _ALLOWED.get(module, ()):
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a checkpoint")

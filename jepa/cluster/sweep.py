@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,8 +58,7 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
     key, equals, values = text.partition("=")
     if not equals or not all(key.split(".")) or not values:
         raise ConfigError(f"--sweep '{text}' is not of the form section.key=value,value,...")
-    parsed: list[Any] = parse_yaml(f"[{values}]", f"--sweep {key}")
-    return key, parsed
+    return key, parse_yaml(f"[{values}]", f"--sweep {key}")
 
 
 def _slug(value: Any) -> str:
@@ -113,12 +113,10 @@ def _run(arguments: Sequence[str]) -> int:
     """Exit status of a run in a new process, which receives the signals of this one."""
     with stop_on_signals() as request:
         process = subprocess.Popen([sys.executable, "-m", "jepa.launch", *arguments])
-        forwarded = False
-        while True:
-            try:
-                status = process.wait(timeout=0.2)
-                return INTERRUPTED if request else status
-            except subprocess.TimeoutExpired:
-                if request and not forwarded:
-                    process.terminate()
-                    forwarded = True
+        while not request and process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.2)
+        if process.poll() is None:
+            process.terminate()
+        status = process.wait()
+        return INTERRUPTED if request else status

@@ -40,9 +40,8 @@ def _construct_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | f
     return int(number) if number.is_integer() and "." not in node.value else number  # steps=1e4 is an integer
 
 
-_Loader.add_implicit_resolver(
-    "!exponent", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("!exponent", _EXPONENT, list("-+0123456789"))
 _Loader.add_constructor("!exponent", _construct_number)
 
 

@@ -55,12 +55,8 @@ def _module(name: str) -> Any:
         sys.path.append(folder)
     try:
         return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"{name} cannot be imported: {describe_error(error)}") from error
-        raise ValueError(
-            f"there is no module '{error.name}': it is not installed, not on PYTHONPATH and not in the working "
-            f"directory {folder}"
-        ) from error
     except (Exception, SystemExit) as error:  # user code may raise anything on import
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            reason = f"it is not installed, not on PYTHONPATH and not in the working directory {folder}"
+            raise ValueError(f"there is no module '{error.name}': {reason}") from error
         raise ValueError(f"{name} cannot be imported: {describe_error(error)}") from error

@@ -34,7 +34,7 @@ def warnings(
     found = []
     if asked.processes < asked.gpus:
         found.append(f"{asked.processes} processes use {asked.processes} of {asked.gpus} GPUs")
-    chosen = _parallel(config, memory)
+    chosen = config.compute.parallel if config.compute.parallel in memory else "ddp"
     small = [gpu for gpu in GPUS if not gpu.holds(memory[chosen].total)]
     if small:
         need, names = _gib(memory[chosen].total + RESERVED), ", ".join(gpu.name for gpu in small)
@@ -47,8 +47,7 @@ def warnings(
 
 
 def _advice(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], small: Sequence[Gpu]) -> str:
-    chosen = _parallel(config, memory)
-    fitting = [way for way in memory if way != chosen and all(gpu.holds(memory[way].total) for gpu in small)]
+    fitting = [way for way in memory if all(gpu.holds(memory[way].total) for gpu in small)]
     if fitting:
         return f"compute.parallel={fitting[0]} does"
     if not config.compute.activation_checkpointing:
@@ -109,10 +108,6 @@ def _hours(hours: float) -> str:
 
 def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def _parallel(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory]) -> Parallel:
-    return config.compute.parallel if config.compute.parallel in memory else "ddp"
 
 
 def _gib(size: int) -> float:

@@ -95,13 +95,12 @@ def _entries() -> Sequence[EntryPoint]:
 
 def _load(what: str, value: str) -> type[Modality[Any]]:
     try:
-        found = imported(value)
+        found: type[Modality[Any]] = imported(value)
     except ValueError as error:
         raise UnknownModalityError(f"{what}: {error}") from error
     if flaw := class_flaw(found):
         raise UnknownModalityError(f"{what}: {value} {flaw}")
-    modality_type: type[Modality[Any]] = found
-    return modality_type
+    return found
 
 
 def _loaded(entry: EntryPoint) -> InstalledModality:
