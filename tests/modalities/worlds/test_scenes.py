@@ -1,14 +1,11 @@
 """Scenes: functions of (seed, index), rendered as described, labelled correctly, cached only when complete."""
 
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 
@@ -202,22 +199,19 @@ def test_impossible_seeds_and_counts_are_errors(tmp_path: Path) -> None:
         Scenes(ScenesConfig(seed=-1), "train", 16, tmp_path)
 
 
-OPEN = """
-import sys
-from pathlib import Path
-from modalities.worlds.scenes.dataset import Scenes, ScenesConfig
-print(Scenes(ScenesConfig(train=int(sys.argv[2])), "train", 32, Path(sys.argv[1])).folder.name)
-"""
+def open_scenes(folder: str, count: str) -> None:
+    """Open the training split in another process, and print where it is."""
+    print(Scenes(ScenesConfig(train=int(count)), "train", 32, Path(folder)).folder.name)
 
 
 def test_a_killed_render_leaves_no_cache(tmp_path: Path) -> None:
     count = 300
-    process = subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path), str(count)], start_new_session=True)
+    process = fork_server.start("call", __file__, "open_scenes", str(tmp_path), str(count))
     deadline = time.monotonic() + 60
     while not any(path.stat().st_blocks for path in tmp_path.glob("*.part-*/images.npy")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert not [path for path in tmp_path.iterdir() if path.is_dir() and ".part-" not in path.name]
 
@@ -229,9 +223,8 @@ def test_a_killed_render_leaves_no_cache(tmp_path: Path) -> None:
 
 
 def test_concurrent_processes_get_the_same_complete_cache(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OPEN, str(tmp_path), "70"]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate() for process in processes]
+    processes = [fork_server.start("call", __file__, "open_scenes", str(tmp_path), "70") for _ in range(2)]
+    ended = [process.finish() for process in processes]
     folders = [path.name for path in tmp_path.iterdir() if path.is_dir()]
-    assert [printed.strip() for printed, _ in outputs] == 2 * folders
-    assert sum("rendering scenes" in progress for _, progress in outputs) == 1
+    assert [process.stdout.strip() for process in ended] == 2 * folders
+    assert sum("rendering scenes" in process.stderr for process in ended) == 1
