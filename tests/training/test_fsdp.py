@@ -1,5 +1,6 @@
 """Two real processes that hold half of the weights each: they learn what one would, and anybody goes on from there."""
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -82,7 +83,7 @@ def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "sharded"
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
     command = [sys.executable, "-m", *torchrun, *arguments(run_dir, photos, "compute.parallel=fsdp")]
-    subprocess.run(command, capture_output=True, check=True)
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True)
     return run_dir
 
 

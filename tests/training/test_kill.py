@@ -1,5 +1,6 @@
 """Runs that are killed: the same command again ends with the weights and metrics of a run that nothing interrupted."""
 
+import os
 import random
 import shutil
 import signal
@@ -119,7 +120,8 @@ def test_runs_killed_at_random_moments_end_with_the_weights_of_an_uninterrupted_
     kills: int, photos: Path, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole"
-    subprocess.run([sys.executable, "-m", *arguments(photos, whole, workers=2)], capture_output=True, check=True)
+    command = [sys.executable, "-m", *arguments(photos, whole, workers=2)]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True)
 
     def interrupted(index: int) -> tuple[int, bool]:
         run_dir = tmp_path / f"killed{index}"
