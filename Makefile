@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 RUN_DIR ?= runs/demo
 
-.PHONY: help setup demo test soak check format
+.PHONY: help setup demo test numerics soak check format
 help:
 	@echo "make demo    pretrain on generated images, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests;  make numerics  the numerical ones under other roundings"
 	@echo "make soak    run long repetitions of what the tests check once"
 	@echo "make check   lint, format and types: report"
 	@echo "make format  lint and format: fix"
@@ -33,10 +33,20 @@ $(VENV)/.dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR)
 
-# Two files at a time, one thread a process: tests start several processes, and threads that wait for a busy core are slow.
+# Four files at a time, as tests of SLURM mostly wait; one thread a process, as threads that wait for a busy core are slow.
 test: export OMP_NUM_THREADS ?= 1
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile
+
+# The tests of numerical code once more under the roundings of an old processor and two threads.
+NUMERICAL := tests/test_transformer.py tests/test_encoder.py tests/test_predictor.py tests/test_loss.py tests/test_model.py \
+  tests/test_positions.py tests/evaluate/probes tests/evaluate/test_evaluate.py tests/evaluate/test_forecast.py
+numerics: export OMP_NUM_THREADS = 2
+numerics: export MKL_CBWR = COMPATIBLE
+numerics: export ATEN_CPU_CAPABILITY = default
+numerics: export ONEDNN_MAX_CPU_ISA = SSE41
+numerics: setup
+	$(BIN)/python -m pytest $(NUMERICAL)
 
 soak: export OMP_NUM_THREADS ?= 1
 soak: setup
