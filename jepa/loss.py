@@ -16,8 +16,6 @@ from jepa.model_config import Contrast
 from jepa.regularisers import sigreg, vicreg
 from jepa.targets import TargetKind
 
-_LEAST_COUNT = 1e-6  # below the mean over processes of any count that is not 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -62,7 +60,7 @@ def _mean_distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
     of_token = distances(pair, config, normalise, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
     # Counted over all processes; otherwise targets of a process with few of them would weigh more.
     count = mean_over_processes(pair.valid.sum().float())
-    return (of_token * pair.valid).sum() / count.clamp_min(_LEAST_COUNT)
+    return (of_token * pair.valid).sum() / count.clamp_min(1e-6)  # below the mean of any count that is not 0
 
 
 def distances(pair: Pair, config: LossConfig, normalise: bool, reduction: str) -> Tensor:

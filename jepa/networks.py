@@ -1,5 +1,3 @@
 """The former name of `jepa.model_config`, which plug-ins of contract 1 import."""
 
-from jepa.model_config import Contrast, ModelConfig, NetworksConfig
-
-__all__ = ["Contrast", "ModelConfig", "NetworksConfig"]
+from jepa.model_config import Contrast as Contrast, ModelConfig as ModelConfig, NetworksConfig as NetworksConfig

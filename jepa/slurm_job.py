@@ -1,5 +1,3 @@
 """The former name of `jepa.cluster.job`, which jobs that were queued under it have pickled."""
 
-from jepa.cluster.job import Command
-
-__all__ = ["Command"]
+from jepa.cluster.job import Command as Command

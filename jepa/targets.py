@@ -130,10 +130,9 @@ def _checked_width(kind: TargetKind, function: TargetFunction, modality: Modalit
         form = f"{values.dtype} {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
         expected = f"a tensor of floats [1, {tokens}, V], values for every token"
         raise ConfigError(f"target: {kind} returns {form} for a batch of one; expected {expected}")
-    if not is_meta and not all(map(_unchanged, tree_leaves(view), tree_leaves(given))):
+    if not is_meta and not all(
+        torch.equal(before.nan_to_num(), after.nan_to_num())
+        for before, after in zip(tree_leaves(view), tree_leaves(given), strict=True)
+    ):
         raise ConfigError(f"target: {kind} changes its inputs, which the encoder needs afterwards; work on a copy")
     return int(values.shape[2])
-
-
-def _unchanged(before: Tensor, after: Tensor) -> bool:
-    return torch.equal(torch.nan_to_num(before), torch.nan_to_num(after))

@@ -69,10 +69,8 @@ def from_authors(content: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tenso
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """State dict of transformers' VJEPA2Model -> ours; its one encoder becomes both of ours."""
-    encoder = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
-    predictor = {
-        name.removeprefix("predictor."): value for name, value in state.items() if name.startswith("predictor")
-    }
+    encoder = {name.removeprefix("encoder."): one for name, one in state.items() if name.startswith("encoder.")}
+    predictor = {name.removeprefix("predictor."): one for name, one in state.items() if name.startswith("predictor")}
     return from_authors({"encoder": encoder, "target_encoder": encoder, "predictor": predictor})
 
 

@@ -148,7 +148,6 @@ def may_requeue(environment: Any, seconds: float) -> bool:
         limit = float(os.environ.get("SUBMITIT_LOCAL_TIMEOUT_S", "inf"))
         delay = float(os.environ.get("SUBMITIT_LOCAL_SIGNAL_DELAY_S", "0"))
         return seconds > limit - delay - _START_SECONDS
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "--oneliner", environment.job_id], capture_output=True, text=True, check=True
-    )
+    command = ["scontrol", "show", "job", "--oneliner", environment.job_id]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
     return "JobState=RUNNING" in shown.stdout.split()

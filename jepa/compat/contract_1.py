@@ -42,54 +42,38 @@ class RenamedEncoder(Renamed):
             method = getattr(cls, name, None)
             if method is not None and not hasattr(method, "takes_both"):
                 former = "parts" in inspect.signature(method).parameters
-                wrap = (_pool_by_masks if former else _accept_parts) if name == "pool" else None
-                wrap = wrap or (_encode_by_masks if former else _accept_indices)
-                wrapped = wrap(method)
+                wrapped = (_pooling if name == "pool" else _encoding)(method, former)
                 wrapped.takes_both = True  # type: ignore[attr-defined]
                 setattr(cls, name, wrapped)
 
 
-def _accept_indices(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method (inputs, masks) also be called as (inputs, keep [B, K], parts)."""
+def _encoding(method: Callable[..., Any], former: bool) -> Callable[..., Any]:
+    """Let a method be called as (inputs, masks) and as (inputs, keep [B, K], parts); former: it takes the second."""
 
     @wraps(method)
-    def accepting(self: Any, inputs: Any, masks: Any = None, parts: Any = (), keep: Tensor | None = None) -> Any:
+    def both(self: Any, inputs: Any, masks: Any = None, parts: Any = (), keep: Tensor | None = None) -> Any:
         masks = keep if masks is None else masks
+        if former and isinstance(masks, Masks):
+            return method(self, inputs, masks.context, masks.parts)
+        if former:
+            return method(self, inputs, masks, parts)
         return method(self, inputs, Masks.of_context(masks, tuple(parts)) if isinstance(masks, Tensor) else masks)
 
-    return accepting
+    return both
 
 
-def _accept_parts(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method (tokens, masks) also be called as (tokens, parts, present [B, K])."""
+def _pooling(method: Callable[..., Any], former: bool) -> Callable[..., Any]:
+    """Let a method be called as (tokens, masks) and as (tokens, parts, present [B, K]); former: it takes the second."""
 
     @wraps(method)
-    def accepting(self: Any, tokens: Tensor, masks: Any = None, present: Tensor | None = None, parts: Any = ()) -> Any:
-        if masks is not None and not isinstance(masks, Masks):
-            masks, parts = None, masks
-        if masks is None and (parts or present is not None):
+    def both(self: Any, tokens: Tensor, masks: Any = None, present: Tensor | None = None, parts: Any = ()) -> Any:
+        given = masks if isinstance(masks, Masks) else None
+        parts = parts if given or masks is None else masks
+        if former:
+            return method(self, tokens, *((given.parts, given.valid_context) if given else (parts, present)))
+        if given is None and (parts or present is not None):
             every = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
-            masks = Masks.of_context(every, tuple(parts), present)
-        return method(self, tokens, masks)
+            given = Masks.of_context(every, tuple(parts), present)
+        return method(self, tokens, given)
 
-    return accepting
-
-
-def _encode_by_masks(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def by_masks(self: Any, inputs: Any, masks: Any = None, parts: Any = (), keep: Tensor | None = None) -> Any:
-        if isinstance(masks, Masks):
-            return method(self, inputs, masks.context, masks.parts)
-        return method(self, inputs, keep if masks is None else masks, parts)
-
-    return by_masks
-
-
-def _pool_by_masks(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def by_masks(self: Any, tokens: Tensor, masks: Any = None, present: Tensor | None = None, parts: Any = ()) -> Any:
-        if isinstance(masks, Masks):
-            return method(self, tokens, masks.parts, masks.valid_context)
-        return method(self, tokens, masks or parts, present)
-
-    return by_masks
+    return both

@@ -96,9 +96,7 @@ def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, A
 
 def shard_bytes(parameters: Iterable[nn.Parameter], processes: int) -> int:
     """Bytes of rank 0's shards: each parameter split along its first axis into equal parts, the last one shorter."""
-    return sum(
-        math.ceil(one.shape[0] / processes) * (one.numel() // one.shape[0]) * one.element_size() for one in parameters
-    )
+    return sum(math.ceil(one.shape[0] / processes) * one.shape[1:].numel() * one.element_size() for one in parameters)
 
 
 def process_memory(

@@ -117,9 +117,7 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if available["cuda"] else "cpu"
     if not available.get(name, True):
-        raise ValueError(
-            f"compute.device: {name} was asked for, but torch sees no {name.upper()} device; use auto or cpu"
-        )
+        raise ValueError(f"compute.device: {name} is set, but torch sees no {name.upper()} device; use auto or cpu")
     if name != "cuda":
         return torch.device(name)
     device = torch.device("cuda", gpu_index(torch.cuda.device_count()))

@@ -136,17 +136,16 @@ def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], N
     return row
 
 
-def _copied(examples: Examples) -> Examples:
-    return Examples(examples.features.clone(), examples.labels.clone())
-
-
 def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> Row:
     if task.kind == "map":
         raise UnmeasurableError(f"{function.name} is not measured: {task.label} is a map, not a number per sample")
     table.labels(task)  # raises if there are none
     stored = {column: table.examples(task, "last", column, projected=False) for column in table.columns("last")}
     # Copies: a function may train on its examples or change them, and stored features are inference tensors.
-    columns = {column: splits.map(_copied) for column, splits in stored.items()}
+    columns = {
+        column: splits.map(lambda one: Examples(one.features.clone(), one.labels.clone()))
+        for column, splits in stored.items()
+    }
     try:
         return function_row(function, columns)
     except FunctionError as error:

@@ -93,9 +93,8 @@ def _check_function(grid: Grid, config: FunctionMaskConfig) -> None:
 
 def _check_split(part: int, whole: int, what: str) -> None:
     if not 0 < part < whole:
-        raise ValueError(
-            f"{what} splits {whole} tokens into {part} and {whole - part}; context and target need at least one each"
-        )
+        split = f"{what} splits {whole} tokens into {part} and {whole - part}"
+        raise ValueError(f"{split}; context and target need at least one each")
 
 
 def _check_block(grid: Grid, config: BlockMaskConfig) -> None:

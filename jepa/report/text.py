@@ -155,12 +155,9 @@ def _verdict(tasks: Mapping[str, Row]) -> str:
 def _rival(tasks: Mapping[str, Row]) -> str:
     """A baseline that is at least as good as the trained encoder on the main task, in words; empty if there is none."""
     name, row = _main_task(tasks)
-    rivals = [column for column in best_columns(row) if column != "jepa"]
-    if not rivals:
-        return ""
-    titles = columns(tasks)
-    numbers = [f"{titles[column]} {_number(row, row[column])}" for column in (rivals[0], "jepa")]
-    return f"{task_title(name)}: {', '.join(numbers)}."
+    rivals, titles = [column for column in best_columns(row) if column != "jepa"], columns(tasks)
+    numbers = [f"{titles[column]} {_number(row, row[column])}" for column in (*rivals[:1], "jepa")]
+    return f"{task_title(name)}: {', '.join(numbers)}." if rivals else ""
 
 
 def _task_row(name: str, row: Row, names: Sequence[str]) -> str:

@@ -31,10 +31,8 @@ def check_masks(modality: Modality[Any]) -> Iterator[str]:
     with global_seed(1):
         again = modality.sample_masks(4, seeded("masks", 0))
     if not same([(one.context, one.target) for one in sets], [(one.context, one.target) for one in again]):
-        yield (
-            "sample_masks returns other masks for the same generator; "
-            "draw all random numbers from the generator that it receives"
-        )
+        hint = "draw all random numbers from the generator that it receives"
+        yield f"sample_masks returns other masks for the same generator; {hint}"
         return
     yield from _check_use(modality)
 

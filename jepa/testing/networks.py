@@ -98,10 +98,8 @@ def _batch(modality: Modality[Any]) -> Any:
 def _embedding_flaw(embedding: nn.Module, inputs: Any, tokens: int, dim: int) -> str:
     whole: Tensor = embedding(inputs, None)
     if whole.shape != (_BATCH, tokens, dim):
-        return (
-            f"embedding returns {list(whole.shape)} for {_BATCH} samples; expected {[_BATCH, tokens, dim]}, "
-            "a vector for every token of the grid"
-        )
+        expected = f"{[_BATCH, tokens, dim]}, a vector for every token of the grid"
+        return f"embedding returns {list(whole.shape)} for {_BATCH} samples; expected {expected}"
     orders = torch.stack([torch.randperm(tokens, generator=seeded("keep", row)) for row in range(_BATCH)])
     keep = orders[:, : max(1, tokens // 2)].sort().values
     kept: Tensor = embedding(inputs, keep)

@@ -65,11 +65,9 @@ def check_labels(modality: Modality[Any]) -> Iterator[str]:
     for task in modality.tasks:
         values = {place: one.labels[task.label] for place, one in samples.items() if task.label in one.labels}
         if not values:
-            labels = sorted({label for sample in samples.values() for label in sample.labels})
-            yield (
-                f"task '{task.label}' has no label in any of the first {CHECKED} samples of a split, "
-                f"which have: {', '.join(labels) or 'none'}"
-            )
+            labels = ", ".join(sorted({label for sample in samples.values() for label in sample.labels})) or "none"
+            where = f"any of the first {CHECKED} samples of a split"
+            yield f"task '{task.label}' has no label in {where}, which have: {labels}"
         for (split, index), label in values.items():
             if flaw := _label_flaw(modality, task, label):
                 yield f"label '{task.label}' of dataset('{split}')[{index}] {flaw}"

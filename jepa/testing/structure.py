@@ -30,10 +30,8 @@ def check_config(modality: Modality[Any]) -> Iterator[str]:
     """The config has the type `config_type`, is frozen, and survives YAML unchanged."""
     config, wanted = getattr(modality, "config", None), modality.config_type
     if type(config) is not wanted:
-        yield (
-            f"modality.config is a {type(config).__name__}, not the config_type {wanted.__name__}; "
-            "let __init__ pass its argument to super().__init__(config)"
-        )
+        hint = "let __init__ pass its argument to super().__init__(config)"
+        yield f"modality.config is a {type(config).__name__}, not the config_type {wanted.__name__}; {hint}"
         return
     if not wanted.__dataclass_params__.frozen:
         yield f"{wanted.__name__} is not frozen; write @dataclass(frozen=True, kw_only=True) over it"

@@ -46,10 +46,8 @@ def check_training(modality: Modality[Any], model: NetworksConfig) -> Iterator[s
     finally:
         CONSOLE.quiet = quiet
     if not same(whole.model, resumed.model):
-        yield (
-            f"a run that was killed after {_STEPS - 1} of {_STEPS} steps and resumed ends with other weights: "
-            "masks, views or samples have hidden state, or draw from a global generator"
-        )
+        cause = "masks, views or samples have hidden state, or draw from a global generator"
+        yield f"a run that was killed after {_STEPS - 1} of {_STEPS} steps and resumed ends with other weights: {cause}"
 
 
 def _train(modality: Modality[Any], model: NetworksConfig, run_dir: Path, workers: int, seed: int) -> Checkpoint:

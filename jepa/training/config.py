@@ -44,10 +44,7 @@ class ComputeConfig:
         """Number of worker processes that prepare batches for a device."""
         if self.workers is not None:
             return self.workers
-        return _WORKERS_PER_GPU if device.type == "cuda" else 0
-
-
-_WORKERS_PER_GPU = 4
+        return 4 if device.type == "cuda" else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +115,8 @@ class Config(Generic[C, M]):
         """The stages of the run, in order."""
         if self.target == "pixels":
             return (Stage(0, self.steps, {"pixels": 1.0}),)
-        pixels: dict[TargetKind, float] = (
-            {"pixels": self.curriculum.pixel_weight} if self.curriculum.pixel_weight else {}
-        )
+        weight = self.curriculum.pixel_weight
+        pixels: dict[TargetKind, float] = {"pixels": weight} if weight else {}
         before = round(self.curriculum.latent_from * self.steps)
         main = Stage(before, self.steps - before, {**pixels, self.target: 1.0})
         return (Stage(0, before, pixels), main) if before else (main,)

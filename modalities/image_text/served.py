@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from PIL import Image as PillowImage
-from PIL import ImageOps
+from PIL import Image as PillowImage, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 

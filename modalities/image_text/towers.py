@@ -14,8 +14,7 @@ from open_clip.coca_model import CoCa
 from open_clip.factory import load_checkpoint
 from open_clip.model import CustomTextCLIP
 from open_clip.transformer import VisionTransformer
-from timm.models import Eva
-from timm.models import VisionTransformer as TimmVisionTransformer
+from timm.models import Eva, VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
 from jepa.encoder import gather_tokens, run_block

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, Field
 from tiny import NoiseConfig
 
-from jepa.config import ConfigError, Tree, build, differences, merge, parse_override, parse_yaml, plain, read_yaml
-from jepa.config import to_yaml as written
+from jepa.config import (
+    ConfigError,
+    Tree,
+    build,
+    differences,
+    merge,
+    parse_override,
+    parse_yaml,
+    plain,
+    read_yaml,
+    to_yaml as written,
+)
 from jepa.config.recipes import read_recipe, recipes
 from jepa.launch import resolve
 from jepa.masking import RandomMaskConfig, TubeMaskConfig

@@ -242,5 +242,5 @@ def test_one_process_needs_no_process_group_and_absent_cuda_is_refused(monkeypat
     assert not dist.is_initialized()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert join("auto").device.type == "cpu"
-    with pytest.raises(ValueError, match=r"compute\.device: cuda was asked for, but torch sees no CUDA device"):
+    with pytest.raises(ValueError, match=r"compute\.device: cuda is set, but torch sees no CUDA device"):
         join("cuda")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from moving import MODEL as MOVING_MODEL
-from moving import Dots, Moving, MovingConfig
+from moving import MODEL as MOVING_MODEL, Dots, Moving, MovingConfig
 from pictures import write_class_images
 from sklearn.linear_model import LogisticRegression
 from tiny import MODEL, NoiseConfig, PaddedNoise, randomise

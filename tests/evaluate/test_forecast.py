@@ -9,8 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from moving import MODEL, Moving, MovingConfig
-from tiny import LENGTHS, NoiseConfig, PaddedNoise, padded, randomise
-from tiny import MODEL as SMALL_MODEL
+from tiny import LENGTHS, MODEL as SMALL_MODEL, NoiseConfig, PaddedNoise, padded, randomise
 from torch import Tensor, nn
 
 from jepa.checkpoint import Checkpoint, latest

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from moving import MODEL as MOVING_MODEL
-from moving import Moving, MovingConfig
+from moving import MODEL as MOVING_MODEL, Moving, MovingConfig
 from pages import Page
 from pictures import write_class_images
 from PIL import Image

@@ -59,10 +59,8 @@ class PairDataset(Dataset[Any]):
         except BadSampleError as error:
             return error
         labels = [float(sample.labels.get(task.label, torch.nan)) for task in self.tasks]
-        descriptions = list(self.modality.descriptions(sample.inputs))
-        if self.first_only:
-            views, descriptions = views[:1], descriptions[:1]
-        return _PairSample(views, descriptions, near_misses, labels)
+        count = 1 if self.first_only else len(views)
+        return _PairSample(views[:count], list(self.modality.descriptions(sample.inputs))[:count], near_misses, labels)
 
 
 class _PairSample(NamedTuple):

@@ -15,8 +15,7 @@ from typing import Any
 
 import places
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pictures import colour_of, png, write_images
 
 from jepa.modality import BadSampleError, Samples, Split
