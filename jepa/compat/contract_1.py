@@ -68,9 +68,9 @@ def _pooling(method: Callable[..., Any], former: bool) -> Callable[..., Any]:
     @wraps(method)
     def both(self: Any, tokens: Tensor, masks: Any = None, present: Tensor | None = None, parts: Any = ()) -> Any:
         given = masks if isinstance(masks, Masks) else None
-        parts = parts if given or masks is None else masks
+        parts = parts if given is not None or masks is None else masks
         if former:
-            return method(self, tokens, *((given.parts, given.valid_context) if given else (parts, present)))
+            return method(self, tokens, *((parts, present) if given is None else (given.parts, given.valid_context)))
         if given is None and (parts or present is not None):
             every = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
             given = Masks.of_context(every, tuple(parts), present)
