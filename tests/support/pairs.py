@@ -22,7 +22,7 @@ from jepa.transformer import Block
 
 CELLS, VALUES, DIM = 4, 6, 16
 FIRST = Stream("cells", torch.tensor([0, 1, 2, 3, 5]), 5, (4, 0, 1, 0))
-SECOND = Stream("<told>", torch.tensor([4, 6]), 6, (0, 1, 0, 1))
+SECOND = Stream("<word>", torch.tensor([4, 6]), 6, (0, 1, 0, 1))
 MAPS = torch.randn(CELLS + 1, VALUES, VALUES, generator=Generator().manual_seed(0)) / VALUES**0.5
 
 
@@ -72,8 +72,8 @@ class PairSamples:
         generator = seeded("pairs", self.split, index)
         hidden, noise, other = torch.randn(3, VALUES, generator=generator).unbind()
         first = torch.stack([noise, *(MAPS[1:CELLS] @ hidden)])
-        told = MAPS[CELLS] @ (hidden if self.config.tied else other)
-        second = tuple((told + 0.05 * number).unsqueeze(0) for number in range(1 + index % 2))
+        word = MAPS[CELLS] @ (hidden if self.config.tied else other)
+        second = tuple((word + 0.05 * number).unsqueeze(0) for number in range(1 + index % 2))
         words = tuple(f"<b>{self.split} {index}</b> & {number}" for number in range(len(second)))
         if self.split != "train" and index in self.config.bad:
             return Sample(Stored(first, (), (f"{self.split}/{index}",)), {})
@@ -83,7 +83,7 @@ class PairSamples:
 class Pairs(MatchedModality[PairsConfig]):
     contract, config_type, model_type = 1, PairsConfig, PairsNetworks
     streams = (FIRST, SECOND)
-    tasks = (Task(label="sign", kind="class", classes=("no", "yes")), Task(label="untold", kind="class"))
+    tasks = (Task(label="sign", kind="class", classes=("no", "yes")), Task(label="unlabelled", kind="class"))
     grid = (2, 2)
 
     @property
@@ -111,7 +111,7 @@ class Pairs(MatchedModality[PairsConfig]):
 
     def matches(self, inputs: Stored) -> Sequence[PairView]:
         if not inputs.second:
-            raise BadSampleError(inputs.words[0], "nothing is told of it")
+            raise BadSampleError(inputs.words[0], "it has no second stream")
         return [PairView(inputs.first, second) for second in inputs.second]
 
     def near_misses(self, inputs: Stored) -> Mapping[str, tuple[PairView, PairView]]:

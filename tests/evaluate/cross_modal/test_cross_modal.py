@@ -341,37 +341,37 @@ def test_results_hold_rows_of_both_directions_and_the_section_on_streams(
 ) -> None:
     rows = results["tasks"]
     probes = [f"sign/{probe}" for probe in ("linear", "knn", "low_shot_12", "low_shot_1pct")]
-    retrieval = [f"retrieval/{way}@{k}" for way in ("cells_to_<told>", "<told>_to_cells") for k in TOP_K]
+    retrieval = [f"retrieval/{way}@{k}" for way in ("cells_to_<word>", "<word>_to_cells") for k in TOP_K]
     assert list(rows) == [*probes, *retrieval, "sign/zero_shot", "near_miss/turned"]
     for name in (*retrieval, "sign/zero_shot", "near_miss/turned"):
         row = rows[name]
         assert row["higher_is_better"]
         assert all(0 <= row[column] <= 1 for column in ("jepa", "random_init", "chance"))
         assert (row["way"], row["train_samples"]) == ("predicted", 0)
-    first = rows["retrieval/cells_to_<told>@1"]
+    first = rows["retrieval/cells_to_<word>@1"]
     assert (first["metric"], first["gallery"], first["galleries"], first["test_samples"]) == ("recall", 20, 2, 40)
     assert set(first["spread"]) == {"jepa", "random_init"}
-    assert rows["retrieval/<told>_to_cells@5"]["chance"] == pytest.approx(5 / 20)
+    assert rows["retrieval/<word>_to_cells@5"]["chance"] == pytest.approx(5 / 20)
     assert rows["sign/zero_shot"]["test_samples"] == 59
     assert rows["near_miss/turned"]["test_samples"] == 29  # every second of 60 has one, and one cannot be read
     streams = results["streams"]
-    assert streams["names"] == ["cells", "<told>"]
+    assert streams["names"] == ["cells", "<word>"]
     assert streams["samples"] == 59
     assert streams["gain"]["without_minus_own"]["samples"] == 59
     assert 0 <= streams["gap"]["own"]["jepa"] <= 2
     assert json.loads((run / "results.json").read_text()) == results
-    assert any("untold is not measured" in note for note in results["notes"])
+    assert any("unlabelled is not measured" in note for note in results["notes"])
 
 
 def test_rows_are_selected_by_name_and_unknown_names_are_refused(run: Path) -> None:
     some = evaluate_run(run, tasks=["retrieval", "near_miss/turned"], layers=[parse_override("evaluate.gallery=null")])
     assert [name.partition("/")[0] for name in some["tasks"]] == ["retrieval"] * 6 + ["near_miss"]
-    assert some["tasks"]["retrieval/cells_to_<told>@1"]["gallery"] == 59
+    assert some["tasks"]["retrieval/cells_to_<word>@1"]["gallery"] == 59
     assert "streams" not in some
     assert list(evaluate_run(run, tasks=["sign/knn"])["tasks"]) == ["sign/knn"]
     for wrong, offender in (
         ("near_miss/other", "near_miss/turned"),
-        ("retrieval/cells", "retrieval/cells_to_<told>@5"),
+        ("retrieval/cells", "retrieval/cells_to_<word>@5"),
     ):
         with pytest.raises(ConfigError, match=f"no task '{wrong}'.*{offender}"):
             evaluate_run(run, tasks=[wrong])
@@ -397,8 +397,8 @@ def test_a_run_with_a_contrast_is_measured_directly_and_by_prediction(tmp_path: 
     ways = {name: row["way"] for name, row in rows.items()}
     assert list(ways.values()) == ["direct"] * 6 + ["predicted"] * 2
     assert [name for name, way in ways.items() if way == "predicted"] == [
-        "retrieval/cells_to_<told>@1_predicted",
-        "retrieval/<told>_to_cells@1_predicted",
+        "retrieval/cells_to_<word>@1_predicted",
+        "retrieval/<word>_to_cells@1_predicted",
     ]
 
 
@@ -414,15 +414,15 @@ def test_untrained_networks_have_the_initial_weights_of_the_run(tmp_path: Path) 
 def test_the_report_shows_retrieval_gain_and_masks(run: Path, results: dict[str, Any]) -> None:
     path = write_report(run)
     page, html = Page(path), path.read_text()
-    for unescaped in ("<b>", "<told>"):
+    for unescaped in ("<b>", "<word>"):
         assert html.count(unescaped) == 0
     assert "<b>validation " in page.text
     for words in (
         "What it retrieves",
-        "Does the <told> help to predict the cells?",
-        "context: all 2 tokens of <told>; targets: 1 of 5 tokens of cells",
-        "retrieval, cells to <told>, top 1",
-        "Each input has 5 tokens of cells (2 x 2 of them on a grid) and 2 of <told>.",
+        "Does the <word> help to predict the cells?",
+        "context: all 2 tokens of <word>; targets: 1 of 5 tokens of cells",
+        "retrieval, cells to <word>, top 1",
+        "Each input has 5 tokens of cells (2 x 2 of them on a grid) and 2 of <word>.",
         " to predict the representation of hidden ones.",
     ):
         assert words in page.text, words
@@ -432,7 +432,7 @@ def test_the_report_shows_retrieval_gain_and_masks(run: Path, results: dict[str,
     assert len(images) == 6 * (1 + 2 * 4) + 6 * 3 + 6 * (1 + 5 + 5) + len(found)
     assert {"matches", "masks", "rankme"} <= {figure.stem for figure in (run / "figures").glob("*.png")}
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"rankme", "<told>_rankme"} <= logged.keys()
+    assert {"rankme", "<word>_rankme"} <= logged.keys()
     is_repeated = write_report(run).read_text() == html
     assert is_repeated
 
@@ -440,6 +440,6 @@ def test_the_report_shows_retrieval_gain_and_masks(run: Path, results: dict[str,
 def test_mask_words_count_the_tokens_of_each_stream() -> None:
     with_it, without_it = hidden_cells(2)
     words = mask_words((FIRST, SECOND), with_it)
-    assert words == "context: 2 of 5 tokens of cells and all 2 tokens of <told>; targets: 3 of 5 tokens of cells"
-    assert "<told>" not in mask_words((FIRST, SECOND), dataclasses.replace(without_it))
+    assert words == "context: 2 of 5 tokens of cells and all 2 tokens of <word>; targets: 3 of 5 tokens of cells"
+    assert "<word>" not in mask_words((FIRST, SECOND), dataclasses.replace(without_it))
     assert mask_words((), with_it) == ""
