@@ -136,9 +136,9 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     cached = SampleCache(samples, config.compute.cache_mb)
     training_set = TrainingBatches(Labelled(modality), cached, order, config.data.max_bad_fraction)
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
-    batches = training_batches(training_set, steps, loaders, world)
-
-    with RunLog(config.run_dir, first_step, config.steps, enabled=True) as log, stop_on_signals() as stop_request:
+    loading = training_batches(training_set, steps, loaders, world)
+    run_log = RunLog(config.run_dir, first_step, config.steps, enabled=True)
+    with run_log as log, loading as batches, stop_on_signals() as stop_request:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
         for step in steps:

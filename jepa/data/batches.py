@@ -1,8 +1,11 @@
 """Training batches as pure functions of (seed, step, rank)."""
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -119,8 +122,12 @@ class TrainingBatches(Dataset[Batch | DataError]):
         )
 
 
-def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Batch]:
-    """Batches of the given steps on this process's device, prefetched by worker processes."""
+@contextmanager
+def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Iterator[Batch]]:
+    """Batches of the given steps on this process's device, prefetched by worker processes.
+
+    The workers end with the context, whatever ends it. Raises DataError if one of them was killed.
+    """
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -129,11 +136,44 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
         prefetch_factor=4 if workers else None,
         pin_memory=world.device.type == "cuda",
         worker_init_fn=_start_worker,
+        multiprocessing_context=_killable() if workers else None,
     )
-    for batch in loader:
+    loaded: Any = iter(loader)
+    try:
+        yield _on_device(loaded, world)
+    except RuntimeError as error:
+        # Torch raises it wherever the main process is when it learns of the death.
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        reason = str(error).splitlines()[0].strip()
+        raise DataError(
+            f"a process that prepares batches died: {reason} Often memory is short: try fewer "
+            f"compute.workers (now {workers}), less compute.cache_mb for each of them, or a larger /dev/shm"
+        ) from error
+    finally:
+        if workers:  # a traceback keeps the iterator alive, and Python waits for its workers at exit
+            loaded._shutdown_workers()
+
+
+def _on_device(loaded: Iterator[Batch | DataError], world: World) -> Iterator[Batch]:
+    for batch in loaded:
         if isinstance(batch, DataError):
             raise batch
         yield batch.to(world.device)
+
+
+def _killable() -> Any:
+    """The default context of multiprocessing, but processes that are terminated are killed, as ours ignore SIGTERM."""
+    context: Any = multiprocessing.get_context()
+    process: type[BaseProcess] = context.Process
+
+    class Killable(process):  # type: ignore[misc, valid-type]
+        def terminate(self) -> None:
+            self.kill()
+
+    killable: Any = type(context)()
+    killable.Process = Killable
+    return killable
 
 
 def _start_worker(_: int) -> None:

@@ -108,7 +108,8 @@ def test_a_batch_depends_only_on_seed_and_step() -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_no_batch_and_loading_can_start_at_any_step(workers: int) -> None:
     batches = batches_of(NoiseConfig(bad=(4,)))
-    loaded = list(training_batches(batches, range(2, 6), workers, WORLD))
+    with training_batches(batches, range(2, 6), workers, WORLD) as loading:
+        loaded = list(loading)
     assert len(loaded) == 4
     for step, found in enumerate(loaded, start=2):
         assert equal(found, batch(batches, step))
@@ -118,11 +119,34 @@ def test_workers_change_no_batch_and_loading_can_start_at_any_step(workers: int)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_workers_ignore_the_signals_that_stop_a_run(number: signal.Signals) -> None:
     batches = batches_of(NoiseConfig())
-    loading = training_batches(batches, range(20), 1, WORLD)
-    first = next(loading)
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid or 0, number)
-    assert all(equal(found, batch(batches, step)) for step, found in enumerate([first, *loading]))
+    with training_batches(batches, range(20), 1, WORLD) as loading:
+        first = next(loading)
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, number)
+        assert all(equal(found, batch(batches, step)) for step, found in enumerate([first, *loading]))
+
+
+def test_an_error_ends_the_workers_while_its_traceback_is_kept() -> None:
+    def fail() -> None:
+        with training_batches(batches_of(NoiseConfig()), range(20), 2, WORLD) as loading:
+            next(loading)
+            raise RuntimeError("an error that is not ours")
+
+    with pytest.raises(RuntimeError, match="not ours"):
+        fail()
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_is_one_sentence_and_ends_the_others() -> None:
+    def read() -> None:
+        with training_batches(batches_of(NoiseConfig()), range(200), 2, WORLD) as loading:
+            next(loading)
+            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+            list(loading)
+
+    with pytest.raises(DataError, match=r"process that prepares batches died.*compute\.workers"):
+        read()
+    assert not multiprocessing.active_children()
 
 
 def test_a_sample_has_another_view_in_the_next_epoch() -> None:
@@ -154,8 +178,10 @@ def test_an_unreadable_sample_is_always_replaced_by_the_same_one() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_set_without_readable_samples_is_a_data_error(workers: int) -> None:
     batches = batches_of(NoiseConfig(bad=tuple(range(20))))
-    with pytest.raises(DataError, match=r"^4 samples .*data\.max_bad_fraction.* noise/\d+: it is\sbroken$"):
-        next(training_batches(batches, range(4), workers, WORLD))
+    loading = training_batches(batches, range(4), workers, WORLD)
+    error = pytest.raises(DataError, match=r"^4 samples .*data\.max_bad_fraction.* noise/\d+: it is\sbroken$")
+    with error, loading as loaded:
+        next(loaded)
 
 
 def test_several_processes_list_each_bad_file_once(tmp_path: Path) -> None:
