@@ -12,6 +12,7 @@ from modalities.image_text.captions.rules import NO_CAPTION
 from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.images import decode_image
+from modalities.storage.labels import UNLABELLED, Classes, classes_of, label_value
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
 _CHECKED = 100  # images: enough to notice a wrong root, few enough for a slow disk
@@ -22,7 +23,8 @@ class CaptionedFiles:
 
     def __init__(self, table: CaptionTable, folder: Path, items: NDArray[np.int64], min_side: int) -> None:
         self.table, self.folder, self.items, self.min_side = table, folder, items, min_side
-        self.class_index = {name: index for index, name in enumerate(_classes(table))}
+        classes = _classes(table)
+        self.class_numbers = [_number(classes, label) for label in table.label_names]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -37,8 +39,8 @@ class CaptionedFiles:
         if label == CONTRADICTED:
             raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
         pixels = decode_image(self.folder / table.name(image), self.min_side)
-        labels = {"class": self.class_index[table.label_names[label]]} if self.class_index and label != UNKNOWN else {}
-        return Sample(CaptionedImage(pixels, captions), labels)
+        number = UNLABELLED if label == UNKNOWN else self.class_numbers[label]
+        return Sample(CaptionedImage(pixels, captions), {} if number == UNLABELLED else {"class": number})
 
 
 def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
@@ -55,7 +57,7 @@ def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, s
     images = stored[_carved(table, carve, seed)[stored] == split_code(split)] if carve else stored
     faults = np.flatnonzero(table.fault_splits == split_code(split))
     samples = CaptionedFiles(table, folder, np.concatenate([images, -1 - faults]), min_side)
-    return StoredSplit(samples, _classes(table))
+    return StoredSplit(samples, _classes(table).names)
 
 
 def check_images(folder: Path, names: Sequence[str]) -> None:
@@ -82,20 +84,27 @@ def _exists(path: Path) -> bool:
 
 
 def _check_labels(table: CaptionTable, images: NDArray[np.int64]) -> None:
-    classes = set(_classes(table))
-    unknown = [code for code in np.unique(table.labels[images]).tolist() if code >= 0]
-    unknown = [code for code in unknown if table.label_names[code] not in classes]
-    if classes and unknown:
-        image = int(images[np.argmax(table.labels[images] == unknown[0])])
-        label = table.label_names[unknown[0]]
-        raise ValueError(f"{table.source(image)}: label '{label}' is not in the training set")
+    classes = _classes(table)
+    for code in np.unique(table.labels[images]).tolist() if classes.names else ():
+        try:
+            classes.number(table.label_names[code] if code >= 0 else "")
+        except ValueError as error:
+            image = int(images[np.argmax(table.labels[images] == code)])
+            raise ValueError(f"{table.source(image)}: {error}") from error
 
 
-def _classes(table: CaptionTable) -> tuple[str, ...]:
-    """The labels of the training set, sorted; whole numbers by value."""
+def _number(classes: Classes, label: str) -> int:
+    """The class of a label; UNLABELLED for one that only other splits have."""
+    return classes.numbers.get(label_value(label), UNLABELLED)
+
+
+def _classes(table: CaptionTable) -> Classes:
+    """The labels of the training set."""
     codes = np.unique(table.labels[table.splits == split_code("train")])
-    names = [table.label_names[code] for code in codes.tolist() if code >= 0]
-    return tuple(sorted(names, key=lambda name: (len(name) if name.isdecimal() else 0, name)))
+    try:
+        return classes_of(table.label_names[code] for code in codes.tolist() if code >= 0)
+    except ValueError as error:
+        raise ValueError(f"{table.files[0][0]}: {error}") from error
 
 
 @lru_cache(maxsize=2)  # slow for millions of names, and every split needs it

@@ -34,7 +34,7 @@ class CaptionedShards:
 
 
 def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
-    """The captioned images of one split in the tar files at `root`, and the class names (numbers), () if unlabelled.
+    """The captioned images of one split in the tar files at `root`, and the class names, () if unlabelled.
 
     The captions of an image are in `<key>.txt` and in `<key>.json` (captions.rules.captions_of). Splits, labels and
     damage are as in storage.shards.open_shards, but carved samples are always held out from training.
