@@ -140,7 +140,11 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
     )
     loaded: Any = iter(loader)
     try:
-        yield _on_device(loaded, world)
+        try:
+            yield _on_device(loaded, world)
+        finally:
+            if workers:  # a traceback keeps the iterator alive, and Python waits for its workers at exit
+                loaded._shutdown_workers()
     except RuntimeError as error:
         # Torch raises it wherever the main process is when it learns of the death.
         if not str(error).startswith("DataLoader worker (pid"):
@@ -150,9 +154,6 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
             f"a process that prepares batches died: {reason} Often memory is short: try fewer "
             f"compute.workers (now {workers}), less compute.cache_mb for each of them, or a larger /dev/shm"
         ) from error
-    finally:
-        if workers:  # a traceback keeps the iterator alive, and Python waits for its workers at exit
-            loaded._shutdown_workers()
 
 
 def _on_device(loaded: Iterator[Batch | DataError], world: World) -> Iterator[Batch]:
