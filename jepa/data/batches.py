@@ -1,11 +1,9 @@
 """Training batches as pure functions of (seed, step, rank)."""
 
-import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -136,14 +134,15 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
         prefetch_factor=4 if workers else None,
         pin_memory=world.device.type == "cuda",
         worker_init_fn=_start_worker,
-        multiprocessing_context=_killable() if workers else None,
     )
     loaded: Any = iter(loader)
     try:
         try:
             yield _on_device(loaded, world)
         finally:
-            if workers:  # a traceback keeps the iterator alive, and Python waits for its workers at exit
+            if workers:  # at exit Python would wait for them, as a traceback keeps the iterator alive
+                for worker in loaded._workers:
+                    worker.terminate = worker.kill  # they ignore SIGTERM
                 loaded._shutdown_workers()
     except RuntimeError as error:
         # Torch raises it wherever the main process is when it learns of the death.
@@ -161,20 +160,6 @@ def _on_device(loaded: Iterator[Batch | DataError], world: World) -> Iterator[Ba
         if isinstance(batch, DataError):
             raise batch
         yield batch.to(world.device)
-
-
-def _killable() -> Any:
-    """The default context of multiprocessing, but processes that are terminated are killed, as ours ignore SIGTERM."""
-    context: Any = multiprocessing.get_context()
-    process: type[BaseProcess] = context.Process
-
-    class Killable(process):  # type: ignore[misc, valid-type]
-        def terminate(self) -> None:
-            self.kill()
-
-    killable: Any = type(context)()
-    killable.Process = Killable
-    return killable
 
 
 def _start_worker(_: int) -> None:

@@ -1,4 +1,4 @@
-"""Labels as written in files, and the classes that they make, the same for all sources.
+"""Labels as written in shards, video lists and caption lists, and the classes that they make.
 
 The classes are the labels that occur in the training set: whole numbers first, in numerical order, then names, sorted.
 A label that is not 0, 1, 2, ... costs nothing: 7 and 30,000 are two classes, named "7" and "30000". Whole numbers of

@@ -53,11 +53,6 @@ class ShardSamples:
         number, entry = self.entries[index].tolist()
         return f"{self.shards[number].path}/{self.shards[number].names[entry]}".rstrip("/")
 
-    @property
-    def passed_over(self) -> Counter[str]:
-        """Members of the shards that belong to no sample, counted by ending."""
-        return sum((Counter(shard.passed_over) for shard in self.shards), Counter())
-
     def companions(self, index: int) -> list[bytes]:
         """Contents of the sample's companions, in the order of FileKind.companions; empty for a missing one."""
         number, entry = self.entries[index].tolist()
@@ -149,7 +144,7 @@ def _stored_shards(root: Path) -> dict[Split, list[Path]]:
     """The tar files at `root` by split, sorted by path."""
     if root.is_file():
         if root.suffix.lower() != ".tar":
-            raise ValueError(f"data root {root} is no .tar file; compressed ones do not allow random access")
+            raise ValueError(f"data root {root} is not a .tar file; compressed ones do not allow random access")
         return {"train": [root]}
     check_folder(root)
     folders = folder_splits(root, _TAR)

@@ -53,11 +53,11 @@ def _no_tar(file: BinaryIO) -> str:
     file.seek(0)
     start = file.read(_BLOCK)
     if not start:
-        return "an empty file, no tar file"
+        return "an empty file, not a tar file"
     for magic, program in _COMPRESSED.items():
         if start.startswith(magic):
             return f"compressed by {program}; shards are read at any place, so decompress it"
     if len(start) == _BLOCK and start[257:262] == b"ustar":
         return ""
     text = " ".join(start[:60].decode("latin-1").split())
-    return f"no tar file; it begins with '{text}'" if text.isascii() and text.isprintable() else "no tar file"
+    return f"not a tar file; it begins with '{text}'" if text.isascii() and text.isprintable() else "not a tar file"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jepa.modality import Sample, Split
+from modalities.storage.labels import UNLABELLED, Classes, classes_of
 from modalities.storage.packed import PackedStrings
 from modalities.storage.splits import StoredSplit, carved_split, files_by_split, split_source, split_word
 
@@ -27,7 +28,7 @@ class VideoList:
 
 
 class ListSamples:
-    """Samples read from listed paths; `labels` has a class for each, or is empty."""
+    """Samples read from listed paths; `labels` has the class of each, or UNLABELLED."""
 
     def __init__(self, folder: Path, paths: Sequence[str], labels: Sequence[int], read: Callable[[Path], Any]) -> None:
         self.folder, self.paths, self.read = folder, paths, read
@@ -38,7 +39,8 @@ class ListSamples:
 
     def __getitem__(self, index: int) -> Sample:
         inputs = self.read(self.folder / self.paths[index])
-        return Sample(inputs, {"class": int(self.labels[index])} if len(self.labels) else {})
+        label = int(self.labels[index])
+        return Sample(inputs, {} if label == UNLABELLED else {"class": label})
 
 
 def open_lists(
@@ -50,18 +52,17 @@ def open_lists(
     file with such a name is read together with those beside it. Missing splits are carved (storage.splits).
     A line is `path label` or a path alone, separated by a tab, semicolon, comma or space. A path with spaces is quoted;
     otherwise the last space separates. A first line without a video is a header; with more than two columns it is
-    required and must name a `path` and a `label`. Labels that are all whole numbers are class numbers; other labels are
-    class names, sorted. Paths are absolute or relative to the file's folder.
+    required and must name a `path` and a `label` (storage.labels). Paths are absolute or relative to the file's folder.
     """
     stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"])
     rows = [row for listed in stored[source] for row in _rows(listed, classes)]
-    if carve and not (split == "train" and not classes):
+    if carve and not (split == "train" and not classes.names):
         rows = [row for row in rows if carved_split(row[0], carve, seed) == split]
     folder = stored[source][0].source.parent
     paths = PackedStrings(path for path, _ in rows)
-    return StoredSplit(ListSamples(folder, paths, [label for _, label in rows if classes], read), classes)
+    return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read), classes.names)
 
 
 def read_list(source: Path, extensions: Collection[str]) -> VideoList:
@@ -141,23 +142,21 @@ def _columns(source: Path, rows: list[list[str]], has_header: bool, videos: list
     return path, 1 - path if count == 2 else None
 
 
-def _classes(training: list[VideoList]) -> tuple[str, ...]:
-    """Class names: all numbers up to the greatest, or the sorted names."""
-    labels = {label for listed in training for label in listed.labels}
-    if labels and all(label.isdecimal() for label in labels):
-        return tuple(map(str, range(max(map(int, labels)) + 1)))
-    return tuple(sorted(labels))
+def _classes(training: list[VideoList]) -> Classes:
+    try:
+        return classes_of(label for listed in training for label in listed.labels)
+    except ValueError as error:
+        raise ValueError(f"{training[0].source}: {error}") from error
 
 
-def _rows(listed: VideoList, classes: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Paths with their class indices."""
-    if not classes:
-        return [(path, 0) for path in listed.paths]
+def _rows(listed: VideoList, classes: Classes) -> list[tuple[str, int]]:
+    """Paths with their classes."""
+    if not classes.names:
+        return [(path, UNLABELLED) for path in listed.paths]
     if not len(listed.labels):
         raise ValueError(f"{listed.source} has no labels, unlike the training set")
-    class_index = {name: index for index, name in enumerate(classes)}
-    numbers = all(name.isdecimal() for name in classes)
-    labels = [str(int(label)) if numbers and label.isdecimal() else label for label in listed.labels]
-    if unknown := set(labels) - class_index.keys():
-        raise ValueError(f"{listed.source}: label '{min(unknown)}' is not in the training set")
-    return [(path, class_index[label]) for path, label in zip(listed.paths, labels, strict=True)]
+    try:
+        numbers = {label: classes.number(label) for label in set(listed.labels)}
+    except ValueError as error:
+        raise ValueError(f"{listed.source}: {error}") from error
+    return [(path, numbers[label]) for path, label in zip(listed.paths, listed.labels, strict=True)]

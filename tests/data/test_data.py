@@ -137,6 +137,14 @@ def test_an_error_ends_the_workers_while_its_traceback_is_kept() -> None:
     assert not multiprocessing.active_children()
 
 
+def test_a_worker_that_is_stuck_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds until torch terminates it
+    with training_batches(batches_of(NoiseConfig()), range(20), 1, WORLD) as loading:
+        next(loading)
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
+    assert not multiprocessing.active_children()
+
+
 def test_a_killed_worker_is_one_sentence_and_ends_the_others() -> None:
     def read() -> None:
         with training_batches(batches_of(NoiseConfig()), range(200), 2, WORLD) as loading:

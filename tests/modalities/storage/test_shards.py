@@ -81,7 +81,7 @@ def test_the_last_known_ending_counts_and_fields_before_it_belong_to_the_sample(
 ) -> None:
     samples, _ = opened(shard_set(tmp_path, members))
     assert dict(read(samples)) == found
-    assert samples.passed_over == passed_over
+    assert samples.shards[0].passed_over == passed_over
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_long_names_and_extended_headers_are_read(layout: int, tmp_path: Path) -
     path = write_tar(tmp_path / "a.tar", [(f"{name}.jpg", "x"), (f"{name}.cls", "5")], format=layout)
     samples, classes = opened(path)
     assert classes == ("5",)
-    assert samples.passed_over == {}
+    assert samples.shards[0].passed_over == {}
     assert sum(len(opened(path, split=split)[0]) for split in ("train", "validation", "test")) == 1
 
 
@@ -167,14 +167,17 @@ def test_long_names_and_extended_headers_are_read(layout: int, tmp_path: Path) -
     [
         (gzip.compress(bytes(2000)), "compressed by gzip; .*decompress it"),
         (b"\x28\xb5\x2f\xfd" + bytes(2000), "compressed by zstd"),
-        (b"<!DOCTYPE html>\n<title>404 Not Found</title>", "no tar file; it begins with '<!DOCTYPE html> <title>404"),
-        (b"version https://git-lfs.github.com/spec/v1" + b"\n" * 600, "no tar file; it begins with 'version https"),
+        (
+            b"<!DOCTYPE html>\n<title>404 Not Found</title>",
+            "not a tar file; it begins with '<!DOCTYPE html> <title>404",
+        ),
+        (b"version https://git-lfs.github.com/spec/v1" + b"\n" * 600, "not a tar file; it begins with 'version https"),
         (b"", "an empty file"),
-        (bytes(range(128, 228)) * 10, "no tar file$"),
+        (bytes(range(128, 228)) * 10, "not a tar file$"),
         (bytes(10_240), r"no images in .*; found: nothing"),
     ],
 )
-def test_a_file_that_is_no_tar_file_says_so(data: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tar_file_says_so(data: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(data)
     with pytest.raises(ValueError, match=reason):
         opened(tmp_path)

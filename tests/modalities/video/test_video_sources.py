@@ -173,6 +173,14 @@ def test_lists_are_read_in_every_format(name: str, tmp_path: Path) -> None:
     assert classes == (() if "no labels" in name else ("jump", "walk") if name == "names" else ("0", "1"))
 
 
+def test_labels_of_lists_that_are_ids_are_as_many_classes_as_occur_and_minus_one_is_unlabelled(tmp_path: Path) -> None:
+    write_videos(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
+    for part in ("train", "val", "test"):
+        (tmp_path / f"{part}.csv").write_text("a.mp4 4000000000\nb.mp4 -1\nc.mp4 7\n")
+    assert open_all(tmp_path, "csv")["test"] == [(0, 1), (1, None), (2, 0)]
+    assert open_source("csv", tmp_path, "test", LAZY).classes == ("7", "4000000000")
+
+
 def test_splits_are_carved_from_a_single_list_and_paths_may_be_absolute(tmp_path: Path) -> None:
     files = [f"{number}.mp4" for number in range(60)]
     write_videos(tmp_path / "videos", files)
@@ -195,6 +203,7 @@ def test_splits_are_carved_from_a_single_list_and_paths_may_be_absolute(tmp_path
         ({"train.csv": "a.mp4 1\nb.mp4\n"}, r"train\.csv, line 2: 'b\.mp4' has 1 fields, the first 2"),
         ({"one.csv": "a.mp4 1", "two.csv": "a.mp4 1"}, r"one\.csv, two\.csv; several files"),
         ({"train.csv": "a.mp4 x", "test.csv": "a.mp4 y"}, r"test\.csv: label 'y'"),
+        ({"train.csv": "a.mp4 1\nb.mp4 -1"}, r"train\.csv: the labels are -1 and 1"),
         ({"train.csv": "a.mp4 x", "test.csv": "a.mp4"}, r"test\.csv has no labels, unlike the training set"),
         ({"readme.txt": "nothing"}, r"no \.csv or \.tsv file in"),
     ],
