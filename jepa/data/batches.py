@@ -2,8 +2,10 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from jepa.data.bad_files import DataError
 from jepa.data.order import Order, permutation, seeded
 from jepa.distributed import STOP_SIGNALS, World
+from jepa.errors import UserError
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Samples, Split
 
@@ -137,22 +140,30 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
     )
     loaded: Any = iter(loader)
     try:
-        try:
-            yield _on_device(loaded, world)
-        finally:
-            if workers:  # at exit Python would wait for them, as a traceback keeps the iterator alive
-                for worker in loaded._workers:
-                    worker.terminate = worker.kill  # they ignore SIGTERM
-                loaded._shutdown_workers()
-    except RuntimeError as error:
-        # Torch raises it wherever the main process is when it learns of the death.
-        if not str(error).startswith("DataLoader worker (pid"):
+        yield _on_device(loaded, world)
+    except (EOFError, OSError, RuntimeError) as error:  # of a broken connection, or torch's own
+        dead = _dead(loaded._workers) if workers and not isinstance(error, UserError) else []
+        if not dead:
             raise
-        reason = str(error).splitlines()[0].strip()
         raise DataError(
-            f"a process that prepares batches died: {reason} Often memory is short: try fewer "
-            f"compute.workers (now {workers}), less compute.cache_mb for each of them, or a larger /dev/shm"
+            f"a process that prepares batches died with exit status {dead[0].exitcode}. Often memory is short: try "
+            f"fewer compute.workers (now {workers}), less compute.cache_mb for each of them, or a larger /dev/shm"
         ) from error
+    finally:
+        if workers:  # at exit Python would wait for them, as a traceback keeps the iterator alive
+            for worker in loaded._workers:
+                worker.terminate = worker.kill  # they ignore SIGTERM
+            loaded._shutdown_workers()
+
+
+def _dead(workers: list[BaseProcess]) -> list[BaseProcess]:
+    """The workers that failed. Waits for up to a second, as a connection breaks before its process has ended."""
+    with suppress(RuntimeError):  # torch raises it wherever the main process is when it learns of the death
+        ended = wait([worker.sentinel for worker in workers], timeout=1)
+        for worker in workers:
+            if worker.sentinel in ended:
+                worker.join()
+    return [worker for worker in workers if worker.exitcode]
 
 
 def _on_device(loaded: Iterator[Batch | DataError], world: World) -> Iterator[Batch]:
