@@ -120,13 +120,13 @@ class TokenEncoder(RenamedEncoder, nn.Module, ABC):
 
     @abstractmethod
     def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
-        """Layers of tokens, the last one as it is used: [B, N or Kc, D] each."""
+        """The embedded tokens, then the output of every layer, the last one normed: [B, N or Kc, D] each."""
 
     @abstractmethod
     def pool(self, tokens: Tensor, masks: Masks | None = None) -> dict[str, Tensor]:
         """One vector per stream from encoded tokens [B, K, D], averaging valid tokens: [B, D] each, by stream name.
 
-        masks: those that the tokens were encoded with.
+        masks: the masks with which the tokens were encoded.
         """
 
     @abstractmethod
@@ -142,15 +142,15 @@ class TokenEncoder(RenamedEncoder, nn.Module, ABC):
         return self.outputs(inputs, masks)[1:]
 
     def contexts(self, inputs: Any, sets: Sequence[Masks]) -> list[Tensor]:
-        """Encoded contexts of several sets of masks; override it to compute what they share once."""
+        """Encoded contexts of several sets of masks; override it to share work between the sets."""
         return [self(inputs, masks) for masks in sets]
 
     def valid(self, inputs: Any) -> Tensor | None:
-        """Tokens that the samples have, not padding: bool [B, N]; None if every sample has all tokens."""
+        """Which tokens exist and are not padding: bool [B, N]; None if every sample has all tokens."""
         return None
 
     def load_pretrained(self, config: Any) -> None:
-        """Load the weights that the `model` section names to start training from, if any; raises ValueError."""
+        """Load the pretrained weights that the `model` section names, if any; raises ValueError."""
 
     def set_positions(self, positions: Tensor) -> None:
         """Set the coordinates [N, A] of the tokens, e.g. of another resolution; raises ConfigError if impossible."""
@@ -184,7 +184,7 @@ class Encoder(TokenEncoder):
         self.set_positions(positions)
 
     def set_positions(self, positions: Tensor) -> None:
-        """Set the coordinates [N, A] of the tokens; fractions lie between those of the training grid."""
+        """Set the coordinates [N, A] of the tokens; fractional ones lie between those of the training grid."""
         device = self.norm.weight.device
         if self.position_kind == "sincos":
             self.register_buffer("table", sincos_table(positions, self.dim).to(device), persistent=False)
@@ -211,7 +211,7 @@ class Encoder(TokenEncoder):
         return outputs
 
     def valid(self, inputs: Any) -> Tensor | None:
-        """Tokens that the samples have, as reported by the embedding; None if it does not report any."""
+        """Which tokens exist, as reported by the embedding; None if it reports nothing."""
         for name in ("valid", "present"):  # the second one is the former name
             if callable(report := getattr(self.embedding, name, None)):
                 return cast(Tensor, report(inputs))

@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     cluster.add_argument("--nodes", type=int, help="nodes, instead of the profile's")
     cluster.add_argument("--gpus", type=int, help="GPUs of each node, instead of the profile's")
     cluster.add_argument(
-        "--time", type=float, metavar="HOURS", help="time limit of an attempt, instead of the profile's"
+        "--time", type=float, metavar="HOURS", help="time limit of each attempt, instead of the profile's"
     )
     cluster.add_argument("--partition", help="partition, instead of the profile's")
     cluster.add_argument("--slurm-dry-run", action="store_true", help="write the batch script and exit")

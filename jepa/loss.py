@@ -24,9 +24,9 @@ class LossConfig:
     normalise_prediction: layer-norm predicted representations (without affine), as the targets are. regulariser: acts
     with weight `regulariser_weight` on the pooled contexts after `model.projector`, on each stream separately.
     invariance: weight, inside `regulariser_weight`, of the variance between a sample's pooled contexts under different
-    mask sets. agreement: weight, inside `regulariser_weight`, of the mean squared distance between its streams (as
-    Bardes et al. 2022 train on two kinds of input). prediction_weight: weight of the distance. contrast_weight: weight
-    of `model.contrast`, if there is one.
+    mask sets. agreement: weight, inside `regulariser_weight`, of the mean squared distance between the pooled streams
+    of a sample (as Bardes et al. 2022 train on two kinds of input). prediction_weight: weight of the distance.
+    contrast_weight: weight of `model.contrast`, if there is one.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
@@ -44,7 +44,7 @@ def prediction_loss(
 ) -> Tensor:
     """Mean distance between predictions and targets, averaged over sets of masks -> scalar.
 
-    weights: of each kind of target. Targets that a sample lacks do not count.
+    weights: weight of each kind of target. Targets that a sample lacks do not count.
     """
     losses = [
         weight * _mean_distance(prediction.pairs[kind], config, config.normalise_prediction and kind == "latent")

@@ -28,7 +28,7 @@ class MatchedModality(Modality[C]):
         """Evaluation views of a sample: its first stream with each second stream that matches it."""
 
     def near_misses(self, inputs: Any) -> Mapping[str, tuple[Any, Any]]:
-        """By kind, two views of one first stream: with a second stream that matches, and with one that nearly does."""
+        """By kind, two views of one first stream: with a second stream that matches, and with one that almost does."""
         return {}
 
     def prompts(self, task: Task) -> Iterator[Sequence[Any]]:

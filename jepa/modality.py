@@ -1,4 +1,4 @@
-"""The contract of a modality: all code that knows pixels, frames, words or sound implements it."""
+"""The contract of a modality: the interface between the core and code for pixels, frames, words or sound."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Sample:
 
 
 class BadSampleError(Exception):
-    """A sample cannot be read; raised by a dataset or a view, and the core then skips, counts and lists the sample.
+    """A sample cannot be read. A dataset or a view raises it; the core then replaces, counts and lists the sample.
 
     source: the sample's path or another name. reason: what is wrong with it.
     """
@@ -66,7 +66,7 @@ class Samples(Protocol):
 
 
 def first_readable(samples: Samples, view: Callable[[Any], Any]) -> Any:
-    """A view of the first readable sample among a hundred; raises BadSampleError if there is none."""
+    """A view of the first readable sample among the first hundred; raises BadSampleError if there is none."""
     last = max(0, min(len(samples), 100) - 1)
     for index in range(last):
         with suppress(BadSampleError):
@@ -117,7 +117,7 @@ class Modality(Renamed, ABC, Generic[C]):
 
     streams: kinds of tokens, if there are several; the tokens of the first stream come first and lie on `grid`, and
     probes use that stream alone. views: crops per sample and step; mask set i applies to view i mod views.
-    forecast_axis: the time axis of the grid, if it has one; evaluation then predicts later tokens from earlier ones.
+    forecast_axis: index of the grid's time axis, if any; evaluation then predicts later tokens from earlier ones.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
@@ -160,7 +160,7 @@ class Modality(Renamed, ABC, Generic[C]):
         return Encoder(self.embedding(config.vit.width), self.positions, config)
 
     def training_view(self, inputs: Any, generator: Generator) -> Any:
-        """A training view of stored inputs, random by the generator alone: tensors without a batch axis."""
+        """A training view of stored inputs: tensors without a batch axis; all randomness comes from the generator."""
         return self.evaluation_view(inputs)
 
     def evaluation_view(self, inputs: Any) -> Any:
@@ -168,7 +168,7 @@ class Modality(Renamed, ABC, Generic[C]):
         return inputs
 
     def evaluation_views(self, inputs: Any) -> Sequence[Any]:
-        """Views that evaluation averages over, equally many per sample; token labels belong to the first."""
+        """Views that evaluation averages over, the same number for each sample; token labels belong to the first."""
         return [self.evaluation_view(inputs)]
 
     def example_view(self) -> Any:

@@ -44,7 +44,7 @@ class ContrastPair(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Results of a step: one prediction per set of masks, and the vectors to contrast if the config has a contrast."""
+    """Results of a forward pass: one prediction per set of masks, and the vectors of the contrast, if there is one."""
 
     predictions: list[Prediction]
     contrast: ContrastPair | None
@@ -120,7 +120,7 @@ class JEPA(nn.Module):
             self.contrast.clamp()
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
-        """Trade speed for memory in the networks that are trained."""
+        """Recompute activations of the trained networks in the backward pass: slower, with less memory."""
         self.context_encoder.activation_checkpointing = enabled
         self.predictor.activation_checkpointing = enabled
 

@@ -26,10 +26,10 @@ class OptimConfig:
 
     batch_size: samples per step over all processes. accumulate: micro-batches per step, to save memory. The gradient is
     that of the whole batch, but a regulariser or contrast sees one micro-batch (of all processes) at a time, and where
-    samples lack targets (padding), all micro-batches weigh the same. warmup: share of the steps. Learning rate:
+    samples lack targets (padding), all micro-batches weigh the same. warmup: as a share of the steps. Learning rate:
     start_lr -> peak_lr over the warm-up, then by `decay` to final_lr (`constant` stays). Weight decay: a cosine from
-    weight_decay to final_weight_decay, on matrices only. schedule_length: length of the learning rate, weight decay and
-    momentum schedules relative to the run; above 1 the run ends before they do (V-JEPA: 1.25). max_gradient_norm: null
+    weight_decay to final_weight_decay, on matrices only. schedule_length: length of the schedules of learning rate,
+    weight decay and momentum, relative to the run; above 1 the run ends first (V-JEPA: 1.25). max_gradient_norm: null
     for no clipping. rate_factors: parts of the networks with a different learning rate; the last match counts.
     """
 

@@ -120,7 +120,7 @@ class Predictor(nn.Module):
 
 
 def _one_block_each(masks: Masks) -> Masks:
-    """Every target block as a sample of its own, with the whole context: M blocks of B samples -> B * M samples."""
+    """Make every target block a separate sample with the whole context: M blocks of B samples -> B * M samples."""
     blocks, valid_context, valid_target = masks.target.shape[1], masks.valid_context, masks.valid_target
     return replace(
         masks,

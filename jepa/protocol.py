@@ -38,13 +38,13 @@ class EvaluateConfig:
     encoder: the encoder to evaluate; published results are of the target encoder.
     scored_split: `validation` leaves the test split unread while you search for a recipe: the validation split gives
     the scores, and training samples that train no probe choose the settings.
-    train_samples, validation_samples, test_samples: most labelled samples that train probes, choose their settings, and
-    give the scores. Probes are not retrained on validation samples.
-    low_shot_draws: draws of the few labelled samples. map_tokens: tokens of each split for tasks of kind `map`.
+    train_samples, validation_samples, test_samples: limits on the labelled samples that train the probes, choose their
+    settings, and give the scores. Probes are not retrained on validation samples.
+    low_shot_draws: number of random draws of the few labels. map_tokens: tokens per split for tasks of kind `map`.
     attentive: block counts of attentive probes, such as [1, 4]; null for the choice of each task. One block costs
     seconds, each further one a hundred times as much.
-    attentive_samples, attentive_tokens: most samples of each split, and tokens per view, that attentive probes keep in
-    memory in bf16; more tokens are averaged with their neighbours. attentive_steps: training steps of 64 samples.
+    attentive_samples, attentive_tokens: limits on the samples of each split, and on the tokens per view, that attentive
+    probes keep in memory in bf16; excess tokens are averaged with neighbours. attentive_steps: steps of 64 samples.
     forecast_samples: samples of the training and of the scored split for forecasts of the later part of an input, cut
     at the share `forecast_cut`; 0 for none. Only for modalities with a `forecast_axis`.
     gallery: for modalities with two matching streams, the number of samples in each gallery of retrieval; null for all.

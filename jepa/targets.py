@@ -21,7 +21,7 @@ TargetFunction = Callable[[Any, TokenEncoder], Tensor]
 
 
 def check_target(kind: str) -> str:
-    """Return a kind of target as it is; raises ValueError if it is none."""
+    """Return `kind` unchanged; raises ValueError if it is not a kind of target."""
     if kind not in ("latent", "pixels") and ":" not in kind:
         raise ValueError(f"'{kind}' is not a target; use latent, pixels, or a function as package.module:function")
     return kind
@@ -81,7 +81,7 @@ class Custom(Target):
     """Values of a function `package.module:function`: (inputs [B, ...], target encoder) -> [B, N, D].
 
     They are predicted unchanged: a function that uses the encoder must layer-norm its values, or shrinking them would
-    lower the loss. It is called without gradients, also on tensors without contents (device `meta`).
+    lower the loss. It is called without gradients, also on tensors without values (device `meta`).
     """
 
     def __init__(self, kind: TargetKind, modality: Modality[Any], encoder: TokenEncoder) -> None:

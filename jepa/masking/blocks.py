@@ -14,7 +14,7 @@ from jepa.positions import Grid
 Range = tuple[float, float]
 SIMULATED = 1000  # placements from which the usual numbers of context tokens are estimated
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # edges of the windows of context counts; see draw_blocks
-OVERDRAW = 5  # placements drawn for each missing one, as about one in four or five falls into a window
+OVERDRAW = 5  # placements drawn for each missing one; about one in four or five falls into a window
 
 
 def place_blocks(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -58,7 +58,7 @@ def draw_block_size(grid: Grid, scale: Range, aspect: Range, generator: Generato
 
 
 def possible_block_sizes(grid: Grid, scale: Range, aspect: Range, steps: int = 32) -> set[Grid]:
-    """Sizes that `draw_block_size` can return (except those between the steps of the search)."""
+    """Sizes that `draw_block_size` can return, searched at `steps` values of scale and of aspect."""
     points = [step / steps for step in range(steps + 1)]
     scales = {scale[0] + point * (scale[1] - scale[0]) for point in points}
     aspects = {aspect[0] + point * (aspect[1] - aspect[0]) for point in points}
@@ -88,7 +88,7 @@ class Blocks:
 
 @lru_cache(maxsize=1024)
 def context_windows(blocks: Blocks) -> tuple[tuple[int, int], ...]:
-    """Windows (fewest, most) of context counts, one entry for each simulated placement that falls into the window.
+    """Windows (fewest, most) of context counts; each occurs once for every simulated placement that falls into it.
 
     Raises ValueError if too many placements leave no context.
     """
@@ -111,9 +111,9 @@ def context_windows(blocks: Blocks) -> tuple[tuple[int, int], ...]:
 def draw_blocks(blocks: Blocks, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Draw placements with equal context lengths in the batch -> context bool [B, N], target bool [B, M, N].
 
-    Target blocks overlap by chance, so contexts differ in size. The batch shares a window of context sizes, drawn as
-    often as its sizes occur. Each sample is an independent placement, all equally likely, whose context size lies in
-    the window; random context tokens beyond its lower end are dropped. Over many calls this gives uniform placements,
+    Target blocks overlap by chance, so contexts differ in size. Each batch draws one window of context sizes, with the
+    probability that a size falls into it. Each sample is then an independent, uniform placement whose context size lies
+    in the window; random tokens beyond the window's lower end are dropped. Over many calls placements are uniform,
     except that the tenth with the least or the most overlap never occurs. Departs from I-JEPA and V-JEPA, which cut
     every context to the shortest of the batch in raster order: how often a token is context then depends on its
     position and on the batch size.

@@ -21,11 +21,11 @@ from jepa.masking.masks import Masks
 from jepa.masking.sampling import tube_blocks
 from jepa.positions import Grid
 
-MIN_CONTEXT = 0.1  # least share of the grid that multi-block targets must leave as context; less is surely a mistake
+MIN_CONTEXT = 0.1  # share of the grid that multi-block targets must leave as context; less is surely a mistake
 
 
 def flaw_of(masks: Masks, batch_size: int, tokens: int) -> str:
-    """The first flaw of a batch of masks over a number of tokens, as the end of a sentence; empty if well formed."""
+    """The first flaw of a batch of masks over `tokens` tokens, as the end of a sentence; empty if well formed."""
     context, target = masks.context, masks.target
     if context.dim() != 2 or target.dim() != 3 or not len(context) == len(target) == batch_size:
         shapes = f"context {list(context.shape)} and target {list(target.shape)}"

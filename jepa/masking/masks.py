@@ -16,8 +16,8 @@ class Masks:
 
     parts: number of context tokens in each group that an encoder of several streams defines, the same for every sample.
     draw: sets with equal `draw` keep the same tokens of every stream they share, so that an encoder may reuse a pass.
-    valid_context, valid_target: which of the tokens the samples have, if samples may lack tokens (padding); None for
-    all. number: of this set within its step, which selects the predictor's mask token. `bind` sets the last three.
+    valid_context, valid_target: which of the tokens exist, if samples may lack some (padding); None for all. number:
+    index of this set within its step; it selects the predictor's mask token. `bind` sets the last three.
     """
 
     context: Tensor  # [B, Kc]
@@ -62,7 +62,7 @@ class Masks:
         return replace(sets[0], **joined)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same masks on a device; does not wait for the copy where memory is pinned."""
+        """The same masks on a device; the copy from pinned memory is asynchronous."""
         pinned = self.context.is_pinned()
         return self._map(lambda tensor: tensor.to(device, non_blocking=pinned))
 

@@ -34,8 +34,8 @@ def ijepa_masks(
 ) -> tuple[Tensor, Tensor]:
     """Multi-block masks -> context [B, Kc], target [B, M, Kt]; Kc is the smallest context of the batch.
 
-    The last row and column are never used, and longer contexts lose their last tokens in raster order. A context of
-    too few tokens is placed again; after `TRIES` redraws one target fewer is removed from it, and so on.
+    The last row and column are never used, and longer contexts lose their last tokens in raster order. A context with
+    too few tokens is redrawn; after `TRIES` redraws, one target fewer is removed from it, and so on.
     """
     blocks = _place_without_last(grid, target_size, (batch_size, targets), generator)
     context = torch.zeros(batch_size, math.prod(grid), dtype=torch.bool)
@@ -49,7 +49,7 @@ def ijepa_masks(
 
 
 def vjepa_masks(grid: Grid, size: Grid, blocks: int, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Unions of blocks -> context [B, Kc], target [B, 1, Kt], both as short as the smallest of the batch.
+    """Unions of blocks -> context [B, Kc], target [B, 1, Kt], each as long as the shortest of the batch.
 
     Longer ones lose their last tokens in raster order, i.e. in the last frames. An empty context is redrawn.
     """
@@ -72,5 +72,5 @@ def _place_without_last(grid: Grid, size: Grid, shape: tuple[int, ...], generato
 
 
 def _cut(mask: Tensor) -> Tensor:
-    """Keep the first True values of each row, as many as the row with the fewest has: bool [B, N] -> bool [B, N]."""
+    """Cut every row to the first K True values, K being the fewest of any row: bool [B, N] -> bool [B, N]."""
     return mask & (mask.cumsum(dim=1) <= mask.sum(dim=1).min())

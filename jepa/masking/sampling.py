@@ -1,8 +1,8 @@
 """Drawing masks on a grid with any number of axes.
 
-Every strategy draws from all placements that fit, each equally likely. Context and targets are disjoint. All samples
-of a batch get equal lengths, and these do not depend on the batch size (blocks.draw_blocks). All randomness comes from
-the generator that is passed in. The `legacy` masks depart from this; see published.py.
+Every placement that fits is equally likely. Context and targets are disjoint. All samples of a batch have the same
+number of context tokens and of targets, which does not depend on the batch size (blocks.draw_blocks). All randomness
+comes from the generator that is passed in. The `legacy` masks depart from this; see published.py.
 """
 
 import math
@@ -26,7 +26,7 @@ from jepa.positions import Grid
 
 
 def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Generator) -> Masks:
-    """Draw the masks of a batch; the generator lives on the CPU."""
+    """Draw the masks of a batch; the generator must be on the CPU."""
     match config:
         case BlockMaskConfig(legacy="ijepa"):
             target_size = published.ijepa_block_size(grid, config.target_scale, config.target_aspect, generator)

@@ -19,7 +19,7 @@ def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
     sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
     if tokens > sets:
         raise ConfigError(f"model.predictor.mask_tokens: {sets} sets of masks cannot use {tokens} mask tokens")
-    if tokens > 1 and modality.streams:  # the sets differ from step to step, and evaluation uses masks of no set
+    if tokens > 1 and modality.streams:  # sets differ from step to step, and evaluation's masks belong to no set
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but it must be 1 with several streams")
     _check_losses(config, modality)
     check_functions(config.evaluate.functions)

@@ -20,12 +20,12 @@ from jepa.targets import TargetKind, check_target
 class ComputeConfig:
     """Where and how to compute; except for rounding, none of these settings changes a result.
 
-    device: `auto` means CUDA if there is a GPU, otherwise the CPU; `mps` (Apple, never tried on a real one) is for
-    training only, runs are then evaluated on the CPU. workers: processes per training process that prepare batches;
-    null means four per GPU, and none on CPUs, where they would take cores from training. cache_mb: megabytes of decoded
-    samples that each of them keeps in memory, so that a small data set is decoded once. parallel: with several
-    processes, `ddp` keeps all weights in each of them, and `fsdp` shards weights, gradients and optimiser state over
-    them and saves sharded checkpoints in the background.
+    device: `auto` means CUDA if there is a GPU, otherwise the CPU. `mps` (Apple; never tried on real hardware) is for
+    training only; evaluation then runs on the CPU. workers: processes per training process that prepare batches; null
+    means four per GPU, and none on CPUs, where they would take cores from training. cache_mb: megabytes of decoded
+    samples that each of these processes keeps in memory, so that a small data set is decoded once. parallel: with
+    several processes, `ddp` keeps all weights in each; `fsdp` shards weights, gradients and optimiser state over them
+    and saves sharded checkpoints in the background.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -49,7 +49,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """Targets by stage of the run, unless `target=pixels`: representations of a random encoder are poor targets.
+    """Pixels as additional targets, or as the only ones at first: a random encoder gives poor representations.
 
     pixel_weight: weight of raw patches as additional targets, throughout the run; 0 for none. latent_from: share of the
     steps that predict pixels alone, before representations join. As in SALT (Li et al. 2025), the teacher first learns

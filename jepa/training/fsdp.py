@@ -33,7 +33,7 @@ def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
 
 
 def _shard(model: JEPA, world: World, bf16: bool) -> None:
-    # Outputs that are views do no harm: nothing here changes them in place.
+    # Outputs that are views are harmless: nothing here changes them in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(world.device.type, (world.size,))
     # As without shards, autocast decides the precision of each operation, inputs included.

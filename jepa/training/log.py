@@ -63,7 +63,7 @@ class RunLog:
         self.progress.update(self.task, completed=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values of a step; `loss`, `samples_per_second` and `seconds` are among them."""
+        """Log the values of a step, which include `loss`, `samples_per_second` and `seconds`."""
         if not self.enabled:
             return
         with (self.run_dir / "metrics.jsonl").open("a") as file:

@@ -43,7 +43,7 @@ def saved_config(config: Config[Any, Any]) -> Config[Any, Any] | None:
 
 
 def completed(config: Config[Any, Any], known: Config[Any, Any]) -> Config[Any, Any]:
-    """The config with its null `DataConfig.completed` settings as another config of the same run has them."""
+    """The config, with null `DataConfig.completed` settings taken from another config of the same run."""
     names = [name for name in config.data.completed if getattr(config.data, name) is None]
     return replace(config, data=replace(config.data, **{name: getattr(known.data, name) for name in names}))
 

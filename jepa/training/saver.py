@@ -36,7 +36,7 @@ class Saver:
         self.run_dir, self.config, self.model, self.optimizer, self.world = run_dir, config, model, optimizer, world
         self.sharded = is_sharded(model)
         if self.sharded:
-            # A separate group: what the background thread exchanges must not mix with the collectives of the training.
+            # A separate group: the background thread's collectives must not mix with those of training.
             group = dist.new_group(backend="gloo")
             assert isinstance(group, dist.ProcessGroup)
             self.group = group
@@ -167,7 +167,7 @@ class Saver:
 
 
 def _saved(tensors: Mapping[str, Tensor], saved: Collection[str]) -> dict[str, Tensor]:
-    """The tensors to request from a checkpoint: weights that no step has used yet have no optimiser state in it.
+    """The tensors to request from a checkpoint, which has no optimiser state of weights that no step has used yet.
 
     Missing weights are kept in the request, so that the loader reports them.
     """
