@@ -8,7 +8,7 @@ from typing import Any
 
 from jepa.modality import Sample, Split
 from modalities.storage.packed import PackedStrings
-from modalities.storage.splits import SPLIT_NAMES, StoredSplit, carved_split, named_splits, split_source
+from modalities.storage.splits import StoredSplit, carved_split, named_splits, split_named, split_source
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Files:
 def open_folder(root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int | None) -> StoredSplit:
     """The files of one split below `root`, and the class names, () without labels.
 
-    Splits: `root/train` beside `root/val` (or valid, validation) and/or `root/test`; or `root/train` if no other folder
-    beside it holds such files. Otherwise all of `root` is one training set. Missing splits are carved from the training
-    set (storage.splits).
+    Splits: `root/train` beside `root/val` and/or `root/test`, in any of their usual spellings (splits.split_named); or
+    `root/train` if no other folder beside it holds such files. Otherwise all of `root` is one training set. Missing
+    splits are carved from the training set (storage.splits).
     Classes: if the training set has no file at its top level and at least two folders with files, these folders are the
     classes, in alphabetical order, and every file belongs to the top folder that it lies in. Otherwise the set is
     unlabelled; then train keeps all files, including those that are also carved for the other splits.
@@ -85,15 +85,19 @@ def check_folder(root: Path) -> None:
 def folder_splits(root: Path, kind: FileKind) -> dict[Split, str]:
     """The folders of `root` that hold splits; {"train": ""}, that is `root` itself, if there are none."""
     folders = [name for name, is_folder in _entries(root) if is_folder]
-    if not any(name.lower() in SPLIT_NAMES for name in folders):
+    if not any(map(split_named, folders)):
         return {"train": ""}
     folders = [name for name in folders if next(walk(root / name, kind), None) is not None]
-    found = named_splits(folders, str(root))
+    splits = [split_named(name) for name in folders]
+    if "train" not in splits and sum(each is not None for each in splits) == 1 and len(folders) > 2:
+        return {"train": ""}  # a class with such a name, among others
+    found = named_splits(folders, str(root)) if set(splits) - {"train", None} else {}
     held_out = found.keys() - {"train"}
     if held_out and "train" not in found:
         raise ValueError(f"{root} holds '{found[min(held_out)]}' but no 'train' folder with anything to read")
-    alone = folders == [found.get("train")]
-    return found if held_out or alone else {"train": ""}  # among other folders, train may be the name of a class
+    if splits == ["train"]:
+        return {"train": folders[0]}
+    return found or {"train": ""}  # among other folders, train may be the name of a class
 
 
 def class_folders(folder: Path, kind: FileKind) -> tuple[str, ...]:

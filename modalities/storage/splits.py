@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from jepa.modality import Samples, Split
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
+_WORDS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing", "te"), "test"),
 }
+_NOUNS = ("set", "split", "images", "imgs", "videos", "clips", "frames", "files", "list", "data", "s")
+_SEPARATORS = re.compile(r"([-_. ])")
+_NO_LETTERS = re.compile(r"[\d\-_. ]")
 
 
 class StoredSplit(NamedTuple):
@@ -49,11 +50,18 @@ def carved_split(name: str, carve: tuple[Split, ...], seed: int | None) -> Split
     return carve[tenth] if tenth < len(carve) else "train"
 
 
+def split_named(word: str) -> Split | None:
+    """The split that a word means, such as `train`, `Training`, `test_images`, `valset` or `train2017`."""
+    letters = _letters(word)
+    stems = (letters.removesuffix(noun) for noun in _NOUNS if letters.endswith(noun))
+    return _WORDS.get(letters) or next((split for stem in stems if (split := _WORDS.get(stem))), None)
+
+
 def named_splits(names: Iterable[str], where: str) -> dict[Split, str]:
-    """The names that mean a split, in any case, by split; raises ValueError if two names mean the same one."""
+    """The names that mean a split, by split; raises ValueError if two names mean the same one."""
     found: dict[Split, str] = {}
     for name in names:
-        split = SPLIT_NAMES.get(name.lower())
+        split = split_named(name)
         if split and split in found:
             raise ValueError(f"{where} holds both '{found[split]}' and '{name}': one {split} split is allowed")
         if split:
@@ -62,9 +70,12 @@ def named_splits(names: Iterable[str], where: str) -> dict[Split, str]:
 
 
 def files_by_split(paths: Sequence[Path], where: str) -> dict[Split, list[Path]]:
-    """Files by the split that their names contain, as in `photos-train-000.tar`; all are train if no name has one."""
+    """Files by the split that their names contain, as in `photos-train-000.tar`; all are train if no name has one.
+
+    The word for a split may be numbered (train0.tar, train1.tar), but must be the same in all files of the split.
+    """
     words = [split_word(path.name) for path in paths]
-    named = named_splits(sorted(set(words)), where)
+    named = named_splits(sorted({_letters(word) for word in words}), where)
     if not named:
         return {"train": list(paths)}
     if "" in words or "train" not in named:
@@ -73,11 +84,30 @@ def files_by_split(paths: Sequence[Path], where: str) -> dict[Split, list[Path]]
         raise ValueError(
             f"{where}: {offender}; if one {ending} file is named after a split, all must be, such as train-0{ending}"
         )
-    return {
-        split: [path for path, each in zip(paths, words, strict=True) if each == word] for split, word in named.items()
-    }
+    splits = [split_named(word) for word in words]
+    return {split: [path for path, each in zip(paths, splits, strict=True) if each == split] for split in named}
 
 
 def split_word(name: str) -> str:
-    """The part of a file name that means a split, or an empty string."""
-    return next((part for part in re.split(r"[-_.]", name) if part.lower() in SPLIT_NAMES), "")
+    """The part of a file name that means a split, or an empty string; raises ValueError if parts mean two splits."""
+    words = split_words(name)
+    if len({split_named(word) for word in words}) > 1:
+        raise ValueError(f"{name} names two splits, {' and '.join(dict.fromkeys(words))}; one is allowed")
+    return words[0] if words else ""
+
+
+def split_words(name: str) -> list[str]:
+    """The parts of a file name that mean a split."""
+    return [part for part in _SEPARATORS.split(name) if split_named(part)]
+
+
+def set_name(name: str) -> str:
+    """A file name whose first word for a split is masked, except for its digits; all files of one set share it."""
+    parts = _SEPARATORS.split(name)
+    first = next((index for index, part in enumerate(parts) if split_named(part)), len(parts))
+    digits = re.sub(r"\D", "", parts[first]) if first < len(parts) else ""
+    return "".join([*parts[:first], "*", digits, *parts[first + 1 :]])
+
+
+def _letters(word: str) -> str:
+    return _NO_LETTERS.sub("", word.casefold())

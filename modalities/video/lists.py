@@ -11,7 +11,7 @@ import numpy as np
 from jepa.modality import Sample, Split
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
 from modalities.storage.packed import PackedStrings
-from modalities.storage.splits import StoredSplit, carved_split, files_by_split, split_source, split_word
+from modalities.storage.splits import StoredSplit, carved_split, files_by_split, split_source, split_word, split_words
 
 _LISTS = {".csv", ".tsv"}
 _PATH_NAMES = ("path", "video_path", "file", "filename", "file_name", "filepath", "video", "clip")
@@ -103,7 +103,7 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
         return stored
     if not split_word(root.name):
         return {"train": [root]}
-    beside = sorted(path for path in root.parent.glob(f"[!.]*{root.suffix}") if split_word(path.name))
+    beside = sorted(path for path in root.parent.glob(f"[!.]*{root.suffix}") if split_words(path.name))
     return files_by_split(beside, str(root.parent))
 
 

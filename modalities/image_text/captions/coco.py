@@ -14,7 +14,7 @@ from jepa.modality import Split
 from modalities.image_text.captions.files import any_exists, open_table, spread
 from modalities.image_text.captions.rules import MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
-from modalities.storage.splits import SPLIT_NAMES, StoredSplit
+from modalities.storage.splits import StoredSplit, split_named
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
@@ -68,7 +68,7 @@ def _read(root: Path, files: tuple[tuple[Path, int], ...]) -> tuple[CaptionTable
     for path, _ in files:
         named = _OFFICIAL.fullmatch(path.name)
         content = _load(path)
-        stated = SPLIT_NAMES[named[1]] if named and len(files) > 1 else None
+        stated = split_named(named[1]) if named and len(files) > 1 else None
         builder.begin(path, "images[{}]", stated)
         if isinstance(content.get("annotations"), list):
             parts = [f"{named[1]}{named[2]}", f"images/{named[1]}{named[2]}"] if named else []

@@ -12,7 +12,7 @@ from modalities.image_text.captions.files import open_table
 from modalities.image_text.captions.rules import CAPTION_KEYS, MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
 from modalities.storage.folders import check_folder
-from modalities.storage.splits import StoredSplit, files_by_split, split_word
+from modalities.storage.splits import StoredSplit, files_by_split, set_name, split_word, split_words
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _ENDINGS = (".jsonl", *_DELIMITERS)
@@ -45,8 +45,10 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
     if root.is_file():
         if root.suffix.lower() not in _ENDINGS:
             raise ValueError(f"{root} is not a list of captions; allowed endings are {', '.join(_ENDINGS)}")
-        word = split_word(root.name)
-        beside = [path for path in root.parent.iterdir() if word and _is_part_of(path.name, root.name, word)]
+        if not split_word(root.name):
+            return {"train": [root]}
+        own = set_name(root.name)
+        beside = [path for path in root.parent.iterdir() if split_words(path.name) and set_name(path.name) == own]
         return files_by_split(sorted(beside), str(root.parent)) if len(beside) > 1 else {"train": [root]}
     check_folder(root)
     found = sorted(path for path in root.glob("captions*") if path.suffix.lower() in _ENDINGS)
@@ -59,11 +61,6 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
         names = ", ".join(path.name for path in found[:5])
         raise ValueError(f"{root} holds {names}; one is allowed, or one per split, such as captions-train.jsonl")
     return stored
-
-
-def _is_part_of(name: str, other: str, word: str) -> bool:
-    """Whether two file names differ only in the split."""
-    return bool(own := split_word(name)) and name.replace(own, "", 1) == other.replace(word, "", 1)
 
 
 @lru_cache(maxsize=2)  # every split needs the same table, which depends on the files only

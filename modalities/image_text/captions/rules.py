@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from jepa.modality import Split
-from modalities.storage.splits import SPLIT_NAMES
+from modalities.storage.splits import split_named
 
 CAPTION_KEYS = ("caption", "text", "title")
 NO_CAPTION = "no caption"
@@ -19,7 +19,6 @@ LONGEST = 2_000  # characters
 # Unicode class Cc without whitespace, and halves of surrogate pairs, which JSON can contain but UTF-8 cannot.
 _DROPPED = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _NO_PATH = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
-_SPLITS: Mapping[str, Split] = {**SPLIT_NAMES, "restval": "train"}  # the last is Karpathy's
 # Composing joins only a few characters into one, and would take hours for a million accents on one letter.
 _BEFORE_COMPOSING = 4 * LONGEST
 
@@ -49,10 +48,10 @@ def split_of(value: object) -> Split | None:
     """The split with this name, None if no name is given; raises ValueError for any other value."""
     if value is None or value == "":
         return None
-    split = _SPLITS.get(value.strip().lower()) if isinstance(value, str) else None
-    if split is None:
-        raise ValueError(f"unknown split {value!r:.40}; allowed are {', '.join(_SPLITS)}")
-    return split
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if split := "train" if word == "restval" else split_named(word):  # Karpathy's name for more training images
+        return split
+    raise ValueError(f"unknown split {value!r:.40}; allowed are train, val, test and their usual spellings")
 
 
 def is_path(value: object) -> bool:

@@ -382,9 +382,9 @@ ROW = {"image": "000.png", "caption": "x"}
         ({"captions.jsonl": json.dumps({**ROW, "caption": ""})}, ValueError, "no image has a caption in"),
         ({"captions.jsonl": json.dumps({**ROW, "image": "no.png"})}, ValueError, r"none of the 1 images.*/no\.png"),
         (
-            {"captions.jsonl": json.dumps({**ROW, "split": "dev"})},
+            {"captions.jsonl": json.dumps({**ROW, "split": "extra"})},
             ValueError,
-            "line 1: unknown split 'dev'; allowed are tr",
+            "line 1: unknown split 'extra'; allowed are tr",
         ),
         ({"captions.jsonl": json.dumps({**ROW, "split": [1]})}, ValueError, r"line 1: unknown split \[1\]"),
         ({"captions.jsonl": json.dumps({**ROW, "split": "val"})}, ValueError, "no image is in the training split"),
