@@ -7,11 +7,12 @@ from pydantic import PositiveInt
 from jepa.masking import BlockMaskConfig, MaskingConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
+from modalities.storage.pixels import PixelSettings
 from modalities.worlds.scenes.dataset import ScenesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig(DataConfig):
+class ImageConfig(PixelSettings, DataConfig):
     """Where images come from and how they become tokens.
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but

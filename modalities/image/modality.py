@@ -98,7 +98,7 @@ class Image(Modality[ImageConfig]):
     def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
         side = stored_side(self.config.size, self.config.crop_scale)
-        return open_source(self.config.source, self.config.root.expanduser(), split, min_side=side)
+        return open_source(self.config.source, self.config.root.expanduser(), split, min_side=side, pixels=self.config)
 
 
 class _Scenes:

@@ -6,24 +6,28 @@ from pathlib import Path
 from jepa.modality import Split
 from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import check_min_side, decode_image, image_extensions
+from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.splits import StoredSplit
 from modalities.storage.torchvision_sets import open_torchvision
 
 
-def open_source(source: str, root: Path, split: Split, *, min_side: int, seed: int = 0) -> StoredSplit:
+def open_source(
+    source: str, root: Path, split: Split, *, min_side: int, pixels: PixelSettings = AS_STORED, seed: int = 0
+) -> StoredSplit:
     """One split of the images at `root`: samples whose inputs are uint8 [3, H, W], RGB, and the class names.
 
     source: "folder", "webdataset" (tar shards), or the name of a class in torchvision.datasets.
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
+    pixels: how stored values become colours.
     seed: decides which images are carved from the training set for splits that are not stored.
     """
     check_min_side(min_side)
-    kind, decode = FileKind("images", image_extensions()), partial(decode_image, min_side=min_side)
+    kind, decode = FileKind("images", image_extensions()), partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
             return open_folder(root, split, kind, decode, seed)
         case "webdataset":
             return StoredSplit(*open_shards(root, split, kind, decode, seed))
         case _:
-            return open_torchvision(source, root, split, seed)
+            return open_torchvision(source, root, split, seed, pixels)

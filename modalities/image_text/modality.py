@@ -141,7 +141,8 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
     def inference_model(self, model: JEPA, encoder: Literal["target_encoder", "context_encoder"]) -> nn.Module:
         """All networks as one model that encodes and compares pictures and sentences."""
-        return ImageTextModel(self, StreamEncoder(model, self, encoder), encoder)
+        matcher = StreamEncoder(model, self, encoder)
+        return ImageTextModel(self, matcher, encoder, self.config)
 
     def baselines(self, view: View) -> Mapping[str, Tensor]:
         """Pixels, averaged to at most 32 per side: -> [F]."""
@@ -173,7 +174,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked by the config
         side = stored_side(self.size, self.config.crop_scale)
-        return open_captions(self.config.source, self.config.root.expanduser(), split, min_side=side)
+        return open_captions(
+            self.config.source, self.config.root.expanduser(), split, min_side=side, pixels=self.config
+        )
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:

@@ -14,6 +14,7 @@ from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, joint_e
 from modalities.image_text.captions.rules import clean_caption
 from modalities.image_text.encoder import View
 from modalities.storage.images import decode_image, image_tensor
+from modalities.storage.pixels import AS_STORED, PixelSettings
 
 Picture = Path | str | PillowImage.Image | Tensor
 _BATCH = 64
@@ -37,10 +38,15 @@ class ImageTextModel(nn.Module):
     """
 
     def __init__(
-        self, modality: PairViews, matcher: StreamEncoder, encoder: Literal["target_encoder", "context_encoder"]
+        self,
+        modality: PairViews,
+        matcher: StreamEncoder,
+        encoder: Literal["target_encoder", "context_encoder"],
+        pixels: PixelSettings = AS_STORED,
     ) -> None:
         super().__init__()
         self.modality, self.matcher, self.networks, self.encoder = modality, matcher, matcher.model, encoder
+        self.pixels: PixelSettings = pixels
         self.way: Similarity = "predicted" if matcher.model.config.contrast == "none" else "direct"
 
     def encode_image(self, pictures: Sequence[Picture]) -> Tensor:
@@ -85,6 +91,6 @@ class ImageTextModel(nn.Module):
                     raise ValueError(f"a picture given as a tensor must be uint8 [3, H, W], RGB, not {kind}")
                 return picture
             case PillowImage.Image():
-                return image_tensor(ImageOps.exif_transpose(picture))  # upright, like files
+                return image_tensor(ImageOps.exif_transpose(picture), self.pixels)  # upright, like files
             case _:
-                return decode_image(Path(picture), min(self.modality.size))
+                return decode_image(Path(picture), min(self.modality.size), pixels=self.pixels)

@@ -1,22 +1,31 @@
 """Decodes stored images, in any format and pixel layout that Pillow reads, to 8-bit RGB tensors."""
 
+import struct
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
+from torchvision.io import decode_png
 
 from jepa.modality import BadSampleError
+from modalities.storage.pixels import AS_STORED, PixelSettings
+from modalities.storage.tiff import is_tiff, read_bands
 
 # EPS would start Ghostscript on the user's data; Pillow recognises the others but has no decoder for them.
 _REFUSED_FORMATS = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+_HEIC = frozenset({".heic", ".heif", ".hif"})
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_HEIC_ADVICE = "pip install pillow-heif, or 'openjepa[heic]'"
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,11 +37,18 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+Decode = Callable[..., Tensor]  # decode(path or contents, name=its name in messages) -> uint8 [3, H, W]
+
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read, in the order in which they are tried: the usual ones first."""
+    """Pillow's names of the formats that are read, in the order in which they are tried: the usual ones first.
+
+    HEIC is among them where the package pillow-heif is installed.
+    """
     Image.init()
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
     usual = ["JPEG", "PNG", "WEBP"]
     return tuple(usual + [name for name in Image.OPEN if name not in {*usual, *_REFUSED_FORMATS}])
 
@@ -40,7 +56,13 @@ def image_formats() -> tuple[str, ...]:
 @cache
 def image_extensions() -> frozenset[str]:
     """File name endings of `image_formats`, in lower case and with the dot."""
-    return frozenset(end for end, name in Image.registered_extensions().items() if name in image_formats())
+    formats = image_formats()
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in formats)
+
+
+def installable_extensions() -> Mapping[str, str]:
+    """Endings of images that a further package would read, and the command that installs it."""
+    return dict.fromkeys(sorted(_HEIC - image_extensions()), _HEIC_ADVICE)
 
 
 def check_min_side(min_side: int) -> None:
@@ -49,7 +71,9 @@ def check_min_side(min_side: int) -> None:
         raise ValueError(f"min_side is {min_side}; at least 1 pixel is needed")
 
 
-def decode_image(data: bytes | Path, min_side: int, name: str = "image in memory") -> Tensor:
+def decode_image(
+    data: bytes | Path, min_side: int, name: str = "image in memory", pixels: PixelSettings = AS_STORED
+) -> Tensor:
     """An encoded image, or its path  ->  uint8 [3, H, W], RGB, upright; the first frame of an animation.
 
     A large JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster; both sides stay >= `min_side`.
@@ -61,45 +85,77 @@ def decode_image(data: bytes | Path, min_side: int, name: str = "image in memory
         stream = data.open("rb") if isinstance(data, Path) else nullcontext(BytesIO(data))
         with stream as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata; only the pixels matter
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=image_formats()) as image:
-                image.draft(None, (min_side, min_side))
-                image.load()
-                return image_tensor(_upright(image))
+            return _decoded(file, min_side, pixels)
     except Exception as error:  # Pillow raises nearly any type for a broken file.
         raise BadSampleError(str(data) if isinstance(data, Path) else name, _reason(error)) from error
 
 
-def image_tensor(image: Image.Image) -> Tensor:
+def _decoded(file: IO[bytes], min_side: int, pixels: PixelSettings) -> Tensor:
+    header = file.read(16)
+    if is_tiff(header) and (found := read_bands(file, pixels)):
+        image, orientation = found
+        return image_tensor(_turned(image, orientation))
+    with _opened(file, header) as image:
+        image.draft(None, (min_side, min_side))
+        pixels.check_size(*image.size)
+        deep = _is_deep_colour_png(image) and (pixels.value_range is not None or pixels.bands is not None)
+        if deep:
+            return image_tensor(_turned(pixels.to_image(_deep_png(file)), _orientation(image)))
+        image.load()
+        return image_tensor(_turned(image, _orientation(image)), pixels)
+
+
+def _opened(file: IO[bytes], header: bytes) -> ImageFile.ImageFile:
+    """As Image.open, without its limit on the stored size: a JPEG may be decoded reduced."""
+    for name in image_formats():
+        factory, accept = Image.OPEN[name]
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Image.open: another format may fit
+            accepted = accept(header) if accept else True
+            if accepted and not isinstance(accepted, str):
+                file.seek(0)
+                return factory(file, "")
+    if header[4:8] == b"ftyp" and header[8:12] in _HEIC_BRANDS and "HEIF" not in image_formats():
+        raise ValueError(f"a HEIC image; to read it: {_HEIC_ADVICE}")
+    raise UnidentifiedImageError
+
+
+def _is_deep_colour_png(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow would cut 16-bit colours to their upper 8 bits."""
+    modes: list[Any] = [tile[3] for tile in image.tile]
+    return image.format == "PNG" and bool(modes) and modes[0] in ("RGB;16B", "RGBA;16B", "LA;16B")
+
+
+def _deep_png(file: IO[bytes]) -> NDArray[Any]:
+    """The bands of a PNG of 16 bits per band: uint16 [H, W, S]."""
+    file.seek(0)
+    stored = decode_png(torch.frombuffer(bytearray(file.read()), dtype=torch.uint8))  # [S, H, W]
+    values: NDArray[Any] = stored.permute(1, 2, 0).numpy()
+    return values
+
+
+def image_tensor(image: Image.Image, pixels: PixelSettings = AS_STORED) -> Tensor:
     """A Pillow image of any mode  ->  uint8 [3, H, W], RGB, on white; more than 8 bits are scaled down to 8."""
     if 0 in image.size:
         raise ValueError(f"no pixels: {image.width} x {image.height}")
     if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+        image = Image.fromarray(pixels.to_8_bit(np.asarray(image)))
+    if pixels.bands:
+        stored = image if image.mode in ("L", "LA", "RGBA", "CMYK") else image.convert("RGB")
+        image = pixels.to_image(np.atleast_3d(np.asarray(stored)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits [H, W]  ->  uint8 [H, W].
-
-    Black and white are 0 and 65535 for integers, 0 and 1 for floats; if any value lies outside, they are the least and
-    the greatest value. Infinity and NaN count as 0.
-    """
-    grey = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    black, white = 0.0, 1.0 if values.dtype.kind == "f" else 65535.0
-    if grey.min() < black or grey.max() > white:
-        black, white = grey.min(), grey.max()
-    return np.rint((grey - black) * (255 / (white - black))).astype(np.uint8)
-
-
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # The pixels have been decoded already; unreadable EXIF does not matter.
-        return image
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # The pixels matter; unreadable EXIF does not.
+        return 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from jepa.modality import BadSampleError, Sample, Split
 from modalities.storage.images import image_tensor
+from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
 _SPLIT_ARGUMENTS: dict[Split, tuple[str, ...]] = {
@@ -26,8 +27,9 @@ _SPLIT_ARGUMENTS: dict[Split, tuple[str, ...]] = {
 class TorchvisionImages:
     """Selected items of a torchvision data set; a negative label means unlabelled."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, np.array(indices, dtype=np.int64)
+    def __init__(self, dataset: Any, indices: Sequence[int], pixels: PixelSettings = AS_STORED) -> None:
+        self.dataset, self.pixels = dataset, pixels
+        self.indices = np.array(indices, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -36,13 +38,15 @@ class TorchvisionImages:
         item = int(self.indices[index])
         try:
             image, label = self.dataset[item]
-            pixels, number = image_tensor(image), operator.index(label)
+            pixels, number = image_tensor(image, self.pixels), operator.index(label)
         except Exception as error:  # data sets and Pillow raise nearly any type for a broken file
             raise BadSampleError(f"{type(self.dataset).__name__}[{item}]", str(error)) from error
         return Sample(pixels, {"class": number} if number >= 0 else {})
 
 
-def open_torchvision(name: str, root: Path, split: Split, seed: int | None) -> StoredSplit:
+def open_torchvision(
+    name: str, root: Path, split: Split, seed: int | None, pixels: PixelSettings = AS_STORED
+) -> StoredSplit:
     """One split of `torchvision.datasets.<name>` stored below `root`, and its class names.
 
     Splits that the data set lacks are carved from its training split (storage.splits). Nothing is downloaded.
@@ -53,7 +57,7 @@ def open_torchvision(name: str, root: Path, split: Split, seed: int | None) -> S
     dataset = _build(dataset_class, root, stored[source])
     _check_items(dataset)
     indices = [item for item in range(len(dataset)) if not carve or carved_split(str(item), carve, seed) == split]
-    return StoredSplit(TorchvisionImages(dataset, indices), _class_names(dataset))
+    return StoredSplit(TorchvisionImages(dataset, indices, pixels), _class_names(dataset))
 
 
 def _dataset_class(name: str) -> type:

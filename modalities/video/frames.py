@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jepa.modality import BadSampleError
 from modalities.storage.images import decode_image, image_extensions
+from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.video.decode.stored import ArrayVideo, StoredVideo, VideoInfo, check_indices, reduced
 
 
@@ -22,6 +23,7 @@ class FrameFolder(StoredVideo):
 
     folder: Path
     fps: float
+    pixels: PixelSettings = AS_STORED
 
     @property
     def info(self) -> VideoInfo:
@@ -53,7 +55,7 @@ class FrameFolder(StoredVideo):
         return sorted(frames, key=_natural)
 
     def _frame(self, index: int, short_side: int | None) -> Tensor:
-        image = decode_image(self.folder / self._names[index], short_side or 2**16)
+        image = decode_image(self.folder / self._names[index], short_side or 2**16, pixels=self.pixels)
         return reduced(image.unsqueeze(0), short_side)[0]
 
 

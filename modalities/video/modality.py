@@ -141,6 +141,7 @@ class Video(Modality[VideoConfig]):
             short_side=stored_side(config.size, config.crop_scale),
             whole_mb=config.whole_mb,
             stored_fps=config.stored_fps,
+            pixels=config,
         )
         return open_source(config.source, config.root.expanduser(), split, options)
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from jepa.modality import Split
 from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import image_extensions
+from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.splits import StoredSplit
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
@@ -28,13 +29,14 @@ class ReadOptions:
     decoder: the library, `auto` for the fastest one installed. short_side: pixels to which the shorter side of frames
     is reduced, None for the stored size. whole_mb: a video whose frames, once reduced, take at most this many megabytes
     is decoded whole, so that it can stay in memory; 0 reads clips only. stored_fps: frame rate of folders of frames and
-    arrays.
+    arrays. pixels: how stored values of frames become colours.
     """
 
     decoder: Decoder = "auto"
     short_side: int | None = None
     whole_mb: float = 8.0
     stored_fps: float = 25.0
+    pixels: PixelSettings = AS_STORED
 
 
 def open_source(source: Source, root: Path, split: Split, options: ReadOptions, seed: int = 0) -> StoredSplit:
@@ -65,7 +67,9 @@ def _opened(source: Source, root: Path, split: Split, options: ReadOptions, seed
             return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed))
         case "frames":
             kind = FileKind("folders of frames", image_extensions(), whole_folders=True)
-            return open_folder(root, split, kind, partial(FrameFolder, fps=options.stored_fps), seed)
+            return open_folder(
+                root, split, kind, partial(FrameFolder, fps=options.stored_fps, pixels=options.pixels), seed
+            )
         case "npy":
             return open_folder(root, split, _ARRAYS, partial(ArrayFile, fps=options.stored_fps), seed)
         case _:

@@ -14,12 +14,13 @@ from jepa.modality import Split
 from modalities.image_text.captions.files import any_exists, open_table, spread
 from modalities.image_text.captions.rules import MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
+from modalities.storage.images import Decode
 from modalities.storage.splits import StoredSplit, split_named
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
 
-def open_coco(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
+def open_coco(root: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:
     """The captioned images of one split, without classes.
 
     `root` is a folder with annotations/captions_train2017.json and captions_val2017.json (of any year) and the images
@@ -29,7 +30,7 @@ def open_coco(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit
     A malformed entry is a bad sample; raises ValueError with the line if the file is not JSON.
     """
     table, folder = _read(root, tuple((path, path.stat().st_mtime_ns) for path in _stored_files(root)))
-    return open_table(table, folder, split, min_side, seed)
+    return open_table(table, folder, split, decode, seed)
 
 
 def _stored_files(root: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from jepa.modality import BadSampleError, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION
 from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
 from modalities.storage.captioned import CaptionedImage
-from modalities.storage.images import decode_image
+from modalities.storage.images import Decode
 from modalities.storage.labels import UNLABELLED, Classes, classes_of, label_value
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
@@ -21,8 +21,8 @@ _CHECKED = 100  # images: enough to notice a wrong root, few enough for a slow d
 class CaptionedFiles:
     """Images of a table with their captions. `items`: indices of images, or of faults, counted down from -1."""
 
-    def __init__(self, table: CaptionTable, folder: Path, items: NDArray[np.int64], min_side: int) -> None:
-        self.table, self.folder, self.items, self.min_side = table, folder, items, min_side
+    def __init__(self, table: CaptionTable, folder: Path, items: NDArray[np.int64], decode: Decode) -> None:
+        self.table, self.folder, self.items, self.decode = table, folder, items, decode
         classes = _classes(table)
         self.class_numbers = [_number(classes, label) for label in table.label_names]
 
@@ -38,12 +38,12 @@ class CaptionedFiles:
             raise BadSampleError(table.source(image), NO_CAPTION)
         if label == CONTRADICTED:
             raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
-        pixels = decode_image(self.folder / table.name(image), self.min_side)
+        pixels = self.decode(self.folder / table.name(image))
         number = UNLABELLED if label == UNKNOWN else self.class_numbers[label]
         return Sample(CaptionedImage(pixels, captions), {} if number == UNLABELLED else {"class": number})
 
 
-def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
+def open_table(table: CaptionTable, folder: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:
     """One split of a table whose images are below `folder`, and the class names, () without labels.
 
     Missing splits are carved from the training set by the names of the images. They are held out from training even
@@ -56,7 +56,7 @@ def open_table(table: CaptionTable, folder: Path, split: Split, min_side: int, s
     check_images(folder, [table.name(int(image)) for image in spread(stored)])
     images = stored[_carved(table, carve, seed)[stored] == split_code(split)] if carve else stored
     faults = np.flatnonzero(table.fault_splits == split_code(split))
-    samples = CaptionedFiles(table, folder, np.concatenate([images, -1 - faults]), min_side)
+    samples = CaptionedFiles(table, folder, np.concatenate([images, -1 - faults]), decode)
     return StoredSplit(samples, _classes(table).names)
 
 

@@ -12,6 +12,7 @@ from modalities.image_text.captions.files import open_table
 from modalities.image_text.captions.rules import CAPTION_KEYS, MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
 from modalities.storage.folders import check_folder
+from modalities.storage.images import Decode
 from modalities.storage.splits import StoredSplit, files_by_split, set_name, split_word, split_words
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -22,7 +23,7 @@ _CHECKED = 100  # lines; if all of them are malformed, the file is an error
 Line = tuple[int, Mapping[str, object] | MalformedError]
 
 
-def open_lists(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
+def open_lists(root: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:
     """The captioned images of one split listed at `root`, and the class names, () if unlabelled.
 
     `root` is a file, or a folder with captions.jsonl, .csv or .tsv, or with several files of one ending that are named
@@ -37,7 +38,7 @@ def open_lists(root: Path, split: Split, min_side: int, seed: int) -> StoredSpli
     stored = _stored_lists(root)
     paths = [(path, part if len(stored) > 1 else None) for part, of_part in stored.items() for path in of_part]
     table = _read(tuple((path, part, path.stat().st_size, path.stat().st_mtime_ns) for path, part in paths))
-    return open_table(table, paths[0][0].parent, split, min_side, seed)
+    return open_table(table, paths[0][0].parent, split, decode, seed)
 
 
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:

@@ -1,14 +1,13 @@
 """Captioned images in tar files, as written by the webdataset package and img2dataset."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 from jepa.modality import BadSampleError, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION, MalformedError, captions_of
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.folders import FileKind
-from modalities.storage.images import decode_image, image_extensions
+from modalities.storage.images import Decode, image_extensions
 from modalities.storage.shards import ShardSamples, open_shards
 from modalities.storage.splits import StoredSplit
 
@@ -33,14 +32,14 @@ class CaptionedShards:
         return Sample(CaptionedImage(image.inputs, captions), image.labels)
 
 
-def open_captioned_shards(root: Path, split: Split, min_side: int, seed: int) -> StoredSplit:
+def open_captioned_shards(root: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:
     """The captioned images of one split in the tar files at `root`, and the class names, () if unlabelled.
 
     The captions of an image are in `<key>.txt` and in `<key>.json` (captions.rules.captions_of). Splits, labels and
     damage are as in storage.shards.open_shards, but carved samples are always held out from training.
     """
     kind = FileKind("images", image_extensions(), companions=_COMPANIONS)
-    images, classes = open_shards(root, split, kind, partial(decode_image, min_side=min_side), seed)
+    images, classes = open_shards(root, split, kind, decode, seed)
     if not any(shard.companions[..., 1].any() for shard in images.shards):
         files = ", ".join(str(shard.path) for shard in images.shards[:3])
         raise ValueError(f"no captions in {files}; they belong into a .txt or .json with the key of the image")

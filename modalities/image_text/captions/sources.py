@@ -1,33 +1,39 @@
 """Sources of captioned images: lists, tar shards, and the files of COCO."""
 
+from functools import partial
 from pathlib import Path
 
 from jepa.modality import Split
 from modalities.image_text.captions.coco import open_coco
 from modalities.image_text.captions.lists import open_lists
 from modalities.image_text.captions.shards import open_captioned_shards
-from modalities.storage.images import check_min_side
+from modalities.storage.images import check_min_side, decode_image
+from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.splits import StoredSplit
 
 SOURCES = ("folder", "webdataset", "coco")
 
 
-def open_captions(source: str, root: Path, split: Split, *, min_side: int, seed: int = 0) -> StoredSplit:
+def open_captions(
+    source: str, root: Path, split: Split, *, min_side: int, pixels: PixelSettings = AS_STORED, seed: int = 0
+) -> StoredSplit:
     """One split of the captioned images at `root`: samples whose inputs are CaptionedImage, and the class names.
 
     source: "folder" (a list of images and captions, see captions.lists), "webdataset" (tar shards, see captions.shards)
     or "coco" (see captions.coco). captions.rules says how captions are cleaned. A caption that is not text, and an
     image that is missing or has no caption, are bad samples when they are read.
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
+    pixels: how stored values become colours.
     seed: decides which images are carved from the training set for splits that are not stored.
     """
     check_min_side(min_side)
+    decode = partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
-            return open_lists(root, split, min_side, seed)
+            return open_lists(root, split, decode, seed)
         case "webdataset":
-            return open_captioned_shards(root, split, min_side, seed)
+            return open_captioned_shards(root, split, decode, seed)
         case "coco":
-            return open_coco(root, split, min_side, seed)
+            return open_coco(root, split, decode, seed)
         case _:
             raise ValueError(f"unknown source of captioned images '{source}'; allowed are {', '.join(SOURCES)}")

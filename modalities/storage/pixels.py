@@ -1,0 +1,84 @@
+"""Settings of decoding that all modalities share, and the conversion of stored bands to 8-bit images."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError(f"value_range goes from black to white, so {ends[0]} must be less than {ends[1]}")
+    return ends
+
+
+def _one_or_three(bands: tuple[int, ...]) -> tuple[int, ...]:
+    if len(bands) not in (1, 3):
+        raise ValueError(f"bands names one band (grey) or three (red, green, blue), not {len(bands)}")
+    return bands
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelSettings:
+    """How image files are decoded, wherever a modality reads them.
+
+    max_megapixels: an image of more pixels is a bad sample; a JPEG is decoded reduced, and its reduced size counts.
+    value_range: stored values that become black and white, in images of more than 8 bits per band; null takes 0 and
+    65535 for integers and 0 and 1 for floats, or an image's own extremes if values lie outside. bands: numbers, from 1,
+    of the stored bands that become red, green and blue, or of one that becomes grey; null takes the file's colours and
+    refuses files with more bands than colours.
+    """
+
+    max_megapixels: PositiveFloat = 200.0
+    value_range: Annotated[tuple[float, float], AfterValidator(_rising)] | None = None
+    bands: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_one_or_three)] | None = None
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise ValueError if an image of this size must not be decoded."""
+        if width < 1 or height < 1:
+            raise ValueError(f"no pixels: {width} x {height}")
+        if width * height > self.max_megapixels * 1e6:
+            raise ValueError(
+                f"{width} x {height} pixels are {width * height / 1e6:.0f} megapixels; "
+                f"data.max_megapixels={self.max_megapixels:g} allows no more"
+            )
+
+    def to_image(self, values: NDArray[Any]) -> Image.Image:
+        """Stored bands [H, W, S] -> an 8-bit image of those that `bands` names, or of the colours and transparency."""
+        if self.bands:
+            if max(self.bands) > values.shape[-1]:
+                raise ValueError(f"data.bands asks for band {max(self.bands)}, but the file has {values.shape[-1]}")
+            pixels = self.to_8_bit(values[..., [band - 1 for band in self.bands]])
+        else:
+            colours = 1 if values.shape[-1] < 3 else 3
+            opacity = AS_STORED.to_8_bit(values[..., colours : colours + 1])
+            pixels = np.concatenate([self.to_8_bit(values[..., :colours]), opacity], axis=-1)
+        return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+
+    def to_8_bit(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Stored values, of any shape -> uint8; values outside `value_range` are clipped.
+
+        Infinity and NaN count as 0.
+        """
+        if values.dtype == np.uint8:
+            return values
+        if values.dtype == np.uint16 and values.size > 2**16:  # a table of all values saves memory and time
+            return np.take(self._scaled(np.arange(2**16)), values)
+        return self._scaled(values)
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        grey = np.where(np.isfinite(values), values, 0).astype(np.float64)
+        if self.value_range is not None:
+            black, white = self.value_range
+            grey = grey.clip(black, white)
+        else:
+            black, white = 0.0, 1.0 if values.dtype.kind == "f" else 65535.0
+            if grey.size and (grey.min() < black or grey.max() > white):
+                black, white = float(grey.min()), float(grey.max())
+        return np.rint((grey - black) * (255 / ((white - black) or 1))).astype(np.uint8)
+
+
+AS_STORED = PixelSettings()
