@@ -1,10 +1,11 @@
 """Errors that a user can cause: one base class, and the way every command reports them."""
 
+import re
 from collections.abc import Callable
 
-from rich.markup import escape
+from rich.text import Text
 
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, shown
 
 INTERRUPTED = 130  # exit status of a run that a signal stopped: it is saved, but not finished
 
@@ -18,5 +19,10 @@ def exit_status(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        CONSOLE.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        print_error(str(error))
         return 1
+
+
+def print_error(message: str) -> None:
+    """Print an error on one line."""
+    CONSOLE.print(Text.assemble(("error:", "bold red"), " ", shown(re.sub(r"\s*\n\s*", " ", message))))

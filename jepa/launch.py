@@ -14,7 +14,7 @@ from typing import Any
 from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_override, plain
 from jepa.config.recipes import default_recipe, plain_name, read_recipe
-from jepa.console import CONSOLE, command_parser
+from jepa.console import CONSOLE, command_parser, shown
 from jepa.distributed import World, join
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.modality import Modality
@@ -86,7 +86,7 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
         if config.evaluate.report:
             from jepa.report.page import write_report  # matplotlib only after training
 
-            CONSOLE.print(f"report: {write_report(config.run_dir)}", highlight=False)
+            CONSOLE.print(f"report: {shown(write_report(config.run_dir))}")
     return 0
 
 

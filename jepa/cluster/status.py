@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from jepa.cluster.job import read_attempts, read_job
 from jepa.cluster.sweep import is_finished
 from jepa.config import ConfigError, read_yaml
-from jepa.console import command_parser
+from jepa.console import command_parser, printer, shown
 from jepa.errors import exit_status
 from jepa.training.log import read_metrics
 
@@ -161,14 +160,14 @@ def _jobs(folder: Path) -> int:
         loss = "" if status.loss is None else f"{status.loss:.4f}"
         speed = "" if status.samples_per_second is None else f"{status.samples_per_second:.0f}"
         left = f"{status.minutes_left:.1f} min" if status.is_active and status.minutes_left is not None else ""
-        table.add_row(name, status.job_id, status.state, step, loss, speed, left, str(status.attempts))
-    console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=True, highlight=False)
+        table.add_row(shown(name), status.job_id, status.state, step, loss, speed, left, str(status.attempts))
+    console = printer(width=None if sys.stdout.isatty() else 160, soft_wrap=True)
     console.print(table)
     for status in found:
         if status.state == "FAILED":
-            console.print(f"\n{status.run_dir}: {status.reason}\n  log: {status.log}", markup=False)
+            console.print(f"\n{shown(status.run_dir)}: {shown(status.reason)}\n  log: {shown(status.log)}")
             for line in last_lines(status.log):
-                console.print(f"  | {line}", markup=False)
+                console.print(f"  | {shown(line)}")
     return 0
 
 
@@ -231,5 +230,5 @@ def _cancel(run_dirs: Sequence[Path]) -> int:
             subprocess.run(["scancel", status.job_id], check=True)
         else:
             os.kill(int(status.job_id), signal.SIGTERM)
-        print(f"cancelled {status.run_dir} (job {status.job_id})")
+        print(f"cancelled {shown(status.run_dir)} (job {status.job_id})")
     return 0

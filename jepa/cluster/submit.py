@@ -16,7 +16,7 @@ from jepa.cluster.profile import Profile, Submission, changes_of, read_profile, 
 from jepa.cluster.status import statuses
 from jepa.cluster.sweep import Variant, is_finished, run_here, variants, write_sweep
 from jepa.config import ConfigError, to_yaml
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, shown
 from jepa.cost.describe import describe
 from jepa.cost.flops import networks
 from jepa.cost.process_memory import Allocation
@@ -44,7 +44,7 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
         path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
-        print(f"batch script for {len(submissions)} runs: {path}")
+        print(f"batch script for {len(submissions)} runs: {shown(path)}")
         return 0
     return _start(dict(zip(commands, configs, strict=True)), commands, folder, profile, planned if is_sweep else [])
 
@@ -61,7 +61,7 @@ def _start(
         write_sweep(folder, planned)
     left = {run_dir: command for run_dir, command in commands.items() if not _is_started(run_dir)}
     if done := len(commands) - len(left):
-        CONSOLE.print(f"{done} of {len(commands)} runs are finished, running or queued", highlight=False)
+        CONSOLE.print(f"{done} of {len(commands)} runs are finished, running or queued")
     if not left:
         return 0
     if profile is None:
@@ -71,14 +71,14 @@ def _start(
     submissions = _submissions(left, profile)
     jobs = submit(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
     for submission, job in zip(submissions, jobs, strict=True):
-        shown = os.path.relpath(submission.run_dir)
-        log = read_job(submission.run_dir)["log"]
-        print(f"submitted job {job.job_id}: {shown}\n  log: {log}\n  follow: jepa logs {shlex.quote(shown)} -f")
+        place = shown(os.path.relpath(submission.run_dir))
+        log = shown(read_job(submission.run_dir)["log"])
+        print(f"submitted job {job.job_id}: {place}\n  log: {log}\n  follow: jepa logs {shlex.quote(place)} -f")
     if profile.cluster == "debug":
         for job in jobs:
             job.results()
     else:
-        print(f"status: jepa jobs {shlex.quote(os.path.relpath(folder))}")
+        print(f"status: jepa jobs {shlex.quote(shown(os.path.relpath(folder)))}")
     return 0
 
 

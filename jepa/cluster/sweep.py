@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from jepa.checkpoint.file import latest, read_step
 from jepa.cluster.job import read_json, write_json
 from jepa.config import ConfigError, parse_yaml, read_yaml
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, shown
 from jepa.distributed import stop_on_signals
-from jepa.errors import INTERRUPTED
+from jepa.errors import INTERRUPTED, print_error
 from jepa.training.log import read_metrics
 
 
@@ -98,14 +98,14 @@ def run_here(commands: dict[str, Sequence[str]]) -> int:
     """
     failed = []
     for index, (name, arguments) in enumerate(commands.items()):
-        CONSOLE.print(f"[bold]run {index + 1} of {len(commands)}[/]: {name}", highlight=False)
+        CONSOLE.print(f"run {index + 1} of {len(commands)}: {shown(name)}", style="bold")
         status = _run(arguments)
         if status == INTERRUPTED:
             return INTERRUPTED
         if status != 0:
             failed.append(name)
     if failed:
-        CONSOLE.print(f"[bold red]error:[/] {len(failed)} of {len(commands)} runs failed: {'; '.join(failed)}")
+        print_error(f"{len(failed)} of {len(commands)} runs failed: {'; '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -11,7 +11,7 @@ from jepa.cluster.job import read_job
 from jepa.cluster.status import statuses
 from jepa.cluster.sweep import read_sweep
 from jepa.config import ConfigError
-from jepa.console import command_parser
+from jepa.console import command_parser, shown
 from jepa.errors import exit_status
 from jepa.training.log import read_metrics
 
@@ -61,8 +61,8 @@ def _report(folder: Path) -> int:
     with (folder / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows([heading, *lines])
     plot(folder / "sweep.png", found, columns)
-    print(text)
-    print(f"table: {folder / 'sweep.md'}, {folder / 'sweep.csv'}; plot: {folder / 'sweep.png'}")
+    print("\n".join(map(shown, text.split("\n"))))
+    print(f"table: {shown(folder / 'sweep.md')}, {shown(folder / 'sweep.csv')}; plot: {shown(folder / 'sweep.png')}")
     return 0
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from jepa.collapse import collapse_signs, rankme
 from jepa.config import ConfigError, Tree, plain
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, shown
 from jepa.data import BadFiles
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
@@ -43,7 +43,7 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
             tasks_of_data = ", ".join(names) or "none, as the data has no labels"
             raise ConfigError(f"no task '{request}'; tasks of this data: {tasks_of_data}")
     setup.output.parent.mkdir(parents=True, exist_ok=True)
-    bar = ("[bold]evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
+    bar = ("evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
     with Progress(*bar, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal) as progress:
         progress.add_task("", total=None)
         measured = _evaluate(setup, progress)
@@ -52,7 +52,7 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
     aside.write_text(json.dumps(results, indent=1) + "\n")
     aside.replace(setup.output)
     print_table(results, stream_lines(results.get("streams", {})))
-    CONSOLE.print(f"results: {setup.output}", highlight=False)
+    CONSOLE.print(f"results: {shown(setup.output)}")
     return results
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from jepa.console import printer, shown
 
 _HEADINGS = {"jepa": "trained", "random_init": "untrained"}
 _PROTOCOL = ("train_samples", "test_samples", "spread", "draws", "chosen", "way", "queries", "gallery", "galleries")
@@ -22,7 +24,7 @@ def columns(tasks: Mapping[str, Row]) -> dict[str, str]:
 def print_table(results: Mapping[str, Any], remarks: Sequence[str] = ()) -> None:
     """Print the content of results.json: tasks with the best column in bold, forecasts, collapse, remarks, notes."""
     further = max(0, len(columns(results["tasks"])) - 4)
-    console = Console(width=None if Console().is_terminal else 110 + 16 * further)
+    console = printer(width=None if printer().is_terminal else 110 + 16 * further)
     if results["tasks"]:
         console.print(_table(results))
     if "forecast" in results:
@@ -31,11 +33,10 @@ def print_table(results: Mapping[str, Any], remarks: Sequence[str] = ()) -> None
     if signs:
         console.print(
             f"RankMe (effective dimensions) {signs['rankme']:.1f}, untrained {signs['rankme_random_init']:.1f}; "
-            f"target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples",
-            highlight=False,
+            f"target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples"
         )
     for line in (*remarks, *results["notes"]):
-        console.print(line, highlight=False, markup=False)
+        console.print(shown(line))
 
 
 def _table(results: Mapping[str, Any]) -> Table:
@@ -49,7 +50,7 @@ def _table(results: Mapping[str, Any]) -> Table:
         table.add_column(title, justify="right")
     for name, row in results["tasks"].items():
         arrow = "↑" if row["higher_is_better"] else "↓"
-        table.add_row(name, f"{row['metric']} {arrow}", *(_cell(row, column) for column in headings))
+        table.add_row(shown(name), f"{row['metric']} {arrow}", *(_cell(row, column) for column in headings))
     return table
 
 
@@ -70,9 +71,9 @@ def best_columns(row: Row) -> list[str]:
     return [column for column, value in values.items() if value == best]
 
 
-def _cell(row: Row, column: str) -> str:
+def _cell(row: Row, column: str) -> Text:
     if row.get(column) is None:
-        return "-"
+        return Text("-")
     spread = row.get("spread", {})
     text = f"{row[column]:.3f}" + (f" ± {spread[column]:.3f}" if column in spread else "")
-    return f"[bold]{text}[/]" if column in best_columns(row) else text
+    return Text(text, "bold" if column in best_columns(row) else "")

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jepa.config import ConfigError
-from jepa.console import CONSOLE, command_parser
+from jepa.console import CONSOLE, command_parser, printer, shown
 from jepa.errors import exit_status
 from jepa.modality import CONTRACT
 from jepa.plugins.registry import GROUP, installed, names
@@ -20,18 +20,19 @@ def modalities(argv: Sequence[str] | None = None) -> int:
     """`jepa modalities` -> exit status: 0 even if some modalities cannot be loaded, since they are listed too."""
     description = f'List the modalities that installed packages declare under "{GROUP}".'
     command_parser("modalities", description, "").parse_args(argv)
-    console = Console()
-    console = console if console.is_terminal else Console(width=10_000)  # unbroken lines for grep
+    console = printer()
+    console = console if console.is_terminal else printer(width=10_000)  # unbroken lines for grep
     table = Table(box=None, pad_edge=False, title_justify="left", title=f"contract version {CONTRACT}")
     for title in ("modality", "class", "package", "file"):
         table.add_column(title, overflow="fold")
     found = installed()
     for one in found:
-        table.add_row(one.name, one.value, one.package, one.file or "[bold red]cannot be loaded, see below[/]")
-    console.print(table, highlight=False)
+        place = shown(one.file) if one.file else Text("cannot be loaded, see below", "bold red")
+        table.add_row(shown(one.name), shown(one.value), shown(one.package), place)
+    console.print(table)
     for one in found:
         if one.error:
-            console.print(one.error, highlight=False, markup=False, soft_wrap=True)
+            console.print(shown(one.error), soft_wrap=True)
     return 0
 
 
@@ -91,5 +92,5 @@ def _write(name: str, into: Path) -> int:
     except OSError as error:
         raise ConfigError(f"the package cannot be written: {error}") from error
     for line in (f"wrote {folder}", f"pip install -e {folder}", f"pytest {folder}", f"jepa launch --modality {name}"):
-        CONSOLE.print(line, highlight=False, markup=False)
+        CONSOLE.print(shown(line))
     return 0

@@ -8,7 +8,7 @@ from string import Template
 
 from matplotlib.figure import Figure
 
-from jepa.console import command_parser
+from jepa.console import command_parser, shown
 from jepa.data import DataError
 from jepa.errors import exit_status
 from jepa.report.cards import Card, Picture, Strip, mosaic
@@ -51,7 +51,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _show(run_dir: Path) -> int:
-    print(write_report(run_dir))
+    print(shown(write_report(run_dir)))
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jepa.console import CONSOLE
+from jepa.console import CONSOLE, shown
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ class RunLog:
     def say(self, message: str, style: str = "") -> None:
         """Print a line above the progress bar."""
         if self.enabled:
-            CONSOLE.print(message, style=style, highlight=False)
+            CONSOLE.print(shown(message), style=style)
 
     def _drop_lines_after(self, step: int) -> None:
         lines = [json.dumps(line) + "\n" for line in read_metrics(self.run_dir) if line["step"] <= step]

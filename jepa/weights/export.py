@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa.config import ConfigError
-from jepa.console import CONSOLE, command_parser
+from jepa.console import CONSOLE, command_parser, shown
 from jepa.errors import exit_status
 from jepa.weights.load import read_checkpoint
 
@@ -27,5 +27,5 @@ def export(run: Path, file: Path) -> int:
         checkpoint.save(file)
     except OSError as error:
         raise ConfigError(f"{file}: {error}") from error
-    CONSOLE.print(f"step {checkpoint.step} of {run}: {file}", highlight=False)
+    CONSOLE.print(f"step {checkpoint.step} of {shown(run)}: {shown(file)}")
     return 0

@@ -1,11 +1,7 @@
-"""The console that messages and the progress bar share, and the parser that all commands share."""
+"""The parser that all commands share."""
 
 import argparse
 import textwrap
-
-from rich.console import Console
-
-CONSOLE = Console(stderr=True, soft_wrap=True)
 
 
 def command_parser(command: str, description: str, *examples: str) -> argparse.ArgumentParser:
