@@ -16,6 +16,7 @@ from jepa.config import ConfigError, Tree, build, defaults, differences, merge, 
 from jepa.config.recipes import default_recipe, plain_name, read_recipe
 from jepa.console import CONSOLE, command_parser, shown
 from jepa.distributed import World, join
+from jepa.distributed.peers import failing_together
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.modality import Modality
 from jepa.plugins.registry import declared_name, modality_class, names
@@ -74,8 +75,9 @@ def _launch(arguments: argparse.Namespace) -> int:
 
 def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int:
     """Train, evaluate, report -> exit status."""
-    finished = train(config, modality, world)
-    world.leave()
+    with failing_together(world):
+        finished = train(config, modality, world)
+        world.leave()
     if not finished:
         return INTERRUPTED
     if world.is_main:

@@ -1,8 +1,10 @@
 """Two real processes equal one: gradients of regularisers and of steps, and a whole training run."""
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,38 @@ def test_an_error_in_one_process_ends_all_of_them_with_a_sentence(photos: Path, 
         "samples in a row cannot be read" in line for line in said
     )
     assert any(" failed: " in line for line in said)
+
+
+def fails_alone(where: str, *arguments: str) -> None:
+    """A run whose second process fails in its third step; `where`: by itself, or while the first one hangs."""
+    import jepa.train
+    from jepa.distributed import peers
+
+    peers.GRACE = 2
+    rank, backward = int(os.environ["RANK"]), jepa.train.backward
+
+    def failing(config: Any, step: int, *rest: Any) -> Any:
+        if step == 3 and rank == 1:
+            raise RuntimeError("a defect")
+        if step == 3 and where == "hang":
+            time.sleep(60)  # as in a collective of NCCL, which does not notice
+        return backward(config, step, *rest)
+
+    jepa.train.backward = failing
+    raise SystemExit(launch.main(arguments))
+
+
+@pytest.mark.parametrize("where", ["collective", "hang"])
+def test_an_error_that_is_not_ours_in_one_process_ends_the_others_and_all_workers(
+    where: str, photos: Path, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    line = command(tmp_path / "run", photos, "compute.workers=1")[1:]
+    done = fork_server.run_group(2, "call", __file__, "fails_alone", where, *line)
+    assert time.monotonic() - started < 20
+    assert "RuntimeError: a defect" in done.stderr
+    if where == "hang":  # otherwise the signal that ends the group may come first
+        assert "error: process 1 failed: a defect" in done.stderr
 
 
 @pytest.mark.parametrize(
