@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rich.text import Text
 
-from jepa.console import CONSOLE, shown
+from jepa.console import CONSOLE, outside_cause, shown
 
 INTERRUPTED = 130  # exit status of a run that a signal stopped: it is saved, but not finished
 
@@ -15,11 +15,17 @@ class UserError(Exception):
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """Run a command -> its exit status; a UserError becomes one sentence on stderr and status 1."""
+    """Run a command -> its exit status; an error from outside of the program is one sentence on stderr and status 1."""
     try:
         return command()
-    except UserError as error:
-        print_error(str(error))
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else outside_cause(error)
+        if not message:
+            raise
+        print_error(message)
         return 1
 
 

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
 from jepa.checkpoint import latest
+from jepa.checkpoint.file import last_checkpoint
 from jepa.collapse import CollapseSigns, collapse_signs, collapse_warning, flat_signs
 from jepa.config import ConfigError, plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, open_split, seeded, training_batches
@@ -24,7 +25,7 @@ from jepa.schedules import teacher_momentum
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.log import RunLog, Stopwatch
-from jepa.training.run_dir import prepare_run_dir
+from jepa.training.run_dir import checkpoint_kept, prepare_run_dir, say_finished
 from jepa.training.saver import Saver
 
 
@@ -52,6 +53,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
     first_step, seconds_before = saver.restore(config.start_from)
     if first_step == config.steps:
+        say_finished(config, world)
         return True
     if config.compute.compile:
         model.compile()
@@ -62,7 +64,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
     loading = training_batches(training_set, steps, loaders, world)
     run_log = RunLog(config.run_dir, first_step, config.steps, world.is_main)
-    with run_log as log, loading as batches, stop_on_signals() as stop_request:
+    with stop_on_signals() as stop_request, checkpoint_kept(config.run_dir), run_log as log, loading as batches:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
         for step in steps:
@@ -166,9 +168,8 @@ def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, Collap
 
 
 def _non_finite(step: int, world: World, config: Config[Any, Any]) -> str:
-    checkpoint = latest(config.run_dir)
-    last = f"the last good checkpoint stays at {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
     return (
-        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; {last}. Try a smaller "
+        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; "
+        f"{last_checkpoint(config.run_dir)}. Try a smaller "
         "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
     )

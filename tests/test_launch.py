@@ -111,6 +111,7 @@ def test_a_run_directory_with_another_config_is_refused_and_not_touched(
         f"error: {finished} holds a run with another config: steps (3 there, 9 now); optim.peak_lr ("
     )
     assert "run_dir" in printed.rpartition("(")[2]  # what to do
+    assert f"to train further, start a run with a new run_dir and start_from={finished}" in printed
     assert contents(finished) == before
 
 
@@ -180,9 +181,13 @@ def test_the_written_config_repeats_the_run_exactly(finished: Path, photos: Path
     assert configs[0] == {**configs[1], "run_dir": str(finished)}
 
 
-def test_the_same_command_again_finds_its_run_and_trains_no_further(finished: Path, photos: Path) -> None:
+def test_the_same_command_again_finds_its_run_and_trains_no_further(
+    finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = contents(finished)
     assert run(finished, photos, "log_every=2", "compute.workers=1") == 0  # how to run it may change
+    said = capsys.readouterr().err
+    assert f"{finished} is finished: all 3 steps are done, so nothing was trained" in said
     after = contents(finished)
     assert all(after[name] == before[name] for name in ("metrics.jsonl", "checkpoints/latest.pt"))
 

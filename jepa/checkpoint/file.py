@@ -13,6 +13,7 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor
 
+from jepa.disk import replacing
 from jepa.errors import UserError
 
 FORMAT = 1  # raised when a field changes its meaning
@@ -35,15 +36,15 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write to a second file, then rename: whenever the process dies, `path` is a complete checkpoint or absent."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".partial")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        aside.unlink(missing_ok=True)
-        with aside.open("wb") as file:
-            torch.save({"format": FORMAT, **fields}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(aside, path)
+        with replacing(path, aside):
+            aside.unlink(missing_ok=True)
+            with aside.open("wb") as file:
+                torch.save({"format": FORMAT, **fields}, file)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync_folder(path.parent)
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu", mmap: bool = False) -> "Checkpoint":
@@ -103,14 +104,15 @@ def publish_shards(folder: Path, run: Checkpoint, path: Path) -> None:
     run: without `model`; its `optimizer` holds only the parameter groups.
     """
     content = {"step": run.step, "seconds": run.seconds, "config": run.config, "optimizer": run.optimizer}
-    with (folder / RUN_FILE).open("w") as file:
-        json.dump({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
     aside = path.with_name(path.name + ".partial")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(folder.name, target_is_directory=True)
-    _publish(aside, path)
+    with replacing(path, aside):
+        with (folder / RUN_FILE).open("w") as file:
+            json.dump({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(folder.name, target_is_directory=True)
+    _sync_folder(path.parent)
 
 
 def read_run(folder: Path) -> Checkpoint:
@@ -159,12 +161,17 @@ def unreadable(path: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(f"{path} is not a readable checkpoint: {reason}")
 
 
-def _publish(aside: Path, path: Path) -> None:
-    """Move a finished file into place, atomically and durably."""
-    os.replace(aside, path)  # noqa: PTH105 - the call whose atomicity is meant
+def last_checkpoint(run_dir: Path) -> str:
+    """What is left of a run that fails, for its error."""
+    path = latest(run_dir)
+    return f"the last checkpoint stays at {path}" if path.exists() else "no checkpoint was written yet"
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a change of names in a folder durable."""
     if not hasattr(os, "O_DIRECTORY"):
         return  # Windows opens no folder
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -5,15 +5,17 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from jepa.config import ConfigError
+from jepa.disk.locks import exclusive
 from jepa.errors import UserError
 
 _RETRY_SECONDS = 0.2  # longer than the moment in which a finished run removes its lock file
+_WITHOUT = "nothing stops a second run from writing here at the same time; start only one"
 
 
 class RunInUseError(UserError, RuntimeError):
@@ -25,28 +27,32 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Hold `run_dir/lock` against a second writer, here or on another machine; remove the directory if it stays empty.
 
     The system drops the lock when this process dies, however it dies; forked children (data loaders) close their copy.
-    Raises RunInUseError, which names the holder, and ConfigError if the directory cannot be created or locked.
+    If the file system has no locks, warn and run. Raises RunInUseError, which names the holder, and ConfigError if the
+    directory cannot be created or locked.
     """
-    existed = run_dir.exists()
     path = run_dir / "lock"
-    lock = FileLock(path, fallback_to_soft=False, on_acquired=_write_holder)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=_RETRY_SECONDS)
-    except Timeout as error:
-        raise RunInUseError(
-            f"{run_dir} is being written by {_holder(path)}; wait for it, stop it, or choose another run_dir"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"run_dir: {run_dir} cannot be created or locked: {error}") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no open file; there the release does
-            path.unlink()
-        lock.release()
-        if not existed and not any(run_dir.iterdir()):
-            run_dir.rmdir()
+    with ExitStack() as stack:
+        if not run_dir.exists():
+            stack.callback(_remove_if_empty, run_dir)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(path, _WITHOUT, _RETRY_SECONDS, _write_holder))
+        except Timeout as error:
+            raise RunInUseError(
+                f"{run_dir} is being written by {_holder(path)}; wait for it, stop it, or choose another run_dir"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"run_dir: {run_dir} cannot be created or locked: {error}") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file; there the release does
+                path.unlink()
+
+
+def _remove_if_empty(run_dir: Path) -> None:
+    if run_dir.is_dir() and not any(run_dir.iterdir()):
+        run_dir.rmdir()
 
 
 def _write_holder(file: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config.imports import imported
+from jepa.disk import write_text
 from jepa.errors import INTERRUPTED
 
 _START_SECONDS = 10  # most that submitit needs before the command starts
@@ -58,10 +59,7 @@ def read_job(run_dir: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file atomically, and its folder if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.partial")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(aside, path)  # noqa: PTH105 - atomic
+    write_text(path, json.dumps(content, indent=1) + "\n", path.with_name(f"{path.name}.partial"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -125,7 +123,12 @@ class Command:
         # A second signal must not requeue the job twice.
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        if not may_requeue(environment, seconds):
+        try:
+            requeue = may_requeue(environment, seconds)
+        except (OSError, subprocess.SubprocessError) as error:
+            attempts.end(f"failed: the cluster does not say whether it stopped the job: {error}")
+            raise
+        if not requeue:
             attempts.end("stopped")
             raise SystemExit(INTERRUPTED)
         used, allowed = attempts.count(), self.max_requeues
@@ -149,5 +152,5 @@ def may_requeue(environment: Any, seconds: float) -> bool:
         delay = float(os.environ.get("SUBMITIT_LOCAL_SIGNAL_DELAY_S", "0"))
         return seconds > limit - delay - _START_SECONDS
     command = ["scontrol", "show", "job", "--oneliner", environment.job_id]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return "JobState=RUNNING" in shown.stdout.split()

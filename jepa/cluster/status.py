@@ -25,6 +25,7 @@ _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD
 _RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT")
 _TAIL = 5  # lines
 _POLL = 0.5  # seconds
+_PATIENCE = 60  # seconds for an answer of the cluster
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,13 @@ def _cluster_states(job_ids: Sequence[str]) -> dict[str, str]:
 
 
 def _rows(*command: str) -> list[list[str]] | None:
-    """Output of a SLURM command, split at bars; None if it is missing or fails, as sacct does without accounting."""
+    """Output of a SLURM command, split at bars; None if it is missing, hangs or fails (sacct without accounting)."""
     if shutil.which(command[0]) is None:
         return None
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return None
     return [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else None
 
 
@@ -227,8 +231,18 @@ def _cancel(run_dirs: Sequence[Path]) -> int:
         if not status.is_active:
             raise ConfigError(f"{status.run_dir} is not running: {status.state}")
         if read_job(status.run_dir)["cluster"] == "slurm":
-            subprocess.run(["scancel", status.job_id], check=True)
+            _scancel(status)
         else:
             os.kill(int(status.job_id), signal.SIGTERM)
         print(f"cancelled {shown(status.run_dir)} (job {status.job_id})")
     return 0
+
+
+def _scancel(status: JobStatus) -> None:
+    """Cancel a job of SLURM; raises ConfigError with SLURM's reason."""
+    try:
+        done = subprocess.run(["scancel", status.job_id], capture_output=True, text=True, timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{status.run_dir} cannot be cancelled: {error}") from error
+    if done.returncode != 0:
+        raise ConfigError(f"{status.run_dir} cannot be cancelled: {done.stderr.strip() or 'scancel failed'}")

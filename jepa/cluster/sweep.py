@@ -113,10 +113,14 @@ def _run(arguments: Sequence[str]) -> int:
     """Exit status of a run in a new process, which receives the signals of this one."""
     with stop_on_signals() as request:
         process = subprocess.Popen([sys.executable, "-m", "jepa.launch", *arguments])
-        while not request and process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.2)
-        if process.poll() is None:
-            process.terminate()
-        status = process.wait()
+        try:
+            while not request and process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+            if process.poll() is None:
+                process.terminate()
+            status = process.wait()
+        except BaseException:  # a second Ctrl-C
+            process.kill()
+            raise
         return INTERRUPTED if request else status

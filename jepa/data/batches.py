@@ -80,7 +80,7 @@ def to_device(tree: Any, device: torch.device) -> Any:
     return tree_map(lambda leaf: leaf.to(device, non_blocking=pinned) if isinstance(leaf, Tensor) else leaf, tree)
 
 
-class TrainingBatches(Dataset[Batch | DataError]):
+class TrainingBatches(Dataset[Batch | UserError]):
     """The batch of each step, by step number.
 
     Masks are drawn for the global batch and each process takes its rows, so that the number of processes changes
@@ -92,20 +92,22 @@ class TrainingBatches(Dataset[Batch | DataError]):
         # More unreadable samples in a row than the whole data set may hold are certainly an error.
         self.attempts = int(max_bad_fraction * len(samples)) + 1
 
-    def __getitem__(self, step: int) -> Batch | DataError:
+    def __getitem__(self, step: int) -> Batch | UserError:
+        """The batch of a step, or an error that a user can cause: raised in a worker, it would lose its sentence."""
+        try:
+            return self._batch(step)
+        except UserError as error:
+            return error
+
+    def _batch(self, step: int) -> Batch:
         bad: list[tuple[str, str]] = []
-        samples = []
-        for number in self.order.numbers(step):
-            views = self._views(number, bad)
-            if isinstance(views, DataError):
-                return views
-            samples.append(views)
+        samples = [self._views(number, bad) for number in self.order.numbers(step)]
         masks = self.modality.sample_masks(self.order.batch_size, seeded("masks", self.order.seed, step))
         collated = [default_collate(list(views)) for views in zip(*samples, strict=True)]
         return Batch(collated, [mask[self.order.rows] for mask in masks], bad)
 
-    def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any] | DataError:
-        """Views of the sample with this running number, or of the next readable one in the data set."""
+    def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any]:
+        """Views of the sample with this running number, or of the next readable one; raises DataError."""
         count = len(self.samples)
         epoch, place = divmod(number, count)
         first = int(permutation(self.order.seed, epoch, count)[place])
@@ -117,7 +119,7 @@ class TrainingBatches(Dataset[Batch | DataError]):
             except BadSampleError as error:
                 bad.append((error.source, error.reason))
         source, reason = bad[-1]
-        return DataError(
+        raise DataError(
             f"{self.attempts + 1} samples in a row cannot be read, more than data.max_bad_fraction allows; "
             f"the last one is {source}: {reason}"
         )
@@ -166,9 +168,9 @@ def _dead(workers: list[BaseProcess]) -> list[BaseProcess]:
     return [worker for worker in workers if worker.exitcode]
 
 
-def _on_device(loaded: Iterator[Batch | DataError], world: World) -> Iterator[Batch]:
+def _on_device(loaded: Iterator[Batch | UserError], world: World) -> Iterator[Batch]:
     for batch in loaded:
-        if isinstance(batch, DataError):
+        if isinstance(batch, UserError):
             raise batch
         yield batch.to(world.device)
 

@@ -14,6 +14,7 @@ from jepa.collapse import collapse_signs, rankme
 from jepa.config import ConfigError, Tree, plain
 from jepa.console import CONSOLE, shown
 from jepa.data import BadFiles
+from jepa.disk import write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
 from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget, samples_at_once
@@ -42,15 +43,14 @@ def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence
         if not any(is_part_of(name, request) for name in names):
             tasks_of_data = ", ".join(names) or "none, as the data has no labels"
             raise ConfigError(f"no task '{request}'; tasks of this data: {tasks_of_data}")
-    setup.output.parent.mkdir(parents=True, exist_ok=True)
+    with writing(setup.output.parent):
+        setup.output.parent.mkdir(parents=True, exist_ok=True)
     bar = ("evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
     with Progress(*bar, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal) as progress:
         progress.add_task("", total=None)
         measured = _evaluate(setup, progress)
     results = {**_summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
-    aside = setup.output.with_suffix(".partial")
-    aside.write_text(json.dumps(results, indent=1) + "\n")
-    aside.replace(setup.output)
+    write_text(setup.output, json.dumps(results, indent=1) + "\n", setup.output.with_suffix(".partial"))
     print_table(results, stream_lines(results.get("streams", {})))
     CONSOLE.print(f"results: {shown(setup.output)}")
     return results

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from jepa.console import command_parser, shown
 from jepa.data import DataError
+from jepa.disk import write_text, writing
 from jepa.errors import exit_status
 from jepa.report.cards import Card, Picture, Strip, mosaic
 from jepa.report.charts import CURVES, curve, forecast_chart, percent, save_png, task_chart, to_svg
@@ -40,13 +41,18 @@ def write_report(run_dir: Path) -> Path:
     Raises CheckpointError if there is no checkpoint.
     """
     run = read_run(run_dir)
+    with writing(run_dir / "report.html"):
+        return _write_report(run, run_dir)
+
+
+def _write_report(run: Run, run_dir: Path) -> Path:
     (run_dir / "figures").mkdir(exist_ok=True)
     parts = [heading(run), notices(run), _tasks(run), _forecast(run), gain_table(run.results.get("streams", {}))]
     parts += [_curves(run), _pictures(run), _retrieval(run), reproduction(run)]
     template = Template((files("jepa.report") / "template.html").read_text(encoding="utf-8"))
-    path, aside = run_dir / "report.html", run_dir / "report.html.partial"
-    aside.write_text(template.substitute(title=escape(run.title), body="\n".join(parts)), encoding="utf-8")
-    aside.replace(path)
+    path = run_dir / "report.html"
+    text = template.substitute(title=escape(run.title), body="\n".join(parts))
+    write_text(path, text, path.with_name("report.html.partial"))
     return path
 
 

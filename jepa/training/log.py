@@ -1,7 +1,6 @@
 """Logs of a training run: metrics.jsonl with a line per logging step, TensorBoard events, and a progress bar."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jepa.console import CONSOLE, shown
+from jepa.disk import WriteError, write_text, writing
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -46,7 +46,8 @@ class RunLog:
             self._drop_lines_after(first_step)
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 needs it
 
-            self.events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+            with writing(run_dir / "tensorboard"):
+                self.events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -57,7 +58,16 @@ class RunLog:
     ) -> None:
         self.progress.stop()
         if self.enabled:
-            self.events.close()
+            self._close_events(error)
+
+    def _close_events(self, error: BaseException | None) -> None:
+        try:
+            with writing(self.run_dir / "tensorboard"):
+                self.events.close()
+        except WriteError as second:
+            if error is None:
+                raise
+            self.say(str(second))  # the first error is the one to report
 
     def advance(self, step: int) -> None:
         self.progress.update(self.task, completed=step)
@@ -66,10 +76,12 @@ class RunLog:
         """Log the values of a step, which include `loss`, `samples_per_second` and `seconds`."""
         if not self.enabled:
             return
-        with (self.run_dir / "metrics.jsonl").open("a") as file:
+        path = self.run_dir / "metrics.jsonl"
+        with writing(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
+        with writing(self.run_dir / "tensorboard"):
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
         status = f"loss {values['loss']:.4f}  {values['samples_per_second']:.0f} samples/s"
         self.progress.update(self.task, status=status)
         if not CONSOLE.is_terminal:
@@ -88,9 +100,8 @@ class RunLog:
 
     def _drop_lines_after(self, step: int) -> None:
         lines = [json.dumps(line) + "\n" for line in read_metrics(self.run_dir) if line["step"] <= step]
-        aside = self.run_dir / "metrics.jsonl.partial"
-        aside.write_text("".join(lines))
-        os.replace(aside, self.run_dir / "metrics.jsonl")  # noqa: PTH105 - atomic
+        path = self.run_dir / "metrics.jsonl"
+        write_text(path, "".join(lines), path.with_name("metrics.jsonl.partial"))
 
 
 class Stopwatch:

@@ -1,9 +1,16 @@
 """The run directory and its config.yaml, which is enough to repeat the run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
+from jepa.checkpoint.file import last_checkpoint
 from jepa.config import ConfigError, build, differences, plain, read_yaml, to_yaml
+from jepa.console import CONSOLE, shown
+from jepa.disk import WriteError, write_text
+from jepa.distributed import World
 from jepa.training.config import Config
 
 
@@ -20,13 +27,7 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
     if changed := [line for line in changed if not line.startswith(tuple(free))]:
         raise _other_run(config, changed)
     path = config.run_dir / "config.yaml"
-    try:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".partial")
-        aside.write_text(to_yaml(config))
-        aside.replace(path)
-    except OSError as error:
-        raise ConfigError(f"run_dir: {error}") from error
+    write_text(path, to_yaml(config), path.with_suffix(".partial"))
 
 
 def saved_config(config: Config[Any, Any]) -> Config[Any, Any] | None:
@@ -51,5 +52,34 @@ def completed(config: Config[Any, Any], known: Config[Any, Any]) -> Config[Any, 
 def _other_run(config: Config[Any, Any], changed: list[str]) -> ConfigError:
     return ConfigError(
         f"{config.run_dir} holds a run with another config: {'; '.join(changed[:5])}. "
-        "Choose another run_dir, or remove this one; nothing in it was changed"
+        f"Choose another run_dir, or remove this one; nothing in it was changed{_about_steps(config, changed)}"
     )
+
+
+def _about_steps(config: Config[Any, Any], changed: list[str]) -> str:
+    """What to do for more or fewer steps than a run has."""
+    if not any(line.startswith("steps (") for line in changed):
+        return ""
+    return (
+        ". A run keeps its number of steps, as its schedules depend on it; to train further, start a run with a new "
+        f"run_dir and start_from={config.run_dir}"
+    )
+
+
+def say_finished(config: Config[Any, Any], world: World) -> None:
+    """Say why nothing is trained."""
+    if world.is_main:
+        CONSOLE.print(
+            f"{shown(config.run_dir)} is finished: all {config.steps} steps are done, so nothing was trained; to train "
+            f"further, start a run with a new run_dir and start_from={shown(config.run_dir)}"
+        )
+
+
+@contextmanager
+def checkpoint_kept(run_dir: Path) -> Iterator[None]:
+    """Add to an error of writing what is left of the run."""
+    try:
+        yield
+    except WriteError as error:
+        kept = last_checkpoint(run_dir)
+        raise WriteError(f"{error}; {kept}. Free some space and run the same command again") from error

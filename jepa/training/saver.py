@@ -1,6 +1,7 @@
 """Save and resume a run: one checkpoint file, or a folder of shards if the model is sharded over processes."""
 
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -119,6 +120,8 @@ class Saver:
         try:
             finish_writing(written)
         except ShardsError as error:
+            if self.world.is_main:
+                shutil.rmtree(folder, ignore_errors=True)  # so that it does not keep the disk full
             raise CheckpointError(f"{folder} cannot be written: {error}") from error
         if self.world.is_main:
             publish_shards(folder, run, latest(self.run_dir))

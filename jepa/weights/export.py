@@ -23,9 +23,6 @@ def export(run: Path, file: Path) -> int:
     if file.exists():
         raise ConfigError(f"{file} exists; name a new file")
     checkpoint = read_checkpoint(run)
-    try:
-        checkpoint.save(file)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error}") from error
+    checkpoint.save(file)
     CONSOLE.print(f"step {checkpoint.step} of {shown(run)}: {shown(file)}")
     return 0

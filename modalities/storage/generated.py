@@ -1,12 +1,13 @@
 """Generated data on disk: each folder is written once, by one process, and is never visible half-written."""
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
+from jepa.disk.locks import exclusive
 
 
 def user_cache(name: str) -> Path:
@@ -24,16 +25,38 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.parent / f"{folder.name}.lock"
-    with FileLock(lock, fallback_to_soft=False):  # the system releases it when the process ends, however it ends
+    with exclusive(lock, "several processes may each generate the same data") as alone:
         if folder.is_dir():
             return folder
-        for abandoned in folder.parent.glob(f"{folder.name}.part-*"):
+        for abandoned in folder.parent.glob(f"{folder.name}.part-*") if alone else ():
             shutil.rmtree(abandoned, ignore_errors=True)
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
         try:
             write(part)
             part.chmod(0o755)
-            part.replace(folder)
+            _publish(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _publish(part: Path, folder: Path) -> None:
+    """Rename a complete folder; without locks, another process may have been first, and its folder is as good."""
+    try:
+        part.replace(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def reserve(path: Path) -> None:
+    """Give a file its space on the disk now: writing to mapped memory on a full disk would kill the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # this file system reserves nothing
+                return
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error

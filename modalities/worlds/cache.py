@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from modalities.storage.generated import write_once
+from modalities.storage.generated import reserve, write_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,8 @@ def rendered_folder(cache_dir: Path, job: RenderJob) -> Path:
 
     def write(folder: Path) -> None:
         job.create(folder)
+        for path in folder.iterdir():
+            reserve(path)
         _render(folder, job)
 
     return write_once(cache_dir / f"{job.name}-{digest}", write)
@@ -76,7 +78,7 @@ def _render(folder: Path, job: RenderJob) -> None:
     environment = {**os.environ, **single, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     command = [sys.executable, "-m", job.module, str(folder.absolute()), *map(str, job.arguments)]
     reading_end, writing_end = os.pipe()
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
     try:
         for worker in range(workers):
             of_worker = [*command, *chunks[worker::workers]]
@@ -92,7 +94,7 @@ def _render(folder: Path, job: RenderJob) -> None:
             process.kill()
             process.wait()
     if failed:
-        raise RuntimeError(
+        raise ChildProcessError(
             f"rendering into {folder} failed in {len(failed)} of {workers} processes; see their errors above"
         )
 

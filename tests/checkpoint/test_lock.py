@@ -60,10 +60,28 @@ def test_releasing_a_lock_removes_it_and_a_directory_left_empty(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "runs" / "full").iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
-def test_a_file_system_without_locks_is_a_config_error(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_in_the_file_system_a_run_warns_once_and_runs(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for _ in range(2):
+        with locked(tmp_path / "run"):
+            (tmp_path / "run" / "config.yaml").touch()
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: the file system of {tmp_path}/run has no locks ({os.strerror(code)}), so ")
+    assert said.count("\n") == 1
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_a_run_directory_that_cannot_be_locked_is_a_config_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = errno.EIO
+
     def flock(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
