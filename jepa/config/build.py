@@ -2,18 +2,20 @@
 
 import dataclasses
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
+from jepa.config.raw_bytes import hidden, restored
 from jepa.errors import UserError
 
 Tree = dict[str, Any]  # nested plain data, as YAML gives it
@@ -48,7 +50,7 @@ _Loader.add_constructor("!exponent", _construct_number)
 def parse_yaml(text: str, where: str) -> Any:
     """YAML text -> plain data; raises ConfigError naming `where`."""
     try:
-        return yaml.load(text, _Loader)
+        return restored(yaml.load(hidden(text), _Loader))
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     except ConfigError as error:
@@ -108,7 +110,8 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
     tree = plain(reduce(merge, layers, defaults(config_type)))
     try:
         # As JSON, because strict mode takes lists for tuples and strings for paths only there.
-        return TypeAdapter(config_type).validate_json(to_json(tree), strict=True, extra="forbid")
+        built = TypeAdapter(config_type).validate_json(to_json(hidden(tree)), strict=True, extra="forbid")
+        return built if "\\udc" not in json.dumps(tree) else cast(T, restored(built))
     except ValidationError as error:
         findings = error.errors(include_url=False)
         # An unknown key is the likely cause of other errors, so it is reported first.
