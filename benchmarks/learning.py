@@ -243,7 +243,7 @@ def _data(text: str) -> tuple[str, ...]:
         return ("data.source=scenes",)
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder '{text}'; a folder of images is needed, or scenes")
-    return ("data.source=folder", f"data.root={json.dumps(str(Path(text).resolve()))}")
+    return ("data.source=folder", f"data.root={Path(text).resolve()}")
 
 
 def _methods(text: str) -> tuple[Method, ...]:

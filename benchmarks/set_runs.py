@@ -26,7 +26,7 @@ def outcome(modality: str, name: str, seed: int, run_dir: Path, settings: Sequen
 
 def source(root: str) -> list[str]:
     """Settings of a set: a folder, or the generated data if there is no root."""
-    return ["data.source=folder", f"data.root={json.dumps(root)}"] if root else []
+    return ["data.source=folder", f"data.root={root}"] if root else []
 
 
 def cell(values: Sequence[float | None], spread: bool) -> str:

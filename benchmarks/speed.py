@@ -9,7 +9,6 @@ compute.compile=true.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -124,7 +123,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
-    overrides = ["data.source=folder", f"data.root={json.dumps(str(arguments.data))}", "steps=400"]
+    overrides = ["data.source=folder", f"data.root={arguments.data}", "steps=400"]
     overrides += arguments.overrides
     config, modality = resolve("image", read_recipe("image"), overrides)
     rounds: list[dict[str, dict[str, float]]] = []

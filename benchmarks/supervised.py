@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _launch(arguments: argparse.Namespace) -> int:
-    overrides = [*arguments.overrides, f"run_dir={json.dumps(arguments.run_dir)}"]
+    overrides = [*arguments.overrides, f"run_dir={arguments.run_dir}"]
     config, modality = resolve(arguments.modality, read_recipe(arguments.config), overrides)
     world = join(config.compute.device)
     if not train(config, modality, world):

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint.lock import locked
-from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_override, plain
+from jepa.config import ConfigError, Tree, build, defaults, differences, parse_overrides, plain
 from jepa.config.recipes import default_recipe, plain_name, read_recipe
 from jepa.console import CONSOLE, command_parser, shown
 from jepa.distributed import World, join
@@ -40,8 +39,7 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
     """
     modality_type = modality_class(modality_name)
     config_type = Config.of(modality_type)
-    # Overrides are one layer, so that their order does not matter if one of them changes a `kind`.
-    layers = [{"run_dir": ""}, recipe, reduce(merge, map(parse_override, overrides), {}), {"modality": modality_name}]
+    layers = [{"run_dir": ""}, recipe, parse_overrides(overrides, config_type), {"modality": modality_name}]
     config: Config[Any, Any] = build(config_type, layers)
     if plain(config.run_dir) == ".":
         # Defaults are left out, so that a setting added later does not rename runs.
@@ -98,7 +96,7 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Con
     recipe = arguments.config or default_recipe(declared_name(arguments.modality), modality_type)
     overrides = [*arguments.overrides, *more]
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
-        overrides.append(f"run_dir={json.dumps(arguments.run_dir)}")
+        overrides.append(f"run_dir={arguments.run_dir}")
     return resolve(arguments.modality, read_recipe(recipe, modality_type) if recipe else {}, overrides)
 
 

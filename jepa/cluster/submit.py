@@ -23,6 +23,7 @@ from jepa.cost.process_memory import Allocation
 from jepa.data import open_split
 from jepa.distributed import World
 from jepa.modality import Modality
+from jepa.plugins.registry import modality_class
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.run_dir import prepare_run_dir
@@ -37,7 +38,8 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     """
     profile = profile_of(arguments)
     is_sweep = bool(arguments.sweep or arguments.seeds)
-    planned = variants(arguments.sweep, arguments.seeds) if is_sweep else [Variant("", {})]
+    config_type = Config.of(modality_class(arguments.modality))
+    planned = variants(arguments.sweep, arguments.seeds, config_type) if is_sweep else [Variant("", {})]
     folder = _folder(arguments, configure, is_sweep)
     configs = [_checked(arguments, configure, variant, folder, profile) for variant in planned]
     commands = {folder / variant.name: _command(arguments, variant, folder) for variant in planned}
@@ -118,7 +120,7 @@ def _checked(
     arguments: argparse.Namespace, configure: Configure, variant: Variant, folder: Path, profile: Profile | None
 ) -> Config[Any, Any]:
     """The config of a run, after all checks that need no training."""
-    run_dir = f"run_dir={json.dumps(str(folder / variant.name))}"
+    run_dir = f"run_dir={folder / variant.name}"
     config, modality = configure(arguments, [*variant.overrides, run_dir])
     open_split(modality, "train")
     networks(config, modality)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from jepa.checkpoint.file import latest, read_step
 from jepa.cluster.job import read_json, write_json
-from jepa.config import ConfigError, parse_yaml, read_yaml
+from jepa.config import ConfigError, read_yaml
+from jepa.config.overrides import read_values, types_at
 from jepa.console import CONSOLE, shown
 from jepa.distributed import stop_on_signals
 from jepa.errors import INTERRUPTED, print_error
@@ -25,16 +26,17 @@ class Variant(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        """The values as `section.key=value` arguments."""
-        return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
+        """The values as `section.key=value` arguments; null is the empty text."""
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.values.items()}
+        return [f"{key}={'' if self.values[key] is None else text}" for key, text in texts.items()]
 
 
-def variants(sweeps: Sequence[str], seeds: int) -> list[Variant]:
+def variants(sweeps: Sequence[str], seeds: int, config_type: Any = Any) -> list[Variant]:
     """`section.key=value,value,...` and a number of seeds -> every combination of values; seeds vary fastest.
 
-    Values are YAML, with lists in brackets. Raises ConfigError.
+    Each value is read like that of an override of this type of config. Raises ConfigError.
     """
-    axes = dict(map(parse_axis, sweeps))
+    axes = dict(parse_axis(text, config_type) for text in sweeps)
     if len(axes) < len(sweeps):
         raise ConfigError("--sweep: a key is given twice; give all its values at once")
     if seeds and "seed" in axes:
@@ -53,12 +55,12 @@ def variants(sweeps: Sequence[str], seeds: int) -> list[Variant]:
     return found
 
 
-def parse_axis(text: str) -> tuple[str, list[Any]]:
+def parse_axis(text: str, config_type: Any) -> tuple[str, list[Any]]:
     """`section.key=a,b` -> its key and values."""
     key, equals, values = text.partition("=")
     if not equals or not all(key.split(".")) or not values:
         raise ConfigError(f"--sweep '{text}' is not of the form section.key=value,value,...")
-    return key, parse_yaml(f"[{values}]", f"--sweep {key}")
+    return key, read_values(values, types_at(config_type, key.split(".")), f"--sweep {key}")
 
 
 def _slug(value: Any) -> str:

@@ -7,9 +7,9 @@ from jepa.config.build import (
     defaults,
     differences,
     merge,
-    parse_override,
     parse_yaml,
     plain,
     read_yaml,
     to_yaml,
 )
+from jepa.config.overrides import parse_override, parse_overrides

@@ -70,17 +70,6 @@ def read_yaml(path: Path) -> Tree:
     return tree
 
 
-def parse_override(text: str) -> Tree:
-    """`section.key=value` -> {section: {key: value}}."""
-    path, equals, value = text.partition("=")
-    if not equals or not all(path.split(".")):
-        raise ConfigError(f"'{text}' is not of the form section.key=value")
-    tree: Any = parse_yaml(value, f"the value of {path}")
-    for key in reversed(path.split(".")):
-        tree = {key: tree}
-    return dict(tree)
-
-
 def merge(base: Any, layer: Any) -> Any:
     """Merge a layer into a tree: mappings merge, `list.0` replaces an item, every other value is replaced.
 
@@ -124,13 +113,13 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
 
 def defaults(config_type: Any) -> Tree:
     """Defaults of a config dataclass as plain data; keys without a default are left out."""
-    hints, tree = _hints(config_type), Tree()
+    hints, tree = type_hints(config_type), Tree()
     for field in dataclasses.fields(get_origin(config_type) or config_type):
         if field.default is not dataclasses.MISSING:
             tree[field.name] = plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             tree[field.name] = plain(field.default_factory())
-        elif _is_dataclass(hints[field.name]):
+        elif is_dataclass(hints[field.name]):
             tree[field.name] = defaults(hints[field.name])
     return tree
 
@@ -142,7 +131,7 @@ def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
     if any(key in getattr(section, "removed_settings", ()) for section in sections):
         del reduce(getitem, path, tree)[key]  # type: ignore[arg-type]
         return
-    allowed = list(dict.fromkeys(name for section in sections for name in _hints(section)))
+    allowed = list(dict.fromkeys(name for section in sections for name in type_hints(section)))
     near = difflib.get_close_matches(key, allowed, n=1)
     prefix = "".join(f"{part}." for part in path)
     hint = f", did you mean '{prefix}{near[0]}'?" if near else "."
@@ -152,22 +141,28 @@ def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
 
 def _sections(hint: Any, location: Location) -> list[Any]:
     """Config dataclasses that a location inside a type may refer to."""
-    if not _is_dataclass(hint):
-        inside = location if get_origin(hint) in (Union, UnionType) else location[1:]  # without the index or key
+    if not is_dataclass(hint):
+        inside = location if is_union(hint) else location[1:]  # without the index or key
         return [section for part in get_args(hint) for section in _sections(part, inside)]
     if not location:
         return [hint]
     part, rest = location[0], location[1:]
-    if part in (hints := _hints(hint)):
+    if part in (hints := type_hints(hint)):
         return _sections(hints[part], rest)
     return _sections(hint, rest) if part in (getattr(hint, "kind", part), hint.__name__) else []  # a union member
 
 
-def _is_dataclass(hint: Any) -> bool:
+def is_union(hint: Any) -> bool:
+    """Whether a type is a union."""
+    return get_origin(hint) in (Union, UnionType)
+
+
+def is_dataclass(hint: Any) -> bool:
+    """Whether a type is a dataclass, perhaps a generic one with arguments."""
     return dataclasses.is_dataclass(get_origin(hint) or hint)
 
 
-def _hints(config_type: Any) -> dict[Any, Any]:
+def type_hints(config_type: Any) -> dict[Any, Any]:
     """Types of the fields of a dataclass, type variables replaced."""
     origin = get_origin(config_type) or config_type
     variables = dict(zip(getattr(origin, "__parameters__", ()), get_args(config_type), strict=False))
@@ -202,6 +197,8 @@ def _explain(findings: Sequence[Any], tree: Tree) -> str:
         message = finding["msg"].removeprefix("Value error, ")
         message = (message[0].lower() + message[1:]).removeprefix("input ")
         shown = "" if missing or finding["type"] == "value_error" else f", not {finding['input']!r}"
+        if finding["type"] == "string_type" and isinstance(finding["input"], int | float):
+            shown += " (in YAML, text that reads as a number or as true or false needs quotes)"
         sentences.setdefault(".".join(map(str, path)), []).append(message + shown)
     lines = (f"{path}: {', or '.join(dict.fromkeys(messages))}" for path, messages in sentences.items())
     return "; ".join(line.removeprefix(": ") for line in lines)

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jepa.config import parse_override
 from jepa.console import command_parser
 from jepa.errors import exit_status
 from jepa.evaluate.run import evaluate_run
@@ -32,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    layers = [parse_override(text) for text in arguments.overrides]
-    evaluate_run(arguments.run, tasks=arguments.task, layers=layers)
+    evaluate_run(arguments.run, tasks=arguments.task, layers=arguments.overrides)
     return 0
 
 

@@ -29,15 +29,15 @@ from jepa.modality import Samples, Split
 from jepa.weights.load import model_of
 
 
-def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree] = ()) -> dict[str, Any]:
+def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree | str] = ()) -> dict[str, Any]:
     """Evaluate frozen features, print the table and write the results -> the content of results.json.
 
     run: run directory, or checkpoint file. tasks: names of tasks (`count`) or rows (`class/knn`); all if empty.
-    layers: config overrides. With overrides, or only some tasks, results go to `evaluations/` in the run directory and
-    its results.json stays. Raises ConfigError, DataError and CheckpointError.
+    layers: config overrides, as trees or as `section.key=value`. With overrides, or only some tasks, results go to
+    `evaluations/` in the run directory and its results.json stays. Raises ConfigError, DataError and CheckpointError.
     """
     started = time.perf_counter()
-    setup = open_setup(Path(run), tasks, list(layers))
+    setup = open_setup(Path(run), tasks, layers)
     names = [*(row.name for row in setup.available), *possible_stream_rows(setup)]
     for request in setup.requested:
         if not any(is_part_of(name, request) for name in names):

@@ -1,5 +1,6 @@
 """Load trained networks from run directories and checkpoint files."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
-from jepa.config import ConfigError, Tree, build
+from jepa.config import ConfigError, Tree, build, parse_overrides
 from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
@@ -48,10 +49,13 @@ def read_checkpoint(run: Path | str, mmap: bool = False) -> Checkpoint:
     return Checkpoint.load(path, mmap=mmap)
 
 
-def configured(checkpoint: Checkpoint, layers: list[Tree] | None = None) -> tuple[Config[Any, Any], Modality[Any]]:
-    """Config of a checkpoint, overridden by further layers, and its modality."""
+def configured(checkpoint: Checkpoint, layers: Sequence[Tree | str] = ()) -> tuple[Config[Any, Any], Modality[Any]]:
+    """Config of a checkpoint, changed by layers and then by `section.key=value` texts, and its modality."""
     modality_type = modality_class(checkpoint.config["modality"])
-    config = build(Config.of(modality_type), [checkpoint.config, *(layers or [])])
+    config_type = Config.of(modality_type)
+    overrides = parse_overrides([text for text in layers if isinstance(text, str)], config_type)
+    trees = [layer for layer in layers if not isinstance(layer, str)]
+    config = build(config_type, [checkpoint.config, *trees, overrides])
     return construct(modality_type, config)
 
 

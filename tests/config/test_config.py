@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from pydantic import ConfigDict, Field
 from tiny import NoiseConfig
 
+from jepa.cluster.sweep import variants
 from jepa.config import (
     ConfigError,
     Tree,
@@ -35,7 +36,8 @@ NEEDED: Tree = {"modality": "noise", "run_dir": "somewhere"}
 
 
 def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, ModelConfig]:
-    return build(Config[NoiseConfig, ModelConfig], [NEEDED, recipe or {}, *map(parse_override, overrides)])
+    layers = [parse_override(text, Config[NoiseConfig, ModelConfig]) for text in overrides]
+    return build(Config[NoiseConfig, ModelConfig], [NEEDED, recipe or {}, *layers])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,12 @@ def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, Mo
         ("model.predictor.heads=5", "model.predictor: "),
         ("momentum.kind=half_life", "momentum.start_samples: field required; momentum.end_samples: field required"),
         ("data.masking.kind=tub", "does not match any of the expected tags: 'block', 'tube', 'random'"),
-        ("run_dir=1e5", "run_dir: should be a valid string, not 100000"),
+        ("data.root.x=1", "data.root: should be a valid string, not {'x': 1}"),
+        ("data.rot=/x: y #2", "unknown key 'data.rot', did you mean 'data.root'?"),
+        ("steps=5 #2", "steps: in '5 #2' the '#' begins a comment of YAML, so the text after it would be lost"),
+        ("data.bad=[3, 4]# 5", "data.bad: in '[3, 4]# 5' the '#' begins a comment"),
+        ("data={root: 2012}", "data.root: should be a valid string, not 2012 (in YAML, text that reads as a number or"),
+        ("data={root: /x/set #2}", "the value of data is not valid YAML"),
         ("seed=[1", "the value of seed is not valid YAML"),
         ("steps", "'steps' is not of the form section.key=value"),
         ("=5", "'=5' is not of the form section.key=value"),
@@ -78,6 +85,74 @@ def test_a_mistake_is_refused_in_one_sentence(override: str, sentence: str) -> N
         built(override)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(DataConfig):
+    """Settings that take text, and settings that take text or something else."""
+
+    name: str = ""
+    either: str | NoiseConfig | tuple[int, ...] = ""
+    number: str | int = ""
+    labels: tuple[str, ...] = ("a", "b")
+    by_name: Mapping[str, Path] = field(default_factory=dict)
+    choice: Literal["none", "no"] | None = None
+
+
+SPELLINGS = [
+    *("/x/set #2", "#2", "null", "~", "@x", "2012", "1e5", "a: b", "[new] photos", "{a", "100%", "it's", '"quoted"'),
+    *(
+        "'",
+        "trailing ",
+        " leading",
+        "a=b",
+        "true",
+        "- x",
+        "!!x",
+        "&a",
+        "*a",
+        "|",
+        "%",
+        "\u00e9\u0301 \u2603",
+        "a\nb",
+        "a\tb",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_text_after_the_equals_sign_is_taken_as_it_is(text: str) -> None:
+    config = built(f"data.root={text}", f"run_dir={text}", f"start_from={text}")
+    assert config.data.root == config.run_dir == config.start_from == Path(text)
+    for key in ("name", "either", "labels.1", "by_name.x"):
+        layers: list[Tree] = [{"by_name": {"x": "y"}}, parse_override(f"{key}={text}", TextConfig)]
+        config = build(TextConfig, layers)
+        found = {"labels.1": config.labels[1], "by_name.x": config.by_name["x"]}.get(key, getattr(config, key, None))
+        assert found == (Path(text) if key == "by_name.x" else text)
+    (variant,) = variants([f"name={text}"], 0, TextConfig)
+    assert build(TextConfig, [parse_override(variant.overrides[0], TextConfig)]).name == text
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("root=", None),
+        ("name=", ""),
+        ("choice=", None),
+        ("choice=no", "no"),
+        ("choice=none", "none"),
+        ("choice=null", None),
+        ("either=[1, 2]", (1, 2)),
+        ("either={samples: 3}", NoiseConfig(samples=3)),
+        ("number=7", 7),
+        ("number=7 #", "7 #"),
+        ("number='7'", "'7'"),
+        ("labels=[x, '#y']", ("x", "#y")),
+    ],
+)
+def test_null_lists_mappings_and_numbers_have_one_spelling_each(override: str, value: Any) -> None:
+    config = build(TextConfig, [{"root": "x", "choice": "no"}, parse_override(override, TextConfig)])
+    assert getattr(config, override.partition("=")[0]) == value
 
 
 def test_a_missing_key_is_named() -> None:
@@ -238,7 +313,7 @@ def test_unknown_keys_and_wrong_types_are_found_wherever_a_plug_in_nests_its_sec
     override: str, sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        build(FilterConfig, [parse_override(override)])
+        build(FilterConfig, [parse_override(override, FilterConfig)])
     assert sentence in str(refused.value)
 
 

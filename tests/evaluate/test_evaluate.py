@@ -16,7 +16,7 @@ from tiny import MODEL, NoiseConfig, PaddedNoise, randomise
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.config import ConfigError, parse_override, plain
+from jepa.config import ConfigError, plain
 from jepa.evaluate.__main__ import main
 from jepa.evaluate.features import Extractor, TokenBudget
 from jepa.evaluate.probes.linear import (
@@ -317,7 +317,7 @@ def test_overrides_and_tasks_that_do_not_fit_are_refused(coloured: Path, tmp_pat
         (["count"], "data.flip=true", "class/knn"),
     ):
         with pytest.raises(ConfigError, match=offender):
-            evaluate_run(coloured, tasks=tasks, layers=[parse_override(override)])
+            evaluate_run(coloured, tasks=tasks, layers=[override])
     assert main([str(tmp_path / "nowhere")]) == 1
 
 
@@ -361,7 +361,7 @@ def test_scoring_on_the_validation_split_leaves_the_test_split_unread(tmp_path: 
     assert fitting | choosing == training
     for path in (tmp_path / "data" / "test").rglob("*.png"):
         path.write_bytes(b"")
-    layers = [parse_override("evaluate.scored_split=validation"), parse_override("evaluate.validation_samples=15")]
+    layers = ["evaluate.scored_split=validation", "evaluate.validation_samples=15"]
     row = evaluate_run(run_dir, tasks=["class/linear"], layers=layers)["tasks"]["class/linear"]
     assert row["jepa"] > 0.9
     assert (row["train_samples"], row["test_samples"]) == (75, 30)
@@ -400,11 +400,9 @@ def test_a_modality_chooses_its_baselines_and_attentive_probes(
     shown = capsys.readouterr().out
     assert "moment" in shown
     assert "energy" in shown
-    deep = evaluate_run(moving, tasks=["row/attentive2"], layers=[parse_override("evaluate.attentive=[2]")])
+    deep = evaluate_run(moving, tasks=["row/attentive2"], layers=["evaluate.attentive=[2]"])
     assert list(deep["tasks"]) == ["row/attentive2"]
-    assert list(evaluate_run(moving, tasks=["row"], layers=[parse_override("evaluate.attentive=[]")])["tasks"]) == [
-        "row/ridge"
-    ]
+    assert list(evaluate_run(moving, tasks=["row"], layers=["evaluate.attentive=[]"])["tasks"]) == ["row/ridge"]
 
 
 def test_features_are_means_over_views_and_each_sample_is_read_once() -> None:

@@ -13,7 +13,7 @@ from tiny import LENGTHS, MODEL as SMALL_MODEL, NoiseConfig, PaddedNoise, padded
 from torch import Tensor, nn
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.config import parse_override, plain
+from jepa.config import plain
 from jepa.distributed import join
 from jepa.evaluate.forecast import Forecaster, Means, can_forecast, cut_grid, error_maps
 from jepa.evaluate.run import evaluate_run
@@ -164,7 +164,7 @@ def test_a_run_is_evaluated_by_horizon(trained: Path, capsys: pytest.CaptureFixt
 
 
 def test_forecasts_that_cannot_be_measured_are_omitted_with_a_note(trained: Path, tmp_path: Path) -> None:
-    longer = evaluate_run(trained, layers=[parse_override("data.moments=12")])
+    longer = evaluate_run(trained, layers=["data.moments=12"])
     assert "forecast" not in longer
     assert any("token grid of the training" in note for note in longer["notes"])
     assert "forecast" not in evaluate_run(trained, tasks=["row"])

@@ -61,8 +61,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _resolved(root: Path, run_dir: Path) -> tuple[Config[Any, Any], Modality[Any]]:
     overrides = [
-        f"run_dir={json.dumps(str(run_dir))}", "steps=3", "log_every=1", "compute.workers=0", "optim.batch_size=8",
-        "data.source=folder", f"data.root={json.dumps(str(root))}", "data.image_size=32", "data.patch_size=4",
+        f"run_dir={run_dir}", "steps=3", "log_every=1", "compute.workers=0", "optim.batch_size=8",
+        "data.source=folder", f"data.root={root}", "data.image_size=32", "data.patch_size=4",
         "data.max_bad_fraction=0.5", "model.size={width: 32, depth: 2, heads: 2}",
         "model.predictor={width: 16, depth: 1, heads: 2}",
     ]  # fmt: skip

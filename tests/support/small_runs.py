@@ -14,5 +14,6 @@ SMALL = [
 
 
 def small(*overrides: str) -> tuple[Config[Any, Any], Noise]:
-    config = build(Config.of(Noise), [parse_override(text) for text in [*SMALL, *overrides]])
+    config_type = Config.of(Noise)
+    config = build(config_type, [parse_override(text, config_type) for text in [*SMALL, *overrides]])
     return config, Noise(config.data)

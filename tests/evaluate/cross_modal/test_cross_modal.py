@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from torch.utils.data import default_collate
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.config import ConfigError, parse_override, plain
+from jepa.config import ConfigError, plain
 from jepa.distributed import join
 from jepa.evaluate.cross_modal.gain import cross_modal_gain, other_samples, sample_distances
 from jepa.evaluate.cross_modal.geometry import gap, geometry
@@ -210,9 +210,7 @@ def test_the_loss_is_the_mean_of_sample_distances(distance: Any, normalise: bool
 def settings(run_dir: Path, *more: str) -> tuple[Config[Any, Any], Any]:
     shape = ("model.predictor={width: 16, depth: 2, heads: 2}", "loss.distance=l2", "optim.batch_size=32")
     plain = ("compute.workers=0", "compute.precision=fp32", "compute.device=cpu", "evaluate.low_shot_draws=1")
-    return resolve(
-        "pairs:Pairs", {}, (f"run_dir={json.dumps(str(run_dir))}", "steps=30", "log_every=1", *shape, *plain, *more)
-    )
+    return resolve("pairs:Pairs", {}, (f"run_dir={run_dir}", "steps=30", "log_every=1", *shape, *plain, *more))
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -364,7 +362,7 @@ def test_results_hold_rows_of_both_directions_and_the_section_on_streams(
 
 
 def test_rows_are_selected_by_name_and_unknown_names_are_refused(run: Path) -> None:
-    some = evaluate_run(run, tasks=["retrieval", "near_miss/turned"], layers=[parse_override("evaluate.gallery=null")])
+    some = evaluate_run(run, tasks=["retrieval", "near_miss/turned"], layers=["evaluate.gallery=null"])
     assert [name.partition("/")[0] for name in some["tasks"]] == ["retrieval"] * 6 + ["near_miss"]
     assert some["tasks"]["retrieval/cells_to_<word>@1"]["gallery"] == 59
     assert "streams" not in some
@@ -385,7 +383,7 @@ def test_loading_a_run_gives_what_the_modality_serves(run: Path) -> None:
 
 
 def test_a_gain_that_the_run_did_not_learn_is_not_measured_and_noted(run: Path) -> None:
-    results = evaluate_run(run, layers=[parse_override("data.learns=false"), parse_override("data.samples=30")])
+    results = evaluate_run(run, layers=["data.learns=false", "data.samples=30"])
     assert "gain" not in results["streams"]
     assert any("did not learn with and without it" in note for note in results["notes"])
 
