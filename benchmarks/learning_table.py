@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks import provenance
 from jepa.evaluate.features import ENCODERS, Column
+from jepa.evaluate.labels import LOW_SHOT
 from jepa.evaluate.table import columns
-from jepa.evaluate.tasks import LOW_SHOT
 
 Results = Mapping[str, Any]  # of results.json
 Row = dict[str, Any]

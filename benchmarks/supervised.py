@@ -28,7 +28,7 @@ from jepa.encoder import TokenEncoder
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.evaluate.features import Column, Extractor, TokenBudget
 from jepa.evaluate.probes.linear import accuracy
-from jepa.evaluate.reading import SampleSubset, evaluated_indices, evaluation_splits
+from jepa.evaluate.reading import SampleSubset, evaluated_indices, evaluation_splits, sample_limits
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import resolve
 from jepa.masking import Masks
@@ -108,7 +108,7 @@ def class_task(modality: Modality[Any]) -> Task:
 def probe_training_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:
     """The labelled samples that train the probes of the evaluation."""
     train = evaluation_splits(modality, config)["train"]
-    return SampleSubset(train, evaluated_indices(len(train), config.train_samples, "train"))
+    return SampleSubset(train, evaluated_indices(len(train), sample_limits(modality, config)["train"], "train"))
 
 
 def scored_samples(modality: Modality[Any], config: EvaluateConfig) -> Samples:

@@ -14,6 +14,7 @@ from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError, Tree, build, defaults, differences, parse_overrides, plain
 from jepa.config.recipes import default_recipe, plain_name, read_recipe
 from jepa.console import CONSOLE, command_parser, shown
+from jepa.data import open_split
 from jepa.distributed import World, join
 from jepa.distributed.peers import failing_together
 from jepa.errors import INTERRUPTED, exit_status
@@ -68,6 +69,11 @@ def _launch(arguments: argparse.Namespace) -> int:
         with world.error_barrier():
             if world.is_main:
                 stack.enter_context(locked(config.run_dir))
+            open_split(modality, "train")  # in all processes at once, as it may take minutes
+            if world.is_main:
+                from jepa.evaluate.ready import announce_evaluation
+
+                announce_evaluation(config, modality)
         return _run(config, modality, world)
 
 

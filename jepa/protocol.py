@@ -1,13 +1,9 @@
 """The evaluation protocol: the `evaluate` section of a config."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
-
-from jepa.config import ConfigError
-from jepa.config.imports import imported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +35,8 @@ class EvaluateConfig:
     scored_split: `validation` leaves the test split unread while you search for a recipe: the validation split gives
     the scores, and training samples that train no probe choose the settings.
     train_samples, validation_samples, test_samples: limits on the labelled samples that train the probes, choose their
-    settings, and give the scores. Probes are not retrained on validation samples.
+    settings, and give the scores; null for train_samples: 5,000, or 24 per class if that is more, at most 50,000, so
+    that nearly every class has the labels of `low_shot_12`. Probes are not retrained on validation samples.
     low_shot_draws: number of random draws of the few labels. map_tokens: tokens per split for tasks of kind `map`.
     attentive: block counts of attentive probes, such as [1, 4]; null for the choice of each task. One block costs
     seconds, each further one a hundred times as much.
@@ -56,7 +53,7 @@ class EvaluateConfig:
     report: bool = True
     encoder: Literal["target_encoder", "context_encoder"] = "target_encoder"
     scored_split: Literal["validation", "test"] = "test"
-    train_samples: PositiveInt = 5_000
+    train_samples: PositiveInt | None = None
     validation_samples: PositiveInt = 1_000
     test_samples: PositiveInt = 2_000
     low_shot_draws: PositiveInt = 5
@@ -71,14 +68,3 @@ class EvaluateConfig:
     gain_samples: NonNegativeInt = 512
     functions: tuple[FunctionTask, ...] = ()
     batch_size: PositiveInt = 256
-
-
-def check_functions(tasks: Sequence[FunctionTask]) -> None:
-    """Raise ConfigError for custom metrics that cannot be imported or are listed twice, before a run starts."""
-    for number, task in enumerate(tasks):
-        if task.name in (other.name for other in tasks[:number]):
-            raise ConfigError(f"evaluate.functions.{number}: {task.name} is listed twice; a metric has one row")
-        try:
-            imported(task.function)
-        except ValueError as error:
-            raise ConfigError(f"evaluate.functions.{number}: {error}") from error

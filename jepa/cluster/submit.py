@@ -15,13 +15,14 @@ from jepa.cluster.job import Command, read_job
 from jepa.cluster.profile import Profile, Submission, changes_of, read_profile, script, submit
 from jepa.cluster.status import statuses
 from jepa.cluster.sweep import Variant, is_finished, run_here, variants, write_sweep
-from jepa.config import ConfigError, to_yaml
+from jepa.config import ConfigError, plain, to_yaml
 from jepa.console import CONSOLE, shown
 from jepa.cost.describe import describe
 from jepa.cost.flops import networks
 from jepa.cost.process_memory import Allocation
 from jepa.data import open_split
 from jepa.distributed import World
+from jepa.evaluate.ready import announce_evaluation
 from jepa.modality import Modality
 from jepa.plugins.registry import modality_class
 from jepa.training.checks import batch_order, check_config
@@ -41,7 +42,8 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     config_type = Config.of(modality_class(arguments.modality))
     planned = variants(arguments.sweep, arguments.seeds, config_type) if is_sweep else [Variant("", {})]
     folder = _folder(arguments, configure, is_sweep)
-    configs = [_checked(arguments, configure, variant, folder, profile) for variant in planned]
+    opened: set[str] = set()
+    configs = [_checked(arguments, configure, variant, folder, profile, opened) for variant in planned]
     commands = {folder / variant.name: _command(arguments, variant, folder) for variant in planned}
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
@@ -85,14 +87,29 @@ def _start(
 
 
 def dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: Modality[Any]) -> int:
-    """Print the resolved config, and the cost of the run on the hardware of the profile -> exit status."""
+    """Print the resolved config, and the cost of the run on the hardware of the profile -> exit status.
+
+    Raises the errors that the run would raise before its first step, except those of generated data.
+    """
     profile, allocation = profile_of(arguments), Allocation()
     if profile is not None:
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
         allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
     cost = describe(config, modality, allocation)
     print(f"{to_yaml(config)}\n{cost}")
+    if reason := _why_unopened(config.data.root, arguments.overrides):
+        CONSOLE.print(shown(f"the data is not opened: {reason}"))
+    _check(config, modality, allocation.processes, with_data=not reason)
     return 0
+
+
+def _why_unopened(root: Path | None, overrides: Sequence[str]) -> str:
+    """Why a dry run does not open the data; empty if it does."""
+    if root is None:
+        return "data.root is not set, and generating data takes long"
+    if not root.expanduser().exists() and not any(text.startswith("data.root=") for text in overrides):
+        return f"{root} does not exist here; the recipe may be of another machine"
+    return ""
 
 
 def profile_of(arguments: argparse.Namespace) -> Profile | None:
@@ -117,16 +134,33 @@ def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool)
 
 
 def _checked(
-    arguments: argparse.Namespace, configure: Configure, variant: Variant, folder: Path, profile: Profile | None
+    arguments: argparse.Namespace,
+    configure: Configure,
+    variant: Variant,
+    folder: Path,
+    profile: Profile | None,
+    opened: set[str],
 ) -> Config[Any, Any]:
-    """The config of a run, after all checks that need no training."""
+    """The config of a run, after all checks that need no training.
+
+    opened: data and evaluation of earlier runs, so that those of a sweep that share them open them once.
+    """
     run_dir = f"run_dir={folder / variant.name}"
     config, modality = configure(arguments, [*variant.overrides, run_dir])
-    open_split(modality, "train")
+    data = json.dumps([plain(config.data), plain(config.evaluate)])
+    _check(config, modality, profile.processes if profile else 1, with_data=data not in opened)
+    opened.add(data)
     networks(config, modality)
-    batch_order(config, World(0, profile.processes if profile else 1, torch.device("cpu")))
-    check_config(config, modality)
     return config
+
+
+def _check(config: Config[Any, Any], modality: Modality[Any], processes: int, with_data: bool) -> None:
+    """Check all that a run checks before its first step, except that pretrained weights are not downloaded."""
+    check_config(config, modality)
+    batch_order(config, World(0, processes, torch.device("cpu")))
+    if with_data:
+        open_split(modality, "train")
+        announce_evaluation(config, modality)
 
 
 def _command(arguments: argparse.Namespace, variant: Variant, folder: Path) -> list[str]:

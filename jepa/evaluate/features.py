@@ -142,7 +142,8 @@ class _FeatureBuffer:
         self.parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in kinds}
 
     def add(self, kind: str, name: str, values: Tensor) -> None:
-        self.parts[kind].setdefault(name, []).append(values.float().cpu())
+        values = values if kind == "labels" else values.float()
+        self.parts[kind].setdefault(name, []).append(values.cpu())
 
     def add_tokens(self, name: str, tokens: Tensor) -> None:
         missing = self.budget.tokens - sum(map(len, self.parts["tokens"].get(name, [])))

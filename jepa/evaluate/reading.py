@@ -15,12 +15,35 @@ from jepa.protocol import EvaluateConfig
 
 BatchT = TypeVar("BatchT")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+TRAIN_SAMPLES, TRAIN_SAMPLES_PER_CLASS = 5_000, 24  # by default; 24 random ones nearly always give a class 12 labels
 
 
 def evaluated_indices(count: int, limit: int, split: Split) -> list[int]:
     """Indices of the samples of a split to evaluate, in a fixed random order."""
     order: list[int] = torch.randperm(count, generator=seeded("evaluation", split))[:limit].tolist()
     return order
+
+
+def sample_limits(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, int]:
+    """Most samples of each split that are evaluated."""
+    train = config.train_samples or max(TRAIN_SAMPLES, min(TRAIN_SAMPLES_PER_CLASS * _classes(modality), 50_000))
+    return {"train": train, "validation": config.validation_samples, "test": config.test_samples}
+
+
+def raised_limit_note(modality: Modality[Any], config: EvaluateConfig, train: Samples) -> str:
+    """A note that many classes raise the number of samples that train the probes; empty if they do not."""
+    limit, classes = sample_limits(modality, config)["train"], _classes(modality)
+    if config.train_samples or min(limit, len(train)) <= TRAIN_SAMPLES:
+        return ""
+    return (
+        f"Probes are trained on up to {limit:,} samples, {limit // classes} for each of {classes:,} classes; "
+        "evaluate.train_samples sets another number."
+    )
+
+
+def _classes(modality: Modality[Any]) -> int:
+    """Most classes of a task."""
+    return max((len(task.classes) for task in modality.tasks if task.kind == "class"), default=0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,24 @@ class SampleSubset:
 
     def __getitem__(self, index: int, /) -> Sample:
         return self.samples[self.indices[index]]
+
+    def labels(self, index: int) -> Mapping[str, Label] | None:
+        """Labels of a sample without reading it; None if the data set cannot tell."""
+        return stored_labels(self.samples, self.indices[index])
+
+
+def stored_labels(samples: Samples, index: int) -> Mapping[str, Label] | None:
+    """Labels of a sample without reading it; None if the data set has no method `labels`."""
+    find = getattr(samples, "labels", None)
+    return find(index) if callable(find) else None
+
+
+def known_labels(samples: Samples, indices: Sequence[int], task: Task) -> Tensor | None:
+    """Labels [n] of a task without reading the samples, NaN where unknown; None if the data set cannot tell."""
+    found = [stored_labels(samples, index) for index in indices]
+    if task.kind == "map" or None in found:
+        return None
+    return torch.stack([label_of(labels or {}, task, 0) for labels in found])
 
 
 def evaluation_splits(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Samples]:
@@ -110,13 +151,23 @@ class ViewDataset(Dataset[Any]):
         return views, baselines, labels
 
     def _label(self, labels: Mapping[str, Label], task: Task) -> Tensor:
-        unknown = torch.full((math.prod(self.modality.grid),) if task.kind == "map" else (), torch.nan)
         try:
-            return torch.as_tensor(labels.get(task.label, unknown), dtype=torch.float32).reshape(unknown.shape)
+            return label_of(labels, task, math.prod(self.modality.grid))
         except (TypeError, ValueError, RuntimeError):
             if task in self.modality.tasks:
                 raise
-            return unknown  # the label of a custom metric, which is then reported as not measured
+            return torch.tensor(torch.nan)  # the label of a custom metric, which is then reported as not measured
+
+
+def label_of(labels: Mapping[str, Label], task: Task, tokens: int) -> Tensor:
+    """The label of a task: a number, or one per token [N] of a map; NaN where unknown.
+
+    Classes are float64, so that large ids stay exact; a negative one is unknown. Raises an error for anything else.
+    """
+    unknown = torch.full((tokens,) if task.kind == "map" else (), torch.nan)
+    kind = torch.float64 if task.kind == "class" else torch.float32
+    label = torch.as_tensor(labels.get(task.label, unknown), dtype=kind).reshape(unknown.shape)
+    return label.where(label >= 0, torch.nan) if task.kind == "class" else label
 
 
 def collate_views(items: Sequence[Any]) -> ViewBatch:

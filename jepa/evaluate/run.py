@@ -13,18 +13,20 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from jepa.collapse import collapse_signs, rankme
 from jepa.config import ConfigError, Tree, plain
 from jepa.console import CONSOLE, shown
-from jepa.data import BadFiles
+from jepa.data import BadFiles, DataError
 from jepa.disk import write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
 from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget, samples_at_once
 from jepa.evaluate.forecast import InputBatches, build_forecaster, can_forecast, forecast_section
+from jepa.evaluate.labels import UnmeasurableError, size_notes
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
-from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits
+from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits, raised_limit_note
+from jepa.evaluate.ready import no_tasks_note
 from jepa.evaluate.setup import EvaluationSetup, TaskProbe, is_part_of, open_setup
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import print_table
-from jepa.evaluate.tasks import FeatureTable, UnmeasurableError, attentive_blocks, measure
+from jepa.evaluate.tasks import FeatureTable, attentive_blocks, measure
 from jepa.modality import Samples, Split
 from jepa.weights.load import model_of
 
@@ -67,7 +69,7 @@ def _summary(setup: EvaluationSetup) -> dict[str, Any]:
         "samples_per_second": round(samples / checkpoint.seconds, 1) if checkpoint.seconds else 0.0,
         "target": config.target,
         "encoder": config.evaluate.encoder,
-        "protocol": plain(config.evaluate),
+        "protocol": plain(config.evaluate) | {"train_samples": setup.limits["train"]},
     }
 
 
@@ -88,6 +90,8 @@ def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:
         stream_rows, streams = evaluate_streams(setup, samples["test"], evaluation.notes, bad_files.add)
         tasks |= stream_rows
     forecast = {} if setup.requested else evaluation.forecast()
+    if tasks:
+        evaluation.notes.extend(size_notes({split: len(of_split) for split, of_split in features.items()}))
     return {
         "collapse": _collapse(features[used[-1]], used[-1]) if used else {},
         "tasks": tasks,
@@ -116,15 +120,12 @@ class _Evaluation:
     def measurable_rows(self) -> list[TaskProbe]:
         """The requested probes; none, with a note, if there are no labels or a split is empty."""
         setup, rows = self.setup, self.setup.rows
-        empty = [split for split in SPLITS if len(self.samples[split]) == 0]
-        if not rows and not setup.requested:
-            self.notes.append(
-                f"The data has no labels, so no {'probe is trained' if has_stream_rows(setup) else 'task is measured'}."
-            )
-        if rows and empty:
-            self.notes.append(f"The {' and the '.join(empty)} split has no samples, so no task is measured.")
-            return []
-        return rows
+        note = no_tasks_note(rows, has_stream_rows(setup), self.samples)
+        if note and (rows or not setup.requested):
+            self.notes.append(note)
+        if rows and (raised := raised_limit_note(setup.modality, setup.config.evaluate, self.samples["train"])):
+            self.notes.append(raised)
+        return [] if note else rows
 
     def features(self, used: Sequence[Split], rows: Sequence[TaskProbe]) -> dict[Split, Features]:
         """Features of the splits that are used, with as many tokens as the rows need."""
@@ -138,8 +139,9 @@ class _Evaluation:
         extractor = Extractor(
             self.setup.modality, self.setup.encoders, tasks, config.evaluate.batch_size, config.compute, on_batch
         )
-        limits = {split: getattr(config.evaluate, f"{split}_samples") for split in used}
-        indices = {split: evaluated_indices(len(self.samples[split]), limits[split], split) for split in used}
+        indices = {
+            split: evaluated_indices(len(self.samples[split]), self.setup.limits[split], split) for split in used
+        }
         at_once = samples_at_once(self.setup.modality, config.evaluate.batch_size)
         total = sum(math.ceil(len(of_split) / at_once) for of_split in indices.values())
         self.progress.update(self.progress.task_ids[0], total=total)
@@ -148,6 +150,11 @@ class _Evaluation:
             self.show(f"reading {split}")
             budget = _token_budget(self.setup, rows, split, last=split == used[-1])
             features[split] = extractor.extract(self.samples[split], indices[split], budget)
+            if not features[split].last:
+                raise DataError(
+                    f"none of {len(indices[split])} {split} samples can be read; they are listed in "
+                    f"{self.bad_files.path}"
+                )
         if used:
             total += len(features[used[-1]].columns) * len(rows)
             self.progress.update(self.progress.task_ids[0], total=total)
@@ -211,6 +218,7 @@ def _collapse(features: Features, split: Split) -> dict[str, Any]:
         **asdict(collapse_signs(features.tokens["jepa"])),
         "rankme": ranks["jepa"],
         "rankme_random_init": ranks["random_init"],
+        "dimensions": features.last["jepa"].shape[1],
         "samples": len(features),
         "split": split,
     }

@@ -13,10 +13,11 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, Tree, differences, plain
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
+from jepa.evaluate.reading import sample_limits
 from jepa.evaluate.tasks import probe_names
-from jepa.modality import Modality, Task
+from jepa.modality import Modality, Split, Task
 from jepa.positions import grid_positions
-from jepa.protocol import check_functions
+from jepa.training.checks import check_functions
 from jepa.training.config import Config
 from jepa.weights.load import configured, encoder_of, read_checkpoint, untrained_encoder
 
@@ -52,6 +53,11 @@ class EvaluationSetup:
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.encoders["jepa"].device
+
+    @property
+    def limits(self) -> dict[Split, int]:
+        """Most samples of each split that are evaluated."""
+        return sample_limits(self.modality, self.config.evaluate)
 
     @property
     def rows(self) -> list[TaskProbe]:
@@ -92,11 +98,11 @@ def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -
     encoders: dict[Column, TokenEncoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled", "evaluate.report"))]
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
-    available = _available(modality, config)
-    return EvaluationSetup(checkpoint, config, modality, encoders, available, tasks, output, on_trained_grid)
+    rows = possible_rows(modality, config)
+    return EvaluationSetup(checkpoint, config, modality, encoders, rows, tasks, output, on_trained_grid)
 
 
-def _available(modality: Modality[Any], config: Config[Any, Any]) -> list[TaskProbe]:
+def possible_rows(modality: Modality[Any], config: Config[Any, Any]) -> list[TaskProbe]:
     """All probes of the modality's tasks, then the custom metrics, whose label need not be a task."""
     blocks, depth = config.evaluate.attentive, config.model.depth
     rows = [TaskProbe(task, probe) for task in modality.tasks for probe in probe_names(task, blocks, depth)]

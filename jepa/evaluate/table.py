@@ -10,7 +10,8 @@ from jepa.console import printer, shown
 
 _HEADINGS = {"jepa": "trained", "random_init": "untrained"}
 _PROTOCOL = ("train_samples", "test_samples", "spread", "draws", "chosen", "way", "queries", "gallery", "galleries")
-_ABOUT = ("metric", "higher_is_better", *_PROTOCOL)
+_SCOPE = ("labels_per_class", "label_share", "caveats")
+_ABOUT = ("metric", "higher_is_better", *_PROTOCOL, *_SCOPE)
 RESERVED = frozenset({"jepa", "random_init", "chance", *_ABOUT})  # names that no baseline may have
 Row = dict[str, Any]  # of the tasks in results.json
 
@@ -32,11 +33,26 @@ def print_table(results: Mapping[str, Any], remarks: Sequence[str] = ()) -> None
     signs = results["collapse"]
     if signs:
         console.print(
-            f"RankMe (effective dimensions) {signs['rankme']:.1f}, untrained {signs['rankme_random_init']:.1f}; "
-            f"target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples"
+            f"RankMe (effective dimensions) {signs['rankme']:.1f}, untrained {signs['rankme_random_init']:.1f}"
+            f"{rank_limit(signs)}; target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples"
         )
-    for line in (*remarks, *results["notes"]):
+    for line in (*remarks, *caveat_lines(results["tasks"]), *results["notes"]):
         console.print(shown(line))
+
+
+def caveat_lines(tasks: Mapping[str, Row]) -> list[str]:
+    """A line for each caveat, with the rows that it belongs to."""
+    rows: dict[str, list[str]] = {}
+    for name, row in tasks.items():
+        for caveat in row.get("caveats", ()):
+            rows.setdefault(caveat, []).append(name)
+    return [f"* {', '.join(names)}: {caveat}" for caveat, names in rows.items()]
+
+
+def rank_limit(signs: Mapping[str, Any]) -> str:
+    """The largest possible RankMe, in words, if the number of samples limits it; empty otherwise."""
+    samples, dimensions = signs["samples"], signs.get("dimensions", 0)
+    return f", at most {samples - 1} on {samples} samples" if samples <= dimensions else ""
 
 
 def _table(results: Mapping[str, Any]) -> Table:
@@ -50,7 +66,8 @@ def _table(results: Mapping[str, Any]) -> Table:
         table.add_column(title, justify="right")
     for name, row in results["tasks"].items():
         arrow = "↑" if row["higher_is_better"] else "↓"
-        table.add_row(shown(name), f"{row['metric']} {arrow}", *(_cell(row, column) for column in headings))
+        title = f"{shown(name)}{' *' if row.get('caveats') else ''}"
+        table.add_row(title, f"{row['metric']} {arrow}", *(_cell(row, column) for column in headings))
     return table
 
 

@@ -9,8 +9,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from jepa.data import seeded
 from jepa.evaluate.features import ENCODERS, Column, Features
+from jepa.evaluate.labels import (
+    FEW_LABELS,
+    UnmeasurableError,
+    caveats_of,
+    check_labels,
+    constant_error,
+    count_labelled,
+    different_draws,
+    labels_per_class,
+    majority_accuracy,
+)
 from jepa.evaluate.probes.attentive import ProbeTraining, attentive_probe
 from jepa.evaluate.probes.custom import FunctionError, function_row
 from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
@@ -20,17 +30,12 @@ from jepa.modality import Task
 from jepa.protocol import FunctionTask
 
 Layer = Literal["last", "last4", "tokens"]
-LOW_SHOT = 12  # labelled examples of each class
 _PROBES = {
-    "class": ("linear", "linear_last4", "knn", f"low_shot_{LOW_SHOT}", "low_shot_1pct"),
+    "class": ("linear", "linear_last4", "knn", *FEW_LABELS),
     "count": ("ridge",),
     "regression": ("ridge",),
     "map": ("ridge",),
 }
-
-
-class UnmeasurableError(ValueError):
-    """The samples do not suffice for a task; the message is one sentence for the user."""
 
 
 def probe_names(task: Task, attentive: Sequence[int] | None, layers: int) -> Sequence[str]:
@@ -81,17 +86,13 @@ class FeatureTable:
         return self._labels(task, "sequences")
 
     def labels(self, task: Task) -> Splits[Tensor]:
-        """Labels [n], of maps [m, N] on the samples that keep tokens; raises UnmeasurableError if a split has none."""
+        """Labels [n], of maps [m, N] on the samples that keep tokens; raises UnmeasurableError if they are too few."""
         return self._labels(task, "tokens" if task.kind == "map" else "last")
 
     def _labels(self, task: Task, kind: str) -> Splits[Tensor]:
         """Labels of the samples that keep features of this kind."""
         labels = self.features.map(lambda split: split.labels[task.label][: len(getattr(split, kind)["jepa"])])
-        for split in ("train", "validation", "test"):
-            if not getattr(labels, split).isfinite().any():
-                raise UnmeasurableError(
-                    f"{task.label} is not measured: no sample of the {split} split is labelled with a number"
-                )
+        check_labels(task, labels)
         return labels
 
     def columns(self, layer: Layer) -> list[Column]:
@@ -114,7 +115,7 @@ def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], N
     labels = table.labels(task)
     layer: Layer = "tokens" if task.kind == "map" else "last4" if probe == "linear_last4" else "last"
     outcomes: dict[Column, list[Outcome]] = {}
-    train_samples = _count(labels.train)
+    train_samples = count_labelled(labels.train)
     for column in table.columns(layer):
         examples = table.examples(task, layer, column, projected=probe != "knn")
         if task.kind == "class":
@@ -124,16 +125,25 @@ def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], N
         advance()
     scores = {column: [outcome.score for outcome in of_column] for column, of_column in outcomes.items()}
     means = {column: statistics.fmean(values) for column, values in scores.items()}
-    row = _row(task, table, means, labels, train_samples)
-    if probe.startswith("low_shot"):
-        row["spread"] = {
-            column: statistics.stdev(values) if len(values) > 1 else 0.0 for column, values in scores.items()
-        }
-        row["draws"] = table.low_shot_draws
+    row = _row(task, probe, table, means, labels, train_samples)
+    if probe in FEW_LABELS:
+        row |= _few_labels(labels.train, FEW_LABELS[probe], train_samples) | {"draws": len(scores["jepa"])}
+        if row["draws"] > 1:
+            row["spread"] = {column: statistics.stdev(values) for column, values in scores.items()}
     setting = ("k" if probe == "knn" else "C") if task.kind == "class" else "alpha"
     chosen = {column: [outcome.setting for outcome in of_column] for column, of_column in outcomes.items()}
     row["chosen"] = {column: {setting: values if len(values) > 1 else values[0]} for column, values in chosen.items()}
     return row
+
+
+def _few_labels(labels: Tensor, each: int | float, used: int) -> Row:
+    """How many of the training labels [n] trained a probe: per class, or their share."""
+    known = labels[labels.isfinite()].long()
+    return (
+        {"labels_per_class": labels_per_class(known, each)}
+        if isinstance(each, int)
+        else {"label_share": used / len(known)}
+    )
 
 
 def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> Row:
@@ -143,7 +153,7 @@ def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> Row:
     stored = {column: table.examples(task, "last", column, projected=False) for column in table.columns("last")}
     # Copies: a function may train on its examples or change them, and stored features are inference tensors.
     columns = {
-        column: splits.map(lambda one: Examples(one.features.clone(), one.labels.clone()))
+        column: splits.map(lambda one: Examples(one.features.clone(), one.labels.to(torch.float32, copy=True)))
         for column, splits in stored.items()
     }
     try:
@@ -153,15 +163,21 @@ def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> Row:
 
 
 def _row(
-    task: Task, table: FeatureTable, scores: Mapping[Column, float], labels: Splits[Tensor], train_samples: int
+    task: Task,
+    probe: str,
+    table: FeatureTable,
+    scores: Mapping[Column, float],
+    labels: Splits[Tensor],
+    train_samples: int,
 ) -> Row:
-    """The fields of every row: the score of each column, null if it has none, and chance."""
+    """The fields of every row: the score of each column, null if it has none, chance, and caveats if there are any."""
     kind = "accuracy" if task.kind == "class" else "rmse"
     row: Row = {"metric": kind, "higher_is_better": kind == "accuracy"}
     row |= {column: scores.get(column) for column in (*ENCODERS, "raw_input", *table.features.train.columns)}
     row["chance"] = majority_accuracy(labels) if task.kind == "class" else constant_error(labels)
-    row["train_samples"], row["test_samples"] = train_samples, _count(labels.test)
-    return row
+    row["train_samples"], row["test_samples"] = train_samples, count_labelled(labels.test)
+    caveats = caveats_of(task, probe, labels)
+    return row | ({"caveats": caveats} if caveats else {})
 
 
 def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callable[[], None]) -> Row:
@@ -176,15 +192,27 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
         outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
         advance()
-    row = _row(task, table, scores, labels, _count(labels.train))
+    row = _row(task, f"attentive{blocks}", table, scores, labels, count_labelled(labels.train))
     row["chosen"] = chosen
     return row
 
 
 def _with_classes(task: Task, examples: Splits[Examples]) -> tuple[Splits[Examples], int]:
-    """Examples labelled with integers, and the number of classes."""
+    """Examples labelled with the numbers of their classes, and how many classes there are.
+
+    Labels that the task does not name are numbered in order, so that 7 and 30,000 are two classes. Those that occur
+    only outside the training split are -1, which no probe predicts.
+    """
     examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
-    return examples, max(len(task.classes), *(int(split.labels.max()) + 1 for split in examples.parts()))
+    if all(int(split.labels.max()) < len(task.classes) for split in examples.parts()):
+        return examples, len(task.classes)
+    values = examples.train.labels.unique()
+
+    def numbered(split: Examples) -> Examples:
+        numbers = torch.searchsorted(values, split.labels).clamp_max(len(values) - 1)
+        return Examples(split.features, torch.where(values[numbers] == split.labels, numbers, -1))
+
+    return examples.map(numbered), len(values)
 
 
 def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
@@ -195,39 +223,5 @@ def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) ->
         return [knn(examples, classes)], len(labels)
     if probe in ("linear", "linear_last4"):
         return [linear_probe(examples, classes)], len(labels)
-    each = 0.01 if probe == "low_shot_1pct" else LOW_SHOT
-    rows = [draw_examples(labels, each, draw) for draw in range(draws)]
+    rows = different_draws(labels, FEW_LABELS[probe], draws)
     return low_shot(examples, classes, rows), len(rows[0])
-
-
-def draw_examples(labels: Tensor, each: int | float, draw: int) -> Tensor:
-    """Rows of a few examples of every class: labels int64 [n] -> int64 [few].
-
-    each: number of examples per class (int), or their share (float), at least one. A draw has the same rows for every
-    column.
-    """
-    order = torch.randperm(len(labels), generator=seeded("low shot", draw))
-    rows = []
-    for label in labels.unique().tolist():
-        members = order[labels[order] == label]
-        rows.append(members[: each if isinstance(each, int) else max(1, round(each * len(members)))])
-    return torch.cat(rows)
-
-
-def majority_accuracy(labels: Splits[Tensor]) -> float:
-    """Chance of a class task: test accuracy of always predicting the most frequent training class."""
-    prediction = labels.train[labels.train.isfinite()].long().bincount().argmax()
-    test = labels.test[labels.test.isfinite()].long()
-    return float((test == prediction).double().mean())
-
-
-def constant_error(labels: Splits[Tensor]) -> float:
-    """Chance of a number: root mean square test error of the training mean; for a map, of the mean at each token."""
-    overall, means = labels.train.nanmean(), labels.train.nanmean(dim=0)
-    prediction = torch.where(means.isfinite(), means, overall)
-    return float((labels.test - prediction).square().nanmean().sqrt())
-
-
-def _count(labels: Tensor) -> int:
-    """Number of samples with a label, or with any labelled token."""
-    return int(labels.isfinite().flatten(1).any(dim=1).sum() if labels.dim() > 1 else labels.isfinite().sum())

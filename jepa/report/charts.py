@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from jepa.evaluate.labels import percentage
 from jepa.evaluate.table import Row, columns
 
 # On the page these colours become CSS variables, so that charts follow the light or dark theme.
@@ -46,8 +47,8 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:z.{digits}f} %"
 
 
-def task_title(name: str) -> str:
-    """Key of results.json -> title: `class/low_shot_12` -> `class, 12 labels per class`."""
+def task_title(name: str, row: Row | None = None) -> str:
+    """Key of results.json -> title: `class/low_shot_12` -> `class, 12 labels per class`, or fewer as the row says."""
     label, _, probe = name.partition("/")
     probes = {
         "linear": "linear probe",
@@ -64,10 +65,18 @@ def task_title(name: str) -> str:
         return f"retrieval, {direction}, top {k}{', by prediction' if similarity else ''}".replace("_", " ")
     title = probes.get(probe, probe)
     if shots := re.fullmatch(r"low_shot_(\d+)", probe):
-        title = f"{shots[1]} labels per class"
+        title = f"{_shots(row or {}, shots[1])} labels per class"
+    elif row and probe == "low_shot_1pct" and "label_share" in row:
+        title = f"{percentage(row['label_share'])} of the labels"
     if blocks := re.fullmatch(r"attentive(\d+)", probe):
         title = f"attentive probe, {blocks[1]} blocks"
     return f"{label}, {title}".removesuffix(", ").replace("_", " ")
+
+
+def _shots(row: Row, asked: str) -> str:
+    """Labels of each class that train a probe: `12`, or `4 to 12` if classes have fewer."""
+    fewest, most = row.get("labels_per_class", (asked, asked))
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
 def progress(row: Row, column: str) -> float | None:
@@ -96,13 +105,16 @@ def task_chart(tasks: Mapping[str, Row]) -> Figure:
                 axes.barh(centre, max(share, -0.25), height=height - 0.02, color=colour, label=label)
                 number = axes.annotate(percent(share), (max(share, 0), centre), (3, 0), textcoords="offset points")
                 number.set(va="center", fontsize=7.5, color=_COLOURS["soft"])
-    axes.set_yticks(range(len(tasks)), [task_title(name) for name in tasks])
+    axes.set_yticks(range(len(tasks)), [task_title(name, row) for name, row in tasks.items()])
     axes.invert_yaxis()
     axes.axvline(0, color=_COLOURS["soft"], linewidth=0.8)
     axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.0)
     axes.xaxis.set_major_formatter(lambda value, _: percent(value))
     axes.set_xlabel("score between chance (0 %) and perfect (100 %)")
-    figure.legend(loc="outside upper right", ncols=max(3, len(bars)), frameon=False, labelcolor=_COLOURS["ink"])
+    if in_legend:
+        figure.legend(loc="outside upper right", ncols=max(3, len(bars)), frameon=False, labelcolor=_COLOURS["ink"])
+    else:
+        axes.set_title("no bar can be drawn: chance is perfect, or unknown", color=_COLOURS["soft"])
     _plain(axes, lines="x")
     return figure
 

@@ -19,6 +19,7 @@ from jepa.training.log import read_metrics
 from jepa.weights.load import configured, encoder_of, model_of, read_checkpoint, untrained_encoder
 
 _MAX_SAMPLES, _MIN_SAMPLES = 500, 32  # encoded for pictures
+_FEW = 8  # samples; fewer show no signs of collapse
 _CPU_FLOPS = 2e11  # spent on pictures without a GPU, so large encoders get fewer samples
 
 
@@ -65,12 +66,14 @@ class Run:
     def collapse_warning(self) -> str:
         """Signs of collapse in words, from the evaluation or else the last logged step; empty if there are none."""
         names = ("target_std", "rankme", "cosine")
-        logged = self.metrics[-1] if self.metrics else {}
+        logged, evaluated = self.metrics[-1] if self.metrics else {}, self.results.get("collapse", {})
+        if evaluated.get("samples", _FEW) < _FEW:
+            evaluated = {}  # RankMe of n samples is at most n - 1, which alone would look like a collapse
         streams = [stream.name for stream in self.modality.streams] or [""]
         warnings = []
         for number, stream in enumerate(streams):
             keys = [f"{stream}_{name}" if number else name for name in names]
-            for signs in (self.results.get("collapse", {}), logged):
+            for signs in (evaluated, logged):
                 if all(key in signs for key in keys):
                     warnings.append(CollapseSigns(*(signs[key] for key in keys)).warning(stream))
                     break

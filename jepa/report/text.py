@@ -95,7 +95,7 @@ def task_table(tasks: Mapping[str, Row]) -> str:
         "numbers of labelled samples."
     )
     if any("spread" in row for row in tasks.values()):
-        words += " ± gives the standard deviation over draws of the labelled samples."
+        words += " ± gives the standard deviation over draws of the labelled samples, or over galleries."
     if any(row["metric"] == "recall" for row in tasks.values()):
         words += (
             " Retrieval trains no probe: its score is the share of queries with a match among the top k of the "
@@ -148,7 +148,8 @@ def _verdict(tasks: Mapping[str, Row]) -> str:
     won = sum(best_columns(row) == ["jepa"] for row in tasks.values())
     return (
         f"It reaches <strong>{_number(row, row['jepa'])}</strong> {escape(row['metric'])} "
-        f"({escape(task_title(name))}) against {baselines}, and beats all baselines on {won} of {len(tasks)} tasks."
+        f"({escape(task_title(name, row))}) against {baselines}, and beats all baselines on {won} of {len(tasks)} "
+        "tasks."
     )
 
 
@@ -157,12 +158,13 @@ def _rival(tasks: Mapping[str, Row]) -> str:
     name, row = _main_task(tasks)
     rivals, titles = [column for column in best_columns(row) if column != "jepa"], columns(tasks)
     numbers = [f"{titles[column]} {_number(row, row[column])}" for column in (*rivals[:1], "jepa")]
-    return f"{task_title(name)}: {', '.join(numbers)}." if rivals else ""
+    return f"{task_title(name, row)}: {', '.join(numbers)}." if rivals else ""
 
 
 def _task_row(name: str, row: Row, names: Sequence[str]) -> str:
     metric = f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}"
-    html = f"<td>{escape(task_title(name))}<small>{escape(metric)}</small></td>"
+    about = "".join(f"<small>{escape(text)}</small>" for text in (metric, *row.get("caveats", ())))
+    html = f"<td>{escape(task_title(name, row))}{about}</td>"
     for column in names:
         spread = row.get("spread", {}).get(column)
         cell = _number(row, row.get(column))

@@ -1,13 +1,16 @@
 """Checks of a config before any network is built."""
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from jepa.checkpoint import latest
 from jepa.config import ConfigError
+from jepa.config.imports import imported
 from jepa.data import Order, seeded
 from jepa.distributed import World
 from jepa.modality import Modality
-from jepa.protocol import check_functions
+from jepa.protocol import FunctionTask
 from jepa.training.config import Config
 
 
@@ -38,6 +41,28 @@ def _check_losses(config: Config[Any, Any], modality: Modality[Any]) -> None:
     regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
     if not (loss.prediction_weight or regularised or (contrast and loss.contrast_weight)):
         raise ConfigError("loss.prediction_weight: at 0 only a regulariser or a contrast could train the networks")
+
+
+def check_functions(tasks: Sequence[FunctionTask]) -> None:
+    """Raise ConfigError for custom metrics that cannot be imported or called, or that are listed twice."""
+    for number, task in enumerate(tasks):
+        if task.name in (other.name for other in tasks[:number]):
+            raise ConfigError(f"evaluate.functions.{number}: {task.name} is listed twice; a metric has one row")
+        try:
+            function = imported(task.function)
+        except ValueError as error:
+            raise ConfigError(f"evaluate.functions.{number}: {error}") from error
+        if not callable(function):
+            raise ConfigError(f"evaluate.functions.{number}: {task.function} is not a function")
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError as error:
+            raise ConfigError(
+                f"evaluate.functions.{number}: {task.function} cannot be called with one argument, the samples of all "
+                f"splits: {error}"
+            ) from error
+        except ValueError:  # a built-in function does not show its arguments
+            continue
 
 
 def batch_order(config: Config[Any, Any], world: World) -> Order:

@@ -14,6 +14,7 @@ from jepa.positions import Grid
 from modalities.image.config import ImageConfig
 from modalities.image.sources import open_source
 from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
+from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit
 from modalities.worlds.scenes.dataset import Scenes, default_cache_dir
 from modalities.worlds.scenes.shapes import CLASSES
@@ -37,6 +38,7 @@ class Image(Modality[ImageConfig]):
             raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
         self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
         check_masking(self.grid, config.masking)
+        self._opened = Opened()
 
     @cached_property
     def _labelled_classes(self) -> Sequence[str]:
@@ -97,8 +99,9 @@ class Image(Modality[ImageConfig]):
 
     def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
-        side = stored_side(self.config.size, self.config.crop_scale)
-        return open_source(self.config.source, self.config.root.expanduser(), split, min_side=side, pixels=self.config)
+        config, root = self.config, self.config.root.expanduser()
+        side = stored_side(config.size, config.crop_scale)
+        return self._opened.once(split, lambda: open_source(config.source, root, split, min_side=side, pixels=config))
 
 
 class _Scenes:

@@ -23,6 +23,7 @@ from modalities.image_text.masks import Layout, both_regions, check_words, sampl
 from modalities.image_text.open_clip_files import PixelStatistics
 from modalities.image_text.served import ImageTextModel
 from modalities.storage.captioned import CaptionedImage
+from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit
 from modalities.worlds.captions.dataset import CaptionedScenes
 from modalities.worlds.captions.words import SHAPE_NOUNS
@@ -48,6 +49,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
         self.grid, self.streams = self.layout.grid, (self.layout.image, self.layout.text)
         self.size, self.tokenize = towers.image.image_size, towers.tokenize
         check_masking(self.grid, config.masking)
+        self._opened = Opened()
         check_words(self.layout, config.objectives)
         if model.contrast != "none" and not config.objectives.contrasts:
             raise ValueError(
@@ -173,10 +175,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
     def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked by the config
-        side = stored_side(self.size, self.config.crop_scale)
-        return open_captions(
-            self.config.source, self.config.root.expanduser(), split, min_side=side, pixels=self.config
-        )
+        config, root = self.config, self.config.root.expanduser()
+        side = stored_side(self.size, config.crop_scale)
+        return self._opened.once(split, lambda: open_captions(config.source, root, split, min_side=side, pixels=config))
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:

@@ -1,7 +1,7 @@
 """Videos: tubelets on a grid of time, rows and columns, from files, tar shards or the embedded world of clips."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from jepa.encoder import PatchEmbedding
 from jepa.masking import Masks, check_masking, sample_masks
 from jepa.modality import Modality, Samples, Split, Task
 from modalities.image.views import denormalise, stored_side
+from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit
 from modalities.video import views
 from modalities.video.config import VideoConfig
@@ -44,6 +45,7 @@ class Video(Modality[VideoConfig]):
         self.views = config.views
         for strategy in config.masking:
             check_masking(self.grid, strategy)
+        self._opened = Opened()
 
     @cached_property
     def _labelled_classes(self) -> Sequence[str]:
@@ -143,7 +145,8 @@ class Video(Modality[VideoConfig]):
             stored_fps=config.stored_fps,
             pixels=config,
         )
-        return open_source(config.source, config.root.expanduser(), split, options)
+        root = config.root.expanduser()
+        return self._opened.once(split, partial(open_source, config.source, root, split, options))
 
 
 class TubeletEmbedding(PatchEmbedding):

@@ -19,6 +19,7 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, plain
 from jepa.evaluate.__main__ import main
 from jepa.evaluate.features import Extractor, TokenBudget
+from jepa.evaluate.labels import constant_error, draw_examples
 from jepa.evaluate.probes.linear import (
     ALPHA_GRID,
     TEMPERATURE,
@@ -33,7 +34,6 @@ from jepa.evaluate.probes.linear import (
 from jepa.evaluate.reading import evaluated_indices, evaluation_splits
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Examples, Splits
-from jepa.evaluate.tasks import constant_error, draw_examples
 from jepa.launch import resolve
 from jepa.model import JEPA
 from jepa.protocol import EvaluateConfig

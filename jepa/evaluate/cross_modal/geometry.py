@@ -30,6 +30,7 @@ def geometry(encoded: EncodedByColumn, modality: MatchedModality[Any], similarit
     }
     return {
         "samples": count,
+        "dimensions": next(iter(pairs.values()))[0].encoded.shape[1],
         "way": similarity,
         "gap": {
             "own": {column: gap(first.encoded, second.encoded) for column, (first, second) in pairs.items()},

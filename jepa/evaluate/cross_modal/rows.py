@@ -63,12 +63,25 @@ def retrieval_rows(
             found = {
                 column: recalls(samples.pairs, similarity, query_stream, gallery) for column, samples in encoded.items()
             }
-            rows |= {name: _recall_row(found, index, similarity) | about for index, name in enumerate(names)}
+            rows |= {
+                name: _recall_row(found, k, similarity) | about | _gallery_caveats(size, gallery, k)
+                for name, k in zip(names, TOP_K, strict=True)
+            }
     return {name: rows[name] for name in wanted if name in rows}
 
 
-def _recall_row(found: Mapping[Column, tuple[Tensor, Tensor, int]], index: int, similarity: Similarity) -> Row:
-    summaries = {column: recall_summary(hits, chance, index) for column, (hits, chance, _) in found.items()}
+def _gallery_caveats(size: int, asked: int | None, k: int) -> Row:
+    """The field `caveats` of a retrieval row, if its galleries of `size` samples are smaller than a reader expects."""
+    caveats = []
+    if asked is not None and size < asked:
+        caveats.append(f"the gallery holds {size:,} samples instead of evaluate.gallery={asked:,}; there are no more")
+    if size <= k:
+        caveats.append(f"every answer is among the top {k}, as the gallery holds {size} samples")
+    return {"caveats": caveats} if caveats else {}
+
+
+def _recall_row(found: Mapping[Column, tuple[Tensor, Tensor, int]], k: int, similarity: Similarity) -> Row:
+    summaries = {column: recall_summary(hits, chance, TOP_K.index(k)) for column, (hits, chance, _) in found.items()}
     recall = {column: summary["recall"] for column, summary in summaries.items()}
     row = _row("recall", recall, summaries["jepa"]["chance"], similarity)
     if spread := {column: summary["spread"] for column, summary in summaries.items() if "spread" in summary}:
@@ -86,7 +99,7 @@ def zero_shot_row(
     """
     rows = labels.isfinite().nonzero().flatten()
     truth = labels[rows].long()
-    correct = F.one_hot(truth, max(len(named), int(truth.max()) + 1)).bool()[:, : len(named)]
+    correct = truth.unsqueeze(1) == torch.arange(len(named))
     has_name = (correct & named).any(dim=1)
     accuracy = {}
     for column, samples in encoded.items():
@@ -94,8 +107,13 @@ def zero_shot_row(
         scores = (vectors @ classes[column].T).masked_fill(~named, -torch.inf)
         hits = hit_probabilities(scores[has_name], correct[has_name], (1,)) if has_name.any() else torch.zeros(1, 1)
         accuracy[column] = float(hits.sum()) / len(rows)
-    row = _row("accuracy", accuracy, float(truth.bincount().max()) / len(rows), similarity)
-    return row | {"test_samples": len(rows)}
+    row = _row("accuracy", accuracy, float(truth.unique(return_counts=True)[1].max()) / len(rows), similarity)
+    row["test_samples"] = len(rows)
+    if nameless := int((~has_name).sum()):
+        row["caveats"] = [
+            f"{nameless:,} of {len(rows):,} test samples are of classes without a name; they count as wrong"
+        ]
+    return row
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 from jepa.evaluate.cross_modal.retrieval import RetrievalSet
 from jepa.evaluate.cross_modal.vectors import StreamEncoder, Vectors
 from jepa.evaluate.features import Column
-from jepa.evaluate.reading import batches, separate_bad
+from jepa.evaluate.reading import batches, label_of, separate_bad
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Samples, Task
 
@@ -58,7 +58,7 @@ class PairDataset(Dataset[Any]):
             near_misses = {} if self.first_only else dict(self.modality.near_misses(sample.inputs))
         except BadSampleError as error:
             return error
-        labels = [float(sample.labels.get(task.label, torch.nan)) for task in self.tasks]
+        labels = [float(label_of(sample.labels, task, 0)) for task in self.tasks]
         count = 1 if self.first_only else len(views)
         return _PairSample(views[:count], list(self.modality.descriptions(sample.inputs))[:count], near_misses, labels)
 
@@ -141,7 +141,7 @@ class PairReader:
             found = {kind: concatenate(parts) for kind, parts in sorted(near_misses[column].items())}
             of_pairs = RetrievalSet(*concatenate(pairs[column]), torch.tensor(owners), descriptions)
             encoded[column] = EncodedSamples(of_pairs, found)
-        return encoded, torch.tensor(labels)
+        return encoded, torch.tensor(labels, dtype=torch.float64)
 
 
 def concatenate(parts: Sequence[T]) -> T:

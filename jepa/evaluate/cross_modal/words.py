@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jepa.evaluate.table import rank_limit
+
 
 def stream_lines(streams: Mapping[str, Any]) -> list[str]:
     """Lines on how far apart two streams lie, and how much one helps to predict the other; none without streams."""
@@ -15,7 +17,7 @@ def stream_lines(streams: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{' and '.join(streams['names'])}: mean score of matching pairs {streams['matched']['jepa']:.2f}, "
             f"of other pairs {streams['mismatched']['jepa']:.2f}; gap {streams['gap']['own']['jepa']:.2f}; "
-            f"RankMe {ranks}"
+            f"RankMe {ranks}{rank_limit(streams)}"
         )
     return [*lines, gain_sentence(streams)] if "gain" in streams else lines
 

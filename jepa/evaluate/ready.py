@@ -1,0 +1,107 @@
+"""Checks before training that the evaluation can run after it: splits, samples, labels, custom metrics, report."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from jepa.config import ConfigError
+from jepa.config.imports import describe_error
+from jepa.console import CONSOLE, shown
+from jepa.data import DataError
+from jepa.evaluate.cross_modal.rows import row_names
+from jepa.evaluate.labels import UnmeasurableError, caveats_of, check_labels
+from jepa.evaluate.reading import (
+    SPLITS,
+    ViewDataset,
+    evaluated_indices,
+    evaluation_splits,
+    known_labels,
+    raised_limit_note,
+    sample_limits,
+)
+from jepa.evaluate.setup import TaskProbe, possible_rows
+from jepa.evaluate.splits import Splits
+from jepa.evaluate.table import Row, caveat_lines
+from jepa.matching import MatchedModality
+from jepa.modality import BadSampleError, Modality, Samples, Split, Task
+from jepa.training.config import Config
+
+_TRIED = 100  # samples of a split, until one can be read
+
+
+def announce_evaluation(config: Config[Any, Any], modality: Modality[Any]) -> None:
+    """Check the evaluation at the end of a run, and print what it will not measure.
+
+    Opens the splits and reads one sample of each. Raises ConfigError and DataError if the evaluation, or the report,
+    would fail.
+    """
+    if config.evaluate.report and find_spec("matplotlib") is None:
+        raise ConfigError("evaluate.report: needs matplotlib, which is not installed; install it, or set it to false")
+    for note in evaluation_notes(config, modality) if config.evaluate.enabled else ():
+        CONSOLE.print(shown(f"evaluation: {note}"))
+
+
+def evaluation_notes(config: Config[Any, Any], modality: Modality[Any]) -> list[str]:
+    """What an evaluation will not measure, and what will limit its scores; raises ConfigError and DataError."""
+    samples = evaluation_splits(modality, config.evaluate)
+    try:
+        rows = possible_rows(modality, config)
+        has_streams = isinstance(modality, MatchedModality) and bool(row_names(modality, config))
+    except (OSError, ValueError) as error:
+        raise DataError(f"data: {error}") from error
+    notes = [no_tasks_note(rows, has_streams, samples), raised_limit_note(modality, config.evaluate, samples["train"])]
+    tasks = list({row.task.label: row.task for row in rows}.values())
+    limits = sample_limits(modality, config.evaluate)
+    indices = {split: evaluated_indices(len(samples[split]), limits[split], split) for split in SPLITS}
+    labelled = {split: _check_samples(modality, samples[split], split, tasks, indices[split]) for split in SPLITS}
+    for task in tasks if all(indices.values()) else ():
+        of_task = [row.probe for row in rows if row.task == task]
+        known = [known_labels(samples[split], indices[split], task) for split in SPLITS]
+        if all(labels is not None for labels in known):
+            notes += _label_notes(task, of_task, Splits(*known))
+        else:
+            notes += [
+                f"The first {split} sample has no label '{task.label}'; its labels: {', '.join(labels) or 'none'}."
+                for split, labels in labelled.items()
+                if task.label not in labels
+            ]
+    return list(filter(None, notes))
+
+
+def no_tasks_note(rows: Sequence[TaskProbe], has_streams: bool, samples: Mapping[Split, Samples]) -> str:
+    """Why no task is measured; empty if tasks are."""
+    if not rows:
+        return f"The data has no labels, so no {'probe is trained' if has_streams else 'task is measured'}."
+    empty = [split for split in SPLITS if not len(samples[split])]
+    return f"The {' and the '.join(empty)} split has no samples, so no task is measured." if empty else ""
+
+
+def _check_samples(
+    modality: Modality[Any], samples: Samples, split: Split, tasks: Sequence[Task], indices: Sequence[int]
+) -> list[str]:
+    """Names of the labels of the first readable sample; raises DataError without one that can be evaluated."""
+    tried = indices[:_TRIED]
+    views = ViewDataset(modality, samples, tried, tasks)
+    bad: BadSampleError | None = None
+    for number, index in enumerate(tried):
+        try:
+            item = views[number]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"data: a {split} sample cannot be evaluated: {describe_error(error)}") from error
+        if isinstance(item, BadSampleError):
+            bad = item
+            continue
+        return list(map(str, samples[index].labels))
+    if bad:
+        raise DataError(f"data: none of {len(tried)} {split} samples can be read, such as {bad.source}: {bad.reason}")
+    return []
+
+
+def _label_notes(task: Task, probes: Sequence[str], labels: Splits[Any]) -> list[str]:
+    """What the labels [n] of each split do not allow."""
+    try:
+        check_labels(task, labels)
+    except UnmeasurableError as error:
+        return [str(error)]
+    rows: dict[str, Row] = {f"{task.label}/{probe}": {"caveats": caveats_of(task, probe, labels)} for probe in probes}
+    return caveat_lines(rows)
