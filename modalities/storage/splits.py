@@ -109,5 +109,15 @@ def set_name(name: str) -> str:
     return "".join([*parts[:first], "*", digits, *parts[first + 1 :]])
 
 
+def named_file(path: Path) -> dict[Split, list[Path]]:
+    """A file that the user named and, as other splits, the files beside it that differ in the split word alone."""
+    if not (word := split_word(path.name)):
+        return {"train": [path]}
+    own, own_set = split_named(word), set_name(path.name)
+    beside = [each for each in path.parent.iterdir() if set_name(each.name) == own_set]
+    found = sorted([path, *(each for each in beside if split_named(split_words(each.name)[0]) != own)])
+    return files_by_split(found, str(path.parent)) if len(found) > 1 else {"train": [path]}
+
+
 def _letters(word: str) -> str:
     return _NO_LETTERS.sub("", word.casefold())

@@ -1,17 +1,20 @@
 """Videos listed in text files: a path and optionally a label per line."""
 
-import csv
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jepa.modality import Sample, Split
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
 from modalities.storage.packed import PackedStrings
-from modalities.storage.splits import StoredSplit, carved_split, files_by_split, split_source, split_word, split_words
+from modalities.storage.paths import FileKeys, existing_file
+from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_file, split_source
+from modalities.storage.tables import split_row
 
 _LISTS = {".csv", ".tsv"}
 _PATH_NAMES = ("path", "video_path", "file", "filename", "file_name", "filepath", "video", "clip")
@@ -38,7 +41,7 @@ class ListSamples:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        inputs = self.read(self.folder / self.paths[index])
+        inputs = self.read(existing_file(self.folder, self.paths[index]))
         label = int(self.labels[index])
         return Sample(inputs, {} if label == UNLABELLED else {"class": label})
 
@@ -48,8 +51,9 @@ def open_lists(
 ) -> StoredSplit:
     """The videos of one split listed in the .csv or .tsv files at `root`, and the class names, () if unlabelled.
 
-    `root` is a file, or a folder with one file or with several named after splits (train.csv, val.csv, test.csv); a
-    file with such a name is read together with those beside it. Missing splits are carved (storage.splits).
+    `root` is a folder with one file or with several named after splits (train.csv, val.csv, test.csv); or a file, and
+    then those beside it that differ in the word for the split alone are the other splits. Missing splits are carved
+    (storage.splits). Two splits must not share videos.
     A line is `path label` or a path alone, separated by a tab, semicolon, comma or space. A path with spaces is quoted;
     otherwise the last space separates. A first line without a video is a header; with more than two columns it is
     required and must name a `path` and a `label` (storage.labels). Paths are absolute or relative to the file's folder.
@@ -57,10 +61,12 @@ def open_lists(
     stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"])
-    rows = [row for listed in stored[source] for row in _rows(listed, classes)]
+    folder = stored[source][0].source.parent
+    file_key = FileKeys(folder)
+    _check_apart(stored, file_key)
+    rows = _one_spelling([row for listed in stored[source] for row in _rows(listed, classes)], file_key)
     if carve and not (split == "train" and not classes.names):
         rows = [row for row in rows if carved_split(row[0], carve, seed) == split]
-    folder = stored[source][0].source.parent
     paths = PackedStrings(path for path, _ in rows)
     return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read), classes.names)
 
@@ -68,7 +74,7 @@ def open_lists(
 def read_list(source: Path, extensions: Collection[str]) -> VideoList:
     """The paths and labels of one file; raises ValueError with the line of a mistake."""
     try:
-        lines = source.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        lines = source.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise OSError(f"{source}: {error.strerror}") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -89,6 +95,42 @@ def read_list(source: Path, extensions: Collection[str]) -> VideoList:
     return VideoList(source, PackedStrings(paths), PackedStrings(labels))
 
 
+def _check_apart(stored: Mapping[Split, Sequence[VideoList]], file_key: FileKeys) -> None:
+    """Raise ValueError if two splits share some of their videos. Equal lists are allowed, as for a trial."""
+    files = {
+        split: _distinct(file_key(path) for listed in lists for path in listed.paths)
+        for split, lists in stored.items()
+        if len(stored) > 1
+    }
+    for one, other in combinations(files, 2):
+        shared = np.intersect1d(files[one], files[other], assume_unique=True)
+        if not len(shared) or len(shared) == len(files[one]) == len(files[other]):
+            continue
+        listed, path = next(
+            (listed, path) for listed in stored[other] for path in listed.paths if hash(file_key(path)) in shared
+        )
+        raise ValueError(f"{listed.source}: {path} is in {other} but also in {one}; one split is allowed")
+
+
+def _one_spelling(rows: list[tuple[str, int]], file_key: FileKeys) -> list[tuple[str, int]]:
+    """Rows with the path of each file as first written, without those that repeat a row in another spelling."""
+    if len(_distinct(file_key(path) for path, _ in rows)) == len(_distinct(path for path, _ in rows)):
+        return rows
+    first = dict[str, str]()
+    written = [(first.setdefault(file_key(path), path), label) for path, label in rows]
+    known, kept = {row for row, same in zip(rows, written, strict=True) if row == same}, []
+    for row, same in zip(rows, written, strict=True):
+        if row == same or same not in known:
+            known.add(same)
+            kept.append(same)
+    return kept
+
+
+def _distinct(names: Iterable[str]) -> NDArray[np.int64]:
+    """Hashes of all different names: 64 bits each, where a set of names takes a hundred bytes or more."""
+    return np.unique(np.fromiter(map(hash, names), np.int64))
+
+
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:
     if not root.exists():
         raise FileNotFoundError(f"data root {root} does not exist")
@@ -101,17 +143,16 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
             names = ", ".join(path.name for path in found[:5])
             raise ValueError(f"{root} holds {names}; several files must be named after splits")
         return stored
-    if not split_word(root.name):
-        return {"train": [root]}
-    beside = sorted(path for path in root.parent.glob(f"[!.]*{root.suffix}") if split_words(path.name))
-    return files_by_split(beside, str(root.parent))
+    return named_file(root)
 
 
 def _table(lines: list[str], extensions: Collection[str]) -> list[list[str]]:
     """Rows of cells, by the first delimiter that gives all lines the same number (>= 2) of cells, or by spaces."""
     for delimiter in "\t;,":
-        rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-        if lines and len(rows) == len(lines) and {len(row) for row in rows} == {len(rows[0])} and len(rows[0]) > 1:
+        count = len(split_row(lines[0], delimiter)) if lines else 1
+        split = (split_row(line, delimiter) if '"' in line else line.split(delimiter) for line in lines)
+        rows = list(split) if count > 1 else []
+        if rows and all(len(row) == count for row in rows):
             return rows
     return [_by_space(line.strip(), extensions) for line in lines]
 

@@ -63,9 +63,9 @@ def _year(path: Path) -> str:
 @lru_cache(maxsize=2)  # every split needs the same table, which depends on the files only
 def _read(root: Path, files: tuple[tuple[Path, int], ...]) -> tuple[CaptionTable, Path]:
     """The table of all files, and the folder below which the images are."""
-    builder = CaptionTableBuilder()
     first = files[0][0].parent
     folder = first.parent if first.name == "annotations" else first
+    builder = CaptionTableBuilder(folder)
     for path, _ in files:
         named = _OFFICIAL.fullmatch(path.name)
         content = _load(path)
@@ -101,14 +101,14 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _official(content: dict[str, Any], folder: Path, parts: Sequence[str], builder: CaptionTableBuilder) -> None:
     """Add images (with id and file_name) and annotations (with image_id and caption)."""
-    known: dict[int | str, tuple[int, str]] = {}
+    known: dict[str, tuple[int, str]] = {}
     for number, entry in enumerate(content["images"]):
         if not isinstance(entry, dict) or not is_path(entry.get("file_name")):
             builder.fault(f"images[{number}]", "no `file_name`")
-        elif not isinstance(entry.get("id"), int | str) or entry["id"] in known:
+        elif not (key := _id_key(entry.get("id"))) or key in known:
             builder.fault(f"images[{number}]", "no unique `id`")
         else:
-            known[entry["id"]] = number, entry["file_name"]
+            known[key] = number, entry["file_name"]
     prefix = _image_folder(folder, [*parts, "images", ""], [name for _, name in known.values()])
     for number, name in known.values():
         builder.add(number, CaptionEntry(_below(prefix, name), ()))
@@ -120,11 +120,18 @@ def _official(content: dict[str, Any], folder: Path, parts: Sequence[str], build
             builder.fault(f"annotations[{annotation}]", str(error))
 
 
-def _annotated(entry: object, known: Mapping[int | str, tuple[int, str]]) -> tuple[int, str]:
+def _annotated(entry: object, known: Mapping[str, tuple[int, str]]) -> tuple[int, str]:
     image = entry.get("image_id") if isinstance(entry, dict) else None
-    if not isinstance(image, int | str) or image not in known:
+    if (key := _id_key(image)) not in known:
         raise MalformedError(f"image_id {image!r:.40} is not among the images")
-    return known[image]
+    return known[key]
+
+
+def _id_key(value: object) -> str:
+    """The id of an image, the same for 12, 12.0 and "12"; "" for what is no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
 
 
 def _karpathy(content: dict[str, Any], folder: Path, builder: CaptionTableBuilder) -> None:

@@ -13,6 +13,7 @@ from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, 
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.images import Decode
 from modalities.storage.labels import UNLABELLED, Classes, classes_of, label_value
+from modalities.storage.paths import existing_file
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
 _CHECKED = 100  # images: enough to notice a wrong root, few enough for a slow disk
@@ -38,7 +39,7 @@ class CaptionedFiles:
             raise BadSampleError(table.source(image), NO_CAPTION)
         if label == CONTRADICTED:
             raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
-        pixels = self.decode(self.folder / table.name(image))
+        pixels = self.decode(existing_file(self.folder, table.name(image)))
         number = UNLABELLED if label == UNKNOWN else self.class_numbers[label]
         return Sample(CaptionedImage(pixels, captions), {} if number == UNLABELLED else {"class": number})
 
@@ -68,7 +69,7 @@ def check_images(folder: Path, names: Sequence[str]) -> None:
 
 def any_exists(folder: Path, names: Sequence[str]) -> bool:
     """Whether at least one of these images exists."""
-    return any(_exists(folder / name) for name in names)
+    return any(_exists(existing_file(folder, name)) for name in names)
 
 
 def spread(items: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,23 +1,22 @@
 """Captioned images listed in a file: JSON Lines, or a table with a header."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
 
 from jepa.modality import Split
 from modalities.image_text.captions.files import open_table
 from modalities.image_text.captions.rules import CAPTION_KEYS, MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
 from modalities.storage.folders import check_folder
-from modalities.storage.images import Decode
-from modalities.storage.splits import StoredSplit, files_by_split, set_name, split_word, split_words
+from modalities.storage.images import Decode, image_extensions
+from modalities.storage.splits import StoredSplit, files_by_split, named_file
+from modalities.storage.tables import DELIMITERS, BadRow, find_delimiter, is_unicode, split_row, table_rows
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_ENDINGS = (".jsonl", *_DELIMITERS)
+_ENDINGS = (".jsonl", ".csv", ".tsv", ".txt")
 _IMAGE_KEYS = ("image", "filepath", "file", "path", "file_name", "filename")
+_READ = {*_IMAGE_KEYS, *CAPTION_KEYS, "captions", "split", "label"}
 _CHECKED = 100  # lines; if all of them are malformed, the file is an error
 
 Line = tuple[int, Mapping[str, object] | MalformedError]
@@ -27,7 +26,8 @@ def open_lists(root: Path, split: Split, decode: Decode, seed: int) -> StoredSpl
     """The captioned images of one split listed at `root`, and the class names, () if unlabelled.
 
     `root` is a file, or a folder with captions.jsonl, .csv or .tsv, or with several files of one ending that are named
-    after splits (captions-train.jsonl, captions-val.jsonl). A file with such a name is read with those beside it.
+    after splits (captions-train.jsonl, captions-val.jsonl). With a file, those beside it that differ in the word for
+    the split alone are read as the other splits.
     A line of .jsonl is an object with the path of an image under `image` (filepath, file, path, file_name, filename),
     its captions (captions.rules.captions_of) and optionally `split` and `label`; a table has columns of these names.
     Paths are absolute or relative to the file's folder. Lines of one image need not be adjacent.
@@ -46,13 +46,9 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
     if root.is_file():
         if root.suffix.lower() not in _ENDINGS:
             raise ValueError(f"{root} is not a list of captions; allowed endings are {', '.join(_ENDINGS)}")
-        if not split_word(root.name):
-            return {"train": [root]}
-        own = set_name(root.name)
-        beside = [path for path in root.parent.iterdir() if split_words(path.name) and set_name(path.name) == own]
-        return files_by_split(sorted(beside), str(root.parent)) if len(beside) > 1 else {"train": [root]}
+        return named_file(root)
     check_folder(root)
-    found = sorted(path for path in root.glob("captions*") if path.suffix.lower() in _ENDINGS)
+    found = sorted(path for path in root.glob("captions*") if path.suffix.lower() in _ENDINGS[:3])
     if not found:
         raise FileNotFoundError(
             f"no captions.jsonl, captions.csv or captions.tsv in {root}; for another file, give its path"
@@ -66,7 +62,7 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
 
 @lru_cache(maxsize=2)  # every split needs the same table, which depends on the files only
 def _read(files: tuple[tuple[Path, Split | None, int, int], ...]) -> CaptionTable:
-    builder = CaptionTableBuilder()
+    builder = CaptionTableBuilder(files[0][0].parent)
     for path, split, _size, _modified in files:
         builder.begin(path, "line {}", split)
         lines = _json_lines(path) if path.suffix.lower() == ".jsonl" else _table_lines(path)
@@ -131,55 +127,40 @@ def _json_object(line: bytes) -> Mapping[str, object] | MalformedError:
 def _table_lines(path: Path) -> Iterator[Line]:
     """Rows of a table as mappings, with the numbers of their first lines."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = _table_rows(file, _DELIMITERS[path.suffix.lower()])
-        _, header = next(rows, (1, []))
-        columns = _columns(path, header)
-        for number, row in rows:
-            if isinstance(row, MalformedError):
-                yield number, row
+        first, header = next(((number, line) for number, line in enumerate(file, start=1) if line.strip()), (1, ""))
+        delimiter, columns = _header(path, first, header.rstrip("\r\n"))
+        for number, row in table_rows(file, first + 1, delimiter, len(columns), tuple(image_extensions())):
+            if isinstance(row, BadRow):
+                yield number, MalformedError(row.reason)
             elif len(row) != len(columns):
                 yield number, MalformedError(f"{len(row)} fields, but the header has {len(columns)}")
-            elif not _is_unicode("".join(row)):
+            elif not is_unicode("".join(row)):
                 yield number, MalformedError("not UTF-8")
             else:
                 yield number, dict(zip(columns, row, strict=True))
 
 
-def _columns(path: Path, header: list[str] | MalformedError) -> list[str]:
-    if isinstance(header, MalformedError) or not _is_unicode("".join(header)):
-        raise ValueError(f"{path}, line 1: not UTF-8, or an unclosed quote")
-    columns = [name.strip().lower() for name in header]
+def _header(path: Path, number: int, line: str) -> tuple[str, list[str]]:
+    """The delimiter and the names of the columns. Only a .tsv file says which delimiter it has."""
+    if not is_unicode(line):
+        raise ValueError(f"{path}, line {number}: not UTF-8")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else find_delimiter(line, lambda row: not _missing(row))
+    columns = _names(split_row(line, delimiter))
+    if missing := _missing(columns):
+        given = ", ".join(columns)[:200] or "no columns"
+        raise ValueError(f"{path}, line {number}: no {missing} among: {given} (separated by {DELIMITERS[delimiter]})")
+    if twice := [name for name in columns if name in _READ and columns.count(name) > 1]:
+        raise ValueError(f"{path}, line {number}: two columns are named '{twice[0]}'")
+    return delimiter, columns
+
+
+def _missing(header: list[str]) -> str:
+    """The column that a header lacks, or ""."""
     for noun, names in (("image", _IMAGE_KEYS), ("caption", CAPTION_KEYS)):
-        if not set(names) & set(columns):
-            given = ", ".join(columns)[:200]
-            raise ValueError(f"{path}, line 1: no {noun} column ({', '.join(names)}) among: {given or 'no columns'}")
-    return columns
+        if not set(names) & set(_names(header)):
+            return f"{noun} column ({', '.join(names)})"
+    return ""
 
 
-def _table_rows(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | MalformedError]]:
-    """Rows with the numbers of their first lines; an unclosed quote is a fault of every line inside it."""
-    ended = False
-
-    def lines() -> Iterator[str]:
-        nonlocal ended
-        yield from file
-        ended = True
-
-    reader = csv.reader(lines(), delimiter=delimiter)
-    while True:
-        start, fault = reader.line_num + 1, ""
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            row, fault = [], str(error)
-        if row is None:
-            return
-        if fault or ended:  # a complete row does not read past its end
-            for number in range(start, reader.line_num + 1):
-                yield number, MalformedError(f"not a table row: {fault or 'unclosed quote'}")
-        elif len(row) > 1 or "".join(row).strip():
-            yield start, row
-
-
-def _is_unicode(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+def _names(header: list[str]) -> list[str]:
+    return [name.strip().lower() for name in header]

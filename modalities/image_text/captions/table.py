@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jepa.modality import Split
 from modalities.storage.packed import PackedStrings, StringPacker
+from modalities.storage.paths import FileKeys
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 UNKNOWN, CONTRADICTED = -1, -2  # codes of splits and labels
@@ -66,7 +67,9 @@ class CaptionTable:
 class CaptionTableBuilder:
     """Collects entries as they are read; `table` groups them by image."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = Path()) -> None:
+        """folder: that image paths are relative to."""
+        self._file_key = FileKeys(folder)
         self._files: list[tuple[Path, str]] = []
         self._file_split: Split | None = None
         self._names, self._captions = StringPacker(), StringPacker()
@@ -82,7 +85,7 @@ class CaptionTableBuilder:
     def add(self, location: int, entry: CaptionEntry) -> None:
         """Add an entry of the file: one row per caption, or one row without a caption."""
         # 64 bits: with twelve million names, two of them collide in one of 250,000 data sets.
-        digest = blake2b(entry.image.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        digest = blake2b(self._file_key(entry.image).encode("utf-8", "surrogateescape"), digest_size=8).digest()
         key, split = int.from_bytes(digest, "big"), split_code(entry.split or self._file_split)
         label = self._label_names.setdefault(entry.label, len(self._label_names)) if entry.label else UNKNOWN
         for caption in entry.captions or ("",):
