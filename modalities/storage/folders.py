@@ -1,37 +1,45 @@
 """Samples stored as files in folders: images, or anything else with a reader for one file."""
 
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jepa.data.summary import SplitSummary, digest
 from jepa.modality import Sample, Split
+from modalities.storage.layout import (
+    FEW,
+    ClassLevel,
+    FileKind,
+    class_folders,
+    class_level,
+    class_root,
+    find_layout,
+    folder_splits,
+    walk,
+)
 from modalities.storage.packed import PackedStrings
-from modalities.storage.splits import StoredSplit, carved_split, named_splits, split_named, split_source
+from modalities.storage.splits import StoredSplit, carved_split, split_named, split_source
 
+__all__ = ["FileKind", "Files", "check_folder", "class_folders", "folder_splits", "open_folder", "walk"]
 
-@dataclass(frozen=True)
-class FileKind:
-    """Which files are samples: those with these endings (lower case, with the dot), or whole folders of them.
-
-    partly_labelled: files beside class folders are unlabelled samples; by default they make all samples unlabelled.
-    companions: endings of other members of a tar file that belong to the sample with the same key, such as captions.
-    """
-
-    noun: str  # as in "no images below ..."
-    extensions: Collection[str]
-    whole_folders: bool = False
-    partly_labelled: bool = False
-    companions: tuple[str, ...] = ()
+_TRIED = 1_000  # paths in which splits inside classes are noticed
 
 
 class Files:
     """Samples read from paths below `folder`; with classes, the first part of a path names the class."""
 
-    def __init__(self, folder: Path, paths: Sequence[str], classes: Sequence[str], read: Callable[[Path], Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        paths: PackedStrings,
+        classes: Sequence[str],
+        read: Callable[[Path], Any],
+        summary: SplitSummary | None = None,
+    ) -> None:
         self.folder, self.paths, self.read = folder, paths, read
         self.class_index = {name: index for index, name in enumerate(classes)}
+        self.summary = summary
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,37 +49,55 @@ class Files:
         label = self.class_index.get(_top(path))
         return Sample(self.read(self.folder / path), {} if label is None else {"class": label})
 
+    def digest(self) -> str:
+        """A digest of the paths and their order."""
+        return digest(*self.paths.buffers())
 
-def open_folder(root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int | None) -> StoredSplit:
+
+def open_folder(
+    root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int | None, labels: bool = True
+) -> StoredSplit:
     """The files of one split below `root`, and the class names, () without labels.
 
-    Splits: `root/train` beside `root/val` and/or `root/test`, in any of their usual spellings (splits.split_named); or
+    Splits: `root/train` beside `root/val` and/or `root/test`, in any of their usual spellings (storage.splits); or
     `root/train` if no other folder beside it holds such files. Otherwise all of `root` is one training set. Missing
-    splits are carved from the training set (storage.splits).
-    Classes: if the training set has no file at its top level and at least two folders with files, these folders are the
-    classes, in alphabetical order, and every file belongs to the top folder that it lies in. Otherwise the set is
-    unlabelled; then train keeps all files, including those that are also carved for the other splits.
-    Hidden files and folders are ignored. Links are followed, but every folder is listed only once.
+    splits are carved from the training set.
+    Classes: if the training set has at least two folders with files, and few files beside them (layout.class_level),
+    these folders are the classes, in alphabetical order, and every file belongs to the top folder that it lies in.
+    Otherwise the set is unlabelled; then train keeps all files, including those that are also carved for the other
+    splits. labels: false makes any set unlabelled.
+    If `root`, or the folder of a split, holds nothing but one folder, that folder may hold the splits or classes.
+    Hidden files and folders are ignored, and so are run directories. Links are followed, but every folder is listed
+    only once.
     """
     check_folder(root)
-    stored = folder_splits(root, kind)
-    source, carve = split_source(stored, split)
-    classes = class_folders(root / stored["train"], kind)
-    everything = PackedStrings(walk(root / stored[source], kind))
+    layout = find_layout(root, kind)
+    source, carve = split_source(list(layout.splits), split)
+    training = layout.base / layout.splits["train"]
+    training = class_root(training, kind) if labels else training
+    level = class_level(training, kind) if labels else ClassLevel(())
+    folder = layout.base / layout.splits[source]
+    folder = training if source == "train" else class_root(folder, kind, level.names) if labels else folder
+    passed_over = Counter(layout.beside if split == source else {})
+    everything = _files(folder, training, level, kind, passed_over)
     if not everything:
         endings = ", ".join(sorted(kind.extensions))
-        raise ValueError(f"no {kind.noun} below {root / stored[source]}; looked for files ending in {endings}")
-    tops = {_top(path) for path in everything if "/" in path or not kind.partly_labelled}
-    if strays := tops - set(classes) if classes else set():
-        raise ValueError(
-            f"{root / stored[source] / min(strays)} is not one of the class folders of {root / stored['train']}: "
-            f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
-        )
-    if not carve or (split == "train" and not classes):
-        paths = everything
-    else:
-        paths = PackedStrings(path for path in everything if carved_split(path, carve, seed) == split)
-    return StoredSplit(Files(root / stored[source], paths, classes, read), classes)
+        raise ValueError(f"no {kind.noun} below {folder}; looked for files ending in {endings}")
+    counts: Counter[Split] = Counter()
+    held_out = bool(carve) and (split != "train" or bool(level.names))
+    paths = PackedStrings(_of_split(everything, split, carve, seed, counts)) if held_out else everything
+    origin = "held out from train" if level.names else "a tenth of train, which is also trained on"
+    summary = SplitSummary(
+        noun=kind.noun,
+        where=str(folder),
+        classes=level.names,
+        held_out={each: counts[each] for each in carve} if split == "train" and held_out else {},
+        shared=carve if split == "train" and not held_out else (),
+        origin="" if split == source else origin,
+        passed_over=passed_over if split == source else {},
+        notes=_notes(level, folder, everything),
+    )
+    return StoredSplit(Files(folder, paths, level.names, read, summary), level.names)
 
 
 def check_folder(root: Path) -> None:
@@ -82,73 +108,63 @@ def check_folder(root: Path) -> None:
         raise NotADirectoryError(f"data root {root} is a file; a folder is needed")
 
 
-def folder_splits(root: Path, kind: FileKind) -> dict[Split, str]:
-    """The folders of `root` that hold splits; {"train": ""}, that is `root` itself, if there are none."""
-    folders = [name for name, is_folder in _entries(root) if is_folder]
-    if not any(map(split_named, folders)):
-        return {"train": ""}
-    folders = [name for name in folders if next(walk(root / name, kind), None) is not None]
-    splits = [split_named(name) for name in folders]
-    if "train" not in splits and sum(each is not None for each in splits) == 1 and len(folders) > 2:
-        return {"train": ""}  # a class with such a name, among others
-    found = named_splits(folders, str(root)) if set(splits) - {"train", None} else {}
-    held_out = found.keys() - {"train"}
-    if held_out and "train" not in found:
-        raise ValueError(f"{root} holds '{found[min(held_out)]}' but no 'train' folder with anything to read")
-    if splits == ["train"]:
-        return {"train": folders[0]}
-    return found or {"train": ""}  # among other folders, train may be the name of a class
+def _files(folder: Path, training: Path, level: ClassLevel, kind: FileKind, passed_over: Counter[str]) -> PackedStrings:
+    """All samples of a stored split; with classes, without the few beside the class folders.
 
-
-def class_folders(folder: Path, kind: FileKind) -> tuple[str, ...]:
-    """The sorted names of the class folders of a training set, () if it is unlabelled."""
-    names = []
-    for name, is_folder in _entries(folder):
-        if not is_folder and _ending(name) in kind.extensions and not kind.partly_labelled:
-            return ()
-        found = next(_walk(folder, f"{name}/", kind, set()), None) if is_folder else None
-        if found == name:  # this folder is itself a sample
-            return ()
-        if found is not None:
-            names.append(name)
-    return tuple(names) if len(names) > 1 or kind.partly_labelled else ()
-
-
-def walk(folder: Path, kind: FileKind) -> Iterator[str]:
-    """Paths of the samples below `folder`, relative to it: depth first, sorted by name."""
-    return _walk(folder, "", kind, set())
-
-
-def _walk(folder: Path, prefix: str, kind: FileKind, visited: set[tuple[int, int]]) -> Iterator[str]:
-    status = (folder / prefix).stat()
-    if (status.st_dev, status.st_ino) in visited:  # a link to a parent folder would never end
-        return
-    visited.add((status.st_dev, status.st_ino))
-    entries = _entries(folder / prefix)
-    if kind.whole_folders and any(not is_folder and _ending(name) in kind.extensions for name, is_folder in entries):
-        yield prefix.removesuffix("/") or "."
-    for name, is_folder in entries:
-        if is_folder:
-            yield from _walk(folder, f"{prefix}{name}/", kind, visited)
-        elif not kind.whole_folders and _ending(name) in kind.extensions:
-            yield prefix + name
-
-
-def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Sorted visible entries of a folder, and whether each is a folder, without a disk access per file.
-
-    Pipes and devices are left out. Broken links stay in; they count as unreadable files.
+    Raises ValueError for a folder, or for many samples, that are in no class of the training set.
     """
-    with os.scandir(folder) as entries:
-        return sorted(
-            (entry.name, entry.is_dir())
-            for entry in entries
-            if not entry.name.startswith(".") and (entry.is_file() or entry.is_dir() or entry.is_symlink())
+    found = walk(folder, kind, passed_over)
+    if not level.names:
+        return PackedStrings(found)
+    tops: set[str] = set()
+    strays: list[str] = []
+    paths = PackedStrings(_in_folders(found, tops, None if kind.partly_labelled else strays))
+    unknown = tops - set(level.names)
+    if len(strays) > max(FEW, len(paths) // 99) or len(strays) > len(paths):
+        unknown.add(strays[0])
+    if unknown:
+        raise ValueError(
+            f"{folder / min(unknown)} is not one of the class folders of {training}: "
+            f"{', '.join(level.names[:10])}{', ...' if len(level.names) > 10 else ''}"
         )
+    if strays:
+        passed_over[f"beside the class folders, such as {strays[0]}"] = len(strays)
+    return paths
 
 
-def _ending(name: str) -> str:
-    return name[name.rfind(".") :].lower() if "." in name else ""
+def _in_folders(paths: Iterable[str], tops: set[str], strays: list[str] | None) -> Iterator[str]:
+    """The paths in folders, which are added to `tops`; other paths go to `strays`, or are kept if that is None."""
+    for path in paths:
+        top, in_folder, _ = path.partition("/")
+        if in_folder:
+            tops.add(top)
+        elif strays is not None:
+            strays.append(path)
+            continue
+        yield path
+
+
+def _of_split(
+    paths: Iterable[str], split: Split, carve: tuple[Split, ...], seed: int | None, counts: Counter[Split]
+) -> Iterator[str]:
+    """The paths of one split of a training set; the splits of all are counted."""
+    for path in paths:
+        own = carved_split(path, carve, seed)
+        counts[own] += 1
+        if own == split:
+            yield path
+
+
+def _notes(level: ClassLevel, folder: Path, paths: PackedStrings) -> tuple[str, ...]:
+    """Sentences on folders that may be meant otherwise than they are taken."""
+    notes = [level.note] if level.note else []
+    notes += [f"the folder {name} in {folder} is taken for a class" for name in level.names if split_named(name)]
+    inner = (paths[index].split("/")[:-1] for index in range(0, len(paths), -(-len(paths) // _TRIED)))
+    named = {split: "/".join(parts) for parts in inner if len(parts) > 1 and (split := split_named(parts[1]))}
+    if "train" in named and len(named) > 1:
+        alike = " and ".join(sorted(named.values()))
+        notes.append(f"{alike} in {folder} are not taken for splits; move the folders of splits to the top")
+    return tuple(notes)
 
 
 def _top(path: str) -> str:

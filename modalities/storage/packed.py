@@ -52,3 +52,7 @@ class PackedStrings(Sequence[str]):
             return PackedStrings(self[each] for each in selected)
         start, end = self._ends[selected : selected + 2].tolist()
         return self._buffer[start:end].decode("utf-8", "surrogateescape")
+
+    def buffers(self) -> tuple[bytearray, bytes]:
+        """The text of all strings, and where they end."""
+        return self._buffer, self._ends.tobytes()

@@ -1,0 +1,97 @@
+"""What a run reads, in the lines that it starts with: samples, classes, splits, and what is passed over.
+
+Samples may have a `summary` with what their source found, and a method `digest`. Without them their number is reported.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from jepa.data.batches import open_split
+from jepa.modality import Modality, Samples, Split
+
+_SHOWN = 3  # classes, endings
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a source found for one split.
+
+    noun: what the samples are, in the plural. where: the folder or file that holds them. classes: their names, () if
+    the samples have no labels, None if the source has its own labels. held_out: numbers of samples that other splits
+    took from the training set. shared: splits that are a tenth of the training set each, but are also trained on.
+    origin: where another split was taken from, unless it is stored. passed_over: number of files that are no samples,
+    by ending; a key such as `the folder extra` is one thing. notes: sentences about what may be a mistake.
+    """
+
+    noun: str = "samples"
+    where: str = ""
+    classes: Sequence[str] | None = None
+    held_out: Mapping[Split, int] = field(default_factory=dict)
+    shared: Sequence[Split] = ()
+    origin: str = ""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def summary_of(samples: Samples) -> SplitSummary:
+    """The summary of samples; an empty one if their source makes none."""
+    found = getattr(samples, "summary", None)
+    return found if isinstance(found, SplitSummary) else SplitSummary()
+
+
+def digest_of(samples: Samples) -> str:
+    """A digest of the names of the samples, as long as their source has names; otherwise empty."""
+    digest = getattr(samples, "digest", None)
+    return str(digest()) if digest is not None else ""
+
+
+def digest(*parts: bytes | bytearray | memoryview) -> str:
+    """A short digest of long lists, given as buffers."""
+    whole = blake2b(digest_size=16)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(part)
+    return whole.hexdigest()
+
+
+def summary_lines(modality: Modality[Any], splits: Iterable[Split] = ("train",)) -> list[str]:
+    """A line for each split, and one for each note; raises DataError if a split cannot be opened."""
+    lines: dict[str, None] = {}  # each once: splits of one folder pass over the same files
+    for split in splits:
+        samples = open_split(modality, split)
+        summary = summary_of(samples)
+        lines[f"{split}: {'; '.join(_parts(split, len(samples), summary))}"] = None
+        lines.update(dict.fromkeys(f"note: {note}" for note in summary.notes))
+    return list(lines)
+
+
+def _parts(split: Split, count: int, summary: SplitSummary) -> Iterator[str]:
+    where = f" below {summary.where}" if summary.where and not summary.origin else ""
+    yield f"{count:,} {summary.noun}{_classes(summary.classes)}{where}"
+    if summary.origin:
+        yield summary.origin
+    if summary.held_out:
+        yield "held out from it: " + ", ".join(f"{count:,} for {name}" for name, count in summary.held_out.items())
+    if summary.shared:
+        yield f"{' and '.join(summary.shared)}: a tenth of them each, also trained on"
+    if summary.passed_over:
+        yield f"passed over: {counted(summary.passed_over)}"
+
+
+def counted(found: Mapping[str, int]) -> str:
+    """Counts by ending, the greatest first: 45 .heic, 5 without ending, the folder extra."""
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    shown = [name if name.startswith("the ") else f"{count:,} {name}" for name, count in ordered[: 2 * _SHOWN]]
+    more = len(ordered) - len(shown)
+    return ", ".join([*shown, *([f"{more} more kinds"] if more else [])])
+
+
+def _classes(classes: Sequence[str] | None) -> str:
+    if classes is None:
+        return ""
+    if not classes:
+        return " without classes"
+    names = f"{', '.join(classes[:_SHOWN])}{', ...' if len(classes) > _SHOWN else ''}"
+    return f" in {len(classes):,} class{'es' if len(classes) > 1 else ''} ({names})"
