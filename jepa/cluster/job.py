@@ -14,11 +14,11 @@ from jepa.config.imports import imported
 from jepa.disk import write_text
 from jepa.errors import INTERRUPTED
 
-_START_SECONDS = 10  # most that submitit needs before the command starts
+_START_SECONDS = 10  # upper bound on submitit's work before the command starts
 
 
 class Attempts:
-    """Log of a run's attempts: `attempts.jsonl` in its directory, with a line for each begin and end."""
+    """Log of a run's attempts: `attempts.jsonl` in its directory, with a line for each start and end."""
 
     def __init__(self, run_dir: Path, job_id: str, enabled: bool) -> None:
         self.run_dir, self.job_id, self.enabled = run_dir, job_id, enabled
@@ -74,7 +74,7 @@ class Command:
 
     directory: working directory of the command. run_dir: absolute. max_requeues: attempts after the first.
 
-    A signal during the training loop makes the run save its exact step and return, and `_stopped` requeues the job.
+    On a signal during the training loop, the run saves its exact step and returns, and `_stopped` requeues the job.
     Before and after the loop nothing needs saving: submitit's own handler requeues the job through `checkpoint`.
     """
 
@@ -119,7 +119,7 @@ class Command:
     def _stopped(self, environment: Any, attempts: Attempts, seconds: float) -> None:
         """Requeue the job, unless SLURM or the user has ended it; never returns."""
         if environment.global_rank != 0:
-            raise SystemExit(0)  # rank 0 decides, and its exit status is that of the job
+            raise SystemExit(0)  # rank 0 decides; the job takes its exit status
         # A second signal must not requeue the job twice.
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -144,8 +144,8 @@ class Command:
 def may_requeue(environment: Any, seconds: float) -> bool:
     """Whether a job that was stopped after so many seconds should be requeued here.
 
-    SLURM still lists it as running if it is preempted or near its time limit, but not if the user has cancelled it or
-    SLURM itself requeues it. Without SLURM, only a job near its time limit is requeued.
+    SLURM still lists a job as running if it is preempted or near its time limit, but not if the user has cancelled it
+    or SLURM itself requeues it. Without SLURM, only a job near its time limit is requeued.
     """
     if environment.cluster != "slurm":
         limit = float(os.environ.get("SUBMITIT_LOCAL_TIMEOUT_S", "inf"))

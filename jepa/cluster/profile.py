@@ -23,9 +23,9 @@ class Profile:
 
     cluster: `slurm`, or submitit's substitutes: `local` runs in the background here, `debug` in this process.
     tasks_per_node: processes per node; default one per GPU, or one. timeout_min: minutes until SLURM ends an attempt.
-    signal_delay_s: seconds before that at which SLURM signals the run to save. max_requeues: attempts after the first.
-    array_parallelism: most runs of a sweep at a time. setup: shell lines before the run. log_dir: for logs and scripts,
-    default in the run directory. extra: more options of sbatch, such as `exclusive` or `mail-type=END`.
+    signal_delay_s: how many seconds before that SLURM signals the run to save. max_requeues: attempts after the first.
+    array_parallelism: limit on concurrent runs of a sweep. setup: shell lines before the run. log_dir: folder of logs
+    and scripts, by default in the run directory. extra: more sbatch options, such as `exclusive` or `mail-type=END`.
     """
 
     cluster: Literal["slurm", "local", "debug"] = "slurm"
@@ -82,14 +82,14 @@ def read_profile(name_or_path: str, changes: dict[str, Any]) -> Profile:
 def submit(submissions: Sequence[Submission], profile: Profile, name: str, folder: Path) -> list[Any]:
     """Submit runs, several of them as one array -> their jobs, in order.
 
-    folder: of logs and scripts, unless the profile names one. `jepa jobs` finds the runs by their job.json.
+    folder: for logs and scripts, unless the profile names one. `jepa jobs` finds the runs by their job.json.
     Raises ConfigError with SLURM's message if it refuses.
     """
     import submitit  # only submission needs it
 
     executor = _executor(profile, name, folder)
     try:
-        with executor.batch() if len(submissions) > 1 else nullcontext():  # as single commands, which can be requeued
+        with executor.batch() if len(submissions) > 1 else nullcontext():  # one command each, which can be requeued
             jobs = [executor.submit(submission.command) for submission in submissions]
     except submitit.core.utils.FailedJobError as error:
         raise ConfigError(f"the cluster refuses the job: {' '.join(str(error).split())}") from error

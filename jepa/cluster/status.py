@@ -196,7 +196,7 @@ def _logs(run_dir: Path, follow: bool) -> int:
     log = Path(read_job(run_dir)["log"])
     if not follow and not log.exists():
         raise ConfigError(f"no log yet at {log}; the run is {statuses([run_dir])[0].state}")
-    with suppress(KeyboardInterrupt):  # ends the following, not the run
+    with suppress(KeyboardInterrupt):  # stops printing; the run continues
         for text in _follow(log, lambda: follow and statuses([run_dir])[0].is_active):
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -207,7 +207,7 @@ def _follow(log: Path, is_active: Callable[[], bool]) -> Iterable[str]:
     """Text of a log as it is appended, until the run ends."""
     position, checked, active = 0, 0.0, True
     while active:
-        if time.monotonic() - checked > 2:  # the cluster is queried less often than the file
+        if time.monotonic() - checked > 2:  # query the cluster less often than the file
             active, checked = is_active(), time.monotonic()
         if log.exists():
             with log.open("rb") as file:
@@ -220,8 +220,8 @@ def _follow(log: Path, is_active: Callable[[], bool]) -> Iterable[str]:
 
 
 def cancel(argv: Sequence[str] | None = None) -> int:
-    """`jepa cancel RUN`: end submitted runs; they save if they can -> exit status."""
-    parser = command_parser("cancel", "Cancel submitted runs; they can be started again.", "runs/cluster")
+    """`jepa cancel RUN`: cancel submitted runs, which save if they can -> exit status."""
+    parser = command_parser("cancel", "Cancel submitted runs; submit them again to resume.", "runs/cluster")
     parser.add_argument("run", nargs="+", help="run directory")
     return exit_status(lambda: _cancel([submitted(run) for run in parser.parse_args(argv).run]))
 

@@ -113,7 +113,7 @@ def _why_unopened(root: Path | None, overrides: Sequence[str]) -> str:
 
 
 def profile_of(arguments: argparse.Namespace) -> Profile | None:
-    """The profile that a command line names, with its changes; None for runs here. Raises ConfigError."""
+    """The profile that a command line names, with its changes; None for runs on this machine. Raises ConfigError."""
     changes = changes_of(arguments.nodes, arguments.gpus, arguments.time, arguments.partition)
     if arguments.slurm:
         return read_profile(arguments.slurm, changes)

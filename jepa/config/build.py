@@ -18,7 +18,7 @@ from pydantic_core import to_json, to_jsonable_python
 from jepa.config.raw_bytes import hidden, restored
 from jepa.errors import UserError
 
-Tree = dict[str, Any]  # nested plain data, as YAML gives it
+Tree = dict[str, Any]  # nested plain data, as read from YAML
 Location = tuple[str | int, ...]  # of pydantic: keys, indices and, in between, names of union members
 
 
@@ -73,8 +73,8 @@ def read_yaml(path: Path) -> Tree:
 def merge(base: Any, layer: Any) -> Any:
     """Merge a layer into a tree: mappings merge, `list.0` replaces an item, every other value is replaced.
 
-    A mapping with another `kind` replaces the old one, since each kind has its own keys: `kind` selects a config class
-    and must not name anything else.
+    A mapping with another `kind` replaces the old one, since each kind has its own keys. A key called `kind` must
+    therefore select a config class.
     """
     if isinstance(base, list) and isinstance(layer, dict) and layer:
         items = {str(key): value for key, value in layer.items()}
@@ -93,12 +93,12 @@ T = TypeVar("T")
 def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
     """Merge layers over the defaults of a config dataclass -> a validated instance.
 
-    A dataclass lists settings of earlier versions in `removed_settings`; build drops them, as saved configs hold them.
+    A dataclass lists settings of earlier versions in `removed_settings`; they are dropped, as saved configs hold them.
     Raises ConfigError for unknown keys (naming the nearest and all allowed), wrong types and values out of range.
     """
     tree = plain(reduce(merge, layers, defaults(config_type)))
     try:
-        # As JSON, because strict mode takes lists for tuples and strings for paths only there.
+        # As JSON, because only there does strict mode accept lists for tuples and strings for paths.
         built = TypeAdapter(config_type).validate_json(to_json(hidden(tree)), strict=True, extra="forbid")
         return built if "\\udc" not in json.dumps(tree) else cast(T, restored(built))
     except ValidationError as error:

@@ -41,7 +41,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def _is_beside(file: str, other: str) -> bool:
-    """Whether a file is in the folder of another one or below, both installed or both not."""
+    """Whether a file lies in or below the folder of another one, and both or neither are installed."""
     installed = "site-packages" in file, "site-packages" in other
     return Path(file).is_relative_to(Path(other).parent) and installed[0] == installed[1]
 

@@ -1,4 +1,4 @@
-"""Recipes: YAML files in `configs/` of the checkout (a copy of it in an installed wheel) or beside a modality."""
+"""Recipes: YAML files in `configs/` of the checkout (installed wheels hold a copy) or beside a modality."""
 
 import re
 import sys

@@ -26,7 +26,7 @@ class BadFiles:
 
     def __init__(self, path: Path, samples: int, max_fraction: float) -> None:
         self.path, self.samples, self.max_fraction = path, samples, max_fraction
-        self.sources: set[str] = set()  # of this process: files listed by an earlier one may have been repaired
+        self.sources: set[str] = set()  # of this process alone: files listed earlier may have been repaired
 
     def add(self, bad: Sequence[tuple[str, str]]) -> None:
         """Add (source, reason) pairs; raises DataError once they exceed `max_fraction` of all samples."""

@@ -89,7 +89,7 @@ class TrainingBatches(Dataset[Batch | UserError]):
 
     def __init__(self, modality: Modality[Any], samples: Samples, order: Order, max_bad_fraction: float) -> None:
         self.modality, self.samples, self.order = modality, samples, order
-        # More unreadable samples in a row than the whole data set may hold are certainly an error.
+        # More unreadable samples in a row than the whole data set may hold is certainly an error.
         self.attempts = int(max_bad_fraction * len(samples)) + 1
 
     def __getitem__(self, step: int) -> Batch | UserError:
@@ -107,7 +107,7 @@ class TrainingBatches(Dataset[Batch | UserError]):
         return Batch(collated, [mask[self.order.rows] for mask in masks], bad)
 
     def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any]:
-        """Views of the sample with this running number, or of the next readable one; raises DataError."""
+        """Views of sample `number`, counted over the run, or of the next readable one; raises DataError."""
         count = len(self.samples)
         epoch, place = divmod(number, count)
         first = int(permutation(self.order.seed, epoch, count)[place])
@@ -129,7 +129,7 @@ class TrainingBatches(Dataset[Batch | UserError]):
 def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Iterator[Batch]]:
     """Batches of the given steps on this process's device, prefetched by worker processes.
 
-    The workers end with the context, whatever ends it. Raises DataError if one of them was killed.
+    The workers end when the context ends, for whatever reason. Raises DataError if one of them was killed.
     """
     loader = DataLoader(
         batches,

@@ -30,5 +30,5 @@ class SampleCache:
 
 
 def _size(leaf: Any) -> int:
-    """Bytes of one leaf of a sample: exact for tensors, arrays, text and bytes, shallow for other objects."""
+    """Bytes of one leaf of a sample: exact for tensors, arrays, text and bytes; of other objects without contents."""
     return int(leaf.nbytes) if hasattr(leaf, "nbytes") else sys.getsizeof(leaf)

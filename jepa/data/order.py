@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 
 def seeded(*key: int | str) -> Generator:
-    """A generator that depends only on the key."""
+    """A generator whose seed is a hash of the key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 

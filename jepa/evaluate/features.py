@@ -32,7 +32,7 @@ class Features:
     tokens: last layer of the first m samples, first view [m, N, D]; for `raw_input`, the values of the patches. Padding
     is not removed.
     sequences: last layer of the first s samples, pooled to M tokens, layer-normed, bf16 [s, V, M, D].
-    labels: [n], of maps [n, N]; NaN where unknown.
+    labels: [n], or [n, N] for maps; NaN where unknown.
     """
 
     last: Mapping[Column, Tensor]
@@ -66,7 +66,7 @@ class TokenBudget:
 
 @dataclass(frozen=True)
 class Extractor:
-    """Reads and encodes samples. on_batch: called after each batch with the samples that could not be read."""
+    """Reads and encodes samples. on_batch: called after each batch with its unreadable samples."""
 
     modality: Modality[Any]
     encoders: Mapping[Column, TokenEncoder]  # jepa, random_init

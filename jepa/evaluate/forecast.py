@@ -60,7 +60,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Forecaster:
-    """Predicts the slots after a cut. normalise: layer-norm predictions, as the run's loss did."""
+    """Predicts the slots after a cut. normalise: layer-norm the predictions, as the loss of the run did."""
 
     model: JEPA
     cut: Cut
@@ -93,16 +93,16 @@ class Forecaster:
     def direct(self, inputs: Any) -> Tensor:
         """All future slots predicted from the past at once, as in training: inputs -> [B, H, S, L, D].
 
-        Predicted one by one they are worse: mask tokens attend to one another and were trained together.
+        Predicting them one by one is worse: mask tokens attend to one another and were trained together.
         """
         return self._predict(inputs, self._context(inputs), self.cut.past, self.cut.future)
 
     def rolled(self, inputs: Any) -> Tensor:
         """Slots predicted one by one, each prediction joining the context of the next: inputs -> [B, H, S, L, D].
 
-        Each step predicts all remaining slots and keeps the first. Predictions are layer-normed, while the predictor
-        expects the encoder's last layer as context: a prediction gets the mean and deviation of the past tokens of its
-        sample, averaged over tokens, before it joins the context.
+        Each step predicts all remaining slots and keeps the first. The predictor expects the encoder's last layer as
+        context, but predictions are layer-normed. Before a prediction joins the context, it is therefore scaled and
+        shifted to the mean and deviation of the sample's past tokens, averaged over tokens.
         """
         context, known = self._context(inputs), self.cut.past
         valid = self.model.context_encoder.valid(inputs)

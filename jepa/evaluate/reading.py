@@ -125,7 +125,7 @@ def separate_bad(items: Sequence[Any]) -> tuple[list[Any], list[tuple[str, str]]
 class ViewDataset(Dataset[Any]):
     """(views, baselines, labels) of each sample, read once; the error itself for a sample that cannot be read.
 
-    averaged: use all views that evaluation averages over, or else the single evaluation view.
+    averaged: use all views that evaluation averages over; otherwise the single evaluation view.
     """
 
     modality: Modality[Any]
@@ -140,7 +140,7 @@ class ViewDataset(Dataset[Any]):
     def __getitem__(self, index: int, /) -> Any:
         try:
             sample = self.samples[self.indices[index]]
-            # Making views may decode the inputs, so this too may raise.
+            # Making views may decode the inputs, so it may raise too.
             one_view, all_views = self.modality.evaluation_view, self.modality.evaluation_views
             views = list(all_views(sample.inputs)) if self.averaged else [one_view(sample.inputs)]
         except BadSampleError as error:

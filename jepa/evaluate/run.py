@@ -182,22 +182,24 @@ class _Evaluation:
         if modality.forecast_axis is None or not config.evaluate.forecast_samples:
             return {}
         if not can_forecast(modality, config):
-            self.notes.append("Forecasts are not measured: the run learned to predict values, or has a single slot.")
+            reason = "the run did not predict representations, or its grid has a single slot"
+            self.notes.append(f"Forecasts are not measured: {reason}.")
             return {}
         if not setup.on_trained_grid or not all(len(self.samples[split]) for split in ("train", "test")):
-            self.notes.append("Forecasts are not measured: they need the token grid of the training, and test samples.")
+            self.notes.append("Forecasts are not measured: they need the token grid of training, and test samples.")
             return {}
         self.show("forecast")
         networks = model_of(setup.checkpoint, config, modality).to(setup.device)
         forecaster = build_forecaster(networks, modality, config)
         if not forecaster.rolls:
-            self.notes.append("Forecasts are not rolled out: predictions mix layers, context is the last layer alone.")
+            reason = "predictions mix layers, but the context is the last layer alone"
+            self.notes.append(f"Forecasts are not rolled out: {reason}.")
         batches = InputBatches(modality, config, setup.device, self.bad_files.add)
         return forecast_section(forecaster, self.samples["train"], self.samples["test"], batches)
 
 
 def _token_budget(setup: EvaluationSetup, rows: Sequence[TaskProbe], split: Split, last: bool) -> TokenBudget:
-    """Tokens that the rows need of a split. The last split keeps some for the signs of collapse."""
+    """The tokens of a split that the rows need. The last split keeps some for the signs of collapse."""
     evaluate, modality = setup.config.evaluate, setup.modality
     maps = any(row.task.kind == "map" for row in rows)
     attentive = any(attentive_blocks(row.probe) for row in rows)

@@ -75,7 +75,7 @@ def is_part_of(name: str, request: str) -> bool:
 
 
 def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -> EvaluationSetup:
-    """Load a run directory or checkpoint; raises ConfigError where the overrides `layers` do not fit its networks."""
+    """Load a run directory or checkpoint; raises ConfigError if the overrides `layers` do not fit its networks."""
     checkpoint = read_checkpoint(path)
     trained_config, trained_modality = configured(checkpoint)
     config, modality = configured(checkpoint, layers)

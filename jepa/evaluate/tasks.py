@@ -39,13 +39,13 @@ _PROBES = {
 
 
 def probe_names(task: Task, attentive: Sequence[int] | None, layers: int) -> Sequence[str]:
-    """Probes of a task on an encoder of so many layers.
+    """Probes of a task on an encoder with `layers` layers.
 
     attentive: numbers of blocks of the attentive probes, None for the task's own choice.
     """
     if task.kind == "map":
         return _PROBES[task.kind]
-    # With a single layer, the last four are the last, and the row would repeat another.
+    # With a single layer, the last four are that layer, and the row would repeat another.
     probes = [probe for probe in _PROBES[task.kind] if layers > 1 or probe != "linear_last4"]
     numbers = task.attentive if attentive is None else attentive
     return (*probes, *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in numbers))
@@ -86,7 +86,7 @@ class FeatureTable:
         return self._labels(task, "sequences")
 
     def labels(self, task: Task) -> Splits[Tensor]:
-        """Labels [n], of maps [m, N] on the samples that keep tokens; raises UnmeasurableError if they are too few."""
+        """Labels [n]; of maps [m, N] for the samples that keep tokens. Raises UnmeasurableError if there are too few."""
         return self._labels(task, "tokens" if task.kind == "map" else "last")
 
     def _labels(self, task: Task, kind: str) -> Splits[Tensor]:
@@ -103,7 +103,7 @@ class FeatureTable:
 
 def _labelled(features: Tensor, labels: Tensor) -> Examples:
     known = labels.flatten().isfinite()
-    return Examples(features if known.all() else features[known], labels.flatten()[known])  # avoids a copy if it can
+    return Examples(features if known.all() else features[known], labels.flatten()[known])  # no copy if all are known
 
 
 def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], None]) -> Row:

@@ -1,7 +1,7 @@
 """Cross-modal gain: how much the second stream of a sample helps to predict hidden tokens of its first.
 
 The same tokens are predicted from three contexts: with the sample's own second stream, without one, and with the second
-stream of another sample. What helps only because the context is longer helps from another sample too.
+stream of another sample. The last one shows how much a longer context alone helps.
 """
 
 import math
@@ -24,7 +24,7 @@ from jepa.modality import Samples
 from jepa.model import JEPA, Pair
 from jepa.training.config import Config
 
-_AT_ONCE = 32  # samples that share one draw of masks, a constant so that masks depend on nothing else
+_AT_ONCE = 32  # samples that share one draw of masks; constant, so that no setting changes the masks
 _NO_ERRORS = dict.fromkeys(("own", "without", "other"), torch.empty(0, dtype=torch.float64))  # if no sample can be read
 
 
@@ -91,7 +91,7 @@ def _errors(
         target = gather_tokens(targets.flatten(2), masks.target).unflatten(-1, targets.shape[-2:])
         return sample_distances(Pair(model.predict(context, masks), target, masks.valid_target), config.loss).cpu()
 
-    # Each stream is encoded independently, so contexts of two samples can be joined from their parts.
+    # Each stream is encoded independently, so the streams of two samples can be joined into one context.
     second = torch.isin(torch.arange(len(modality.positions)), modality.streams[1].tokens).to(partner.device)
     own = encoder(views, masks_with)
     mixed = torch.where(second[masks_with.context].unsqueeze(-1), encoder(other_views, masks_with), own)

@@ -13,7 +13,7 @@ from jepa.matching import MatchedModality
 
 
 def geometry(encoded: EncodedByColumn, modality: MatchedModality[Any], similarity: Similarity) -> dict[str, Any]:
-    """Numbers by column, on samples each with the first of its second streams; empty for fewer than two samples.
+    """Numbers by column. Each sample is paired with the first of its second streams; empty for fewer than two samples.
 
     gap: distance of the means of the unit vectors of both streams, 0 to 2 (Liang et al. 2022), of encoder outputs
     (`own`) and of targets. matched, mismatched: mean score of pairs of one sample, and of two. rankme, by stream: of

@@ -1,7 +1,7 @@
 """Retrieval: whether a correct candidate is among the k best. Ties and rounding neither raise nor lower recall.
 
 Ties count as if they were ordered at random, so that a model which scores all candidates alike gets exactly chance.
-Scores that differ by less than rounding may do are ties.
+Scores that differ by no more than rounding are ties.
 """
 
 import statistics
@@ -31,7 +31,7 @@ def hit_probabilities(scores: Tensor, correct: Tensor, top_k: Sequence[int] = TO
 
 
 def _hit_probability(places: Tensor, correct: Tensor, wrong: Tensor) -> Tensor:
-    """Probability that the first `places` of randomly ordered correct and wrong ones hold a correct one: [q] each."""
+    """Probability of a correct one among the first `places` of randomly ordered correct and wrong ones: [q] each."""
     missed = torch.ones(len(places), dtype=torch.double)  # hypergeometric probability that all of them are wrong
     for place in range(int(places.max().clamp_min(0))):
         factor = (wrong - place).clamp_min(0) / (correct + wrong - place).clamp_min(1)

@@ -22,7 +22,7 @@ _PROMPTS_AT_ONCE = 64
 
 
 def main_similarity(config: Config[Any, Any]) -> Similarity:
-    """How streams are compared: directly if a contrast has brought them into one space."""
+    """How streams are compared: directly if a contrast has aligned them in one space."""
     return "predicted" if config.model.contrast == "none" else "direct"
 
 
@@ -32,7 +32,7 @@ def zero_shot_tasks(modality: MatchedModality[Any]) -> list[Task]:
 
 
 def row_names(modality: MatchedModality[Any], config: Config[Any, Any]) -> list[str]:
-    """All rows except near misses, whose kinds only the samples show."""
+    """All rows except near misses, whose kinds are known only once samples are read."""
     directions = [name for name, _ in _directions(modality)]
     names = [f"retrieval/{direction}@{k}" for direction in directions for k in TOP_K]
     if main_similarity(config) == "direct" and config.loss.prediction_weight > 0:

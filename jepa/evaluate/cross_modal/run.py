@@ -33,7 +33,7 @@ OnBad = Callable[[list[tuple[str, str]]], None]
 
 
 def possible_stream_rows(setup: EvaluationSetup) -> list[str]:
-    """Rows of two matching streams. Near misses are the requested ones, as only the samples show which kinds exist."""
+    """Rows of two matching streams, and the near misses requested: samples must be read to know which kinds exist."""
     if not isinstance(setup.modality, MatchedModality):
         return []
     return [*row_names(setup.modality, setup.config), *_requested_near_misses(setup)]
@@ -81,7 +81,8 @@ def evaluate_streams(
     if limit and config.loss.prediction_weight > 0 and modality.gain_masks(1, seeded("gain", 0)) is not None:
         streams["gain"] = cross_modal_gain(model, modality, config, samples, order[:limit], on_bad)
     elif limit:
-        notes.append(f"How much the {names[1]} helps is not measured: the run did not learn with and without it.")
+        reason = "the run was not trained both with and without it"
+        notes.append(f"How much the {names[1]} helps is not measured: {reason}.")
     return rows, streams
 
 
@@ -90,8 +91,8 @@ def _obstacle(setup: EvaluationSetup, samples: Samples) -> str:
     if not len(samples):
         return "the scored split has no samples"
     if not setup.on_trained_grid:
-        return "that needs the token grid of the training"
-    return "" if "latent" in setup.config.target_kinds else "the run learned to predict values"
+        return "that needs the token grid of training"
+    return "" if "latent" in setup.config.target_kinds else "the run did not predict representations"
 
 
 def _rows(

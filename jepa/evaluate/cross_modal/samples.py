@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class NearMisses(NamedTuple):
-    """Pairs of a second stream that matches a sample and one that nearly does."""
+    """Pairs of a second stream that matches a sample and one that almost does."""
 
     owner: Tensor  # [j] sample of each pair
     true: Vectors  # [j]
@@ -71,7 +71,7 @@ class _PairSample(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Samples of a batch, collated by the process that reads them, as few tensors are cheaper to send than many."""
+    """Samples of a batch, collated by the process that reads them: few large tensors are cheaper to send than many."""
 
     counts: list[int]  # number of second streams of each sample
     first: Any  # views [B, ...]

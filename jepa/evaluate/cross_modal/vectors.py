@@ -59,7 +59,7 @@ class StreamEncoder:
 def scores(first: Vectors, second: Vectors, similarity: Similarity) -> Tensor:
     """Similarity of each of n first streams and each of m second streams: [n, m], -1 to 1.
 
-    direct: cosine of the encodings, for streams that a contrast has brought into one space. predicted: mean of the two
+    direct: cosine of the encodings, for streams that a contrast has aligned in one space. predicted: mean of the two
     cosines between the target of one stream and its prediction from the other, which needs no common space.
     """
     return joint_embedding(first, 0, similarity) @ joint_embedding(second, 1, similarity).T

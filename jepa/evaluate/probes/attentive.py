@@ -43,7 +43,7 @@ class AttentiveOutcome:
 
 @dataclass(frozen=True)
 class ProbeTraining:
-    """Number of steps, device and precision of the training of attentive probes."""
+    """Number of steps, device and precision for training attentive probes."""
 
     steps: int
     device: torch.device
@@ -81,8 +81,8 @@ class AttentiveProbe(nn.Module):
     def queries(self) -> Tensor:
         """The query of each head in the space of normed tokens: [H, D].
 
-        A single query q scores a token x by q (W x + b). Written as (q W) x, no token needs a projection, which is
-        nearly all of the cost. The bias shifts all scores alike and cancels in the softmax.
+        A single query q scores a token x by q (W x + b). Computed as (q W) x, this needs no projection of tokens, which
+        would be nearly all of the cost. The bias shifts all scores alike and cancels in the softmax.
         """
         query = self.to_query(self.query).unflatten(0, (self.heads, -1))  # [H, C]
         key = self.to_key.weight.unflatten(0, (self.heads, -1))  # [H, C, D]
@@ -123,7 +123,7 @@ def attentive_probe(examples: Splits[Examples], blocks: int, outputs: int, train
     averaged over views. Training uses the first view of each sample. AdamW, warm-up over a twentieth of the steps, then
     half a cosine to 0. Deterministic: initial weights and the order of samples are fixed.
 
-    Departs from V-JEPA (Bardes et al. 2024): they use no warm-up.
+    Departs from V-JEPA (Bardes et al. 2024), which has no warm-up.
     """
     labels = examples.train.labels
     centre, scale = torch.zeros(()), torch.ones(())
@@ -194,9 +194,9 @@ def _predict(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTr
 
 
 def pooling(grid: Grid, limit: int) -> Tensor | None:
-    """Matrix that averages neighbouring tokens down to at most `limit`: [M, N]; None if the grid has no more.
+    """Matrix [M, N] that averages neighbouring tokens, M at most `limit`; None if the grid is already that small.
 
-    Halves the longest axis, the last of equal ones, until few enough tokens are left.
+    Halves the longest axis (on a tie, the last one) until few enough tokens are left.
     """
     sizes = list(grid)
     while math.prod(sizes) > limit and max(sizes) > 1:

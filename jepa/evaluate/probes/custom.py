@@ -1,4 +1,4 @@
-"""Custom metrics: a user's function scores the frozen features, and scores every baseline alike."""
+"""Custom metrics: a user's function scores the frozen features and, in the same way, every baseline."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from jepa.protocol import FunctionTask
 
 
 class FunctionError(ValueError):
-    """A custom metric gave no finite number; the message is one sentence for the user."""
+    """A custom metric returned no finite number; the message is one sentence for the user."""
 
 
 def function_row(task: FunctionTask, columns: Mapping[str, Splits[Examples]]) -> Row:

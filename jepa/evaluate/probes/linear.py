@@ -13,7 +13,7 @@ NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
 TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al. 2018)
 C_GRID = tuple(10.0**power for power in range(-5, 4))  # inverse strength of the L2 penalty, as scikit-learn's C
 ALPHA_GRID = tuple(10.0**power for power in range(-3, 8))  # strength of the L2 penalty, as scikit-learn's alpha
-_PATIENCE = 2  # settings in a row worse than the best after which a larger C is not tried
+_PATIENCE = 2  # after this many settings in a row worse than the best, larger C are not tried
 _ITERATIONS = 300
 _QUERIES = 512
 
@@ -68,11 +68,11 @@ def _votes(train: Examples, queries: Tensor, neighbours: Sequence[int], classes:
 def on_principal_axes(features: Splits[Tensor]) -> Splits[Tensor]:
     """Standardise by the training split and rotate to its principal axes: [n, F] -> [n, F or fewer].
 
-    An L2 penalty is invariant to rotation, so a linear probe has the same optimum as on the standardised features. Its
-    Hessian is nearly diagonal here, so that a few steps find the optimum.
+    An L2 penalty is invariant to rotation, so a linear probe has the same optimum as on the standardised features. On
+    these axes its Hessian is nearly diagonal, so that a few steps find the optimum.
     """
     deviation = features.train.std(dim=0, correction=0)
-    varies = deviation > 1e-6 * deviation.max()  # constant features carry nothing and must not change how others round
+    varies = deviation > 1e-6 * deviation.max()  # constant features say nothing; dropped, they change no rounding
     varying, scale = features.map(lambda split: split[:, varies]), deviation[varies]
     mean = varying.train.mean(dim=0)
     standard = varying.map(lambda split: (split - mean) / scale)
@@ -137,7 +137,7 @@ def fit_logistic(examples: Examples, c: float, start: Tensor) -> Tensor:
     rows = torch.arange(count)
     penalty = torch.full_like(start[0], 1 / (c * count))
     penalty[-1] = 0
-    # Scaled by their curvatures at zero weights, all coordinates have similar curvature.
+    # Scaling each coordinate by its curvature at zero weights makes all curvatures similar.
     scale = (features.square().mean(dim=0) / classes + penalty).rsqrt()
     scaled = start / scale
     optimizer = torch.optim.LBFGS(
@@ -157,7 +157,7 @@ def fit_logistic(examples: Examples, c: float, start: Tensor) -> Tensor:
 
 
 def low_shot(examples: Splits[Examples], classes: int, draws: Sequence[Tensor]) -> list[Outcome]:
-    """`linear_probe` fitted on each draw of a few training examples; a draw is rows of the training split."""
+    """`linear_probe` fitted on each draw of a few training examples; a draw holds row numbers of the training split."""
     outcomes = []
     for rows in draws:
         few = examples.train[rows]

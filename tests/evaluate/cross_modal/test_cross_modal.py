@@ -385,7 +385,7 @@ def test_loading_a_run_gives_what_the_modality_serves(run: Path) -> None:
 def test_a_gain_that_the_run_did_not_learn_is_not_measured_and_noted(run: Path) -> None:
     results = evaluate_run(run, layers=["data.learns=false", "data.samples=30"])
     assert "gain" not in results["streams"]
-    assert any("did not learn with and without it" in note for note in results["notes"])
+    assert any("not trained both with and without it" in note for note in results["notes"])
 
 
 def test_a_run_with_a_contrast_is_measured_directly_and_by_prediction(tmp_path: Path) -> None:
