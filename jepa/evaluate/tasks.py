@@ -86,7 +86,7 @@ class FeatureTable:
         return self._labels(task, "sequences")
 
     def labels(self, task: Task) -> Splits[Tensor]:
-        """Labels [n]; of maps [m, N] for the samples that keep tokens. Raises UnmeasurableError if there are too few."""
+        """Labels [n]; of maps [m, N] for samples that keep tokens. Raises UnmeasurableError if there are too few."""
         return self._labels(task, "tokens" if task.kind == "map" else "last")
 
     def _labels(self, task: Task, kind: str) -> Splits[Tensor]:
