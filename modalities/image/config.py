@@ -8,6 +8,7 @@ from jepa.masking import BlockMaskConfig, MaskingConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
 from modalities.storage.pixels import PixelSettings
+from modalities.storage.torchvision_sets import Arguments
 from modalities.worlds.scenes.dataset import ScenesConfig
 
 
@@ -16,14 +17,15 @@ class ImageConfig(PixelSettings, DataConfig):
     """Where images come from and how they become tokens.
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but
-    `scenes` need `root`. image_size: pixels, a number or [height, width]. patch_size: pixels per side of a token.
-    crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop, the only
-    augmentation unless `flip` mirrors half of the views. views: crops per sample and step. mask_sets: mask
-    sets per sample and step; mask set i applies to view i mod `views`, and all sets of a view share one pass of the
-    target encoder.
+    `scenes` need `root`. torchvision: more arguments of the constructor of a torchvision data set. image_size: pixels,
+    a number or [height, width]. patch_size: pixels per side of a token. crop_scale, crop_aspect: ranges of the area
+    share and of width / height of the random resized crop, the only augmentation unless `flip` mirrors half of the
+    views. views: crops per sample and step. mask_sets: mask sets per sample and step; mask set i applies to view i mod
+    `views`, and all sets of a view share one pass of the target encoder.
     """
 
     source: str = "scenes"
+    torchvision: Arguments | None = None
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     patch_size: PositiveInt = 16
     crop_scale: ShareRange = (0.3, 1.0)

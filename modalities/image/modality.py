@@ -12,7 +12,7 @@ from jepa.masking import Masks, check_masking, sample_masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
 from modalities.image.config import ImageConfig
-from modalities.image.sources import open_source
+from modalities.image.sources import FILES, open_source
 from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
 from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit
@@ -38,6 +38,8 @@ class Image(Modality[ImageConfig]):
             raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
         self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
         check_masking(self.grid, config.masking)
+        if config.torchvision and config.source in (None, "scenes", *FILES):
+            raise ValueError(f"torchvision: has no effect with data.source={config.source}; set data.torchvision=null")
         self._opened = Opened()
 
     @cached_property
@@ -100,8 +102,10 @@ class Image(Modality[ImageConfig]):
     def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
         config, root = self.config, self.config.root.expanduser()
-        side = stored_side(config.size, config.crop_scale)
-        return self._opened.once(split, lambda: open_source(config.source, root, split, min_side=side, pixels=config))
+        side, more = stored_side(config.size, config.crop_scale), config.torchvision
+        return self._opened.once(
+            split, lambda: open_source(config.source, root, split, min_side=side, pixels=config, arguments=more)
+        )
 
 
 class _Scenes:

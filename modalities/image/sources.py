@@ -9,17 +9,27 @@ from modalities.storage.images import check_min_side, decode_image, image_extens
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.splits import StoredSplit
-from modalities.storage.torchvision_sets import open_torchvision
+from modalities.storage.torchvision_sets import Arguments, open_torchvision
+
+FILES = ("folder", "webdataset")  # other sources are torchvision sets
 
 
 def open_source(
-    source: str, root: Path, split: Split, *, min_side: int, pixels: PixelSettings = AS_STORED, seed: int = 0
+    source: str,
+    root: Path,
+    split: Split,
+    *,
+    min_side: int,
+    pixels: PixelSettings = AS_STORED,
+    arguments: Arguments | None = None,
+    seed: int = 0,
 ) -> StoredSplit:
     """One split of the images at `root`: samples whose inputs are uint8 [3, H, W], RGB, and the class names.
 
     source: "folder", "webdataset" (tar shards), or the name of a class in torchvision.datasets.
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
     pixels: how stored values become colours.
+    arguments: of the constructor of a torchvision set.
     seed: decides which images are carved from the training set for splits that are not stored.
     """
     check_min_side(min_side)
@@ -30,4 +40,4 @@ def open_source(
         case "webdataset":
             return StoredSplit(*open_shards(root, split, kind, decode, seed))
         case _:
-            return open_torchvision(source, root, split, seed, pixels)
+            return open_torchvision(source, root, split, seed, pixels, arguments)

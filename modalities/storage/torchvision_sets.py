@@ -1,9 +1,9 @@
-"""The image classification data sets of torchvision, by class name."""
+"""The image data sets of torchvision, by class name."""
 
 import inspect
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 
 from jepa.modality import BadSampleError, Sample, Split
 from modalities.storage.images import image_tensor
+from modalities.storage.labels import UNLABELLED, Classes, classes_of
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
@@ -22,13 +23,15 @@ _SPLIT_ARGUMENTS: dict[Split, tuple[str, ...]] = {
     "validation": ("val", "valid", "validation"),
     "test": ("test",),
 }
+_OURS = {"root", "train", "what", "download", "transform", "target_transform", "transforms", "loader", "is_valid_file"}
+Arguments = Mapping[str, str | int | float | bool]  # of a constructor
 
 
 class TorchvisionImages:
-    """Selected items of a torchvision data set; a negative label means unlabelled."""
+    """Selected items of a torchvision data set; a negative label, or None, means unlabelled."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int], pixels: PixelSettings = AS_STORED) -> None:
-        self.dataset, self.pixels = dataset, pixels
+    def __init__(self, dataset: Any, indices: Sequence[int], classes: Classes, pixels: PixelSettings) -> None:
+        self.dataset, self.classes, self.pixels = dataset, classes, pixels
         self.indices = np.array(indices, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -38,30 +41,41 @@ class TorchvisionImages:
         item = int(self.indices[index])
         try:
             image, label = self.dataset[item]
-            pixels, number = image_tensor(image, self.pixels), operator.index(label)
+            pixels, number = image_tensor(image, self.pixels), self.classes.number(_written(label))
         except Exception as error:  # data sets and Pillow raise nearly any type for a broken file
             raise BadSampleError(f"{type(self.dataset).__name__}[{item}]", str(error)) from error
-        return Sample(pixels, {"class": number} if number >= 0 else {})
+        return Sample(pixels, {} if number == UNLABELLED else {"class": number})
 
 
 def open_torchvision(
-    name: str, root: Path, split: Split, seed: int | None, pixels: PixelSettings = AS_STORED
+    name: str,
+    root: Path,
+    split: Split,
+    seed: int | None,
+    pixels: PixelSettings = AS_STORED,
+    arguments: Arguments | None = None,
 ) -> StoredSplit:
     """One split of `torchvision.datasets.<name>` stored below `root`, and its class names.
 
+    arguments: more arguments of the constructor. `split` chooses what is trained on, unless the data set has several
+    versions that each have a training and a test set, as EMNIST has; then it chooses the version.
     Splits that the data set lacks are carved from its training split (storage.splits). Nothing is downloaded.
     """
-    dataset_class = _dataset_class(name)
-    stored = _stored_splits(dataset_class)
+    dataset_class = _dataset_class(name, arguments or {})
+    stored = _stored_splits(dataset_class, arguments or {})
     source, carve = split_source(stored, split)
     dataset = _build(dataset_class, root, stored[source])
     _check_items(dataset)
+    classes = _named_classes(dataset)
+    if classes is None:
+        training_set = dataset if source == "train" else _build(dataset_class, root, stored["train"])
+        classes = classes_of(map(_written, _labels(training_set)))
     indices = [item for item in range(len(dataset)) if not carve or carved_split(str(item), carve, seed) == split]
-    return StoredSplit(TorchvisionImages(dataset, indices, pixels), _class_names(dataset))
+    return StoredSplit(TorchvisionImages(dataset, indices, classes, pixels), classes.names)
 
 
-def _dataset_class(name: str) -> type:
-    """The class of that name; raises ValueError for an unknown name, or a class that needs more than a root."""
+def _dataset_class(name: str, arguments: Arguments) -> type:
+    """The class of that name; raises ValueError for an unknown name, or arguments that it does not have or lacks."""
     base = torchvision.datasets.VisionDataset
     classes = {
         each: found
@@ -77,40 +91,75 @@ def _dataset_class(name: str) -> type:
             f"unknown data source '{name}'{', did you mean ' + ' or '.join(near) + '?' if near else ';'} "
             f"a source is folder, webdataset or the name of a class in torchvision.datasets"
         )
-    needed = [
-        parameter.name
-        for parameter in inspect.signature(classes[name]).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind is not parameter.VAR_KEYWORD
-        and parameter.name not in ("root", "split")
-    ]
-    if needed:
-        raise ValueError(f"torchvision's {name} cannot be opened by name: it also needs {', '.join(needed)}")
     found_class: type = classes[name]
+    parameters = _parameters(found_class)
+    allowed = [each for each in parameters if each not in _OURS]
+    for each in arguments:
+        if each not in allowed:
+            raise ValueError(f"data.torchvision.{each}: torchvision's {name} takes {', '.join(allowed) or 'nothing'}")
+    for each in allowed:
+        if parameters[each].default is inspect.Parameter.empty and each not in arguments:
+            raise ValueError(f"torchvision's {name} also needs data.torchvision.{each}{_choices(found_class, each)}")
     return found_class
 
 
-def _stored_splits(dataset_class: type) -> dict[Split, Mapping[str, Any]]:
+def _parameters(dataset_class: type) -> dict[str, inspect.Parameter]:
+    """The parameters of the constructor, with those that **kwargs passes on to base classes."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in dataset_class.__mro__:
+        own = inspect.signature(vars(each).get("__init__", lambda **_: None)).parameters
+        named = {key: value for key, value in own.items() if value.kind is not inspect.Parameter.VAR_KEYWORD}
+        found = {**named, **found}
+        if len(named) == len(own):
+            break
+    return {key: value for key, value in found.items() if key != "self"}
+
+
+def _choices(dataset_class: type, parameter: str) -> str:
+    """The values that a parameter takes, if torchvision checks them before it opens files."""
+    try:
+        dataset_class(Path(os.devnull, "nowhere"), **{parameter: "?"})
+    except ValueError as error:
+        values = str(error).partition("Valid values are ")[2].strip("{()}. ")
+        return f": {values}" if values else ""
+    except Exception:  # about another parameter or missing files
+        return ""
+    return ""
+
+
+def _stored_splits(dataset_class: type, arguments: Arguments) -> dict[Split, Arguments]:
     """The splits of a data set, with the constructor's arguments for each."""
-    parameters = inspect.signature(dataset_class).parameters
+    parameters = _parameters(dataset_class)
     if "train" in parameters:
-        return {"train": {"train": True}, "test": {"train": False}}
+        return {"train": {**arguments, "train": True}, "test": {**arguments, "train": False}}
     if "split" not in parameters:
-        return {"train": {}}
-    found: dict[Split, Mapping[str, Any]] = {}
+        return {"train": arguments}
+    found: dict[Split, Arguments] = {}
     for split, names in _SPLIT_ARGUMENTS.items():
-        accepted = [name for name in names if _accepts(dataset_class, name)]
-        if accepted:
-            found[split] = {"split": accepted[0]}
+        choices = [{**arguments, "split": name} for name in names]
+        if accepted := [each for each in choices if _accepts(dataset_class, each)]:
+            found[split] = accepted[0]
+    chosen = str(arguments.get("split", ""))
+    if chosen in {each["split"] for split, each in found.items() if split != "train"}:
+        raise ValueError(f"data.torchvision.split={chosen} would train on the {chosen} split")
+    if chosen:
+        apart = {split: each for split, each in found.items() if not _holds(chosen, str(each["split"]))}
+        return {**apart, "train": arguments}
     if "train" not in found:
-        raise ValueError(f"torchvision's {dataset_class.__name__} has no training split of images")
+        choice = _choices(dataset_class, "split")
+        raise ValueError(f"torchvision's {dataset_class.__name__} needs data.torchvision.split{choice}")
     return found
 
 
-def _accepts(dataset_class: type, split: str) -> bool:
-    """Whether a data set has a split of that name; torchvision checks the name before it opens any file."""
+def _holds(chosen: str, held_out: str) -> bool:
+    """Whether a split such as `trainval`, or `10fold` of all images, contains a held-out one."""
+    return held_out in chosen or chosen == "10fold"
+
+
+def _accepts(dataset_class: type, arguments: Arguments) -> bool:
+    """Whether a data set accepts arguments, which torchvision checks before it opens any file."""
     try:
-        dataset_class(Path(os.devnull, "nowhere"), split=split)
+        dataset_class(Path(os.devnull, "nowhere"), **arguments)
     except ValueError:
         return False
     except Exception:  # the name was accepted; the files are missing, as expected
@@ -118,19 +167,20 @@ def _accepts(dataset_class: type, split: str) -> bool:
     return True
 
 
-def _build(dataset_class: type, root: Path, arguments: Mapping[str, Any]) -> Any:
-    parameters = inspect.signature(dataset_class).parameters
+def _build(dataset_class: type, root: Path, arguments: Arguments) -> Any:
+    name, parameters = dataset_class.__name__, _parameters(dataset_class)
     location = {"root": str(root)} if "root" in parameters else {}
     offline = {"download": False} if "download" in parameters else {}
     try:
         return dataset_class(**location, **arguments, **offline)
     except (OSError, RuntimeError) as error:
         call = ", ".join([f"{str(root)!r}", *(f"{key}={value!r}" for key, value in arguments.items()), "download=True"])
-        advice = f'python -c "import torchvision; torchvision.datasets.{dataset_class.__name__}({call})"'
+        advice = f'python -c "import torchvision; torchvision.datasets.{name}({call})"'
         raise FileNotFoundError(
-            f"torchvision's {dataset_class.__name__} is not below {root}: {error}"
-            + (f"; to download it: {advice}" if offline else "")
+            f"torchvision's {name} is not below {root}: {error}" + (f"; to download it: {advice}" if offline else "")
         ) from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"torchvision's {name}: {error}") from error
 
 
 def _check_items(dataset: Any) -> None:
@@ -143,25 +193,55 @@ def _check_items(dataset: Any) -> None:
     except Exception:  # a broken file; it is counted as a bad sample when it is read
         return
     kinds = [type(part).__name__ for part in item] if isinstance(item, tuple) else [type(item).__name__]
-    if len(kinds) != 2 or not isinstance(item[0], Image.Image) or not _is_whole_number(item[1]):
-        raise ValueError(f"items of torchvision's {name} are ({', '.join(kinds)}); an image and a class are needed")
+    if len(kinds) != 2 or not isinstance(item[0], Image.Image) or not _is_label(item[1]):
+        choice = next((each for each in _parameters(type(dataset)) if each.startswith("target_type")), None)
+        hint = f"; data.torchvision.{choice} chooses what they are" if choice else ""
+        raise ValueError(
+            f"items of torchvision's {name} are ({', '.join(kinds)}); an image and a class are needed{hint}"
+        )
 
 
-def _is_whole_number(label: object) -> bool:
+def _is_label(label: object) -> bool:
     try:
-        operator.index(label)  # type: ignore[arg-type]
+        _written(label)
     except (TypeError, ValueError):  # such as a tensor of several numbers
         return False
     return True
 
 
-def _class_names(dataset: Any) -> tuple[str, ...]:
-    """Class names if the data set has them, otherwise numbers."""
-    names = getattr(dataset, "classes", None)
-    if names:
-        return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
-    for attribute in ("targets", "labels", "y"):
+def _written(label: Any) -> str:
+    """A label as text; negative numbers and None mean unlabelled."""
+    number = UNLABELLED if label is None else operator.index(label)
+    return str(max(number, UNLABELLED))
+
+
+def _named_classes(dataset: Any) -> Classes | None:
+    """The classes of a data set that names them; none if all of it is unlabelled."""
+    match type(dataset).__name__:
+        case "PCAM":
+            names: Iterable[Any] = ("normal", "tumour")
+        case "INaturalist" if dataset.target_type == ["full"]:
+            names = dataset.all_categories
+        case "INaturalist" if len(dataset.target_type) == 1:
+            numbers = dataset.categories_index[dataset.target_type[0]]
+            names = sorted(numbers, key=numbers.__getitem__)
+        case _:
+            names = getattr(dataset, "classes", None) or ()
+    texts = tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
+    labels = getattr(dataset, "labels", None)
+    if labels is not None and len(labels) and np.max(np.asarray(labels)) < 0:
+        return Classes((), {})
+    return Classes(texts, {str(number): number for number in range(len(texts))}) if texts else None
+
+
+def _labels(dataset: Any) -> Iterable[Any]:
+    """The labels of all items, without their images where the data set stores them apart."""
+    for attribute in ("targets", "labels", "y", "_labels"):
         labels = getattr(dataset, attribute, None)
-        if labels is not None:
-            return tuple(map(str, range(int(max(labels)) + 1)))
-    return tuple(map(str, range(max(operator.index(dataset[item][1]) for item in range(len(dataset))) + 1)))
+        if labels is not None and len(labels) == len(dataset) and _is_label(labels[0]):
+            return [labels[item] for item in range(len(labels))]
+    for attribute in ("samples", "_samples"):
+        samples = getattr(dataset, attribute, None)
+        if samples is not None and len(samples) == len(dataset):
+            return [label for _, label in samples]
+    return (dataset[item][1] for item in range(len(dataset)))
