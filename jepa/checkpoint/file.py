@@ -35,7 +35,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write to a second file, then rename: whenever the process dies, `path` is a complete checkpoint or absent."""
+        """Write to a second file, then rename it: `path` is complete or absent, whenever the process dies."""
         aside = path.with_name(path.name + ".partial")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         with replacing(path, aside):
@@ -50,7 +50,7 @@ class Checkpoint:
     def load(cls, path: Path, device: torch.device | str = "cpu", mmap: bool = False) -> "Checkpoint":
         """Read a checkpoint without executing anything in it.
 
-        mmap: map the tensors of a file, so that only those in use are read; use them before the file is replaced.
+        mmap: map the tensors of a file and read only those that are used; use them before the file is replaced.
         Raises CheckpointError if the path holds no checkpoint of this framework and format, or a broken one.
         """
         if path.is_dir():
@@ -99,7 +99,7 @@ def shards_folder(run_dir: Path, step: int) -> Path:
 
 
 def publish_shards(folder: Path, run: Checkpoint, path: Path) -> None:
-    """Add everything but the tensors to a folder of shards, and link `path` to it, in place of what was there.
+    """Add everything but the tensors to a folder of shards, and make `path` a link to it, replacing what was there.
 
     run: without `model`; its `optimizer` holds only the parameter groups.
     """
@@ -162,7 +162,7 @@ def unreadable(path: Path, error: BaseException) -> CheckpointError:
 
 
 def last_checkpoint(run_dir: Path) -> str:
-    """What is left of a run that fails, for its error."""
+    """Where the last checkpoint of a failed run is, for the error message."""
     path = latest(run_dir)
     return f"the last checkpoint stays at {path}" if path.exists() else "no checkpoint was written yet"
 
@@ -170,7 +170,7 @@ def last_checkpoint(run_dir: Path) -> str:
 def _sync_folder(path: Path) -> None:
     """Make a change of names in a folder durable."""
     if not hasattr(os, "O_DIRECTORY"):
-        return  # Windows opens no folder
+        return  # Windows cannot open a folder
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -46,7 +46,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # Windows removes no open file; there the release does
+            with suppress(OSError):  # Windows cannot remove an open file; there the release removes it
                 path.unlink()
 
 
@@ -56,7 +56,7 @@ def _remove_if_empty(run_dir: Path) -> None:
 
 
 def _write_holder(file: int) -> None:
-    """Write who holds the lock into its file, after the first byte, which nobody else can read on Windows."""
+    """Write who holds the lock to its file, after the first byte, which no other process can read on Windows."""
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(file, 0)
     os.write(file, f"\n{json.dumps(holder | {'job': os.environ.get('SLURM_JOB_ID', '')})}".encode())

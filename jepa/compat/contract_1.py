@@ -12,9 +12,9 @@ from jepa.masking import Masks
 
 
 class Renamed:
-    """Base of classes whose methods were renamed: either name may be defined, called and overridden; former -> new."""
+    """Base of classes whose methods were renamed; subclasses and callers may use either name."""
 
-    former_names: ClassVar[Mapping[str, str]] = {}
+    former_names: ClassVar[Mapping[str, str]] = {}  # former name -> new name
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -27,7 +27,7 @@ class Renamed:
 
 
 class RenamedEncoder(Renamed):
-    """Base of encoders; their methods may also take indices, parts and valid tokens in place of `Masks`."""
+    """Base of encoders; their methods may also take indices, parts and valid tokens instead of `Masks`."""
 
     former_names: ClassVar[Mapping[str, str]] = {
         "present": "valid",
@@ -48,7 +48,7 @@ class RenamedEncoder(Renamed):
 
 
 def _encoding(method: Callable[..., Any], former: bool) -> Callable[..., Any]:
-    """Let a method be called as (inputs, masks) and as (inputs, keep [B, K], parts); former: it takes the second."""
+    """Let a method be called as (inputs, masks) and as (inputs, keep [B, K], parts); former: it takes the latter."""
 
     @wraps(method)
     def both(self: Any, inputs: Any, masks: Any = None, parts: Any = (), keep: Tensor | None = None) -> Any:
@@ -63,7 +63,7 @@ def _encoding(method: Callable[..., Any], former: bool) -> Callable[..., Any]:
 
 
 def _pooling(method: Callable[..., Any], former: bool) -> Callable[..., Any]:
-    """Let a method be called as (tokens, masks) and as (tokens, parts, present [B, K]); former: it takes the second."""
+    """Let a method be called as (tokens, masks) and as (tokens, parts, present [B, K]); former: it takes the latter."""
 
     @wraps(method)
     def both(self: Any, tokens: Tensor, masks: Any = None, present: Tensor | None = None, parts: Any = ()) -> Any:

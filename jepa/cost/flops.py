@@ -26,9 +26,9 @@ def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
 
 
 def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Mapping[TargetKind, float]) -> float:
-    """FLOPs of one sample that predicts these kinds of target, forward and backward, recomputed activations included.
+    """FLOPs of one sample, forward and backward, with these kinds of target; recomputed activations are included.
 
-    Averaged over masks that were drawn for whole batches, as their size may depend on the batch size.
+    Averaged over masks drawn for whole batches, as the size of masks may depend on the batch size.
     """
     view, model = example_view(modality), networks(config, modality)
     inputs = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype, device="meta"), view)
@@ -57,7 +57,7 @@ def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[
 
 
 def example_view(modality: Modality[Any]) -> Any:
-    """A view of the right shape; raises DataError if only the data shows it, and the data is missing."""
+    """A view of the right shape; raises DataError if finding the shape needs data that is missing."""
     try:
         return modality.example_view()
     except (OSError, ValueError, IndexError, BadSampleError) as error:

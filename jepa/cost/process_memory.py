@@ -41,7 +41,7 @@ class ProcessMemory:
     """Bytes of one process's tensors at its peak, by use.
 
     copies: weights in compute precision, kept by autocast (DDP) or gathered from all processes (FSDP).
-    buckets: gradients that wait to be sent, apart from the process's own.
+    buckets: gradients waiting to be sent, in addition to the process's own.
     """
 
     weights: int
@@ -57,7 +57,7 @@ class ProcessMemory:
 
 
 def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Allocation) -> Usage:
-    """Measured memory of a process with its share of the batch and, of several draws, the masks with most tokens."""
+    """Measured memory of a process with its share of the batch and, out of several draws, the largest masks."""
     # The order refuses a batch that training would refuse. All rows of a step's masks have the same shape.
     samples = len(batch_order(config, World(0, allocation.processes, torch.device("cpu"))).rows)
     masks = max(first_masks(config, modality), key=_tokens)
@@ -67,7 +67,7 @@ def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Al
 
 
 def ddp_memory(usage: Usage, model: JEPA, processes: int) -> ProcessMemory:
-    """Memory of a process with the whole model. With several, DDP keeps all gradients in its buckets all the time."""
+    """Memory of a process with the whole model. With several processes, DDP always keeps all gradients in buckets."""
     gradients = _bytes(trained(model)) if processes > 1 else usage.gradients
     return ProcessMemory(usage.weights, gradients, usage.optimiser, usage.copies, 0, usage.activations)
 
@@ -75,8 +75,8 @@ def ddp_memory(usage: Usage, model: JEPA, processes: int) -> ProcessMemory:
 def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, Any]) -> ProcessMemory:
     """Memory of rank 0, which has the largest shards of weights, gradients and optimiser state; all exist at the peak.
 
-    Gathered at a time: the parameters outside of blocks, one block, and the next block ahead. The gradients of one
-    block, or of all blocks with micro-batches, wait in fp32 to be sent.
+    Three parts are gathered at the same time: the parameters outside blocks, one block, and the next block, which is
+    prefetched. The gradients of one block (with micro-batches, of all blocks) wait in fp32 to be sent.
     """
     weights, learned = list(model.parameters()), trained(model)
     whole = usage.weights - _bytes(weights)  # tables of positions
@@ -111,7 +111,7 @@ def process_memory(
 
 
 def _tokens(masks: Sequence[Masks]) -> int:
-    """Tokens of encoder and predictor, as far as memory depends on them."""
+    """Tokens of encoder and predictor that determine the memory."""
     return sum(one.context.shape[1] * (1 + one.target.shape[1]) + one.target.shape[1:].numel() for one in masks)
 
 

@@ -35,7 +35,7 @@ class Usage:
     """Bytes of a process at its peak, by kind.
 
     weights: the three networks and their tables. copies: weights in compute precision, which autocast keeps from the
-    forward to the backward pass. activations: everything else, inputs included. most_activations: their own peak.
+    forward to the backward pass. activations: everything else, inputs included. most_activations: peak of activations.
     """
 
     weights: int = 0
@@ -142,10 +142,10 @@ def _flash(
 
 
 def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, device: Device) -> Usage:
-    """Memory of a step in one process, for the stage of the run that takes most.
+    """Memory of a step in one process, for the stage of the run that needs the most.
 
-    batch: the process's share; only its shapes matter. device: the kernels to assume. The optimiser state exists, as
-    after the first step. CUDA, its libraries and the allocator need more on top.
+    batch: the process's share; only its shapes matter. device: whose kernels to assume. The optimiser state exists, as
+    after the first step. CUDA, its libraries and the allocator need additional memory.
     """
     model = networks(config, modality)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 def gradients_shared(forward: Any, shared: bool) -> Iterator[None]:
     """Average gradients over processes in backward passes of the body, or keep them local until a later micro-batch."""
     if is_sharded(forward):
-        # Trained modules only: the others may not have run, and have no gradients to keep.
+        # Trained modules only: the others may not have run and have no gradients.
         for module in forward.modules():
             if is_sharded(module) and any(parameter.requires_grad for parameter in module.parameters()):
                 module.set_requires_gradient_sync(shared, recurse=False)

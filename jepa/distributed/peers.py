@@ -1,4 +1,4 @@
-"""If one process fails, the others end too, even while they wait for it in a collective."""
+"""If one process fails, the others end too, even if they are waiting for it in a collective."""
 
 import os
 import re
@@ -22,8 +22,8 @@ _LOST_PEER = re.compile(r"closed by peer|reset by peer|broken pipe|remote proces
 def failing_together(world: World) -> Iterator[None]:
     """If the body raises in one process, all processes end within seconds.
 
-    Collectives of NCCL wait for a process that is gone, and launchers kill late or, on other machines, never. So the
-    failing process writes its reason into the store of the process group, which a thread of every process watches.
+    NCCL collectives wait for a dead process, and launchers kill the others late or, on other machines, never. So the
+    failing process writes its reason to the store of the process group, which a thread in every process watches.
     Raises PeerError in a process whose collective lost another process.
     """
     if world.size == 1:
@@ -48,7 +48,7 @@ def failing_together(world: World) -> Iterator[None]:
 
 
 class _Failures:
-    """The first failure of any process, kept in the store of the process group; without effect if the store is gone."""
+    """The first failure of any process, kept in the store of the process group; does nothing if the store is gone."""
 
     def __init__(self) -> None:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]  # some builds of torch lack it
@@ -66,7 +66,7 @@ class _Failures:
             return "the process that connects the others has ended"
 
     def report(self, reason: str) -> None:
-        """Keep this failure, unless there is an earlier one."""
+        """Record this failure, unless there is an earlier one."""
         try:
             self.store.compare_set(self.key, "", reason)
         except RuntimeError:

@@ -27,7 +27,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn stop signals into a request that the loop checks; the previous handlers return afterwards."""
+    """Turn stop signals into a request that the loop checks; restores the previous handlers on exit."""
     request = StopRequest()
     before = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
     try:

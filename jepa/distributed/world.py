@@ -97,8 +97,8 @@ class World:
 def join(device: str) -> World:
     """Join the run, alone or as one of several processes (RANK, WORLD_SIZE, LOCAL_RANK in the environment).
 
-    device: `auto` is CUDA if torch sees it, else the CPU. It is never MPS, which lacks float64 and would change the
-    results of runs on Macs; `mps` must be asked for, and trains in one process. MPS has not been tried on a real Mac:
+    device: `auto` is CUDA if torch finds it, otherwise the CPU. It is never MPS, which lacks float64 and would change
+    the results of runs on Macs; `mps` must be set explicitly and trains in one process. MPS is untested on real Macs:
     tests mock its availability check. Raises ValueError if the device is absent, or if processes outnumber GPUs.
     """
     chosen = _device(device)

@@ -42,7 +42,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 def new_modality(argv: Sequence[str] | None = None) -> int:
     """`jepa new-modality NAME [--into FOLDER]` -> exit status."""
-    parser = command_parser("new-modality", "Write a package with a working modality, to change into yours.", "tides")
+    parser = command_parser("new-modality", "Write a package with a working modality to adapt to your data.", "tides")
     parser.add_argument("name", help="name of the modality, such as tides or point-grid")
     parser.add_argument("--into", default=".", help="folder for the package's folder (default: .)")
     arguments = parser.parse_args(argv)
@@ -73,7 +73,7 @@ def write_package(name: str, into: Path) -> Path:
 
 
 def _is_used(class_name: str) -> bool:
-    """Whether Python or the template already uses that name, or the name of its config."""
+    """Whether Python or the template already uses that name, or that of its config class."""
     nodes = list(ast.walk(ast.parse((_TEMPLATE / "jepa_template_name" / "modality.py").read_text(encoding="utf-8"))))
     taken = {node.id for node in nodes if isinstance(node, ast.Name)} | {*keyword.kwlist}
     taken |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.alias)}

@@ -21,7 +21,7 @@ class UnknownModalityError(UserError, LookupError):
 class InstalledModality:
     """A modality that an installed package declares.
 
-    value: module and class. file: that of the module, empty if the class cannot be loaded; error: the reason.
+    value: module and class. file: path of the module, empty if the class cannot be loaded. error: why it cannot.
     """
 
     name: str
@@ -67,7 +67,7 @@ def installed() -> list[InstalledModality]:
 
 
 def class_flaw(found: Any) -> str:
-    """Why an object is not a valid modality class: a sentence without its subject, empty for a valid class."""
+    """Why an object is not a valid modality class: a sentence without its subject; empty if it is valid."""
     if not (isinstance(found, type) and issubclass(found, Modality)):
         return "is not a subclass of jepa.modality.Modality"
     version = getattr(found, "contract", None)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 _LOOP = 2400  # milliseconds per loop of a moving picture
 _QUALITY = 65  # of animated WebP
-_FRAMES_PER_CARD = 12  # side by side in the PNG, over all pictures of a card
+_FRAMES_PER_CARD = 12  # side by side in the PNG, in total over all pictures of a card
 _GAP = 2  # pixels between frames
 _LETTER = 5  # approximate width of a letter in pixels
 

@@ -24,14 +24,14 @@ from jepa.report.overlays import resize, upsample, with_context, with_heat, with
 
 T = TypeVar("T")
 SHOWN, QUERIES, NEIGHBOURS = 6, 6, 5
-_COLOURED, _COLOURED_TOKENS = 64, 65_536  # most samples and tokens whose components give the colours of features
+_COLOURED, _COLOURED_TOKENS = 64, 65_536  # limits on samples and tokens in the components behind feature colours
 _SIDE, SMALL_SIDE = 176, 96  # longer side in pixels
-_FRAMES, FEW_FRAMES = 16, 8  # most frames of a moving picture of either size
+_FRAMES, FEW_FRAMES = 16, 8  # limits on the frames of a moving picture, by size
 
 
 @dataclass(frozen=True)
 class GallerySamples:
-    """n samples of the galleries, and their features by the encoder's name."""
+    """n samples of the galleries, and their features by name of the encoder."""
 
     pictures: list[Tensor]  # of the first `SHOWN`, uint8 [H, W, 3], or moving [T, H, W, 3]
     thumbnails: list[Tensor]  # of all n, smaller
@@ -191,7 +191,7 @@ def readable(samples: Samples, read: Callable[[Sample], T], limit: int | None = 
     """Apply `read` to the first `limit` samples in a fixed random order; samples that cannot be read are left out."""
     for index in torch.randperm(len(samples), generator=seeded("report")).tolist()[:limit]:
         try:
-            item = read(samples[index])  # may decode the inputs, so this too may raise
+            item = read(samples[index])  # may decode the inputs, so it may raise too
         except BadSampleError:
             continue
         yield item
@@ -208,7 +208,7 @@ def _class_name(modality: Modality[Any], sample: Sample) -> str:
 def as_colours(tokens: Tensor) -> Tensor:
     """Three principal components as red, green and blue, one basis for all samples: [m, N, D] -> uint8 [m, N, 3].
 
-    Subtracts the token mean of each sample first: else colours would separate samples, not their parts.
+    First subtracts the token mean of each sample; otherwise colours would separate samples, not their parts.
     """
     flat = (tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, 1).double()  # [m N, D]
     axes = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -3:].flip(-1)  # [D, 3]

@@ -128,7 +128,7 @@ def _retrieval(run: Run) -> str:
     try:
         found = retrieve(run, report_samples(run.modality))
     except DataError:
-        return ""  # the other pictures report it
+        return ""  # the other galleries say so
     if found is None:
         return ""
     words = retrieval_words(found, [stream.name for stream in run.modality.streams])

@@ -72,9 +72,9 @@ def notices(run: Run) -> str:
         found.append(("bad", "Not evaluated", f"This command measures how good the encoder is: {command}"))
     elif run.results.get("steps", run.checkpoint.step) != run.checkpoint.step:
         steps = f"step {run.results['steps']:,}, the checkpoint is of step {run.checkpoint.step:,}"
-        found.append(("note", "The evaluation is out of date", f"It is of {steps}."))
+        found.append(("note", "The evaluation is out of date", f"It evaluates {steps}."))
     elif not tasks:
-        found.append(("bad", "No task", "No number shows how good the encoder is, only the pictures do."))
+        found.append(("bad", "No task", "Only the pictures show how good the encoder is; there is no score."))
     elif rival := _rival(tasks):
         found.append(("bad", "Not better than a baseline", rival))
     found += [("note", "About the evaluation", note) for note in run.results.get("notes", [])]

@@ -1,4 +1,4 @@
-"""`check_modality` checks that a modality, such as a plug-in, keeps the contract, and explains every failure.
+"""`check_modality` checks that a modality, such as a plug-in, fulfils the contract, and explains every failure.
 
 from jepa.testing import check_modality
 check_modality(Audio(AudioConfig(source="folder", root=small_folder)))
@@ -34,10 +34,10 @@ class ContractError(AssertionError):
 def check_modality(modality: Modality[Any], model: NetworksConfig | None = None) -> None:
     """Check shapes, positions, masks, determinism, pickling, labels, config, three steps of training, and resuming.
 
-    modality: an instance with little data; the first eight samples of each split are read, except bad ones. model: its
-    `model` section, by default a small transformer; required if `model_type` is not ModelConfig. Takes some seconds and
-    a temporary folder, and restores the global generators. Raises ContractError with one sentence per failure; checks
-    that depend on a failed part are skipped.
+    modality: an instance with little data; of each split, the readable ones of the first eight samples are used. model:
+    its `model` section, by default a small transformer; required if `model_type` is not ModelConfig. Takes a few
+    seconds, uses a temporary folder, and restores the global generators. Raises ContractError with one sentence per
+    failure; checks that depend on a failed part are skipped.
     """
     name = type(modality).__name__
     networks: Check = lambda one: check_networks(one, model or small_networks(one))  # noqa: E731

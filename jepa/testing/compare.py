@@ -29,7 +29,7 @@ def global_seed(seed: int) -> Iterator[None]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two nested structures are equal; leaves other than tensors, arrays and plain values compare by type."""
+    """Whether two nested structures are equal; leaves that are not tensors, arrays or plain values compare by type."""
     (first, shape), (second, other_shape) = tree_flatten(one), tree_flatten(other)
     return shape == other_shape and all(map(_same_leaf, first, second))
 

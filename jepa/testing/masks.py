@@ -12,7 +12,7 @@ from jepa.modality import Modality
 from jepa.testing.compare import global_seed, same
 
 _DRAWS, _FEW, _MANY = 150, 2, 32  # number of batches; small and large batch size
-_SIGMAS, _SHARE = 6.0, 0.1  # smallest difference to report: significant, and large
+_SIGMAS, _SHARE = 6.0, 0.1  # a difference must exceed both to be reported: standard errors, and a share
 
 
 def check_masks(modality: Modality[Any]) -> Iterator[str]:
@@ -44,7 +44,7 @@ def _check_use(modality: Modality[Any]) -> Iterator[str]:
         shown = ", ".join(map(str, unused[:6])) + (", ..." if len(unused) > 6 else "")
         yield (
             f"sample_masks never uses {len(unused)} of {context.shape[1]} tokens ({shown}), neither as context nor as "
-            "target: draw from all placements that fit, the last one too"
+            "target: draw from all placements that fit, including the last one"
         )
     if not context.any():
         return

@@ -50,7 +50,7 @@ def check_networks(modality: Modality[Any], model: NetworksConfig) -> Iterator[s
         yield f"encoder returns {list(whole.shape)} for {_BATCH} samples; expected {wanted}, every token of `positions`"
     valid = encoder.valid(inputs)
     if valid is not None and (valid.dtype != torch.bool or valid.shape != (_BATCH, tokens)):
-        yield f"valid returns {describe(valid)}; expected bool [{_BATCH}, {tokens}], the tokens that the samples have"
+        yield f"valid returns {describe(valid)}; expected bool [{_BATCH}, {tokens}], true for tokens that exist"
     if not modality.streams and (count := len(encoder.outputs(inputs))) != model.depth + 1:
         yield f"encoder.outputs returns {count} layers; expected {model.depth + 1}: embedding and model.depth blocks"
     for masks in modality.sample_masks(_BATCH, seeded("networks")):

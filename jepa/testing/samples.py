@@ -15,7 +15,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def first_samples(modality: Modality[Any], split: Split) -> dict[int, Sample]:
-    """The readable ones among the first samples of a split, by index."""
+    """The readable samples among the first of a split, by index."""
     samples, found = modality.dataset(split), {}
     for index in range(min(CHECKED, len(samples))):
         with suppress(BadSampleError):
@@ -31,7 +31,7 @@ def check_samples(modality: Modality[Any]) -> Iterator[str]:
             yield "dataset('train') has no samples to train on"
         first = first_samples(modality, split)
         if count and not first:
-            yield f"dataset('{split}'): none of the first {min(CHECKED, count)} samples can be read"
+            yield f"dataset('{split}'): none of its first {min(CHECKED, count)} samples can be read"
         with global_seed(1):
             again = first_samples(modality, split)
         for index, sample in first.items():
@@ -40,12 +40,12 @@ def check_samples(modality: Modality[Any]) -> Iterator[str]:
                 yield f"{place} is a {type(sample).__name__}, not a jepa.modality.Sample"
                 return
             if other is None or not same((sample.inputs, dict(sample.labels)), (other.inputs, dict(other.labels))):
-                yield f"{place} is another sample when it is read again; it may depend on its split and index alone"
+                yield f"{place} is another sample when it is read again; it may depend only on its split and index"
                 return
 
 
 def check_splits(modality: Modality[Any]) -> Iterator[str]:
-    """The training samples are not those of the other splits."""
+    """The training split and the other splits have different samples."""
     inputs = {split: [sample.inputs for sample in first_samples(modality, split).values()] for split in SPLITS}
     for split in ("validation", "test"):
         pairs = list(zip(inputs["train"], inputs[split], strict=False))

@@ -59,7 +59,7 @@ def check_construction(modality: Modality[Any], model: NetworksConfig) -> Iterat
     different = [one for one in attributes if getattr(modality, one) != getattr(again, one)]
     if different or not same(modality.positions, again.positions):
         what = f"another {different[0]}" if different else "other positions"
-        yield f"{name}.of(config, model), which a run constructs, has {what}: put all that decides it into the config"
+        yield f"{name}.of(config, model), which a run constructs, has {what}: everything must follow from the config"
 
 
 def check_tokens(modality: Modality[Any]) -> Iterator[str]:

@@ -84,7 +84,7 @@ def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:
     with global_seed(2):
         again = _views(modality)
     if not same(first, again):
-        yield "evaluation_views returns other views when it is called again; they may depend on the inputs alone"
+        yield "evaluation_views returns other views when it is called again; they may depend only on the inputs"
 
 
 def check_baselines(modality: Modality[Any]) -> Iterator[str]:

@@ -74,7 +74,7 @@ def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> t
 
 
 def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:
-    """Trained encoder in evaluation mode; positions are interpolated if its token grid is not that of the training."""
+    """Trained encoder in evaluation mode; positions are interpolated if the token grid differs from training."""
     trained = configured(checkpoint)[1]
     with torch.random.fork_rng(devices=[]):  # initial weights, which the next line replaces
         encoder = modality.encoder(config.model)
@@ -91,7 +91,7 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modal
 
 
 def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """All trained networks in evaluation mode, on the token grid of the training."""
+    """All trained networks in evaluation mode, on the token grid of training."""
     with torch.random.fork_rng(devices=[]):
         model = JEPA(config.model, modality, config.target_kinds)
     model.load_state_dict(checkpoint.model)

@@ -1,4 +1,4 @@
-"""Signals of one channel, cut into patches of consecutive values; replace Waves by your own data."""
+"""Signals of one channel, cut into patches of consecutive values; replace Waves with your own data."""
 
 import math
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ class TemplateNameConfig(DataConfig):
     """The `data` section of a config.
 
     samples: signals in the training split; each other split has a quarter as many. length: values of a stored signal.
-    window: values of a crop, which the networks see. patch: values per token. noise: standard deviation of the noise;
-    that of a wave is about 1. mask_sets: sets of masks per sample. views: crops per sample and step.
+    window: values of a crop, the input of the networks. patch: values per token. noise: standard deviation of the
+    noise; that of a wave is about 1. mask_sets: sets of masks per sample. views: crops per sample and step.
     """
 
     source: str = "waves"
@@ -37,7 +37,7 @@ class TemplateNameConfig(DataConfig):
 
 
 class Waves:
-    """Waves of four shapes with random period and phase, plus noise; a sample depends on its split and index alone.
+    """Waves of four shapes with random period and phase, plus noise; a sample depends only on its split and index.
 
     inputs: float [length]. Labels: shape, an index in SHAPES, and period, in values.
     """
