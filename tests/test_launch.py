@@ -1,6 +1,5 @@
 """`jepa launch`: mistakes end in one sentence and status 1, and nothing is overwritten."""
 
-import json
 import math
 import shutil
 import subprocess
@@ -251,16 +250,17 @@ def test_the_real_command_prints_its_error_and_exits_with_status_one(tmp_path: P
 def test_names_that_are_not_utf8_and_odd_ones_train_resume_and_report(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    odd = "[red] caf\udce9\n:fire:"
+    odd = "[red] caf\udce9\n\x1b[31m:fire:"
     root, run_dir = tmp_path / f"photos {odd}", tmp_path / f"run {odd}"
     shutil.copytree(photos, root)
     (root / "00.png").rename(root / f"{odd}.png")
     (root / f"{odd}.png").write_bytes(b"no image")
-    settings = (f"data.root={json.dumps(str(root))}", "data.max_bad_fraction=0.2", "evaluate.report=true")
+    settings = (f"data.root={root}", "data.max_bad_fraction=0.2", "evaluate.report=true")
     for _ in range(2):
         assert run(run_dir, photos, *settings) == 0
     said = capsys.readouterr().err
-    assert said.endswith(f"report: {tmp_path}/run [red] caf\\xe9\\n:fire:/report.html\n")
+    assert said.endswith(f"report: {tmp_path}/run [red] caf\\xe9\\n\\x1b[31m:fire:/report.html\n")
+    assert "\x1b" not in (run_dir / "report.html").read_text()
     assert read_bad_files(run_dir / "bad_files.txt")[0][0] == str(root / f"{odd}.png")
     assert read_yaml(run_dir / "config.yaml")["data"]["root"] == str(root)
     assert Checkpoint.load(latest(run_dir)).config["data"]["root"] == str(root)

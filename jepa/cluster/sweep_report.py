@@ -12,6 +12,7 @@ from jepa.cluster.status import statuses
 from jepa.cluster.sweep import read_sweep
 from jepa.config import ConfigError
 from jepa.console import command_parser, shown
+from jepa.disk import write_text, writing
 from jepa.errors import exit_status
 from jepa.training.log import read_metrics
 
@@ -57,11 +58,13 @@ def _report(folder: Path) -> int:
     table = "\n".join("| " + " | ".join(line) + " |" for line in [heading, ["---"] * len(heading), *lines])
     missing = [f"- {name}: {state}" for name, state in unfinished(folder, sweep).items()]
     text = "\n".join([table, "", *(["Without results:", "", *missing, ""] if missing else [])])
-    (folder / "sweep.md").write_text(text, encoding="utf-8")
-    with (folder / "sweep.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([heading, *lines])
-    plot(folder / "sweep.png", found, columns)
-    print("\n".join(map(shown, text.split("\n"))))
+    text = "\n".join(map(shown, text.split("\n")))
+    write_text(folder / "sweep.md", text, folder / "sweep.md.partial")
+    with writing(folder / "sweep.csv"), (folder / "sweep.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([map(shown, line) for line in [heading, *lines]])
+    with writing(folder / "sweep.png"):
+        plot(folder / "sweep.png", found, columns)
+    print(text)
     print(f"table: {shown(folder / 'sweep.md')}, {shown(folder / 'sweep.csv')}; plot: {shown(folder / 'sweep.png')}")
     return 0
 
@@ -120,9 +123,10 @@ def plot(path: Path, found: Sequence[SweepRow], columns: Sequence[str]) -> None:
             if values:
                 spread = stdev(values) if len(values) > 1 else 0.0
                 axes.errorbar(fmean(values), position, xerr=spread, fmt="o", capsize=3, color="C0")
-        axes.set_yticks(range(len(found)), labels)
+        # matplotlib takes `$` for the start of a formula.
+        axes.set_yticks(range(len(found)), [shown(label).replace("$", r"\$") for label in labels])
         axes.set_ylim(len(found) - 0.5, -0.5)
-        axes.set_title(name)
+        axes.set_title(shown(name).replace("$", r"\$"))
     figure.savefig(path, dpi=120)
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from jepa.console import shown
 from jepa.evaluate.labels import percentage
 from jepa.evaluate.table import Row, columns
 
@@ -45,6 +46,11 @@ _NOISY = ("loss", "gradient_norm", "target_std", "rankme", "cosine")
 def percent(share: float, digits: int = 0) -> str:
     """0.612 -> 61.2 %."""
     return f"{100 * share:z.{digits}f} %"
+
+
+def chart_text(text: str) -> str:
+    """Text from outside for matplotlib, which takes `$` for the start of a formula."""
+    return shown(text).replace("$", r"\$")
 
 
 def task_title(name: str, row: Row | None = None) -> str:

@@ -52,6 +52,7 @@ def _write_report(run: Run, run_dir: Path) -> Path:
     template = Template((files("jepa.report") / "template.html").read_text(encoding="utf-8"))
     path = run_dir / "report.html"
     text = template.substitute(title=escape(run.title), body="\n".join(parts))
+    text = "\n".join(map(shown, text.split("\n")))  # names of files and classes may hold control characters
     write_text(path, text, path.with_name("report.html.partial"))
     return path
 

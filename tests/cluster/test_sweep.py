@@ -51,13 +51,13 @@ def test_the_report_shows_mean_and_spread_over_seeds_and_missing_runs(
     assert list(read_sweep(tmp_path)) == [variant.name for variant in planned]
     for variant, accuracy in zip(planned[:3], (0.5, 0.7, 0.9), strict=True):
         (tmp_path / variant.name).mkdir()
-        task = {"class/knn": {"metric": "accuracy", "jepa": accuracy}}
+        task = {f"{label}/knn": {"metric": "accuracy", "jepa": accuracy} for label in ("class", "$\\no formula$")}
         (tmp_path / variant.name / "results.json").write_text(json.dumps({"tasks": task}))
     assert main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "| optim.lr | runs | class/knn (accuracy) |" in said
-    assert "| 1 | 2 | 0.6000 ± 0.1414 |" in said
-    assert "| 2 | 1 | 0.9000 |" in said
+    assert "| optim.lr | runs | $\\no formula$/knn (accuracy) | class/knn (accuracy) |" in said
+    assert "| 1 | 2 | 0.6000 ± 0.1414 | 0.6000 ± 0.1414 |" in said
+    assert "| 2 | 1 | 0.9000 | 0.9000 |" in said
     assert "- lr=2,seed=1: not started" in said
     assert len(list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))) == 3
     assert (tmp_path / "sweep.png").stat().st_size > 1000

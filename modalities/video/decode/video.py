@@ -1,11 +1,12 @@
 """Encoded videos, decoded by decord, PyAV or torchcodec to the same upright frames."""
 
 import importlib
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, Protocol
 
 import torch
@@ -91,17 +92,18 @@ class EncodedVideo(StoredVideo):
 
     def _readers(self, failures: list[Exception]) -> Generator[Reader, None, None]:
         """The file opened by one decoder after another while the caller asks for more; collects failures."""
-        for decoder in usable_decoders(self.decoder):
-            try:
-                _check_not_empty(self.source)
-                reader = _open(self.source, decoder)
-            except Exception as error:  # Decoders raise nearly any type for a broken file.
-                failures.append(error)
-                continue
-            try:
-                yield reader
-            finally:
-                reader.close()
+        with _openable(self.source) as source:
+            for decoder in usable_decoders(self.decoder):
+                try:
+                    _check_not_empty(source)
+                    reader = _open(source, decoder)
+                except Exception as error:  # Decoders raise nearly any type for a broken file.
+                    failures.append(error)
+                    continue
+                try:
+                    yield reader
+                finally:
+                    reader.close()
 
     def _bad_sample(self, failures: list[Exception]) -> BadSampleError:
         name = self.name or (str(self.source) if isinstance(self.source, Path) else "video in memory")
@@ -135,6 +137,20 @@ def _missing(decoder: Decoder) -> str:
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError if FFmpeg's libraries are not found
         return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
     return ""
+
+
+@contextmanager
+def _openable(source: Path | bytes) -> Iterator[Path | bytes]:
+    """The source, or a temporary link to a file whose name is not UTF-8: decord and torchcodec cannot open those."""
+    try:
+        str(source if isinstance(source, Path) else "").encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory(prefix="video-") as folder:
+            link = Path(folder, "link")
+            link.symlink_to(Path(source).absolute())  # type: ignore[arg-type]
+            yield link
+    else:
+        yield source
 
 
 def _open(source: Path | bytes, decoder: Decoder) -> Reader:

@@ -218,6 +218,13 @@ def test_a_missing_file_is_a_bad_sample_and_a_wrong_index_is_an_index_error(deco
         EncodedVideo(FILES["plain"], decoder=decoder).read([40], None)
 
 
+@each_decoder
+def test_a_name_that_is_not_utf8_is_opened(decoder: Decoder, tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.mp4"
+    path.write_bytes(encoded(frames_of(3, 48, 64)))
+    assert EncodedVideo(path, decoder=decoder).read([2], None).shape == (1, 3, 48, 64)
+
+
 def test_auto_reads_all_kinds_of_files_without_decord() -> None:
     assert usable_decoders("auto") == tuple(decoder for decoder in ("torchcodec", "pyav") if decoder in USABLE)
     for data in FILES.values():
