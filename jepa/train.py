@@ -24,6 +24,7 @@ from jepa.optim import adamw, set_schedule
 from jepa.schedules import teacher_momentum
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
+from jepa.training.data_record import announce_data
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.run_dir import checkpoint_kept, prepare_run_dir, say_finished
 from jepa.training.saver import Saver
@@ -55,6 +56,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     if first_step == config.steps:
         say_finished(config, world)
         return True
+    announce_data(config, modality, samples, world)
     if config.compute.compile:
         model.compile()
     forward = world.data_parallel(model, varying=bool(model.streams))

@@ -20,7 +20,8 @@ from jepa.console import CONSOLE, shown
 from jepa.cost.describe import describe
 from jepa.cost.flops import networks
 from jepa.cost.process_memory import Allocation
-from jepa.data import open_split
+from jepa.data import open_split, say_data
+from jepa.data.summary import generated_line
 from jepa.distributed import World
 from jepa.evaluate.ready import announce_evaluation
 from jepa.modality import Modality
@@ -98,7 +99,7 @@ def dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: M
     cost = describe(config, modality, allocation)
     print(f"{to_yaml(config)}\n{cost}")
     if reason := _why_unopened(config.data.root, arguments.overrides):
-        CONSOLE.print(shown(f"the data is not opened: {reason}"))
+        CONSOLE.print(shown(generated_line(config.data) or f"the data is not opened: {reason}"))
     _check(config, modality, allocation.processes, with_data=not reason)
     return 0
 
@@ -160,6 +161,7 @@ def _check(config: Config[Any, Any], modality: Modality[Any], processes: int, wi
     batch_order(config, World(0, processes, torch.device("cpu")))
     if with_data:
         open_split(modality, "train")
+        say_data(modality, config.evaluate)
         announce_evaluation(config, modality)
 
 

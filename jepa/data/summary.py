@@ -3,13 +3,15 @@
 Samples may have a `summary` with what their source found, and a method `digest`. Without them their number is reported.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, get_args
 
+from jepa.console import CONSOLE, shown
 from jepa.data.batches import open_split
-from jepa.modality import Modality, Samples, Split
+from jepa.modality import DataConfig, Modality, Samples, Split
+from jepa.protocol import EvaluateConfig
 
 _SHOWN = 3  # classes, endings
 
@@ -56,15 +58,33 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
     return whole.hexdigest()
 
 
-def summary_lines(modality: Modality[Any], splits: Iterable[Split] = ("train",)) -> list[str]:
+def say_data(modality: Modality[Any], evaluate: EvaluateConfig) -> None:
+    """Print what a run and its evaluation read; raises DataError if a split cannot be opened."""
+    held_out: tuple[Split, ...] = ("validation", "test") if evaluate.scored_split == "test" else ("validation",)
+    for line in summary_lines(modality, ("train", *held_out) if evaluate.enabled else ("train",)):
+        CONSOLE.print(shown(line))
+
+
+def summary_lines(modality: Modality[Any], splits: Sequence[Split] = ("train",)) -> list[str]:
     """A line for each split, and one for each note; raises DataError if a split cannot be opened."""
-    lines: dict[str, None] = {}  # each once: splits of one folder pass over the same files
+    if generated := generated_line(modality.config):
+        return [generated]
+    lines: dict[str, None] = {}  # each once: splits of one folder have the same notes
     for split in splits:
         samples = open_split(modality, split)
         summary = summary_of(samples)
         lines[f"{split}: {'; '.join(_parts(split, len(samples), summary))}"] = None
         lines.update(dict.fromkeys(f"note: {note}" for note in summary.notes))
     return list(lines)
+
+
+def generated_line(data: DataConfig) -> str:
+    """The numbers of generated samples, if the settings with the name of the source state them; otherwise empty."""
+    settings = getattr(data, data.source, None) if data.root is None else None
+    counts = {split: getattr(settings, split, None) for split in get_args(Split)}
+    if not all(isinstance(count, int) for count in counts.values()):
+        return ""
+    return f"generated {data.source}: " + ", ".join(f"{count:,} for {split}" for split, count in counts.items())
 
 
 def _parts(split: Split, count: int, summary: SplitSummary) -> Iterator[str]:
@@ -83,9 +103,9 @@ def _parts(split: Split, count: int, summary: SplitSummary) -> Iterator[str]:
 def counted(found: Mapping[str, int]) -> str:
     """Counts by ending, the greatest first: 45 .heic, 5 without ending, the folder extra."""
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    shown = [name if name.startswith("the ") else f"{count:,} {name}" for name, count in ordered[: 2 * _SHOWN]]
-    more = len(ordered) - len(shown)
-    return ", ".join([*shown, *([f"{more} more kinds"] if more else [])])
+    named = [name if name.startswith("the ") else f"{count:,} {name}" for name, count in ordered[: 2 * _SHOWN]]
+    more = len(ordered) - len(named)
+    return ", ".join([*named, *([f"{more} more kinds"] if more else [])])
 
 
 def _classes(classes: Sequence[str] | None) -> str:

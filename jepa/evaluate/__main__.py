@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    evaluate_run(arguments.run, tasks=arguments.task, layers=arguments.overrides)
+    evaluate_run(arguments.run, tasks=arguments.task, layers=arguments.overrides, say=True)
     return 0
 
 

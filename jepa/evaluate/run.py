@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jepa.collapse import collapse_signs, rankme
 from jepa.config import ConfigError, Tree, plain
 from jepa.console import CONSOLE, shown
 from jepa.data import BadFiles, DataError
+from jepa.data.summary import say_data
 from jepa.disk import write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
@@ -31,15 +32,20 @@ from jepa.modality import Samples, Split
 from jepa.weights.load import model_of
 
 
-def evaluate_run(run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree | str] = ()) -> dict[str, Any]:
+def evaluate_run(
+    run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree | str] = (), say: bool = False
+) -> dict[str, Any]:
     """Evaluate frozen features, print the table and write the results -> the content of results.json.
 
     run: run directory, or checkpoint file. tasks: names of tasks (`count`) or rows (`class/knn`); all if empty.
     layers: config overrides, as trees or as `section.key=value`. With overrides, or only some tasks, results go to
-    `evaluations/` in the run directory and its results.json stays. Raises ConfigError, DataError and CheckpointError.
+    `evaluations/` in the run directory and its results.json stays. say: print what is read. Raises ConfigError,
+    DataError and CheckpointError.
     """
     started = time.perf_counter()
     setup = open_setup(Path(run), tasks, layers)
+    if say:
+        say_data(setup.modality, replace(setup.config.evaluate, enabled=True))
     names = [*(row.name for row in setup.available), *possible_stream_rows(setup)]
     for request in setup.requested:
         if not any(is_part_of(name, request) for name in names):
