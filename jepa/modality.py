@@ -147,6 +147,10 @@ class Modality(Renamed, ABC, Generic[C]):
     def dataset(self, split: Split) -> Samples:
         """Stored samples of a split; pretraining uses `train` and ignores its labels."""
 
+    def data_warnings(self) -> Sequence[str]:
+        """Warnings about the stored values of training samples; a run prints them as it starts, so read only a few."""
+        return ()
+
     @abstractmethod
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """Draw one or several sets of masks for a batch; all sets of a view share one target pass."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, get_args
 
-from jepa.console import CONSOLE, shown
+from jepa.console import CONSOLE, shown, warn_once
 from jepa.data.batches import open_split
 from jepa.modality import DataConfig, Modality, Samples, Split
 from jepa.protocol import EvaluateConfig
@@ -59,10 +59,12 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
 
 
 def say_data(modality: Modality[Any], evaluate: EvaluateConfig) -> None:
-    """Print what a run and its evaluation read; raises DataError if a split cannot be opened."""
+    """Print what a run and its evaluation read, and warnings; raises DataError if a split cannot be opened."""
     held_out: tuple[Split, ...] = ("validation", "test") if evaluate.scored_split == "test" else ("validation",)
     for line in summary_lines(modality, ("train", *held_out) if evaluate.enabled else ("train",)):
         CONSOLE.print(shown(line))
+    for warning in modality.data_warnings():
+        warn_once(warning)
 
 
 def summary_lines(modality: Modality[Any], splits: Sequence[Split] = ("train",)) -> list[str]:

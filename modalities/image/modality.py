@@ -16,6 +16,7 @@ from modalities.image.sources import FILES, open_source
 from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
 from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit
+from modalities.storage.value_ranges import value_range_warnings
 from modalities.worlds.scenes.dataset import Scenes, default_cache_dir
 from modalities.worlds.scenes.shapes import CLASSES
 
@@ -69,6 +70,12 @@ class Image(Modality[ImageConfig]):
         """[B, 3, H, W] -> [B, N, dim]."""
         p = self.config.patch_size
         return patch_embedding("b c (h p) (w q) -> b (h w) (c p q)", 3 * p * p, dim, p=p, q=p)
+
+    def data_warnings(self) -> Sequence[str]:
+        """Deep images whose values fall into few levels, as `value_range` is not set."""
+        if self.config.source == "scenes" or self.config.value_range is not None:
+            return ()
+        return value_range_warnings(self.dataset("train"), lambda image: image, 8)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """`mask_sets` mask sets, by the strategy of the config."""

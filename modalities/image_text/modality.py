@@ -25,6 +25,7 @@ from modalities.image_text.served import ImageTextModel
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit
+from modalities.storage.value_ranges import value_range_warnings
 from modalities.worlds.captions.dataset import CaptionedScenes
 from modalities.worlds.captions.words import SHAPE_NOUNS
 from modalities.worlds.scenes.dataset import default_cache_dir
@@ -89,6 +90,12 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def encoder(self, config: TowersConfig) -> TokenEncoder:
         """The two towers with random weights."""
         return TwoTowers(config.build(None))
+
+    def data_warnings(self) -> Sequence[str]:
+        """Deep images whose values fall into few levels, as `value_range` is not set."""
+        if self.config.source == "scenes" or self.config.value_range is not None:
+            return ()
+        return value_range_warnings(self.dataset("train"), lambda pair: pair, 8)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """A set of masks for each objective that is drawn for the step."""

@@ -20,6 +20,7 @@ from torchvision.io import decode_png
 from jepa.modality import BadSampleError
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.tiff import is_tiff, read_bands
+from modalities.storage.value_ranges import is_observed
 
 # EPS would start Ghostscript on the user's data; Pillow recognises the others but has no decoder for them.
 _REFUSED_FORMATS = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -98,8 +99,8 @@ def _decoded(file: IO[bytes], min_side: int, pixels: PixelSettings) -> Tensor:
     with _opened(file, header) as image:
         image.draft(None, (min_side, min_side))
         pixels.check_size(*image.size)
-        deep = _is_deep_colour_png(image) and (pixels.value_range is not None or pixels.bands is not None)
-        if deep:
+        exact = pixels.value_range is not None or pixels.bands is not None or is_observed()
+        if exact and _is_deep_colour_png(image):
             return image_tensor(_turned(pixels.to_image(_deep_png(file)), _orientation(image)))
         image.load()
         return image_tensor(_turned(image, _orientation(image)), pixels)

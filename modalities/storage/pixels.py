@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
+from modalities.storage.value_ranges import observe
+
 
 def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     if not ends[0] < ends[1]:
@@ -54,7 +56,7 @@ class PixelSettings:
             pixels = self.to_8_bit(values[..., [band - 1 for band in self.bands]])
         else:
             colours = 1 if values.shape[-1] < 3 else 3
-            opacity = AS_STORED.to_8_bit(values[..., colours : colours + 1])
+            opacity = _to_8_bit(values[..., colours : colours + 1], None)
             pixels = np.concatenate([self.to_8_bit(values[..., :colours]), opacity], axis=-1)
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
@@ -63,22 +65,29 @@ class PixelSettings:
 
         Infinity and NaN count as 0.
         """
-        if values.dtype == np.uint8:
-            return values
-        if values.dtype == np.uint16 and values.size > 2**16:  # a table of all values saves memory and time
-            return np.take(self._scaled(np.arange(2**16)), values)
-        return self._scaled(values)
-
-    def _scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        grey = np.where(np.isfinite(values), values, 0).astype(np.float64)
-        if self.value_range is not None:
-            black, white = self.value_range
-            grey = grey.clip(black, white)
-        else:
-            black, white = 0.0, 1.0 if values.dtype.kind == "f" else 65535.0
-            if grey.size and (grey.min() < black or grey.max() > white):
-                black, white = float(grey.min()), float(grey.max())
-        return np.rint((grey - black) * (255 / ((white - black) or 1))).astype(np.uint8)
+        if self.value_range is None and values.dtype != np.uint8:
+            observe(values, _white(values))
+        return _to_8_bit(values, self.value_range)
 
 
 AS_STORED = PixelSettings()
+
+
+def _to_8_bit(values: NDArray[Any], value_range: tuple[float, float] | None) -> NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.uint16 and values.size > 2**16:  # a table of all values saves memory and time
+        return np.take(_to_8_bit(np.arange(2**16), value_range), values)
+    grey = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    if value_range is not None:
+        black, white = value_range
+        grey = grey.clip(black, white)
+    else:
+        black, white = 0.0, _white(values)
+        if grey.size and (grey.min() < black or grey.max() > white):
+            black, white = float(grey.min()), float(grey.max())
+    return np.rint((grey - black) * (255 / ((white - black) or 1))).astype(np.uint8)
+
+
+def _white(values: NDArray[Any]) -> float:
+    return 1.0 if values.dtype.kind == "f" else 65535.0

@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from modalities.storage.pixels import PixelSettings
+from modalities.storage.value_ranges import is_observed
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA = 256, 257, 258, 262, 274, 277, 338
 _COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # samples of RGB, CMYK, YCbCr and Lab; others have one
@@ -37,8 +38,8 @@ def read_bands(file: IO[bytes], settings: PixelSettings) -> tuple[Image.Image, i
             f"{samples} bands, of which the file does not say which are colours; "
             "data.bands chooses three of them, or one, such as data.bands=[1,2,3]"
         )
-    deep = max(bits) > 8 and (settings.value_range is not None or bits not in _PILLOW_BITS)
-    if samples == 1 or not (settings.bands or (deep and photometric in _GREY_OR_RGB)):
+    exact = settings.value_range is not None or is_observed() or bits not in _PILLOW_BITS
+    if samples == 1 or not (settings.bands or (exact and max(bits) > 8 and photometric in _GREY_OR_RGB)):
         return None
     settings.check_size(int(tags.get(_WIDTH, 0)), int(tags.get(_HEIGHT, 0)))
     return settings.to_image(_stored(file, samples)), int(tags.get(_ORIENTATION, 1))

@@ -13,6 +13,7 @@ from jepa.modality import Modality, Samples, Split, Task
 from modalities.image.views import denormalise, stored_side
 from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit
+from modalities.storage.value_ranges import value_range_warnings
 from modalities.video import views
 from modalities.video.config import VideoConfig
 from modalities.video.decode.stored import StoredVideo, VideoInfo
@@ -77,6 +78,12 @@ class Video(Modality[VideoConfig]):
     def embedding(self, dim: int) -> nn.Module:
         """[B, 3, T, H, W] -> [B, N, dim]."""
         return TubeletEmbedding(self.config.tubelet, self.config.patch_size, dim, self.config.change_scale)
+
+    def data_warnings(self) -> Sequence[str]:
+        """Deep images whose values fall into few levels, as `value_range` is not set."""
+        if self.config.source == "scenes" or self.config.value_range is not None:
+            return ()
+        return value_range_warnings(self.dataset("train"), self.evaluation_view, 4)
 
     def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         """One mask set per strategy of the config."""

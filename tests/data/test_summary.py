@@ -11,10 +11,12 @@ from tiny import Noise, NoiseConfig
 
 from jepa import launch
 from jepa.checkpoint import latest
-from jepa.data.summary import counted, generated_line, summary_lines
+from jepa.config import build
+from jepa.data.summary import counted, generated_line, say_data, summary_lines
 from jepa.evaluate.__main__ import main as evaluate
+from jepa.protocol import EvaluateConfig
 from jepa.training.data_record import record_data
-from modalities.image.config import ImageConfig
+from modalities.image import Image, ImageConfig
 from modalities.storage.folders import FileKind, open_folder
 from modalities.video.config import VideoConfig
 
@@ -48,6 +50,16 @@ def test_a_run_a_dry_run_and_an_evaluation_say_what_they_read(
     assert evaluate([str(tmp_path / "run"), "--task", "class/knn"]) == 0
     assert capsys.readouterr().err.splitlines()[:3:2] == [train, test]
     assert json.loads((tmp_path / "run" / "data.json").read_text())["samples"] == 12
+
+
+def test_warnings_of_a_modality_are_printed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image(build(ImageConfig, [{"source": "folder", "root": str(write_images(tmp_path, ["a.png", "b.png"]))}]))
+    monkeypatch.setattr(image, "data_warnings", lambda: ["the stored values are odd"])
+    for _ in range(2):  # as a run and the evaluation after it
+        say_data(image, EvaluateConfig(enabled=False))
+    assert capsys.readouterr().err.count("warning: the stored values are odd\n") == 1
 
 
 def test_a_resumed_run_warns_once_that_its_data_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from jepa.config import build
 from jepa.modality import BadSampleError
-from modalities.image import ImageConfig
+from modalities.image import Image as ImageModality, ImageConfig
 from modalities.image.sources import open_source
 from modalities.storage import images
 from modalities.storage.images import decode_image
 from modalities.storage.pixels import PixelSettings
+from modalities.video import Video, VideoConfig
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -143,6 +144,47 @@ def test_settings_reach_the_files_of_a_source_and_wrong_ones_are_refused(tmp_pat
     for wrong in ({"value_range": [5, 5]}, {"bands": [1, 2]}, {"bands": [0]}, {"max_megapixels": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             build(ImageConfig, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("ending", "low", "high", "advice"),
+    [
+        ("png", 0, 4095, "use 16 of 256 levels; data.value_range=[0,4095] would use all"),
+        ("tif", 0, 16383, "use 64 of 256 levels; data.value_range=[0,16383] would use all"),
+        ("png", 29_003, 30_990, "use 8 of 256 levels; data.value_range=[29000,31000] would use all"),
+        ("tif", 0.0, 0.05, "use 13 of 256 levels; data.value_range=[0,0.05] would use all"),
+        ("tif", -3.0, 812.0, "scaled by its own extremes; data.value_range=[-10,820] would scale all alike"),
+        ("png", 0, 65_535, None),
+        ("tif", 0.0, 1.0, None),
+    ],
+)
+def test_values_in_few_levels_are_a_warning_with_the_range_that_fits(
+    ending: str, low: float, high: float, advice: str | None, tmp_path: Path
+) -> None:
+    dtype = np.float32 if isinstance(low, float) else np.uint16
+    for number in range(12):
+        values = np.linspace(low, high, 4096).astype(dtype).reshape(64, 64)
+        values[0, 0] = 65_535 if dtype == np.uint16 else values[0, 0]  # a hot pixel
+        saved(tmp_path / f"{number}.{ending}", values, {"png": "PNG", "tif": "TIFF"}[ending])
+    settings: dict[str, Any] = {"source": "folder", "root": str(tmp_path), "image_size": 64}
+    warnings = ImageModality(build(ImageConfig, [settings])).data_warnings()
+    assert len(warnings) == (advice is not None)
+    assert all(warning.endswith(str(advice)) for warning in warnings)
+    assert not ImageModality(build(ImageConfig, [settings, {"value_range": [low, high]}])).data_warnings()
+
+
+def test_deep_colours_and_frames_of_videos_are_warned_of_too(tmp_path: Path) -> None:
+    colour = np.stack([RAMP, RAMP[::-1], RAMP.T, np.full_like(RAMP, 65_535)], -1)
+    (tmp_path / "clip").mkdir()
+    for number in range(4):
+        deep_png(tmp_path / "clip" / f"{number}.png", colour)
+    common: dict[str, Any] = {"root": str(tmp_path), "image_size": 64}
+    image = ImageModality(build(ImageConfig, [common, {"source": "folder"}]))
+    video = Video(build(VideoConfig, [common, {"source": "frames", "frames": 4}]))
+    for modality in (image, video):
+        (warning,) = modality.data_warnings()
+        assert "data.value_range=[0,4095]" in warning
+    assert image.dataset("train")[0].inputs.max() == 15  # what is observed changes nothing else
 
 
 def test_heic_is_read_where_pillow_heif_is_installed(tmp_path: Path) -> None:
