@@ -13,7 +13,8 @@ class FileKeys:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._absolute, self._resolved = (f"{path.as_posix()}/" for path in (folder.absolute(), folder.resolve()))
+        folders = (folder.absolute(), folder.resolve())
+        self._absolute, self._resolved = (f"{path.as_posix().rstrip('/')}/" for path in folders)
 
     def __call__(self, name: str) -> str:
         if name.isascii() and name[:1] not in "./" and "//" not in name and "/." not in name:

@@ -16,7 +16,7 @@ from jepa.modality import BadSampleError, Sample, Split
 from modalities.storage.folders import FileKind, check_folder, folder_splits, walk
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
 from modalities.storage.shard_index import Shard, index_of
-from modalities.storage.splits import carved_split, files_by_split, split_source
+from modalities.storage.splits import carved_split, files_by_split, named_files, split_source
 
 _TAR = FileKind("shards", (".tar",))
 
@@ -66,9 +66,11 @@ def open_shards(
 
     decode: called as decode(contents of a member, name=its name in messages); returns the inputs of a sample.
 
-    `root` is one tar file, or a folder of them: with the subfolders train, val (valid, validation) and test; or with
-    these words in the file names (train-000.tar); otherwise all files are one training set, from which splits are
-    carved. Samples are ordered by shard, then as stored. storage.shard_index says which members are one sample.
+    `root` is a folder of tar files: with the subfolders train, val and test; or with these words in the file names
+    (train-000.tar); otherwise all files are one training set, from which splits are carved. Or it is one tar file, or a
+    pattern such as `a_train-*.tar`; then only these files are read, and as other splits those that differ from them in
+    the word for the split alone.
+    Samples are ordered by shard, then as stored. storage.shard_index says which members are one sample.
     The label is in `<key>.cls`, or in `<key>.json` under "label", "cls" or "class". A shard that is cut off gives the
     samples before the damage and one bad sample for the rest.
     Carved samples are held out from training if they have labels or companions.
@@ -145,7 +147,9 @@ def _stored_shards(root: Path) -> dict[Split, list[Path]]:
     if root.is_file():
         if root.suffix.lower() != ".tar":
             raise ValueError(f"data root {root} is not a .tar file; compressed ones do not allow random access")
-        return {"train": [root]}
+        return named_files(root)
+    if root.suffix == ".tar" and root.parent.is_dir() and (matching := named_files(root))["train"]:
+        return matching
     check_folder(root)
     folders = folder_splits(root, _TAR)
     if folders != {"train": ""}:

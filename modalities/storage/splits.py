@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -109,14 +111,32 @@ def set_name(name: str) -> str:
     return "".join([*parts[:first], "*", digits, *parts[first + 1 :]])
 
 
-def named_file(path: Path) -> dict[Split, list[Path]]:
-    """A file that the user named and, as other splits, the files beside it that differ in the split word alone."""
-    if not (word := split_word(path.name)):
-        return {"train": [path]}
-    own, own_set = split_named(word), set_name(path.name)
-    beside = [each for each in path.parent.iterdir() if set_name(each.name) == own_set]
-    found = sorted([path, *(each for each in beside if split_named(split_words(each.name)[0]) != own)])
-    return files_by_split(found, str(path.parent)) if len(found) > 1 else {"train": [path]}
+def named_files(root: Path) -> dict[Split, list[Path]]:
+    """The files that `root` names, as a path or as a pattern such as `a_train-*.tar`, by split.
+
+    If its name has a word for a split, the files beside it that differ in this word alone are the other splits.
+    """
+    beside = sorted(path for path in root.parent.iterdir() if path.suffix == root.suffix)
+    named = [root] if root.exists() else [path for path in beside if fnmatchcase(path.name, root.name)]
+    if not (word := split_word(root.name)):
+        return files_by_split(named, str(root))
+    pattern = escape(root.name) if root.exists() else root.name
+    others = [path for path in beside if fnmatchcase(_in_split(path.name, word), pattern)]
+    others = [path for path in others if split_named(split_words(path.name)[0]) != split_named(word)]
+    return files_by_split([*named, *others], str(root.parent)) if others else {"train": named}
+
+
+def _in_split(name: str, word: str) -> str:
+    """The name that this file would have in the split that `word` means, "" if there is none."""
+    parts = _SEPARATORS.split(name)
+    first = next((index for index, part in enumerate(parts) if split_named(part)), -1)
+    if first < 0 or _digits(parts[first]) != _digits(word):
+        return ""
+    return "".join([*parts[:first], word, *parts[first + 1 :]])
+
+
+def _digits(word: str) -> str:
+    return re.sub(r"\D", "", word)
 
 
 def _letters(word: str) -> str:

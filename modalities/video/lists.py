@@ -13,10 +13,11 @@ from jepa.modality import Sample, Split
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
 from modalities.storage.packed import PackedStrings
 from modalities.storage.paths import FileKeys, existing_file
-from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_file, split_source
-from modalities.storage.tables import split_row
+from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_files, split_source
+from modalities.storage.tables import DELIMITERS, split_row
 
 _LISTS = {".csv", ".tsv"}
+_DELIMITERS = "\t;,"
 _PATH_NAMES = ("path", "video_path", "file", "filename", "file_name", "filepath", "video", "clip")
 _LABEL_NAMES = ("label", "class", "label_name", "class_name", "category", "target", "action")
 
@@ -78,7 +79,9 @@ def read_list(source: Path, extensions: Collection[str]) -> VideoList:
     except OSError as error:
         raise OSError(f"{source}: {error.strerror}") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    rows = _table([line for _, line in numbered], extensions)
+    if "\0" in lines[0]:
+        raise ValueError(f"{source}, line 1: not UTF-8")
+    delimiter, rows = _table([line for _, line in numbered], extensions)
     has_header = bool(rows) and not any(ending in cell.lower() for cell in rows[0] for ending in extensions)
     if len(rows) == has_header:
         raise ValueError(f"{source} lists no videos; a line is a path, or a path and a label")
@@ -86,13 +89,33 @@ def read_list(source: Path, extensions: Collection[str]) -> VideoList:
     path_column, label_column = _columns(source, rows, has_header, video_columns)
     paths, labels = [], []
     for (number, line), row in zip(numbered[has_header:], rows[has_header:], strict=True):
-        if len(row) != len(rows[0]):
-            raise ValueError(f"{source}, line {number}: '{line[:80]}' has {len(row)} fields, the first {len(rows[0])}")
-        if not _is_video(row[path_column], extensions):
-            raise ValueError(f"{source}, line {number}: '{line[:80]}' is not a video path, such as a.mp4")
+        if fault := _fault(row, len(rows[0]), path_column, delimiter, extensions):
+            raise ValueError(f"{source}, line {number}: '{line[:80]}' {fault} ({_separated(delimiter, numbered)})")
         paths.append(row[path_column].strip())
         labels += [row[label_column].strip()] if label_column is not None else []
     return VideoList(source, PackedStrings(paths), PackedStrings(labels))
+
+
+def _fault(row: list[str], count: int, path_column: int, delimiter: str, extensions: Collection[str]) -> str:
+    """What is wrong with a row, "" if nothing is."""
+    if len(row) != count:
+        return f"has {len(row)} fields, the first {count}"
+    if not _is_video(row[path_column], extensions):
+        return "is not a video path, such as a.mp4"
+    opened = delimiter in ",;" and any(cell.lstrip()[:1] == '"' and cell.count('"') % 2 for cell in row)
+    return "has an unclosed quote" if opened else ""
+
+
+def _separated(delimiter: str, numbered: Sequence[tuple[int, str]]) -> str:
+    """By what the fields are separated, and for spaces, which line rules out another delimiter."""
+    if delimiter != " ":
+        return f"separated by {DELIMITERS[delimiter]}"
+    for other in _DELIMITERS:
+        counts = [len(split_row(line, other)) for _, line in numbered]
+        if odd := [(line, count) for (line, _), count in zip(numbered, counts, strict=True) if count != counts[0] > 1]:
+            (line, count), (first, _) = odd[0], numbered[0]
+            return f"with {DELIMITERS[other]}, line {first} has {counts[0]} fields and line {line} has {count}"
+    return "separated by spaces"
 
 
 def _check_apart(stored: Mapping[Split, Sequence[VideoList]], file_key: FileKeys) -> None:
@@ -102,7 +125,7 @@ def _check_apart(stored: Mapping[Split, Sequence[VideoList]], file_key: FileKeys
         for split, lists in stored.items()
         if len(stored) > 1
     }
-    for one, other in combinations(files, 2):
+    for one, other in combinations(sorted(files, key=("train", "validation", "test").index), 2):
         shared = np.intersect1d(files[one], files[other], assume_unique=True)
         if not len(shared) or len(shared) == len(files[one]) == len(files[other]):
             continue
@@ -143,18 +166,18 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
             names = ", ".join(path.name for path in found[:5])
             raise ValueError(f"{root} holds {names}; several files must be named after splits")
         return stored
-    return named_file(root)
+    return named_files(root)
 
 
-def _table(lines: list[str], extensions: Collection[str]) -> list[list[str]]:
-    """Rows of cells, by the first delimiter that gives all lines the same number (>= 2) of cells, or by spaces."""
-    for delimiter in "\t;,":
+def _table(lines: list[str], extensions: Collection[str]) -> tuple[str, list[list[str]]]:
+    """The first delimiter that gives all lines the same number (>= 2) of cells, or a space; and rows of cells."""
+    for delimiter in _DELIMITERS:
         count = len(split_row(lines[0], delimiter)) if lines else 1
         split = (split_row(line, delimiter) if '"' in line else line.split(delimiter) for line in lines)
         rows = list(split) if count > 1 else []
         if rows and all(len(row) == count for row in rows):
-            return rows
-    return [_by_space(line.strip(), extensions) for line in lines]
+            return delimiter, rows
+    return " ", [_by_space(line.strip(), extensions) for line in lines]
 
 
 def _by_space(line: str, extensions: Collection[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from modalities.image_text.captions.files import any_exists, open_table, spread
 from modalities.image_text.captions.rules import MalformedError, captions_of, is_path, split_of
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
 from modalities.storage.images import Decode
-from modalities.storage.splits import StoredSplit, split_named
+from modalities.storage.labels import label_value
+from modalities.storage.splits import StoredSplit, named_files, split_named, split_word, split_words
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
@@ -25,24 +26,23 @@ def open_coco(root: Path, split: Split, decode: Decode, seed: int) -> StoredSpli
 
     `root` is a folder with annotations/captions_train2017.json and captions_val2017.json (of any year) and the images
     in train2017 and val2017; or a folder with one dataset*.json by Karpathy, with the images in it or in a folder
-    beside it; or one such file. A validation split without a test split is used as the test split, and validation is
+    beside it; or one such file, and then those that differ from it in the word for the split alone are the other
+    splits. A validation split without a test split is used as the test split, and validation is
     carved. Entries without a split, and a single file of COCO, are one training set to carve from (see captions.files).
     A malformed entry is a bad sample; raises ValueError with the line if the file is not JSON.
     """
-    table, folder = _read(root, tuple((path, path.stat().st_mtime_ns) for path in _stored_files(root)))
+    stored = _stored_files(root)
+    files = tuple((path, part if len(stored) > 1 else None, path.stat().st_mtime_ns) for path, part in stored)
+    table, folder = _read(files)
     return open_table(table, folder, split, decode, seed)
 
 
-def _stored_files(root: Path) -> list[Path]:
-    """The JSON files at `root`."""
+def _stored_files(root: Path) -> list[tuple[Path, Split]]:
+    """The JSON files at `root` and their splits."""
     if not root.exists():
         raise FileNotFoundError(f"data root {root} does not exist")
-    named = _OFFICIAL.fullmatch(root.name)
     if root.is_file():
-        beside = (
-            [root.with_name(f"captions_{part}{named[2]}.json") for part in ("train", "val", "test")] if named else []
-        )
-        return [path for path in beside if path.exists()] or [root]
+        return [(path, part) for part, paths in named_files(root).items() for path in paths]
     found = [path for folder in (root / "annotations", root) for path in sorted(folder.glob("captions_*.json"))]
     official = [path for path in found if _OFFICIAL.fullmatch(path.name)]
     files = official or sorted(root.glob("dataset*.json"))
@@ -52,7 +52,7 @@ def _stored_files(root: Path) -> list[Path]:
     if len(years) > 1 or (not official and len(files) > 1):
         names = ", ".join(path.name for path in files[:6])
         raise ValueError(f"{root} holds {names}; one data set is allowed: give one of the files instead of the folder")
-    return files
+    return [(path, split_named(split_word(path.name)) or "train") for path in files]
 
 
 def _year(path: Path) -> str:
@@ -61,18 +61,16 @@ def _year(path: Path) -> str:
 
 
 @lru_cache(maxsize=2)  # every split needs the same table, which depends on the files only
-def _read(root: Path, files: tuple[tuple[Path, int], ...]) -> tuple[CaptionTable, Path]:
+def _read(files: tuple[tuple[Path, Split | None, int], ...]) -> tuple[CaptionTable, Path]:
     """The table of all files, and the folder below which the images are."""
     first = files[0][0].parent
     folder = first.parent if first.name == "annotations" else first
     builder = CaptionTableBuilder(folder)
-    for path, _ in files:
-        named = _OFFICIAL.fullmatch(path.name)
+    for path, stated, _modified in files:
         content = _load(path)
-        stated = split_named(named[1]) if named and len(files) > 1 else None
         builder.begin(path, "images[{}]", stated)
         if isinstance(content.get("annotations"), list):
-            parts = [f"{named[1]}{named[2]}", f"images/{named[1]}{named[2]}"] if named else []
+            parts = [part for word in split_words(path.name)[:1] for part in (word, f"images/{word}")]
             _official(content, folder, parts, builder)
             continue
         try:
@@ -101,11 +99,13 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _official(content: dict[str, Any], folder: Path, parts: Sequence[str], builder: CaptionTableBuilder) -> None:
     """Add images (with id and file_name) and annotations (with image_id and caption)."""
+    ids = [entry.get("id") for entry in content["images"] if isinstance(entry, dict)]
+    exact = len({_id_key(value, exact=False) for value in ids}) < len({_id_key(value, exact=True) for value in ids})
     known: dict[str, tuple[int, str]] = {}
     for number, entry in enumerate(content["images"]):
         if not isinstance(entry, dict) or not is_path(entry.get("file_name")):
             builder.fault(f"images[{number}]", "no `file_name`")
-        elif not (key := _id_key(entry.get("id"))) or key in known:
+        elif not (key := _id_key(entry.get("id"), exact)) or key in known:
             builder.fault(f"images[{number}]", "no unique `id`")
         else:
             known[key] = number, entry["file_name"]
@@ -114,24 +114,24 @@ def _official(content: dict[str, Any], folder: Path, parts: Sequence[str], build
         builder.add(number, CaptionEntry(_below(prefix, name), ()))
     for annotation, entry in enumerate(content["annotations"]):
         try:
-            number, name = _annotated(entry, known)
+            image = entry.get("image_id") if isinstance(entry, dict) else None
+            if (key := _id_key(image, exact)) not in known:
+                raise MalformedError(f"image_id {image!r:.40} is not among the images")
+            number, name = known[key]
             builder.add(number, CaptionEntry(_below(prefix, name), captions_of(entry)))
         except MalformedError as error:
             builder.fault(f"annotations[{annotation}]", str(error))
 
 
-def _annotated(entry: object, known: Mapping[str, tuple[int, str]]) -> tuple[int, str]:
-    image = entry.get("image_id") if isinstance(entry, dict) else None
-    if (key := _id_key(image)) not in known:
-        raise MalformedError(f"image_id {image!r:.40} is not among the images")
-    return known[key]
-
-
-def _id_key(value: object) -> str:
-    """The id of an image, the same for 12, 12.0 and "12"; "" for what is no id."""
+def _id_key(value: object, exact: bool) -> str:
+    """The same text for an id that is a number or text: 12, 12.0, "12" and, unless `exact`, "0012"; "" for no id."""
+    if type(value) is int:
+        return str(value)
     if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+        return str(int(value))
+    if not isinstance(value, str):
+        return ""
+    return value if exact else label_value(value)
 
 
 def _karpathy(content: dict[str, Any], folder: Path, builder: CaptionTableBuilder) -> None:

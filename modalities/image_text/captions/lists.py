@@ -11,7 +11,7 @@ from modalities.image_text.captions.rules import CAPTION_KEYS, MalformedError, c
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
 from modalities.storage.folders import check_folder
 from modalities.storage.images import Decode, image_extensions
-from modalities.storage.splits import StoredSplit, files_by_split, named_file
+from modalities.storage.splits import StoredSplit, files_by_split, named_files
 from modalities.storage.tables import DELIMITERS, BadRow, find_delimiter, is_unicode, split_row, table_rows
 
 _ENDINGS = (".jsonl", ".csv", ".tsv", ".txt")
@@ -46,7 +46,7 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
     if root.is_file():
         if root.suffix.lower() not in _ENDINGS:
             raise ValueError(f"{root} is not a list of captions; allowed endings are {', '.join(_ENDINGS)}")
-        return named_file(root)
+        return named_files(root)
     check_folder(root)
     found = sorted(path for path in root.glob("captions*") if path.suffix.lower() in _ENDINGS[:3])
     if not found:
@@ -101,6 +101,8 @@ def _entry(fields: Mapping[str, object]) -> CaptionEntry:
 def _label(value: object) -> str | None:
     if value is None or value == "":
         return None
+    if isinstance(value, float) and value.is_integer():  # pandas writes 3.0 if another label is missing
+        value = int(value)
     if isinstance(value, str) or type(value) is int:
         return str(value).encode("utf-8", "replace").decode()
     raise MalformedError("the label is neither text nor a whole number")
@@ -142,7 +144,7 @@ def _table_lines(path: Path) -> Iterator[Line]:
 
 def _header(path: Path, number: int, line: str) -> tuple[str, list[str]]:
     """The delimiter and the names of the columns. Only a .tsv file says which delimiter it has."""
-    if not is_unicode(line):
+    if not is_unicode(line) or "\0" in line:
         raise ValueError(f"{path}, line {number}: not UTF-8")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else find_delimiter(line, lambda row: not _missing(row))
     columns = _names(split_row(line, delimiter))

@@ -108,7 +108,9 @@ class CaptionTableBuilder:
         if not self._keys:
             raise ValueError(f"no images are listed in {files}")
         if not len(self._captions.buffer):
-            raise ValueError(f"no image has a caption in {files}")
+            faults, reasons = self._fault_sources.packed(), self._fault_reasons.packed()
+            first = f"; the first of {len(faults)} bad entries: {faults[0]}: {reasons[0]}" if len(faults) else ""
+            raise ValueError(f"no image has a caption in {files}{first}")
         order, starts = _grouped(np.frombuffer(self._keys, dtype=np.uint64))
         locations = np.frombuffer(self._locations, dtype=np.int64).reshape(-1, 2)
         return CaptionTable(
