@@ -1,7 +1,7 @@
 """Recordings as CSV files in class folders, with a column per channel (modalities.storage.folders says which folders).
 
-The first line names the columns: channels in any order, and optionally `time` in seconds. Channels that the device
-lacks have no column. Files beside the class folders are unlabelled.
+The first line names the columns: channels in any order, and optionally `time` in seconds. Commas, tabs, semicolons or
+pipes separate them. Channels that the device lacks have no column. Files beside the class folders are unlabelled.
 """
 
 import csv
@@ -18,6 +18,7 @@ from torch import Tensor
 from jepa.modality import BadSampleError, Split
 from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.splits import StoredSplit
+from modalities.storage.tables import DELIMITERS, find_delimiter, split_row
 
 TIME = "time"
 _CSV = FileKind("recordings", (".csv",), partly_labelled=True)
@@ -40,11 +41,13 @@ def open_recordings(root: Path, split: Split, target: RecordingFormat) -> Stored
 def read_recording(path: Path, target: RecordingFormat) -> Tensor:
     """One file in the target format: float32 [C, T]; raises BadSampleError with the line."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.reader(file)
-            header = [name.strip() for name in next(lines, [])]
-            _check_header(path, header, target.channels)
-            table = np.array(list(_rows(path, lines, len(header))), dtype=np.float64).reshape(-1, len(header))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first, known = file.readline().rstrip("\r\n"), {*target.channels, TIME}
+            delimiter = find_delimiter(first, lambda names: known.issuperset(name.strip() for name in names))
+            header = [name.strip() for name in split_row(first, delimiter)]
+            _check_header(path, header, target.channels, DELIMITERS[delimiter])
+            rows = _rows(path, csv.reader(file, delimiter=delimiter), len(header))
+            table = np.array(list(rows), dtype=np.float64).reshape(-1, len(header))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadSampleError(str(path), f"cannot be read as CSV: {error}") from error
     columns = dict(zip(header, table.T, strict=True))
@@ -64,10 +67,11 @@ def resampled(path: Path, columns: dict[str, NDArray[np.float64]], rate: float) 
     return {name: np.interp(moments, time, values) for name, values in columns.items()} if len(time) else columns
 
 
-def _check_header(path: Path, header: Sequence[str], channels: Sequence[str]) -> None:
+def _check_header(path: Path, header: Sequence[str], channels: Sequence[str], separators: str) -> None:
     names = ", ".join(channels)
     if unknown := [name for name in header if name not in {*channels, TIME}]:
-        raise BadSampleError(str(path), f"line 1: unknown column '{unknown[0]}'; allowed: {names} and {TIME}")
+        allowed = f"{names} and {TIME}, separated by {separators}"
+        raise BadSampleError(str(path), f"line 1: unknown column '{unknown[0]}'; allowed: {allowed}")
     if len(set(header)) < len(header) or not set(header) & set(channels):
         raise BadSampleError(str(path), f"line 1: needs columns of different names, at least one of {names}")
 

@@ -62,6 +62,13 @@ def test_columns_may_come_in_any_order_and_missing_channels_are_nan(tmp_path: Pa
     assert read[2].tolist() == list(range(10, 19))
 
 
+@pytest.mark.parametrize("text", ["b;a_x\n3;1\n4;2\n", "\ufeffb,a_x\r\n3,1\r\n4,2\r\n", 'b\t"a_x"\n3\t1\n"4"\t2\n'])
+def test_columns_may_be_separated_by_other_delimiters_and_follow_a_byte_order_mark(text: str, tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_bytes(text.encode())
+    read = read_recording(tmp_path / "one.csv", RecordingFormat(FORMAT.channels, FORMAT.rate, length=2))
+    assert read[[0, 2]].tolist() == [[1, 2], [3, 4]]
+
+
 def test_rows_are_resampled_by_their_time(tmp_path: Path) -> None:
     moments = np.sort(np.random.default_rng(0).uniform(5, 7, 200))
     rows = [f"{moment:.6f},{3 * moment - 1:.6f}" for moment in moments]

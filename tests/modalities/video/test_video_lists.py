@@ -1,0 +1,84 @@
+"""Lists of videos: one file under several paths, quotes, reasons that name the delimiter."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from jepa.modality import Split
+from modalities.video.lists import open_lists
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def read(root: Path) -> dict[Split, list[tuple[str, object]]]:
+    """Paths, relative to the folder of the lists, and labels."""
+    folder = root if root.is_dir() else root.parent
+    opened = {split: open_lists(root, split, {".mp4"}, str, seed=0).samples for split in SPLITS}
+    return {
+        split: [
+            (samples[index].inputs.removeprefix(f"{folder}/"), samples[index].labels.get("class"))
+            for index in range(len(samples))
+        ]
+        for split, samples in opened.items()
+    }
+
+
+def test_a_video_under_several_paths_counts_once_but_a_repeated_line_counts_again(tmp_path: Path) -> None:
+    names = [f"{number}.mp4" for number in range(40)]
+    lines = [f"{path} 1" for name in names for path in (name, f"./{name}", f"{tmp_path}//{name}", name)]
+    (tmp_path / "list.csv").write_text("\n".join([*lines, "x.mp4 0"]))
+    found = read(tmp_path / "list.csv")
+    assert sorted(path for rows in found.values() for path, label in rows if label == 1) == sorted(names * 2)
+    assert not {path for path, _ in found["train"]} & {path for path, _ in found["test"]}
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("test", ["./a.mp4 0", "a.mp4 0\nc.mp4 1", "{0}/a.mp4 1", "../{1}/a.mp4 0\n./b.mp4 1\nc.mp4 1"])
+def test_splits_of_lists_must_not_share_videos(test: str, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    (tmp_path / "test.csv").write_text(test.format(tmp_path, tmp_path.name))
+    for split in SPLITS:
+        with pytest.raises(ValueError, match=r"test\.csv: .*a\.mp4 is in test but also in train; one split is allowed"):
+            open_lists(tmp_path, split, {".mp4"}, str, seed=0)
+
+
+def test_names_are_found_in_either_unicode_normalisation(tmp_path: Path) -> None:
+    forms = [unicodedata.normalize(form, "\u00fcber/caf\u00e9.mp4") for form in ("NFC", "NFD")]
+    for number, (listed, stored) in enumerate((forms, forms[::-1], ["\u00fcber/" + forms[1][-9:], forms[0]])):
+        (folder := tmp_path / str(number)).mkdir()
+        (folder / stored).parent.mkdir()
+        (folder / stored).write_text("")
+        (folder / "list.csv").write_text(listed)
+        samples = open_lists(folder, "train", {".mp4"}, Path, seed=0).samples
+        assert samples[0].inputs.exists()
+
+
+def test_quotes_are_text_between_tabs_and_must_be_closed_between_commas(tmp_path: Path) -> None:
+    rows = [("path", "label", "note"), *((f"{i}.mp4", ('"walk', "run")[i % 2], "x") for i in range(6))]
+    (tmp_path / "tabs.tsv").write_text("\n".join("\t".join(row) for row in rows))
+    assert open_lists(tmp_path / "tabs.tsv", "train", {".mp4"}, str, seed=0).classes == ('"walk', "run")
+    (tmp_path / "commas.csv").write_text("\n".join(",".join(row) for row in rows))
+    with pytest.raises(ValueError, match=r"commas\.csv, line 2: .* has an unclosed quote \(separated by commas\)"):
+        read(tmp_path / "commas.csv")
+
+
+def test_a_line_ends_at_a_line_break_only(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("a\u2028b.mp4 0\nc\x85d.mp4 1\n", encoding="utf-8")
+    assert {path for rows in read(tmp_path / "list.csv").values() for path, _ in rows} == {"a\u2028b.mp4", "c\x85d.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label,x\na.mp4,1,x\nb.mp4,1\n", r"line 2: .*\(with commas, line 1 has 3 fields and line 3 has 2\)"),
+        ('path;label\na.mp4;"one\ntwo"\n', r"line 2: .*\(with semicolons, line 1 has 2 fields and line 3 has 1\)"),
+        ("path\tlabel\na.mov\t1\n", r"line 2: .* is not a video path, such as a\.mp4 \(separated by tabs\)"),
+        ("a.mp4|1\n", r"line 1: .* is not a video path, such as a\.mp4 \(separated by spaces\)"),
+        ("\0a\0.\0m\0p\0004", "line 1: not UTF-8"),
+    ],
+)
+def test_a_mistake_names_the_line_and_the_delimiter(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"list\.csv, {message}"):
+        read(tmp_path / "list.csv")
