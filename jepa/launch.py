@@ -1,18 +1,14 @@
 """Command line -> config and modality -> train, evaluate and report, here or in jobs of a cluster."""
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint.lock import locked
-from jepa.config import ConfigError, Tree, build, defaults, differences, parse_overrides, plain
-from jepa.config.recipes import default_recipe, plain_name, read_recipe
+from jepa.config import ConfigError
+from jepa.config.recipes import default_recipe, read_recipe
 from jepa.console import CONSOLE, command_parser, shown
 from jepa.data import open_split
 from jepa.distributed import World, join
@@ -20,10 +16,9 @@ from jepa.distributed.peers import failing_together
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.modality import Modality
 from jepa.plugins.registry import declared_name, modality_class, names
+from jepa.settings.resolve import Resolved, resolve as resolve, resolve_layers, say
 from jepa.train import train
 from jepa.training.config import Config
-from jepa.training.run_dir import completed, saved_config
-from jepa.weights.load import construct
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,36 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(lambda: _launch(_parser().parse_intermixed_args(argv)))
 
 
-def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
-    """Defaults, then a recipe, then `section.key=value` overrides -> config and its modality.
-
-    By default the run_dir is named by a hash of the config, so that the same command finds its run again. If it holds a
-    run, null settings that the data completes (`DataConfig.completed`) are taken from that run.
-    Raises ConfigError and UnknownModalityError.
-    """
-    modality_type = modality_class(modality_name)
-    config_type = Config.of(modality_type)
-    layers = [{"run_dir": ""}, recipe, parse_overrides(overrides, config_type), {"modality": modality_name}]
-    config: Config[Any, Any] = build(config_type, layers)
-    if plain(config.run_dir) == ".":
-        # Defaults are left out, so that a setting added later does not rename runs.
-        settings = json.dumps(differences(defaults(config_type), plain(config)))
-        digest = hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()
-        config = replace(config, run_dir=Path("runs") / f"{plain_name(modality_name)}-{digest}")
-    saved = saved_config(config)
-    return construct(modality_type, completed(config, saved) if saved else config)
-
-
 def _launch(arguments: argparse.Namespace) -> int:
     if (arguments.sweep or arguments.seeds or arguments.slurm) and not arguments.dry_run:
         from jepa.cluster.submit import launch_many  # not needed to train
 
         return launch_many(arguments, _configured)
-    config, modality = _configured(arguments, [])
+    resolved = _configured(arguments, [])
+    config, modality = resolved.config, resolved.modality
     if arguments.dry_run:
         from jepa.cluster.submit import dry_run
 
-        return dry_run(arguments, config, modality)
+        return dry_run(arguments, resolved)
     try:
         world = join(config.compute.device)
     except ValueError as error:
@@ -69,6 +45,7 @@ def _launch(arguments: argparse.Namespace) -> int:
         with world.error_barrier():
             if world.is_main:
                 stack.enter_context(locked(config.run_dir))
+                say(resolved.notes)
             open_split(modality, "train")  # in all processes at once, as it may take minutes
             if world.is_main:
                 from jepa.evaluate.ready import announce_evaluation
@@ -96,14 +73,14 @@ def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int
     return 0
 
 
-def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
+def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     """Config and modality of a command line and more overrides."""
     modality_type = modality_class(arguments.modality)
     recipe = arguments.config or default_recipe(declared_name(arguments.modality), modality_type)
     overrides = [*arguments.overrides, *more]
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
         overrides.append(f"run_dir={arguments.run_dir}")
-    return resolve(arguments.modality, read_recipe(recipe, modality_type) if recipe else {}, overrides)
+    return resolve_layers(arguments.modality, read_recipe(recipe, modality_type) if recipe else {}, overrides)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,8 +32,9 @@ class DataConfig:
     """
 
     completed: ClassVar[Sequence[str]] = ()
+    world: ClassVar[str] = ""  # the generated data that a null `source` means without a `root`
 
-    source: str = "folder"
+    source: str | None = "folder"
     root: Path | None = None
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
 

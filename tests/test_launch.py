@@ -62,7 +62,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["data.root={unreadable}"],
             "samples in a row cannot be read, more than data.max_bad_fraction allows; the last one is {unreadable}/",
         ),
-        (["data.root="], "data: source 'folder' needs data.root, the folder that holds it"),
+        (["data.root="], "data: source 'folder' needs data.root, the folder or file that holds it"),
         (["optim.batch_size=1"], "optim.batch_size: "),
         (["compute.device=cuda"], "compute.device: cuda is set, but torch sees no CUDA device"),
         (["--config", "no_such_recipe"], "--config no_such_recipe is neither a file nor a recipe; recipes: "),

@@ -26,11 +26,12 @@ from jepa.distributed import World
 from jepa.evaluate.ready import announce_evaluation
 from jepa.modality import Modality
 from jepa.plugins.registry import modality_class
+from jepa.settings.resolve import Resolved, say
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.run_dir import prepare_run_dir
 
-Configure = Callable[[argparse.Namespace, Sequence[str]], tuple[Config[Any, Any], Modality[Any]]]
+Configure = Callable[[argparse.Namespace, Sequence[str]], Resolved]
 
 
 def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
@@ -87,11 +88,13 @@ def _start(
     return 0
 
 
-def dry_run(arguments: argparse.Namespace, config: Config[Any, Any], modality: Modality[Any]) -> int:
+def dry_run(arguments: argparse.Namespace, resolved: Resolved) -> int:
     """Print the resolved config, and the cost of the run on the hardware of the profile -> exit status.
 
     Raises the errors that the run would raise before its first step, except those of generated data.
     """
+    config, modality = resolved.config, resolved.modality
+    say(resolved.notes)
     profile, allocation = profile_of(arguments), Allocation()
     if profile is not None:
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
@@ -126,7 +129,7 @@ def profile_of(arguments: argparse.Namespace) -> Profile | None:
 def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool) -> Path:
     """Absolute directory of the run, or of the sweep."""
     if not is_sweep:
-        return configure(arguments, [])[0].run_dir.absolute()
+        return configure(arguments, []).config.run_dir.absolute()
     if arguments.run_dir:
         return Path(arguments.run_dir).absolute()
     key = json.dumps([arguments.config, sorted(arguments.overrides), sorted(arguments.sweep)])
@@ -147,7 +150,9 @@ def _checked(
     opened: data and evaluation of earlier runs, so that those of a sweep that share them open them once.
     """
     run_dir = f"run_dir={folder / variant.name}"
-    config, modality = configure(arguments, [*variant.overrides, run_dir])
+    resolved = configure(arguments, [*variant.overrides, run_dir])
+    config, modality = resolved.config, resolved.modality
+    say(resolved.notes)
     data = json.dumps([plain(config.data), plain(config.evaluate)])
     _check(config, modality, profile.processes if profile else 1, with_data=data not in opened)
     opened.add(data)

@@ -82,7 +82,7 @@ def summary_lines(modality: Modality[Any], splits: Sequence[Split] = ("train",))
 
 def generated_line(data: DataConfig) -> str:
     """The numbers of generated samples, if the settings with the name of the source state them; otherwise empty."""
-    settings = getattr(data, data.source, None) if data.root is None else None
+    settings = getattr(data, data.source or "", None) if data.root is None else None
     counts = {split: getattr(settings, split, None) for split in get_args(Split)}
     if not all(isinstance(count, int) for count in counts.values()):
         return ""

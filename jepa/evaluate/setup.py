@@ -17,6 +17,7 @@ from jepa.evaluate.reading import sample_limits
 from jepa.evaluate.tasks import probe_names
 from jepa.modality import Modality, Split, Task
 from jepa.positions import grid_positions
+from jepa.settings.resolve import say
 from jepa.training.checks import check_functions
 from jepa.training.config import Config
 from jepa.weights.load import configured, encoder_of, read_checkpoint, untrained_encoder
@@ -82,6 +83,8 @@ def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -
     changed = differences(plain(trained_config), plain(config))
     if fixed := [line for line in changed if not line.startswith(_FREE)]:
         raise ConfigError(f"evaluation cannot change {fixed[0]}; it can change data, evaluate and compute")
+    if config.data.source != trained_config.data.source or config.data.root != trained_config.data.root:
+        say([f"data.source={config.data.source}, data.root={config.data.root or 'null'}"])
     if config.evaluate.functions != trained_config.evaluate.functions:  # those of the run were checked before training
         check_functions(config.evaluate.functions)
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
-from jepa.config import ConfigError, Tree, build, parse_overrides
+from jepa.config import ConfigError, Tree, build, merge, parse_overrides
 from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
@@ -54,8 +55,24 @@ def configured(checkpoint: Checkpoint, layers: Sequence[Tree | str] = ()) -> tup
     modality_type = modality_class(checkpoint.config["modality"])
     config_type = Config.of(modality_type)
     overrides = parse_overrides([text for text in layers if isinstance(text, str)], config_type)
-    trees = [layer for layer in layers if not isinstance(layer, str)]
-    config = build(config_type, [checkpoint.config, *trees, overrides])
+    changed: Tree = reduce(merge, [*(layer for layer in layers if not isinstance(layer, str)), overrides], {})
+    config: Config[Any, Any] = build(config_type, [checkpoint.config, changed])
+    data = changed.get("data", {})
+    if "source" in config.data.completed and "root" in data and "source" not in data:
+        return _on_another_root(modality_type, config)
+    return construct(modality_type, config)
+
+
+def _on_another_root(
+    modality_type: type[Modality[Any]], config: Config[Any, Any]
+) -> tuple[Config[Any, Any], Modality[Any]]:
+    """As `construct`, with the source that the root holds; if that is not plain, with the source of the run."""
+    try:
+        return construct(modality_type, replace(config, data=replace(config.data, source=None)))
+    except ConfigError:
+        root, source = config.data.root, config.data.source
+        if root is None or not root.expanduser().exists() or source == config.data.world:
+            raise
     return construct(modality_type, config)
 
 

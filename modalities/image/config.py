@@ -1,6 +1,8 @@
 """Settings of images: where they come from, tokens and masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
@@ -17,14 +19,18 @@ class ImageConfig(PixelSettings, DataConfig):
     """Where images come from and how they become tokens.
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but
-    `scenes` need `root`. torchvision: more arguments of the constructor of a torchvision data set. image_size: pixels,
-    a number or [height, width]. patch_size: pixels per side of a token. crop_scale, crop_aspect: ranges of the area
-    share and of width / height of the random resized crop, the only augmentation unless `flip` mirrors half of the
-    views. views: crops per sample and step. mask_sets: mask sets per sample and step; mask set i applies to view i mod
-    `views`, and all sets of a view share one pass of the target encoder.
+    `scenes` need `root`. Null means `scenes` without a `root`, and else what `root` holds. torchvision: more arguments
+    of the constructor of a torchvision data set. image_size: pixels, a number or [height, width]. patch_size: pixels
+    per side of a token. crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized
+    crop, the only augmentation unless `flip` mirrors half of the views. views: crops per sample and step. mask_sets:
+    mask sets per sample and step; mask set i applies to view i mod `views`, and all sets of a view share one pass of
+    the target encoder.
     """
 
-    source: str = "scenes"
+    completed: ClassVar[Sequence[str]] = ("source",)
+    world: ClassVar[str] = "scenes"
+
+    source: str | None = None
     torchvision: Arguments | None = None
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     patch_size: PositiveInt = 16

@@ -12,9 +12,10 @@ from jepa.masking import Masks, check_masking, sample_masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
 from modalities.image.config import ImageConfig
-from modalities.image.sources import FILES, open_source
+from modalities.image.sources import EVIDENCE, FILES, open_source
 from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
 from modalities.storage.opened import Opened
+from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
 from modalities.storage.value_ranges import value_range_warnings
 from modalities.worlds.scenes.dataset import Scenes, default_cache_dir
@@ -29,12 +30,11 @@ class Image(Modality[ImageConfig]):
     contract, config_type = 1, ImageConfig
 
     def __init__(self, config: ImageConfig) -> None:
+        config = with_source(config, EVIDENCE, "or the name of a torchvision data set")
         super().__init__(config)
         height, width = config.size
         if height % config.patch_size or width % config.patch_size:
             raise ValueError(f"patch_size {config.patch_size} does not divide image_size {height} x {width}")
-        if config.source != "scenes" and config.root is None:
-            raise ValueError(f"source '{config.source}' needs data.root, the folder that holds it")
         if config.mask_sets % config.views:
             raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
         self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
@@ -107,11 +107,10 @@ class Image(Modality[ImageConfig]):
         return denormalise(view).permute(1, 2, 0)
 
     def _open(self, split: Split) -> StoredSplit:
-        assert self.config.root is not None  # checked in __init__
-        config, root = self.config, self.config.root.expanduser()
+        config, (source, root) = self.config, source_and_root(self.config)
         side, more = stored_side(config.size, config.crop_scale), config.torchvision
         return self._opened.once(
-            split, lambda: open_source(config.source, root, split, min_side=side, pixels=config, arguments=more)
+            split, lambda: open_source(source, root, split, min_side=side, pixels=config, arguments=more)
         )
 
 

@@ -8,10 +8,13 @@ from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import check_min_side, decode_image, image_extensions
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
+from modalities.storage.sources import SHARDS, by_ending
 from modalities.storage.splits import StoredSplit
 from modalities.storage.torchvision_sets import Arguments, open_torchvision
 
 FILES = ("folder", "webdataset")  # other sources are torchvision sets
+
+EVIDENCE = (by_ending("images", "folder", *image_extensions()), SHARDS)
 
 
 def open_source(

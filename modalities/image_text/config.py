@@ -26,16 +26,18 @@ class ImageTextConfig(PixelSettings, DataConfig):
     """Where captioned images come from, and what is hidden from the networks.
 
     source: `scenes` (the embedded world with captions), `folder` (a list of images and captions), `webdataset` or
-    `coco`; all but `scenes` need `root`. A step uses one random caption per image. crop_scale, crop_aspect: ranges of
-    the area share and of width / height of the random resized crop; there is no flip, because captions distinguish left
-    from right. pixel_mean, pixel_std: normalisation of red, green and blue (white is 1); null takes what the weights,
-    or else the architecture, expect. objectives: what is hidden and predicted. masking: strategy of the hidden regions.
-    prompts: templates for zero-shot classification, with {} for the name of the class.
+    `coco`; all but `scenes` need `root`. Null means `scenes` without a `root`, and else what `root` holds. A step uses
+    one random caption per image. crop_scale, crop_aspect: ranges of the area share and of width / height of the random
+    resized crop; there is no flip, because captions distinguish left from right. pixel_mean, pixel_std: normalisation
+    of red, green and blue (white is 1); null takes what the weights, or else the architecture, expect. objectives: what
+    is hidden and predicted. masking: strategy of the hidden regions. prompts: templates for zero-shot classification,
+    with {} for the name of the class.
     """
 
-    completed: ClassVar[Sequence[str]] = ("pixel_mean", "pixel_std")
+    completed: ClassVar[Sequence[str]] = ("source", "pixel_mean", "pixel_std")
+    world: ClassVar[str] = "scenes"
 
-    source: Literal["scenes", "folder", "webdataset", "coco"] = "scenes"
+    source: Literal["scenes", "folder", "webdataset", "coco"] | None = None
     crop_scale: ShareRange = (0.9, 1.0)
     crop_aspect: RatioRange = (3 / 4, 4 / 3)
     pixel_mean: tuple[Mean, Mean, Mean] | None = None
@@ -49,8 +51,6 @@ class ImageTextConfig(PixelSettings, DataConfig):
         for prompt in self.prompts:
             if prompt.count("{}") != 1 or prompt.count("{") + prompt.count("}") > 2:
                 raise ValueError(f"prompts: {prompt!r} needs {{}} once, for the name of the class, and no other brace")
-        if self.source != "scenes" and self.root is None:
-            raise ValueError(f"source '{self.source}' needs data.root, the folder or file that holds it")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from jepa.matching import MatchedModality
 from jepa.modality import Samples, Split, Task
 from jepa.model import JEPA
 from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
-from modalities.image_text.captions.sources import open_captions
+from modalities.image_text.captions.sources import EVIDENCE, open_captions
 from modalities.image_text.config import ImageTextConfig, TowersConfig
 from modalities.image_text.encoder import TwoTowers, View
 from modalities.image_text.masks import Layout, both_regions, check_words, sample_objectives
@@ -24,6 +24,7 @@ from modalities.image_text.open_clip_files import PixelStatistics
 from modalities.image_text.served import ImageTextModel
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.opened import Opened
+from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
 from modalities.storage.value_ranges import value_range_warnings
 from modalities.worlds.captions.dataset import CaptionedScenes
@@ -41,7 +42,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
     contract, config_type, model_type = 1, ImageTextConfig, TowersConfig
 
     def __init__(self, config: ImageTextConfig, model: TowersConfig | None = None) -> None:
-        model = model or TowersConfig()
+        model, config = model or TowersConfig(), with_source(config, EVIDENCE)
         with torch.device("meta"):
             towers = model.build(None)
         self.mean, self.std = _statistics(config, model)
@@ -181,10 +182,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return self.tokenize([caption])[0]
 
     def _open(self, split: Split) -> StoredSplit:
-        assert self.config.root is not None  # checked by the config
-        config, root = self.config, self.config.root.expanduser()
+        config, (source, root) = self.config, source_and_root(self.config)
         side = stored_side(self.size, config.crop_scale)
-        return self._opened.once(split, lambda: open_captions(config.source, root, split, min_side=side, pixels=config))
+        return self._opened.once(split, lambda: open_captions(source, root, split, min_side=side, pixels=config))
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:

@@ -1,7 +1,8 @@
 """Settings of videos: where they come from, clips, tokens and masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -21,19 +22,22 @@ class VideoConfig(PixelSettings, DataConfig):
     """Where videos come from and how they become tokens. An image, or a video of one frame, is a still clip.
 
     source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but `scenes` need
-    `root`. decoder: `auto` takes the fastest one installed. frames: frames per clip. fps: clip frames per second; null
-    takes every `step`-th frame of the file. tubelet: frames per token. change_scale: factor for differences between the
-    frames of a tubelet, see TubeletEmbedding. image_size: pixels, a number or [height, width]. patch_size: pixels per
-    side of a token. crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop,
-    the same for all frames of a clip; the only augmentation unless `flip`, which mirrors half of the clips.
-    views: random clips per video and step. masking: one strategy per mask set; mask set i applies to view i mod
-    `views`, and all sets of a view share one pass of the target encoder. test_clips, test_crops: evaluation averages
-    over this many clips along a video, and crops of each along its longer side. whole_mb: videos that take at most this
-    many megabytes when decoded are kept in memory whole (see compute.cache_mb). stored_fps: frames per second of the
-    sources `frames` and `npy`.
+    `root`. Null means `scenes` without a `root`, and else what `root` holds. decoder: `auto` takes the fastest one
+    installed. frames: frames per clip. fps: clip frames per second; null takes every `step`-th frame of the file.
+    tubelet: frames per token. change_scale: factor for differences between the frames of a tubelet, see
+    TubeletEmbedding. image_size: pixels, a number or [height, width]. patch_size: pixels per side of a token.
+    crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop, the same for all
+    frames of a clip; the only augmentation unless `flip`, which mirrors half of the clips. views: random clips per
+    video and step. masking: one strategy per mask set; mask set i applies to view i mod `views`, and all sets of a view
+    share one pass of the target encoder. test_clips, test_crops: evaluation averages over this many clips along a
+    video, and crops of each along its longer side. whole_mb: videos that take at most this many megabytes when decoded
+    are kept in memory whole (see compute.cache_mb). stored_fps: frames per second of the sources `frames` and `npy`.
     """
 
-    source: Literal["scenes"] | Source = "scenes"
+    completed: ClassVar[Sequence[str]] = ("source",)
+    world: ClassVar[str] = "scenes"
+
+    source: Literal["scenes"] | Source | None = None
     decoder: Decoder = "auto"
     frames: PositiveInt = 16
     fps: PositiveFloat | None = None

@@ -12,12 +12,13 @@ from jepa.masking import Masks, check_masking, sample_masks
 from jepa.modality import Modality, Samples, Split, Task
 from modalities.image.views import denormalise, stored_side
 from modalities.storage.opened import Opened
+from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
 from modalities.storage.value_ranges import value_range_warnings
 from modalities.video import views
 from modalities.video.config import VideoConfig
 from modalities.video.decode.stored import StoredVideo, VideoInfo
-from modalities.video.sources import ReadOptions, open_source
+from modalities.video.sources import EVIDENCE, ReadOptions, open_source
 from modalities.video.whole import DecodedVideo
 from modalities.worlds.moving.dataset import MovingScenes
 from modalities.worlds.moving.description import DIRECTIONS, MOTIONS
@@ -32,14 +33,13 @@ class Video(Modality[VideoConfig]):
     contract, config_type, forecast_axis = 1, VideoConfig, 0
 
     def __init__(self, config: VideoConfig) -> None:
+        config = with_source(config, EVIDENCE)
         super().__init__(config)
         height, width = config.size
         if height % config.patch_size or width % config.patch_size:
             raise ValueError(f"patch_size {config.patch_size} does not divide image_size {height} x {width}")
         if config.frames % config.tubelet:
             raise ValueError(f"tubelet {config.tubelet} does not divide frames {config.frames}")
-        if config.source != "scenes" and config.root is None:
-            raise ValueError(f"source '{config.source}' needs data.root, the folder or file that holds it")
         if len(config.masking) % config.views:
             raise ValueError(f"masking: {len(config.masking)} sets do not divide among {config.views} views")
         self.grid = (config.frames // config.tubelet, height // config.patch_size, width // config.patch_size)
@@ -142,9 +142,7 @@ class Video(Modality[VideoConfig]):
         return views.frame_spacing(info, self.config.fps, self.config.step)
 
     def _open(self, split: Split) -> StoredSplit:
-        config = self.config
-        assert config.source != "scenes"
-        assert config.root is not None  # checked in __init__
+        config, (source, root) = self.config, source_and_root(self.config)
         options = ReadOptions(
             decoder=config.decoder,
             short_side=stored_side(config.size, config.crop_scale),
@@ -152,8 +150,7 @@ class Video(Modality[VideoConfig]):
             stored_fps=config.stored_fps,
             pixels=config,
         )
-        root = config.root.expanduser()
-        return self._opened.once(split, partial(open_source, config.source, root, split, options))
+        return self._opened.once(split, partial(open_source, source, root, split, options))
 
 
 class TubeletEmbedding(PatchEmbedding):

@@ -10,6 +10,7 @@ from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import image_extensions
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
+from modalities.storage.sources import SHARDS, by_ending
 from modalities.storage.splits import StoredSplit
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
 from modalities.video.frames import ArrayFile, FrameFolder
@@ -20,6 +21,14 @@ Source = Literal["folder", "csv", "webdataset", "frames", "npy"]
 
 _ENCODED = FileKind("videos", VIDEO_EXTENSIONS)
 _ARRAYS = FileKind("videos", (".npy",))
+
+EVIDENCE = (
+    by_ending("videos", "folder", *VIDEO_EXTENSIONS),
+    by_ending("lists", "csv", ".csv", ".tsv", top_only=True),
+    SHARDS,
+    by_ending("images", "frames|folder", *image_extensions()),
+    by_ending("arrays", "npy", ".npy"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

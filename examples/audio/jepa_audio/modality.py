@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from jepa_audio.orchestra import Orchestra, OrchestraConfig
 from jepa_audio.spectrogram import LogMel, denormalise, normalise, spectrogram_image
 from jepa_audio.waves import read_wave
 from modalities.storage.folders import FileKind, open_folder
+from modalities.storage.sources import by_ending, with_source
 from modalities.storage.splits import StoredSplit
 
 _WAVES = FileKind("sound", (".wav",))
@@ -28,11 +29,14 @@ _WAVES = FileKind("sound", (".wav",))
 class AudioConfig(DataConfig):
     """Where sound comes from and how it becomes tokens.
 
-    source: `instruments` (generated) or `folder`, which needs `root`. views: random parts of a recording per step.
-    masking: one strategy per mask set; mask set i applies to view i mod `views`.
+    source: `instruments` (generated) or `folder`, which needs `root`; null means `folder` with a `root`. views: random
+    parts of a recording per step. masking: one strategy per mask set; mask set i applies to view i mod `views`.
     """
 
-    source: Literal["instruments", "folder"] = "instruments"
+    completed: ClassVar[Sequence[str]] = ("source",)
+    world: ClassVar[str] = "instruments"
+
+    source: Literal["instruments", "folder"] | None = None
     sample_rate: PositiveInt = 16_000  # Hz
     clip_seconds: PositiveFloat = 0.8  # length of a view
     window: PositiveInt = 1024  # samples in a frame
@@ -51,12 +55,11 @@ class Audio(Modality[AudioConfig]):
     contract, config_type, forecast_axis = 1, AudioConfig, 1
 
     def __init__(self, config: AudioConfig) -> None:
+        config = with_source(config, [by_ending("sound", "folder", *_WAVES.extensions)])
         super().__init__(config)
         (high, long), frames = config.patch, round(config.clip_seconds * config.sample_rate / config.hop)
         if config.bands % high or frames % long or not frames:
             raise ValueError(f"patch {high} x {long} does not divide {config.bands} bands x {frames} frames")
-        if (config.source == "folder") != (config.root is not None):
-            raise ValueError("data.root, a folder of wav files, goes with data.source=folder: set both or neither")
         if len(config.masking) % config.views:
             raise ValueError(f"masking: {len(config.masking)} sets do not divide among {config.views} views")
         self.grid, self.frames, self.views = (config.bands // high, frames // long), frames, config.views

@@ -30,7 +30,7 @@ def open_all(root: Path) -> list[Files]:
 
 
 def class_names(root: Path) -> Sequence[str]:
-    tasks = Audio(AudioConfig(source="folder", root=root)).tasks
+    tasks = Audio(AudioConfig(root=root)).tasks  # the source is what the root holds
     return tasks[0].classes if tasks else ()
 
 

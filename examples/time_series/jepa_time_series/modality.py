@@ -15,6 +15,7 @@ from jepa_time_series import curves, windows
 from jepa_time_series.activities import ACTIVITIES, CHANNELS, Activities, ActivitiesConfig
 from jepa_time_series.embedding import ChannelEmbedding, View, spectrum
 from jepa_time_series.recordings import RecordingFormat, open_recordings
+from modalities.storage.sources import by_ending, with_source
 from modalities.storage.splits import StoredSplit
 
 _SPARE = 2.0  # seconds by which generated recordings are longer than a window
@@ -25,16 +26,17 @@ _MASKING = FunctionMaskConfig(function="jepa_time_series.masks:within_channels",
 class TimeSeriesConfig(DataConfig):
     """Where recordings come from and how they become tokens.
 
-    source: `activities` (generated) or `folder` (see recordings.py), which needs `root`. channels: all that a sample
-    may have. seconds, rate: length of a window, and samples per second. patch: samples per token. scales: divisor of
-    each sensor's values (`acc` has the channels acc_x, ...), null to measure it on training recordings. centred:
-    sensors whose mean over a window is subtracted. mask_sets, views: mask sets and random windows per sample and step;
-    mask set i applies to view i mod `views`.
+    source: `activities` (generated) or `folder` (see recordings.py), which needs `root`; null means `folder` with a
+    `root`. channels: all that a sample may have. seconds, rate: length of a window, and samples per second. patch:
+    samples per token. scales: divisor of each sensor's values (`acc` has the channels acc_x, ...), null to measure it
+    on training recordings. centred: sensors whose mean over a window is subtracted. mask_sets, views: mask sets and
+    random windows per sample and step; mask set i applies to view i mod `views`.
     """
 
-    completed: ClassVar[Sequence[str]] = ("scales",)
+    completed: ClassVar[Sequence[str]] = ("source", "scales")
+    world: ClassVar[str] = "activities"
 
-    source: Literal["activities", "folder"] = "activities"
+    source: Literal["activities", "folder"] | None = None
     channels: tuple[str, ...] = CHANNELS
     seconds: PositiveFloat = 6.0
     rate: PositiveFloat = 32.0
@@ -53,13 +55,12 @@ class TimeSeries(Modality[TimeSeriesConfig]):
     contract, config_type, forecast_axis = 1, TimeSeriesConfig, 1
 
     def __init__(self, config: TimeSeriesConfig) -> None:
+        config = with_source(config, [by_ending("recordings", "folder", ".csv")])
         super().__init__(config)
         self.length = round(config.seconds * config.rate)
         if self.length % config.patch:
             window = f"a window, {config.seconds:g} s at {config.rate:g} Hz"
             raise ValueError(f"patch {config.patch} does not divide the {self.length} samples of {window}")
-        if config.source == "folder" and config.root is None:
-            raise ValueError("source 'folder' needs data.root, the folder of recordings")
         if config.source == "activities" and config.channels != CHANNELS:
             raise ValueError(f"source 'activities' has the channels {', '.join(CHANNELS)}, in this order")
         if config.mask_sets % config.views:

@@ -42,9 +42,7 @@ def hash_of(split: str, name: str, number: int) -> int:
 
 
 def test_a_folder_of_csv_files_passes_the_contract_check(tmp_path: Path) -> None:
-    config = TimeSeriesConfig(
-        source="folder", root=folder(tmp_path), channels=CHANNELS, seconds=0.8, rate=10, patch=2, centred=()
-    )
+    config = TimeSeriesConfig(root=folder(tmp_path), channels=CHANNELS, seconds=0.8, rate=10, patch=2, centred=())
     modality = TimeSeries(config)
     check_modality(modality)
     assert [task.classes for task in modality.tasks] == [("run", "walk")]

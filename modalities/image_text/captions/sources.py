@@ -1,7 +1,7 @@
 """Sources of captioned images: lists, tar shards, and the files of COCO."""
 
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from jepa.modality import Split
 from modalities.image_text.captions.coco import open_coco
@@ -9,9 +9,23 @@ from modalities.image_text.captions.lists import open_lists
 from modalities.image_text.captions.shards import open_captioned_shards
 from modalities.storage.images import check_min_side, decode_image
 from modalities.storage.pixels import AS_STORED, PixelSettings
+from modalities.storage.sources import SHARDS, Evidence, by_ending
 from modalities.storage.splits import StoredSplit
 
 SOURCES = ("folder", "webdataset", "coco")
+_LISTS = (".jsonl", ".csv", ".tsv")
+
+
+def _is_coco(path: PurePosixPath) -> bool:
+    known = path.name.startswith("captions_") or (len(path.parts) == 1 and path.name.startswith("dataset"))
+    return path.suffix == ".json" and known and path.parent.name in ("", "annotations")
+
+
+EVIDENCE = (
+    by_ending("lists of captions", "folder", *_LISTS, top_only=True),
+    SHARDS,
+    Evidence("captions of COCO", ("coco",), _is_coco),
+)
 
 
 def open_captions(

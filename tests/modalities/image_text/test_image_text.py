@@ -529,6 +529,7 @@ def test_mistakes_are_errors_without_a_traceback(
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("image_text/")])
 def test_recipes_resolve_to_a_modality_with_masks(name: str, tmp_path: Path) -> None:
-    config, modality = resolve("image-text", read_recipe(name), ["data.root=somewhere"])
+    (tmp_path / "captions.jsonl").touch()
+    config, modality = resolve("image-text", read_recipe(name), [f"data.root={tmp_path}"])
     assert modality.streams[0].tokens.numel() == modality.grid[0] * modality.grid[1] + 1
     assert modality.sample_masks(2, seeded("masks", config.seed, 0))

@@ -1,0 +1,1 @@
+"""From a command line to the settings of a run: layers, what the data completes, what has no effect, the schema."""

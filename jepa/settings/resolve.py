@@ -1,0 +1,78 @@
+"""Recipe and overrides -> config and modality."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jepa.config import Tree, build, defaults, differences, parse_overrides, plain
+from jepa.config.recipes import plain_name
+from jepa.console import CONSOLE, shown
+from jepa.modality import DataConfig, Modality
+from jepa.plugins.registry import modality_class
+from jepa.training.config import Config
+from jepa.training.run_dir import completed, saved_config
+from jepa.weights.load import construct
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config and its modality. notes: sentences to print when the run starts."""
+
+    config: Config[Any, Any]
+    modality: Modality[Any]
+    notes: tuple[str, ...] = ()
+
+
+def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
+    """Defaults, then a recipe, then `section.key=value` overrides -> config and its modality.
+
+    By default the run_dir is named by a hash of the config, so that the same command finds its run again. If it holds a
+    run, null settings that the data completes (`DataConfig.completed`) are taken from that run.
+    Raises ConfigError and UnknownModalityError.
+    """
+    resolved = resolve_layers(modality_name, recipe, overrides)
+    return resolved.config, resolved.modality
+
+
+def resolve_layers(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> Resolved:
+    """As `resolve`, with notes."""
+    modality_type = modality_class(modality_name)
+    config_type = Config.of(modality_type)
+    layers = [{"run_dir": ""}, recipe, parse_overrides(overrides, config_type), {"modality": modality_name}]
+    given: Config[Any, Any] = build(config_type, layers)
+    if plain(given.run_dir) == ".":
+        given = replace(given, run_dir=Path("runs") / f"{plain_name(modality_name)}-{_digest(config_type, given)}")
+    saved = saved_config(given)
+    config, modality = construct(modality_type, completed(given, saved) if saved else given)
+    return Resolved(config, modality, tuple(source_notes(given.data, config.data)))
+
+
+def say(notes: Sequence[str]) -> None:
+    """Print notes, each once, although a sweep resolves many configs."""
+    for note in notes:
+        _say_once(note)
+
+
+@lru_cache
+def _say_once(note: str) -> None:
+    CONSOLE.print(shown(note))
+
+
+def source_notes(given: DataConfig, known: DataConfig) -> list[str]:
+    """What to print if the source was not given, but found in the root."""
+    if given.source is not None or known.root is None:
+        return []
+    return [f"data.source={known.source}, as data.root={known.root} holds"]
+
+
+def _digest(config_type: Any, config: Config[Any, Any]) -> str:
+    """A hash of the settings. Defaults are left out, so that a setting added later does not rename runs."""
+    known, settings = defaults(config_type), plain(config)
+    for tree in (known, settings):  # a null source was the name of the generated data, and runs keep their names
+        tree["data"]["source"] = tree["data"].get("source") or config.data.world
+    text = json.dumps(differences(known, settings))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
