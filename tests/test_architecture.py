@@ -116,6 +116,6 @@ print(json.dumps({{"changed": state() != before, "heavy": heavy,
     assert json.loads(done.stdout) == {"changed": False, "heavy": [], "modalities": []}
 
 
-def test_the_public_surface_is_this_and_no_more() -> None:
+def test_the_public_names_are_exactly_these() -> None:
     assert jepa.__all__ == ["load", "load_modality"]
     assert all(hasattr(jepa, name) for name in jepa.__all__)

@@ -65,7 +65,7 @@ def run(language: str, text: str, folder: Path, environment: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize("steps", ["steps=200", pytest.param("", marks=pytest.mark.soak, id="as_written")])
-def test_a_reader_gets_from_nothing_to_a_trained_encoder(steps: str, tmp_path: Path, shell: dict[str, str]) -> None:
+def test_the_page_on_custom_modalities_runs(steps: str, tmp_path: Path, shell: dict[str, str]) -> None:
     printed, promised = "", ""
     for language, text in blocks("new_modality.md"):
         if language == "text":
@@ -81,7 +81,7 @@ def test_a_reader_gets_from_nothing_to_a_trained_encoder(steps: str, tmp_path: P
     assert "shape/mine:nearest_mean" in (tmp_path / "runs" / "mine" / "results.json").read_text()
 
 
-def test_the_page_about_the_core_runs(tmp_path: Path) -> None:
+def test_the_page_on_the_core_runs(tmp_path: Path) -> None:
     found = [text for language, text in blocks("core.md") if language == "python"]
     assert found
     for text in found:

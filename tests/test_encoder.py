@@ -50,14 +50,14 @@ def copy_weights(embedding: PatchEmbedding, convolution: nn.Conv2d | nn.Conv3d, 
     convolution.load_state_dict({"weight": weight.detach(), "bias": embedding.project.bias.detach()})
 
 
-def test_taking_tokens_is_indexing_sample_by_sample() -> None:
+def test_gathering_tokens_equals_indexing_each_sample() -> None:
     tokens, indices = torch.randn(3, 24, 5), random_masks(3).target
     expected = torch.stack([row[index] for row, index in zip(tokens, indices, strict=True)])
     assert torch.equal(gather_tokens(tokens, indices), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_keeping_every_token_in_order_is_keeping_no_list(kind: PositionKind) -> None:
+def test_keeping_all_tokens_in_order_equals_no_selection(kind: PositionKind) -> None:
     encoder, inputs = encoder_of(kind), noise(3)
     every = torch.arange(24).expand(3, -1)
     torch.testing.assert_close(encoder(inputs, every), encoder(inputs), atol=1e-5, rtol=1e-4)
@@ -74,14 +74,14 @@ def test_pixels_of_dropped_patches_cannot_influence_the_kept_ones(kind: Position
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_order_of_the_kept_tokens_is_only_the_order_of_the_outputs(kind: PositionKind) -> None:
+def test_the_order_of_kept_tokens_changes_only_the_order_of_outputs(kind: PositionKind) -> None:
     encoder, inputs, keep = encoder_of(kind), noise(3), random_masks(3).context
     order = torch.randperm(keep.shape[1])
     torch.testing.assert_close(encoder(inputs, keep[:, order]), encoder(inputs, keep)[:, order], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_patches_at_other_places_are_encoded_differently(kind: PositionKind) -> None:
+def test_equal_patches_at_different_positions_are_encoded_differently(kind: PositionKind) -> None:
     """Rotary positions tell places apart only by what lies around them, so one patch differs from the rest."""
     inputs = torch.ones(1, 2, 8, 12)
     inputs[..., :2, :2] = 2.0

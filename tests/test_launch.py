@@ -162,7 +162,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
     assert Checkpoint.load(kept).step == 1
 
 
-def test_every_way_to_cut_a_checkpoint_short_is_noticed(finished: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_truncated_anywhere_is_detected(finished: Path, tmp_path: Path) -> None:
     whole = latest(finished).read_bytes()
     for size in range(0, len(whole), len(whole) // 20):
         (tmp_path / "cut.pt").write_bytes(whole[:size])
@@ -182,7 +182,7 @@ def test_the_written_config_repeats_the_run_exactly(finished: Path, photos: Path
     assert configs[0] == {**configs[1], "run_dir": str(finished)}
 
 
-def test_the_same_command_again_finds_its_run_and_trains_no_further(
+def test_repeating_the_command_of_a_finished_run_trains_nothing(
     finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(finished)
@@ -193,7 +193,7 @@ def test_the_same_command_again_finds_its_run_and_trains_no_further(
     assert all(after[name] == before[name] for name in ("metrics.jsonl", "checkpoints/latest.pt"))
 
 
-def test_a_run_without_evaluation_and_report_is_finished_by_its_checkpoint_alone(photos: Path, tmp_path: Path) -> None:
+def test_without_evaluation_and_report_the_last_checkpoint_finishes_a_run(photos: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert run(run_dir, photos) == 0
     assert not (run_dir / "report.html").exists()

@@ -43,13 +43,13 @@ def test_prediction_losses_have_the_values_computed_by_hand(kind: str, expected:
     )
 
 
-def test_every_set_of_masks_weighs_the_same_however_many_tokens_it_predicts() -> None:
+def test_every_set_of_masks_has_the_same_weight_whatever_its_number_of_targets() -> None:
     few, many = torch.full((2, 1, 3, 8), 2.0), torch.full((2, 4, 5, 8), 4.0)
     both = [prediction(few, torch.zeros_like(few)), prediction(many, torch.zeros_like(many))]
     assert float(prediction_loss(both, LossConfig(distance="l1"), LATENT)) == pytest.approx(3.0)
 
 
-def test_normalised_predictions_are_compared_without_their_mean_and_size() -> None:
+def test_normalised_predictions_are_compared_without_their_mean_and_scale() -> None:
     predicted, target = torch.randn(2, 3, 4, 16), torch.randn(2, 3, 4, 16)
     config = LossConfig(distance="l2", normalise_prediction=True)
     values = predicted.numpy()
@@ -62,7 +62,7 @@ def test_normalised_predictions_are_compared_without_their_mean_and_size() -> No
     assert float(moved) == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_kinds_of_target_weigh_as_told_and_pixels_are_never_normalised() -> None:
+def test_kinds_of_target_have_their_weights_and_pixels_are_never_normalised() -> None:
     pairs = {kind: Pair(torch.randn(2, 1, 3, 1, 8), torch.randn(2, 1, 3, 1, 8)) for kind in ("pixels", "latent")}
     sets, config = (
         [Prediction(pairs, {"tokens": torch.zeros(2, 4)})],
@@ -148,7 +148,7 @@ def test_invariance_is_the_variance_between_the_masked_views_of_a_sample() -> No
     )
 
 
-def test_streams_are_regularised_each_by_itself_and_agree_where_told_to() -> None:
+def test_streams_are_regularised_separately_and_agreement_is_added_by_its_weight() -> None:
     one, two, other = torch.randn(16, 4), torch.randn(16, 4), torch.randn(16, 4)
     sets = [Prediction({}, {"first": one, "second": other}), Prediction({}, {"first": two})]
     apart = ((one - other).square().mean() + (two - other).square().mean()) / 2
@@ -177,7 +177,7 @@ def test_contrasts_equal_those_of_open_clip() -> None:
     torch.testing.assert_close(contrast_loss(pairs, "sigmoid"), expected)
 
 
-def test_a_contrast_is_added_by_its_weight_and_its_temperature_has_a_floor_from_which_it_can_return() -> None:
+def test_a_contrast_is_added_by_its_weight_and_its_temperature_can_leave_its_bound() -> None:
     pairs = contrast_pair("infonce")
     output = Output([Prediction({}, {"first": pairs.streams[0]})], pairs)
     added = added_loss(output, LossConfig(contrast_weight=0.5), "infonce", generator())
@@ -192,7 +192,7 @@ def test_a_contrast_is_added_by_its_weight_and_its_temperature_has_a_floor_from_
     assert scale.log_scale.grad > 0  # among random vectors colder is worse
 
 
-def test_inputs_that_all_look_alike_are_a_collapse() -> None:
+def test_identical_representations_of_all_inputs_are_a_collapse() -> None:
     signs = collapse_signs(torch.randn(1, 10, 32).expand(7, -1, -1))
     assert signs.target_std == pytest.approx(0.0, abs=1e-6)
     assert signs.rankme == pytest.approx(1.0)

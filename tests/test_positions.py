@@ -20,7 +20,7 @@ def test_positions_count_through_the_grid_with_the_last_axis_fastest(grid: Grid)
 
 @pytest.mark.parametrize("dim", [24, 32, 33])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_sincos_table_is_the_formula_written_out(grid: Grid, dim: int) -> None:
+def test_the_sincos_table_equals_its_formula(grid: Grid, dim: int) -> None:
     positions, axes = grid_positions(grid), len(grid)
     expected = torch.zeros(len(positions), dim)
     for token, coordinates in enumerate(positions.tolist()):
@@ -58,14 +58,14 @@ def test_rotary_scores_depend_on_differences_of_position_only(grid: Grid) -> Non
     assert (scores(3.0, 0.0) - scores(0.0, 0.0)).abs().max() > 0.1
 
 
-def test_rotating_is_multiplying_by_a_complex_number_of_size_one() -> None:
+def test_rotation_equals_multiplication_by_a_unit_complex_number() -> None:
     heads, angles = torch.randn(2, 3, 5, 8), torch.randn(2, 5, 4)
     turned = torch.view_as_complex(heads.unflatten(-1, (4, 2))) * torch.polar(torch.ones_like(angles), angles)[:, None]
     torch.testing.assert_close(rotate(heads, angles), torch.view_as_real(turned).flatten(-2))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_every_axis_turns_the_same_number_of_pairs_and_left_over_pairs_stay(axis: int) -> None:
+def test_every_axis_rotates_the_same_number_of_pairs_and_remaining_pairs_stay(axis: int) -> None:
     positions = torch.zeros(1, 3)
     positions[0, axis] = 1.0
     turned = rotary_angles(positions, 32)[0] != 0  # 16 pairs: 5 an axis and 1 left over

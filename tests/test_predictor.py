@@ -37,24 +37,24 @@ def influence_of_second_block_on_first(predictor: Predictor) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("attention", "blocks"), [("self", "separate"), ("cross", "separate"), ("cross", "joint")])
-def test_a_block_is_predicted_without_regard_to_the_others(kind: PositionKind, attention: str, blocks: str) -> None:
+def test_separate_blocks_do_not_influence_each_other(kind: PositionKind, attention: str, blocks: str) -> None:
     assert influence_of_second_block_on_first(predictor_of(kind, attention, blocks)) < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_joint_blocks_see_one_another(kind: PositionKind) -> None:
+def test_joint_blocks_influence_each_other(kind: PositionKind) -> None:
     assert influence_of_second_block_on_first(predictor_of(kind, "self", "joint")) > 0.01
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_separate_and_joint_are_one_where_mask_tokens_do_not_attend_to_each_other(kind: PositionKind) -> None:
+def test_separate_and_joint_blocks_agree_if_mask_tokens_do_not_attend_to_each_other(kind: PositionKind) -> None:
     separate, joint = (predictor_of(kind, "cross", blocks)(CONTEXT, MASKS) for blocks in ("separate", "joint"))
     torch.testing.assert_close(separate, joint)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["self", "cross"])
-def test_predicting_blocks_separately_is_predicting_them_one_call_each(kind: PositionKind, attention: str) -> None:
+def test_separate_blocks_equal_one_call_per_block(kind: PositionKind, attention: str) -> None:
     predictor = predictor_of(kind, attention, "separate")
     alone = [predictor(CONTEXT, Masks(MASKS.context, MASKS.target[:, [block]])) for block in range(3)]
     torch.testing.assert_close(predictor(CONTEXT, MASKS), torch.cat(alone, dim=1), atol=1e-5, rtol=1e-4)
@@ -62,7 +62,7 @@ def test_predicting_blocks_separately_is_predicting_them_one_call_each(kind: Pos
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("attention", "blocks"), itertools.product(["self", "cross"], ["separate", "joint"]))
-def test_predictions_follow_their_positions_and_know_the_contexts(
+def test_predictions_depend_on_the_positions_of_targets_and_context(
     kind: PositionKind, attention: str, blocks: str
 ) -> None:
     predictor = predictor_of(kind, attention, blocks)
@@ -77,7 +77,7 @@ def test_predictions_follow_their_positions_and_know_the_contexts(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("attention", "blocks"), itertools.product(["self", "cross"], ["separate", "joint"]))
-def test_a_sample_is_predicted_as_it_is_alone_at_its_own_length(
+def test_a_padded_sample_is_predicted_as_if_alone_without_padding(
     kind: PositionKind, attention: str, blocks: str
 ) -> None:
     """Absent tokens of the context say nothing, and those that are asked for take no part."""

@@ -17,11 +17,11 @@ from jepa.schedules import Decay, HalfLifeMomentum, LinearMomentum, cosine, teac
     ("step", "expected"),
     [(0, 0.1), (5, 0.55), (10, 1.0), (55, 0.6), (100, 0.2), (32.5, 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2), (500, 0.2)],
 )
-def test_the_learning_rate_warms_up_in_a_line_and_falls_in_a_half_cosine(step: int, expected: float) -> None:
+def test_the_learning_rate_rises_linearly_and_falls_as_a_half_cosine(step: int, expected: float) -> None:
     assert warmed_up(step, 100, 10, (0.1, 1.0, 0.2), "cosine") == pytest.approx(expected)
 
 
-def test_other_decays_go_in_a_line_or_stay_and_a_longer_schedule_ends_with_the_run_before_it_does() -> None:
+def test_other_decays_are_linear_or_constant_and_a_run_may_end_before_its_schedule() -> None:
     ends, steps = (0.0, 1.0, 0.2), (10, 60, 100)
     assert [warmed_up(step, 100, 20, ends, "linear") for step in steps] == pytest.approx([0.5, 0.6, 0.2])
     assert [warmed_up(step, 100, 20, ends, "constant") for step in steps] == pytest.approx([0.5, 1.0, 1.0])
@@ -34,7 +34,7 @@ def test_other_decays_go_in_a_line_or_stay_and_a_longer_schedule_ends_with_the_r
 @pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.001, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
-def test_the_learning_rate_stays_between_its_ends_for_any_length_and_warmup(
+def test_the_learning_rate_stays_within_its_range_for_any_length_and_warmup(
     steps: int, warmup: float, decay: Decay
 ) -> None:
     rates = [warmed_up(step, steps, warmup * steps, (0.0, 1.0, 0.1), decay) for step in range(steps + 1)]
@@ -44,17 +44,17 @@ def test_the_learning_rate_stays_between_its_ends_for_any_length_and_warmup(
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
-def test_the_cosine_passes_the_middle_half_way() -> None:
+def test_the_cosine_is_at_its_middle_value_after_half_of_the_steps() -> None:
     assert [cosine(step, 8, 0.04, 0.4) for step in (0, 4, 8, 9)] == pytest.approx([0.04, 0.22, 0.4, 0.4])
 
 
-def test_linear_momentum_goes_in_a_line() -> None:
+def test_linear_momentum_is_linear_in_the_step() -> None:
     config = LinearMomentum(start=0.99, end=1.0)
     assert [teacher_momentum(step, 10, 64, config) for step in (0, 5, 10, 11)] == pytest.approx([0.99, 0.995, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("batch_size", [50, 200])
-def test_after_the_half_life_in_samples_half_of_the_old_weights_is_left(batch_size: int) -> None:
+def test_half_of_the_old_weights_is_left_after_the_half_life(batch_size: int) -> None:
     config = HalfLifeMomentum(start_samples=1000.0, end_samples=1000.0)
     kept = [teacher_momentum(step, 100, batch_size, config) for step in range(1000 // batch_size)]
     assert math.prod(kept) == pytest.approx(0.5)
@@ -66,7 +66,7 @@ def test_the_half_life_grows_geometrically() -> None:
     assert half_lives == pytest.approx([100, 100 * 10**0.5, 1000, 1000 * 10**0.5, 10_000])
 
 
-def test_weights_decay_but_neither_biases_nor_norms_nor_the_mask_token() -> None:
+def test_weight_decay_spares_biases_norms_and_the_mask_token() -> None:
     model = JEPA(MODEL, Noise(NoiseConfig()))
     optimizer = adamw(model, OptimConfig())
     set_schedule(optimizer, 0, 10, OptimConfig(weight_decay=0.04))
@@ -79,7 +79,7 @@ def test_weights_decay_but_neither_biases_nor_norms_nor_the_mask_token() -> None
             assert decay[id(parameter)] == pytest.approx(0.04 if id(parameter) in matrices else 0.0), name
 
 
-def test_a_step_sets_the_rate_of_all_weights_and_the_decay_of_those_that_decay() -> None:
+def test_a_step_sets_all_learning_rates_and_the_decay_of_decayed_weights() -> None:
     config = OptimConfig(peak_lr=1.0, final_lr=0.0, warmup=0.0, weight_decay=0.0, final_weight_decay=0.2)
     optimizer = adamw(nn.Linear(3, 3), config)
     assert set_schedule(optimizer, 5, 10, config) == pytest.approx(0.5)
@@ -87,7 +87,7 @@ def test_a_step_sets_the_rate_of_all_weights_and_the_decay_of_those_that_decay()
     assert [group["weight_decay"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.0])
 
 
-def test_parts_of_the_networks_learn_at_rates_of_their_own() -> None:
+def test_rate_factors_scale_the_learning_rate_of_parts_of_the_networks() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     slower = RateFactor(prefix="0.", factor=0.1), RateFactor(prefix="0.bias", factor=10.0)
     config = OptimConfig(peak_lr=1.0, warmup=0.0, rate_factors=slower, weight_decay=0.5)
@@ -100,7 +100,7 @@ def test_parts_of_the_networks_learn_at_rates_of_their_own() -> None:
     assert decays == pytest.approx({"0.weight": 0.5, "0.bias": 0.0, "1.weight": 0.5, "1.bias": 0.0})
 
 
-def test_a_rate_factor_without_effect_is_refused_and_names_are_whole() -> None:
+def test_a_rate_factor_without_effect_is_refused_and_prefixes_match_whole_names() -> None:
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(12)))
     model[2].requires_grad_(False)
     one = OptimConfig(rate_factors=(RateFactor(prefix="1", factor=0.5),))
@@ -116,7 +116,7 @@ def test_a_rate_factor_without_effect_is_refused_and_names_are_whole() -> None:
             adamw(model, OptimConfig(rate_factors=factors))
 
 
-def test_a_decay_without_gradients_shrinks_weights_as_adamw_says() -> None:
+def test_decay_without_gradients_shrinks_weights_as_defined_by_adamw() -> None:
     layer = nn.Linear(3, 3)
     before = layer.weight.detach().clone(), layer.bias.detach().clone()
     config = OptimConfig(peak_lr=0.1, warmup=0.0, weight_decay=0.5, final_weight_decay=0.5)

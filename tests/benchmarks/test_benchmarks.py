@@ -81,7 +81,7 @@ def test_a_comparison_has_a_row_for_every_method_and_baseline_and_is_made_once(c
 
 
 @pytest.mark.slow
-def test_a_failed_run_ends_the_comparison_with_what_it_said_last_and_loses_nothing(
+def test_a_failed_run_ends_the_comparison_with_its_last_output_and_loses_nothing(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.yaml").write_text("optim: {peak_lr: 1.0e+30, warmup: 0}\n")
@@ -104,14 +104,14 @@ def test_equal_flops_give_steps_inversely_to_the_flops_of_a_step(colours: Path) 
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER.parent / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
-def test_ablations_are_understood_on_the_grid_that_they_are_meant_for(path: Path, colours: Path) -> None:
+def test_ablations_are_valid_on_the_grid_that_they_are_meant_for(path: Path, colours: Path) -> None:
     on_grid = ["data.image_size=32", "data.patch_size=4", *learning._data(str(colours))]
     config = learning._plan(read_method(str(path)), on_grid).config
     assert "pixels" not in config.target_kinds or config.target == "pixels"
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_the_labels_of_supervised_training_are_those_that_teach_the_probes(
+def test_supervised_training_uses_the_labels_that_train_the_probes(
     split: Literal["test", "validation"], colours: Path
 ) -> None:
     modality = image_modality(colours)
@@ -154,7 +154,7 @@ def test_supervised_training_starts_from_the_encoder_that_pretraining_starts_fro
         ("--data {colours} --steps 3 seed=4", "seed is not a setting of a comparison: it is set by --seeds"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_one_sentence(
+def test_invalid_comparisons_are_refused_in_one_sentence(
     options: str, sentence: str, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = options.format(colours=colours).split()

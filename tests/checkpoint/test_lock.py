@@ -90,7 +90,7 @@ def test_a_run_directory_that_cannot_be_locked_is_a_config_error(
         pass
 
 
-def test_a_lock_file_that_is_removed_while_it_is_taken_is_taken_anew(
+def test_a_lock_file_that_is_removed_while_it_is_locked_is_locked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A finished run removes its lock file between another's opening and locking it."""

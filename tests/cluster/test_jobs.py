@@ -88,7 +88,7 @@ def test_a_run_fails_after_its_last_attempt(
     assert "error: not finished after 1 attempts" in jobs_output(tmp_path, capsys)
 
 
-def test_a_run_on_the_local_cluster_of_submitit_finishes_in_the_background(photos: Path, tmp_path: Path) -> None:
+def test_a_run_on_submitits_local_cluster_finishes_in_the_background(photos: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     launch_here(*arguments(run_dir, photos, "--slurm", "local", "steps=5"))
     assert until(run_dir, lambda found: found.state == "FINISHED").attempts == 1

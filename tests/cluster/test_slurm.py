@@ -117,7 +117,7 @@ def test_an_interrupted_run_resumes_and_ends_with_the_weights_of_an_uninterrupte
     assert not list((run_dir / "slurm").glob("*_error*"))
 
 
-def test_an_array_of_three_runs_equals_the_same_sweep_here(
+def test_an_array_of_three_runs_equals_the_same_sweep_without_slurm(
     on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wide = Path(profile).with_name("two.yaml")

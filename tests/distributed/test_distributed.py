@@ -210,7 +210,7 @@ def fails_alone(where: str, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["collective", "hang"])
-def test_an_error_that_is_not_ours_in_one_process_ends_the_others_and_all_workers(
+def test_an_unexpected_error_in_one_process_ends_the_others_and_all_workers(
     where: str, photos: Path, tmp_path: Path
 ) -> None:
     started = time.monotonic()

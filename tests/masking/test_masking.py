@@ -87,7 +87,7 @@ def assert_sound(masks: Masks, grid: Grid, batch_size: int) -> None:
 
 
 @pytest.mark.parametrize(("grid", "size"), [((4, 6), (2, 3)), ((5,), (2,)), ((3, 4, 3), (2, 2, 1)), ((3, 3), (3, 3))])
-def test_blocks_are_every_placement_that_fits_and_each_as_often(grid: Grid, size: Grid) -> None:
+def test_every_placement_of_a_block_that_fits_is_equally_frequent(grid: Grid, size: Grid) -> None:
     placements = {}
     for start in grid_positions(tuple(g - s + 1 for g, s in zip(grid, size, strict=True))).int():  # brute force
         block = torch.zeros(grid, dtype=torch.bool)
@@ -119,7 +119,7 @@ def test_every_token_can_be_target_and_can_be_context(grid: Grid, config: Any) -
 
 @every_grid
 @strategies(SYMMETRIC)
-def test_uses_are_symmetric_under_flips_and_reversal_of_time(grid: Grid, config: Any) -> None:
+def test_the_use_of_tokens_is_symmetric_under_flips_and_time_reversal(grid: Grid, config: Any) -> None:
     for counts in uses(grid, config, calls=200, batch_size=32):
         total = counts.sum(0).view(grid)
         for axis in range(len(grid)):
@@ -131,7 +131,7 @@ def test_uses_are_symmetric_under_flips_and_reversal_of_time(grid: Grid, config:
 @pytest.mark.parametrize(
     ("grid", "config"), [((14, 14), BlockMaskConfig()), ((8, 14, 14), TubeMaskConfig()), ((8, 14, 14), TWO_LARGE)]
 )
-def test_uses_do_not_depend_on_the_batch_size(grid: Grid, config: Any) -> None:
+def test_the_use_of_tokens_does_not_depend_on_the_batch_size(grid: Grid, config: Any) -> None:
     for one, many in zip(uses(grid, config, 1500, 1), uses(grid, config, 300, 64), strict=True):
         few, lots = one.float(), many.float() / 64
         error = (
@@ -141,7 +141,7 @@ def test_uses_do_not_depend_on_the_batch_size(grid: Grid, config: Any) -> None:
 
 
 @pytest.mark.parametrize(("config", "share"), [(BlockMaskConfig(), 0.94), (TubeMaskConfig(), 0.89), (TWO_LARGE, 0.9)])
-def test_equal_lengths_cost_few_tokens_and_hardly_change_where_they_are(config: Any, share: float) -> None:
+def test_equal_lengths_drop_few_tokens_and_hardly_change_their_positions(config: Any, share: float) -> None:
     grid, generator, free_context, free_target = (14, 14), seeded(1), torch.zeros(196), torch.zeros(196)
     calls, batch_size = 400, 32
     for _ in range(calls):  # placements as they fall
@@ -172,7 +172,7 @@ def test_the_same_generator_state_gives_the_same_masks(grid: Grid, config: Any) 
         assert not (first.context.shape == other.context.shape and torch.equal(first.context, other.context))
 
 
-def test_tubes_run_through_time_and_shorter_ones_do_not() -> None:
+def test_full_tubes_span_all_of_time_and_shorter_ones_do_not() -> None:
     grid, space = (8, 14, 14), 14 * 14
     for config in (TubeMaskConfig(), RandomTubeMaskConfig()):
         for indices in (lambda masks: masks.context, lambda masks: masks.target[:, 0]):
@@ -217,7 +217,7 @@ def test_block_sizes_are_those_of_the_paper() -> None:
     seed=st.integers(0, 10**6),
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_any_grid_gives_sound_masks_or_a_sentence(grid: Grid, config: Any, seed: int) -> None:
+def test_any_grid_gives_valid_masks_or_an_error(grid: Grid, config: Any, seed: int) -> None:
     try:
         check_masking(grid, config)
     except ValueError:
@@ -240,7 +240,7 @@ def test_any_grid_gives_sound_masks_or_a_sentence(grid: Grid, config: Any, seed:
         ((14, 14), TubeMaskConfig(legacy="vjepa"), "3 axes"),
     ],
 )
-def test_what_a_grid_cannot_hold_is_refused_with_the_numbers(grid: Grid, config: Any, sentence: str) -> None:
+def test_masks_that_do_not_fit_a_grid_are_refused_with_the_numbers(grid: Grid, config: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         check_masking(grid, config)
 
@@ -268,7 +268,7 @@ def test_masks_can_be_sliced_by_samples_pickled_and_moved() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "calls", "row_14", "length"), [(1, 3000, 0.79, 112), (16, 1000, 0.10, 83), (128, 150, 0.02, 69)]
 )
-def test_legacy_ijepa_never_uses_the_last_row_and_starves_the_bottom(
+def test_legacy_ijepa_never_uses_the_last_row_and_rarely_the_bottom(
     batch_size: int, calls: int, row_14: float, length: float
 ) -> None:
     context, target = uses((16, 16), BlockMaskConfig(legacy="ijepa"), calls, batch_size)
@@ -285,7 +285,7 @@ def test_legacy_ijepa_never_uses_the_last_row_and_starves_the_bottom(
         (TubeMaskConfig(legacy="vjepa", blocks=2, scale=0.7), 0.19, 293, 0.01, 107),
     ],
 )
-def test_legacy_vjepa_starves_the_end_of_time(
+def test_legacy_vjepa_rarely_has_the_last_frames_as_context(
     config: TubeMaskConfig, free_last: float, free_length: float, cut_last: float, cut_length: float
 ) -> None:
     for batch_size, calls, last, length in ((1, 3000, free_last, free_length), (24, 1000, cut_last, cut_length)):
@@ -296,7 +296,7 @@ def test_legacy_vjepa_starves_the_end_of_time(
 
 
 @strategies([BlockMaskConfig(legacy="ijepa"), TubeMaskConfig(legacy="vjepa")])
-def test_legacy_masks_are_sound_but_for_their_biases(config: Any) -> None:
+def test_legacy_masks_are_valid_apart_from_their_biases(config: Any) -> None:
     grid = (14, 14) if config.kind == "block" else (8, 14, 14)
     check_masking(grid, config)
     for seed in range(100):

@@ -62,7 +62,7 @@ def test_invalid_custom_masks_are_refused_before_a_run(config: dict[str, Any], s
 
 
 @pytest.mark.parametrize(("named", "function"), [("pixels", "patches"), ("latent", "last_layer")])
-def test_a_custom_target_equal_to_a_built_in_one_trains_alike(named: str, function: str) -> None:
+def test_a_custom_target_equal_to_a_built_in_one_gives_the_same_training(named: str, function: str) -> None:
     losses, gradients = [], []
     for kind in (named, f"own_functions:{function}"):
         torch.manual_seed(0)

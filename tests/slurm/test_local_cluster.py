@@ -167,7 +167,7 @@ def test_a_job_is_requeued_when_its_node_crashes_and_its_processes_there_die(iso
 
 
 @pytest.mark.soak
-def test_the_time_limit_of_a_job_can_be_moved(cluster: LocalCluster) -> None:
+def test_the_time_limit_of_a_job_can_be_changed(cluster: LocalCluster) -> None:
     job_id = cluster.submit("sleep 100", "--time=60", "--output=/dev/null")
     cluster.wait_for(job_id, "RUNNING")
     cluster.end_in(job_id, seconds=1)

@@ -87,13 +87,13 @@ def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_two_processes_with_half_the_weights_each_train_as_one_with_all(sharded: Path, alone: Path) -> None:
+def test_two_processes_with_half_of_the_weights_each_train_like_one_process(sharded: Path, alone: Path) -> None:
     assert_same_training(sharded, alone)
     assert latest(sharded).is_symlink()
     assert [path.name for path in latest(sharded).parent.glob("step_*")] == ["step_6"]  # older ones are removed
 
 
-def test_shards_bear_bf16_micro_batches_and_recomputed_activations(photos: Path, tmp_path: Path) -> None:
+def test_sharding_works_with_bf16_micro_batches_and_recomputed_activations(photos: Path, tmp_path: Path) -> None:
     more = ["compute.precision=bf16", "optim.accumulate=3", "compute.activation_checkpointing=true"]
     more += ["model.positions=rotary", "loss.regulariser=sigreg"]
     train(2, tmp_path / "sharded", photos, *more, "compute.parallel=fsdp")
@@ -107,7 +107,7 @@ def test_shards_bear_bf16_micro_batches_and_recomputed_activations(photos: Path,
 @pytest.mark.parametrize(
     ("first", "then"), [((2, "fsdp"), (1, "ddp")), ((2, "fsdp"), (3, "fsdp")), ((1, "ddp"), (2, "fsdp"))]
 )
-def test_another_number_of_processes_goes_on_where_a_run_stopped(
+def test_a_sharded_run_resumes_with_another_number_of_processes(
     first: tuple[int, str], then: tuple[int, str], alone: Path, photos: Path, tmp_path: Path
 ) -> None:
     broken_off("stop", first[0], tmp_path / "run", photos, f"compute.parallel={first[1]}")
@@ -120,7 +120,7 @@ def test_another_number_of_processes_goes_on_where_a_run_stopped(
 
 
 @pytest.mark.parametrize("moment", ["write", "publish"])
-def test_killed_while_it_saves_a_run_goes_on_from_the_checkpoint_before(
+def test_a_run_killed_while_saving_resumes_from_the_previous_checkpoint(
     moment: str, sharded: Path, photos: Path, tmp_path: Path
 ) -> None:
     broken_off(moment, 2, tmp_path / "run", photos, "compute.parallel=fsdp")
@@ -132,7 +132,7 @@ def test_killed_while_it_saves_a_run_goes_on_from_the_checkpoint_before(
     assert [path.name for path in latest(tmp_path / "run").parent.glob("step_*")] == ["step_6"]
 
 
-def test_shards_are_exported_as_one_file_and_load_as_any_run(sharded: Path, tmp_path: Path) -> None:
+def test_shards_load_like_any_run_and_are_exported_as_one_file(sharded: Path, tmp_path: Path) -> None:
     file = tmp_path / "one.pt"
     assert export([str(sharded), str(file)]) == 0
     one, shards = Checkpoint.load(file), Checkpoint.load(latest(sharded))
@@ -154,7 +154,7 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-def test_nothing_in_a_folder_of_shards_is_executed_and_what_is_broken_is_said(sharded: Path, tmp_path: Path) -> None:
+def test_loading_shards_executes_nothing_and_reports_what_is_broken(sharded: Path, tmp_path: Path) -> None:
     folder = tmp_path / "step_6"
     shutil.copytree(latest(sharded), folder)
     (folder / ".metadata").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
@@ -215,7 +215,7 @@ def compare(folder: str) -> None:
     world.leave()
 
 
-def test_shares_add_up_to_the_whole_and_a_save_is_of_its_moment(tmp_path: Path) -> None:
+def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     done = fork_server.run_group(2, "call", __file__, "compare", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -238,7 +238,7 @@ def test_shares_add_up_to_the_whole_and_a_save_is_of_its_moment(tmp_path: Path) 
         assert torch.equal(found[0]["saved"][name], found[0]["weights"][name])
 
 
-def test_shards_start_from_the_networks_of_another_run(
+def test_a_sharded_run_starts_from_the_networks_of_another_run(
     sharded: Path, alone: Path, photos: Path, tmp_path: Path
 ) -> None:
     still = ["optim.peak_lr=1e-12", "optim.final_lr=0", "momentum.start=1", "compute.parallel=fsdp"]

@@ -143,7 +143,7 @@ def test_runs_killed_at_random_moments_end_with_the_weights_of_an_uninterrupted_
         assert [line["step"] for line in read_metrics(tmp_path / f"killed{index}")] == list(range(1, STEPS + 1))
 
 
-def test_a_run_that_is_asked_to_stop_saves_its_step_and_resumes_there(photos: Path, tmp_path: Path) -> None:
+def test_a_run_stopped_by_a_signal_saves_its_step_and_resumes_there(photos: Path, tmp_path: Path) -> None:
     process = fork_server.start(*arguments(photos, tmp_path / "run", workers=1))
     while not read_metrics(tmp_path / "run"):
         time.sleep(0.01)

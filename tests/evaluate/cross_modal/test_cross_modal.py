@@ -214,7 +214,7 @@ def settings(run_dir: Path, *more: str) -> tuple[Config[Any, Any], Any]:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_gain_is_positive_if_and_only_if_the_streams_are_tied(tied: bool, tmp_path: Path) -> None:
+def test_the_gain_is_positive_if_and_only_if_the_streams_are_related(tied: bool, tmp_path: Path) -> None:
     learning = (
         "steps=500",
         "data.samples=400",
@@ -288,7 +288,7 @@ def test_settings_without_effect_are_refused(overrides: str, words: str, tmp_pat
     assert not config.run_dir.exists()
 
 
-def test_accumulation_belongs_to_the_run_only_with_a_contrast(tmp_path: Path) -> None:
+def test_accumulation_may_change_when_a_run_resumes_unless_it_has_a_contrast(tmp_path: Path) -> None:
     for contrast in ("none", "infonce"):
         for accumulate in (1, 2):
             more = (f"model.contrast={contrast}", f"optim.accumulate={accumulate}")
@@ -375,14 +375,14 @@ def test_rows_are_selected_by_name_and_unknown_names_are_refused(run: Path) -> N
             evaluate_run(run, tasks=[wrong])
 
 
-def test_loading_a_run_gives_what_the_modality_serves(run: Path) -> None:
+def test_loading_a_run_returns_the_inference_model_of_the_modality(run: Path) -> None:
     for which in ("target_encoder", "context_encoder"):
         served = load(run, which)[which]  # type: ignore[index, arg-type]
         assert isinstance(served, JEPA)
         assert not served.training
 
 
-def test_a_gain_that_the_run_did_not_learn_is_not_measured_and_noted(run: Path) -> None:
+def test_a_gain_that_the_run_was_not_trained_for_is_not_measured_but_noted(run: Path) -> None:
     results = evaluate_run(run, layers=["data.learns=false", "data.samples=30"])
     assert "gain" not in results["streams"]
     assert any("not trained both with and without it" in note for note in results["notes"])

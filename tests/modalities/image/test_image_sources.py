@@ -126,7 +126,7 @@ def test_all_file_names_are_read_and_sources_survive_pickling(tmp_path: Path) ->
     assert contents(pickle.loads(pickle.dumps(source)).samples) == contents(source.samples)
 
 
-def test_packed_strings_equal_the_list_they_were_made_from() -> None:
+def test_packed_strings_equal_the_original_list() -> None:
     strings = ["", "a", "ünï", "", "x" * 300]
     packed = PackedStrings(strings)
     assert list(packed) == strings

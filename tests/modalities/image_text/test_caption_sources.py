@@ -80,7 +80,7 @@ def test_cleaning_gives_nfc_text_with_single_spaces_and_is_idempotent(text: str)
     cleaned.encode()
 
 
-def test_long_captions_are_cut_quickly() -> None:
+def test_long_captions_are_truncated_quickly() -> None:
     for text in ("word " * 10_000, "\u00e9" * 10_000, "e\u0301" * 10_000, "a" + "\u0301" * 500_000, "\0 " * 500_000):
         cleaned = clean_caption(text)
         assert len(cleaned) <= LONGEST
@@ -134,7 +134,7 @@ def test_every_form_of_list_gives_the_same_captions(form: str, tmp_path: Path) -
     assert {key: value for split in found.values() for key, value in split.items()} == unlabelled(CLEAN)
 
 
-def test_entries_are_grouped_by_image_like_in_a_dictionary() -> None:
+def test_entries_are_grouped_by_image_as_in_a_dictionary() -> None:
     draw = random.Random(0)
     said = [(f"{draw.randrange(60)}.png", f"caption {draw.randrange(9)}", draw.choice("pq")) for _ in range(400)]
     builder, by_name = CaptionTableBuilder(), dict[str, list[str]]()

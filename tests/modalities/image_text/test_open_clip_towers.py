@@ -115,7 +115,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 @torch.no_grad()
-def test_whole_inputs_are_encoded_like_in_open_clip(sizes: TowerSizes) -> None:
+def test_whole_inputs_are_encoded_as_in_open_clip(sizes: TowerSizes) -> None:
     towers = seeded(sizes)
     assert_same_embeddings(towers, open_clips(sizes))
     images, ids = images_for(towers), towers.tokenize(CAPTIONS)
@@ -324,7 +324,7 @@ def test_a_folder_provides_architecture_weights_and_pixel_statistics(tmp_path: P
 
 
 @pytest.mark.parametrize(("kind", "size"), [("clip", (48, 32)), ("siglip", (96, 160))])
-def test_positions_are_interpolated_to_another_size_like_in_open_clip(
+def test_positions_are_interpolated_to_another_size_as_in_open_clip(
     kind: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     source = folder_with(KINDS[kind], tmp_path)

@@ -22,7 +22,7 @@ from modalities.storage.labels import UNLABELLED, classes_of, read_label
         (["9" * 5000], ("9" * 5000,)),
     ],
 )
-def test_classes_are_the_labels_that_occur_numbers_in_numerical_order_names_sorted(
+def test_classes_are_the_labels_that_occur_numbers_first_then_names_sorted(
     labels: list[str], names: tuple[str, ...]
 ) -> None:
     classes = classes_of(labels)
@@ -62,6 +62,6 @@ def test_whole_numbers_and_names_are_labels(value: object, text: str) -> None:
         ("x" * 201, "201 characters; 200 are allowed"),
     ],
 )
-def test_other_values_are_no_labels(value: object, reason: str) -> None:
+def test_other_values_are_not_labels(value: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         read_label(value)

@@ -92,7 +92,7 @@ def test_a_held_out_split_without_class_folders_is_an_error(tmp_path: Path) -> N
         paths(tmp_path, "test")
 
 
-def test_run_directories_and_sweeps_are_no_data(tmp_path: Path) -> None:
+def test_run_directories_and_sweeps_are_not_data(tmp_path: Path) -> None:
     runs = ["runs/demo/figures/curve.png", "sweep/sweep.png", "cat/run/figures/1.png"]
     write_images(tmp_path, [*CLASSES, *runs, "cat/run2/1.png"])
     for name in ("runs/demo/config.yaml", "runs/demo/report.html", "sweep/sweep.json", "cat/run2/config.yaml"):
@@ -105,7 +105,7 @@ def test_run_directories_and_sweeps_are_no_data(tmp_path: Path) -> None:
     assert "passed over: 1 .yaml, the run directory cat/run, the run directory runs/demo, the run" in lines(tmp_path)
 
 
-def test_what_is_held_out_is_said(tmp_path: Path) -> None:
+def test_what_is_held_out_is_reported(tmp_path: Path) -> None:
     write_images(tmp_path, CLASSES)
     sizes = {split: len(paths(tmp_path, split)) for split in SPLITS}
     assert lines(tmp_path, *SPLITS).split("\n") == [
@@ -134,7 +134,7 @@ def test_splits_inside_classes_and_classes_named_like_splits_are_noted(tmp_path:
         (["0.png", "1.png"], ["."], ()),
     ],
 )
-def test_stray_images_are_no_videos(
+def test_stray_images_are_not_videos(
     files: Iterable[str], found: list[str], names: tuple[str, ...], tmp_path: Path
 ) -> None:
     write_images(tmp_path, files)

@@ -221,7 +221,7 @@ def test_captions_follow_the_same_rules(tmp_path: Path) -> None:
     assert classes == ("cat",)
 
 
-def test_labels_that_are_ids_are_as_many_classes_as_occur(tmp_path: Path) -> None:
+def test_ids_as_labels_make_one_class_per_id_that_occurs(tmp_path: Path) -> None:
     ids = (-7, 30_000, 4_000_000_000, 2**70)
     members = [member for i in range(8) for member in ((f"{i}.jpg", f"{i}"), (f"{i}.cls", f"{ids[i % 4]}"))]
     samples, classes = opened(shard_set(tmp_path, members))

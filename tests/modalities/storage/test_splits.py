@@ -24,7 +24,7 @@ def test_a_split_is_recognised_in_every_usual_spelling(split: Split) -> None:
     assert {split_of(word) for word in SPELLINGS[split].split()} == {split}
 
 
-def test_other_words_name_no_split() -> None:
+def test_other_words_do_not_name_a_split() -> None:
     words = ["", "trainer", "testament", "value", "evaluate", "data", "s", "2017", "images", "tree", "test-train"]
     assert [word for word in words if split_named(word)] == []
 

@@ -173,7 +173,7 @@ def test_lists_are_read_in_every_format(name: str, tmp_path: Path) -> None:
     assert classes == (() if "no labels" in name else ("jump", "walk") if name == "names" else ("0", "1"))
 
 
-def test_labels_of_lists_that_are_ids_are_as_many_classes_as_occur_and_minus_one_is_unlabelled(tmp_path: Path) -> None:
+def test_ids_in_lists_make_one_class_per_id_that_occurs_and_minus_one_is_unlabelled(tmp_path: Path) -> None:
     write_videos(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
     for part in ("train", "val", "test"):
         (tmp_path / f"{part}.csv").write_text("a.mp4 4000000000\nb.mp4 -1\nc.mp4 7\n")

@@ -28,7 +28,7 @@ def draws(video: VideoInfo, frames: int, spacing: float, count: int) -> list[lis
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0, 2.5, 25 / 8, 0.4, 4.39])
 @pytest.mark.parametrize("length", [20, 41, 100])
-def test_every_start_that_fits_is_equally_likely_up_to_the_last_frame(spacing: float, length: int) -> None:
+def test_every_clip_start_that_fits_is_equally_likely_including_the_last(spacing: float, length: int) -> None:
     clips = draws(info(length), 8, spacing, 3000)
     starts, ends = Counter(clip[0] for clip in clips), Counter(clip[-1] for clip in clips)
     assert min(starts) == 0

@@ -172,7 +172,7 @@ def test_appearing_objects_start_hidden_and_disappearing_ones_end_hidden(rendere
     assert np.abs(share[others, 0] - share[others, -1]).max() < 0.2
 
 
-def test_collisions_happen_at_the_least_distance_and_conserve_momentum_and_energy(many: ClipBatch) -> None:
+def test_objects_collide_at_their_smallest_distance_and_conserve_momentum_and_energy(many: ClipBatch) -> None:
     hits = many.motion == KIND["colliding"]
     event, frames = many.event[hits], np.arange(0, FRAMES - 1, 0.05)
     assert (np.abs(event - FRAMES // 2) < 0.76 * FRAMES / 2).all()
@@ -189,7 +189,7 @@ def test_collisions_happen_at_the_least_distance_and_conserve_momentum_and_energ
     np.testing.assert_allclose(energy[:, 0], energy[:, 1], rtol=1e-4)
 
 
-def test_the_cast_touches_neither_each_other_nor_the_ground() -> None:
+def test_moving_objects_touch_neither_each_other_nor_the_ground() -> None:
     clips = sample_clips(6, np.arange(BLOCK), FRAMES)
     middle = clips.middle.objects.position
     for frame in range(0, FRAMES, 3):
