@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Fixtures that tests share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,20 +35,20 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def slurm() -> None:
-    """The programs of SLURM, for tests that start clusters of their own."""
+    """The programs of SLURM, for tests that start their own clusters."""
     skip_without_slurm()
 
 
 @pytest.fixture(scope="session")
 def cluster(slurm: None) -> Iterator[LocalCluster]:
-    """A real SLURM cluster for what runs with its `environment`: two nodes of four CPUs and two make-believe GPUs."""
+    """A real SLURM cluster, reached through its `environment`: two nodes of four CPUs and two fake GPUs each."""
     with LocalCluster(nodes=2, cpus=4, gpus=2) as running:
         yield running
 
 
 @pytest.fixture
 def on_cluster(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
-    """The cluster, as this process sees it."""
+    """The cluster, with its variables in the environment of this process."""
     for key, value in cluster.environment.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""Runs on a real SLURM end with the weights of runs here, whatever interrupts them; mistakes are reported first."""
+"""Runs under a real SLURM, interrupted or not, end with the weights of local runs; mistakes are reported first."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from local_cluster_host import wait_until
 
 @pytest.fixture(scope="session")
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run here."""
+    """An uninterrupted local run."""
     run_dir = tmp_path_factory.mktemp("here") / "whole"
     launch_here(*arguments(run_dir, photos))
     return run_dir

@@ -1,7 +1,7 @@
-"""`python -m broken_off ...` is `jepa.launch` that ends at a moment of its third or fourth step, for tests.
+"""`python -m broken_off ...` runs `jepa.launch` and interrupts it at a chosen moment of its third or fourth step.
 
-BREAK_OFF in the environment: `stop` asks it to stop after step 3; `write` and `publish` kill it while the shards of
-step 4 are written, or when they are written and the checkpoint is not yet theirs.
+BREAK_OFF in the environment chooses the moment: `stop` requests a stop after step 3; `write` kills the process while it
+writes the shards of step 4, and `publish` after they are written but before the checkpoint links to them.
 """
 
 import os
@@ -21,7 +21,7 @@ from jepa.distributed import StopRequest
 
 
 class Countdown(StopRequest):
-    """Becomes true the third time that it is looked at."""
+    """Becomes true when it is read for the third time."""
 
     def __init__(self) -> None:
         self.signal_name, self.left = "SIGTERM", 3

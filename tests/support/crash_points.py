@@ -1,7 +1,7 @@
-"""`python -m crash_points ...` is `jepa.launch ...` that prints its file operations and dies before or within one.
+"""`python -m crash_points ...` runs `jepa.launch ...`, prints its file operations, and kills it before or within one.
 
 CRASH_FOLDER in the environment: only operations on files below it count. CRASH_AT: the number of the operation, from 1,
-before which SIGKILL comes; a write is cut in the middle. 0: it lives to its end.
+before which the process kills itself; a write is cut in the middle. 0 lets it run to its end.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The smallest modality in which things go on: a bright dot that moves over a grid of moments, rows and columns."""
+"""The smallest modality with a time axis: a bright dot that moves over a grid of moments, rows and columns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Functions as users write them for a config: masks, targets, measures, and a modality that knows many labels."""
+"""Functions as users write them for a config: masks, targets, metrics, and a modality with many labels."""
 
 from typing import Any
 

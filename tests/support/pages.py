@@ -7,7 +7,7 @@ VOID = {"meta", "img", "source", "br", "link", "path", "use"}
 
 
 class Page(HTMLParser):
-    """Elements of a page, which have to be closed in the order in which they were opened."""
+    """Elements of a page, which must be nested correctly."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The smallest modality of two streams that match: cells of numbers, and one token that may tell what most of them are.
+"""The smallest modality of two matching streams: cells of numbers, and one token that may determine most of them.
 
-A sample is a hidden vector. The first stream is a grid of four cells, of which the first is noise and the others are
-fixed linear maps of the hidden vector; the second stream is one more such map, or, untied, noise.
+A sample is a hidden vector. The first stream is a grid of four cells: the first cell is noise, the others are fixed
+linear maps of the hidden vector. The second stream is one more such map or, untied, noise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig(DataConfig):
-    """bad: samples of held-out splits whose views cannot be made. learns: whether a run learns with and without."""
+    """bad: samples of held-out splits whose views fail. learns: whether to train with and without the second stream."""
 
     samples: PositiveInt = 60
     tied: bool = True
@@ -139,14 +139,14 @@ class Pairs(MatchedModality[PairsConfig]):
 
 
 def hidden_cells(batch_size: int) -> tuple[Masks, Masks]:
-    """All cells but the noise are hidden: with the second stream in the context and without it."""
+    """Masks that hide all cells but the noise: with the second stream in the context, and without it."""
     target = torch.tensor([1, 2, 3]).expand(batch_size, 1, -1)
     with_it = Masks(torch.tensor([0, 4, 5, 6]).expand(batch_size, -1), target, (1, 1, 1, 1))
     return with_it, Masks(torch.tensor([0, 5]).expand(batch_size, -1), target, (1, 0, 1, 0))
 
 
 class TwoStreams(TokenEncoder):
-    """A block for each stream, over its own tokens; what stands for the whole is a linear map of their mean."""
+    """A block for each stream, over its own tokens; the summary token is a linear map of their mean."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ def write_class_images(
     side: int = 16,
     coloured: bool = True,
 ) -> Path:
-    """Write `counts[split]` images of noise, of each class in turn; `coloured` brightens the channel of the class."""
+    """Write `counts[split]` images of noise, cycling through the classes; `coloured` brightens the class's channel."""
     generator = Generator().manual_seed(0)
     for split, count in counts.items():
         for number in range(count):

@@ -1,4 +1,4 @@
-"""Tiny runs on this machine and on a cluster, and what became of them."""
+"""Tiny runs on this machine and on a cluster, and their outcomes."""
 
 import signal
 import subprocess
@@ -36,14 +36,14 @@ def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
 
 
 def launch_here(*arguments: str, processes: int = 1) -> str:
-    """Run `jepa launch` with one thread in each process, as jobs have -> what it said."""
+    """Run `jepa launch` with one thread per process, as in jobs -> its output."""
     done = fork_server.run_group(processes, "jepa.launch", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def sweep_here(*arguments: str) -> int:
-    """Run `jepa launch` with several runs, each of which the fork server starts -> exit status."""
+    """Run a `jepa launch` of several runs, each started by the fork server -> exit status."""
 
     def start(command: list[str]) -> fork_server.Process:
         assert command[:2] == [sys.executable, "-m"]

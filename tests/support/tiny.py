@@ -1,4 +1,4 @@
-"""The smallest modality there is: noise on a grid of rows and columns, 2 channels, patches of 2 x 2."""
+"""The smallest modality: noise on a grid of rows and columns, 2 channels, patches of 2 x 2."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ MODEL = ModelConfig(size=SIZE, predictor=PredictorConfig(width=16, depth=2, head
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseConfig(DataConfig):
-    """bad: samples that cannot be read. sets: sets of masks a batch. views: a sample."""
+    """bad: samples that cannot be read. sets: sets of masks per batch. views: views per sample."""
 
     samples: PositiveInt = 20
     grid: tuple[PositiveInt, PositiveInt] = (4, 6)
@@ -89,7 +89,7 @@ def random_masks(
 
 
 def randomise(module: nn.Module) -> None:
-    """Large weights, uneven norms and biases other than zero, so that no part of a network can hide."""
+    """Give a network large weights, uneven norms and non-zero biases, so that every part affects its output."""
     torch.manual_seed(0)
     for parameter in module.parameters():
         if parameter.ndim > 1:
@@ -99,7 +99,7 @@ def randomise(module: nn.Module) -> None:
 
 
 class Padded(nn.Module):
-    """Embedding of numbers, one a token, of which those after the length of a sample are absent: inputs hold both."""
+    """Embedding of numbers, one per token; inputs also hold the length of each sample, and later tokens are absent."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -111,12 +111,12 @@ class Padded(nn.Module):
         return self.project(values.unsqueeze(-1))  # type: ignore[no-any-return]
 
     def valid(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        """Which tokens there are: bool [B, N]."""
+        """Which tokens exist: bool [B, N]."""
         return torch.arange(inputs[0].shape[1]) < inputs[1].unsqueeze(1)
 
 
 class PaddedNoise(Noise):
-    """Samples of 5 to 24 numbers, on the grid of the noise modality; what stands for the others is large."""
+    """Samples of 5 to 24 numbers on the grid of the noise modality; the padding holds large values."""
 
     def embedding(self, dim: int) -> nn.Module:
         return Padded(dim)
@@ -136,7 +136,7 @@ LENGTHS = torch.tensor([24, 17, 9])
 
 
 def padded(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Three samples of different lengths; the seed draws what stands after these alone."""
+    """Three samples of different lengths; the seed changes only the padding."""
     values = torch.randn(3, 24, generator=Generator().manual_seed(-1))
     other = torch.randn(3, 24, generator=Generator().manual_seed(seed))
     return torch.where(torch.arange(24) < LENGTHS.unsqueeze(1), values, other), LENGTHS

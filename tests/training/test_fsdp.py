@@ -1,4 +1,4 @@
-"""Two real processes that hold half of the weights each: they learn what one would, and anybody goes on from there."""
+"""Two real processes with half of the weights each train like one, and any number of processes resumes their run."""
 
 import os
 import pickle
@@ -45,12 +45,12 @@ def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
 
 
 def train(processes: int, run_dir: Path, photos: Path, *more: str) -> str:
-    """Run to the end -> what it said."""
+    """Run to the end -> its output."""
     return launch_here(*arguments(run_dir, photos, *more), processes=processes)
 
 
 def broken_off(moment: str, processes: int, run_dir: Path, photos: Path, *more: str) -> str:
-    """Run until a moment of `tests/support/broken_off.py` -> what it said."""
+    """Run until a moment of `tests/support/broken_off.py` -> its output."""
     done = fork_server.run_group(processes, "broken_off", *arguments(run_dir, photos, *more), BREAK_OFF=moment)
     assert done.returncode != 0
     return done.stderr
@@ -65,7 +65,7 @@ def assert_same_training(run_dir: Path, expected: Path) -> None:
     weights, whole = (Checkpoint.load(latest(run)).model for run in (run_dir, expected))
     assert weights.keys() == whole.keys()
     for name, value in whole.items():
-        # Adam makes steps of like size of gradients that are nothing but rounding, as those of key biases are.
+        # Adam takes full-sized steps even where gradients are only rounding errors, as for biases of keys.
         torch.testing.assert_close(weights[name], value, atol=2e-4, rtol=1e-3, msg=name)
 
 
@@ -79,7 +79,7 @@ def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two processes that hold half of the model each, started as users start it."""
+    """A run of two processes with half of the model each, started as users start it."""
     run_dir = tmp_path_factory.mktemp("runs") / "sharded"
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
     command = [sys.executable, "-m", *torchrun, *arguments(run_dir, photos, "compute.parallel=fsdp")]
@@ -171,7 +171,7 @@ def test_loading_shards_executes_nothing_and_reports_what_is_broken(sharded: Pat
 
 
 def compare(folder: str) -> None:
-    """One of two processes: take a step, save, change everything, restore; keep what has to be compared."""
+    """One of two processes: take a step, save, change everything, restore; store the values to compare."""
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     world = World(rank, 2, torch.device("cpu"))
@@ -187,7 +187,7 @@ def compare(folder: str) -> None:
     initial = {name: whole(value).detach().clone() for name, value in model.state_dict().items()}
     buffers = {name: value.clone() for name, value in model.named_buffers()}
 
-    # What is saved is what was there when it was asked for, whatever becomes of it while it is written.
+    # A save holds the values at the time of the call, even if they change while they are written.
     saver = Saver(Path(folder), {}, model, optimizer, world)
     saver.save(1, 0.0)
     with torch.no_grad():
@@ -197,7 +197,7 @@ def compare(folder: str) -> None:
 
     saved = Checkpoint.load(latest(Path(folder))).model
 
-    # Weights that no step has used yet have no state to go on from, in shards as in a file.
+    # Weights that no step has used yet have no optimiser state, in shards as in a file.
     for parameter in model.predictor.project.parameters():
         del optimizer.state[parameter]
     saver.save(2, 0.0)
@@ -222,7 +222,7 @@ def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(tmp_path:
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     torch.manual_seed(5)
     model = JEPA(MODEL, Noise(NoiseConfig()))
-    for name, buffer in model.named_buffers():  # not in checkpoints, so every start has to make them
+    for name, buffer in model.named_buffers():  # not in checkpoints, so every start must create them
         assert all(torch.equal(process["buffers"][name], buffer) for process in found)
     optimizer = adamw(model, OptimConfig())
     halves = [noise(4, seed=rank) for rank in range(2)]
