@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -64,6 +64,13 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@runtime_checkable
+class LabelledSamples(Samples, Protocol):
+    """A data set that tells labels without reading inputs, so that all labels can be checked before a run starts."""
+
+    def labels_of(self, index: int, /) -> Mapping[str, Label]: ...
 
 
 def first_readable(samples: Samples, view: Callable[[Any], Any]) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from jepa.data import open_split, seeded
-from jepa.modality import BadSampleError, Label, Modality, Sample, Samples, Split, Task
+from jepa.modality import BadSampleError, Label, LabelledSamples, Modality, Sample, Samples, Split, Task
 from jepa.protocol import EvaluateConfig
 
 BatchT = TypeVar("BatchT")
@@ -59,23 +59,14 @@ class SampleSubset:
     def __getitem__(self, index: int, /) -> Sample:
         return self.samples[self.indices[index]]
 
-    def labels(self, index: int) -> Mapping[str, Label] | None:
-        """Labels of a sample without reading it; None if the data set cannot tell."""
-        return stored_labels(self.samples, self.indices[index])
-
-
-def stored_labels(samples: Samples, index: int) -> Mapping[str, Label] | None:
-    """Labels of a sample without reading it; None if the data set has no method `labels`."""
-    find = getattr(samples, "labels", None)
-    return find(index) if callable(find) else None
-
 
 def known_labels(samples: Samples, indices: Sequence[int], task: Task) -> Tensor | None:
     """Labels [n] of a task without reading the samples, NaN where unknown; None if the data set cannot tell."""
-    found = [stored_labels(samples, index) for index in indices]
-    if task.kind == "map" or None in found:
+    if isinstance(samples, SampleSubset):
+        return known_labels(samples.samples, [samples.indices[index] for index in indices], task)
+    if task.kind == "map" or not isinstance(samples, LabelledSamples):
         return None
-    return torch.stack([label_of(labels or {}, task, 0) for labels in found])
+    return torch.stack([label_of(samples.labels_of(index), task, 0) for index in indices])
 
 
 def evaluation_splits(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, Samples]:

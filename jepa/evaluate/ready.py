@@ -57,7 +57,7 @@ def evaluation_notes(config: Config[Any, Any], modality: Modality[Any]) -> list[
     for task in tasks if all(indices.values()) else ():
         of_task = [row.probe for row in rows if row.task == task]
         known = [known_labels(samples[split], indices[split], task) for split in SPLITS]
-        if all(labels is not None for labels in known):
+        if task in modality.tasks and all(labels is not None for labels in known):
             notes += _label_notes(task, of_task, Splits(*known))
         else:
             notes += [

@@ -1,7 +1,7 @@
 """Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -108,10 +108,14 @@ class Image(Modality[ImageConfig]):
 
     def _open(self, split: Split) -> StoredSplit:
         config, (source, root) = self.config, source_and_root(self.config)
-        side, more = stored_side(config.size, config.crop_scale), config.torchvision
-        return self._opened.once(
-            split, lambda: open_source(source, root, split, min_side=side, pixels=config, arguments=more)
+        open_split = partial(
+            open_source,
+            min_side=stored_side(config.size, config.crop_scale),
+            pixels=config,
+            arguments=config.torchvision,
+            opened=self._opened,
         )
+        return self._opened.once(split, lambda: open_split(source, root, split))
 
 
 class _Scenes:

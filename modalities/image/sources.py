@@ -6,6 +6,7 @@ from pathlib import Path
 from jepa.modality import Split
 from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import check_min_side, decode_image, image_extensions
+from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
@@ -26,6 +27,7 @@ def open_source(
     pixels: PixelSettings = AS_STORED,
     arguments: Arguments | None = None,
     seed: int = 0,
+    opened: Opened | None = None,
 ) -> StoredSplit:
     """One split of the images at `root`: samples whose inputs are uint8 [3, H, W], RGB, and the class names.
 
@@ -33,14 +35,15 @@ def open_source(
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
     pixels: how stored values become colours.
     arguments: of the constructor of a torchvision set.
-    seed: decides which images are carved from the training set for splits that are not stored.
+    seed: decides which images are carved from the training set for splits that are not stored. opened: what other
+    splits have listed already.
     """
     check_min_side(min_side)
     kind, decode = FileKind("images", image_extensions()), partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
-            return open_folder(root, split, kind, decode, seed)
+            return open_folder(root, split, kind, decode, seed, opened=opened)
         case "webdataset":
-            return StoredSplit(*open_shards(root, split, kind, decode, seed))
+            return StoredSplit(*open_shards(root, split, kind, decode, seed, opened))
         case _:
-            return open_torchvision(source, root, split, seed, pixels, arguments)
+            return open_torchvision(source, root, split, seed, pixels, arguments, opened)

@@ -184,7 +184,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def _open(self, split: Split) -> StoredSplit:
         config, (source, root) = self.config, source_and_root(self.config)
         side = stored_side(self.size, config.crop_scale)
-        return self._opened.once(split, lambda: open_captions(source, root, split, min_side=side, pixels=config))
+        return self._opened.once(
+            split, lambda: open_captions(source, root, split, min_side=side, pixels=config, opened=self._opened)
+        )
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:

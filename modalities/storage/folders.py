@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jepa.data.summary import SplitSummary, digest
-from jepa.modality import Sample, Split
+from jepa.modality import Label, Sample, Split
 from modalities.storage.layout import (
     FEW,
     ClassLevel,
     FileKind,
+    Layout,
     class_folders,
     class_level,
     class_root,
@@ -18,7 +20,8 @@ from modalities.storage.layout import (
     folder_splits,
     walk,
 )
-from modalities.storage.packed import PackedStrings
+from modalities.storage.opened import Opened
+from modalities.storage.packed import PackedStrings, StringPacker
 from modalities.storage.splits import StoredSplit, carved_split, split_named, split_source
 
 __all__ = ["FileKind", "Files", "check_folder", "class_folders", "folder_splits", "open_folder", "walk"]
@@ -45,17 +48,33 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        path = self.paths[index]
-        label = self.class_index.get(_top(path))
-        return Sample(self.read(self.folder / path), {} if label is None else {"class": label})
+        return Sample(self.read(self.folder / self.paths[index]), self.labels_of(index))
+
+    def labels_of(self, index: int) -> dict[str, Label]:
+        """The labels of a sample, without reading its file."""
+        label = self.class_index.get(_top(self.paths[index]))
+        return {} if label is None else {"class": label}
 
     def digest(self) -> str:
         """A digest of the paths and their order."""
         return digest(*self.paths.buffers())
 
 
+class Listing(NamedTuple):
+    """The files of a split, and what is no sample, counted by ending."""
+
+    paths: PackedStrings
+    passed_over: Counter[str]
+
+
 def open_folder(
-    root: Path, split: Split, kind: FileKind, read: Callable[[Path], Any], seed: int | None, labels: bool = True
+    root: Path,
+    split: Split,
+    kind: FileKind,
+    read: Callable[[Path], Any],
+    seed: int | None,
+    labels: bool = True,
+    opened: Opened | None = None,
 ) -> StoredSplit:
     """The files of one split below `root`, and the class names, () without labels.
 
@@ -68,34 +87,35 @@ def open_folder(
     splits. labels: false makes any set unlabelled.
     If `root`, or the folder of a split, holds nothing but one folder, that folder may hold the splits or classes.
     Hidden files and folders are ignored, and so are run directories. Links are followed, but every folder is listed
-    only once.
+    only once. Splits that are opened with the same `opened` share their lists.
     """
     check_folder(root)
-    layout = find_layout(root, kind)
+    opened = opened or Opened()
+    layout = opened.once(("layout", root), lambda: find_layout(root, kind))
     source, carve = split_source(list(layout.splits), split)
-    training = layout.base / layout.splits["train"]
-    training = class_root(training, kind) if labels else training
-    level = class_level(training, kind) if labels else ClassLevel(())
+    training, level = opened.once(("classes", root), lambda: _classes(layout, kind, labels))
     folder = layout.base / layout.splits[source]
     folder = training if source == "train" else class_root(folder, kind, level.names) if labels else folder
-    passed_over = Counter(layout.beside if split == source else {})
-    everything = _files(folder, training, level, kind, passed_over)
-    if not everything:
-        endings = ", ".join(sorted(kind.extensions))
-        raise ValueError(f"no {kind.noun} below {folder}; looked for files ending in {endings}")
-    counts: Counter[Split] = Counter()
     held_out = bool(carve) and (split != "train" or bool(level.names))
-    paths = PackedStrings(_of_split(everything, split, carve, seed, counts)) if held_out else everything
+    whole = partial(_listed, folder, training, level, kind)
+    if held_out:
+        # If training keeps all files, their list stays; otherwise only the parts do.
+        everything = whole if level.names else partial(opened.once, folder, whole)
+        parts = opened.once((folder, carve), lambda: _carved(everything(), carve, seed))
+    else:
+        parts = {split: opened.once(folder, whole)}
+    paths = parts[split].paths
+    passed_over = parts[split].passed_over + layout.beside if split == source else {}
     origin = "held out from train" if level.names else "a tenth of train, which is also trained on"
     summary = SplitSummary(
         noun=kind.noun,
         where=str(folder),
         classes=level.names,
-        held_out={each: counts[each] for each in carve} if split == "train" and held_out else {},
+        held_out={each: len(parts[each].paths) for each in carve} if split == "train" and held_out else {},
         shared=carve if split == "train" and not held_out else (),
         origin="" if split == source else origin,
-        passed_over=passed_over if split == source else {},
-        notes=_notes(level, folder, everything),
+        passed_over=passed_over,
+        notes=_notes(level, folder, paths),
     )
     return StoredSplit(Files(folder, paths, level.names, read, summary), level.names)
 
@@ -106,6 +126,23 @@ def check_folder(root: Path) -> None:
         raise FileNotFoundError(f"data root {root} does not exist")
     if not root.is_dir():
         raise NotADirectoryError(f"data root {root} is a file; a folder is needed")
+
+
+def _classes(layout: Layout, kind: FileKind, labels: bool) -> tuple[Path, ClassLevel]:
+    """The folder of the training set, and the class folders in it."""
+    training = layout.base / layout.splits["train"]
+    training = class_root(training, kind) if labels else training
+    return training, class_level(training, kind) if labels else ClassLevel(())
+
+
+def _listed(folder: Path, training: Path, level: ClassLevel, kind: FileKind) -> Listing:
+    """All samples of a stored split; raises ValueError if there are none."""
+    passed_over: Counter[str] = Counter()
+    paths = _files(folder, training, level, kind, passed_over)
+    if not paths:
+        endings = ", ".join(sorted(kind.extensions))
+        raise ValueError(f"no {kind.noun} below {folder}; looked for files ending in {endings}")
+    return Listing(paths, passed_over)
 
 
 def _files(folder: Path, training: Path, level: ClassLevel, kind: FileKind, passed_over: Counter[str]) -> PackedStrings:
@@ -144,22 +181,19 @@ def _in_folders(paths: Iterable[str], tops: set[str], strays: list[str] | None) 
         yield path
 
 
-def _of_split(
-    paths: Iterable[str], split: Split, carve: tuple[Split, ...], seed: int | None, counts: Counter[Split]
-) -> Iterator[str]:
-    """The paths of one split of a training set; the splits of all are counted."""
-    for path in paths:
-        own = carved_split(path, carve, seed)
-        counts[own] += 1
-        if own == split:
-            yield path
+def _carved(everything: Listing, carve: tuple[Split, ...], seed: int | None) -> dict[Split, Listing]:
+    """The samples of a training set by split, after carving the splits of `carve` out of it."""
+    parts: dict[Split, StringPacker] = {split: StringPacker() for split in ("train", *carve)}
+    for path in everything.paths:
+        parts[carved_split(path, carve, seed)].append(path)
+    return {split: Listing(part.packed(), everything.passed_over) for split, part in parts.items()}
 
 
 def _notes(level: ClassLevel, folder: Path, paths: PackedStrings) -> tuple[str, ...]:
     """Sentences on folders that may be meant otherwise than they are taken."""
     notes = [level.note] if level.note else []
     notes += [f"the folder {name} in {folder} is taken for a class" for name in level.names if split_named(name)]
-    inner = (paths[index].split("/")[:-1] for index in range(0, len(paths), -(-len(paths) // _TRIED)))
+    inner = (paths[index].split("/")[:-1] for index in range(0, len(paths), len(paths) // _TRIED + 1))
     named = {split: "/".join(parts) for parts in inner if len(parts) > 1 and (split := split_named(parts[1]))}
     if "train" in named and len(named) > 1:
         alike = " and ".join(sorted(named.values()))

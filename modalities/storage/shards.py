@@ -4,6 +4,7 @@ Shards are indexed and read at random places instead of being streamed through a
 which step then depends on the index alone, and an interrupted run resumes exactly where it stopped.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa.modality import BadSampleError, Sample, Split
+from jepa.modality import BadSampleError, Label, Sample, Split
 from modalities.storage.folders import FileKind, check_folder, folder_splits, walk
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
+from modalities.storage.opened import Opened
 from modalities.storage.shard_index import Shard, index_of
 from modalities.storage.splits import carved_split, files_by_split, named_files, split_source
 
@@ -25,15 +27,11 @@ class ShardSamples:
     """Samples decoded from members of shards; `entries` holds a row (shard, entry) per sample."""
 
     def __init__(
-        self,
-        shards: Sequence[Shard],
-        entries: Iterable[NDArray[np.int64]],
-        classes: Classes,
-        decode: Callable[..., Any],
+        self, shards: Sequence[Shard], entries: NDArray[np.int64], classes: Classes, decode: Callable[..., Any]
     ) -> None:
         self.shards, self.decode = shards, decode
         self.class_numbers = [_class_numbers(shard, classes) for shard in shards]
-        self.entries = np.concatenate([np.empty((0, 2), dtype=np.int64), *entries])
+        self.entries = entries
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -43,10 +41,16 @@ class ShardSamples:
         shard, source = self.shards[number], self.source(index)
         if entry in shard.damage:
             raise BadSampleError(source, shard.damage[entry])
-        offset, size, label = shard.members[entry].tolist()
+        offset, size, _ = shard.members[entry].tolist()
         (data,) = _read(shard.path, [(offset, size)], source)
-        number = UNLABELLED if label == UNLABELLED else int(self.class_numbers[number][label])
-        return Sample(self.decode(data, name=source), {} if number == UNLABELLED else {"class": number})
+        return Sample(self.decode(data, name=source), self.labels_of(index))
+
+    def labels_of(self, index: int) -> dict[str, Label]:
+        """The labels of a sample, without reading it."""
+        shard, entry = self.entries[index].tolist()
+        label = int(self.shards[shard].members[entry, 2])
+        number = UNLABELLED if label == UNLABELLED else int(self.class_numbers[shard][label])
+        return {} if number == UNLABELLED else {"class": number}
 
     def source(self, index: int) -> str:
         """Name of a sample in messages: path of the shard and name of the member."""
@@ -60,7 +64,7 @@ class ShardSamples:
 
 
 def open_shards(
-    root: Path, split: Split, kind: FileKind, decode: Callable[..., Any], seed: int | None
+    root: Path, split: Split, kind: FileKind, decode: Callable[..., Any], seed: int | None, opened: Opened | None = None
 ) -> tuple[ShardSamples, tuple[str, ...]]:
     """One split of the samples in the tar files at `root`, and the class names (storage.labels), () if unlabelled.
 
@@ -82,8 +86,10 @@ def open_shards(
     shards = [_index(path, kind) for path in stored[source]]
     _check_usable(shards, kind)
     classes = _classes(training)
-    held_out = carve if split != "train" or classes.names or kind.companions else ()
-    entries = [_entries_of_split(number, shard, held_out, split, seed) for number, shard in enumerate(shards)]
+    if carve and (split != "train" or classes.names or kind.companions):
+        entries = (opened or Opened()).once((root, carve), lambda: _carved(shards, carve, seed))[split]
+    else:
+        entries = _all_rows(shards)
     return ShardSamples(shards, entries, classes, decode), classes.names
 
 
@@ -121,16 +127,20 @@ def _check_usable(shards: Sequence[Shard], kind: FileKind) -> None:
     raise ValueError(f"no {kind.noun} in {paths}; found: {found or 'nothing'}")
 
 
-def _entries_of_split(
-    number: int, shard: Shard, carve: tuple[Split, ...], split: Split, seed: int | None
-) -> NDArray[np.int64]:
-    """Rows (shard, entry) of a shard's entries that belong to the split; all entries if nothing is carved."""
-    entries = [
-        entry
-        for entry, name in enumerate(shard.names)
-        if not carve or carved_split(f"{shard.path.name}/{name}", carve, seed) == split
-    ]
-    return np.array([(number, entry) for entry in entries], dtype=np.int64).reshape(-1, 2)
+def _carved(shards: Sequence[Shard], carve: tuple[Split, ...], seed: int | None) -> dict[Split, NDArray[np.int64]]:
+    """Rows (shard, entry) of a training set by split, after carving the splits of `carve` out of it."""
+    rows = {split: array("q") for split in ("train", *carve)}
+    for number, shard in enumerate(shards):
+        for entry, name in enumerate(shard.names):
+            rows[carved_split(f"{shard.path.name}/{name}", carve, seed)].extend((number, entry))
+    return {split: np.array(of_split, dtype=np.int64).reshape(-1, 2) for split, of_split in rows.items()}
+
+
+def _all_rows(shards: Sequence[Shard]) -> NDArray[np.int64]:
+    """Rows (shard, entry) of all entries."""
+    counts = [len(shard.names) for shard in shards]
+    entries = np.concatenate([np.arange(count) for count in counts])
+    return np.stack([np.repeat(np.arange(len(counts)), counts), entries], axis=1)
 
 
 def _read(path: Path, members: Iterable[tuple[int, int]], source: str) -> list[bytes]:

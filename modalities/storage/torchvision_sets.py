@@ -15,6 +15,7 @@ from PIL import Image
 from jepa.modality import BadSampleError, Sample, Split
 from modalities.storage.images import image_tensor
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
+from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.splits import StoredSplit, carved_split, split_source
 
@@ -54,6 +55,7 @@ def open_torchvision(
     seed: int | None,
     pixels: PixelSettings = AS_STORED,
     arguments: Arguments | None = None,
+    opened: Opened | None = None,
 ) -> StoredSplit:
     """One split of `torchvision.datasets.<name>` stored below `root`, and its class names.
 
@@ -64,11 +66,12 @@ def open_torchvision(
     dataset_class = _dataset_class(name, arguments or {})
     stored = _stored_splits(dataset_class, arguments or {})
     source, carve = split_source(stored, split)
-    dataset = _build(dataset_class, root, stored[source])
+    opened = opened or Opened()
+    dataset = opened.once((name, source), lambda: _build(dataset_class, root, stored[source]))
     _check_items(dataset)
     classes = _named_classes(dataset)
     if classes is None:
-        training_set = dataset if source == "train" else _build(dataset_class, root, stored["train"])
+        training_set = opened.once((name, "train"), lambda: _build(dataset_class, root, stored["train"]))
         classes = classes_of(map(_written, _labels(training_set)))
     indices = [item for item in range(len(dataset)) if not carve or carved_split(str(item), carve, seed) == split]
     return StoredSplit(TorchvisionImages(dataset, indices, classes, pixels), classes.names)

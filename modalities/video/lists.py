@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa.modality import Sample, Split
+from jepa.modality import Label, Sample, Split
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
 from modalities.storage.packed import PackedStrings
 from modalities.storage.paths import FileKeys, existing_file
@@ -43,8 +43,12 @@ class ListSamples:
 
     def __getitem__(self, index: int) -> Sample:
         inputs = self.read(existing_file(self.folder, self.paths[index]))
+        return Sample(inputs, self.labels_of(index))
+
+    def labels_of(self, index: int) -> dict[str, Label]:
+        """The labels of a sample, without reading it."""
         label = int(self.labels[index])
-        return Sample(inputs, {} if label == UNLABELLED else {"class": label})
+        return {} if label == UNLABELLED else {"class": label}
 
 
 def open_lists(

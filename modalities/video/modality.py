@@ -150,7 +150,7 @@ class Video(Modality[VideoConfig]):
             stored_fps=config.stored_fps,
             pixels=config,
         )
-        return self._opened.once(split, partial(open_source, source, root, split, options))
+        return self._opened.once(split, partial(open_source, source, root, split, options, opened=self._opened))
 
 
 class TubeletEmbedding(PatchEmbedding):

@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from jepa.modality import Split
+from jepa.modality import LabelledSamples, Split
 from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import image_extensions
+from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
@@ -48,38 +49,43 @@ class ReadOptions:
     pixels: PixelSettings = AS_STORED
 
 
-def open_source(source: Source, root: Path, split: Split, options: ReadOptions, seed: int = 0) -> StoredSplit:
+def open_source(
+    source: Source, root: Path, split: Split, options: ReadOptions, seed: int = 0, opened: Opened | None = None
+) -> StoredSplit:
     """One split of the videos at `root`: samples whose inputs are a StoredVideo, and the class names.
 
     source: "folder" (with class folders, or flat), "csv" (files that list paths and labels), "webdataset" (tar shards),
     "frames" (a folder of images per video) or "npy" (an array per video); the last two are organised like "folder".
-    seed: decides which samples are carved from the training set for splits that are not stored.
+    seed: decides which samples are carved from the training set for splits that are not stored. opened: what other
+    splits have listed already.
     """
     if options.short_side is not None and options.short_side < 1:
         raise ValueError(f"short_side is {options.short_side}; at least 1 pixel is needed")
     if source in ("folder", "csv", "webdataset"):
         usable_decoders(options.decoder)  # reports a missing decoder now, not at the first sample
-    samples, classes = _opened(source, root, split, options, seed)
+    samples, classes = _open(source, root, split, options, seed, opened)
     if options.whole_mb:
+        assert isinstance(samples, LabelledSamples)
         samples = DecodedIfSmall(samples, options.short_side, options.whole_mb)
     return StoredSplit(samples, classes)
 
 
-def _opened(source: Source, root: Path, split: Split, options: ReadOptions, seed: int) -> StoredSplit:
+def _open(
+    source: Source, root: Path, split: Split, options: ReadOptions, seed: int, opened: Opened | None
+) -> StoredSplit:
     encoded = partial(EncodedVideo, decoder=options.decoder)
     match source:
         case "folder":
-            return open_folder(root, split, _ENCODED, encoded, seed)
+            return open_folder(root, split, _ENCODED, encoded, seed, opened=opened)
         case "csv":
             return open_lists(root, split, VIDEO_EXTENSIONS, encoded, seed)
         case "webdataset":
-            return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed))
+            return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed, opened))
         case "frames":
             kind = FileKind("folders of frames", image_extensions(), whole_folders=True)
-            return open_folder(
-                root, split, kind, partial(FrameFolder, fps=options.stored_fps, pixels=options.pixels), seed
-            )
+            read = partial(FrameFolder, fps=options.stored_fps, pixels=options.pixels)
+            return open_folder(root, split, kind, read, seed, opened=opened)
         case "npy":
-            return open_folder(root, split, _ARRAYS, partial(ArrayFile, fps=options.stored_fps), seed)
+            return open_folder(root, split, _ARRAYS, partial(ArrayFile, fps=options.stored_fps), seed, opened=opened)
         case _:
             raise ValueError(f"unknown source of videos '{source}'; allowed are {', '.join(get_args(Source))}")

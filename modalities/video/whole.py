@@ -1,11 +1,11 @@
 """Small videos decoded whole, so that they can stay in memory from one epoch to the next."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from jepa.modality import Sample, Samples
+from jepa.modality import Label, LabelledSamples, Sample
 from modalities.video.decode.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
 
 
@@ -35,12 +35,16 @@ class DecodedVideo(NamedTuple):
 class DecodedIfSmall:
     """Samples whose videos are DecodedVideo if all frames, reduced to `short_side`, take at most `megabytes`."""
 
-    def __init__(self, samples: Samples, short_side: int | None, megabytes: float) -> None:
+    def __init__(self, samples: LabelledSamples, short_side: int | None, megabytes: float) -> None:
         self.samples, self.short_side, self.megabytes = samples, short_side, megabytes
         self.large: set[int] = set()  # indices of larger videos, which need not be checked again
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def labels_of(self, index: int) -> Mapping[str, Label]:
+        """The labels of a sample, without reading it."""
+        return self.samples.labels_of(index)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.samples[index]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from moving import MODEL as MOVING_MODEL, Dots, Moving, MovingConfig
 from pictures import write_class_images
 from sklearn.linear_model import LogisticRegression
+from small_runs import save_untrained
 from tiny import MODEL, NoiseConfig, PaddedNoise, randomise
 from torch import Tensor
 
@@ -214,25 +215,6 @@ def test_chance_of_a_map_is_the_training_mean_of_each_token() -> None:
 
 
 COUNTS = {"train": 90, "validation": 30, "test": 90}
-
-
-def save_untrained(run_dir: Path, root: Path) -> Path:
-    """A run directory with a checkpoint of initial weights."""
-    size = "model.size={width: 24, depth: 2, heads: 2}"
-    shape = ("data.image_size=16", "data.patch_size=4", size, "data.masking={kind: random}")
-    settings = (
-        *shape,
-        "data.source=folder",
-        f"data.root={root}",
-        f"run_dir={run_dir}",
-        "compute.workers=0",
-        "optim.batch_size=8",
-    )
-    config, modality = resolve("image", {}, settings)
-    torch.manual_seed(config.seed)
-    model = JEPA(config.model, modality, config.target_kinds)
-    Checkpoint(3, 1.5, plain(config), model.state_dict(), {}).save(latest(run_dir))
-    return run_dir
 
 
 @pytest.fixture(scope="module")

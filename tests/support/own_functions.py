@@ -96,3 +96,24 @@ class Named:
         sample = self.samples[index]
         known: Any = {**sample.labels, "place": sample.inputs[0, ::2, ::2].flatten(), "name": f"number {index}"}
         return Sample(sample.inputs, known)
+
+
+class Badged(Placed):
+    """Noise with a task whose label is text."""
+
+    tasks = (Task(label="name", kind="regression"),)
+
+
+class Catalogued(Noise):
+    """Noise whose classes are ids, or numbers in the same order."""
+
+    tasks = (Task(label="id", kind="class"), Task(label="class", kind="class"))
+
+    def dataset(self, split: Split) -> Samples:
+        return Catalogue(super().dataset(split))
+
+
+class Catalogue(Named):
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        return Sample(sample.inputs, {"id": (30_000, 4_000_000_001)[index % 2], **sample.labels})

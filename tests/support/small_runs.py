@@ -1,10 +1,15 @@
-"""The config and modality of a small run on noise."""
+"""Small runs: the config and modality of one on noise, and the checkpoint of one on images."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from tiny import Noise
 
-from jepa.config import build, parse_override
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import build, parse_override, plain
+from jepa.launch import resolve
+from jepa.model import JEPA
 from jepa.training.config import Config
 
 SMALL = [
@@ -17,3 +22,22 @@ def small(*overrides: str) -> tuple[Config[Any, Any], Noise]:
     config_type = Config.of(Noise)
     config = build(config_type, [parse_override(text, config_type) for text in [*SMALL, *overrides]])
     return config, Noise(config.data)
+
+
+def save_untrained(run_dir: Path, root: Path) -> Path:
+    """A run directory with a checkpoint of initial weights."""
+    size = "model.size={width: 24, depth: 2, heads: 2}"
+    shape = ("data.image_size=16", "data.patch_size=4", size, "data.masking={kind: random}")
+    settings = (
+        *shape,
+        "data.source=folder",
+        f"data.root={root}",
+        f"run_dir={run_dir}",
+        "compute.workers=0",
+        "optim.batch_size=8",
+    )
+    config, modality = resolve("image", {}, settings)
+    torch.manual_seed(config.seed)
+    model = JEPA(config.model, modality, config.target_kinds)
+    Checkpoint(3, 1.5, plain(config), model.state_dict(), {}).save(latest(run_dir))
+    return run_dir

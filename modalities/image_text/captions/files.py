@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa.modality import BadSampleError, Sample, Split
+from jepa.modality import BadSampleError, Label, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION
 from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
 from modalities.storage.captioned import CaptionedImage
@@ -40,8 +40,14 @@ class CaptionedFiles:
         if label == CONTRADICTED:
             raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
         pixels = self.decode(existing_file(self.folder, table.name(image)))
-        number = UNLABELLED if label == UNKNOWN else self.class_numbers[label]
-        return Sample(CaptionedImage(pixels, captions), {} if number == UNLABELLED else {"class": number})
+        return Sample(CaptionedImage(pixels, captions), self.labels_of(index))
+
+    def labels_of(self, index: int) -> dict[str, Label]:
+        """The labels of a sample, without reading it."""
+        image = int(self.items[index])
+        label = int(self.table.labels[image]) if image >= 0 else UNKNOWN
+        number = self.class_numbers[label] if label >= 0 else UNLABELLED
+        return {} if number == UNLABELLED else {"class": number}
 
 
 def open_table(table: CaptionTable, folder: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:

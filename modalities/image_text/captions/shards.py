@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-from jepa.modality import BadSampleError, Sample, Split
+from jepa.modality import BadSampleError, Label, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION, MalformedError, captions_of
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.folders import FileKind
 from modalities.storage.images import Decode, image_extensions
+from modalities.storage.opened import Opened
 from modalities.storage.shards import ShardSamples, open_shards
 from modalities.storage.splits import StoredSplit
 
@@ -23,6 +24,10 @@ class CaptionedShards:
     def __len__(self) -> int:
         return len(self.images)
 
+    def labels_of(self, index: int) -> dict[str, Label]:
+        """The labels of a sample, without reading it."""
+        return self.images.labels_of(index)
+
     def __getitem__(self, index: int) -> Sample:
         image = self.images[index]
         try:
@@ -32,14 +37,16 @@ class CaptionedShards:
         return Sample(CaptionedImage(image.inputs, captions), image.labels)
 
 
-def open_captioned_shards(root: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:
+def open_captioned_shards(
+    root: Path, split: Split, decode: Decode, seed: int, opened: Opened | None = None
+) -> StoredSplit:
     """The captioned images of one split in the tar files at `root`, and the class names, () if unlabelled.
 
     The captions of an image are in `<key>.txt` and in `<key>.json` (captions.rules.captions_of). Splits, labels and
     damage are as in storage.shards.open_shards, but carved samples are always held out from training.
     """
     kind = FileKind("images", image_extensions(), companions=_COMPANIONS)
-    images, classes = open_shards(root, split, kind, decode, seed)
+    images, classes = open_shards(root, split, kind, decode, seed, opened)
     if not any(shard.companions[..., 1].any() for shard in images.shards):
         files = ", ".join(str(shard.path) for shard in images.shards[:3])
         raise ValueError(f"no captions in {files}; they belong into a .txt or .json with the key of the image")

@@ -8,6 +8,7 @@ from modalities.image_text.captions.coco import open_coco
 from modalities.image_text.captions.lists import open_lists
 from modalities.image_text.captions.shards import open_captioned_shards
 from modalities.storage.images import check_min_side, decode_image
+from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.sources import SHARDS, Evidence, by_ending
 from modalities.storage.splits import StoredSplit
@@ -29,7 +30,14 @@ EVIDENCE = (
 
 
 def open_captions(
-    source: str, root: Path, split: Split, *, min_side: int, pixels: PixelSettings = AS_STORED, seed: int = 0
+    source: str,
+    root: Path,
+    split: Split,
+    *,
+    min_side: int,
+    pixels: PixelSettings = AS_STORED,
+    seed: int = 0,
+    opened: Opened | None = None,
 ) -> StoredSplit:
     """One split of the captioned images at `root`: samples whose inputs are CaptionedImage, and the class names.
 
@@ -38,7 +46,8 @@ def open_captions(
     image that is missing or has no caption, are bad samples when they are read.
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
     pixels: how stored values become colours.
-    seed: decides which images are carved from the training set for splits that are not stored.
+    seed: decides which images are carved from the training set for splits that are not stored. opened: what other
+    splits have listed already.
     """
     check_min_side(min_side)
     decode = partial(decode_image, min_side=min_side, pixels=pixels)
@@ -46,7 +55,7 @@ def open_captions(
         case "folder":
             return open_lists(root, split, decode, seed)
         case "webdataset":
-            return open_captioned_shards(root, split, decode, seed)
+            return open_captioned_shards(root, split, decode, seed, opened)
         case "coco":
             return open_coco(root, split, decode, seed)
         case _:
