@@ -102,7 +102,7 @@ def dry_run(arguments: argparse.Namespace, resolved: Resolved) -> int:
     cost = describe(config, modality, allocation)
     print(f"{to_yaml(config)}\n{cost}")
     if reason := _why_unopened(config.data.root, arguments.overrides):
-        CONSOLE.print(shown(generated_line(config.data) or f"the data is not opened: {reason}"))
+        CONSOLE.print(shown(generated_line(modality.config) or f"the data is not opened: {reason}"))
     _check(config, modality, allocation.processes, with_data=not reason)
     return 0
 

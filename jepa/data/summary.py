@@ -4,7 +4,7 @@ Samples may have a `summary` with what their source found, and a method `digest`
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ _SHOWN = 3  # classes, endings
 class SplitSummary:
     """What a source found for one split.
 
-    noun: what the samples are, in the plural. where: the folder or file that holds them. classes: their names, () if
+    noun: what the samples are, in the plural. where: what holds them, as in `below photos`. classes: their names, () if
     the samples have no labels, None if the source has its own labels. held_out: numbers of samples that other splits
     took from the training set. shared: splits that are a tenth of the training set each, but are also trained on.
     origin: where another split was taken from, unless it is stored. passed_over: number of files that are no samples,
@@ -35,6 +35,20 @@ class SplitSummary:
     origin: str = ""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    def of_split(self, split: Split, carved: Sequence[Split], sizes: Mapping[Split, int]) -> "SplitSummary":
+        """The summary of a split that is the training set, is carved from it, or is stored.
+
+        carved: splits that are carved from the training set. sizes: of these splits; empty if training keeps them.
+        """
+        if split in carved:
+            origin = "held out from train" if sizes else "a tenth of train, which is also trained on"
+            return replace(self, origin=origin, where="", passed_over={}, notes=())
+        if split == "train":
+            return replace(
+                self, held_out={each: sizes[each] for each in carved if sizes}, shared=() if sizes else carved
+            )
+        return self
 
 
 def summary_of(samples: Samples) -> SplitSummary:
@@ -75,7 +89,7 @@ def summary_lines(modality: Modality[Any], splits: Sequence[Split] = ("train",))
     for split in splits:
         samples = open_split(modality, split)
         summary = summary_of(samples)
-        lines[f"{split}: {'; '.join(_parts(split, len(samples), summary))}"] = None
+        lines[split_line(split, len(samples), summary)] = None
         lines.update(dict.fromkeys(f"note: {note}" for note in summary.notes))
     return list(lines)
 
@@ -89,8 +103,13 @@ def generated_line(data: DataConfig) -> str:
     return f"generated {data.source}: " + ", ".join(f"{count:,} for {split}" for split, count in counts.items())
 
 
+def split_line(split: Split, count: int, summary: SplitSummary) -> str:
+    """The line of a split with so many samples."""
+    return f"{split}: {'; '.join(_parts(split, count, summary))}"
+
+
 def _parts(split: Split, count: int, summary: SplitSummary) -> Iterator[str]:
-    where = f" below {summary.where}" if summary.where and not summary.origin else ""
+    where = f" {summary.where}" if summary.where else ""
     yield f"{count:,} {summary.noun}{_classes(summary.classes)}{where}"
     if summary.origin:
         yield summary.origin

@@ -105,18 +105,13 @@ def open_folder(
     else:
         parts = {split: opened.once(folder, whole)}
     paths = parts[split].paths
-    passed_over = parts[split].passed_over + layout.beside if split == source else {}
-    origin = "held out from train" if level.names else "a tenth of train, which is also trained on"
     summary = SplitSummary(
-        noun=kind.noun,
-        where=str(folder),
-        classes=level.names,
-        held_out={each: len(parts[each].paths) for each in carve} if split == "train" and held_out else {},
-        shared=carve if split == "train" and not held_out else (),
-        origin="" if split == source else origin,
-        passed_over=passed_over,
+        kind.noun,
+        f"below {folder}",
+        level.names,
+        passed_over=parts[split].passed_over + layout.beside,
         notes=_notes(level, folder, paths),
-    )
+    ).of_split(split, carve, {each: len(parts[each].paths) for each in carve} if level.names else {})
     return StoredSplit(Files(folder, paths, level.names, read, summary), level.names)
 
 

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa.data.summary import SplitSummary, counted, digest
 from jepa.modality import BadSampleError, Label, Sample, Split
-from modalities.storage.folders import FileKind, check_folder, folder_splits, walk
+from modalities.storage.folders import FileKind, check_folder, walk
 from modalities.storage.labels import UNLABELLED, Classes, classes_of
+from modalities.storage.layout import find_layout
 from modalities.storage.opened import Opened
+from modalities.storage.packed import PackedStrings
 from modalities.storage.shard_index import Shard, index_of
 from modalities.storage.splits import carved_split, files_by_split, named_files, split_source
 
@@ -27,8 +30,14 @@ class ShardSamples:
     """Samples decoded from members of shards; `entries` holds a row (shard, entry) per sample."""
 
     def __init__(
-        self, shards: Sequence[Shard], entries: NDArray[np.int64], classes: Classes, decode: Callable[..., Any]
+        self,
+        shards: Sequence[Shard],
+        entries: NDArray[np.int64],
+        classes: Classes,
+        decode: Callable[..., Any],
+        summary: SplitSummary | None = None,
     ) -> None:
+        self.summary = summary
         self.shards, self.decode = shards, decode
         self.class_numbers = [_class_numbers(shard, classes) for shard in shards]
         self.entries = entries
@@ -57,6 +66,12 @@ class ShardSamples:
         number, entry = self.entries[index].tolist()
         return f"{self.shards[number].path}/{self.shards[number].names[entry]}".rstrip("/")
 
+    def digest(self) -> str:
+        """A digest of the names and contents of the tar files, as far as their indexes tell."""
+        names = PackedStrings(shard.path.name for shard in self.shards)
+        members = (part for shard in self.shards for part in (*shard.names.buffers(), shard.members.tobytes()))
+        return digest(*names.buffers(), *members, self.entries.tobytes())
+
     def companions(self, index: int) -> list[bytes]:
         """Contents of the sample's companions, in the order of FileKind.companions; empty for a missing one."""
         number, entry = self.entries[index].tolist()
@@ -64,33 +79,65 @@ class ShardSamples:
 
 
 def open_shards(
-    root: Path, split: Split, kind: FileKind, decode: Callable[..., Any], seed: int | None, opened: Opened | None = None
+    root: Path,
+    split: Split,
+    kind: FileKind,
+    decode: Callable[..., Any],
+    seed: int | None,
+    opened: Opened | None = None,
+    labels: bool = True,
 ) -> tuple[ShardSamples, tuple[str, ...]]:
     """One split of the samples in the tar files at `root`, and the class names (storage.labels), () if unlabelled.
 
     decode: called as decode(contents of a member, name=its name in messages); returns the inputs of a sample.
 
-    `root` is a folder of tar files: with the subfolders train, val and test; or with these words in the file names
+    `root` is a folder of tar files: with subfolders named after splits; or with such words in the file names
     (train-000.tar); otherwise all files are one training set, from which splits are carved. Or it is one tar file, or a
     pattern such as `a_train-*.tar`; then only these files are read, and as other splits those that differ from them in
     the word for the split alone.
     Samples are ordered by shard, then as stored. storage.shard_index says which members are one sample.
     The label is in `<key>.cls`, or in `<key>.json` under "label", "cls" or "class". A shard that is cut off gives the
     samples before the damage and one bad sample for the rest.
-    Carved samples are held out from training if they have labels or companions.
+    Carved samples are held out from training if they have labels or companions. labels: false ignores the labels.
     Raises ValueError if no sample is usable, or for a label that the training set lacks.
     """
-    stored = _stored_shards(root)
+    stored, beside = _stored_shards(root)
     source, carve = split_source(list(stored), split)
     training = [_index(path, kind) for path in stored["train"]]
     shards = [_index(path, kind) for path in stored[source]]
     _check_usable(shards, kind)
-    classes = _classes(training)
-    if carve and (split != "train" or classes.names or kind.companions):
-        entries = (opened or Opened()).once((root, carve), lambda: _carved(shards, carve, seed))[split]
-    else:
-        entries = _all_rows(shards)
-    return ShardSamples(shards, entries, classes, decode), classes.names
+    classes = _classes(training) if labels else Classes((), {})
+    held_out = bool(classes.names or kind.companions)
+    parts: dict[Split, NDArray[np.int64]] = {}
+    if carve and (split != "train" or held_out):
+        parts = (opened or Opened()).once((root, carve), lambda: _carved(shards, carve, seed))
+    entries = parts[split] if parts else _all_rows(shards)
+    many = f"{len(shards):,} tar files below {root if root.is_dir() else root.parent}"
+    summary = SplitSummary(
+        kind.noun,
+        f"in {many if len(shards) > 1 else shards[0].path}",
+        classes.names,
+        passed_over=sum((Counter(_passed_over(shard)) for shard in shards), beside if split == "train" else Counter()),
+        notes=_notes(shards),
+    ).of_split(split, carve, {each: len(parts[each]) for each in carve} if held_out else {})
+    return ShardSamples(shards, entries, classes, decode, summary), classes.names
+
+
+def _passed_over(shard: Shard) -> dict[str, int]:
+    return {ending or "without ending": count for ending, count in shard.passed_over.items()}
+
+
+def _notes(shards: Sequence[Shard]) -> tuple[str, ...]:
+    """A sentence on the samples that will be bad ones."""
+    count = sum(len(shard.damage) for shard in shards)
+    return (f"unusable samples: {count:,}; the first: {_first_damage(shards)}",) if count else ()
+
+
+def _first_damage(shards: Sequence[Shard]) -> str:
+    """Where and why a sample cannot be used."""
+    shard = next(shard for shard in shards if shard.damage)
+    entry, reason = next(iter(shard.damage.items()))
+    return f"{f'{shard.path}/{shard.names[entry]}'.rstrip('/')}: {reason}"
 
 
 def _classes(training: Sequence[Shard]) -> Classes:
@@ -115,16 +162,10 @@ def _check_usable(shards: Sequence[Shard], kind: FileKind) -> None:
     if any(len(shard.names) > len(shard.damage) for shard in shards):
         return
     paths = ", ".join(str(shard.path) for shard in shards[:3])
-    if damaged := next((shard for shard in shards if shard.damage), None):
-        entry, reason = next(iter(damaged.damage.items()))
-        count = sum(len(shard.damage) for shard in shards)
-        member = f"/{damaged.names[entry]}".rstrip("/")
-        raise ValueError(
-            f"no usable {kind.noun} in {paths}; the first of {count} bad samples: {damaged.path}{member}: {reason}"
-        )
-    passed = sum((Counter(shard.passed_over) for shard in shards), Counter())
-    found = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in passed.most_common(5))
-    raise ValueError(f"no {kind.noun} in {paths}; found: {found or 'nothing'}")
+    if count := sum(len(shard.damage) for shard in shards):
+        raise ValueError(f"no usable {kind.noun} in {paths}; the first of {count} bad samples: {_first_damage(shards)}")
+    passed: Counter[str] = sum((Counter(_passed_over(shard)) for shard in shards), Counter())
+    raise ValueError(f"no {kind.noun} in {paths}; found: {counted(passed) or 'nothing'}")
 
 
 def _carved(shards: Sequence[Shard], carve: tuple[Split, ...], seed: int | None) -> dict[Split, NDArray[np.int64]]:
@@ -152,22 +193,22 @@ def _read(path: Path, members: Iterable[tuple[int, int]], source: str) -> list[b
         raise BadSampleError(source, error.strerror or str(error)) from error
 
 
-def _stored_shards(root: Path) -> dict[Split, list[Path]]:
-    """The tar files at `root` by split, sorted by path."""
+def _stored_shards(root: Path) -> tuple[dict[Split, list[Path]], Counter[str]]:
+    """The tar files at `root` by split, sorted by path, and what lies beside them, counted by ending."""
     if root.is_file():
         if root.suffix.lower() != ".tar":
             raise ValueError(f"data root {root} is not a .tar file; compressed ones do not allow random access")
-        return named_files(root)
+        return named_files(root), Counter()
     if root.suffix == ".tar" and root.parent.is_dir() and (matching := named_files(root))["train"]:
-        return matching
+        return matching, Counter()
     check_folder(root)
-    folders = folder_splits(root, _TAR)
-    if folders != {"train": ""}:
-        return {split: [root / name / path for path in walk(root / name, _TAR)] for split, name in folders.items()}
-    paths = [root / path for path in walk(root, _TAR)]
-    if not paths:
+    layout = find_layout(root, _TAR)
+    folders = {split: layout.base / name for split, name in layout.splits.items()}
+    beside = Counter(layout.beside)
+    found = {split: [folder / path for path in walk(folder, _TAR, beside)] for split, folder in folders.items()}
+    if not found["train"]:
         raise FileNotFoundError(f"no .tar files below {root}; compressed ones do not allow random access")
-    return files_by_split(paths, f"{root}")
+    return found if len(found) > 1 else files_by_split(found["train"], f"{root}"), beside
 
 
 def _index(path: Path, kind: FileKind) -> Shard:

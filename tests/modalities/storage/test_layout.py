@@ -63,13 +63,13 @@ def test_a_single_folder_without_structure_changes_nothing(tmp_path: Path) -> No
 def test_a_few_files_beside_class_folders_are_passed_over_and_named(tmp_path: Path) -> None:
     splits = [f"{split}/{file}" for split in ("train", "val", "test") for file in CLASSES]
     write_images(tmp_path, [*splits, "train/logo.png", "val/logo.png", "logo.png"])
-    (tmp_path / "train" / "cat" / "photo.HEIC").touch()
+    (tmp_path / "train" / "cat" / "photo.XCF").touch()
     (tmp_path / "train" / "README").touch()
     assert classes(tmp_path) == ("cat", "dog")
     assert [len(paths(tmp_path, split)) for split in SPLITS] == [40, 40, 40]
     train, validation, _ = lines(tmp_path, *SPLITS).split("\n")
     assert train == (
-        f"train: 40 images in 2 classes (cat, dog) below {tmp_path / 'train'}; passed over: 1 .heic, "
+        f"train: 40 images in 2 classes (cat, dog) below {tmp_path / 'train'}; passed over: 1 .xcf, "
         "1 beside the class folders, such as logo.png, 1 beside the splits, 1 without ending"
     )
     assert validation.endswith("passed over: 1 beside the class folders, such as logo.png, 1 beside the splits")

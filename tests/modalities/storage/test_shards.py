@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jepa.modality import BadSampleError, Sample
+from jepa.data.summary import split_line
+from jepa.modality import BadSampleError, Sample, Split
 from modalities.storage.folders import FileKind
 from modalities.storage.shards import ShardSamples, open_shards
 
@@ -230,3 +231,39 @@ def test_ids_as_labels_make_one_class_per_id_that_occurs(tmp_path: Path) -> None
     write_tar(tmp_path / "test.tar", [("0.jpg", "0"), ("0.cls", "5")])
     with pytest.raises(ValueError, match=r"test\.tar: label '5' is not in the training set"):
         opened(tmp_path, split="test")
+
+
+def test_shards_say_what_they_hold_and_pass_over_and_may_lie_some_levels_lower(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "shards"
+    for number in range(2):
+        keys = [f"{number}{i}" for i in range(30)]
+        members = [(f"{key}{ending}", text) for key in keys for ending, text in ((".jpg", "x"), (".cls", key[-1]))]
+        (folder / "Training").mkdir(parents=True, exist_ok=True)
+        write_tar(folder / "Training" / f"{number}.tar", [*members, ("notes", "x"), ("a.heic", "x"), ("b.heic", "x")])
+    (folder / "Training" / "sizes.json").touch()
+    (folder / "Testing").mkdir()
+    write_tar(folder / "Testing" / "0.tar", [("1.jpg", "x"), ("1.cls", "1"), ("2.jpg", "x"), ("2.cls", " ")])
+    train, test = (opened(tmp_path, split=split)[0] for split in ("train", "test"))
+    held_out = len(opened(tmp_path, split="validation")[0])
+    assert line("train", train) == (
+        f"train: {60 - held_out} images in 10 classes (0, 1, 2, ...) in 2 tar files below {tmp_path}; "
+        f"held out from it: {held_out} for validation; passed over: 4 .heic, 2 without ending, 1 .json"
+    )
+    path = folder / "Testing" / "0.tar"
+    assert line("test", test) == f"test: 2 images in 10 classes (0, 1, 2, ...) in {path}"
+    assert test.summary is not None
+    reason = f"{path}/2.jpg: unreadable label in 2.cls: it is empty"
+    assert test.summary.notes == (f"unusable samples: 1; the first: {reason}",)
+    assert train.digest() not in (test.digest(), opened(path)[0].digest())
+
+
+def test_labels_may_be_ignored_and_then_training_keeps_all_samples(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [part for i in range(30) for part in ((f"{i}.jpg", "x"), (f"{i}.cls", "1"))])
+    samples, classes = open_shards(tmp_path, "train", KIND, decode, None, labels=False)
+    assert (classes, len(samples), samples[0].labels) == ((), 30, {})
+    assert line("train", samples).endswith("validation and test: a tenth of them each, also trained on")
+
+
+def line(split: Split, samples: ShardSamples) -> str:
+    assert samples.summary is not None
+    return split_line(split, len(samples), samples.summary)
