@@ -60,9 +60,9 @@ def source_and_root(config: DataConfig) -> tuple[Any, Path]:
 
 def infer_source(root: Path, kinds: Sequence[Evidence], others: str = "") -> str:
     """The one source that reads what a root holds, see `with_source`."""
-    if not root.exists():
+    if not root.exists() and next(root.parent.glob(root.name), None) is None:  # may be a pattern
         raise ValueError(f"data root {root} does not exist")
-    paths = [PurePosixPath(root.name)] if root.is_file() else list(islice(_files(root), _LOOKED_AT))
+    paths = list(islice(_files(root), _LOOKED_AT)) if root.is_dir() else [PurePosixPath(root.name)]
     examples = {kind.what: next((path for path in paths if kind.found(path)), None) for kind in kinds}
     held = [kind for kind in kinds if examples[kind.what] is not None]
     common = [source for source in (held[0].sources if held else ()) if all(source in one.sources for one in held)]

@@ -12,6 +12,7 @@ from jepa.modality import Split
 from modalities.image_text.captions.sources import open_captions
 from modalities.storage.folders import FileKind
 from modalities.storage.shards import open_shards
+from modalities.storage.sources import SHARDS, infer_source
 from modalities.storage.splits import named_files
 from modalities.video.lists import open_lists
 
@@ -75,6 +76,7 @@ def test_named_shards_are_read_with_their_other_splits_only(
                 (member := tarfile.TarInfo(f"{number}.png")).size = len(png(stem))
                 archive.addfile(member, io.BytesIO(png(stem)))
     kind = FileKind("images", {".png"})
+    assert infer_source(tmp_path / named, (SHARDS,)) == "webdataset"
     for split, expected in (("train", train), ("test", test or train)):
         samples, _ = open_shards(tmp_path / named, split, kind, lambda data, name: data, seed=0)
         assert [shard.path.stem for shard in samples.shards] == expected
