@@ -1,4 +1,4 @@
-"""Imports point down without circles, the core knows no modality, and importing it changes nothing and is cheap."""
+"""Imports have no circles, the core imports no modality, and importing the core is cheap and changes nothing."""
 
 import ast
 import json

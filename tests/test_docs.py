@@ -1,4 +1,4 @@
-"""The pages of docs/ that hold programs: every block runs, from top to bottom, as a reader would run it."""
+"""Pages: their programs run from top to bottom, as a reader would run them, and the names in them exist."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The encoder: patches are convolutions, what is dropped cannot matter, sizes are those of the papers."""
+"""The encoder: patches are convolutions, dropped tokens have no influence, sizes are those of the papers."""
 
 import itertools
 import math
@@ -82,7 +82,7 @@ def test_the_order_of_kept_tokens_changes_only_the_order_of_outputs(kind: Positi
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_patches_at_different_positions_are_encoded_differently(kind: PositionKind) -> None:
-    """Rotary positions tell places apart only by what lies around them, so one patch differs from the rest."""
+    """Rotary positions distinguish positions only relative to other tokens, so one patch differs from the rest."""
     inputs = torch.ones(1, 2, 8, 12)
     inputs[..., :2, :2] = 2.0
     tokens = encoder_of(kind)(inputs)[0, 1:]
@@ -92,7 +92,7 @@ def test_equal_patches_at_different_positions_are_encoded_differently(kind: Posi
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_padded_sample_is_encoded_as_if_alone_without_padding(kind: PositionKind, kept: bool) -> None:
-    """So the values of padding change neither tokens nor pooled vectors."""
+    """Values of padding therefore change neither tokens nor pooled vectors."""
     encoder = PaddedNoise(NoiseConfig()).encoder(EncoderConfig(size=SIZE, positions=kind))
     randomise(encoder)
     masks = random_masks(3, context=14, blocks=1) if kept else Masks.of_context(torch.arange(24).expand(3, -1))

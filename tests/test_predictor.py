@@ -1,4 +1,4 @@
-"""The predictor: separate blocks do not see one another, joint ones do, positions say what is asked for."""
+"""The predictor: separate blocks do not influence each other, joint ones do; positions select the targets."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def predictor_of(positions: PositionKind, attention: str, blocks: str) -> Predic
 
 
 def influence_of_second_block_on_first(predictor: Predictor) -> Tensor:
-    """How far the predictions of block 0 move when block 1 asks for the tokens of block 2."""
+    """Change of the predictions of block 0 if block 1 gets the positions of block 2."""
     asked = MASKS.target.clone()
     asked[:, 1] = asked[:, 2]
     moved = predictor(CONTEXT, Masks(MASKS.context, asked)) - predictor(CONTEXT, MASKS)
@@ -70,7 +70,7 @@ def test_predictions_depend_on_the_positions_of_targets_and_context(
     assert predicted.shape == (2, 3, 4, 10)
     backwards = predictor(CONTEXT, Masks(MASKS.context, MASKS.target.flip(2)))
     torch.testing.assert_close(backwards.flip(2), predicted, atol=1e-4, rtol=1e-3)
-    assert torch.pdist(predicted[0].detach().flatten(0, 1)).min() > 1e-3  # every token is told apart
+    assert torch.pdist(predicted[0].detach().flatten(0, 1)).min() > 1e-3  # all predictions differ
     moved = predictor(CONTEXT, Masks(MASKS.context.flip(1), MASKS.target))
     assert (moved - predicted).abs().max() > 0.01
 
@@ -80,7 +80,7 @@ def test_predictions_depend_on_the_positions_of_targets_and_context(
 def test_a_padded_sample_is_predicted_as_if_alone_without_padding(
     kind: PositionKind, attention: str, blocks: str
 ) -> None:
-    """Absent tokens of the context say nothing, and those that are asked for take no part."""
+    """Absent context tokens have no influence, and neither have absent targets."""
     predictor = predictor_of(kind, attention, blocks)
     valid = torch.arange(24) < torch.tensor([[24], [15]])
     predicted = predictor(CONTEXT, MASKS.bind(valid))

@@ -1,4 +1,4 @@
-"""What users rely on from one version to the next: names they import, commands, plug-ins of contract 1, their runs."""
+"""What must stay from version to version: names that users import, commands, plug-ins of contract 1, and old runs."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""Schedules at steps computed by hand, and what the optimiser is told of them."""
+"""Schedules against values computed by hand, and their effect on the optimiser."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Methods are compared by real runs that are made once; budgets are what they say; labels are those of the probes."""
+"""Methods are compared by real runs, made once, with equal budgets and with the labels of the probes."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def test_a_comparison_has_a_row_for_every_method_and_baseline_and_is_made_once(c
             assert row[task]["spread"] == 0.0
             assert row[task]["values"] == [row[task]["mean"]]
             assert report["chance"][task] == pytest.approx(1 / 3)
-    assert rows["raw_input"]["linear"]["mean"] == 1.0  # a colour is easily told
+    assert rows["raw_input"]["linear"]["mean"] == 1.0  # colours are easy to distinguish
     assert 0 <= rows["supervised"]["head"]["mean"] <= 1
     assert rows["jepa"]["samples"] == rows["supervised"]["samples"] == 24
     assert rows["jepa"]["flops"] > rows["supervised"]["flops"] > 0

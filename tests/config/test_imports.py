@@ -1,4 +1,4 @@
-"""User code by `package.module:name`: where it is found, and how its errors read."""
+"""User code by `package.module:name`: where it is found, and how its errors are described."""
 
 import sys
 from pathlib import Path

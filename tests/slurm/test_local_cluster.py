@@ -1,4 +1,4 @@
-"""The throw-away SLURM cluster runs jobs, fails on demand, and leaves nothing behind, however it ends."""
+"""The temporary SLURM cluster runs jobs, fails on demand, and leaves nothing behind, however it ends."""
 
 import os
 import signal

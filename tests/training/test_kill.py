@@ -1,4 +1,4 @@
-"""Runs that are killed: the same command again ends with the weights and metrics of a run that nothing interrupted."""
+"""Killed runs: the same command again ends with the weights and metrics of an uninterrupted run."""
 
 import os
 import random
@@ -39,7 +39,7 @@ def crash(run_dir: Path, crash_at: int) -> list[str]:
 
 
 def crash_points(operations: list[str]) -> list[int]:
-    """Numbers of all operations, except that of the many writes to one file only the first, middle and last count."""
+    """Numbers of all operations; of the many writes to one file, only the first, the middle and the last one."""
     points: list[int] = []
     for _, group in groupby(enumerate(operations, start=1), key=lambda numbered: numbered[1]):
         numbers = [number for number, _ in group]

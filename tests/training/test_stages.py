@@ -1,4 +1,4 @@
-"""A run whose targets change: which step predicts which kind, and what a run that starts from another inherits."""
+"""Targets that change during a run, and what a run inherits from the run that it starts from."""
 
 from pathlib import Path
 from typing import Any
