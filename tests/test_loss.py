@@ -164,7 +164,7 @@ def contrast_pair(kind: str) -> ContrastPair:
 
 
 def test_contrasts_equal_those_of_open_clip() -> None:
-    """This includes the initial temperature and shift, which open_clip takes from the two papers."""
+    """Includes the initial temperature and shift, which open_clip takes from the two papers."""
     from open_clip.loss import ClipLoss, SigLipLoss
 
     pairs = contrast_pair("infonce")

@@ -98,7 +98,7 @@ def test_invalid_custom_targets_are_refused_before_a_run(
 
 
 def test_a_target_that_depends_on_values_trains_and_a_dry_run_refuses_it(tmp_path: Path) -> None:
-    """This holds even if the first sample of the data cannot be read."""
+    """Holds even if the first sample of the data cannot be read."""
     own = [*SMALL, "target=own_functions:by_value", "data.bad=[0]", f"run_dir={tmp_path / 'run'}"]
     config, modality = resolve("tiny:Noise", {}, own)
     assert train(config, modality, join("cpu"))
