@@ -61,7 +61,7 @@ class Image(Modality[ImageConfig]):
         ]
 
     def dataset(self, split: Split) -> Samples:
-        """Images in their stored size, uint8 [3, H, W]."""
+        """Images at their stored size, uint8 [3, H, W]."""
         if self.config.source == "scenes":
             return _Scenes(Scenes(self.config.scenes, split, max(self.config.size), default_cache_dir()), self.grid)
         return self._open(split).samples
@@ -119,7 +119,7 @@ class Image(Modality[ImageConfig]):
 
 
 class _Scenes:
-    """Scenes whose depth map has one number per token."""
+    """Scenes whose depth maps are averaged to one number per token."""
 
     def __init__(self, scenes: Scenes, grid: Grid) -> None:
         self.scenes, (self.rows, self.columns) = scenes, grid

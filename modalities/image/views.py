@@ -19,10 +19,10 @@ def random_resized_crop(
     flip: bool,
     generator: Generator,
 ) -> Tensor:
-    """A random crop of an image, resized with antialiasing  (Szegedy et al. 2015).
+    """A random crop of an image, resized with antialiasing (Szegedy et al. 2015).
 
-    image uint8 [3, H, W], size (h, w), scale: range of the area share, aspect: range of width / height
-      ->  uint8 [3, h, w], mirrored with probability 1/2 if `flip`.
+    Image uint8 [3, H, W], size (h, w) -> uint8 [3, h, w], mirrored with probability 1/2 if `flip`. scale: range of the
+    area share. aspect: range of width / height.
     """
     draws = torch.rand(4 * _TRIES + 1, generator=generator, dtype=torch.float64).tolist()
     box = _random_box(image.shape[-2], image.shape[-1], scale, aspect, draws)
@@ -31,7 +31,7 @@ def random_resized_crop(
 
 
 def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The largest central crop of this aspect, resized: uint8 [3, H, W], size (h, w)  ->  uint8 [3, h, w]."""
+    """The largest central crop with the aspect of `size`, resized: uint8 [3, H, W], size (h, w) -> uint8 [3, h, w]."""
     height, width = image.shape[-2:]
     crop_height, crop_width = largest_box(height, width, size)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
@@ -51,13 +51,13 @@ def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
 
 
 def normalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
-    """uint8 [..., 3, H, W]  ->  float32, with zero mean and unit variance, by default over ImageNet."""
+    """uint8 [..., 3, H, W] -> float32 of zero mean and unit variance, by default by the statistics of ImageNet."""
     planar = image.to(torch.float32, memory_format=torch.contiguous_format)  # innermost channels make sums slow
     return (planar - _channel_values(mean, image)).div_(_channel_values(std, image))
 
 
 def denormalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
-    """Inverse of `normalise`: float [..., 3, H, W]  ->  uint8."""
+    """Inverse of `normalise`: float [..., 3, H, W] -> uint8."""
     return (image * _channel_values(std, image) + _channel_values(mean, image)).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -68,7 +68,7 @@ def _channel_values(values: Statistics, image: Tensor) -> Tensor:
 def _random_box(
     height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float], draws: list[float]
 ) -> tuple[int, int, int, int]:
-    """Top, left, height, width of the first of ten random boxes that fits, otherwise of the closest central one."""
+    """Top, left, height and width of the first of ten random boxes that fits, or else of the nearest central one."""
     shortest, longest = math.log(aspect[0]), math.log(aspect[1])
     for first in range(0, 4 * _TRIES, 4):
         share, shape, down, right = draws[first : first + 4]

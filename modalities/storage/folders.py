@@ -185,7 +185,7 @@ def _carved(everything: Listing, carve: tuple[Split, ...], seed: int | None) -> 
 
 
 def _notes(level: ClassLevel, folder: Path, paths: PackedStrings) -> tuple[str, ...]:
-    """Sentences on folders that may be meant otherwise than they are taken."""
+    """Sentences on folders that the user may have meant differently."""
     notes = [level.note] if level.note else []
     notes += [f"the folder {name} in {folder} is taken for a class" for name in level.names if split_named(name)]
     inner = (paths[index].split("/")[:-1] for index in range(0, len(paths), len(paths) // _TRIED + 1))

@@ -85,7 +85,7 @@ def decode_image(
     try:
         stream = data.open("rb") if isinstance(data, Path) else nullcontext(BytesIO(data))
         with stream as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; only the pixels matter
+            warnings.simplefilter("ignore")  # they are about metadata; only the pixels matter
             return _decoded(file, min_side, pixels)
     except Exception as error:  # Pillow raises nearly any type for a broken file.
         raise BadSampleError(str(data) if isinstance(data, Path) else name, _reason(error)) from error
@@ -107,7 +107,7 @@ def _decoded(file: IO[bytes], min_side: int, pixels: PixelSettings) -> Tensor:
 
 
 def _opened(file: IO[bytes], header: bytes) -> ImageFile.ImageFile:
-    """As Image.open, without its limit on the stored size: a JPEG may be decoded reduced."""
+    """Like Image.open, but without its limit on the stored size, as a JPEG may be decoded reduced."""
     for name in image_formats():
         factory, accept = Image.OPEN[name]
         with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as Image.open: another format may fit

@@ -1,4 +1,4 @@
-"""What a modality has opened, so that no folder is listed and no table read twice."""
+"""A cache of what a modality has opened: no folder is listed twice, and no table read twice."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Opened:
-    """Results of opening, by key. A pickled copy is empty, as processes that load samples open nothing."""
+    """Opened sources by key. A pickled copy is empty, as processes that load samples open nothing."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Any] = {}

@@ -27,7 +27,7 @@ def _one_or_three(bands: tuple[int, ...]) -> tuple[int, ...]:
 class PixelSettings:
     """How image files are decoded, wherever a modality reads them.
 
-    max_megapixels: an image of more pixels is a bad sample; a JPEG is decoded reduced, and its reduced size counts.
+    max_megapixels: a larger image is a bad sample; a JPEG is decoded at reduced size, and that size counts.
     value_range: stored values that become black and white, in images of more than 8 bits per band; null takes 0 and
     65535 for integers and 0 and 1 for floats, or an image's own extremes if values lie outside. bands: numbers, from 1,
     of the stored bands that become red, green and blue, or of one that becomes grey; null takes the file's colours and

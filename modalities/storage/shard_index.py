@@ -170,7 +170,7 @@ class _Reader:
 
 
 def _join(owner: _Group, groups: list[_Group]) -> None:
-    """Give a group with one input the label and companions of its owner; with several, nobody knows whose they are."""
+    """Give a group with one input the label and companions of its owner; with several inputs, that is ambiguous."""
     names = ", ".join(group.inputs[0][0] for group in groups[:5])
     ambiguous = f"key '{owner.key}' has {len(groups)} inputs: {names}" if len(groups) > 1 else ""
     for group in groups:

@@ -1,4 +1,4 @@
-"""Which stored samples are used for training, for choosing hyper-parameters (validation) and for reporting (test)."""
+"""The splits of stored samples: training, validation (to choose hyper-parameters) and test (to report)."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence

@@ -29,7 +29,7 @@ def split_row(line: str, delimiter: str) -> list[str]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text holds no bytes that were escaped because they are not UTF-8."""
+    """Whether a text is free of escaped bytes, i.e. was valid UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _BLOCK = tarfile.BLOCKSIZE
-_AFTER_END = 2**16  # bytes that are searched for a second archive behind the end mark
+_AFTER_END = 2**16  # bytes after the end mark that are searched for a second archive
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -44,12 +44,12 @@ def _check_end(file: BinaryIO, offset: int, size: int) -> None:
         raise TarDamageError(f"damaged tar file: no end mark at byte {offset}")
     if file.read(_AFTER_END).strip(b"\0"):
         raise TarDamageError(
-            f"the tar file has more data behind its end mark at byte {offset}; if several were joined, give each a file"
+            f"the tar file has more data after its end mark at byte {offset}; if several were joined, give each a file"
         )
 
 
 def _no_tar(file: BinaryIO) -> str:
-    """Why a file that begins with no tar header is none; "" if its beginning may be a tar file's."""
+    """Why a file is not a tar file; "" if it begins like one."""
     file.seek(0)
     start = file.read(_BLOCK)
     if not start:

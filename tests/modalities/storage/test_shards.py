@@ -191,7 +191,7 @@ def test_a_file_that_is_not_a_tar_file_says_so(data: bytes, reason: str, tmp_pat
 def test_a_second_archive_behind_the_first_is_a_bad_sample(tmp_path: Path) -> None:
     shard_set(tmp_path, [("0.jpg", "0"), ("1.jpg", "1")])
     (tmp_path / "train.tar").write_bytes((tmp_path / "train.tar").read_bytes() * 2)
-    with pytest.raises(BadSampleError, match=r"more data behind its end mark at byte 2048; .*give each a file"):
+    with pytest.raises(BadSampleError, match=r"more data after its end mark at byte 2048; .*give each a file"):
         opened(tmp_path)[0][1]
 
 
