@@ -12,6 +12,8 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from jepa.cluster.job import Command, write_job
 from jepa.config import ConfigError, build, read_yaml
+from jepa.console import shown
+from jepa.disk import write_text
 
 _HERE = Path(__file__).resolve().parent.parent
 FOLDER = next((path for path in (_HERE / "profiles", _HERE.parent / "slurm") if path.is_dir()), _HERE / "profiles")
@@ -115,9 +117,10 @@ def script(submissions: Sequence[Submission], profile: Profile, name: str, folde
     if len(submissions) > 1:
         executor.parameters["map_count"] = len(submissions)
     path = Path(executor.folder) / "submission_dry_run.sh"
-    comments = [f"# each task runs: python -m jepa.launch {shlex.join(run.command.arguments)}" for run in submissions]
+    lines = [shown(shlex.join(run.command.arguments)) for run in submissions]
+    comments = [f"# each task runs: python -m jepa.launch {line}" for line in lines]
     text = executor._make_submission_file_text(executor._submitit_command_str, "dry_run")
-    path.write_text("\n".join([text, *comments, ""]))
+    write_text(path, "\n".join([text, *comments, ""]), path.with_suffix(".partial"))
     return path
 
 
@@ -131,6 +134,8 @@ def _executor(profile: Profile, name: str, folder: Path) -> Any:
     import submitit
 
     log_dir = Path(profile.log_dir).expanduser().absolute() if profile.log_dir else folder
+    if profile.cluster == "slurm" and shown(log_dir) != str(log_dir):
+        raise ConfigError(f"{log_dir}: SLURM takes no folder with control characters or bytes that are not UTF-8")
     # At the earliest after half of the time limit, however short that is.
     profile = replace(profile, signal_delay_s=min(profile.signal_delay_s, profile.timeout_min * 30))
     limits = {"slurm_max_num_timeout": profile.max_requeues, "local_max_num_timeout": profile.max_requeues}

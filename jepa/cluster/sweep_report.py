@@ -50,7 +50,7 @@ def _report(folder: Path) -> int:
         raise ConfigError(f"{folder} holds no sweep: it has no sweep.json")
     found = rows(folder, sweep)
     keys, columns = list(found[0].values), sorted({name for row in found for name in row.cells})
-    heading = [*keys, "runs", *columns]
+    heading = [*keys, "runs", *map(shown, columns)]
     lines = []
     for row in found:
         cells = [str(row.cells.get(name, SeedValues(()))) for name in columns]
@@ -58,10 +58,9 @@ def _report(folder: Path) -> int:
     table = "\n".join("| " + " | ".join(line) + " |" for line in [heading, ["---"] * len(heading), *lines])
     missing = [f"- {name}: {state}" for name, state in unfinished(folder, sweep).items()]
     text = "\n".join([table, "", *(["Without results:", "", *missing, ""] if missing else [])])
-    text = "\n".join(map(shown, text.split("\n")))
     write_text(folder / "sweep.md", text, folder / "sweep.md.partial")
     with writing(folder / "sweep.csv"), (folder / "sweep.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([map(shown, line) for line in [heading, *lines]])
+        csv.writer(file).writerows([heading, *lines])
     with writing(folder / "sweep.png"):
         plot(folder / "sweep.png", found, columns)
     print(text)
@@ -105,7 +104,7 @@ def unfinished(folder: Path, sweep: dict[str, dict[str, Any]]) -> dict[str, str]
     for name in names:
         lines = read_metrics(folder / name)
         states.setdefault(name, f"stopped at step {lines[-1]['step']}" if lines else "not started")
-    return {name: states[name] for name in names}
+    return {name: shown(states[name]) for name in names}
 
 
 def plot(path: Path, found: Sequence[SweepRow], columns: Sequence[str]) -> None:
@@ -124,11 +123,11 @@ def plot(path: Path, found: Sequence[SweepRow], columns: Sequence[str]) -> None:
                 spread = stdev(values) if len(values) > 1 else 0.0
                 axes.errorbar(fmean(values), position, xerr=spread, fmt="o", capsize=3, color="C0")
         # matplotlib takes `$` for the start of a formula.
-        axes.set_yticks(range(len(found)), [shown(label).replace("$", r"\$") for label in labels])
+        axes.set_yticks(range(len(found)), [label.replace("$", r"\$") for label in labels])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_title(shown(name).replace("$", r"\$"))
     figure.savefig(path, dpi=120)
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return shown(value if isinstance(value, str) else json.dumps(value))

@@ -76,6 +76,8 @@ def test_a_dry_run_writes_the_batch_script_and_submits_nothing(
     script = Path(capsys.readouterr().out.strip().rpartition(" ")[2]).read_text()
     for line in ("--nodes=2", "--time=90", "--signal=USR2@5", "--array=0-2%3", "--requeue"):
         assert f"#SBATCH {line}\n" in script
+    assert main(arguments(tmp_path / "line\nbreak", photos, *more)) == 1
+    assert f"error: {tmp_path}/line break/slurm: SLURM takes no folder with control " in capsys.readouterr().err
     assert on_cluster.jobs() == before
 
 

@@ -51,11 +51,11 @@ def test_the_report_shows_mean_and_spread_over_seeds_and_missing_runs(
     assert list(read_sweep(tmp_path)) == [variant.name for variant in planned]
     for variant, accuracy in zip(planned[:3], (0.5, 0.7, 0.9), strict=True):
         (tmp_path / variant.name).mkdir()
-        task = {f"{label}/knn": {"metric": "accuracy", "jepa": accuracy} for label in ("class", "$\\no formula$")}
+        task = {f"{label}/knn": {"metric": "accuracy", "jepa": accuracy} for label in ("class", "$\\no\n formula$")}
         (tmp_path / variant.name / "results.json").write_text(json.dumps({"tasks": task}))
     assert main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "| optim.lr | runs | $\\no formula$/knn (accuracy) | class/knn (accuracy) |" in said
+    assert "| optim.lr | runs | $\\no\\n formula$/knn (accuracy) | class/knn (accuracy) |" in said
     assert "| 1 | 2 | 0.6000 ± 0.1414 | 0.6000 ± 0.1414 |" in said
     assert "| 2 | 1 | 0.9000 | 0.9000 |" in said
     assert "- lr=2,seed=1: not started" in said
