@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from jepa.config import ConfigError
+from jepa.console.causes import reason_in
 from jepa.disk.locks import exclusive
 from jepa.errors import UserError
 
@@ -42,7 +43,7 @@ def locked(run_dir: Path) -> Iterator[None]:
                 f"{run_dir} is being written by {_holder(path)}; wait for it, stop it, or choose another run_dir"
             ) from error
         except OSError as error:
-            raise ConfigError(f"run_dir: {run_dir} cannot be created or locked: {error}") from error
+            raise ConfigError(f"run_dir: {run_dir} cannot be created or locked: {reason_in(error) or error}") from error
         try:
             yield
         finally:
@@ -58,8 +59,9 @@ def _remove_if_empty(run_dir: Path) -> None:
 def _write_holder(file: int) -> None:
     """Write who holds the lock to its file, after the first byte, which no other process can read on Windows."""
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    os.ftruncate(file, 0)
-    os.write(file, f"\n{json.dumps(holder | {'job': os.environ.get('SLURM_JOB_ID', '')})}".encode())
+    with suppress(OSError):  # on a full disk, which the next file reports, the lock holds without this text
+        os.ftruncate(file, 0)
+        os.write(file, f"\n{json.dumps(holder | {'job': os.environ.get('SLURM_JOB_ID', '')})}".encode())
 
 
 def _holder(path: Path) -> str:

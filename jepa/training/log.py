@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jepa.console import CONSOLE, shown, warn_once
-from jepa.disk import WriteError, write_text, writing
+from jepa.console import CONSOLE, shown
+from jepa.disk import write_text, writing
+from jepa.training.events import Events
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -44,7 +45,7 @@ class RunLog:
         self.steps = steps
         if enabled:
             self._drop_lines_after(first_step)
-            self.events = _events(run_dir / "tensorboard", first_step)
+            self.events = Events(run_dir / "tensorboard", first_step)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -54,18 +55,6 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.stop()
-        if self.enabled:
-            self._close_events(error)
-
-    def _close_events(self, error: BaseException | None) -> None:
-        try:
-            with writing(self.run_dir / "tensorboard"):
-                if self.events:
-                    self.events.close()
-        except WriteError as second:
-            if error is None:
-                raise
-            self.say(str(second))  # the first error is the one to report
 
     def advance(self, step: int) -> None:
         self.progress.update(self.task, completed=step)
@@ -77,10 +66,7 @@ class RunLog:
         path = self.run_dir / "metrics.jsonl"
         with writing(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self.events:
-            with writing(self.run_dir / "tensorboard"):
-                for name, value in values.items():
-                    self.events.add_scalar(name, value, step)
+        self.events.add(step, values)
         status = f"loss {values['loss']:.4f}  {values['samples_per_second']:.0f} samples/s"
         self.progress.update(self.task, status=status)
         if not CONSOLE.is_terminal:
@@ -101,19 +87,6 @@ class RunLog:
         lines = [json.dumps(line) + "\n" for line in read_metrics(self.run_dir) if line["step"] <= step]
         path = self.run_dir / "metrics.jsonl"
         write_text(path, "".join(lines), path.with_name("metrics.jsonl.partial"))
-
-
-def _events(folder: Path, first_step: int) -> Any:
-    """Writer of TensorBoard events; None for a folder whose name is not UTF-8, which TensorBoard cannot open."""
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        warn_once(f"no TensorBoard events are written: TensorBoard cannot open {folder}, as the name is not UTF-8")
-        return None
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 needs it
-
-    with writing(folder):
-        return SummaryWriter(str(folder), purge_step=first_step + 1)
 
 
 class Stopwatch:

@@ -33,7 +33,8 @@ ADDRESS = "JEPA_FORK_SERVER"  # environment variable: the path of the server's s
 IMPORTS = [
     *("jepa.launch", "jepa.evaluate.run", "jepa.report.page", "jepa.training.fsdp", "jepa.checkpoint.shards"),
     *("modalities.image", "modalities.image_text", "modalities.video", "open_clip", "torchvision.transforms.v2"),
-    *("torch._dynamo", "torch.nn.parallel", "torch.utils.tensorboard"),
+    *("torch._dynamo", "torch.nn.parallel", "tensorboard.summary.writer.record_writer"),
+    *("tensorboard.compat.proto.event_pb2", "tensorboard.compat.proto.summary_pb2"),
 ]
 # Libraries that would start threads when they are imported; the processes themselves have OMP_NUM_THREADS threads.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
