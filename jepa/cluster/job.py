@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config.imports import imported
-from jepa.disk import write_text
+from jepa.disk import write_text, writing
 from jepa.errors import INTERRUPTED
 
 _START_SECONDS = 10  # upper bound on submitit's work before the command starts
@@ -35,9 +35,11 @@ class Attempts:
 
     def _write(self, values: dict[str, Any]) -> None:
         if self.enabled:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            with (self.run_dir / "attempts.jsonl").open("a") as file:
-                file.write(json.dumps({"job_id": self.job_id, **values}) + "\n")
+            path = self.run_dir / "attempts.jsonl"
+            with writing(path):
+                self.run_dir.mkdir(parents=True, exist_ok=True)
+                with path.open("a") as file:
+                    file.write(json.dumps({"job_id": self.job_id, **values}) + "\n")
 
 
 def read_attempts(run_dir: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jepa.config import ConfigError
 from jepa.console import CONSOLE, command_parser, printer, shown
+from jepa.disk import writing
 from jepa.errors import exit_status
 from jepa.modality import CONTRACT
 from jepa.plugins.registry import GROUP, installed, names
@@ -87,10 +88,8 @@ def _replaced(text: str, replacements: dict[str, str]) -> str:
 
 
 def _write(name: str, into: Path) -> int:
-    try:
+    with writing(into / name):
         folder = write_package(name, into)
-    except OSError as error:
-        raise ConfigError(f"the package cannot be written: {error}") from error
     for line in (f"wrote {folder}", f"pip install -e {folder}", f"pytest {folder}", f"jepa launch --modality {name}"):
         CONSOLE.print(shown(line))
     return 0

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from jepa.disk import writing
 from jepa.disk.locks import exclusive
 
 
@@ -23,11 +24,17 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """
     if folder.is_dir():
         return folder
+    with writing(folder):
+        _write_alone(folder, write)
+    return folder
+
+
+def _write_alone(folder: Path, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.parent / f"{folder.name}.lock"
     with exclusive(lock, "several processes may each generate the same data") as alone:
         if folder.is_dir():
-            return folder
+            return
         for abandoned in folder.parent.glob(f"{folder.name}.part-*") if alone else ():
             shutil.rmtree(abandoned, ignore_errors=True)
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
@@ -37,7 +44,6 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
             _publish(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return folder
 
 
 def _publish(part: Path, folder: Path) -> None:

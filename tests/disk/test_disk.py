@@ -75,6 +75,16 @@ def test_a_run_on_a_full_disk_ends_with_one_sentence(size: int, file: str, tmp_p
     assert not (tmp_path / "run" / "lock").exists()
 
 
+def test_generated_data_that_does_not_fit_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    def write(part: Path) -> None:
+        (part / "data").write_bytes(b"0" * 1000)
+
+    sentence = r"/generated cannot be written: the system does not allow a file of this size"
+    with file_size_limit(500), pytest.raises(WriteError, match=sentence):
+        write_once(tmp_path / "generated", write)
+    assert [one.name for one in tmp_path.iterdir()] == ["generated.lock"]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_found_behind_the_errors_of_libraries(code: int) -> None:
     def save() -> None:
