@@ -67,7 +67,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["compute.device=cuda"], "compute.device: cuda is set, but torch sees no CUDA device"),
         (["--config", "no_such_recipe"], "--config no_such_recipe is neither a file nor a recipe; recipes: "),
         (["--modality", "sonar"], "no modality 'sonar'; installed: image"),
-        (["--run-dir", "{empty}/../file"], "File exists: '{empty}/../file'"),
+        (["--run-dir", "{empty}/../file"], "{empty}/../file cannot be created or locked: File exists"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_leave_no_run_behind(

@@ -56,7 +56,7 @@ def assert_resumes(run_dir: Path, step: int, whole: Path) -> None:
     assert_same_weights(run_dir, whole)
     assert [line["step"] for line in read_metrics(run_dir)] == [1, 2]
     left = {path.name for path in run_dir.rglob("*") if "tensorboard" not in path.parts}
-    assert left == {"config.yaml", "metrics.jsonl", "checkpoints", "latest.pt"}
+    assert left == {"config.yaml", "data.json", "metrics.jsonl", "checkpoints", "latest.pt"}
 
 
 def test_a_crash_at_any_file_operation_of_a_run_leaves_a_whole_checkpoint_or_none(tmp_path: Path) -> None:
