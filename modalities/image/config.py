@@ -9,13 +9,14 @@ from pydantic import PositiveInt
 from jepa.masking import BlockMaskConfig, MaskingConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
+from modalities.storage.labels import LabelSettings
 from modalities.storage.pixels import PixelSettings
 from modalities.storage.torchvision_sets import Arguments
 from modalities.worlds.scenes.dataset import ScenesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig(PixelSettings, DataConfig):
+class ImageConfig(PixelSettings, LabelSettings, DataConfig):
     """Where images come from and how they become tokens.
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but

@@ -114,6 +114,7 @@ class Image(Modality[ImageConfig]):
             pixels=config,
             arguments=config.torchvision,
             opened=self._opened,
+            labels=config.reads_labels,
         )
         return self._opened.once(split, lambda: open_split(source, root, split))
 

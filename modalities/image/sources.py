@@ -28,6 +28,7 @@ def open_source(
     arguments: Arguments | None = None,
     seed: int = 0,
     opened: Opened | None = None,
+    labels: bool = True,
 ) -> StoredSplit:
     """One split of the images at `root`: samples whose inputs are uint8 [3, H, W], RGB, and the class names.
 
@@ -36,14 +37,14 @@ def open_source(
     pixels: how stored values become colours.
     arguments: of the constructor of a torchvision set.
     seed: decides which images are carved from the training set for splits that are not stored. opened: what other
-    splits have listed already.
+    splits have listed already. labels: whether to read classes.
     """
     check_min_side(min_side)
     kind, decode = FileKind("images", image_extensions()), partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
-            return open_folder(root, split, kind, decode, seed, opened=opened)
+            return open_folder(root, split, kind, decode, seed, labels, opened)
         case "webdataset":
-            return StoredSplit(*open_shards(root, split, kind, decode, seed, opened))
+            return StoredSplit(*open_shards(root, split, kind, decode, seed, opened, labels))
         case _:
-            return open_torchvision(source, root, split, seed, pixels, arguments, opened)
+            return open_torchvision(source, root, split, seed, pixels, arguments, opened, labels)

@@ -13,6 +13,7 @@ from jepa.model_config import Contrast, NetworksConfig
 from modalities.image_text.masks import Objectives
 from modalities.image_text.open_clip_files import PixelStatistics, TowerSizes, pixel_statistics
 from modalities.image_text.towers import Towers, build_towers
+from modalities.storage.labels import LabelSettings
 from modalities.storage.pixels import PixelSettings
 from modalities.worlds.scenes.dataset import ScenesConfig
 
@@ -22,7 +23,7 @@ _NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTextConfig(PixelSettings, DataConfig):
+class ImageTextConfig(PixelSettings, LabelSettings, DataConfig):
     """Where captioned images come from, and what is hidden from the networks.
 
     source: `scenes` (the embedded world with captions), `folder` (a list of images and captions), `webdataset` or

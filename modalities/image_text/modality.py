@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, Self
 
 import torch
@@ -183,10 +183,14 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
     def _open(self, split: Split) -> StoredSplit:
         config, (source, root) = self.config, source_and_root(self.config)
-        side = stored_side(self.size, config.crop_scale)
-        return self._opened.once(
-            split, lambda: open_captions(source, root, split, min_side=side, pixels=config, opened=self._opened)
+        open_split = partial(
+            open_captions,
+            min_side=stored_side(self.size, config.crop_scale),
+            pixels=config,
+            opened=self._opened,
+            labels=config.reads_labels,
         )
+        return self._opened.once(split, lambda: open_split(source, root, split))
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:

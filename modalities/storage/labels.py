@@ -11,11 +11,28 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 UNLABELLED = -1  # number of the class of a sample without a label
 LONGEST = 200  # characters
 _WHOLE = re.compile(r"([+-]?\d{1,100})(?:\.0*)?")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """Which labels are read, wherever a modality reads files.
+
+    labels: `auto` reads the classes of the data, such as class folders; `none` reads none, so that class folders are
+    plain folders, and no samples are held out from training for their labels.
+    """
+
+    labels: Literal["auto", "none"] = "auto"
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether classes are read."""
+        return self.labels == "auto"
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,9 @@ class Classes:
         if value not in self.numbers:
             raise ValueError(f"label '{label}' is not in the training set")
         return self.numbers[value]
+
+
+NO_CLASSES = Classes((), {})
 
 
 def classes_of(labels: Iterable[str]) -> Classes:

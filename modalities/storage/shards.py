@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jepa.data.summary import SplitSummary, counted, digest
 from jepa.modality import BadSampleError, Label, Sample, Split
 from modalities.storage.folders import FileKind, check_folder, walk
-from modalities.storage.labels import UNLABELLED, Classes, classes_of
+from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.layout import find_layout
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
@@ -106,7 +106,7 @@ def open_shards(
     training = [_index(path, kind) for path in stored["train"]]
     shards = [_index(path, kind) for path in stored[source]]
     _check_usable(shards, kind)
-    classes = _classes(training) if labels else Classes((), {})
+    classes = _classes(training) if labels else NO_CLASSES
     held_out = bool(classes.names or kind.companions)
     parts: dict[Split, NDArray[np.int64]] = {}
     if carve and (split != "train" or held_out):

@@ -12,9 +12,10 @@ import numpy as np
 import torchvision
 from PIL import Image
 
+from jepa.data.summary import SplitSummary
 from jepa.modality import BadSampleError, Sample, Split
 from modalities.storage.images import image_tensor
-from modalities.storage.labels import UNLABELLED, Classes, classes_of
+from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.splits import StoredSplit, carved_split, split_source
@@ -31,8 +32,15 @@ Arguments = Mapping[str, str | int | float | bool]  # of a constructor
 class TorchvisionImages:
     """Selected items of a torchvision data set; a negative label, or None, means unlabelled."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int], classes: Classes, pixels: PixelSettings) -> None:
-        self.dataset, self.classes, self.pixels = dataset, classes, pixels
+    def __init__(
+        self,
+        dataset: Any,
+        indices: Sequence[int],
+        classes: Classes,
+        pixels: PixelSettings,
+        summary: SplitSummary | None = None,
+    ) -> None:
+        self.dataset, self.classes, self.pixels, self.summary = dataset, classes, pixels, summary
         self.indices = np.array(indices, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -42,7 +50,8 @@ class TorchvisionImages:
         item = int(self.indices[index])
         try:
             image, label = self.dataset[item]
-            pixels, number = image_tensor(image, self.pixels), self.classes.number(_written(label))
+            pixels = image_tensor(image, self.pixels)
+            number = self.classes.number(_written(label)) if self.classes.names else UNLABELLED
         except Exception as error:  # data sets and Pillow raise nearly any type for a broken file
             raise BadSampleError(f"{type(self.dataset).__name__}[{item}]", str(error)) from error
         return Sample(pixels, {} if number == UNLABELLED else {"class": number})
@@ -56,12 +65,14 @@ def open_torchvision(
     pixels: PixelSettings = AS_STORED,
     arguments: Arguments | None = None,
     opened: Opened | None = None,
+    labels: bool = True,
 ) -> StoredSplit:
     """One split of `torchvision.datasets.<name>` stored below `root`, and its class names.
 
     arguments: more arguments of the constructor. `split` chooses what is trained on, unless the data set has several
     versions that each have a training and a test set, as EMNIST has; then it chooses the version.
-    Splits that the data set lacks are carved from its training split (storage.splits). Nothing is downloaded.
+    Splits that the data set lacks are carved from its training split (storage.splits), and held out from training
+    unless `labels` is false, which ignores the labels. Nothing is downloaded.
     """
     dataset_class = _dataset_class(name, arguments or {})
     stored = _stored_splits(dataset_class, arguments or {})
@@ -69,12 +80,17 @@ def open_torchvision(
     opened = opened or Opened()
     dataset = opened.once((name, source), lambda: _build(dataset_class, root, stored[source]))
     _check_items(dataset)
-    classes = _named_classes(dataset)
+    classes = _named_classes(dataset) if labels else NO_CLASSES
     if classes is None:
         training_set = opened.once((name, "train"), lambda: _build(dataset_class, root, stored["train"]))
         classes = classes_of(map(_written, _labels(training_set)))
-    indices = [item for item in range(len(dataset)) if not carve or carved_split(str(item), carve, seed) == split]
-    return StoredSplit(TorchvisionImages(dataset, indices, classes, pixels), classes.names)
+    splits = [carved_split(str(item), carve, seed) if carve else split for item in range(len(dataset))]
+    keeps_all = split == "train" and not labels
+    indices = [item for item, each in enumerate(splits) if keeps_all or each == split]
+    sizes = {each: splits.count(each) for each in carve if labels}
+    summary = SplitSummary("images", f"of torchvision's {name} below {root}", classes.names)
+    samples = TorchvisionImages(dataset, indices, classes, pixels, summary.of_split(split, carve, sizes))
+    return StoredSplit(samples, classes.names)
 
 
 def _dataset_class(name: str, arguments: Arguments) -> type:

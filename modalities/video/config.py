@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from jepa.masking import MaskingConfig, TubeMaskConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
+from modalities.storage.labels import LabelSettings
 from modalities.storage.pixels import PixelSettings
 from modalities.video.decode.video import Decoder
 from modalities.video.sources import Source
@@ -18,7 +19,7 @@ _VJEPA: tuple[MaskingConfig, ...] = (TubeMaskConfig(), TubeMaskConfig(blocks=2, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoConfig(PixelSettings, DataConfig):
+class VideoConfig(PixelSettings, LabelSettings, DataConfig):
     """Where videos come from and how they become tokens. An image, or a video of one frame, is a still clip.
 
     source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but `scenes` need

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa.data.summary import SplitSummary, digest
 from jepa.modality import Label, Sample, Split
-from modalities.storage.labels import UNLABELLED, Classes, classes_of
+from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.packed import PackedStrings
 from modalities.storage.paths import FileKeys, existing_file
 from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_files, split_source
@@ -34,8 +35,15 @@ class VideoList:
 class ListSamples:
     """Samples read from listed paths; `labels` has the class of each, or UNLABELLED."""
 
-    def __init__(self, folder: Path, paths: Sequence[str], labels: Sequence[int], read: Callable[[Path], Any]) -> None:
-        self.folder, self.paths, self.read = folder, paths, read
+    def __init__(
+        self,
+        folder: Path,
+        paths: PackedStrings,
+        labels: Sequence[int],
+        read: Callable[[Path], Any],
+        summary: SplitSummary | None = None,
+    ) -> None:
+        self.folder, self.paths, self.read, self.summary = folder, paths, read, summary
         self.labels = np.array(labels, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -45,6 +53,10 @@ class ListSamples:
         inputs = self.read(existing_file(self.folder, self.paths[index]))
         return Sample(inputs, self.labels_of(index))
 
+    def digest(self) -> str:
+        """A digest of the paths, their order and their labels."""
+        return digest(*self.paths.buffers(), self.labels.tobytes())
+
     def labels_of(self, index: int) -> dict[str, Label]:
         """The labels of a sample, without reading it."""
         label = int(self.labels[index])
@@ -52,7 +64,12 @@ class ListSamples:
 
 
 def open_lists(
-    root: Path, split: Split, extensions: Collection[str], read: Callable[[Path], Any], seed: int | None
+    root: Path,
+    split: Split,
+    extensions: Collection[str],
+    read: Callable[[Path], Any],
+    seed: int | None,
+    reads_labels: bool = True,
 ) -> StoredSplit:
     """The videos of one split listed in the .csv or .tsv files at `root`, and the class names, () if unlabelled.
 
@@ -62,18 +79,23 @@ def open_lists(
     A line is `path label` or a path alone, separated by a tab, semicolon, comma or space. A path with spaces is quoted;
     otherwise the last space separates. A first line without a video is a header; with more than two columns it is
     required and must name a `path` and a `label` (storage.labels). Paths are absolute or relative to the file's folder.
+    reads_labels: false ignores the labels.
     """
     stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
     source, carve = split_source(list(stored), split)
-    classes = _classes(stored["train"])
+    classes = _classes(stored["train"]) if reads_labels else NO_CLASSES
     folder = stored[source][0].source.parent
     file_key = FileKeys(folder)
     _check_apart(stored, file_key)
     rows = _one_spelling([row for listed in stored[source] for row in _rows(listed, classes)], file_key)
-    if carve and not (split == "train" and not classes.names):
-        rows = [row for row in rows if carved_split(row[0], carve, seed) == split]
+    splits = [carved_split(path, carve, seed) for path, _ in rows] if carve else []
+    if carve and (split != "train" or classes.names):
+        rows = [row for row, each in zip(rows, splits, strict=True) if each == split]
+    sizes = {each: splits.count(each) for each in carve if classes.names}
     paths = PackedStrings(path for path, _ in rows)
-    return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read), classes.names)
+    where = f"listed in {', '.join(str(listed.source) for listed in stored[source])}"
+    summary = SplitSummary("videos", where, classes.names).of_split(split, carve, sizes)
+    return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read, summary), classes.names)
 
 
 def read_list(source: Path, extensions: Collection[str]) -> VideoList:

@@ -149,6 +149,7 @@ class Video(Modality[VideoConfig]):
             whole_mb=config.whole_mb,
             stored_fps=config.stored_fps,
             pixels=config,
+            labels=config.reads_labels,
         )
         return self._opened.once(split, partial(open_source, source, root, split, options, opened=self._opened))
 

@@ -39,7 +39,7 @@ class ReadOptions:
     decoder: the library, `auto` for the fastest one installed. short_side: pixels to which the shorter side of frames
     is reduced, None for the stored size. whole_mb: a video whose frames, once reduced, take at most this many megabytes
     is decoded whole, so that it can stay in memory; 0 reads clips only. stored_fps: frame rate of folders of frames and
-    arrays. pixels: how stored values of frames become colours.
+    arrays. pixels: how stored values of frames become colours. labels: whether to read classes.
     """
 
     decoder: Decoder = "auto"
@@ -47,6 +47,7 @@ class ReadOptions:
     whole_mb: float = 8.0
     stored_fps: float = 25.0
     pixels: PixelSettings = AS_STORED
+    labels: bool = True
 
 
 def open_source(
@@ -76,16 +77,17 @@ def _open(
     encoded = partial(EncodedVideo, decoder=options.decoder)
     match source:
         case "folder":
-            return open_folder(root, split, _ENCODED, encoded, seed, opened=opened)
+            return open_folder(root, split, _ENCODED, encoded, seed, options.labels, opened)
         case "csv":
-            return open_lists(root, split, VIDEO_EXTENSIONS, encoded, seed)
+            return open_lists(root, split, VIDEO_EXTENSIONS, encoded, seed, options.labels)
         case "webdataset":
-            return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed, opened))
+            return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed, opened, options.labels))
         case "frames":
             kind = FileKind("folders of frames", image_extensions(), whole_folders=True)
             read = partial(FrameFolder, fps=options.stored_fps, pixels=options.pixels)
-            return open_folder(root, split, kind, read, seed, opened=opened)
+            return open_folder(root, split, kind, read, seed, options.labels, opened)
         case "npy":
-            return open_folder(root, split, _ARRAYS, partial(ArrayFile, fps=options.stored_fps), seed, opened=opened)
+            array = partial(ArrayFile, fps=options.stored_fps)
+            return open_folder(root, split, _ARRAYS, array, seed, options.labels, opened)
         case _:
             raise ValueError(f"unknown source of videos '{source}'; allowed are {', '.join(get_args(Source))}")

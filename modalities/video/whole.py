@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from jepa.data.summary import SplitSummary, digest_of, summary_of
 from jepa.modality import Label, LabelledSamples, Sample
 from modalities.video.decode.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
 
@@ -41,6 +42,15 @@ class DecodedIfSmall:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def summary(self) -> SplitSummary:
+        """What the source found."""
+        return summary_of(self.samples)
+
+    def digest(self) -> str:
+        """The digest of the source."""
+        return digest_of(self.samples)
 
     def labels_of(self, index: int) -> Mapping[str, Label]:
         """The labels of a sample, without reading it."""

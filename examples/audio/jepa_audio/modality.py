@@ -19,14 +19,15 @@ from jepa_audio.orchestra import Orchestra, OrchestraConfig
 from jepa_audio.spectrogram import LogMel, denormalise, normalise, spectrogram_image
 from jepa_audio.waves import read_wave
 from modalities.storage.folders import FileKind, open_folder
+from modalities.storage.labels import LabelSettings
 from modalities.storage.sources import by_ending, with_source
 from modalities.storage.splits import StoredSplit
 
-_WAVES = FileKind("sound", (".wav",))
+_WAVES = FileKind("recordings", (".wav",))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioConfig(DataConfig):
+class AudioConfig(LabelSettings, DataConfig):
     """Where sound comes from and how it becomes tokens.
 
     source: `instruments` (generated) or `folder`, which needs `root`; null means `folder` with a `root`. views: random
@@ -116,7 +117,7 @@ class Audio(Modality[AudioConfig]):
 
     def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
-        return open_folder(self.config.root.expanduser(), split, _WAVES, self._read, seed=None)
+        return open_folder(self.config.root.expanduser(), split, _WAVES, self._read, None, self.config.reads_labels)
 
     def _read(self, path: Path) -> Tensor:
         """A file in decibels [bands, T]; one shorter than a view is padded with silence."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jepa.data.summary import summary_lines
 from jepa.modality import Split
 from jepa_audio.modality import Audio, AudioConfig
 from modalities.storage.folders import Files
@@ -79,7 +80,7 @@ def test_unlabelled_sound_is_all_used_for_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("paths", "reason"),
     [
-        ([], "no sound below"),
+        ([], "no recordings below"),
         (["test/a/1.wav", "test/b/1.wav"], "'test' but no 'train'"),
         (["train/1.wav", "val/1.wav", "valid/1.wav"], "both 'val' and 'valid'"),
         (["train/a/1.wav", "train/b/1.wav", "test/c/1.wav"], "test/c .*a, b"),
@@ -88,6 +89,20 @@ def test_unlabelled_sound_is_all_used_for_training(tmp_path: Path) -> None:
 def test_folders_that_contradict_each_other_are_errors(tmp_path: Path, paths: list[str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         open_split(make_files(tmp_path, paths), "test")
+
+
+def test_folders_are_described_and_may_be_no_classes(tmp_path: Path) -> None:
+    make_files(tmp_path, [f"{one}/{number}.wav" for one in "ab" for number in range(20)] + ["a/cover.jpg"])
+    labelled, plain = (Audio(AudioConfig(root=tmp_path, labels=which)) for which in ("auto", "none"))  # type: ignore[arg-type]
+    (line,) = summary_lines(labelled)
+    assert line.startswith(
+        f"train: {len(labelled.dataset('train'))} recordings in 2 classes (a, b) below {tmp_path}; held out"
+    )
+    assert line.endswith("passed over: 1 .jpg")
+    assert summary_lines(plain)[0].startswith(
+        f"train: 40 recordings without classes below {tmp_path}; validation and test: "
+    )
+    assert plain.tasks == []
 
 
 def test_a_missing_root_is_an_error(tmp_path: Path) -> None:

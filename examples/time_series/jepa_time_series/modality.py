@@ -15,6 +15,7 @@ from jepa_time_series import curves, windows
 from jepa_time_series.activities import ACTIVITIES, CHANNELS, Activities, ActivitiesConfig
 from jepa_time_series.embedding import ChannelEmbedding, View, spectrum
 from jepa_time_series.recordings import RecordingFormat, open_recordings
+from modalities.storage.labels import LabelSettings
 from modalities.storage.sources import by_ending, with_source
 from modalities.storage.splits import StoredSplit
 
@@ -23,7 +24,7 @@ _MASKING = FunctionMaskConfig(function="jepa_time_series.masks:within_channels",
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeSeriesConfig(DataConfig):
+class TimeSeriesConfig(LabelSettings, DataConfig):
     """Where recordings come from and how they become tokens.
 
     source: `activities` (generated) or `folder` (see recordings.py), which needs `root`; null means `folder` with a
@@ -117,4 +118,4 @@ class TimeSeries(Modality[TimeSeriesConfig]):
     def _open(self, split: Split) -> StoredSplit:
         assert self.config.root is not None  # checked in __init__
         target = RecordingFormat(self.config.channels, self.config.rate, self.length)
-        return open_recordings(self.config.root, split, target)
+        return open_recordings(self.config.root, split, target, self.config.reads_labels)

@@ -33,9 +33,9 @@ class RecordingFormat:
     length: int
 
 
-def open_recordings(root: Path, split: Split, target: RecordingFormat) -> StoredSplit:
+def open_recordings(root: Path, split: Split, target: RecordingFormat, labels: bool = True) -> StoredSplit:
     """The recordings of one split, float32 [C, T] each, NaN in missing channels; and the class names."""
-    return open_folder(root.expanduser(), split, _CSV, partial(read_recording, target=target), seed=0)
+    return open_folder(root.expanduser(), split, _CSV, partial(read_recording, target=target), 0, labels)
 
 
 def read_recording(path: Path, target: RecordingFormat) -> Tensor:

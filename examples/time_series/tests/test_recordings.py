@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from jepa.data.summary import summary_lines
 from jepa.modality import BadSampleError, Split
 from jepa.testing import check_modality
 from jepa_time_series.modality import TimeSeries, TimeSeriesConfig
@@ -115,6 +116,16 @@ def test_empty_folders_and_unknown_classes_are_errors(tmp_path: Path) -> None:
     write(root / "test" / "swim" / "0.csv", "b", some_rows(1))
     with pytest.raises(ValueError, match=r"swim .*: run, walk"):
         open_recordings(root, "test", FORMAT)
+
+
+def test_folders_are_described_and_may_be_no_classes(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    settings = {"root": root, "channels": ("acc_x", "acc_y"), "seconds": 1.0, "rate": 8.0, "patch": 4}
+    settings["scales"] = {"acc": 1.0}
+    labelled, plain = (TimeSeries(TimeSeriesConfig(**settings, labels=which)) for which in ("auto", "none"))  # type: ignore[arg-type]
+    assert " recordings in 2 classes (" in summary_lines(labelled)[0]
+    assert " recordings without classes below " in summary_lines(plain)[0]
+    assert plain.tasks == []
 
 
 def test_files_beside_class_folders_are_unlabelled(tmp_path: Path) -> None:

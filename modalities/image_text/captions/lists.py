@@ -22,7 +22,7 @@ _CHECKED = 100  # lines; if all of them are malformed, the file is an error
 Line = tuple[int, Mapping[str, object] | MalformedError]
 
 
-def open_lists(root: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:
+def open_lists(root: Path, split: Split, decode: Decode, seed: int, labels: bool = True) -> StoredSplit:
     """The captioned images of one split listed at `root`, and the class names, () if unlabelled.
 
     `root` is a file, or a folder with captions.jsonl, .csv or .tsv, or with several files of one ending that are named
@@ -38,7 +38,7 @@ def open_lists(root: Path, split: Split, decode: Decode, seed: int) -> StoredSpl
     stored = _stored_lists(root)
     paths = [(path, part if len(stored) > 1 else None) for part, of_part in stored.items() for path in of_part]
     table = _read(tuple((path, part, path.stat().st_size, path.stat().st_mtime_ns) for path, part in paths))
-    return open_table(table, paths[0][0].parent, split, decode, seed)
+    return open_table(table, paths[0][0].parent, split, decode, seed, labels)
 
 
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:

@@ -19,7 +19,11 @@ class CaptionedShards:
     """Images of tar files with the captions in their companions."""
 
     def __init__(self, images: ShardSamples) -> None:
-        self.images = images
+        self.images, self.summary = images, images.summary
+
+    def digest(self) -> str:
+        """The digest of the shards."""
+        return self.images.digest()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -38,7 +42,7 @@ class CaptionedShards:
 
 
 def open_captioned_shards(
-    root: Path, split: Split, decode: Decode, seed: int, opened: Opened | None = None
+    root: Path, split: Split, decode: Decode, seed: int, opened: Opened | None = None, labels: bool = True
 ) -> StoredSplit:
     """The captioned images of one split in the tar files at `root`, and the class names, () if unlabelled.
 
@@ -46,7 +50,7 @@ def open_captioned_shards(
     damage are as in storage.shards.open_shards, but carved samples are always held out from training.
     """
     kind = FileKind("images", image_extensions(), companions=_COMPANIONS)
-    images, classes = open_shards(root, split, kind, decode, seed, opened)
+    images, classes = open_shards(root, split, kind, decode, seed, opened, labels)
     if not any(shard.companions[..., 1].any() for shard in images.shards):
         files = ", ".join(str(shard.path) for shard in images.shards[:3])
         raise ValueError(f"no captions in {files}; they belong into a .txt or .json with the key of the image")

@@ -38,6 +38,7 @@ def open_captions(
     pixels: PixelSettings = AS_STORED,
     seed: int = 0,
     opened: Opened | None = None,
+    labels: bool = True,
 ) -> StoredSplit:
     """One split of the captioned images at `root`: samples whose inputs are CaptionedImage, and the class names.
 
@@ -47,15 +48,15 @@ def open_captions(
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
     pixels: how stored values become colours.
     seed: decides which images are carved from the training set for splits that are not stored. opened: what other
-    splits have listed already.
+    splits have listed already. labels: whether to read classes.
     """
     check_min_side(min_side)
     decode = partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
-            return open_lists(root, split, decode, seed)
+            return open_lists(root, split, decode, seed, labels)
         case "webdataset":
-            return open_captioned_shards(root, split, decode, seed, opened)
+            return open_captioned_shards(root, split, decode, seed, opened, labels)
         case "coco":
             return open_coco(root, split, decode, seed)
         case _:
