@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "launch": ("jepa.launch:main", "pretrain, evaluate and report, here or on a cluster"),
     "evaluate": ("jepa.evaluate.__main__:main", "evaluate the frozen features of a trained encoder"),
+    "data": ("jepa.data_check.command:main", "check data before a run: structure, bad files, speed, a picture"),
     "report": ("jepa.report.page:main", "write report.html of a run"),
     "export": ("jepa.weights.export:main", "write the checkpoint of a run as one file"),
     "modalities": ("jepa.plugins.commands:modalities", "list the installed modalities"),

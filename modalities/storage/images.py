@@ -57,7 +57,7 @@ def image_formats() -> tuple[str, ...]:
 @cache
 def image_extensions() -> frozenset[str]:
     """File name endings of `image_formats`, in lower case and with the dot."""
-    formats = image_formats()
+    formats = {*image_formats(), "MPO"}  # of stereo cameras and phones, opened as JPEG
     return frozenset(end for end, name in Image.registered_extensions().items() if name in formats)
 
 
