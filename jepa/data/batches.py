@@ -1,6 +1,8 @@
 """Training batches as pure functions of (seed, step, rank)."""
 
+import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from jepa.distributed import STOP_SIGNALS, World
 from jepa.errors import UserError
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Samples, Split
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 def open_split(modality: Modality[Any], split: Split) -> Samples:
@@ -142,7 +146,20 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
     )
     loaded: Any = iter(loader)
     try:
-        yield _on_device(loaded, world)
+        with _deaths_explained(loaded, workers):
+            yield _on_device(loaded, workers, world)
+    finally:
+        if workers:  # at exit Python would wait for them, as a traceback keeps the iterator alive
+            for worker in loaded._workers:
+                worker.terminate = worker.kill  # they ignore SIGTERM
+            loaded._shutdown_workers()
+
+
+@contextmanager
+def _deaths_explained(loaded: Any, workers: int) -> Iterator[None]:
+    """Raise DataError if the body fails because a worker has died."""
+    try:
+        yield
     except (EOFError, OSError, RuntimeError) as error:  # of a broken connection, or torch's own
         dead = _dead(loaded._workers) if workers and not isinstance(error, UserError) else []
         if not dead:
@@ -151,11 +168,6 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
             f"a process that prepares batches died with exit status {dead[0].exitcode}. Often memory is short: try "
             f"fewer compute.workers (now {workers}), less compute.cache_mb for each of them, or a larger /dev/shm"
         ) from error
-    finally:
-        if workers:  # at exit Python would wait for them, as a traceback keeps the iterator alive
-            for worker in loaded._workers:
-                worker.terminate = worker.kill  # they ignore SIGTERM
-            loaded._shutdown_workers()
 
 
 def _dead(workers: list[BaseProcess]) -> list[BaseProcess]:
@@ -168,8 +180,12 @@ def _dead(workers: list[BaseProcess]) -> list[BaseProcess]:
     return [worker for worker in workers if worker.exitcode]
 
 
-def _on_device(loaded: Iterator[Batch | UserError], world: World) -> Iterator[Batch]:
-    for batch in loaded:
+def _on_device(loaded: Any, workers: int, world: World) -> Iterator[Batch]:
+    while True:
+        with _deaths_explained(loaded, workers):
+            batch = next(loaded, None)
+        if batch is None:
+            return
         if isinstance(batch, UserError):
             raise batch
         yield batch.to(world.device)
@@ -177,6 +193,8 @@ def _on_device(loaded: Iterator[Batch | UserError], world: World) -> Iterator[Ba
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    if sys.platform == "linux":  # otherwise a worker outlives a killed process by seconds, and holds its connections
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     # Keyboard, torchrun and SLURM signal every process, but only the main one decides when to stop.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

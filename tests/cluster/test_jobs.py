@@ -1,11 +1,15 @@
 """`jepa jobs` reports submitted runs within seconds, including those that were killed."""
 
+import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runs import arguments, launch_here, status, until, until_ended
+from runs import arguments, launch_here, log_of, status, until, until_ended
 
+from jepa.checkpoint.lock import locked
 from jepa.cluster.job import read_attempts, read_job
 from jepa.cluster.status import cancel, jobs, logs
 from jepa.launch import main
@@ -58,6 +62,33 @@ def test_a_killed_run_is_reported_as_failed_with_and_without_accounting(
     assert "Killed" in jobs_output(tmp_path, capsys)
     monkeypatch.setattr("jepa.cluster.status._rows", lambda *_: [])  # the cluster no longer knows the job
     assert status(run_dir).state == "FAILED"
+
+
+def test_a_job_on_two_nodes_ends_when_one_of_its_processes_is_killed(
+    on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(arguments(run_dir, photos, "--slurm", profile, "--nodes", "2", "steps=100000")) == 0
+    until(run_dir, lambda found: found.step > 0)
+    os.kill(processes_of(read_job(run_dir)["job_id"], "1")[0], signal.SIGKILL)
+    started = time.monotonic()
+    assert until_ended(run_dir).state == "FAILED"
+    assert time.monotonic() - started < 15
+    assert "error: another process of the run died" in log_of(run_dir)
+    assert "Traceback" not in log_of(run_dir)
+    with locked(run_dir):
+        pass
+
+
+def processes_of(job_id: str, rank: str) -> list[int]:
+    """Processes of a rank of a job, in the order in which they started."""
+    wanted = {f"SLURM_JOB_ID={job_id}".encode(), f"SLURM_PROCID={rank}".encode()}
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted <= set((folder / "environ").read_bytes().split(b"\0")):
+                found.append(int(folder.name))
+    return sorted(found)
 
 
 def test_a_cancelled_run_saves_and_is_not_requeued(
