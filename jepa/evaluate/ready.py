@@ -60,12 +60,18 @@ def evaluation_notes(config: Config[Any, Any], modality: Modality[Any]) -> list[
         if task in modality.tasks and all(labels is not None for labels in known):
             notes += _label_notes(task, of_task, Splits(*known))
         else:
-            notes += [
-                f"The first {split} sample has no label '{task.label}'; its labels: {', '.join(labels) or 'none'}."
-                for split, labels in labelled.items()
-                if task.label not in labels
-            ]
+            notes += _missing_label(task, labelled)
     return list(filter(None, notes))
+
+
+def _missing_label(task: Task, labels: Mapping[Split, Sequence[str]]) -> list[str]:
+    """A note if samples lack the label of a task; labels: names of the labels of one sample of each split."""
+    lacking = [split for split in SPLITS if task.label not in labels[split]]
+    if not lacking:
+        return []
+    known = ", ".join(dict.fromkeys(name for split in lacking for name in labels[split])) or "none"
+    first = f"first {', '.join(lacking)} sample{'s have' if len(lacking) > 1 else ' has'}"
+    return [f"The {first} no label '{task.label}', so it may not be measured; their labels: {known}."]
 
 
 def no_tasks_note(rows: Sequence[TaskProbe], has_streams: bool, samples: Mapping[Split, Samples]) -> str:

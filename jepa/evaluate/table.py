@@ -36,7 +36,8 @@ def print_table(results: Mapping[str, Any], remarks: Sequence[str] = ()) -> None
             f"RankMe (effective dimensions) {signs['rankme']:.1f}, untrained {signs['rankme_random_init']:.1f}"
             f"{rank_limit(signs)}; target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples"
         )
-    for line in (*remarks, *caveat_lines(results["tasks"]), *results["notes"]):
+    caveats = (f"* {line}" for line in caveat_lines(results["tasks"]))
+    for line in (*remarks, *caveats, *results["notes"]):
         console.print(shown(line))
 
 
@@ -46,7 +47,7 @@ def caveat_lines(tasks: Mapping[str, Row]) -> list[str]:
     for name, row in tasks.items():
         for caveat in row.get("caveats", ()):
             rows.setdefault(caveat, []).append(name)
-    return [f"* {', '.join(names)}: {caveat}" for caveat, names in rows.items()]
+    return [f"{', '.join(names)}: {caveat}" for caveat, names in rows.items()]
 
 
 def rank_limit(signs: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def probe_names(task: Task, attentive: Sequence[int] | None, layers: int) -> Seq
     # With a single layer, the last four are that layer, and the row would repeat another.
     probes = [probe for probe in _PROBES[task.kind] if layers > 1 or probe != "linear_last4"]
     numbers = task.attentive if attentive is None else attentive
-    return (*probes, *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in numbers))
+    return (*probes, *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in dict.fromkeys(numbers)))
 
 
 def attentive_blocks(probe: str) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jepa.data.summary import SplitSummary, digest
 from jepa.modality import Label, Sample, Split
 from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
+from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
 from modalities.storage.paths import FileKeys, existing_file
 from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_files, split_source
@@ -70,6 +71,7 @@ def open_lists(
     read: Callable[[Path], Any],
     seed: int | None,
     reads_labels: bool = True,
+    opened: Opened | None = None,
 ) -> StoredSplit:
     """The videos of one split listed in the .csv or .tsv files at `root`, and the class names, () if unlabelled.
 
@@ -81,13 +83,11 @@ def open_lists(
     required and must name a `path` and a `label` (storage.labels). Paths are absolute or relative to the file's folder.
     reads_labels: false ignores the labels.
     """
-    stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
+    stored = (opened or Opened()).once(("lists", root), lambda: _read_all(root, extensions))
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"]) if reads_labels else NO_CLASSES
     folder = stored[source][0].source.parent
-    file_key = FileKeys(folder)
-    _check_apart(stored, file_key)
-    rows = _one_spelling([row for listed in stored[source] for row in _rows(listed, classes)], file_key)
+    rows = _one_spelling([row for listed in stored[source] for row in _rows(listed, classes)], FileKeys(folder))
     splits = [carved_split(path, carve, seed) for path, _ in rows] if carve else []
     if carve and (split != "train" or classes.names):
         rows = [row for row, each in zip(rows, splits, strict=True) if each == split]
@@ -96,6 +96,13 @@ def open_lists(
     where = f"listed in {', '.join(str(listed.source) for listed in stored[source])}"
     summary = SplitSummary("videos", where, classes.names).of_split(split, carve, sizes)
     return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read, summary), classes.names)
+
+
+def _read_all(root: Path, extensions: Collection[str]) -> dict[Split, list[VideoList]]:
+    """The lists of all splits."""
+    stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
+    _check_apart(stored, FileKeys(stored["train"][0].source.parent))
+    return stored
 
 
 def read_list(source: Path, extensions: Collection[str]) -> VideoList:

@@ -79,7 +79,7 @@ def _open(
         case "folder":
             return open_folder(root, split, _ENCODED, encoded, seed, options.labels, opened)
         case "csv":
-            return open_lists(root, split, VIDEO_EXTENSIONS, encoded, seed, options.labels)
+            return open_lists(root, split, VIDEO_EXTENSIONS, encoded, seed, options.labels, opened)
         case "webdataset":
             return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed, opened, options.labels))
         case "frames":

@@ -122,7 +122,7 @@ def test_a_run_first_says_which_scores_its_labels_do_not_allow(
         "class/low_shot_12: 3 of 3 classes have fewer than 12 labels among the 24 training samples; the probe " in said
     )
     assert "class/low_shot_1pct: trained on 12 % of the 24 labels, as each class needs at least one" in said
-    assert "The first train sample has no label 'colour'; its labels: class." in said
+    assert "The first train, validation, test samples have no label 'colour', so it may not be measured" in said
 
 
 def test_an_unlabelled_validation_split_is_announced(tmp_path: Path) -> None:
