@@ -82,7 +82,12 @@ def caveats_of(task: Task, probe: str, labels: Splits[Tensor]) -> list[str]:
         return [f"all training labels are {known[0].item():g}"] if known.min() == known.max() else []
     train, test = (split[split.isfinite()].long() for split in (labels.train, labels.test))
     found = _class_caveats(train, test, task.classes)
-    return found + _few_caveats(train, FEW_LABELS[probe]) if probe in FEW_LABELS else found
+    if probe in FEW_LABELS:
+        return found + _few_caveats(train, FEW_LABELS[probe])
+    classes = len(train.unique())
+    if probe.startswith("attentive") and len(train) < LOW_SHOT * classes:  # evaluate.attentive_samples limits them
+        found.append(f"trained on {len(train):,} samples of {classes:,} classes, {len(train) / classes:.2g} for each")
+    return found
 
 
 def _class_caveats(train: Tensor, test: Tensor, classes: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ _PROTOCOL = ("train_samples", "test_samples", "spread", "draws", "chosen", "way"
 _SCOPE = ("labels_per_class", "label_share", "caveats")
 _ABOUT = ("metric", "higher_is_better", *_PROTOCOL, *_SCOPE)
 RESERVED = frozenset({"jepa", "random_init", "chance", *_ABOUT})  # names that no baseline may have
+_SHARES = ("accuracy", "recall")  # metrics that are shares of the test samples
 Row = dict[str, Any]  # of the tasks in results.json
 
 
@@ -37,7 +38,7 @@ def print_table(results: Mapping[str, Any], remarks: Sequence[str] = ()) -> None
             f"{rank_limit(signs)}; target std {signs['target_std']:.2f}; {signs['samples']} {signs['split']} samples"
         )
     caveats = (f"* {line}" for line in caveat_lines(results["tasks"]))
-    for line in (*remarks, *caveats, *results["notes"]):
+    for line in filter(None, (error_line(results["tasks"]), *remarks, *caveats, *results["notes"])):
         console.print(shown(line))
 
 
@@ -48,6 +49,24 @@ def caveat_lines(tasks: Mapping[str, Row]) -> list[str]:
         for caveat in row.get("caveats", ()):
             rows.setdefault(caveat, []).append(name)
     return [f"{', '.join(names)}: {caveat}" for caveat, names in rows.items()]
+
+
+def error_line(tasks: Mapping[str, Row]) -> str:
+    """How far an accuracy may be from that on more test samples; empty without accuracies."""
+    sizes = [row["test_samples"] for row in tasks.values() if row["metric"] in _SHARES]
+    if not sizes or min(sizes) < 1:
+        return ""
+    return f"standard error of an accuracy on {min(sizes):,} test samples: at most {0.5 / min(sizes) ** 0.5:.3f}"
+
+
+def is_close(row: Row) -> bool:
+    """Whether the trained encoder leads by less than two standard errors of an accuracy or recall."""
+    others = [row[column] for column in columns({"": row}) if column != "jepa" and row.get(column) is not None]
+    if row["metric"] not in _SHARES or best_columns(row) != ["jepa"] or not others:
+        return False
+    shares = (row["jepa"], max(others))
+    error = (sum(share * (1 - share) for share in shares) / row["test_samples"]) ** 0.5
+    return bool(shares[0] - shares[1] < 2 * error)
 
 
 def rank_limit(signs: Mapping[str, Any]) -> str:

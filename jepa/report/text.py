@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from jepa.config import plain, to_yaml
-from jepa.evaluate.table import Row, best_columns, columns
+from jepa.evaluate.table import Row, best_columns, columns, is_close
 from jepa.report.charts import percent, task_title
 from jepa.report.run import Run
 from jepa.training.config import Config
@@ -145,11 +145,11 @@ def _verdict(tasks: Mapping[str, Row]) -> str:
     name, row = _main_task(tasks)
     others = {name: title for name, title in columns(tasks).items() if name != "jepa" and row.get(name) is not None}
     baselines = ", ".join(f"{_number(row, row[column])} {escape(title)}" for column, title in others.items())
-    won = sum(best_columns(row) == ["jepa"] for row in tasks.values())
+    won, close = sum(best_columns(row) == ["jepa"] for row in tasks.values()), sum(map(is_close, tasks.values()))
     return (
         f"It reaches <strong>{_number(row, row['jepa'])}</strong> {escape(row['metric'])} "
         f"({escape(task_title(name, row))}) against {baselines}, and beats all baselines on {won} of {len(tasks)} "
-        "tasks."
+        f"tasks{f', on {close} of them by less than two standard errors' if close else ''}."
     )
 
 

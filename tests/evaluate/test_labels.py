@@ -15,6 +15,7 @@ from jepa.evaluate.probes.attentive import ProbeTraining
 from jepa.evaluate.reading import raised_limit_note, sample_limits
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Splits
+from jepa.evaluate.table import error_line, is_close
 from jepa.evaluate.tasks import FeatureTable, measure
 from jepa.launch import resolve
 from jepa.modality import Task
@@ -71,13 +72,29 @@ def test_many_classes_raise_the_number_of_training_samples_by_need(tmp_path: Pat
 
 
 def test_one_sided_labels_are_caveats() -> None:
-    def found(train: list[float], test: list[float]) -> str:
+    def found(train: list[float], test: list[float], probe: str = "linear") -> str:
         labels = Splits(torch.tensor(train), torch.tensor(train), torch.tensor(test))
-        return "; ".join(caveats_of(Task(label="class", kind="class", classes=("a", "b", "c")), "linear", labels))
+        return "; ".join(caveats_of(Task(label="class", kind="class", classes=("a", "b", "c")), probe, labels))
 
     assert found([0, 1, 2, torch.nan], [2, 1, 0]) == ""
+    assert found([0, 1, 2], [2, 1, 0], "attentive") == "trained on 3 samples of 3 classes, 1 for each"
     assert found([1, 1], [1, 1]) == "all training labels are of one class, 'b'; the test samples are of 1 of 3 classes"
     assert "2 of 3 test samples are of classes without a training label" in found([0, 0, 1], [0, 2, 2])
     assert "chance is 0: no test sample is of the commonest training class, 'a'" in found([0, 0, 1, 2], [1, 2])
     assert size_notes({"train": 20, "validation": 20, "test": 100}) == []
     assert len(size_notes({"train": 19, "validation": 19, "test": 1})) == 3
+
+
+def test_a_lead_is_close_if_it_is_within_two_standard_errors() -> None:
+    def row(jepa: float, untrained: float, samples: int, metric: str = "accuracy") -> dict[str, object]:
+        scores = {"metric": metric, "higher_is_better": True, "jepa": jepa, "random_init": untrained, "chance": 0.1}
+        return scores | {"test_samples": samples}
+
+    assert is_close(row(0.52, 0.50, 2_000))  # the standard error of the difference is .016
+    assert not is_close(row(0.52, 0.50, 20_000))
+    assert not is_close(row(0.50, 0.52, 2_000))
+    assert not is_close(row(0.52, 0.50, 10, "score"))
+    assert (
+        error_line({"a": row(0.5, 0.4, 2_500)}) == "standard error of an accuracy on 2,500 test samples: at most 0.010"
+    )
+    assert error_line({"a": row(0.5, 0.4, 2_500, "score")}) == ""
