@@ -80,8 +80,10 @@ def caveats_of(task: Task, probe: str, labels: Splits[Tensor]) -> list[str]:
     if task.kind != "class":
         known = labels.train[labels.train.isfinite()]
         return [f"all training labels are {known[0].item():g}"] if known.min() == known.max() else []
-    train, test = (split[split.isfinite()].long() for split in (labels.train, labels.test))
+    train, validation, test = (split[split.isfinite()].long() for split in labels.parts())
     found = _class_caveats(train, test, task.classes)
+    if len(validation.unique()) == 1 < len(train.unique()):
+        found.append("its setting is chosen on validation samples of a single class")
     if probe in FEW_LABELS:
         return found + _few_caveats(train, FEW_LABELS[probe])
     classes = len(train.unique())

@@ -9,6 +9,7 @@ from jepa.config.imports import describe_error
 from jepa.console import CONSOLE, shown
 from jepa.data import DataError
 from jepa.evaluate.cross_modal.rows import row_names
+from jepa.evaluate.forecast import can_forecast
 from jepa.evaluate.labels import UnmeasurableError, caveats_of, check_labels
 from jepa.evaluate.reading import (
     SPLITS,
@@ -61,7 +62,23 @@ def evaluation_notes(config: Config[Any, Any], modality: Modality[Any]) -> list[
             notes += _label_notes(task, of_task, Splits(*known))
         else:
             notes += _missing_label(task, labelled)
+    if modality.forecast_axis is not None and config.evaluate.forecast_samples:
+        notes.append(forecast_obstacle(config, modality, samples))
+    gallery, scored = config.evaluate.gallery or 0, len(indices["test"])
+    if has_streams and scored < gallery:
+        notes.append(f"Galleries of retrieval hold {scored:,} samples, as only these are scored, not {gallery:,}.")
     return list(filter(None, notes))
+
+
+def forecast_obstacle(
+    config: Config[Any, Any], modality: Modality[Any], samples: Mapping[Split, Samples], on_trained_grid: bool = True
+) -> str:
+    """Why forecasts along the modality's axis are not measured; empty if they are."""
+    if not can_forecast(modality, config):
+        return "Forecasts are not measured: the run did not predict representations, or its grid has a single slot."
+    if not on_trained_grid or not all(len(samples[split]) for split in ("train", "test")):
+        return "Forecasts are not measured: they need the token grid of training, and test samples."
+    return ""
 
 
 def _missing_label(task: Task, labels: Mapping[Split, Sequence[str]]) -> list[str]:

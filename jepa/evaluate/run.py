@@ -19,11 +19,11 @@ from jepa.disk import write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
 from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget, samples_at_once
-from jepa.evaluate.forecast import InputBatches, build_forecaster, can_forecast, forecast_section
+from jepa.evaluate.forecast import InputBatches, build_forecaster, forecast_section
 from jepa.evaluate.labels import UnmeasurableError, size_notes
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits, raised_limit_note
-from jepa.evaluate.ready import no_tasks_note
+from jepa.evaluate.ready import forecast_obstacle, no_tasks_note
 from jepa.evaluate.setup import EvaluationSetup, TaskProbe, is_part_of, open_setup
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import print_table
@@ -187,12 +187,8 @@ class _Evaluation:
         setup, config, modality = self.setup, self.setup.config, self.setup.modality
         if modality.forecast_axis is None or not config.evaluate.forecast_samples:
             return {}
-        if not can_forecast(modality, config):
-            reason = "the run did not predict representations, or its grid has a single slot"
-            self.notes.append(f"Forecasts are not measured: {reason}.")
-            return {}
-        if not setup.on_trained_grid or not all(len(self.samples[split]) for split in ("train", "test")):
-            self.notes.append("Forecasts are not measured: they need the token grid of training, and test samples.")
+        if obstacle := forecast_obstacle(config, modality, self.samples, setup.on_trained_grid):
+            self.notes.append(obstacle)
             return {}
         self.show("forecast")
         networks = model_of(setup.checkpoint, config, modality).to(setup.device)

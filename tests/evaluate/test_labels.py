@@ -1,5 +1,6 @@
 """Scores say what they are of: few labels, ids as classes, small or one-sided splits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -72,12 +73,15 @@ def test_many_classes_raise_the_number_of_training_samples_by_need(tmp_path: Pat
 
 
 def test_one_sided_labels_are_caveats() -> None:
-    def found(train: list[float], test: list[float], probe: str = "linear") -> str:
-        labels = Splits(torch.tensor(train), torch.tensor(train), torch.tensor(test))
+    def found(train: list[float], test: list[float], probe: str = "linear", choosing: Sequence[float] = ()) -> str:
+        labels = Splits(torch.tensor(train), torch.tensor(choosing or train), torch.tensor(test))
         return "; ".join(caveats_of(Task(label="class", kind="class", classes=("a", "b", "c")), probe, labels))
 
     assert found([0, 1, 2, torch.nan], [2, 1, 0]) == ""
     assert found([0, 1, 2], [2, 1, 0], "attentive") == "trained on 3 samples of 3 classes, 1 for each"
+    assert (
+        found([0, 1, 2], [2, 1, 0], choosing=[1, 1]) == "its setting is chosen on validation samples of a single class"
+    )
     assert found([1, 1], [1, 1]) == "all training labels are of one class, 'b'; the test samples are of 1 of 3 classes"
     assert "2 of 3 test samples are of classes without a training label" in found([0, 0, 1], [0, 2, 2])
     assert "chance is 0: no test sample is of the commonest training class, 'a'" in found([0, 0, 1, 2], [1, 2])

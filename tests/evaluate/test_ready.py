@@ -18,6 +18,7 @@ from jepa.data import open_split
 from jepa.evaluate.ready import announce_evaluation, evaluation_notes
 from jepa.modality import Split
 from modalities.storage.splits import carved_split
+from modalities.video.lists import VideoList, read_list
 
 NETWORKS = ["model.size={width: 24, depth: 1, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}"]
 TINY = [*NETWORKS, "steps=2", "optim.batch_size=8", "compute.workers=0", "compute.device=cpu", "evaluate.report=false"]
@@ -165,3 +166,22 @@ def test_the_splits_of_the_evaluation_list_no_folder_again(
     announce_evaluation(config, modality)
     assert {path: listed[path] for path in before} == before
     assert len(hashed) == sum(hashed.values()) == 60
+
+
+def test_the_splits_of_the_evaluation_read_no_list_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    _, settings = misspelt_folder_in_a_validation_list(tmp_path / "data")
+    (tmp_path / "data" / "val.csv").write_text("0.gif 0\n1.gif 1\n")
+    (tmp_path / "data" / "train.csv").write_text("".join(f"{number}.gif {number % 2}\n" for number in range(2, 8)))
+    config, modality = launch.resolve("video", {}, [*settings, f"data.root={tmp_path / 'data'}"])
+    read: Counter[Path] = Counter()
+
+    def counted(source: Path, *arguments: Any) -> VideoList:
+        read[source] += 1
+        return read_list(source, *arguments)
+
+    monkeypatch.setattr("modalities.video.lists.read_list", counted)
+    open_split(modality, "train")
+    announce_evaluation(config, modality)
+    assert set(read.values()) == {1}
+    assert len(read) == 2
