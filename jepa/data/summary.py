@@ -116,7 +116,8 @@ def _parts(split: Split, count: int, summary: SplitSummary) -> Iterator[str]:
     if summary.held_out:
         yield "held out from it: " + ", ".join(f"{count:,} for {name}" for name, count in summary.held_out.items())
     if summary.shared:
-        yield f"{' and '.join(summary.shared)}: a tenth of them each, also trained on"
+        each = " each" if len(summary.shared) > 1 else ""
+        yield f"a tenth of them{each} is also used for {' and '.join(summary.shared)}"
     if summary.passed_over:
         yield f"passed over: {counted(summary.passed_over)}"
 

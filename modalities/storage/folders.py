@@ -1,5 +1,6 @@
 """Samples stored as files in folders: images, or anything else with a reader for one file."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -8,24 +9,15 @@ from typing import Any, NamedTuple
 
 from jepa.data.summary import SplitSummary, digest
 from jepa.modality import Label, Sample, Split
-from modalities.storage.layout import (
-    FEW,
-    ClassLevel,
-    FileKind,
-    Layout,
-    class_folders,
-    class_level,
-    class_root,
-    find_layout,
-    folder_splits,
-    walk,
-)
+from modalities.storage.layout import ClassLevel, Layout, class_folders, class_root, find_layout, folder_splits
+from modalities.storage.listing import FEW, FileKind, walk
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings, StringPacker
 from modalities.storage.splits import StoredSplit, carved_split, split_named, split_source
 
 __all__ = ["FileKind", "Files", "check_folder", "class_folders", "folder_splits", "open_folder", "walk"]
 
+_BATCH = re.compile(r"(batch|chunk|fold|folder|part|shard|subset|set|group|dir|disk|page)[-_ ]?\d+", re.IGNORECASE)
 _TRIED = 1_000  # paths in which splits inside classes are noticed
 
 
@@ -81,7 +73,7 @@ def open_folder(
     Splits: `root/train` beside `root/val` and/or `root/test`, in any of their usual spellings (storage.splits); or
     `root/train` if no other folder beside it holds such files. Otherwise all of `root` is one training set. Missing
     splits are carved from the training set.
-    Classes: if the training set has at least two folders with files, and few files beside them (layout.class_level),
+    Classes: if the training set has at least two folders with files, and few files beside them (storage.layout),
     these folders are the classes, in alphabetical order, and every file belongs to the top folder that it lies in.
     Otherwise the set is unlabelled; then train keeps all files, including those that are also carved for the other
     splits. labels: false makes any set unlabelled.
@@ -95,7 +87,7 @@ def open_folder(
     source, carve = split_source(list(layout.splits), split)
     training, level = opened.once(("classes", root), lambda: _classes(layout, kind, labels))
     folder = layout.base / layout.splits[source]
-    folder = training if source == "train" else class_root(folder, kind, level.names) if labels else folder
+    folder = training if source == "train" else class_root(folder, kind, level.names)[0] if labels else folder
     held_out = bool(carve) and (split != "train" or bool(level.names))
     whole = partial(_listed, folder, training, level, kind)
     if held_out:
@@ -126,8 +118,9 @@ def check_folder(root: Path) -> None:
 def _classes(layout: Layout, kind: FileKind, labels: bool) -> tuple[Path, ClassLevel]:
     """The folder of the training set, and the class folders in it."""
     training = layout.base / layout.splits["train"]
-    training = class_root(training, kind) if labels else training
-    return training, class_level(training, kind) if labels else ClassLevel(())
+    if not labels:
+        return training, ClassLevel(())
+    return (training, layout.level) if layout.level is not None else class_root(training, kind)
 
 
 def _listed(folder: Path, training: Path, level: ClassLevel, kind: FileKind) -> Listing:
@@ -188,6 +181,8 @@ def _notes(level: ClassLevel, folder: Path, paths: PackedStrings) -> tuple[str, 
     """Sentences on folders that the user may have meant differently."""
     notes = [level.note] if level.note else []
     notes += [f"the folder {name} in {folder} is taken for a class" for name in level.names if split_named(name)]
+    if level.names and all(map(_BATCH.fullmatch, level.names)):
+        notes.append(f"the folders in {folder} are taken for classes; if they are none, set data.labels=none")
     inner = (paths[index].split("/")[:-1] for index in range(0, len(paths), len(paths) // _TRIED + 1))
     named = {split: "/".join(parts) for parts in inner if len(parts) > 1 and (split := split_named(parts[1]))}
     if "train" in named and len(named) > 1:

@@ -100,7 +100,7 @@ def test_folders_are_described_and_may_be_no_classes(tmp_path: Path) -> None:
     )
     assert line.endswith("passed over: 1 .jpg")
     assert summary_lines(plain)[0].startswith(
-        f"train: 40 recordings without classes below {tmp_path}; validation and test: "
+        f"train: 40 recordings without classes below {tmp_path}; a tenth of them each is "
     )
     assert plain.tasks == []
 

@@ -56,7 +56,7 @@ def test_a_single_folder_without_structure_changes_nothing(tmp_path: Path) -> No
     assert classes(tmp_path) == ()
     assert paths(tmp_path, "train") == sorted(f"all/{i}.png" for i in range(30))
     assert lines(tmp_path) == (
-        f"train: 30 images without classes below {tmp_path}; validation and test: a tenth of them each, also trained on"
+        f"train: 30 images without classes below {tmp_path}; a tenth of them each is also used for validation and test"
     )
 
 
@@ -120,6 +120,8 @@ def test_splits_inside_classes_and_classes_named_like_splits_are_noted(tmp_path:
     inside = [f"{name}/{split}/{i}.png" for name in ("cup", "nut") for split in ("train", "test") for i in range(4)]
     write_images(tmp_path / "inside", inside)
     assert "note: cup/test and cup/train in" in lines(tmp_path / "inside").replace("nut/", "cup/")
+    write_images(tmp_path / "parts", [f"batch_{i}/{i}.png" for i in range(3)])
+    assert "are taken for classes; if they are none, set data.labels=none" in lines(tmp_path / "parts")
     write_images(tmp_path / "named", [*CLASSES, "test/1.png"])
     assert f"note: the folder test in {tmp_path / 'named'} is taken for a class" in lines(tmp_path / "named")
 

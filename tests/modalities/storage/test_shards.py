@@ -261,7 +261,7 @@ def test_labels_may_be_ignored_and_then_training_keeps_all_samples(tmp_path: Pat
     write_tar(tmp_path / "0.tar", [part for i in range(30) for part in ((f"{i}.jpg", "x"), (f"{i}.cls", "1"))])
     samples, classes = open_shards(tmp_path, "train", KIND, decode, None, labels=False)
     assert (classes, len(samples), samples[0].labels) == ((), 30, {})
-    assert line("train", samples).endswith("validation and test: a tenth of them each, also trained on")
+    assert line("train", samples).endswith("a tenth of them each is also used for validation and test")
 
 
 def line(split: Split, samples: ShardSamples) -> str:

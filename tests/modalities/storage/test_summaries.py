@@ -97,7 +97,7 @@ def test_without_labels_class_folders_are_plain_folders_and_training_keeps_all_s
     assert f"{noun} without classes {where.format(tmp_path)}" in line("train", samples)
     if noun != "captioned images":  # captions are held out for retrieval
         assert len(samples) == 30
-        assert line("train", samples).endswith("validation and test: a tenth of them each, also trained on")
+        assert line("train", samples).endswith("a tenth of them each is also used for validation and test")
         assert len(open_split(tmp_path, "test", False).samples) < 10
     assert noun != "images" or samples[0].labels == {}
     assert (digest_of(samples) != digest_of(open_split(tmp_path, "train", True).samples)) == (noun != "images")
