@@ -17,13 +17,12 @@ class FileKeys:
         self._absolute, self._resolved = (f"{path.as_posix().rstrip('/')}/" for path in folders)
 
     def __call__(self, name: str) -> str:
-        if name.isascii() and name[:1] not in "./" and "//" not in name and "/." not in name:
-            return name  # most names
-        name = unicodedata.normalize("NFC", name)
-        if "//" in name or "/." in name or name.startswith("."):
+        if not name.isascii():
+            name = unicodedata.normalize("NFC", name)
+        if "//" in name or "/." in name or name[:1] == ".":
             path = self._resolved + name if name.startswith("../") else name
             name = posixpath.normpath(path).replace("//", "/")  # POSIX keeps two slashes at the start
-        if not name.startswith("/"):
+        if name[:1] != "/":
             return name
         return name.removeprefix(self._absolute).removeprefix(self._resolved)
 

@@ -60,8 +60,9 @@ def table_rows(
             row, fault = [], str(error)
         if row is None:
             return
-        if len(lines) > 1 and not fault and (not lines[-1] or _merges(row, delimiter, columns, endings)):
-            fault = "unclosed quote"
+        if len(lines) > 1 and not fault:
+            merged = _merges(row, delimiter, columns, endings)
+            fault = "unclosed quote" if not lines[-1] else "a misplaced quote encloses several lines" if merged else ""
         if fault:
             numbered = [(each, line.rstrip("\r\n")) for each, line in enumerate(lines, number) if line]
             bad = BadRow(f"not a table row: {fault}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,7 +222,8 @@ def _by_space(line: str, extensions: Collection[str]) -> list[str]:
 
 
 def _is_video(cell: str, extensions: Collection[str]) -> bool:
-    return PurePosixPath(cell.strip()).suffix.lower() in extensions
+    name = cell.strip().lower()
+    return name[name.rfind(".") :] in extensions
 
 
 def _columns(source: Path, rows: list[list[str]], has_header: bool, videos: list[int]) -> tuple[int, int | None]:

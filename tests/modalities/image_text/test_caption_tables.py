@@ -50,7 +50,7 @@ def test_an_open_quote_is_text_between_tabs_and_makes_bad_rows_between_commas(
         (tmp_path / f"list{ending}").write_text("\n".join(lines))
     assert read(tmp_path / "list.tsv") == ({name: (text,) for name, text in zip(NAMES, texts, strict=True)}, {})
     captions, faults = read(tmp_path / "list.csv")
-    assert faults == {f"line {number}": "not a table row: unclosed quote" for number in bad}
+    assert faults == {f"line {n}": "not a table row: a misplaced quote encloses several lines" for n in bad}
     assert [*captions] != NAMES
     assert captions.keys() == {name for number, name in enumerate(NAMES, start=2) if number not in bad}
 
