@@ -16,6 +16,8 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorS
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
+from jepa.disk import WriteError, writing
+
 _METADATA = ".metadata"
 # The types in a folder's metadata; unpickling refuses all others, so that nothing in a folder is executed.
 _ALLOWED = {
@@ -57,22 +59,37 @@ class _Reader(FileSystemReader):
         return metadata
 
 
+class _Writer(FileSystemWriter):
+    """Names the reason of the system, such as a full disk, which the errors of torch hide."""
+
+    def write_data(self, *args: Any, **options: Any) -> Any:
+        with writing(Path(self.path)):
+            return super().write_data(*args, **options)
+
+    def finish(self, *args: Any, **options: Any) -> None:
+        with writing(Path(self.path)):
+            super().finish(*args, **options)
+
+
 def start_writing(tensors: Mapping[str, Tensor], folder: Path, group: dist.ProcessGroup) -> Future[Any]:
     """Copy the tensors and write the copies in the background; every process of the group (gloo) must call.
 
     On rank 0 the future is done once all processes have written.
     """
-    writer = FileSystemWriter(folder, sync_files=True)
+    writer = _Writer(folder, sync_files=True)
     started = async_save(dict(tensors), storage_writer=writer, process_group=group)
     assert isinstance(started, Future)
     return started
 
 
 def finish_writing(started: Future[Any]) -> None:
-    """Wait for the writing to end; raises ShardsError if a process failed."""
+    """Wait for the writing to end; raises WriteError if a process could not write, ShardsError if one failed."""
     try:
         started.result()
     except CheckpointException as error:  # a BaseException in torch, although it may be just a full disk
+        for failure, _ in error.failures.values():
+            if isinstance(failure, WriteError):
+                raise failure from error
         raise ShardsError(reason(error)) from error
 
 

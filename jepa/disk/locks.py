@@ -10,7 +10,7 @@ from filelock import FileLock
 from jepa.console import warn_once
 
 # Lustre without `-o flock`, NFS without a lock daemon, and some FUSE mounts.
-_NO_LOCKS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP") if hasattr(errno, name)}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP)}
 
 
 @contextmanager

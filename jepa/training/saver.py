@@ -22,6 +22,7 @@ from jepa.checkpoint.file import (
     unreadable,
 )
 from jepa.checkpoint.released import read_networks
+from jepa.disk import WriteError
 from jepa.distributed import World, is_sharded
 
 
@@ -119,9 +120,11 @@ class Saver:
 
         try:
             finish_writing(written)
-        except ShardsError as error:
+        except (ShardsError, WriteError) as error:
             if self.world.is_main:
                 shutil.rmtree(folder, ignore_errors=True)  # so that it does not keep the disk full
+            if isinstance(error, WriteError):
+                raise
             raise CheckpointError(f"{folder} cannot be written: {error}") from error
         if self.world.is_main:
             publish_shards(folder, run, latest(self.run_dir))

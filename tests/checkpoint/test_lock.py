@@ -60,7 +60,7 @@ def test_releasing_a_lock_removes_it_and_a_directory_left_empty(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "runs" / "full").iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
 def test_without_locks_in_the_file_system_a_run_warns_once_and_runs(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,14 +2,12 @@
 
 import errno
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import fork_server
 import pytest
 import torch
+from full_disk import file_size_limit
 
 from jepa.checkpoint import Checkpoint
 from jepa.console import outside_cause
@@ -23,21 +21,6 @@ SMALLEST = [
     *("optim.batch_size=4", "log_every=1", "checkpoint_every=1", "compute.precision=fp32", "compute.workers=1"),
     *("evaluate.enabled=false", "evaluate.report=false"),
 ]
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond a size, as on a full disk."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def checkpoint(step: int, size: int) -> Checkpoint:

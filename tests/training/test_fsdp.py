@@ -13,13 +13,16 @@ import fork_server
 import pytest
 import torch
 import torch.distributed as dist
+from full_disk import file_size_limit
 from runs import launch_here
 from tiny import MODEL, Noise, NoiseConfig, noise, random_masks
 
 from benchmarks.parallel import bytes_held, training_state
 from jepa import launch
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
+from jepa.checkpoint.file import read_step
 from jepa.distributed import World, whole
+from jepa.errors import UserError
 from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import Masks
 from jepa.model import JEPA
@@ -211,6 +214,15 @@ def compare(folder: str) -> None:
         assert again.state.keys() == optimizer.state.keys()
         for parameter, state in again.state.items():
             assert torch.equal(whole(state["exp_avg"]), whole(optimizer.state[parameter]["exp_avg"]))
+
+    # A save that does not fit leaves the last one.
+    sentence = "step_3 cannot be written: the system does not allow a file of this size"
+    with file_size_limit(1000), pytest.raises(UserError, match=sentence):
+        saver.save(3, 0.0)
+        saver.wait()
+    assert read_step(latest(Path(folder))) == 2
+    dist.barrier()
+    assert not (Path(folder) / "checkpoints" / "step_3").exists()
     torch.save({"held": held, "weights": initial, "buffers": buffers, "saved": saved}, f"{folder}/{rank}.pt")
     world.leave()
 
