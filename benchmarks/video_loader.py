@@ -18,7 +18,7 @@ import torch
 from benchmarks import provenance
 from jepa.data import seeded
 from modalities.video.decode.stored import StoredVideo, VideoInfo
-from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
+from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoder
 from modalities.video.views import random_clip_view, random_frames
 
 _FRAMES, _SPACING, _SIDE = 16, 2.0, 128
@@ -43,7 +43,7 @@ def usable() -> list[Decoder]:
     decoders: list[Decoder] = []
     for decoder in _DECODERS:
         try:
-            decoders += usable_decoders(decoder)
+            decoders.append(usable_decoder(decoder))
         except ValueError as error:
             print(error, file=sys.stderr)
     return decoders

@@ -23,9 +23,9 @@ class VideoConfig(PixelSettings, LabelSettings, DataConfig):
     """Where videos come from and how they become tokens. An image, or a video of one frame, is a still clip.
 
     source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but `scenes` need
-    `root`. Null means `scenes` without a `root`, and else what `root` holds. decoder: `auto` takes the fastest one
-    installed. frames: frames per clip. fps: clip frames per second; null takes every `step`-th frame of the file.
-    tubelet: frames per token. change_scale: factor for differences between the frames of a tubelet, see
+    `root`. Null means `scenes` without a `root`, and else what `root` holds. decoder: `auto` is PyAV, the only one that
+    reads all kinds of files. frames: frames per clip. fps: clip frames per second; null takes every `step`-th frame of
+    the file. tubelet: frames per token. change_scale: factor for differences between the frames of a tubelet, see
     TubeletEmbedding. image_size: pixels, a number or [height, width]. patch_size: pixels per side of a token.
     crop_scale, crop_aspect: ranges of the area share and of width / height of the random resized crop, the same for all
     frames of a clip; the only augmentation unless `flip`, which mirrors half of the clips. views: random clips per

@@ -13,7 +13,7 @@ from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
 from modalities.storage.splits import StoredSplit
-from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoders
+from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoder
 from modalities.video.frames import ArrayFile, FrameFolder
 from modalities.video.lists import open_lists
 from modalities.video.whole import DecodedIfSmall
@@ -36,10 +36,10 @@ EVIDENCE = (
 class ReadOptions:
     """How videos are read.
 
-    decoder: the library, `auto` for the fastest one installed. short_side: pixels to which the shorter side of frames
-    is reduced, None for the stored size. whole_mb: a video whose frames, once reduced, take at most this many megabytes
-    is decoded whole, so that it can stay in memory; 0 reads clips only. stored_fps: frame rate of folders of frames and
-    arrays. pixels: how stored values of frames become colours. labels: whether to read classes.
+    decoder: the library; `auto` is PyAV. short_side: pixels to which the shorter side of frames is reduced, None for
+    the stored size. whole_mb: a video whose frames, once reduced, take at most this many megabytes is decoded whole, so
+    that it can stay in memory; 0 reads clips only. stored_fps: frame rate of folders of frames and arrays. pixels: how
+    stored values of frames become colours. labels: whether to read classes.
     """
 
     decoder: Decoder = "auto"
@@ -63,7 +63,7 @@ def open_source(
     if options.short_side is not None and options.short_side < 1:
         raise ValueError(f"short_side is {options.short_side}; at least 1 pixel is needed")
     if source in ("folder", "csv", "webdataset"):
-        usable_decoders(options.decoder)  # reports a missing decoder now, not at the first sample
+        usable_decoder(options.decoder)  # reports a missing decoder now, not at the first sample
     samples, classes = _open(source, root, split, options, seed, opened)
     if options.whole_mb:
         assert isinstance(samples, LabelledSamples)

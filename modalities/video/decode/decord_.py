@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalities.video.decode.stored import UnreadableError, VideoInfo, reduced, reduced_size
+from modalities.video.decode.frame_index import FrameIndex
+from modalities.video.decode.stored import UnreadableError, reduced, reduced_size
 
 decord.logging.set_level(decord.logging.FATAL)  # errors are reported once, by BadSampleError
 
@@ -26,19 +27,20 @@ _MEANINGS = {
 }
 # By default, decord replaces a frame that it cannot decode by a copy of another one; this limit forbids that.
 _MAX_REPEATED_SHARE = 1e-9
-# Seeking is exact in MP4 and related formats, Matroska and AVI (see bytes 0 to 8 of the file), but not with H.265.
-# In other files it is off by some frames, so frames are counted from the start.
-_SEEKABLE = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"\x1a\x45\xdf\xa3", b"RIFF"}
-_H265 = (b"hvc1", b"hev1", b"V_MPEGH")
-_RATES = (0.01, 1000.0)  # plausible frames per second; packets without timestamps give nonsensical rates
 _NARROW = 64  # width in pixels below which decord takes padding for a fourth channel
-_INDEX_SIZE = 2**20  # bytes at each end of a file that are searched for the names of H.265
 
 
 class DecordReader:
-    """A video opened with decord; it decodes in one thread."""
+    """A video opened with decord; it decodes in one thread.
 
-    def __init__(self, source: Path | bytes) -> None:
+    decord seeks wrongly where frames are stored after a key frame but displayed before it, where it takes other frames
+    for key frames, and in H.265. There, frames are counted from the start.
+    """
+
+    def __init__(self, source: Path | bytes, index: FrameIndex) -> None:
+        self.info = index.info
+        self._keys = index.keys.tolist()
+        self._is_seekable = index.has_closed_groups and index.codec != "hevc"
         self._files = ExitStack()
         self._path = source if isinstance(source, Path) else self._files.enter_context(_written(source))
         try:
@@ -48,10 +50,12 @@ class DecordReader:
             raise
 
     def _open(self) -> None:
-        self._is_seekable = _is_seekable(self._path)
         self._reader = self._start(-1, -1)
-        height, width = self._next().shape[:2]  # the only way to learn the size
-        self.info = VideoInfo(len(self._reader), self._rate(), height, width)
+        found = (len(self._reader), *self._next().shape[:2])
+        if found != (self.info.frames, self.info.height, self.info.width):
+            raise UnreadableError("decord finds another number or size of frames than PyAV")
+        if list(self._reader.get_key_indices()) != self._keys:
+            self._is_seekable = False
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         size = reduced_size(self.info.height, self.info.width, short_side)
@@ -78,13 +82,6 @@ class DecordReader:
         except (decord.DECORDError, RuntimeError) as error:
             raise UnreadableError.explain(error, _MEANINGS) from error
 
-    def _rate(self) -> float:
-        """Frames per second from the times of the first and the last frame, otherwise from the header."""
-        first, last = self._reader.get_frame_timestamp([0, len(self._reader) - 1])[:, 0].tolist()
-        by_times = (len(self._reader) - 1) / (last - first) if last > first else 0.0
-        rates = (rate for rate in (by_times, float(self._reader.get_avg_fps())) if _RATES[0] < rate < _RATES[1])
-        return next(rates, 25.0)
-
     def _seek(self, wanted: list[int], size: tuple[int, int]) -> NDArray[np.uint8]:
         """Frames [T, H, W, 3], by seeking."""
         if size != (self.info.height, self.info.width):
@@ -109,14 +106,6 @@ class DecordReader:
         except (decord.DECORDError, decord.DECORDLimitReachedError, StopIteration) as error:
             raise UnreadableError.explain(error, {**_MEANINGS, "": UnreadableError.NO_FRAME}) from error
         return frame
-
-
-def _is_seekable(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(_INDEX_SIZE)
-        file.seek(max(file.tell(), path.stat().st_size - _INDEX_SIZE))
-        tail = file.read()
-    return bool({head[:4], head[4:8]} & _SEEKABLE) and not any(name in head or name in tail for name in _H265)
 
 
 @contextmanager

@@ -1,176 +1,169 @@
 """Decoding with PyAV, which bundles FFmpeg's libraries and reads the most kinds of files."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
-import av
+import numpy as np
 import torch
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 from torch import Tensor
 
+from modalities.video.decode.checked import NoStartError, starts_before, wanted_frames
+from modalities.video.decode.frame_index import (
+    FrameIndex,
+    Numbers,
+    Packets,
+    doubt_about_times,
+    order_by_times,
+    ranks_of,
+    read_packets,
+    starts,
+    timing,
+)
+from modalities.video.decode.orientation import orientation_of
+from modalities.video.decode.packet_file import Decoded, LostError, PacketFile
 from modalities.video.decode.stored import UnreadableError, VideoInfo, reduced_size
 
 _WORTH_A_SEEK = 12  # distance to the next key frame, in frames, from which on seeking is cheaper than decoding
 
 
-@dataclass(frozen=True)
-class _Index:
-    """Display order of the frames, and where decoding can start, from the packets."""
-
-    count: int
-    numbers: dict[int, int]  # of each frame, by its time in the stream's time base; empty if times are unusable
-    keys: list[int]  # numbers of the key frames; frame 0 counts as one
-    key_times: list[int]  # seek target of each
-
-
 class PyavReader:
-    """A video opened with PyAV; it decodes in one thread."""
+    """A video opened with PyAV; it decodes in one thread.
 
-    def __init__(self, source: Path | bytes) -> None:
-        self._source = source
+    Frames are known by their packets (see packet_file). A clip is decoded from the key frame before it and checked: the
+    packets are those of the index, the decoder calls the first frame a key frame, and the frames come in the order of
+    the index without gaps. Otherwise decoding starts earlier, at last with the first packet of the file.
+    """
+
+    def __init__(self, source: Path | bytes, index: FrameIndex | None = None) -> None:
         self._reformatter = VideoReformatter()
-        self._container, self._stream = self._start()
+        self._file = PacketFile(source)
         try:
-            self._index = self._scan()
-            first = self._first_frame()
-            self._turns = round(first.rotation / 90) % 4  # counterclockwise quarter turns that make it upright
-            height, width = (first.width, first.height) if self._turns % 2 else (first.height, first.width)
-            self.info = VideoInfo(self._index.count, self._rate(), height, width)
+            self.index = index or self._scanned()
         except BaseException:
             self.close()
             raise
 
+    @property
+    def info(self) -> VideoInfo:
+        """Facts of the video."""
+        return self.index.info
+
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
-        size = reduced_size(self.info.height, self.info.width, short_side)
-        stored = size[::-1] if self._turns % 2 else size
+        height, width = reduced_size(self.info.height, self.info.width, short_side)
+        size = self.index.orientation.size(height, width)
         frames: dict[int, Tensor] = {}
-        for key, wanted in self._runs(sorted(set(indices))):
-            frames |= self._decode(key, wanted, stored)
+        for wanted in self._runs(sorted(set(indices))):
+            frames |= self._decoded(wanted, size)
         together = torch.stack([frames[index] for index in indices])  # [T, H, W, 3]
-        return torch.rot90(together, self._turns, (1, 2)).permute(0, 3, 1, 2)
+        return self.index.orientation.upright(together).permute(0, 3, 1, 2)
+
+    def rest(self) -> None:
+        """Release decoded frames; the reader stays usable."""
+        self._file.stream.codec_context.flush_buffers()
 
     def close(self) -> None:
-        self._container.close()
+        self._file.close()
 
-    def _start(self) -> tuple[InputContainer, VideoStream]:
+    def _scanned(self) -> FrameIndex:
+        """The index from all packets, which are decoded only if their times cannot number the frames."""
+        packets = read_packets(self._file.packets())
+        stream = self._file.stream
+        reorders = bool(stream.codec_context.has_b_frames)
+        doubt = doubt_about_times(packets, self._file.container, stream.codec_context.name, reorders)
+        if doubt:
+            return self._index_by_decoding(packets, doubt)
         try:
-            container = av.open(str(self._source) if isinstance(self._source, Path) else BytesIO(self._source), "r")
-        except av.FFmpegError as error:
-            raise UnreadableError(UnreadableError.NOT_A_VIDEO) from error
-        stream = container.streams.best("video")
-        if not isinstance(stream, VideoStream):
-            container.close()
-            raise UnreadableError(UnreadableError.NO_STREAM)
-        stream.codec_context.thread_count = 1  # loaders have a worker per core
-        return container, stream
+            first = _first_frame(self._file.decoded(0, packets))
+        except LostError:
+            first = _first_frame(self._file.decoded())
+        return self._index(packets, order_by_times(packets), first, doubt)
 
-    def _restart(self) -> None:
-        self._container.close()
-        self._container, self._stream = self._start()
-
-    def _scan(self) -> _Index:
-        """Read all packets without decoding them."""
-        times, keys, usable = [], {}, True
-        for packet in self._container.demux(self._stream):
-            if packet.size == 0:
-                continue
-            if packet.is_keyframe and packet.pts is not None:
-                keys[packet.pts] = packet.pts if packet.dts is None else packet.dts
-            if not packet.is_discard:
-                usable &= packet.pts is not None
-                times.append(packet.pts or 0)
-        times.sort()
-        if not usable or len(set(times)) < len(times):
-            self._restart()
-            return _Index(sum(1 for _ in self._frames()), {}, [0], [0])
-        starts = {0: times[0] if times else 0}
-        starts |= {bisect_left(times, time): decoded for time, decoded in sorted(keys.items())}
-        numbers = {time: number for number, time in enumerate(times)}
-        return _Index(len(times), numbers, list(starts), list(starts.values()))
-
-    def _first_frame(self) -> VideoFrame:
-        if not self._seek(self._index.key_times[0]):
-            self._restart()
-        first = next(self._frames(), None)
+    def _index_by_decoding(self, packets: Packets, doubt: str) -> FrameIndex:
+        frames = (found for found in self._file.decoded() if found.frame)
+        first = next(frames, None)
         if first is None:
             raise UnreadableError("no frame can be decoded")
-        return first
+        numbers = [first.packet, *(found.packet for found in frames)]
+        stated = [number for number in numbers if number is not None]
+        known = np.array(stated, dtype=np.int32) if len(set(stated)) == len(numbers) else None
+        return self._index(packets, known, first.frame, doubt, len(numbers))
 
-    def _rate(self) -> float:
-        """Frames per second from the times of the first and the last frame, otherwise from the header."""
-        times = list(self._index.numbers)
-        if len(times) > 1 and self._stream.time_base:
-            return float((len(times) - 1) / ((times[-1] - times[0]) * self._stream.time_base))
-        return float(self._stream.average_rate or self._stream.guessed_rate or 25)
+    def _index(
+        self, packets: Packets, order: Numbers | None, first: VideoFrame | None, doubt: str, count: int | None = None
+    ) -> FrameIndex:
+        if first is None:
+            raise UnreadableError("no frame can be decoded")
+        stream = self._file.stream
+        orientation = orientation_of(_display_matrix(first))
+        height, width = orientation.size(first.height, first.width)
+        stated = float(stream.average_rate or stream.guessed_rate or 25)
+        times = packets.times[:0] if order is None else packets.times[order]
+        fps, seconds = timing(times, stream.time_base, stated)
+        ranks = ranks_of(packets.times[:0] if order is None else order, len(packets))
+        keys, key_packets = starts(packets, ranks)
+        info = VideoInfo(len(times) if count is None else count, fps, height, width, seconds)
+        return FrameIndex(
+            packets=packets,
+            order=order,
+            ranks=ranks,
+            keys=keys,
+            key_packets=key_packets,
+            doubt=doubt,
+            info=info,
+            orientation=orientation,
+            states_keys=bool(first.key_frame),
+            container=self._file.container,
+            codec=stream.codec_context.name,
+            video_streams=self._file.video_streams,
+        )
 
-    def _runs(self, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
-        """Groups of frames to decode in one pass, each with the index in `keys` of the key frame to start at."""
-        start, keys = 0, self._index.keys
+    def _runs(self, wanted: list[int]) -> Iterator[list[int]]:
+        """Groups of frames to decode in one pass."""
+        start, keys = 0, self.index.keys
         for end, (before, after) in enumerate(pairwise(wanted), start=1):
-            if keys[bisect_right(keys, after) - 1] - before > _WORTH_A_SEEK:
-                yield bisect_right(keys, wanted[start]) - 1, wanted[start:end]
+            if keys[max(0, bisect_right(keys, after) - 1)] - before > _WORTH_A_SEEK:
+                yield wanted[start:end]
                 start = end
-        yield bisect_right(keys, wanted[start]) - 1, wanted[start:]
+        yield wanted[start:]
 
-    def _decode(self, key: int, wanted: list[int], size: tuple[int, int]) -> dict[int, Tensor]:
+    def _decoded(self, wanted: list[int], size: tuple[int, int]) -> dict[int, Tensor]:
         """Sorted frame numbers  ->  uint8 [H, W, 3] of each frame, as stored."""
-        frames: dict[int, Tensor] = {}
-        if self._seek(self._index.key_times[key]):
-            frames = self._take(self._frames_by_time(self._index.keys[key]), wanted, size)
-        if len(frames) < len(wanted):  # seeking failed; counting from the start does not
-            self._restart()
-            frames = self._take(enumerate(self._frames()), wanted, size)
-        missing = next((index for index in wanted if index not in frames), None)
-        if missing is not None:
-            raise UnreadableError(f"frame {missing} of {self.info.frames} cannot be decoded")
-        return frames
+        for start in starts_before(self.index, wanted[0]):
+            for known in (self.index.packets, None):  # by seeking, or else by counting packets
+                decoded = self._file.decoded(start.packet, known)
+                try:
+                    found = wanted_frames(self.index, decoded, start, wanted)
+                    return {number: self._picture(frame, size) for number, frame in found}
+                except LostError:
+                    continue
+                except NoStartError:
+                    break
+        return self._decoded_by_another_index(wanted, size)
 
-    def _take(
-        self, numbered: Iterator[tuple[int, VideoFrame]], wanted: list[int], size: tuple[int, int]
-    ) -> dict[int, Tensor]:
-        frames: dict[int, Tensor] = {}
-        remaining = set(wanted)
-        for number, frame in numbered:
-            if number in remaining:
-                picture = self._reformatter.reformat(frame, size[1], size[0], "rgb24")
-                frames[number] = torch.from_numpy(picture.to_ndarray())
-                remaining.remove(number)
-            if number >= wanted[-1]:
-                break
-        return frames
+    def _decoded_by_another_index(self, wanted: list[int], size: tuple[int, int]) -> dict[int, Tensor]:
+        """As `_decoded`, where times turned out not to tell the order of the frames."""
+        reason = "its frames do not come in the order of their times"
+        if self.index.doubt:
+            raise UnreadableError(f"frame {wanted[0]} cannot be decoded: {self.index.doubt}")
+        other = self._index_by_decoding(self.index.packets, reason)
+        if other.info.frames != self.index.info.frames:
+            raise UnreadableError(f"{reason}: {self.index.info.frames} packets give {other.info.frames} frames")
+        self.index = other
+        return self._decoded(wanted, size)
 
-    def _seek(self, time: int) -> bool:
-        """Seek to the key frame at this time; False if that is impossible."""
-        if not self._index.numbers:
-            return False
-        try:
-            self._container.seek(time, stream=self._stream)
-        except av.FFmpegError:
-            return False
-        return True
+    def _picture(self, frame: VideoFrame, size: tuple[int, int]) -> Tensor:
+        return torch.from_numpy(self._reformatter.reformat(frame, size[1], size[0], "rgb24").to_ndarray())
 
-    def _frames(self) -> Iterator[VideoFrame]:
-        """Frames up to the end, or up to the first damage."""
-        try:
-            yield from self._container.decode(self._stream)
-        except av.FFmpegError:  # the caller reports the missing frame
-            return
 
-    def _frames_by_time(self, key: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Numbered frames from frame `key` on, after seeking to it; none if seeking went past it."""
-        arrived = False
-        for frame in self._frames():
-            number = None if frame.pts is None else self._index.numbers.get(frame.pts)
-            if number is None:
-                continue
-            if not arrived and number > key:
-                return
-            arrived = True
-            yield number, frame
+def _first_frame(decoded: Iterator[Decoded]) -> VideoFrame | None:
+    return next((found.frame for found in decoded if found.frame), None)
+
+
+def _display_matrix(frame: VideoFrame) -> bytes | None:
+    matrix = cast(Any, frame.side_data.get("DISPLAYMATRIX"))
+    return None if matrix is None else bytes(matrix)

@@ -1,7 +1,7 @@
 """Stored videos: their facts, and random access to their frames."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -27,12 +27,16 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of a video: number of frames, mean frames per second, and upright height and width in pixels."""
+    """Facts of a video: number of frames, mean frames per second, and upright height and width in pixels.
+
+    seconds: time of each frame since the first, if the frame rate varies.
+    """
 
     frames: int
     fps: float
     height: int
     width: int
+    seconds: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
 
 class StoredVideo(Protocol):

@@ -8,7 +8,8 @@ from torch import Tensor
 from torchcodec.decoders import VideoDecoder
 from torchcodec.transforms import Resize
 
-from modalities.video.decode.stored import UnreadableError, VideoInfo, reduced_size
+from modalities.video.decode.frame_index import FrameIndex
+from modalities.video.decode.stored import UnreadableError, reduced_size
 
 if torchcodec.ffmpeg_major_version is None:  # it can be imported without FFmpeg but opens nothing
     raise ImportError("torchcodec finds no shared libraries of FFmpeg that it can load")
@@ -27,17 +28,17 @@ _MISCOUNTED = {"mpeg1video", "mpeg2video"}  # off by one frame, or failing, beca
 
 
 class TorchcodecReader:
-    """A video opened with torchcodec; it decodes in one thread and counts frames by reading all packets."""
+    """A video opened with torchcodec; it decodes in one thread and reads all packets of the file for every clip."""
 
-    def __init__(self, source: Path | bytes) -> None:
+    def __init__(self, source: Path | bytes, index: FrameIndex) -> None:
+        self.info = index.info
         self._source = source
         self._decoder = self._start(())
         header = self._decoder.metadata
-        if not header.num_frames or not header.height or not header.width:
-            raise UnreadableError("no frames")
         if header.codec in _MISCOUNTED:
             raise UnreadableError(f"torchcodec miscounts frames of {header.codec}")
-        self.info = VideoInfo(header.num_frames, float(header.average_fps or 25), header.height, header.width)
+        if (header.num_frames, header.height, header.width) != (self.info.frames, self.info.height, self.info.width):
+            raise UnreadableError("torchcodec finds another number or size of frames than PyAV")
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         size = reduced_size(self.info.height, self.info.width, short_side)

@@ -1,8 +1,8 @@
 """Encoded videos, decoded by decord, PyAV or torchcodec to the same upright frames."""
 
 import importlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,11 +16,10 @@ from jepa.modality import BadSampleError
 from modalities.video.decode.stored import StoredVideo, UnreadableError, VideoInfo, check_indices
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
+UsedDecoder = Literal["decord", "pyav", "torchcodec"]
 
-# By CPU time per clip, see benchmarks/results/video_loader.md; `auto` takes the first that can be imported.
-_FASTEST_FIRST: tuple[Decoder, ...] = ("torchcodec", "pyav", "decord")
-_REMEDIES: dict[Decoder, str] = {
-    "decord": "pip install decord (x86 only; PyAV reads the same files)",
+_REMEDIES: dict[UsedDecoder, str] = {
+    "decord": "pip install decord (x86 only; pyav reads more kinds of files)",
     "pyav": "pip install 'av>=14'",
     "torchcodec": "pip install torchcodec in the version that fits torch, and install FFmpeg's shared libraries, "
     "versions 4 to 8 (apt install ffmpeg or conda install ffmpeg)",
@@ -37,7 +36,10 @@ VIDEO_EXTENSIONS = frozenset({
 class Reader(Protocol):
     """A video opened by one decoder; any exception means that the video cannot be read."""
 
-    info: VideoInfo
+    @property
+    def info(self) -> VideoInfo:
+        """The facts of the video."""
+        ...
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         """Frames as in StoredVideo; `indices` are valid."""
@@ -50,12 +52,12 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class EncodedVideo(StoredVideo):
-    """A video file, or its bytes; each access opens and closes it.
+    """A video file, or its bytes.
 
     source: path, or contents of the file; name: its name in messages, by default the path; decoder: the library.
 
-    The number of frames is what the packets state. If a wanted frame cannot be decoded, because the file is damaged or
-    cut off, the sample is bad; no frame is replaced by a copy of another.
+    Frames are numbered as a decode of the whole file gives them (decode.frame_index). If a wanted frame cannot be
+    decoded, because the file is damaged or cut off, the sample is bad; no frame is replaced by a copy of another.
     """
 
     source: Path | bytes = field(repr=False)
@@ -65,11 +67,8 @@ class EncodedVideo(StoredVideo):
     @property
     def info(self) -> VideoInfo:
         """Facts of the video; the frame rate is taken from the times of its frames if possible."""
-        failures: list[Exception] = []
-        with closing(self._readers(failures)) as readers:
-            for reader in readers:
-                return reader.info
-        raise self._bad_sample(failures)
+        with self._opened() as reader:
+            return reader.info
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         """Frames as in StoredVideo, decoded from the nearest key frames and reduced by the decoder."""
@@ -77,60 +76,44 @@ class EncodedVideo(StoredVideo):
 
     def clip(self, choose: Callable[[VideoInfo], Sequence[int]], short_side: int | None) -> Tensor:
         """Frames as in StoredVideo; the file is opened once."""
-        failures: list[Exception] = []
-        with closing(self._readers(failures)) as readers:
-            for reader in readers:
-                indices = list(choose(reader.info))
-                check_indices(indices, reader.info.frames)
-                if not indices:
-                    return torch.empty(0, 3, reader.info.height, reader.info.width, dtype=torch.uint8)
-                try:
-                    return reader.read(indices, short_side)
-                except Exception as error:  # as in _readers
-                    failures.append(error)
-        raise self._bad_sample(failures)
+        with self._opened() as reader:
+            indices = list(choose(reader.info))
+            check_indices(indices, reader.info.frames)
+            if not indices:
+                return torch.empty(0, 3, reader.info.height, reader.info.width, dtype=torch.uint8)
+            try:
+                return reader.read(indices, short_side)
+            except Exception as error:  # Decoders raise nearly any type for a broken file.
+                raise self._bad_sample(error) from error
 
-    def _readers(self, failures: list[Exception]) -> Generator[Reader, None, None]:
-        """The file opened by one decoder after another while the caller asks for more; collects failures."""
-        with _openable(self.source) as source:
-            for decoder in usable_decoders(self.decoder):
-                try:
-                    _check_not_empty(source)
-                    reader = _open(source, decoder)
-                except Exception as error:  # Decoders raise nearly any type for a broken file.
-                    failures.append(error)
-                    continue
-                try:
-                    yield reader
-                finally:
-                    reader.close()
+    @contextmanager
+    def _opened(self) -> Iterator[Reader]:
+        decoder = usable_decoder(self.decoder)
+        with ExitStack() as stack:
+            try:
+                _check_not_empty(self.source)
+                source = self.source if decoder == "pyav" else stack.enter_context(_openable(self.source))
+                reader = stack.enter_context(closing(_open(source, decoder)))
+            except Exception as error:  # as in `clip`
+                raise self._bad_sample(error) from error
+            yield reader
 
-    def _bad_sample(self, failures: list[Exception]) -> BadSampleError:
+    def _bad_sample(self, error: Exception) -> BadSampleError:
         name = self.name or (str(self.source) if isinstance(self.source, Path) else "video in memory")
-        bad = BadSampleError(name, "; ".join(dict.fromkeys(map(_reason, failures))))
-        bad.__cause__ = failures[-1]
-        return bad
+        return BadSampleError(name, _reason(error))
 
 
-def usable_decoders(decoder: Decoder) -> tuple[Decoder, ...]:
-    """The decoder itself; for `auto`, all that can be imported, fastest first. Raises ValueError if there is none.
-
-    With `auto`, PyAV tries files that torchcodec cannot read, such as FLV. decord is used only if PyAV is missing: a
-    damaged file may crash it, and it reads no file that PyAV cannot.
-    """
-    if decoder != "auto":
-        if missing := _missing(decoder):
-            raise ValueError(f"decoder '{decoder}' cannot be imported: {missing}. To install it: {_REMEDIES[decoder]}")
-        return (decoder,)
-    usable = tuple(candidate for candidate in _FASTEST_FIRST if not _missing(candidate))
-    if not usable:
-        reasons = "; ".join(f"{candidate}: {_missing(candidate)}" for candidate in _FASTEST_FIRST)
-        raise ValueError(f"no video decoder can be imported ({reasons}). The simplest: {_REMEDIES['pyav']}")
-    return tuple(one for one in usable if one != "decord" or "pyav" not in usable)
+def usable_decoder(decoder: Decoder) -> UsedDecoder:
+    """The decoder itself; for `auto` PyAV, whose frames are checked. Raises ValueError if it cannot be imported."""
+    used: UsedDecoder = "pyav" if decoder == "auto" else decoder
+    for needed in dict.fromkeys((used, "pyav")):  # PyAV counts the frames for the others
+        if missing := _missing(needed):
+            raise ValueError(f"decoder '{needed}' cannot be imported: {missing}. To install it: {_REMEDIES[needed]}")
+    return used
 
 
 @cache
-def _missing(decoder: Decoder) -> str:
+def _missing(decoder: UsedDecoder) -> str:
     """Why a decoder cannot be imported, "" if it can."""
     try:
         importlib.import_module(f"modalities.video.decode.{decoder}_")
@@ -153,20 +136,21 @@ def _openable(source: Path | bytes) -> Iterator[Path | bytes]:
         yield source
 
 
-def _open(source: Path | bytes, decoder: Decoder) -> Reader:
-    match decoder:
-        case "decord":
-            from modalities.video.decode.decord_ import DecordReader
+def _open(source: Path | bytes, decoder: UsedDecoder) -> Reader:
+    from modalities.video.decode.kept import KeptReader, index_of
 
-            return DecordReader(source)
-        case "torchcodec":
-            from modalities.video.decode.torchcodec_ import TorchcodecReader
+    if decoder == "pyav":
+        return KeptReader(source)
+    index = index_of(source)
+    if index.unusual:
+        raise UnreadableError(f"{decoder} may give wrong frames, because {index.unusual}; data.decoder=pyav reads it")
+    if decoder == "decord":
+        from modalities.video.decode.decord_ import DecordReader
 
-            return TorchcodecReader(source)
-        case _:
-            from modalities.video.decode.pyav_ import PyavReader
+        return DecordReader(source, index)
+    from modalities.video.decode.torchcodec_ import TorchcodecReader
 
-            return PyavReader(source)
+    return TorchcodecReader(source, index)
 
 
 def _check_not_empty(source: Path | bytes) -> None:

@@ -1,5 +1,6 @@
 """Every decoder gives the same upright pictures of any file; what is broken is a bad sample; memory stays flat."""
 
+import ctypes
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from jepa.modality import BadSampleError
 from modalities.video.decode.stored import VideoInfo, reduced
-from modalities.video.decode.video import Decoder, EncodedVideo, usable_decoders
+from modalities.video.decode.video import Decoder, EncodedVideo, usable_decoder
 
 ODD = places.REAL_DATA / "odd"
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
@@ -28,7 +29,7 @@ DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
 
 def usable(decoder: Decoder) -> bool:
     try:
-        return bool(usable_decoders(decoder))
+        return bool(usable_decoder(decoder))
     except ValueError:
         return False
 
@@ -114,7 +115,7 @@ FILES = {
     "MPEG stream": encoded(frames_of(40, 48, 64), kind="mpeg", codec="mpeg1video"),
     "all key frames": encoded(frames_of(40, 48, 64), kind="avi", codec="mjpeg", pixels="yuvj420p"),
 }
-MAY_REFUSE = {("torchcodec", "MPEG stream")}  # this decoder miscounts them and reports it
+MAY_REFUSE = {"MPEG stream"}  # only PyAV's frames are checked, so it alone reads all kinds
 
 
 @each_decoder
@@ -125,8 +126,8 @@ def test_any_frames_in_any_order_equal_those_of_a_plain_decode(
 ) -> None:
     (path := tmp_path / "video").write_bytes(FILES[name])
     video = EncodedVideo(path if stored == "as a file" else FILES[name], "a video", decoder)
-    if (decoder, name) in MAY_REFUSE:
-        with pytest.raises(BadSampleError, match="count"):
+    if decoder != "pyav" and name in MAY_REFUSE:
+        with pytest.raises(BadSampleError, match="may give wrong frames, because"):
             video.read([0], None)
         return
     expected = plainly_decoded(FILES[name])
@@ -225,8 +226,8 @@ def test_a_name_that_is_not_utf8_is_opened(decoder: Decoder, tmp_path: Path) -> 
     assert EncodedVideo(path, decoder=decoder).read([2], None).shape == (1, 3, 48, 64)
 
 
-def test_auto_reads_all_kinds_of_files_without_decord() -> None:
-    assert usable_decoders("auto") == tuple(decoder for decoder in ("torchcodec", "pyav") if decoder in USABLE)
+def test_auto_reads_all_kinds_of_files() -> None:
+    assert usable_decoder("auto") == "pyav"
     for data in FILES.values():
         expected = plainly_decoded(data)
         assert_same_frames(EncodedVideo(data).read([0], None), expected[:1], tolerance=4)
@@ -255,57 +256,67 @@ class Blocked:
         if name in blocked:
             raise ImportError(f"No module named '{name}'")
 sys.meta_path.insert(0, Blocked())
-print(decode.usable_decoders("auto"))
+print(decode.usable_decoder("auto"))
 blocked.add("av")
 for name in [name for name in sys.modules if name.split(".")[0] == "av" or name == "modalities.video.decode.pyav_"]:
     del sys.modules[name]
 decode._missing.cache_clear()
 for decoder in ("auto", "decord", "torchcodec"):
     try:
-        decode.usable_decoders(decoder)
+        decode.usable_decoder(decoder)
     except ValueError as error:
         print(error)
 """
 
 
-def test_auto_takes_the_decoders_that_can_be_imported_and_errors_name_a_remedy() -> None:
+def test_auto_is_pyav_and_errors_name_a_remedy() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True)
     first, auto, decord, torchcodec = done.stdout.splitlines()
-    assert first == "('pyav',)"
-    assert "(torchcodec: No module named 'torchcodec'; pyav: " in auto
+    assert first == "pyav"
+    assert "decoder 'pyav' cannot be imported: No module named 'av'" in auto
     assert "pip install 'av" in auto
     assert "'decord'" in decord
     assert "No module named 'decord'. To install it: pip install" in decord
     assert "FFmpeg's shared libraries" in torchcodec
 
 
+def tells_allocated_memory() -> bool:
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallinfo2")
+
+
 MEMORY = """
-import sys, torch
+import ctypes, sys, torch
 from pathlib import Path
 from modalities.video.decode.video import EncodedVideo
 torch.set_num_threads(1)
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+class Allocated(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+ask = ctypes.CDLL(None).mallinfo2
+ask.restype = Allocated
+def allocated():  # MB; resident memory also counts gaps, which differ from run to run
+    found = ask()
+    return (found.uordblks + found.hblkhd) / 2**20
 files = sorted(Path(sys.argv[1]).iterdir())
 for decoder in sys.argv[2:]:
     for number in range(400):
         EncodedVideo(files[number % len(files)], decoder=decoder).clip(lambda info: range(0, info.frames, 3), 24)
         if number == 99:
-            start = resident()
-    print(resident() - start)
+            start = allocated()
+    print(allocated() - start)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
+@pytest.mark.skipif(not tells_allocated_memory(), reason="asks the C library of Linux for its memory")
 def test_memory_stays_flat_over_many_clips_with_each_decoder(tmp_path: Path) -> None:
     for number, (height, width) in enumerate([(48, 64), (64, 96), (56, 80), (36, 64)]):
         (tmp_path / f"{number}.mp4").write_bytes(encoded(frames_of(12, height, width)))
     command = [sys.executable, "-c", MEMORY, str(tmp_path), *USABLE]
     single = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=single)
-    grown = [float(line) for line in done.stdout.split()]  # MB over the last 1000 clips
+    grown = [float(line) for line in done.stdout.split()]  # MB over the last 300 clips
     assert len(grown) == len(USABLE)
-    assert max(grown) < 3
+    assert max(grown) < 1
 
 
 def odd_files() -> Iterator[dict[str, object]]:
@@ -331,7 +342,7 @@ def test_real_unusual_and_broken_files_are_decoded_right_or_are_bad_samples(deco
         expected = np.stack([upright(frames[index]) for index in ends(info)])
         assert_same_frames(found, expected, tolerance=4 if "10bits" in path.name else 0.6)
         right += 1
-    assert right >= {"pyav": 45, "torchcodec": 40, "decord": 40}[decoder]
+    assert right >= {"pyav": 45, "torchcodec": 35, "decord": 35}[decoder]
 
 
 def ends(info: VideoInfo) -> list[int]:
