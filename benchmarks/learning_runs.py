@@ -108,7 +108,8 @@ class Run:
         """Start or resume. lock: file descriptor that the process holds open until it ends."""
         self.run_dir.parent.mkdir(parents=True, exist_ok=True)
         recipe = self.run_dir.with_name(f"{self.run_dir.name}.yaml")
-        recipe.write_text(to_yaml(self.method.recipe))
+        # A complete config, as of a run: settings of the recipe below a method may have no effect in it.
+        recipe.write_text(to_yaml({"modality": "image", **self.method.recipe}))
         command = [sys.executable, "-m", self.method.loop.module, "--modality", "image", "--config", str(recipe)]
         with self.log.open("ab") as log:
             return subprocess.Popen(

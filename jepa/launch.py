@@ -1,6 +1,7 @@
 """Command line -> config and modality -> train, evaluate and report, here or in jobs of a cluster."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -8,7 +9,7 @@ from typing import Any
 
 from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError
-from jepa.config.recipes import default_recipe, read_recipe
+from jepa.config.recipes import default_recipe, read_recipe, recipes
 from jepa.console import CONSOLE, command_parser, shown
 from jepa.data import open_split
 from jepa.distributed import World, join
@@ -80,7 +81,11 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     overrides = [*arguments.overrides, *more]
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
         overrides.append(f"run_dir={arguments.run_dir}")
-    return resolve_layers(arguments.modality, read_recipe(recipe, modality_type) if recipe else {}, overrides)
+    tree = read_recipe(recipe, modality_type) if recipe else {}
+    # The config.yaml of a run names its modality; it holds all settings, also those without effect.
+    is_users_file = recipe is not None and recipe not in recipes(modality_type) and "modality" not in tree
+    processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", "1"))
+    return resolve_layers(arguments.modality, tree, overrides, is_users_file=is_users_file, processes=processes)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from jepa.compat.contract_1 import Renamed
+from jepa.config.effects import Use
 from jepa.encoder import Encoder, TokenEncoder
 from jepa.masking import Masks
 from jepa.model_config import ModelConfig, NetworksConfig
@@ -32,11 +33,19 @@ class DataConfig:
     """
 
     completed: ClassVar[Sequence[str]] = ()
-    world: ClassVar[str] = ""  # the generated data that a null `source` means without a `root`
+    world: ClassVar[str] = ""  # the generated data that a null `source` means without a `root`, and its section
+    training_only: ClassVar[Sequence[str]] = ()  # settings that an evaluation does not use
 
     source: str | None = "folder"
     root: Path | None = None
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason (see `jepa.config.effects`); subclasses add theirs."""
+        found = dict.fromkeys(self.training_only if use.evaluates else (), "only training uses it")
+        if self.world and self.source == self.world:
+            return {**found, "root": f"data.source={self.source} is generated and reads no files"}
+        return {**found, self.world: f"data.source={self.source} reads files"} if self.world else found
 
 
 @dataclass(frozen=True)

@@ -12,4 +12,4 @@ from jepa.config.build import (
     read_yaml,
     to_yaml,
 )
-from jepa.config.overrides import parse_override, parse_overrides
+from jepa.config.overrides import as_tree, parse_override, parse_overrides

@@ -18,6 +18,13 @@ def parse_overrides(texts: Sequence[str], config_type: Any) -> Tree:
     return reduce(merge, (parse_override(text, config_type) for text in texts), {})
 
 
+def as_tree(layers: Sequence[Tree | str], config_type: Any) -> Tree:
+    """Layers, of which some are `section.key=value` texts, as one layer; the texts come last."""
+    trees = [layer for layer in layers if not isinstance(layer, str)]
+    texts = [layer for layer in layers if isinstance(layer, str)]
+    return reduce(merge, [*trees, parse_overrides(texts, config_type)], {})
+
+
 def parse_override(text: str, config_type: Any) -> Tree:
     """`section.key=value` -> {section: {key: value}}; `read_value` reads the value. Raises ConfigError."""
     path, equals, value = text.partition("=")

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.config import ConfigError, Tree, differences, plain
+from jepa.config import ConfigError, Tree, as_tree, differences, plain
+from jepa.config.effects import Use, check_effects
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
 from jepa.evaluate.reading import sample_limits
@@ -83,7 +84,9 @@ def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -
     changed = differences(plain(trained_config), plain(config))
     if fixed := [line for line in changed if not line.startswith(_FREE)]:
         raise ConfigError(f"evaluation cannot change {fixed[0]}; it can change data, evaluate and compute")
-    if config.data.source != trained_config.data.source or config.data.root != trained_config.data.root:
+    changes = as_tree(layers, Config.of(type(modality)))
+    check_effects(Use(config, modality, evaluates=True, set_by_user=changes), changes)
+    if "root" in changes.get("data", {}):
         say([f"data.source={config.data.source}, data.root={config.data.root or 'null'}"])
     if config.evaluate.functions != trained_config.evaluate.functions:  # those of the run were checked before training
         check_functions(config.evaluate.functions)

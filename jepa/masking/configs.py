@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Generator
 
+from jepa.config.effects import Use
 from jepa.config.imports import imported
 from jepa.masking.masks import Masks
 from jepa.positions import Grid
@@ -37,6 +38,10 @@ class BlockMaskConfig:
     context_scale: ShareRange = (0.85, 1.0)
     legacy: Literal["none", "ijepa"] = "none"
 
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason."""
+        return {"target_aspect": "the grid has one axis"} if len(use.modality.grid) < 2 else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TubeMaskConfig:
@@ -52,6 +57,10 @@ class TubeMaskConfig:
     aspect: RatioRange = (0.75, 1.5)
     time_scale: Share = 1.0
     legacy: Literal["none", "vjepa"] = "none"
+
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason."""
+        return {"time_scale": "the grid has no time axis"} if len(use.modality.grid) < 3 else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jepa.config import Tree, build, defaults, differences, parse_overrides, plain
+from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_overrides, plain
+from jepa.config.effects import Use, check_effects, check_recipe, without_effect
 from jepa.config.recipes import plain_name
 from jepa.console import CONSOLE, shown
 from jepa.modality import DataConfig, Modality
@@ -38,17 +39,52 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
     return resolved.config, resolved.modality
 
 
-def resolve_layers(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> Resolved:
-    """As `resolve`, with notes."""
+def resolve_layers(
+    modality_name: str,
+    recipe: Tree,
+    overrides: Sequence[str],
+    *,
+    is_users_file: bool = False,
+    processes: int | None = None,
+) -> Resolved:
+    """As `resolve`, with notes, among them settings of the recipe that overrides switch off.
+
+    is_users_file: the recipe is a file of the user. processes: of the training, None if unknown. Raises ConfigError for
+    settings of the user that have no effect.
+    """
     modality_type = modality_class(modality_name)
     config_type = Config.of(modality_type)
-    layers = [{"run_dir": ""}, recipe, parse_overrides(overrides, config_type), {"modality": modality_name}]
-    given: Config[Any, Any] = build(config_type, layers)
-    if plain(given.run_dir) == ".":
-        given = replace(given, run_dir=Path("runs") / f"{plain_name(modality_name)}-{_digest(config_type, given)}")
+    changes = parse_overrides(overrides, config_type)
+    given = _built(modality_name, config_type, recipe, changes)
     saved = saved_config(given)
     config, modality = construct(modality_type, completed(given, saved) if saved else given)
-    return Resolved(config, modality, tuple(source_notes(given.data, config.data)))
+    notes = source_notes(given.data, config.data)
+
+    def use(config: Config[Any, Any], modality: Modality[Any], changes: Tree) -> Use:
+        users = merge(recipe, changes) if is_users_file else changes
+        return Use(config, modality, False, processes, users, recipe)
+
+    def alone() -> dict[str, str]:
+        """Settings of the recipe that have no effect without overrides; none if it cannot be used without them."""
+        try:
+            of_recipe = construct(modality_type, _built(modality_name, config_type, recipe, {}))
+        except ConfigError:
+            return {}
+        return without_effect(use(*of_recipe, {}))
+
+    found = check_effects(use(config, modality, changes), changes)
+    notes += check_recipe(found, recipe, defaults(config_type), alone if changes else lambda: found, is_users_file)
+    if "model.projector" in found and config.loss.regulariser == "none":  # DDP refuses parts that nothing trains
+        config = replace(config, model=replace(config.model, projector=0))
+    return Resolved(config, modality, tuple(notes))
+
+
+def _built(modality_name: str, config_type: Any, recipe: Tree, changes: Tree) -> Config[Any, Any]:
+    """The config of a recipe and changes, with a run_dir."""
+    config: Config[Any, Any] = build(config_type, [{"run_dir": ""}, recipe, changes, {"modality": modality_name}])
+    if plain(config.run_dir) != ".":
+        return config
+    return replace(config, run_dir=Path("runs") / f"{plain_name(modality_name)}-{_digest(config_type, config)}")
 
 
 def say(notes: Sequence[str]) -> None:

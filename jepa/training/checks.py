@@ -24,20 +24,15 @@ def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
         raise ConfigError(f"model.predictor.mask_tokens: {sets} sets of masks cannot use {tokens} mask tokens")
     if tokens > 1 and modality.streams:  # sets differ from step to step, and evaluation's masks belong to no set
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but it must be 1 with several streams")
-    _check_losses(config, modality)
+    _check_losses(config)
     check_functions(config.evaluate.functions)
 
 
-def _check_losses(config: Config[Any, Any], modality: Modality[Any]) -> None:
-    """Raise ConfigError for loss settings without effect; loading a trained run does not check them."""
+def _check_losses(config: Config[Any, Any]) -> None:
+    """Raise ConfigError if nothing trains the networks, or if a part of them is not trained."""
     loss, contrast = config.loss, config.model.contrast != "none"
-    for name in ("invariance", "agreement"):
-        if getattr(loss, name) and loss.regulariser == "none":
-            raise ConfigError(f"loss.{name}: has no effect without a loss.regulariser; set one, or set {name} to 0")
-    if loss.agreement and len(modality.streams) < 2:
-        raise ConfigError(f"loss.agreement: needs two streams, which {config.modality} data does not have; set it to 0")
-    if loss.contrast_weight != 1 and not contrast:
-        raise ConfigError("loss.contrast_weight: has no effect without model.contrast; set that, or leave 1")
+    if config.model.projector and loss.regulariser == "none":  # several processes would wait for its gradient
+        raise ConfigError("model.projector: has no effect without a loss.regulariser; set one, or projector=0")
     regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
     if not (loss.prediction_weight or regularised or (contrast and loss.contrast_weight)):
         raise ConfigError("loss.prediction_weight: at 0 only a regulariser or a contrast could train the networks")

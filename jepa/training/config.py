@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 import torch
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from jepa.config.effects import Use
 from jepa.loss import LossConfig
 from jepa.modality import C, Modality
 from jepa.model_config import NetworksConfig
@@ -14,6 +15,7 @@ from jepa.optim import OptimConfig
 from jepa.protocol import EvaluateConfig
 from jepa.schedules import LinearMomentum, MomentumConfig
 from jepa.targets import TargetKind, check_target
+from jepa.training.effects import run_effects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +103,9 @@ class Config(Generic[C, M]):
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
-    def __post_init__(self) -> None:
-        if self.model.projector and self.loss.regulariser == "none":
-            raise ValueError("model.projector: has no effect without a loss.regulariser; set one, or projector=0")
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings of all sections but `data` that have no effect, with the reason."""
+        return run_effects(self, use)
 
     @staticmethod
     def of(modality_type: type[Modality[Any]]) -> "type[Config[Any, Any]]":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
-from jepa.config import ConfigError, Tree, build, merge, parse_overrides
+from jepa.config import ConfigError, Tree, as_tree, build
 from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
@@ -54,8 +53,7 @@ def configured(checkpoint: Checkpoint, layers: Sequence[Tree | str] = ()) -> tup
     """Config of a checkpoint, changed by layers and then by `section.key=value` texts, and its modality."""
     modality_type = modality_class(checkpoint.config["modality"])
     config_type = Config.of(modality_type)
-    overrides = parse_overrides([text for text in layers if isinstance(text, str)], config_type)
-    changed: Tree = reduce(merge, [*(layer for layer in layers if not isinstance(layer, str)), overrides], {})
+    changed = as_tree(layers, config_type)
     config: Config[Any, Any] = build(config_type, [checkpoint.config, changed])
     data = changed.get("data", {})
     if "source" in config.data.completed and "root" in data and "source" not in data:

@@ -6,11 +6,13 @@ from typing import ClassVar
 
 from pydantic import PositiveInt
 
+from jepa.config.effects import Use
 from jepa.masking import BlockMaskConfig, MaskingConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
+from modalities.image.sources import FILES
 from modalities.storage.labels import LabelSettings
-from modalities.storage.pixels import PixelSettings
+from modalities.storage.pixels import PixelSettings, pixel_effects
 from modalities.storage.torchvision_sets import Arguments
 from modalities.worlds.scenes.dataset import ScenesConfig
 
@@ -30,6 +32,7 @@ class ImageConfig(PixelSettings, LabelSettings, DataConfig):
 
     completed: ClassVar[Sequence[str]] = ("source",)
     world: ClassVar[str] = "scenes"
+    training_only: ClassVar[Sequence[str]] = ("crop_aspect", "flip", "views", "mask_sets", "masking")
 
     source: str | None = None
     torchvision: Arguments | None = None
@@ -42,6 +45,13 @@ class ImageConfig(PixelSettings, LabelSettings, DataConfig):
     views: PositiveInt = 1
     masking: MaskingConfig = field(default_factory=BlockMaskConfig)
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason."""
+        found = super().no_effect(use)
+        if self.torchvision is not None and self.source in (self.world, *FILES):
+            found["torchvision"] = f"data.source={self.source} is no torchvision data set"
+        return found | (pixel_effects(self.source) if self.source == self.world else {})
 
     @property
     def size(self) -> tuple[int, int]:

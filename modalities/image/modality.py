@@ -12,7 +12,7 @@ from jepa.masking import Masks, check_masking, sample_masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
 from modalities.image.config import ImageConfig
-from modalities.image.sources import EVIDENCE, FILES, open_source
+from modalities.image.sources import EVIDENCE, open_source
 from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
 from modalities.storage.opened import Opened
 from modalities.storage.sources import source_and_root, with_source
@@ -39,8 +39,6 @@ class Image(Modality[ImageConfig]):
             raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
         self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
         check_masking(self.grid, config.masking)
-        if config.torchvision and config.source in (None, "scenes", *FILES):
-            raise ValueError(f"torchvision: has no effect with data.source={config.source}; set data.torchvision=null")
         self._opened = Opened()
 
     @cached_property

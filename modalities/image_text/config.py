@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
+from jepa.config.effects import Use
 from jepa.masking import BlockMaskConfig, MaskingConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
@@ -14,7 +15,7 @@ from modalities.image_text.masks import Objectives
 from modalities.image_text.open_clip_files import PixelStatistics, TowerSizes, pixel_statistics
 from modalities.image_text.towers import Towers, build_towers
 from modalities.storage.labels import LabelSettings
-from modalities.storage.pixels import PixelSettings
+from modalities.storage.pixels import PixelSettings, pixel_effects
 from modalities.worlds.scenes.dataset import ScenesConfig
 
 Mean = Annotated[float, Field(ge=0, le=1)]
@@ -37,6 +38,7 @@ class ImageTextConfig(PixelSettings, LabelSettings, DataConfig):
 
     completed: ClassVar[Sequence[str]] = ("source", "pixel_mean", "pixel_std")
     world: ClassVar[str] = "scenes"
+    training_only: ClassVar[Sequence[str]] = ("crop_aspect",)
 
     source: Literal["scenes", "folder", "webdataset", "coco"] | None = None
     crop_scale: ShareRange = (0.9, 1.0)
@@ -47,6 +49,13 @@ class ImageTextConfig(PixelSettings, LabelSettings, DataConfig):
     masking: MaskingConfig = field(default_factory=BlockMaskConfig)
     prompts: tuple[str, ...] = _NAMED
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason."""
+        found = super().no_effect(use) | (pixel_effects(self.source) if self.source == self.world else {})
+        if not self.objectives.hides_regions and self.objectives.caption_from == "whole":
+            found["masking"] = "no objective hides regions"
+        return found
 
     def __post_init__(self) -> None:
         for prompt in self.prompts:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from jepa.config.effects import Use
 from jepa.masking import Masks, Strategy, sample_masks
 from jepa.masking.blocks import random_tokens, token_indices
 from jepa.modality import Stream
@@ -43,6 +44,24 @@ class Objectives:
         if not (self.regions or self.caption or self.image or self.words):
             raise ValueError("all objectives are 0; set at least one of regions, caption, image and words above 0")
 
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason."""
+        found = {}
+        if not self.hides_regions:
+            found["drop_caption"] = "no objective hides regions"
+        if not self.words:
+            found["hidden_words"] = "data.objectives.words is 0"
+        if not self.caption:
+            found["caption_from"] = "data.objectives.caption is 0"
+        if not (self.caption or self.image):
+            found["whole"] = "neither a whole caption nor a whole image is hidden"
+        return found
+
+    @property
+    def hides_regions(self) -> bool:
+        """Whether some steps hide regions of the image."""
+        return self.regions > 0 or max(self.caption, self.image, self.words) < 1
+
     @property
     def contrasts(self) -> bool:
         """Whether every step encodes whole images and whole captions, which a contrast compares."""
@@ -51,8 +70,7 @@ class Objectives:
     @property
     def drops_at_times(self) -> bool:
         """Whether some steps predict regions with the caption and others without it."""
-        others = max(self.caption, self.image, self.words)
-        return (self.regions > 0 or others < 1) and 0 < self.drop_caption < 1
+        return self.hides_regions and 0 < self.drop_caption < 1
 
 
 @dataclass(frozen=True)

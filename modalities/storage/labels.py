@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from jepa.config.effects import Use
+
 UNLABELLED = -1  # number of the class of a sample without a label
 LONGEST = 200  # characters
 _WHOLE = re.compile(r"([+-]?\d{1,100})(?:\.0*)?")
@@ -28,6 +30,14 @@ class LabelSettings:
     """
 
     labels: Literal["auto", "none"] = "auto"
+
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings of the whole section without effect, with the reason."""
+        found: dict[str, str] = super().no_effect(use)  # type: ignore[misc]
+        data = use.config.data
+        return found | (
+            {"labels": f"data.source={data.source} makes its own labels"} if data.source == data.world else {}
+        )
 
     @property
     def reads_labels(self) -> bool:

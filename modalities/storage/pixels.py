@@ -1,6 +1,6 @@
 """Settings of decoding that all modalities share, and the conversion of stored bands to 8-bit images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import numpy as np
@@ -91,3 +91,8 @@ def _to_8_bit(values: NDArray[Any], value_range: tuple[float, float] | None) -> 
 
 def _white(values: NDArray[Any]) -> float:
     return 1.0 if values.dtype.kind == "f" else 65535.0
+
+
+def pixel_effects(source: str | None) -> dict[str, str]:
+    """The settings of PixelSettings as those without effect, for a source that decodes no image files."""
+    return dict.fromkeys((one.name for one in fields(PixelSettings)), f"data.source={source} decodes no image files")

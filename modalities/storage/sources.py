@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from jepa.modality import DataConfig
-from modalities.storage.labels import LabelSettings
 
 _LOOKED_AT = 10_000  # files: enough to see what a folder holds, few enough for a slow disk
 
@@ -47,8 +46,6 @@ def with_source(config: D, kinds: Sequence[Evidence], others: str = "") -> D:
     if config.source is None:
         source = config.world if config.root is None else infer_source(config.root.expanduser(), kinds, others)
         config = replace(config, source=source)
-    if config.source == config.world and isinstance(config, LabelSettings) and not config.reads_labels:
-        raise ValueError(f"labels: has no effect with data.source={config.source}, whose labels are its own")
     if config.source != config.world and config.root is None:
         raise ValueError(f"source '{config.source}' needs data.root, the folder or file that holds it")
     return config

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from jepa.config.effects import Use
 from jepa.masking import MaskingConfig, TubeMaskConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
 from modalities.storage.labels import LabelSettings
-from modalities.storage.pixels import PixelSettings
+from modalities.storage.pixels import PixelSettings, pixel_effects
 from modalities.video.decode.video import Decoder
 from modalities.video.sources import Source
 from modalities.worlds.moving.dataset import MovingScenesConfig
@@ -37,6 +38,7 @@ class VideoConfig(PixelSettings, LabelSettings, DataConfig):
 
     completed: ClassVar[Sequence[str]] = ("source",)
     world: ClassVar[str] = "scenes"
+    training_only: ClassVar[Sequence[str]] = ("crop_aspect", "flip", "views", "masking")
 
     source: Literal["scenes"] | Source | None = None
     decoder: Decoder = "auto"
@@ -57,6 +59,23 @@ class VideoConfig(PixelSettings, LabelSettings, DataConfig):
     whole_mb: Annotated[float, Field(ge=0)] = 8.0
     stored_fps: PositiveFloat = 25.0
     scenes: MovingScenesConfig = field(default_factory=MovingScenesConfig)
+
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason."""
+        found, reason = super().no_effect(use), f"data.source={self.source} reads no video files"
+        if self.source in (self.world, "frames", "npy"):
+            found["decoder"] = reason
+        if self.source in (self.world, "npy"):
+            found |= pixel_effects(self.source)
+        if self.source == self.world:
+            found["whole_mb"] = "clips of data.source=scenes are in memory"
+        if self.source not in ("frames", "npy"):
+            found["stored_fps"] = f"data.source={self.source} knows the frame rate of each video"
+        if self.fps is not None:
+            found["step"] = "data.fps decides which frames are taken"
+        if self.tubelet == 1:
+            found["change_scale"] = "a tubelet has one frame"
+        return found
 
     @property
     def size(self) -> tuple[int, int]:

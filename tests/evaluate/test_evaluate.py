@@ -296,7 +296,10 @@ def test_overrides_and_tasks_that_do_not_fit_are_refused(coloured: Path, tmp_pat
     for tasks, override, offender in (
         ([], "model.size=vit_tiny", "model.size"),
         ([], "data.patch_size=8", "does not fit"),
-        (["count"], "data.flip=true", "class/knn"),
+        ([], "data.flip=true", "data.flip: has no effect: only training uses it"),
+        ([], "compute.cache_mb=1", "compute.cache_mb: has no effect"),
+        ([], "evaluate.gallery=5", "evaluate.gallery: has no effect: image data has no two matching streams"),
+        (["count"], "evaluate.batch_size=7", "class/knn"),
     ):
         with pytest.raises(ConfigError, match=offender):
             evaluate_run(coloured, tasks=tasks, layers=[override])

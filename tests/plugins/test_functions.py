@@ -25,7 +25,7 @@ from jepa.train import train
 SMALL = [
     "steps=3", "log_every=1", "optim.batch_size=8", "compute.precision=fp32", "compute.workers=0",
     "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}",
-    "evaluate.low_shot_draws=1", "evaluate.attentive=[]", "evaluate.forecast_samples=0", "data.samples=40",
+    "evaluate.attentive=[]", "evaluate.forecast_samples=0", "data.samples=40",
 ]  # fmt: skip
 MASKING = 'data.masking={"kind": "function", "function": "own_functions:halves", "options": {"swap": 0.5}}'
 

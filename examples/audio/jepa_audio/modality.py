@@ -36,6 +36,7 @@ class AudioConfig(LabelSettings, DataConfig):
 
     completed: ClassVar[Sequence[str]] = ("source",)
     world: ClassVar[str] = "instruments"
+    training_only: ClassVar[Sequence[str]] = ("gain_db", "views", "masking")
 
     source: Literal["instruments", "folder"] | None = None
     sample_rate: PositiveInt = 16_000  # Hz

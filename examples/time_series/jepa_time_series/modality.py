@@ -9,6 +9,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
+from jepa.config.effects import Use
 from jepa.masking import FunctionMaskConfig, MaskingConfig, Masks, check_masking, sample_masks
 from jepa.modality import DataConfig, Modality, Samples, Split, Task
 from jepa_time_series import curves, windows
@@ -36,6 +37,7 @@ class TimeSeriesConfig(LabelSettings, DataConfig):
 
     completed: ClassVar[Sequence[str]] = ("source", "scales")
     world: ClassVar[str] = "activities"
+    training_only: ClassVar[Sequence[str]] = ("mask_sets", "views", "masking")
 
     source: Literal["activities", "folder"] | None = None
     channels: tuple[str, ...] = CHANNELS
@@ -48,6 +50,13 @@ class TimeSeriesConfig(LabelSettings, DataConfig):
     views: PositiveInt = 1
     masking: MaskingConfig = field(default_factory=lambda: _MASKING)
     activities: ActivitiesConfig = field(default_factory=ActivitiesConfig)
+
+    def no_effect(self, use: Use) -> dict[str, str]:
+        """Settings without effect, with the reason."""
+        found, sensors = super().no_effect(use), {windows.sensor(channel) for channel in self.channels}
+        if self.centred and not sensors & set(self.centred):
+            found["centred"] = "data.channels has none of these sensors"
+        return found
 
 
 class TimeSeries(Modality[TimeSeriesConfig]):

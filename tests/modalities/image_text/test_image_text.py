@@ -370,7 +370,7 @@ def test_a_run_learns_from_shards_and_from_coco(
     source: str, write: Callable[[Path, Path], None], captioned: Path, tmp_path: Path
 ) -> None:
     write(captioned, tmp_path / "data")
-    evaluated = ["evaluate.enabled=true", "evaluate.low_shot_draws=1", "evaluate.attentive=[]", *LEARNING]
+    evaluated = ["evaluate.enabled=true", *LEARNING]
     more = [f"data.source={source}", *evaluated, *METHODS["infonce"]]
     assert main(arguments(tmp_path / "run", tmp_path / "data", *more)) == 0
     assert not (tmp_path / "run" / "bad_files.txt").exists()

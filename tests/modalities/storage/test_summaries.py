@@ -116,5 +116,3 @@ def test_images_without_labels_have_no_tasks_and_all_are_trained_on(tmp_path: Pa
     assert [task.label for task in labelled.tasks] == ["class"]
     assert plain.tasks == []
     assert len(labelled.dataset("train")) < len(plain.dataset("train")) == 30
-    with pytest.raises(ValueError, match=r"labels: has no effect with data\.source=scenes"):
-        Image(ImageConfig(labels="none"))

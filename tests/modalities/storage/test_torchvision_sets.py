@@ -160,8 +160,6 @@ def test_arguments_are_settings_of_torchvision_sets_alone(tmp_path: Path, monkey
     modality = ImageModality(build(ImageConfig, [settings]))
     assert pickle.loads(pickle.dumps(modality)).tasks == []
     assert modality.dataset("train")[0].labels == {}
-    with pytest.raises(ValueError, match=r"torchvision: has no effect with data\.source=folder"):
-        ImageModality(build(ImageConfig, [settings, {"source": "folder"}]))
     with pytest.raises(ValueError, match=r"data\.torchvision\.fold: torchvision's STL10 takes split, folds"):
         opened("STL10", tmp_path, "train", fold=1)
     with pytest.raises(ValueError, match=r"data\.torchvision\.train: torchvision's EMNIST takes split"):

@@ -1,0 +1,144 @@
+"""Which settings of a run have no effect, apart from those of its data; see `jepa.config.effects`.
+
+A config is Any here, as its dataclass imports this module.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jepa.config import ConfigError
+from jepa.config.effects import Use
+from jepa.data import seeded
+from jepa.matching import MatchedModality
+
+Finding = tuple[str, str]  # setting, reason
+_TRAINING_ONLY = ("compute.parallel", "compute.compile", "compute.activation_checkpointing", "compute.cache_mb")
+_LABELLED = (
+    *("train_samples", "validation_samples", "low_shot_draws"),
+    *("attentive", "attentive_samples", "attentive_tokens", "attentive_steps"),
+)
+
+
+def run_effects(config: Any, use: Use) -> dict[str, str]:
+    """Settings of a run without effect, with the reason."""
+    evaluation = dict([*_forecasts(config, use), *_streams(config, use), *_labels(config, use)])
+    if use.evaluates:
+        only_training = dict.fromkeys(_TRAINING_ONLY, "only training uses it")
+        at_end = dict.fromkeys(("evaluate.enabled", "evaluate.report"), "it is for the end of a training")
+        return {**only_training, **at_end, **evaluation}
+    return dict([*_targets(config), *_loss(config, use), *_networks(config, use), *_schedule(config, use)]) | evaluation
+
+
+def _targets(config: Any) -> Iterator[Finding]:
+    target, curriculum, model = config.target, config.curriculum, config.model
+    if target == "pixels":
+        for name in ("pixel_weight", "latent_from"):
+            if getattr(curriculum, name):
+                yield f"curriculum.{name}", "target=pixels predicts pixels throughout"
+    if "latent" not in config.target_kinds:
+        normalised = ("loss.normalise_prediction",) if config.loss.normalise_prediction else ()
+        for name in ("model.target_layers", "model.target_join", *normalised):
+            yield name, f"target={target} predicts no representations"
+    elif model.target_join == "each" and len(model.target_outputs) == 1:
+        yield "model.target_join", "model.target_layers names a single layer"
+
+
+def _loss(config: Any, use: Use) -> Iterator[Finding]:
+    loss, model = config.loss, config.model
+    regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
+    reason = "there is no loss.regulariser" if loss.regulariser == "none" else "loss.regulariser_weight is 0"
+    if not regularised:
+        yield from ((f"loss.{name}", reason) for name in ("invariance", "agreement") if getattr(loss, name))
+        if model.projector:
+            yield "model.projector", reason
+        if loss.regulariser == "none":
+            yield "loss.regulariser_weight", reason
+        else:
+            yield "loss.regulariser", reason
+    if loss.agreement and len(use.modality.streams) < 2:
+        yield "loss.agreement", f"it compares streams, and {config.modality} data has one"
+    if loss.invariance and not use.modality.streams and use.is_set("loss.invariance") and len(_masks(use)) == 1:
+        yield "loss.invariance", "it compares sets of masks, and a step has one"
+    if model.contrast == "none":
+        yield "loss.contrast_weight", "there is no model.contrast"
+    if not loss.prediction_weight:
+        pixels = ("curriculum.pixel_weight", "curriculum.latent_from") if config.curriculum.pixel_weight else ()
+        normalised = ("loss.normalise_prediction",) if loss.normalise_prediction else ()
+        for name in ("loss.distance", *normalised, *pixels):
+            yield name, "loss.prediction_weight is 0"
+
+
+def _networks(config: Any, use: Use) -> Iterator[Finding]:
+    predictor = config.model.predictor
+    if predictor.attention == "cross":
+        yield "model.predictor.blocks", "under attention=cross, targets never see each other"
+    if config.compute.parallel == "fsdp" and use.processes == 1:
+        yield "compute.parallel", "there is one process, which keeps all weights; start several to shard them"
+
+
+def _schedule(config: Any, use: Use) -> Iterator[Finding]:
+    optim = config.optim
+    if not optim.warmup:
+        yield "optim.start_lr", "optim.warmup is 0"
+    if optim.warmup == 1:
+        yield from ((f"optim.{name}", "the warm-up is the whole run") for name in ("decay", "final_lr"))
+    elif optim.decay == "constant":
+        yield "optim.final_lr", "optim.decay=constant stays at the peak"
+
+
+def _forecasts(config: Any, use: Use) -> Iterator[Finding]:
+    axis, evaluate = use.modality.forecast_axis, config.evaluate
+    reason = ""
+    if axis is None:
+        reason = f"{config.modality} data has no time axis"
+    elif use.modality.grid[axis] < 2:
+        reason = "the time axis has a single token"
+    elif "latent" not in config.target_kinds:
+        reason = f"target={config.target} predicts no representations"
+    if reason and evaluate.forecast_samples:
+        yield "evaluate.forecast_samples", reason
+    if reason or not evaluate.forecast_samples:
+        yield "evaluate.forecast_cut", reason or "evaluate.forecast_samples is 0"
+
+
+def _streams(config: Any, use: Use) -> Iterator[Finding]:
+    evaluate, modality = config.evaluate, use.modality
+    reason = ""
+    if not isinstance(modality, MatchedModality):
+        reason = f"{config.modality} data has no two matching streams"
+    elif "latent" not in config.target_kinds:
+        reason = f"target={config.target} predicts no representations"
+    if reason and evaluate.gallery is not None:
+        yield "evaluate.gallery", reason
+    if not reason and use.is_set("evaluate.gain_samples") and isinstance(modality, MatchedModality):
+        trained = config.loss.prediction_weight and modality.gain_masks(1, seeded("gain", 0)) is not None
+        reason = "" if trained else "the run does not train with and without the second stream"
+    if reason and evaluate.gain_samples:
+        yield "evaluate.gain_samples", reason
+
+
+def _labels(config: Any, use: Use) -> Iterator[Finding]:
+    """Settings of probes. Which labels there are is known once the data is open, so it opens only where needed."""
+    evaluate = config.evaluate
+    if not any(use.is_set_by_user(f"evaluate.{name}") for name in _LABELLED):
+        return
+    try:
+        tasks = use.modality.tasks
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data: {error}") from error
+    if not tasks and not evaluate.functions:
+        yield from ((f"evaluate.{name}", "the data has no labels") for name in _LABELLED if getattr(evaluate, name))
+        return
+    if all(task.kind != "class" for task in tasks):
+        yield "evaluate.low_shot_draws", "no label is a class"
+    if all(task.kind == "map" for task in tasks) and evaluate.attentive:
+        yield "evaluate.attentive", "no label belongs to a whole sample"
+    blocks = [task.attentive if evaluate.attentive is None else evaluate.attentive for task in tasks]
+    if not any(blocks):
+        reason = "no task has an attentive probe; set evaluate.attentive=[1]"
+        yield from ((f"evaluate.attentive_{name}", reason) for name in ("samples", "tokens", "steps"))
+
+
+def _masks(use: Use) -> Sequence[Any]:
+    masks: Sequence[Any] = use.modality.sample_masks(2, seeded("masks", use.config.seed, 0))
+    return masks

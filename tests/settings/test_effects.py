@@ -1,0 +1,155 @@
+"""Settings without effect: an error where the user sets one, a note where an override switches one of a recipe off."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Noise
+
+from jepa.config import ConfigError, Tree, parse_overrides
+from jepa.config.effects import Use, check_effects
+from jepa.config.recipes import read_recipe, recipes
+from jepa.launch import main, resolve
+from jepa.settings.resolve import resolve_layers
+from jepa.training.config import Config
+
+GEN = "is generated and reads no files"
+FILES = ["data.source=folder", "data.root=somewhere"]
+NPY = ["data.source=npy", "data.root=somewhere"]
+NO_LATENT = "target=pixels predicts no representations"
+ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
+
+
+@pytest.mark.parametrize(
+    ("modality", "overrides", "sentence"),
+    [
+        ("image", ["data.root=somewhere", "data.source=scenes"], f"data.root: has no effect: data.source=scenes {GEN}"),
+        ("video", ["data.root=somewhere", "data.source=scenes"], "data.root"),
+        ("image-text", ["data.root=somewhere", "data.source=scenes"], "data.root"),
+        ("image", [*FILES, "data.scenes.seed=3"], "data.scenes: has no effect: data.source=folder reads files"),
+        ("video", [*FILES, "data.scenes={train: 9}"], "data.scenes"),
+        ("image", ["data.labels=none"], "data.labels: has no effect: data.source=scenes makes its own labels"),
+        ("image", ["data.bands=[1]"], "data.bands: has no effect: data.source=scenes decodes no image files"),
+        ("image", [*FILES, "data.torchvision={split: balanced}"], "data.torchvision"),
+        ("video", ["data.decoder=pyav"], "data.decoder: has no effect: data.source=scenes reads no video files"),
+        ("video", [*NPY, "data.decoder=pyav"], "data.decoder"),
+        ("video", [*NPY, "data.value_range=[0, 9]"], "data.value_range"),
+        ("video", [*FILES, "data.stored_fps=9"], "data.stored_fps"),
+        ("video", ["data.whole_mb=0"], "data.whole_mb"),
+        ("video", [*FILES, "data.fps=2", "data.step=3"], "data.step: has no effect: data.fps decides"),
+        ("video", ["data.tubelet=1", "data.change_scale=3"], "data.change_scale"),
+        (
+            "image",
+            ["data.masking={kind: tube, time_scale: 0.5}"],
+            "data.masking.time_scale: has no effect: the grid has",
+        ),
+        ("image-text", ["data.objectives={regions: 0, drop_caption: 1}"], "data.objectives.drop_caption"),
+        ("image-text", ["data.objectives.hidden_words=0.2"], "data.objectives.hidden_words"),
+        ("image-text", ["data.objectives.regions=0", "data.masking.targets=2"], "data.masking"),
+        ("image", ["target=pixels", "curriculum.pixel_weight=2"], "curriculum.pixel_weight: has no effect: target"),
+        ("image", ["target=pixels", "model.target_layers=2"], f"model.target_layers: has no effect: {NO_LATENT}"),
+        ("image", ["target=pixels", "loss.normalise_prediction=true"], "loss.normalise_prediction"),
+        ("image", ["model.target_join=each"], "model.target_join: has no effect: model.target_layers names a single"),
+        ("image", ["model.projector=8"], "model.projector: has no effect: there is no loss.regulariser"),
+        ("image", ["loss.regulariser_weight=8"], "loss.regulariser_weight"),
+        ("image", ["loss.regulariser=vicreg", "loss.regulariser_weight=0"], "loss.regulariser: has no effect: loss."),
+        ("image", [*ONE_SET, "loss.agreement=1"], "loss.agreement: has no effect: it compares streams"),
+        ("image", [*ONE_SET, "loss.invariance=1"], "loss.invariance: has no effect: it compares sets of masks"),
+        ("image", ["loss.contrast_weight=2"], "loss.contrast_weight: has no effect: there is no model.contrast"),
+        ("image", ["model.predictor={attention: cross, blocks: joint}"], "model.predictor.blocks"),
+        ("image", ["optim.warmup=0", "optim.start_lr=0.1"], "optim.start_lr"),
+        ("image", ["optim.decay=constant", "optim.final_lr=0.1"], "optim.final_lr"),
+        ("image", ["compute.parallel=fsdp"], "compute.parallel: has no effect: there is one process"),
+        ("image", ["evaluate.forecast_cut=0.3"], "evaluate.forecast_cut: has no effect: image data has no time axis"),
+        ("video", ["evaluate.forecast_samples=0", "evaluate.forecast_cut=0.3"], "evaluate.forecast_samples is 0"),
+        ("video", ["target=pixels", "evaluate.forecast_samples=3"], NO_LATENT),
+        ("image", ["evaluate.gallery=10"], "evaluate.gallery: has no effect: image data has no two matching streams"),
+        ("video", ["evaluate.gain_samples=10"], "evaluate.gain_samples"),
+        ("tiny:Noise", ["evaluate.train_samples=9"], "evaluate.train_samples: has no effect: the data has no labels"),
+        ("image", ["evaluate.attentive_steps=9"], "evaluate.attentive_steps: has no effect: no task has an attentive"),
+    ],
+)
+def test_a_setting_of_the_user_without_effect_is_one_sentence(
+    modality: str, overrides: list[str], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resolve_layers(modality, {}, overrides, processes=1)
+    assert sentence in str(refused.value)
+    assert str(refused.value).endswith(", or change that")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("modality", "overrides"),
+    [
+        ("image", ["evaluate.forecast_samples=0", "evaluate.gain_samples=0"]),  # they switch off what is off
+        ("image", ["target=pixels", "momentum.start=0.9"]),  # evaluation reads the moving average
+        ("video", [*FILES, "data.decoder=pyav", "data.step=2", "evaluate.forecast_cut=0.4"]),
+        ("image-text", ["evaluate.gallery=9", "data.objectives.words=0.5", "data.objectives.hidden_words=0.2"]),
+        ("image", ["data.mask_sets=2", "loss.regulariser=vicreg", "loss.invariance=1", "model.projector=8"]),
+        ("image", ["model.target_layers=2", "model.target_join=each", "evaluate.attentive=[2]"]),
+        ("image", ["data.masking={kind: block, targets: 2}", "model.predictor.blocks=joint"]),
+    ],
+)
+def test_settings_with_effect_are_accepted(modality: str, overrides: list[str]) -> None:
+    assert resolve_layers(modality, {}, overrides, processes=1).notes == ()
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_need_no_notes(name: str) -> None:
+    modality = name.split("/")[0].replace("_", "-")
+    assert resolve_layers(modality, read_recipe(name), [f"evaluate.batch_size={7}"], processes=64).notes == ()
+
+
+def test_an_override_that_switches_settings_of_a_recipe_off_is_noted_once_for_each_reason() -> None:
+    resolved = resolve_layers("image", read_recipe("image"), ["target=pixels", "loss.regulariser=none"], processes=1)
+    assert resolved.notes == (
+        "no effect here: curriculum.pixel_weight, curriculum.latent_from of the recipe, as target=pixels predicts "
+        "pixels throughout",
+        f"no effect here: model.target_layers, model.target_join of the recipe, as {NO_LATENT}",
+        "no effect here: loss.invariance, model.projector, loss.regulariser_weight of the recipe, as there is no "
+        "loss.regulariser",
+    )
+    assert resolved.config.model.projector == 0
+    assert resolved.config.curriculum.pixel_weight == 1.0
+
+
+def test_in_a_file_of_the_user_what_has_no_effect_even_alone_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.yaml"
+    command = ["--modality", "image", "--config", str(file), "--dry-run", "run_dir=unused"]
+    file.write_text("target: pixels\ncurriculum: {pixel_weight: 2}\n")
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "curriculum.pixel_weight: has no effect: target=pixels predicts pixels throughout" in error
+    resolved = resolve_layers("image", {"curriculum": {"pixel_weight": 2.0}}, ["target=pixels"], is_users_file=True)
+    assert resolved.notes[0].startswith("no effect here: curriculum.pixel_weight of the recipe")
+
+    complete = resolve("image", read_recipe("image"), ["target=pixels", "run_dir=unused"])[0]
+    tree: Tree = {"modality": "image", "curriculum": {"pixel_weight": complete.curriculum.pixel_weight}}
+    assert resolve_layers("image", {"target": "pixels", **tree}, []).notes == ()  # as config.yaml of a run
+
+
+@pytest.mark.parametrize(
+    ("modality", "overrides", "path"),
+    [
+        ("image", ["data.masking.kind=random"], "data.masking"),
+        ("video", ["data.views=2", "data.masking=[{kind: random}, {kind: random}]"], "data.views"),
+        ("image", ["compute.activation_checkpointing=true"], "compute.activation_checkpointing"),
+        ("image", ["evaluate.report=false"], "evaluate.report"),
+    ],
+)
+def test_an_evaluation_ignores_no_override(modality: str, overrides: list[str], path: str) -> None:
+    config, built = resolve(modality, {}, overrides)
+    changes = parse_overrides(overrides, Config.of(type(built)))
+    with pytest.raises(ConfigError, match=f"^{path}: has no effect: "):
+        check_effects(Use(config, built, evaluates=True, set_by_user=changes), changes)
+
+
+def test_plug_ins_declare_their_own_settings_without_effect() -> None:
+    config, modality = resolve("tiny:Noise", {}, [])
+    assert isinstance(modality, Noise)
+    found: dict[str, Any] = check_effects(Use(config, modality), {})
+    assert "evaluate.forecast_cut" in found
+    assert not [path for path in found if path.startswith("data.")]
