@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jepa.modality import Split
 from modalities.storage.folders import FileKind, open_folder
-from modalities.storage.images import check_min_side, decode_image, image_extensions
+from modalities.storage.images import check_min_side, decode_image, image_extensions, installable_extensions
 from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
@@ -15,7 +15,8 @@ from modalities.storage.torchvision_sets import Arguments, open_torchvision
 
 FILES = ("folder", "webdataset")  # other sources are torchvision sets
 
-EVIDENCE = (by_ending("images", "folder", *image_extensions()), SHARDS)
+_ENDINGS = (*image_extensions(), *(ending for ending, _ in installable_extensions()))
+EVIDENCE = (by_ending("images", "folder", *_ENDINGS), SHARDS)
 
 
 def open_source(
@@ -40,7 +41,8 @@ def open_source(
     splits have listed already. labels: whether to read classes.
     """
     check_min_side(min_side)
-    kind, decode = FileKind("images", image_extensions()), partial(decode_image, min_side=min_side, pixels=pixels)
+    kind = FileKind("images", image_extensions(), installable=installable_extensions())
+    decode = partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
             return open_folder(root, split, kind, decode, seed, labels, opened)

@@ -102,7 +102,7 @@ def open_folder(
         f"below {folder}",
         level.names,
         passed_over=parts[split].passed_over + layout.beside,
-        notes=_notes(level, folder, paths),
+        notes=_notes(level, folder, paths) + kind.advice(parts[split].passed_over),
     ).of_split(split, carve, {each: len(parts[each].paths) for each in carve} if level.names else {})
     return StoredSplit(Files(folder, paths, level.names, read, summary), level.names)
 
@@ -128,8 +128,8 @@ def _listed(folder: Path, training: Path, level: ClassLevel, kind: FileKind) -> 
     passed_over: Counter[str] = Counter()
     paths = _files(folder, training, level, kind, passed_over)
     if not paths:
-        endings = ", ".join(sorted(kind.extensions))
-        raise ValueError(f"no {kind.noun} below {folder}; looked for files ending in {endings}")
+        why = kind.advice(passed_over) or (f"looked for files ending in {', '.join(sorted(kind.extensions))}",)
+        raise ValueError(f"no {kind.noun} below {folder}; {'; '.join(why)}")
     return Listing(paths, passed_over)
 
 

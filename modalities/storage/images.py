@@ -2,7 +2,7 @@
 
 import struct
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from importlib import import_module
@@ -61,9 +61,9 @@ def image_extensions() -> frozenset[str]:
     return frozenset(end for end, name in Image.registered_extensions().items() if name in formats)
 
 
-def installable_extensions() -> Mapping[str, str]:
+def installable_extensions() -> tuple[tuple[str, str], ...]:
     """Endings of images that a further package would read, and the command that installs it."""
-    return dict.fromkeys(sorted(_HEIC - image_extensions()), _HEIC_ADVICE)
+    return tuple((ending, _HEIC_ADVICE) for ending in sorted(_HEIC - image_extensions()))
 
 
 def check_min_side(min_side: int) -> None:

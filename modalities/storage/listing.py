@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ class FileKind:
     partly_labelled: files beside class folders are unlabelled samples; by default they are passed over if they are few,
     and otherwise make all samples unlabelled.
     companions: endings of other members of a tar file that belong to the sample with the same key, such as captions.
+    installable: endings that a further package would read, and the command that installs it.
     """
 
     noun: str  # as in "no images below ..."
@@ -28,6 +29,12 @@ class FileKind:
     whole_folders: bool = False
     partly_labelled: bool = False
     companions: tuple[str, ...] = ()
+    installable: tuple[tuple[str, str], ...] = ()
+
+    def advice(self, passed_over: Mapping[str, int]) -> tuple[str, ...]:
+        """Sentences on files that were passed over, given their numbers by ending, but could be read."""
+        found = ((passed_over.get(ending, 0), ending, command) for ending, command in self.installable)
+        return tuple(f"{count:,} end in {ending}; to read them: {command}" for count, ending, command in found if count)
 
 
 def walk(folder: Path, kind: FileKind, passed_over: Counter[str] | None = None) -> Iterator[str]:

@@ -112,13 +112,14 @@ def open_shards(
     if carve and (split != "train" or held_out):
         parts = (opened or Opened()).once((root, carve), lambda: _carved(shards, carve, seed))
     entries = parts[split] if parts else _all_rows(shards)
+    passed_over: Counter[str] = sum((Counter(_passed_over(shard)) for shard in shards), Counter())
     many = f"{len(shards):,} tar files below {root if root.is_dir() else root.parent}"
     summary = SplitSummary(
         kind.noun,
         f"in {many if len(shards) > 1 else shards[0].path}",
         classes.names,
-        passed_over=sum((Counter(_passed_over(shard)) for shard in shards), beside if split == "train" else Counter()),
-        notes=_notes(shards),
+        passed_over=passed_over + (beside if split == "train" else Counter()),
+        notes=_notes(shards) + kind.advice(passed_over),
     ).of_split(split, carve, {each: len(parts[each]) for each in carve} if held_out else {})
     return ShardSamples(shards, entries, classes, decode, summary), classes.names
 
@@ -165,7 +166,8 @@ def _check_usable(shards: Sequence[Shard], kind: FileKind) -> None:
     if count := sum(len(shard.damage) for shard in shards):
         raise ValueError(f"no usable {kind.noun} in {paths}; the first of {count} bad samples: {_first_damage(shards)}")
     passed: Counter[str] = sum((Counter(_passed_over(shard)) for shard in shards), Counter())
-    raise ValueError(f"no {kind.noun} in {paths}; found: {counted(passed) or 'nothing'}")
+    found = "; ".join((f"found: {counted(passed) or 'nothing'}", *kind.advice(passed)))
+    raise ValueError(f"no {kind.noun} in {paths}; {found}")
 
 
 def _carved(shards: Sequence[Shard], carve: tuple[Split, ...], seed: int | None) -> dict[Split, NDArray[np.int64]]:

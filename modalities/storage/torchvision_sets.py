@@ -49,9 +49,9 @@ class TorchvisionImages:
     def __getitem__(self, index: int) -> Sample:
         item = int(self.indices[index])
         try:
-            image, label = self.dataset[item]
-            pixels = image_tensor(image, self.pixels)
-            number = self.classes.number(_written(label)) if self.classes.names else UNLABELLED
+            parts = _parts(self.dataset[item])
+            pixels = image_tensor(parts[0], self.pixels)
+            number = self.classes.number(_written(parts[1])) if self.classes.names else UNLABELLED
         except Exception as error:  # data sets and Pillow raise nearly any type for a broken file
             raise BadSampleError(f"{type(self.dataset).__name__}[{item}]", str(error)) from error
         return Sample(pixels, {} if number == UNLABELLED else {"class": number})
@@ -79,7 +79,7 @@ def open_torchvision(
     source, carve = split_source(stored, split)
     opened = opened or Opened()
     dataset = opened.once((name, source), lambda: _build(dataset_class, root, stored[source]))
-    _check_items(dataset)
+    _check_items(dataset, labels)
     classes = _named_classes(dataset) if labels else NO_CLASSES
     if classes is None:
         training_set = opened.once((name, "train"), lambda: _build(dataset_class, root, stored["train"]))
@@ -202,21 +202,28 @@ def _build(dataset_class: type, root: Path, arguments: Arguments) -> Any:
         raise ValueError(f"torchvision's {name}: {error}") from error
 
 
-def _check_items(dataset: Any) -> None:
-    """Raise ValueError unless each item is an image and the number of its class."""
+def _parts(item: Any) -> Sequence[Any]:
+    return item if isinstance(item, tuple) else (item,)
+
+
+def _check_items(dataset: Any, labels: bool) -> None:
+    """Raise ValueError unless each item is an image and the number of its class, or begins with an image."""
     name = type(dataset).__name__
     if len(dataset) == 0:
         raise ValueError(f"torchvision's {name} is empty")
     try:
-        item = dataset[0]
+        parts = _parts(dataset[0])
     except Exception:  # a broken file; it is counted as a bad sample when it is read
         return
-    kinds = [type(part).__name__ for part in item] if isinstance(item, tuple) else [type(item).__name__]
-    if len(kinds) != 2 or not isinstance(item[0], Image.Image) or not _is_label(item[1]):
+    kinds = ", ".join(type(part).__name__ for part in parts)
+    if not isinstance(parts[0], Image.Image):
+        raise ValueError(f"items of torchvision's {name} are ({kinds}); they must begin with an image")
+    if labels and (len(parts) != 2 or not _is_label(parts[1])):
         choice = next((each for each in _parameters(type(dataset)) if each.startswith("target_type")), None)
-        hint = f"; data.torchvision.{choice} chooses what they are" if choice else ""
+        hint = f", data.torchvision.{choice} chooses another label" if choice else ""
         raise ValueError(
-            f"items of torchvision's {name} are ({', '.join(kinds)}); an image and a class are needed{hint}"
+            f"items of torchvision's {name} are ({kinds}); an image and a class are needed: data.labels=none reads "
+            f"the images alone{hint}"
         )
 
 

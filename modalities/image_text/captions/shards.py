@@ -7,7 +7,7 @@ from jepa.modality import BadSampleError, Label, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION, MalformedError, captions_of
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.folders import FileKind
-from modalities.storage.images import Decode, image_extensions
+from modalities.storage.images import Decode, image_extensions, installable_extensions
 from modalities.storage.opened import Opened
 from modalities.storage.shards import ShardSamples, open_shards
 from modalities.storage.splits import StoredSplit
@@ -49,7 +49,7 @@ def open_captioned_shards(
     The captions of an image are in `<key>.txt` and in `<key>.json` (captions.rules.captions_of). Splits, labels and
     damage are as in storage.shards.open_shards, but carved samples are always held out from training.
     """
-    kind = FileKind("images", image_extensions(), companions=_COMPANIONS)
+    kind = FileKind("images", image_extensions(), companions=_COMPANIONS, installable=installable_extensions())
     images, classes = open_shards(root, split, kind, decode, seed, opened, labels)
     if not any(shard.companions[..., 1].any() for shard in images.shards):
         files = ", ".join(str(shard.path) for shard in images.shards[:3])

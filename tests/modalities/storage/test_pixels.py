@@ -2,18 +2,22 @@
 
 import io
 import struct
+import tarfile
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import write_images
 from PIL import Image
 
 from jepa.config import build
+from jepa.data.summary import summary_of
 from jepa.modality import BadSampleError
-from modalities.image import Image as ImageModality, ImageConfig
+from modalities.image import Image as ImageModality, ImageConfig, sources
 from modalities.image.sources import open_source
 from modalities.storage import images
 from modalities.storage.images import decode_image
@@ -48,6 +52,16 @@ def tiff(path: Path, values: NDArray[Any], extra: int = 0) -> Path:
         directory += struct.pack("<HHI", tag, 3, len(numbers)) + raw.ljust(4, b"\0")
     path.write_bytes(b"II*\0" + struct.pack("<I", end) + data + directory + bytes(4) + further)
     return path
+
+
+def write_shards(root: Path, shards: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
+    root.mkdir()
+    for name, files in shards:
+        with tarfile.open(root / name, "w") as archive:
+            for file, data in files.items():
+                member = tarfile.TarInfo(file)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
 
 
 def deep_png(path: Path, values: NDArray[Any]) -> Path:
@@ -195,6 +209,25 @@ def test_heic_is_read_where_pillow_heif_is_installed(tmp_path: Path) -> None:
     image = decode_image(path, 1)
     assert image.shape == (3, 48, 64)
     assert abs(int(image[0, 20, 20]) - 200) < 8
+
+
+def test_files_that_a_package_would_read_are_counted_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "image_extensions", lambda: frozenset({".png"}))
+    monkeypatch.setattr(sources, "installable_extensions", lambda: ((".heic", "pip install it"),))
+    files = {f"{number}.heic": b"" for number in range(3)}
+    write_shards(tmp_path / "shards", [("a.tar", files)])
+    write_shards(tmp_path / "mixed", [("a.tar", {**files, "a.png": b""})])
+    for name in files:
+        write_images(tmp_path / "folder", [name])
+    for source, folder in (("folder", "folder"), ("webdataset", "shards")):
+        with pytest.raises(ValueError, match=r"no images .*; 3 end in \.heic; to read them: pip install it$"):
+            open_source(source, tmp_path / folder, "train", min_side=1)
+    write_images(tmp_path / "folder", ["a.png"])
+    for source, folder in (("folder", "folder"), ("webdataset", "mixed")):
+        samples = open_source(source, tmp_path / folder, "train", min_side=1).samples
+        assert summary_of(samples).notes == ("3 end in .heic; to read them: pip install it",)
 
 
 def test_a_heic_image_without_pillow_heif_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

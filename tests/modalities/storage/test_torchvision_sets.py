@@ -166,3 +166,17 @@ def test_arguments_are_settings_of_torchvision_sets_alone(tmp_path: Path, monkey
         opened("EMNIST", tmp_path, "train", train=False)
     with pytest.raises(ConfigError, match=r"torchvision"):
         build(ImageConfig, [settings, {"torchvision": {"split": ["a"]}}])
+
+
+def test_a_set_without_classes_is_read_without_labels(tmp_path: Path) -> None:
+    voc = tmp_path / "VOCdevkit" / "VOC2012"
+    write_images(voc / "JPEGImages", ["a.jpg", "b.jpg"])
+    for folder, name, text in (("Annotations", "a.xml", "<annotation/>"), ("ImageSets/Main", "train.txt", "a\n")):
+        (voc / folder).mkdir(parents=True)
+        (voc / folder / name).write_text(text)
+    with pytest.raises(ValueError, match=r"\(\w+, dict\).*: data\.labels=none reads the images alone$"):
+        opened("VOCDetection", tmp_path, "train")
+    found = open_torchvision("VOCDetection", tmp_path, "train", seed=0, labels=False)
+    assert found.classes == ()
+    assert found.samples[0].labels == {}
+    assert found.samples[0].inputs.shape == (3, 4, 4)
