@@ -122,7 +122,7 @@ def plot(path: Path, found: Sequence[SweepRow], columns: Sequence[str]) -> None:
             if values:
                 spread = stdev(values) if len(values) > 1 else 0.0
                 axes.errorbar(fmean(values), position, xerr=spread, fmt="o", capsize=3, color="C0")
-        # matplotlib takes `$` for the start of a formula.
+        # matplotlib reads `$` as the start of a formula.
         axes.set_yticks(range(len(found)), [label.replace("$", r"\$") for label in labels])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_title(shown(name).replace("$", r"\$"))

@@ -1,4 +1,4 @@
-"""Settings without effect: any config dataclass may name those of its own that other settings switch off.
+"""Settings without effect: a config dataclass may name its settings that others switch off.
 
 `no_effect(self, use)` of a config dataclass returns {setting: reason}; the setting is a dotted path inside the
 dataclass. The reason completes "has no effect: ..."; it says what switches the setting off.
@@ -31,11 +31,11 @@ class Use:
     set_by_recipe: Tree = field(default_factory=dict)
 
     def is_set(self, path: str) -> bool:
-        """Whether anybody set this setting; ask before costly rules."""
+        """Whether this setting was set at all; check this before costly rules."""
         return self.is_set_by_user(path) or _at(self.set_by_recipe, path) is not _ABSENT
 
     def is_set_by_user(self, path: str) -> bool:
-        """Whether the user set this setting; ask before rules that open the data."""
+        """Whether the user set this setting; check this before rules that open the data."""
         return _at(self.set_by_user, path) is not _ABSENT
 
 

@@ -1,4 +1,4 @@
-"""`section.key=value` on a command line -> a layer of a config; a value is read as the type of its setting asks."""
+"""`section.key=value` on a command line -> a layer of a config; the type of a setting decides how its value is read."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce

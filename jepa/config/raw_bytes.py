@@ -1,4 +1,4 @@
-"""Bytes of names that are not UTF-8, in YAML and JSON, which have no place for them.
+"""Bytes of names that are not UTF-8, in YAML and JSON, which cannot hold them.
 
 Python holds such a byte as half of a surrogate pair. Parsers refuse these, so they see characters for private use.
 """

@@ -1,4 +1,4 @@
-"""What a run reads, in the lines that it starts with: samples, classes, splits, and what is passed over.
+"""The first lines of a run, about what it reads: samples, classes, splits, and what is passed over.
 
 Samples may have a `summary` with what their source found, and a method `digest`. Without them their number is reported.
 """
@@ -104,7 +104,7 @@ def generated_line(data: DataConfig) -> str:
 
 
 def split_line(split: Split, count: int, summary: SplitSummary) -> str:
-    """The line of a split with so many samples."""
+    """The line of a split with this number of samples."""
     return f"{split}: {'; '.join(_parts(split, count, summary))}"
 
 

@@ -18,7 +18,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turn errors of the operating system in the body, which writes `path`, into WriteError."""
     try:
         yield
-    except Exception as error:  # torch.save raises a RuntimeError in the place of an OSError
+    except Exception as error:  # torch.save raises a RuntimeError instead of an OSError
         reason = reason_in(error)
         if not reason:
             raise

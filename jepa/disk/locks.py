@@ -19,7 +19,7 @@ def exclusive(
 ) -> Iterator[bool]:
     """Hold a lock on a file, which the system drops when this process dies -> whether there is a lock.
 
-    Where the file system has no locks, print a warning with the `consequence` once, and go on without one.
+    Where the file system has no locks, print a warning with the `consequence` once, and continue without one.
     timeout: seconds to wait for another holder; -1 waits until it is done. Raises filelock.Timeout and OSError.
     """
     lock = FileLock(path, fallback_to_soft=False, on_acquired=on_acquired)

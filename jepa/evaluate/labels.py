@@ -1,4 +1,4 @@
-"""Labels of a task: draws of a few, chance, and the caveats that a reader of a score needs."""
+"""Labels of a task: draws of a few labels, chance, and caveats about scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _FEW_TESTS, _FEW_CHOICES = 100, 20
 
 
 class UnmeasurableError(ValueError):
-    """The samples do not suffice for a task; the message is one sentence for the user."""
+    """There are too few samples for a task; the message is one sentence for the user."""
 
 
 def check_labels(task: Task, labels: Splits[Tensor]) -> None:
@@ -76,7 +76,7 @@ def count_labelled(labels: Tensor) -> int:
 
 
 def caveats_of(task: Task, probe: str, labels: Splits[Tensor]) -> list[str]:
-    """Reasons why a score misleads who reads only its name; labels [n], of maps [n, N], of each split, NaN unknown."""
+    """Why the name of a score may mislead. labels: of each split, [n], of maps [n, N]; NaN where unknown."""
     if task.kind != "class":
         known = labels.train[labels.train.isfinite()]
         return [f"all training labels are {known[0].item():g}"] if known.min() == known.max() else []

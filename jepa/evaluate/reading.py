@@ -25,7 +25,7 @@ def evaluated_indices(count: int, limit: int, split: Split) -> list[int]:
 
 
 def sample_limits(modality: Modality[Any], config: EvaluateConfig) -> dict[Split, int]:
-    """Most samples of each split that are evaluated."""
+    """Limits on the evaluated samples of each split."""
     train = config.train_samples or max(TRAIN_SAMPLES, min(TRAIN_SAMPLES_PER_CLASS * _classes(modality), 50_000))
     return {"train": train, "validation": config.validation_samples, "test": config.test_samples}
 
@@ -42,7 +42,7 @@ def raised_limit_note(modality: Modality[Any], config: EvaluateConfig, train: Sa
 
 
 def _classes(modality: Modality[Any]) -> int:
-    """Most classes of a task."""
+    """The largest number of classes of any task."""
     return max((len(task.classes) for task in modality.tasks if task.kind == "class"), default=0)
 
 

@@ -58,7 +58,7 @@ class EvaluationSetup:
 
     @property
     def limits(self) -> dict[Split, int]:
-        """Most samples of each split that are evaluated."""
+        """Limits on the evaluated samples of each split."""
         return sample_limits(self.modality, self.config.evaluate)
 
     @property

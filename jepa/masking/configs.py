@@ -39,7 +39,7 @@ class BlockMaskConfig:
     legacy: Literal["none", "ijepa"] = "none"
 
     def no_effect(self, use: Use) -> dict[str, str]:
-        """Settings without effect, with the reason."""
+        """Settings without effect, each with the reason."""
         return {"target_aspect": "the grid has one axis"} if len(use.modality.grid) < 2 else {}
 
 
@@ -59,7 +59,7 @@ class TubeMaskConfig:
     legacy: Literal["none", "vjepa"] = "none"
 
     def no_effect(self, use: Use) -> dict[str, str]:
-        """Settings without effect, with the reason."""
+        """Settings without effect, each with the reason."""
         return {"time_scale": "the grid has no time axis"} if len(use.modality.grid) < 3 else {}
 
 

@@ -47,7 +47,7 @@ class ImageConfig(PixelSettings, LabelSettings, DataConfig):
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
     def no_effect(self, use: Use) -> dict[str, str]:
-        """Settings without effect, with the reason."""
+        """Settings without effect, each with the reason."""
         found = super().no_effect(use)
         if self.torchvision is not None and self.source in (self.world, *FILES):
             found["torchvision"] = f"data.source={self.source} is no torchvision data set"

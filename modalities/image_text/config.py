@@ -51,7 +51,7 @@ class ImageTextConfig(PixelSettings, LabelSettings, DataConfig):
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
 
     def no_effect(self, use: Use) -> dict[str, str]:
-        """Settings without effect, with the reason."""
+        """Settings without effect, each with the reason."""
         found = super().no_effect(use) | (pixel_effects(self.source) if self.source == self.world else {})
         if not self.objectives.hides_regions and self.objectives.caption_from == "whole":
             found["masking"] = "no objective hides regions"

@@ -45,7 +45,7 @@ class Objectives:
             raise ValueError("all objectives are 0; set at least one of regions, caption, image and words above 0")
 
     def no_effect(self, use: Use) -> dict[str, str]:
-        """Settings without effect, with the reason."""
+        """Settings without effect, each with the reason."""
         found = {}
         if not self.hides_regions:
             found["drop_caption"] = "no objective hides regions"

@@ -171,7 +171,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
             case "colour", "scenes":
                 return [[f"{colour} {SHAPE_NOUNS[shape]}" for shape in CLASSES] for colour in COLOURS]
             case "class", _:
-                # Numbers, as of classes in shards, are no names.
+                # Numbers, as of classes in shards, are not names.
                 return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]
         return ()
 

@@ -61,7 +61,7 @@ class VideoConfig(PixelSettings, LabelSettings, DataConfig):
     scenes: MovingScenesConfig = field(default_factory=MovingScenesConfig)
 
     def no_effect(self, use: Use) -> dict[str, str]:
-        """Settings without effect, with the reason."""
+        """Settings without effect, each with the reason."""
         found, reason = super().no_effect(use), f"data.source={self.source} reads no video files"
         if self.source in (self.world, "frames", "npy"):
             found["decoder"] = reason

@@ -27,7 +27,7 @@ def checkpoint(step: int, size: int) -> Checkpoint:
     return Checkpoint(step, 0.0, {}, {"weight": torch.zeros(size)}, {})
 
 
-def test_a_checkpoint_that_does_not_fit_keeps_the_last_one(tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_on_the_disk_keeps_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "latest.pt"
     checkpoint(1, 8).save(path)
     sentence = r"latest\.pt cannot be written: the system does not allow a file of this size$"

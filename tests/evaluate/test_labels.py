@@ -61,7 +61,7 @@ def test_rows_of_few_labels_say_how_many_there_were(tmp_path: Path, capsys: pyte
     )
 
 
-def test_many_classes_raise_the_number_of_training_samples_by_need(tmp_path: Path) -> None:
+def test_many_classes_raise_the_number_of_training_samples(tmp_path: Path) -> None:
     write_images(tmp_path, [f"{number}/0.png" for number in range(400)])
     settings = ["data.source=folder", f"data.root={tmp_path}"]
     _, modality = resolve("image", {}, settings)

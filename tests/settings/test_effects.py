@@ -114,7 +114,7 @@ def test_an_override_that_switches_settings_of_a_recipe_off_is_noted_once_for_ea
     assert resolved.config.curriculum.pixel_weight == 1.0
 
 
-def test_in_a_file_of_the_user_what_has_no_effect_even_alone_is_an_error(
+def test_settings_without_effect_even_alone_are_errors_in_a_file_of_the_user(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "own.yaml"

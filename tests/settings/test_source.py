@@ -75,9 +75,7 @@ def test_a_root_may_be_a_file(root: Path, modality: str, name: str, source: str)
         ("image", "", "does not exist"),
     ],
 )
-def test_a_source_that_is_not_plain_is_one_sentence_with_the_choices(
-    root: Path, modality: str, files: str, sentence: str
-) -> None:
+def test_an_ambiguous_source_is_refused_with_the_choices(root: Path, modality: str, files: str, sentence: str) -> None:
     with_files(root, files)
     with pytest.raises(ConfigError) as refused:
         resolve(modality, {}, [f"data.root={root}"])

@@ -110,7 +110,7 @@ def test_ids_match_whether_they_are_text_or_numbers(
     assert faults == {"annotations[8]": f"image_id {of_annotation(8)!r} is not among the images"}
 
 
-def test_ids_that_only_zeros_tell_apart_stay_apart_and_ids_that_match_nothing_are_named(tmp_path: Path) -> None:
+def test_ids_that_differ_only_in_zeros_stay_different_and_unmatched_ids_are_named(tmp_path: Path) -> None:
     write_images(tmp_path, NAMES)
     images = [{"id": name, "file_name": file} for name, file in (("7", "0.png"), ("007", "1.png"))]
     notes = [{"image_id": name, "caption": str(name)} for name in (7, "007")]

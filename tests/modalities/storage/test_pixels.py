@@ -187,7 +187,7 @@ def test_values_in_few_levels_are_a_warning_with_the_range_that_fits(
     assert not ImageModality(build(ImageConfig, [settings, {"value_range": [low, high]}])).data_warnings()
 
 
-def test_deep_colours_and_frames_of_videos_are_warned_of_too(tmp_path: Path) -> None:
+def test_deep_colours_and_video_frames_are_warned_about_too(tmp_path: Path) -> None:
     colour = np.stack([RAMP, RAMP[::-1], RAMP.T, np.full_like(RAMP, 65_535)], -1)
     (tmp_path / "clip").mkdir()
     for number in range(4):
