@@ -3,7 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,15 +75,20 @@ def _only_reader(path: str | None, recipe: str | None, settings: Sequence[str]) 
         raise ConfigError("give the PATH of the data, or --modality with settings")
     if not Path(path).expanduser().exists():
         raise ConfigError(f"{path} does not exist")
-    readers = []
+    if recipe:
+        raise ConfigError("--config needs --modality")
+    readers, reasons = [], []
     for name in names():
-        with suppress(UserError):  # it does not read the path, or lacks a setting
+        try:
             if "source" in modality_class(name).config_type.completed:
                 _configured(name, path, recipe, settings)
                 readers.append(name)
-    if len(readers) != 1:
-        found = f"the modalities {' and '.join(readers)} read" if readers else "no modality finds its files in"
-        raise ConfigError(f"{found} {path}; name one with --modality")
+        except UserError as error:  # it does not read the path, or lacks a setting
+            reasons.append(f"{name}: {error}")
+    if len(readers) > 1:
+        raise ConfigError(f"the modalities {' and '.join(readers)} read {path}; name one with --modality")
+    if not readers:
+        raise ConfigError(f"no modality finds its files in {path}; name one with --modality ({'; '.join(reasons)})")
     return readers[0]
 
 
@@ -141,7 +146,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return int(text)

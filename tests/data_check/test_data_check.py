@@ -125,6 +125,8 @@ def test_what_cannot_be_checked_is_one_sentence(tmp_path: Path, capsys: pytest.C
     for arguments, sentence in (
         ([], "give the PATH of the data, or --modality with settings"),
         ([str(tmp_path / "none")], "none does not exist"),
+        ([root, "--config", "tiny"], "--config needs --modality"),
+        ([root, "data.image_siz=32"], "unknown key 'data.image_siz', did you mean 'data.image_size'?"),
         ([str(tmp_path / "a.tar")], "the modalities image and image-text and video read"),
         ([root, *folder, "--mosaic", f"{root}/mosaic.png"], "would lie among the data"),
         ([root, *folder, "--mosaic", "/proc/no/mosaic.png"], "/proc/no/mosaic.png cannot be written"),
@@ -134,7 +136,8 @@ def test_what_cannot_be_checked_is_one_sentence(tmp_path: Path, capsys: pytest.C
         assert lines[-1].startswith("error: ")
         assert sentence in lines[-1]
     with pytest.raises(SystemExit):
-        command.main(["check", "--samples", "-1"])
+        command.main(["check", "--samples=-1"])
+    assert "-1 is not a whole number from 0" in capsys.readouterr().err
 
 
 def test_chosen_samples_are_spread_evenly_and_sizes_are_ranges() -> None:
