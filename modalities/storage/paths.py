@@ -2,7 +2,11 @@
 
 import posixpath
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class FileKeys:
@@ -25,6 +29,25 @@ class FileKeys:
         if name[:1] != "/":
             return name
         return name.removeprefix(self._absolute).removeprefix(self._resolved)
+
+
+def one_spelling(rows: list[tuple[str, int]], file_key: FileKeys) -> list[tuple[str, int]]:
+    """Rows with the path of each file as first written, without those that repeat a row in another spelling."""
+    if len(distinct(file_key(path) for path, _ in rows)) == len(distinct(path for path, _ in rows)):
+        return rows
+    first = dict[str, str]()
+    written = [(first.setdefault(file_key(path), path), label) for path, label in rows]
+    known, kept = {row for row, same in zip(rows, written, strict=True) if row == same}, []
+    for row, same in zip(rows, written, strict=True):
+        if row == same or same not in known:
+            known.add(same)
+            kept.append(same)
+    return kept
+
+
+def distinct(names: Iterable[str]) -> NDArray[np.int64]:
+    """Hashes of all different names: 64 bits each, where a set of names takes a hundred bytes or more."""
+    return np.unique(np.fromiter(map(hash, names), np.int64))
 
 
 def existing_file(folder: Path, name: str) -> Path:

@@ -1,20 +1,19 @@
 """Videos listed in text files: a path and optionally a label per line."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jepa.data.summary import SplitSummary, digest
 from jepa.modality import Label, Sample, Split
 from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
-from modalities.storage.paths import FileKeys, existing_file
+from modalities.storage.paths import FileKeys, distinct, existing_file, one_spelling
 from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_files, split_source
 from modalities.storage.tables import DELIMITERS, split_row
 
@@ -83,26 +82,25 @@ def open_lists(
     required and must name a `path` and a `label` (storage.labels). Paths are absolute or relative to the file's folder.
     reads_labels: false ignores the labels.
     """
-    stored = (opened or Opened()).once(("lists", root), lambda: _read_all(root, extensions))
+    stored, notes = (opened or Opened()).once(("lists", root), lambda: _read_all(root, extensions))
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"]) if reads_labels else NO_CLASSES
     folder = stored[source][0].source.parent
-    rows = _one_spelling([row for listed in stored[source] for row in _rows(listed, classes)], FileKeys(folder))
+    rows = one_spelling([row for listed in stored[source] for row in _rows(listed, classes)], FileKeys(folder))
     splits = [carved_split(path, carve, seed) for path, _ in rows] if carve else []
     if carve and (split != "train" or classes.names):
         rows = [row for row, each in zip(rows, splits, strict=True) if each == split]
     sizes = {each: splits.count(each) for each in carve if classes.names}
     paths = PackedStrings(path for path, _ in rows)
     where = f"listed in {', '.join(str(listed.source) for listed in stored[source])}"
-    summary = SplitSummary("videos", where, classes.names).of_split(split, carve, sizes)
+    summary = SplitSummary("videos", where, classes.names, notes=notes).of_split(split, carve, sizes)
     return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read, summary), classes.names)
 
 
-def _read_all(root: Path, extensions: Collection[str]) -> dict[Split, list[VideoList]]:
-    """The lists of all splits."""
+def _read_all(root: Path, extensions: Collection[str]) -> tuple[dict[Split, list[VideoList]], tuple[str, ...]]:
+    """The lists of all splits, and notes on them."""
     stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
-    _check_apart(stored, FileKeys(stored["train"][0].source.parent))
-    return stored
+    return stored, _check_apart(stored, FileKeys(stored["train"][0].source.parent))
 
 
 def read_list(source: Path, extensions: Collection[str]) -> VideoList:
@@ -151,40 +149,24 @@ def _separated(delimiter: str, numbered: Sequence[tuple[int, str]]) -> str:
     return "separated by spaces"
 
 
-def _check_apart(stored: Mapping[Split, Sequence[VideoList]], file_key: FileKeys) -> None:
-    """Raise ValueError if two splits share some of their videos. Equal lists are allowed, as for a trial."""
+def _check_apart(stored: Mapping[Split, Sequence[VideoList]], file_key: FileKeys) -> tuple[str, ...]:
+    """Raise ValueError if two splits share some of their videos. Equal lists, as for a trial, give a note."""
+    notes = []
     files = {
-        split: _distinct(file_key(path) for listed in lists for path in listed.paths)
+        split: distinct(file_key(path) for listed in lists for path in listed.paths)
         for split, lists in stored.items()
         if len(stored) > 1
     }
     for one, other in combinations(sorted(files, key=("train", "validation", "test").index), 2):
         shared = np.intersect1d(files[one], files[other], assume_unique=True)
-        if not len(shared) or len(shared) == len(files[one]) == len(files[other]):
-            continue
-        listed, path = next(
-            (listed, path) for listed in stored[other] for path in listed.paths if hash(file_key(path)) in shared
-        )
-        raise ValueError(f"{listed.source}: {path} is in {other} but also in {one}; one split is allowed")
-
-
-def _one_spelling(rows: list[tuple[str, int]], file_key: FileKeys) -> list[tuple[str, int]]:
-    """Rows with the path of each file as first written, without those that repeat a row in another spelling."""
-    if len(_distinct(file_key(path) for path, _ in rows)) == len(_distinct(path for path, _ in rows)):
-        return rows
-    first = dict[str, str]()
-    written = [(first.setdefault(file_key(path), path), label) for path, label in rows]
-    known, kept = {row for row, same in zip(rows, written, strict=True) if row == same}, []
-    for row, same in zip(rows, written, strict=True):
-        if row == same or same not in known:
-            known.add(same)
-            kept.append(same)
-    return kept
-
-
-def _distinct(names: Iterable[str]) -> NDArray[np.int64]:
-    """Hashes of all different names: 64 bits each, where a set of names takes a hundred bytes or more."""
-    return np.unique(np.fromiter(map(hash, names), np.int64))
+        if len(shared) == len(files[one]) == len(files[other]):
+            notes.append(f"{one} and {other} list the same videos")
+        elif len(shared):
+            listed, path = next(
+                (listed, path) for listed in stored[other] for path in listed.paths if hash(file_key(path)) in shared
+            )
+            raise ValueError(f"{listed.source}: {path} is in {other} but also in {one}; one split is allowed")
+    return tuple(notes)
 
 
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jepa.data.summary import summary_of
 from jepa.modality import Split
 from modalities.video.lists import open_lists
 
@@ -41,6 +42,13 @@ def test_splits_of_lists_must_not_share_videos(test: str, tmp_path: Path) -> Non
     for split in SPLITS:
         with pytest.raises(ValueError, match=r"test\.csv: .*a\.mp4 is in test but also in train; one split is allowed"):
             open_lists(tmp_path, split, {".mp4"}, str, seed=0)
+
+
+def test_lists_of_the_same_videos_are_allowed_and_noted(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("a.mp4 0\nb.mp4 1\n" if name == "train.csv" else "./b.mp4 1\na.mp4 0\n")
+    samples = open_lists(tmp_path, "train", {".mp4"}, str, seed=0).samples
+    assert summary_of(samples).notes == ("train and test list the same videos",)
 
 
 def test_names_are_found_in_either_unicode_normalisation(tmp_path: Path) -> None:
