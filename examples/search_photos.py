@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 import jepa
+from jepa.console import shown
 from jepa.modality import BadSampleError
 from modalities.image_text.served import ImageTextModel
 from modalities.storage.images import image_extensions
@@ -32,12 +33,12 @@ def main() -> int:
     try:
         model, index = _open(arguments.run, arguments.folder, arguments.best)
     except ValueError as error:  # such as a run without a checkpoint
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 1
     names, vectors = list(index), torch.stack(list(index.values()))
     scores = vectors @ model.encode_text([arguments.sentence])[0]
     for row in scores.topk(min(arguments.best, len(names))).indices.tolist():
-        print(f"{scores[row]:+.3f}  {names[row][0]}")
+        print(f"{scores[row]:+.3f}  {shown(names[row][0])}")
     return 0
 
 
@@ -66,7 +67,8 @@ def _index(model: ImageTextModel, run: Path, folder: Path) -> Vectors:
     for keys in track(batches, "reading photos", console=Console(stderr=True), disable=not batches):
         known |= _encode(model, {key: found[key] for key in keys})
     if new:
-        torch.save(known, cache)
+        with cache.open("wb") as file:
+            torch.save(known, file)
     return {key: known[key] for key in found if key in known}
 
 
@@ -75,7 +77,7 @@ def _encode(model: ImageTextModel, paths: dict[tuple[str, int], Path]) -> Vector
     try:
         return dict(zip(paths, model.encode_image(list(paths.values())), strict=True))
     except BadSampleError as error:
-        print(f"skipped {error.source}: {error.reason}", file=sys.stderr)
+        print(shown(f"skipped {error.source}: {error.reason}"), file=sys.stderr)
         rest = {key: path for key, path in paths.items() if str(path) != error.source}
         return _encode(model, rest) if rest else {}
 

@@ -263,4 +263,4 @@ def test_names_that_are_not_utf8_and_odd_ones_train_resume_and_report(
     assert "\x1b" not in (run_dir / "report.html").read_text()
     assert read_bad_files(run_dir / "bad_files.txt")[0][0] == str(root / f"{odd}.png")
     assert read_yaml(run_dir / "config.yaml")["data"]["root"] == str(root)
-    assert Checkpoint.load(latest(run_dir)).config["data"]["root"] == str(root)
+    assert Checkpoint.load(latest(run_dir), mmap=True).config["data"]["root"] == str(root)

@@ -79,7 +79,8 @@ class Checkpoint:
 def read_content(path: Path, device: torch.device | str = "cpu", mmap: bool = False) -> Any:
     """Content of a file of torch.save, read without executing anything in it; raises CheckpointError."""
     try:
-        return torch.load(path, map_location=device, weights_only=True, mmap=mmap and is_zipfile(path))
+        is_utf8 = os.fsencode(path).decode("utf-8", "ignore") == str(path)  # torch maps no other names
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap and is_zipfile(path) and is_utf8)
     except Exception as error:  # torch raises many exception types
         raise unreadable(path, error) from error
 
