@@ -136,10 +136,15 @@ def _table_lines(path: Path) -> Iterator[Line]:
                 yield number, MalformedError(row.reason)
             elif len(row) != len(columns):
                 yield number, MalformedError(f"{len(row)} fields, but the header has {len(columns)}")
-            elif not is_unicode("".join(row)):
+            elif not is_unicode("".join(row)) and not is_unicode(_texts(row, columns)):
                 yield number, MalformedError("not UTF-8")
             else:
                 yield number, dict(zip(columns, row, strict=True))
+
+
+def _texts(row: list[str], columns: list[str]) -> str:
+    """All fields but the path of the image, which need not be UTF-8."""
+    return "".join(field for field, name in zip(row, columns, strict=True) if name not in _IMAGE_KEYS)
 
 
 def _header(path: Path, number: int, line: str) -> tuple[str, list[str]]:

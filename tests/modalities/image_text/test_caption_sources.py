@@ -259,6 +259,16 @@ def test_a_line_that_is_not_utf_8_is_a_bad_sample(tmp_path: Path) -> None:
         assert dict(good(samples)) == unlabelled({NAMES[0]: ["caf\u00e9"]})
 
 
+def test_a_table_may_name_images_whose_names_are_not_utf_8(tmp_path: Path) -> None:
+    names = [f"{split}\udce9.png" for split in ("train", "val", "test")]
+    write_images(tmp_path, names)
+    rows = [f"{name},caf\u00e9,{name.partition(chr(0xDCE9))[0]}" for name in names]
+    text = "\n".join(["image,caption,split", *rows])
+    (tmp_path / "captions.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    samples = open_captions("folder", tmp_path, "train", min_side=4).samples
+    assert dict(good(samples)) == unlabelled({names[0]: ["caf\u00e9"]})
+
+
 def test_malformed_rows_of_a_table_are_bad_samples(tmp_path: Path) -> None:
     write_images(tmp_path, ["a.png", "b.png"])
     text = 'image,caption,split\na.png,"two\nlines",train\nb.png,too,many,fields\n\nb.png\n,none,train\nc.png,c,test\n'
