@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from jepa.config import ConfigError
 from jepa.config.imports import describe_error
@@ -27,13 +27,13 @@ from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Modality, Samples, Split, Task
 from jepa.training.config import Config
 
-_TRIED = 100  # samples of a split, until one can be read
+_TRIED, _MOST_TRIED = 8, 100  # samples of a split that are read; more until one can be read
 
 
 def announce_evaluation(config: Config[Any, Any], modality: Modality[Any]) -> None:
     """Check the evaluation at the end of a run, and print what it will not measure.
 
-    Opens the splits and reads one sample of each. Raises ConfigError and DataError if the evaluation, or the report,
+    Opens the splits and reads a few samples of each. Raises ConfigError and DataError if the evaluation, or the report,
     would fail.
     """
     if config.evaluate.report and find_spec("matplotlib") is None:
@@ -54,14 +54,17 @@ def evaluation_notes(config: Config[Any, Any], modality: Modality[Any]) -> list[
     tasks = list({row.task.label: row.task for row in rows}.values())
     limits = sample_limits(modality, config.evaluate)
     indices = {split: evaluated_indices(len(samples[split]), limits[split], split) for split in SPLITS}
-    labelled = {split: _check_samples(modality, samples[split], split, tasks, indices[split]) for split in SPLITS}
+    tried = {split: _try_samples(modality, samples[split], split, tasks, indices[split]) for split in SPLITS}
+    if tasks:  # otherwise not all splits are read
+        _check_limit(tried, samples, config.data.max_bad_fraction)
+    notes += [of_split.note(split) for split, of_split in tried.items()]
     for task in tasks if all(indices.values()) else ():
         of_task = [row.probe for row in rows if row.task == task]
         known = [known_labels(samples[split], indices[split], task) for split in SPLITS]
         if task in modality.tasks and all(labels is not None for labels in known):
             notes += _label_notes(task, of_task, Splits(*known))
         else:
-            notes += _missing_label(task, labelled)
+            notes += _missing_label(task, {split: tried[split].labels for split in SPLITS})
     if modality.forecast_axis is not None and config.evaluate.forecast_samples:
         notes.append(forecast_obstacle(config, modality, samples))
     gallery, scored = config.evaluate.gallery or 0, len(indices["test"])
@@ -99,25 +102,54 @@ def no_tasks_note(rows: Sequence[TaskProbe], has_streams: bool, samples: Mapping
     return f"The {' and the '.join(empty)} split has no samples, so no task is measured." if empty else ""
 
 
-def _check_samples(
+class _Tried(NamedTuple):
+    """What reading a few samples of a split showed: names of the labels of one, and those that cannot be read."""
+
+    labels: Sequence[str]
+    bad: Sequence[BadSampleError]
+    number: int  # of samples tried
+
+    def note(self, split: Split) -> str:
+        """A sentence on the samples that cannot be read; empty if all can."""
+        if not self.bad:
+            return ""
+        return f"{len(self.bad)} of {self.number} {split} samples cannot be read, such as {_described(self.bad[0])}."
+
+
+def _try_samples(
     modality: Modality[Any], samples: Samples, split: Split, tasks: Sequence[Task], indices: Sequence[int]
-) -> list[str]:
-    """Names of the labels of the first readable sample; raises DataError without one that can be evaluated."""
-    tried = indices[:_TRIED]
-    views = ViewDataset(modality, samples, tried, tasks)
-    bad: BadSampleError | None = None
-    for number, index in enumerate(tried):
+) -> _Tried:
+    """Read the first samples; raises DataError if one cannot be evaluated, or none of a hundred can be read."""
+    views = ViewDataset(modality, samples, indices, tasks)
+    bad: list[BadSampleError] = []
+    labels: Sequence[str] | None = None
+    count = 0
+    for count, index in enumerate(indices[:_MOST_TRIED], start=1):
         try:
-            item = views[number]
+            item = views[count - 1]
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"data: a {split} sample cannot be evaluated: {describe_error(error)}") from error
         if isinstance(item, BadSampleError):
-            bad = item
-            continue
-        return list(map(str, samples[index].labels))
-    if bad:
-        raise DataError(f"data: none of {len(tried)} {split} samples can be read, such as {bad.source}: {bad.reason}")
-    return []
+            bad.append(item)
+        elif labels is None:
+            labels = list(map(str, samples[index].labels))
+        if count >= _TRIED and labels is not None:
+            break
+    if bad and labels is None:
+        raise DataError(f"data: none of {count} {split} samples can be read, such as {_described(bad[0])}")
+    return _Tried(labels or (), bad, count)
+
+
+def _check_limit(tried: Mapping[Split, _Tried], samples: Mapping[Split, Samples], limit: float) -> None:
+    """Raise DataError if more samples cannot be read than the evaluation allows."""
+    total, bad = sum(map(len, samples.values())), {one.source for of_split in tried.values() for one in of_split.bad}
+    if len(bad) > limit * total:
+        notes = " ".join(filter(None, (of_split.note(split) for split, of_split in tried.items())))
+        raise DataError(f"data: {notes} That is more than data.max_bad_fraction={limit} of {total:,} samples allows")
+
+
+def _described(bad: BadSampleError) -> str:
+    return f"{bad.source}: {bad.reason}"
 
 
 def _label_notes(task: Task, probes: Sequence[str], labels: Splits[Any]) -> list[str]:

@@ -104,6 +104,19 @@ def test_held_out_data_that_cannot_be_evaluated_is_an_error_before_the_first_ste
     assert not (run_dir / "config.yaml").exists()
 
 
+def test_a_few_unreadable_samples_are_announced_or_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_class_images(tmp_path / "data", {"train": 20, "val": 4, "test": 4})
+    (tmp_path / "data" / "test" / "red" / "0.png").write_bytes(b"")
+    command = ["--modality", "image", "--run-dir", str(tmp_path / "run"), *IMAGES, f"data.root={tmp_path / 'data'}"]
+    said = f"1 of 4 test samples cannot be read, such as {tmp_path / 'data' / 'test' / 'red' / '0.png'}: "
+    assert launch.main([*command, "--dry-run", "data.max_bad_fraction=0.04"]) == 0
+    assert f"evaluation: {said}" in "".join(capsys.readouterr().err.splitlines())
+    assert launch.main([*command, "--dry-run"]) == 1
+    error = capsys.readouterr().err
+    assert f"error: data: {said}" in error
+    assert "That is more than data.max_bad_fraction=0.01 of 28 samples allows" in error
+
+
 def test_a_label_that_is_no_number_is_an_error_before_the_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
