@@ -58,7 +58,7 @@ def _walk(
         return
     visited.add(identity)
     found = entries(folder / prefix)
-    if prefix and _is_written_by_a_run({name for name, _ in found}):
+    if prefix and is_written_by_a_run({name for name, _ in found}):
         passed_over[f"the run directory {prefix.removesuffix('/')}"] += 1
         return
     if kind.whole_folders:
@@ -109,5 +109,7 @@ def _described(name: str) -> str:
     return found if _PLAIN_ENDING.fullmatch(found) else "without ending"
 
 
-def _is_written_by_a_run(names: Collection[str]) -> bool:
-    return "sweep.json" in names or ("config.yaml" in names and not _RUN_FILES.isdisjoint(names))
+def is_written_by_a_run(names: Collection[str]) -> bool:
+    """Whether a folder with these entries is a run directory, or that of a sweep."""
+    starts = set(names) == {"lock"}
+    return starts or "sweep.json" in names or ("config.yaml" in names and not _RUN_FILES.isdisjoint(names))

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from jepa.modality import DataConfig
+from modalities.storage.listing import is_written_by_a_run
 
 _LOOKED_AT = 10_000  # files: enough to see what a folder holds, few enough for a slow disk
 
@@ -79,6 +80,9 @@ def infer_source(root: Path, kinds: Sequence[Evidence], others: str = "") -> str
 def _files(root: Path) -> Iterator[PurePosixPath]:
     """Visible files below a folder, relative to it, in a fixed order."""
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = PurePosixPath(Path(folder).relative_to(root).as_posix())
+        if below.parts and is_written_by_a_run({*folders, *names}):
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (below / name for name in sorted(names) if not name.startswith("."))

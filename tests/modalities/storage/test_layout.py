@@ -10,8 +10,9 @@ from jepa.data.summary import summary_lines
 from jepa.modality import Split
 from modalities.image.config import ImageConfig
 from modalities.image.modality import Image
-from modalities.image.sources import open_source
+from modalities.image.sources import EVIDENCE, open_source
 from modalities.storage.folders import FileKind, open_folder
+from modalities.storage.sources import infer_source
 
 FRAMES = FileKind("folders of frames", (".png",), whole_folders=True)
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -97,12 +98,20 @@ def test_run_directories_and_sweeps_are_not_data(tmp_path: Path) -> None:
     write_images(tmp_path, [*CLASSES, *runs, "cat/run2/1.png"])
     for name in ("runs/demo/config.yaml", "runs/demo/report.html", "sweep/sweep.json", "cat/run2/config.yaml"):
         (tmp_path / name).touch()
-    for name in ("cat/run/config.yaml", "cat/run/metrics.jsonl"):
+    (tmp_path / "new").mkdir()
+    for name in ("cat/run/config.yaml", "cat/run/metrics.jsonl", "new/lock"):
         (tmp_path / name).touch()
     assert classes(tmp_path) == ("cat", "dog")
     used = {path for split in SPLITS for path in paths(tmp_path, split)}
     assert used == {*CLASSES, "cat/run2/1.png"}
-    assert "passed over: 1 .yaml, the run directory cat/run, the run directory runs/demo, the run" in lines(tmp_path)
+    assert (
+        "passed over: 1 .yaml, the run directory cat/run, the run directory new, the run directory runs/demo"
+        in lines(tmp_path)
+    )
+    write_images(tmp_path / "shards", ["runs/demo/figures/curve.png"])
+    for name in ("runs/demo/config.yaml", "runs/demo/metrics.jsonl", "0.tar"):
+        (tmp_path / "shards" / name).touch()
+    assert infer_source(tmp_path / "shards", EVIDENCE) == "webdataset"
 
 
 def test_what_is_held_out_is_reported(tmp_path: Path) -> None:
