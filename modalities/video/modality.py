@@ -81,7 +81,7 @@ class Video(Modality[VideoConfig]):
 
     def data_warnings(self) -> Sequence[str]:
         """Deep images whose values fall into few levels, as `value_range` is not set."""
-        if self.config.source == "scenes" or self.config.value_range is not None:
+        if self.config.source != "frames" or self.config.value_range is not None:  # encoded videos have 8 bits
             return ()
         return value_range_warnings(self.dataset("train"), self.evaluation_view, 4)
 
