@@ -54,9 +54,9 @@ def evaluation_notes(config: Config[Any, Any], modality: Modality[Any]) -> list[
     tasks = list({row.task.label: row.task for row in rows}.values())
     limits = sample_limits(modality, config.evaluate)
     indices = {split: evaluated_indices(len(samples[split]), limits[split], split) for split in SPLITS}
-    tried = {split: _try_samples(modality, samples[split], split, tasks, indices[split]) for split in SPLITS}
-    if tasks:  # otherwise not all splits are read
-        _check_limit(tried, samples, config.data.max_bad_fraction)
+    used = SPLITS if tasks else used_without_tasks(samples)
+    tried = {split: _try_samples(modality, samples[split], split, tasks, indices[split]) for split in used}
+    _check_limit(tried, samples, config.data.max_bad_fraction)
     notes += [of_split.note(split) for split, of_split in tried.items()]
     for task in tasks if all(indices.values()) else ():
         of_task = [row.probe for row in rows if row.task == task]
@@ -64,13 +64,18 @@ def evaluation_notes(config: Config[Any, Any], modality: Modality[Any]) -> list[
         if task in modality.tasks and all(labels is not None for labels in known):
             notes += _label_notes(task, of_task, Splits(*known))
         else:
-            notes += _missing_label(task, {split: tried[split].labels for split in SPLITS})
+            notes += _missing_label(task, {split: of_split.labels for split, of_split in tried.items()})
     if modality.forecast_axis is not None and config.evaluate.forecast_samples:
         notes.append(forecast_obstacle(config, modality, samples))
     gallery, scored = config.evaluate.gallery or 0, len(indices["test"])
     if has_streams and scored < gallery:
         notes.append(f"Galleries of retrieval hold {scored:,} samples, as only these are scored, not {gallery:,}.")
     return list(filter(None, notes))
+
+
+def used_without_tasks(samples: Mapping[Split, Samples]) -> tuple[Split, ...]:
+    """The split that shows signs of collapse if no probe is trained; none if all are too small."""
+    return tuple(split for split in reversed(SPLITS) if len(samples[split]) > 1)[:1]
 
 
 def forecast_obstacle(

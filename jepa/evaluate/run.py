@@ -23,7 +23,7 @@ from jepa.evaluate.forecast import InputBatches, build_forecaster, forecast_sect
 from jepa.evaluate.labels import UnmeasurableError, size_notes
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits, raised_limit_note
-from jepa.evaluate.ready import forecast_obstacle, no_tasks_note
+from jepa.evaluate.ready import forecast_obstacle, no_tasks_note, used_without_tasks
 from jepa.evaluate.setup import EvaluationSetup, TaskProbe, is_part_of, open_setup
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import print_table
@@ -87,7 +87,7 @@ def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:
     )
     evaluation = _Evaluation(setup, samples, bad_files, progress)
     rows = evaluation.measurable_rows()
-    used = SPLITS if rows else tuple(split for split in reversed(SPLITS) if len(samples[split]) > 1)[:1]
+    used = SPLITS if rows else used_without_tasks(samples)
     features = evaluation.features(used, rows)
     tasks = evaluation.tasks(features, rows) if rows else {}
     streams: dict[str, Any] = {}

@@ -117,6 +117,15 @@ def test_a_few_unreadable_samples_are_announced_or_an_error(tmp_path: Path, caps
     assert "That is more than data.max_bad_fraction=0.01 of 28 samples allows" in error
 
 
+def test_a_split_that_the_evaluation_does_not_read_may_be_unreadable(tmp_path: Path) -> None:
+    for split, count in (("train", 20), ("val", 3), ("test", 3)):
+        write_images(tmp_path, [f"{split}/{number}.png" for number in range(count)])
+    for path in (tmp_path / "val").iterdir():
+        path.write_bytes(b"")
+    notes = evaluation_notes(*launch.resolve("image", {}, [*IMAGES, f"data.root={tmp_path}"]))
+    assert notes == ["The data has no labels, so no task is measured."]
+
+
 def test_a_label_that_is_no_number_is_an_error_before_the_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
