@@ -135,7 +135,7 @@ def _executor(profile: Profile, name: str, folder: Path) -> Any:
 
     log_dir = Path(profile.log_dir).expanduser().absolute() if profile.log_dir else folder
     if profile.cluster == "slurm" and shown(log_dir) != str(log_dir):
-        raise ConfigError(f"{log_dir}: SLURM takes no folder with control characters or bytes that are not UTF-8")
+        raise ConfigError(f"{log_dir}: SLURM accepts no folder with control characters or bytes that are not UTF-8")
     # At the earliest after half of the time limit, however short that is.
     profile = replace(profile, signal_delay_s=min(profile.signal_delay_s, profile.timeout_min * 30))
     limits = {"slurm_max_num_timeout": profile.max_requeues, "local_max_num_timeout": profile.max_requeues}

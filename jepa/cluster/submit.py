@@ -50,7 +50,7 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
         path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
-        print(f"batch script for {len(submissions)} runs: {shown(path)}")
+        print(f"batch script for {len(submissions)} run{'s' * (len(submissions) > 1)}: {shown(path)}")
         return 0
     return _start(dict(zip(commands, configs, strict=True)), commands, folder, profile, planned if is_sweep else [])
 
@@ -112,7 +112,7 @@ def _why_unopened(root: Path | None, overrides: Sequence[str]) -> str:
     if root is None:
         return "data.root is not set, and generating data takes long"
     if not root.expanduser().exists() and not any(text.startswith("data.root=") for text in overrides):
-        return f"{root} does not exist here; the recipe may be of another machine"
+        return f"{root} does not exist here; the recipe may have been written for another machine"
     return ""
 
 

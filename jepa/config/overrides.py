@@ -105,7 +105,7 @@ def _yaml(text: str, path: str) -> Any:
     value = parse_yaml(text, f"the value of {path}")
     if _has_comment(text):
         raise ConfigError(
-            f"{path}: in '{text}' the '#' begins a comment of YAML, so the text after it would be lost; "
+            f"{path}: in '{text}' the '#' begins a YAML comment, so the text after it would be lost; "
             "put text that holds '#' in quotes"
         )
     return value

@@ -104,7 +104,7 @@ def _class_caveats(train: Tensor, test: Tensor, classes: Sequence[str]) -> list[
         found.append(f"the test samples are of {len(tested):,} of {number:,} classes")
     majority = _majority(train)
     if not (tested == majority).any():
-        found.append(f"chance is 0: no test sample is of the commonest training class, {_name(majority, classes)}")
+        found.append(f"chance is 0: no test sample is of the most frequent training class, {_name(majority, classes)}")
     return found
 
 

@@ -50,7 +50,7 @@ class ImageConfig(PixelSettings, LabelSettings, DataConfig):
         """Settings without effect, each with the reason."""
         found = super().no_effect(use)
         if self.torchvision is not None and self.source in (self.world, *FILES):
-            found["torchvision"] = f"data.source={self.source} is no torchvision data set"
+            found["torchvision"] = f"data.source={self.source} is not a torchvision data set"
         return found | (pixel_effects(self.source) if self.source == self.world else {})
 
     @property

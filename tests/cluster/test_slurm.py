@@ -77,7 +77,7 @@ def test_a_dry_run_writes_the_batch_script_and_submits_nothing(
     for line in ("--nodes=2", "--time=90", "--signal=USR2@5", "--array=0-2%3", "--requeue"):
         assert f"#SBATCH {line}\n" in script
     assert main(arguments(tmp_path / "line\nbreak", photos, *more)) == 1
-    assert f"error: {tmp_path}/line break/slurm: SLURM takes no folder with control " in capsys.readouterr().err
+    assert f"error: {tmp_path}/line break/slurm: SLURM accepts no folder with control " in capsys.readouterr().err
     assert on_cluster.jobs() == before
 
 

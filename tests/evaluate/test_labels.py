@@ -84,7 +84,7 @@ def test_one_sided_labels_are_caveats() -> None:
     )
     assert found([1, 1], [1, 1]) == "all training labels are of one class, 'b'; the test samples are of 1 of 3 classes"
     assert "2 of 3 test samples are of classes without a training label" in found([0, 0, 1], [0, 2, 2])
-    assert "chance is 0: no test sample is of the commonest training class, 'a'" in found([0, 0, 1, 2], [1, 2])
+    assert "chance is 0: no test sample is of the most frequent training class, 'a'" in found([0, 0, 1, 2], [1, 2])
     assert size_notes({"train": 20, "validation": 20, "test": 100}) == []
     assert len(size_notes({"train": 19, "validation": 19, "test": 1})) == 3
 
