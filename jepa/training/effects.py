@@ -105,7 +105,7 @@ def _streams(config: Any, use: Use) -> Iterator[Finding]:
     evaluate, modality = config.evaluate, use.modality
     reason = ""
     if not isinstance(modality, MatchedModality):
-        reason = f"{config.modality} data does not have two matching streams"
+        reason = f"{config.modality} data lacks two matching streams"
     elif "latent" not in config.target_kinds:
         reason = f"target={config.target} predicts no representations"
     if reason and evaluate.gallery is not None:

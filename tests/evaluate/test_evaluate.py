@@ -298,7 +298,7 @@ def test_overrides_and_tasks_that_do_not_fit_are_refused(coloured: Path, tmp_pat
         ([], "data.patch_size=8", "does not fit"),
         ([], "data.flip=true", "data.flip: has no effect: only training uses it"),
         ([], "compute.cache_mb=1", "compute.cache_mb: has no effect"),
-        ([], "evaluate.gallery=5", "evaluate.gallery: has no effect: image data does not have two matching streams"),
+        ([], "evaluate.gallery=5", "evaluate.gallery: has no effect: image data lacks two matching streams"),
         (["count"], "evaluate.batch_size=7", "class/knn"),
     ):
         with pytest.raises(ConfigError, match=offender):

@@ -63,7 +63,7 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ("image", ["evaluate.forecast_cut=0.3"], "evaluate.forecast_cut: has no effect: image data has no time axis"),
         ("video", ["evaluate.forecast_samples=0", "evaluate.forecast_cut=0.3"], "evaluate.forecast_samples is 0"),
         ("video", ["target=pixels", "evaluate.forecast_samples=3"], NO_LATENT),
-        ("image", ["evaluate.gallery=10"], "evaluate.gallery: has no effect: image data does not have two matching streams"),
+        ("image", ["evaluate.gallery=10"], "evaluate.gallery: has no effect: image data lacks two matching streams"),
         ("video", ["evaluate.gain_samples=10"], "evaluate.gain_samples"),
         ("tiny:Noise", ["evaluate.train_samples=9"], "evaluate.train_samples: has no effect: the data has no labels"),
         ("image", ["evaluate.attentive_steps=9"], "evaluate.attentive_steps: has no effect: no task has an attentive"),
