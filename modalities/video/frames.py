@@ -1,6 +1,5 @@
 """Videos stored as images or arrays: folders of frames, and .npy files."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +14,12 @@ from jepa.modality import BadSampleError
 from modalities.storage.images import decode_image, image_extensions
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.video.decode.stored import ArrayVideo, StoredVideo, VideoInfo, check_indices, reduced
+from modalities.video.frame_names import in_order
 
 
 @dataclass(frozen=True, eq=False)
 class FrameFolder(StoredVideo):
-    """A folder with one image per frame, in natural order (2.jpg before 10.jpg); `fps`: its frame rate."""
+    """A folder with one image per frame, ordered by the numbers in their names; `fps`: its frame rate."""
 
     folder: Path
     fps: float
@@ -52,7 +52,10 @@ class FrameFolder(StoredVideo):
         frames = [name for name in names if Path(name).suffix.lower() in image_extensions() and name[0] != "."]
         if not frames:
             raise BadSampleError(str(self.folder), "no frames in this folder")
-        return sorted(frames, key=_natural)
+        try:
+            return in_order(frames)
+        except ValueError as error:
+            raise BadSampleError(str(self.folder), str(error)) from error
 
     def _frame(self, index: int, short_side: int | None) -> Tensor:
         image = decode_image(self.folder / self._names[index], short_side or 2**16, pixels=self.pixels)
@@ -85,8 +88,3 @@ class ArrayFile(StoredVideo):
             found = f"{array.dtype} {list(array.shape)}"
             raise BadSampleError(str(self.path), f"{found}; uint8 [T, H, W, 3] or [T, H, W] is needed")
         return ArrayVideo(array, self.fps)
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key that compares numbers in names by value."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]

@@ -1,6 +1,7 @@
 """Videos: tubelets on a grid of time, rows and columns, from files, tar shards or the embedded world of clips."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
@@ -94,7 +95,7 @@ class Video(Modality[VideoConfig]):
         config = self.config
 
         def choose(info: VideoInfo) -> list[int]:
-            return views.random_frames(info, config.frames, self._spacing(info), generator)
+            return views.random_frames(self._timed(info), config.frames, self._spacing(info), generator)
 
         frames = _as_video(inputs).clip(choose, stored_side(config.size, config.crop_scale))
         return views.random_clip_view(
@@ -134,9 +135,13 @@ class Video(Modality[VideoConfig]):
         """One of several clips that are evenly spaced along a video -> uint8 [T, 3, H', W']."""
 
         def choose(info: VideoInfo) -> list[int]:
-            return views.even_frames(info, self.config.frames, self._spacing(info), clip, clips)
+            return views.even_frames(self._timed(info), self.config.frames, self._spacing(info), clip, clips)
 
         return _as_video(inputs).clip(choose, min(self.config.size))
+
+    def _timed(self, info: VideoInfo) -> VideoInfo:
+        """The facts, without the times of frames if clips count frames."""
+        return info if self.config.fps is not None else replace(info, seconds=None)
 
     def _spacing(self, info: VideoInfo) -> float:
         return views.frame_spacing(info, self.config.fps, self.config.step)

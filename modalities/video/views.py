@@ -1,16 +1,20 @@
 """Selects the frames of a clip from a video, and crops a clip: all frames with the same box.
 
-Frames of a clip are evenly spaced. A video that is too short for the spacing gives a denser clip over its whole length,
-with repeated frames if necessary; a clip that freezes at its end would be too easy to predict. An image is a video of
-one frame and gives a still clip.
+Frames of a clip are evenly spaced: in time if `fps` is set, otherwise by number. A video that is too short for the
+spacing gives a denser clip over its whole length, with repeated frames if necessary; a clip that freezes at its end
+would be too easy to predict. An image is a video of one frame and gives a still clip.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
 from modalities.image.views import center_view, largest_box, normalise, random_resized_crop
 from modalities.video.decode.stored import VideoInfo
+
+Times = NDArray[np.float64]
 
 
 def frame_spacing(info: VideoInfo, fps: float | None, step: int) -> float:
@@ -22,27 +26,51 @@ def frame_spacing(info: VideoInfo, fps: float | None, step: int) -> float:
 
 
 def random_frames(info: VideoInfo, frames: int, spacing: float, generator: Generator) -> list[int]:
-    """Frame indices of a random clip; every start is equally likely, up to the last that fits."""
-    offsets = _offsets(info, frames, spacing)
-    start = int(torch.randint(info.frames - offsets[-1], (), generator=generator))
-    return [start + offset for offset in offsets]
+    """Frame indices of a random clip; every start is equally likely, up to the last that fits.
+
+    If the video states the seconds of its frames, the frames nearest to evenly spaced times are taken.
+    """
+    if info.seconds is not None and info.frames > 1:
+        offsets, latest = _second_offsets(info.seconds, frames, spacing / info.fps)
+        return _nearest(info.seconds, float(torch.rand((), generator=generator)) * latest + offsets)
+    steps = _offsets(info, frames, spacing)
+    start = int(torch.randint(info.frames - steps[-1], (), generator=generator))
+    return [start + step for step in steps]
 
 
 def even_frames(info: VideoInfo, frames: int, spacing: float, clip: int = 0, clips: int = 1) -> list[int]:
-    """Frame indices of clip number `clip` of `clips` evenly spaced clips.
+    """Frame indices of clip number `clip` of `clips` evenly spaced clips, otherwise as in `random_frames`.
 
     The first clip starts with the video and the last ends with it; a single clip is in the middle.
     """
-    offsets = _offsets(info, frames, spacing)
-    latest = info.frames - 1 - offsets[-1]
-    start = latest // 2 if clips == 1 else round(latest * clip / (clips - 1))
-    return [start + offset for offset in offsets]
+    if info.seconds is not None and info.frames > 1:
+        offsets, latest = _second_offsets(info.seconds, frames, spacing / info.fps)
+        return _nearest(info.seconds, latest * (1 / 2 if clips == 1 else clip / (clips - 1)) + offsets)
+    steps = _offsets(info, frames, spacing)
+    last = info.frames - 1 - steps[-1]
+    start = last // 2 if clips == 1 else round(last * clip / (clips - 1))
+    return [start + step for step in steps]
 
 
 def _offsets(info: VideoInfo, frames: int, spacing: float) -> list[int]:
     """Offsets of the frames of a clip from its first frame, rounded, within the length of the video."""
     fitting = min(spacing, (info.frames - 1) / max(1, frames - 1))
     return [int(fitting * number + 0.5) for number in range(frames)]
+
+
+def _second_offsets(times: Times, frames: int, period: float) -> tuple[Times, float]:
+    """Seconds of the frames of a clip since its start, within the length of the video, and the latest start."""
+    length = float(times[-1])
+    offsets: Times = np.arange(frames) * np.float64(min(period, length / max(1, frames - 1)))
+    return offsets, max(0.0, length - float(offsets[-1]))
+
+
+def _nearest(times: Times, wanted: Times) -> list[int]:
+    """The frame nearest to each wanted time."""
+    after = np.searchsorted(times, wanted).clip(1, len(times) - 1)
+    is_before = wanted - times[after - 1] <= times[after] - wanted
+    nearest: list[int] = np.where(is_before, after - 1, after).tolist()
+    return nearest
 
 
 def random_clip_view(

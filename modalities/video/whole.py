@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa.data.summary import SplitSummary, digest_of, summary_of
@@ -18,12 +20,13 @@ class DecodedVideo(NamedTuple):
 
     frames: Tensor
     fps: float
+    seconds: NDArray[np.float64] | None = None  # of each frame since the first, if the rate varies
 
     @property
     def info(self) -> VideoInfo:
         """Facts of the frames after any reduction."""
         count, _, height, width = self.frames.shape
-        return VideoInfo(count, self.fps, height, width)
+        return VideoInfo(count, self.fps, height, width, self.seconds)
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         check_indices(indices, self.info.frames)
@@ -66,17 +69,18 @@ class DecodedIfSmall:
         if not len(frames):
             self.large.add(index)
             return sample
-        return Sample(DecodedVideo(frames, choose.fps), sample.labels)
+        return Sample(DecodedVideo(frames, choose.fps, choose.seconds), sample.labels)
 
 
 class _AllIfSmall:
-    """Selects all frames of a video, or none if they take too many bytes; then `fps` is set."""
+    """Selects all frames of a video, or none if they take too many bytes; then `fps` and `seconds` are set."""
 
     def __init__(self, short_side: int | None, limit: float) -> None:
         self.short_side, self.limit = short_side, limit
         self.fps = 0.0
+        self.seconds: NDArray[np.float64] | None = None
 
     def __call__(self, info: VideoInfo) -> range:
-        self.fps = info.fps
+        self.fps, self.seconds = info.fps, info.seconds
         height, width = reduced_size(info.height, info.width, self.short_side)
         return range(info.frames if info.frames * 3 * height * width <= self.limit else 0)

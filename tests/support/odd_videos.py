@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 48, 64
@@ -108,6 +109,24 @@ def with_display_matrix(video: bytes, *matrix: int) -> bytes:
     place = video.index(b"tkhd") + 44
     stored = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     return video[:place] + stored + video[place + 36 :]
+
+
+def sound_with_cover() -> bytes:
+    """A sound file with a picture attached to it."""
+    result = io.BytesIO()
+    with av.open(result, "w", format="mp4") as container:
+        sound: Any = container.add_stream("aac", rate=8000)
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        for number in range(4):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 8000, 1024 * number
+            container.mux(sound.encode(frame))
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered_frames(1)[0], format="rgb24")))
+        container.mux(sound.encode(None))
+        container.mux(cover.encode(None))
+    return result.getvalue()
 
 
 def damaged(video: bytes, packet: int) -> bytes:

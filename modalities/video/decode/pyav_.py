@@ -63,8 +63,9 @@ class PyavReader:
         return self.index.orientation.upright(together).permute(0, 3, 1, 2)
 
     def rest(self) -> None:
-        """Release decoded frames; the reader stays usable."""
+        """Release decoded frames, and threads, which a forked process would wait for; the reader stays usable."""
         self._file.stream.codec_context.flush_buffers()
+        self._reformatter = VideoReformatter()
 
     def close(self) -> None:
         self._file.close()

@@ -1,16 +1,21 @@
 """The frame asked for is the frame given, as a decode of the whole file gives it, or the sample is bad."""
 
 import contextlib
+import os
 import random
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import odd_videos
 import pytest
 from numpy.typing import NDArray
+from odd_videos import encoded
 
 from jepa.modality import BadSampleError
+from modalities.video.decode import kept, pyav_
 from modalities.video.decode.video import Decoder, EncodedVideo, usable_decoder
 
 BAD_FRAMES = {"damaged": 7, "damaged, MPEG-2": 7, "without its middle": 3, "starts without a key frame, AVI": 7}
@@ -25,6 +30,18 @@ def usable_decoders() -> Iterator[Decoder]:
 
 
 DECODERS = list(usable_decoders())
+
+
+def in_child(compute: Callable[[], int]) -> int:
+    """The small number that a forked process computes."""
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            os._exit(compute())
+        finally:
+            os._exit(255)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def clips(frames: int) -> list[list[int]]:
@@ -82,3 +99,79 @@ def assert_right(video: EncodedVideo, expected: Sequence[NDArray[np.uint8]], may
         if found is not None:
             wrong = [index for index, frame in zip(indices, found, strict=True) if differs(frame, expected[index])]
             assert not wrong, indices
+
+
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        ((-1, 0, 0, 1), lambda frame: frame[:, ::-1]),
+        ((1, 0, 0, -1), lambda frame: frame[::-1]),
+        ((0, 1, 1, 0), lambda frame: frame.transpose(1, 0, 2)),
+        ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1)),
+        ((0, -1, -1, 0), lambda frame: np.rot90(frame[:, ::-1], -1)),
+    ],
+)
+def test_turned_and_mirrored_videos_are_upright(
+    matrix: tuple[int, ...], upright: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> None:
+    data = odd_videos.with_display_matrix(encoded(), *matrix)
+    expected = upright(odd_videos.decoded(data)[5])
+    for decoder in DECODERS:
+        found = read(EncodedVideo(data, decoder=decoder), [5])
+        assert (found is not None) if decoder == "pyav" else (found is None or matrix == (0, 1, -1, 0))
+        assert found is None or (found[0].shape == expected.shape and not differs(found[0], expected))
+
+
+def test_times_of_a_variable_rate_are_known_and_others_have_a_constant_rate() -> None:
+    info = EncodedVideo(odd_videos.VIDEOS["variable rate"]()).info
+    assert info.seconds is not None
+    assert info.seconds[[0, 1, 24, 25, 39]].tolist() == pytest.approx([0, 0.04, 0.96, 1, 15])
+    for name in ("B-frames", "FLV", "joined, times restart", "negative times", "huge time base"):
+        info = EncodedVideo(odd_videos.VIDEOS[name]()).info
+        assert (info.seconds, info.fps) == (None, pytest.approx(25, rel=0.01))
+
+
+def test_the_cover_of_a_sound_file_is_not_a_video() -> None:
+    with pytest.raises(BadSampleError, match="its only picture is attached to sound"):
+        EncodedVideo(odd_videos.sound_with_cover()).read([0], None)
+
+
+def test_a_file_is_indexed_once_and_a_long_one_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "KEPT", kept.Kept())
+    (path := tmp_path / "video.mp4").write_bytes(encoded())
+    other = encoded(frames=odd_videos.numbered_frames(50, 100))
+    scans: list[int] = []
+    opened: list[int] = []
+    original_scan, original_open = pyav_.read_packets, av.open
+    monkeypatch.setattr(pyav_, "read_packets", lambda packets: scans.append(1) or original_scan(packets))
+    monkeypatch.setattr(av, "open", lambda *given: opened.append(1) or original_open(*given))
+    video = EncodedVideo(path)
+    for index in (3, 30, 3):
+        assert odd_videos.stated_number(read(video, [index])[0]) == index
+    assert (len(scans), len(opened)) == (1, 3)
+    monkeypatch.setattr(kept, "_LONG", 1)
+    for index in (5, 20, 7):
+        assert odd_videos.stated_number(read(video, [index])[0]) == index
+    assert (len(scans), len(opened)) == (1, 4)
+    assert (
+        in_child(lambda: odd_videos.stated_number(read(video, [9])[0])) == 9
+    )  # with a position of its own in the file
+    assert odd_videos.stated_number(read(video, [11])[0]) == 11
+    path.write_bytes(other)
+    assert video.info.frames == 50
+    assert odd_videos.stated_number(read(video, [11])[0]) == 111
+
+
+def test_old_indexes_and_readers_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "KEPT", keeper := kept.Kept())
+    monkeypatch.setattr(kept, "_LONG", 1)
+    data = encoded()
+    for name in range(8):
+        (tmp_path / f"{name}.mp4").write_bytes(data)
+        EncodedVideo(tmp_path / f"{name}.mp4").read([0], None)
+    assert (len(keeper._indexes), len(keeper._readers)) == (8, 4)
+    each = next(iter(keeper._indexes.values())).nbytes
+    assert keeper._index_bytes == 8 * each
+    monkeypatch.setattr(kept, "_INDEX_BYTES", 3 * each)
+    EncodedVideo(tmp_path / "0.mp4").read([0], None)
+    assert [version.path.stem for version in keeper._indexes] == ["6", "7", "0"]

@@ -18,6 +18,8 @@ from jepa.data import SampleCache
 from jepa.modality import BadSampleError, Samples, Split
 from modalities.video.decode.stored import VideoInfo
 from modalities.video.decode.video import EncodedVideo
+from modalities.video.frame_names import in_order
+from modalities.video.frames import FrameFolder
 from modalities.video.sources import ReadOptions, Source, open_source
 from modalities.video.whole import DecodedVideo
 
@@ -98,6 +100,40 @@ def test_folders_of_frames_are_videos_in_natural_order(tmp_path: Path) -> None:
     Image.new("L", (9, 6)).save(tmp_path / "train" / "jump" / "one" / "frame2.png")
     with pytest.raises(BadSampleError, match=r"frames differ in size, such as frame1\.png and frame2\.png"):
         stored.read([0, 1], None)
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        [f"{number * 0.04}.png" for number in range(60)],  # 0.12, and 0.32 before 0.4
+        [f"{number * 0.1}.jpg" for number in range(12)],  # 0.30000000000000004
+        [f"at {number * 0.25}s.jpg" for number in range(44)],
+        ["0.5.jpg", "10.25.jpg"],
+        ["0.05.jpg", "0.2.jpg", "0.9.jpg"],
+        [f"{number / 25:.2f}.png" for number in range(60)],
+        [f"shot 1.{number}.png" for number in range(1, 13)],  # counts
+        [f"{number // 12}.{number % 12}.png" for number in range(30)],
+        [f"v1.5_{number}.png" for number in range(12)],
+        ["a.png", "b.png"],
+    ],
+)
+def test_frames_are_ordered_by_counts_or_by_seconds(ordered: list[str]) -> None:
+    assert in_order(sorted(ordered, key=lambda name: name[::-1])) == ordered
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["1.9.png", "1.11.png"], r"names such as 1\.9\.png and 1\.11\.png may state counts or seconds"),
+        (["1.jpg", "2.jpg", "cover.jpg"], r"cover\.jpg has no number, unlike 1\.jpg"),
+        (["1.jpg", "01.png", "2.jpg"], "have the same number"),
+    ],
+)
+def test_frames_whose_order_is_uncertain_are_a_bad_sample(names: list[str], reason: str, tmp_path: Path) -> None:
+    for name in names:
+        Image.new("L", (8, 6)).save(tmp_path / name)
+    with pytest.raises(BadSampleError, match=reason):
+        FrameFolder(tmp_path, 25.0).read([0], None)
 
 
 def test_flat_folders_of_frames_are_unlabelled(tmp_path: Path) -> None:

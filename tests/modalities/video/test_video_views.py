@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -66,6 +67,21 @@ def test_fps_sets_the_frame_rate_of_a_clip_for_every_video_rate() -> None:
         clip = even_frames(info(1000, fps), 16, frame_spacing(info(1000, fps), 5.0, step=1))
         assert (clip[-1] - clip[0]) / fps == pytest.approx(15 / 5, abs=0.6 / fps)
     assert frame_spacing(info(9), None, step=3) == 3
+
+
+def test_clips_of_a_variable_rate_have_the_frames_nearest_to_evenly_spaced_times() -> None:
+    times = np.array([*np.arange(40) / 40, *np.arange(1.0, 41.0)])  # 40 frames in a second, then one a second
+    video = VideoInfo(80, 79 / 40, 48, 64, times)
+    clips = [random_frames(video, 8, frame_spacing(video, 1.0, 1), Generator().manual_seed(seed)) for seed in range(99)]
+    for clip in [*clips, even_frames(video, 8, frame_spacing(video, 1.0, 1))]:
+        assert np.diff(times[clip]).min() > 0.4
+        assert np.diff(times[clip]).max() <= 1.5
+    starts = times[[clip[0] for clip in clips]]
+    assert starts.min() < 2
+    assert starts.max() > 31
+    dense = even_frames(video, 5, frame_spacing(video, 40.0, 1), 0, 2)
+    assert dense == [0, 1, 2, 3, 4]
+    assert even_frames(video, 3, frame_spacing(video, 0.01, 1)) == [0, 59, 79]  # over the whole length
 
 
 def clip_of(frames: int, height: int, width: int) -> Tensor:
