@@ -17,22 +17,25 @@ D = TypeVar("D", bound=DataConfig)
 
 @dataclass(frozen=True)
 class Evidence:
-    """Files that point to a source. what: their name in messages. sources: those that read them. found: tells them by
-    their path relative to the root.
+    """Files that point to a source.
+
+    what: their name in messages. sources: those that read them. found: tells them by their path relative to the root.
+    alone: more endings of a root that is a file itself.
     """
 
     what: str
     sources: tuple[str, ...]
     found: Callable[[PurePosixPath], bool]
+    alone: tuple[str, ...] = ()
 
 
-def by_ending(what: str, source: str, *endings: str, top_only: bool = False) -> Evidence:
+def by_ending(what: str, source: str, *endings: str, top_only: bool = False, alone: tuple[str, ...] = ()) -> Evidence:
     """Files with these endings, or only those at the top of the root."""
 
     def found(path: PurePosixPath) -> bool:
         return path.suffix.lower() in endings and not (top_only and len(path.parts) > 1)
 
-    return Evidence(what, tuple(source.split("|")), found)
+    return Evidence(what, tuple(source.split("|")), found, alone)
 
 
 SHARDS = by_ending("tar shards", "webdataset", ".tar")
@@ -64,7 +67,10 @@ def infer_source(root: Path, kinds: Sequence[Evidence], others: str = "") -> str
     if not root.exists() and next(root.parent.glob(root.name), None) is None:  # may be a pattern
         raise ValueError(f"data root {root} does not exist")
     paths = list(islice(_files(root), _LOOKED_AT)) if root.is_dir() else [PurePosixPath(root.name)]
-    examples = {kind.what: next((path for path in paths if kind.found(path)), None) for kind in kinds}
+    alone = root.suffix.lower() if root.is_file() else None
+    examples = {
+        kind.what: next((path for path in paths if kind.found(path) or alone in kind.alone), None) for kind in kinds
+    }
     held = [kind for kind in kinds if examples[kind.what] is not None]
     common = [source for source in (held[0].sources if held else ()) if all(source in one.sources for one in held)]
     if len(common) == 1:

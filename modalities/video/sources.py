@@ -25,7 +25,7 @@ _ARRAYS = FileKind("videos", (".npy",))
 
 EVIDENCE = (
     by_ending("videos", "folder", *VIDEO_EXTENSIONS),
-    by_ending("lists", "csv", ".csv", ".tsv", top_only=True),
+    by_ending("lists", "csv", ".csv", ".tsv", top_only=True, alone=(".txt",)),
     SHARDS,
     by_ending("images", "frames|folder", *image_extensions()),
     by_ending("arrays", "npy", ".npy"),

@@ -54,6 +54,8 @@ def test_the_source_is_what_the_root_holds(root: Path, modality: str, files: str
     [
         ("image", "photos.tar", "webdataset"),
         ("video", "list.csv", "csv"),
+        ("video", "train.txt", "csv"),
+        ("image-text", "captions.txt", "folder"),
         ("image-text", "my_captions.tsv", "folder"),
         ("image-text", "dataset_coco.json", "coco"),
     ],

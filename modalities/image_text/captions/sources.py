@@ -23,7 +23,7 @@ def _is_coco(path: PurePosixPath) -> bool:
 
 
 EVIDENCE = (
-    by_ending("lists of captions", "folder", *_LISTS, top_only=True),
+    by_ending("lists of captions", "folder", *_LISTS, top_only=True, alone=(".txt",)),
     SHARDS,
     Evidence("captions of COCO", ("coco",), _is_coco),
 )
