@@ -105,8 +105,9 @@ def test_samples_of_any_plug_in_are_counted(tmp_path: Path) -> None:
 
 
 def test_generated_data_is_described_without_being_generated() -> None:
-    assert generated_line(ImageConfig()) == "generated scenes: 20,000 for train, 2,000 for validation, 2,000 for test"
-    assert generated_line(VideoConfig()).startswith("generated scenes: 4,000 for train")
+    line = generated_line(ImageConfig(source="scenes"))
+    assert line == "generated scenes: 20,000 for train, 2,000 for validation, 2,000 for test"
+    assert generated_line(VideoConfig(source="scenes")).startswith("generated scenes: 4,000 for train")
     assert generated_line(ImageConfig(source="folder", root=Path("x"))) == generated_line(NoiseConfig()) == ""
 
 
