@@ -59,7 +59,7 @@ class _Reader(FileSystemReader):
         return metadata
 
 
-class _Writer(FileSystemWriter):
+class Writer(FileSystemWriter):
     """Names the reason of the system, such as a full disk, which the errors of torch hide."""
 
     def write_data(self, *args: Any, **options: Any) -> Any:
@@ -76,7 +76,7 @@ def start_writing(tensors: Mapping[str, Tensor], folder: Path, group: dist.Proce
 
     On rank 0 the future is done once all processes have written.
     """
-    writer = _Writer(folder, sync_files=True)
+    writer = Writer(folder, sync_files=True)
     started = async_save(dict(tensors), storage_writer=writer, process_group=group)
     assert isinstance(started, Future)
     return started

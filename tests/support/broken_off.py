@@ -36,7 +36,7 @@ def countdown() -> Iterator[StopRequest]:
     yield Countdown()
 
 
-class Deadly(jepa.checkpoint.shards.FileSystemWriter):
+class Deadly(jepa.checkpoint.shards.Writer):
     """Dies, in one of two processes, instead of writing the shards of step 4."""
 
     def write_data(self, plan: Any, planner: Any) -> Any:
@@ -55,7 +55,7 @@ match os.environ["BREAK_OFF"]:
     case "stop":
         jepa.train.stop_on_signals = countdown
     case "write":
-        jepa.checkpoint.shards.FileSystemWriter = Deadly  # type: ignore[misc]
+        jepa.checkpoint.shards.Writer = Deadly  # type: ignore[misc]
     case "publish":
         jepa.training.saver.publish_shards = deadly_publish
 
