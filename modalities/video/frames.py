@@ -1,6 +1,6 @@
-"""Videos stored as images or arrays: folders of frames, and .npy files."""
+"""Videos stored as images or arrays: folders of frames, single images, and .npy files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,37 @@ class FrameFolder(StoredVideo):
     def _frame(self, index: int, short_side: int | None) -> Tensor:
         image = decode_image(self.folder / self._names[index], short_side or 2**16, pixels=self.pixels)
         return reduced(image.unsqueeze(0), short_side)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class StillImage(StoredVideo):
+    """An image file as a video of one frame, which gives a still clip."""
+
+    path: Path
+    pixels: PixelSettings = AS_STORED
+
+    @property
+    def info(self) -> VideoInfo:
+        """One frame, and its size."""
+        return _still(self._image(None))
+
+    def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
+        return self.clip(lambda _: indices, short_side)
+
+    def clip(self, choose: Callable[[VideoInfo], Sequence[int]], short_side: int | None) -> Tensor:
+        """Frames as in StoredVideo; the file is decoded once, at reduced size."""
+        image = self._image(short_side)
+        indices = list(choose(_still(image)))
+        check_indices(indices, 1)
+        return image[indices]
+
+    def _image(self, short_side: int | None) -> Tensor:
+        image = decode_image(self.path, short_side or 2**16, pixels=self.pixels)
+        return reduced(image.unsqueeze(0), short_side)
+
+
+def _still(image: Tensor) -> VideoInfo:
+    return VideoInfo(1, 1.0, *image.shape[-2:])
 
 
 @dataclass(frozen=True, eq=False)

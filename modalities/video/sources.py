@@ -1,6 +1,6 @@
 """Sources of videos: folders, lists, tar shards, folders of frames, arrays."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -8,14 +8,16 @@ from typing import Literal, get_args
 from jepa.modality import LabelledSamples, Split
 from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import image_extensions
+from modalities.storage.listing import ending, walk
 from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
 from modalities.storage.splits import StoredSplit
+from modalities.video.decode.stored import StoredVideo
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoder
-from modalities.video.frames import ArrayFile, FrameFolder
-from modalities.video.lists import open_lists
+from modalities.video.frames import ArrayFile, FrameFolder, StillImage
+from modalities.video.lists import ListSamples, open_lists
 from modalities.video.whole import DecodedIfSmall
 
 Source = Literal["folder", "csv", "webdataset", "frames", "npy"]
@@ -55,7 +57,8 @@ def open_source(
 ) -> StoredSplit:
     """One split of the videos at `root`: samples whose inputs are a StoredVideo, and the class names.
 
-    source: "folder" (with class folders, or flat), "csv" (files that list paths and labels), "webdataset" (tar shards),
+    source: "folder" (with class folders, or flat; of videos, or of images if there are no videos), "csv" (files that
+    list paths of videos or images, and labels), "webdataset" (tar shards),
     "frames" (a folder of images per video) or "npy" (an array per video); the last two are organised like "folder".
     seed: decides which samples are carved from the training set for splits that are not stored. opened: what other
     splits have listed already.
@@ -75,11 +78,14 @@ def _open(
     source: Source, root: Path, split: Split, options: ReadOptions, seed: int, opened: Opened | None
 ) -> StoredSplit:
     encoded = partial(EncodedVideo, decoder=options.decoder)
+    read_file = partial(_video_or_still, options=options)
     match source:
         case "folder":
-            return open_folder(root, split, _ENCODED, encoded, seed, options.labels, opened)
+            kind = opened.once(("kind", root), lambda: _kind_below(root)) if opened else _kind_below(root)
+            return open_folder(root, split, kind, read_file, seed, options.labels, opened)
         case "csv":
-            return open_lists(root, split, VIDEO_EXTENSIONS, encoded, seed, options.labels, opened)
+            endings = VIDEO_EXTENSIONS | image_extensions()
+            return _with_stills_noted(open_lists(root, split, endings, read_file, seed, options.labels, opened))
         case "webdataset":
             return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed, opened, options.labels))
         case "frames":
@@ -91,3 +97,31 @@ def _open(
             return open_folder(root, split, _ARRAYS, array, seed, options.labels, opened)
         case _:
             raise ValueError(f"unknown source of videos '{source}'; allowed are {', '.join(get_args(Source))}")
+
+
+def _kind_below(root: Path) -> FileKind:
+    """Videos; or images, as still clips, in a folder that has images and no videos."""
+    if root.is_dir() and not any(True for _ in walk(root, _ENCODED)):
+        stills = FileKind("still images", image_extensions())
+        return stills if any(True for _ in walk(root, stills)) else _ENCODED
+    return _ENCODED
+
+
+def _video_or_still(path: Path, options: ReadOptions) -> StoredVideo:
+    if _is_still(path.name):
+        return StillImage(path, options.pixels)
+    return EncodedVideo(path, decoder=options.decoder)
+
+
+def _is_still(name: str) -> bool:
+    end = ending(name)
+    return end in image_extensions() and end not in VIDEO_EXTENSIONS
+
+
+def _with_stills_noted(found: StoredSplit) -> StoredSplit:
+    """The same samples; their summary says how many of them are images."""
+    samples = found.samples
+    if isinstance(samples, ListSamples) and samples.summary and (count := sum(map(_is_still, samples.paths))):
+        note = f"{count:,} of the {len(samples):,} listed files are images, which give still clips"
+        samples.summary = replace(samples.summary, notes=(*samples.summary.notes, note))
+    return found

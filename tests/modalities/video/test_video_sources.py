@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Generator
 from torch.utils._pytree import tree_leaves
 
 from jepa.data import SampleCache
+from jepa.data.summary import summary_of
 from jepa.modality import BadSampleError, Samples, Split
 from modalities.video.decode.stored import VideoInfo
 from modalities.video.decode.video import EncodedVideo
 from modalities.video.frame_names import in_order
 from modalities.video.frames import FrameFolder
 from modalities.video.sources import ReadOptions, Source, open_source
+from modalities.video.views import random_frames
 from modalities.video.whole import DecodedVideo
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -134,6 +137,32 @@ def test_frames_whose_order_is_uncertain_are_a_bad_sample(names: list[str], reas
         Image.new("L", (8, 6)).save(tmp_path / name)
     with pytest.raises(BadSampleError, match=reason):
         FrameFolder(tmp_path, 25.0).read([0], None)
+
+
+def test_images_give_still_clips_from_lists_and_from_folders_without_videos(tmp_path: Path) -> None:
+    for name, grey in (("a/1.jpg", 50), ("a/2.png", 90), ("b/3.webp", 130)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30), (grey, grey, grey)).save(tmp_path / name)
+    for whole_mb in (0, 8):
+        options = ReadOptions(whole_mb=whole_mb, short_side=15)
+        found = [open_source("folder", tmp_path, split, options) for split in SPLITS]
+        assert found[0].classes == ("a", "b")
+        samples = [source.samples[index] for source in found for index in range(len(source.samples))]
+        assert sorted(sample.labels["class"] for sample in samples) == [0, 0, 1]
+        for sample in samples:
+            assert sample.inputs.info.frames == 1
+            clip = sample.inputs.clip(lambda info: random_frames(info, 4, 2.0, Generator()), 15)
+            assert clip.shape == (4, 3, 15, 20)
+            assert clip.unique().numel() == 1
+    (tmp_path / "c").mkdir()
+    write_videos(tmp_path, ["c/4.mp4"])
+    assert summary_of(open_source("folder", tmp_path, "train", LAZY).samples).noun == "videos"
+    for part in ("train", "val", "test"):
+        (tmp_path / f"{part}.csv").write_text("a/1.jpg 0\nb/3.webp 1\nc/4.mp4 1\n")
+    listed = open_source("csv", tmp_path, "train", LAZY).samples
+    assert [listed[index].inputs.info.frames for index in range(3)] == [1, 1, 3]
+    note = "2 of the 3 listed files are images, which give still clips"
+    assert note in summary_of(listed).notes
 
 
 def test_flat_folders_of_frames_are_unlabelled(tmp_path: Path) -> None:
@@ -282,7 +311,7 @@ def test_a_broken_video_is_found_when_its_sample_is_read(tmp_path: Path) -> None
 def test_an_empty_folder_and_a_missing_decoder_are_errors_on_opening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "picture.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"no videos below .*; looked for files ending in \.3g2, "):
         open_source("folder", tmp_path, "train", PYAV)
     monkeypatch.setattr("modalities.video.decode.video._missing", lambda decoder: f"No module named '{decoder}'")
