@@ -11,11 +11,10 @@ from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError
 from jepa.config.recipes import default_recipe, read_recipe, recipes
 from jepa.console import CONSOLE, command_parser, shown
-from jepa.data import open_split
+from jepa.data import open_data
 from jepa.distributed import World, join
 from jepa.distributed.peers import failing_together
 from jepa.errors import INTERRUPTED, exit_status
-from jepa.modality import Modality
 from jepa.plugins.registry import declared_name, modality_class, names
 from jepa.settings.resolve import Resolved, resolve as resolve, resolve_layers, say
 from jepa.train import train
@@ -43,23 +42,23 @@ def _launch(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     with ExitStack() as stack:
-        with world.error_barrier():
-            if world.is_main:
-                stack.enter_context(locked(config.run_dir))
-                say(resolved.notes)
-            open_split(modality, "train")  # in all processes at once, as it may take minutes
-            if world.is_main:
-                from jepa.evaluate.ready import announce_evaluation
+        with failing_together(world):
+            with world.error_barrier():
+                if world.is_main:
+                    stack.enter_context(locked(config.run_dir))
+                    say(resolved.notes)
+                open_data(modality, config.evaluate)
+                if world.is_main:
+                    from jepa.evaluate.ready import announce_evaluation
 
-                announce_evaluation(config, modality)
-        return _run(config, modality, world)
+                    announce_evaluation(config, modality)
+            finished = train(config, modality, world)
+            world.leave()
+        return _finish(config, world, finished)
 
 
-def _run(config: Config[Any, Any], modality: Modality[Any], world: World) -> int:
-    """Train, evaluate, report -> exit status."""
-    with failing_together(world):
-        finished = train(config, modality, world)
-        world.leave()
+def _finish(config: Config[Any, Any], world: World, finished: bool) -> int:
+    """Evaluate and report a finished run -> exit status."""
     if not finished:
         return INTERRUPTED
     if world.is_main:

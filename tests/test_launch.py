@@ -15,9 +15,12 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.cluster.sweep import is_finished
 from jepa.config import plain, read_yaml, to_yaml
 from jepa.data import read_bad_files
+from jepa.distributed import World
+from jepa.errors import INTERRUPTED
 from jepa.launch import main, resolve
 from jepa.masking import RandomMaskConfig
 from jepa.training.log import read_metrics
+from modalities.image import Image
 
 TINY = [
     *("data.source=folder", "data.image_size=32", "data.patch_size=4"),
@@ -264,3 +267,21 @@ def test_names_that_are_not_utf8_and_odd_ones_train_resume_and_report(
     assert read_bad_files(run_dir / "bad_files.txt")[0][0] == str(root / f"{odd}.png")
     assert read_yaml(run_dir / "config.yaml")["data"]["root"] == str(root)
     assert Checkpoint.load(latest(run_dir), mmap=True).config["data"]["root"] == str(root)
+
+
+def test_every_process_opens_the_splits_of_the_evaluation_so_that_none_waits_for_the_first(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    dataset = Image.dataset
+    monkeypatch.setattr(Image, "dataset", lambda self, split: opened.append(split) or dataset(self, split))
+    monkeypatch.setattr(launch, "join", lambda _: World(1, 1, torch.device("cpu")))  # not the first process
+    monkeypatch.setattr(launch, "train", lambda *_: False)
+    for settings, expected in (
+        (["evaluate.enabled=true"], ["train", "validation", "test"]),
+        (["evaluate.enabled=true", "evaluate.scored_split=validation"], ["train", "validation"]),
+        (["evaluate.enabled=false"], ["train"]),
+    ):
+        opened.clear()
+        assert run(tmp_path / "run", photos, *settings) == INTERRUPTED
+        assert opened == expected
