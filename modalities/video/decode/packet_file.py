@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 from av.container import InputContainer
@@ -90,6 +90,7 @@ class PacketFile:
             raise UnreadableError(UnreadableError.NOT_A_VIDEO) from error
         try:
             stream = _moving_stream(container)
+            _check_decodable(stream)
             stream.codec_context.thread_count = 1  # loaders have a worker per core
         except BaseException:
             container.close()
@@ -143,3 +144,8 @@ def _moving_stream(container: InputContainer) -> VideoStream:
 
 def _is_attached(stream: VideoStream) -> bool:
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def _check_decodable(stream: VideoStream) -> None:
+    if cast(Any, stream).codec_context is None:
+        raise UnreadableError("its video has an unknown codec, or one that FFmpeg cannot decode")

@@ -29,6 +29,7 @@ from modalities.video.decode.packet_file import Decoded, LostError, PacketFile
 from modalities.video.decode.stored import UnreadableError, VideoInfo, reduced_size
 
 _WORTH_A_SEEK = 12  # distance to the next key frame, in frames, from which on seeking is cheaper than decoding
+_SAME_SHAPE = 0.02  # relative difference of aspect ratios that comes from rounding
 
 
 class PyavReader:
@@ -158,7 +159,15 @@ class PyavReader:
         return self._decoded(wanted, size)
 
     def _picture(self, frame: VideoFrame, size: tuple[int, int]) -> Tensor:
+        self._check_shape(frame)
         return torch.from_numpy(self._reformatter.reformat(frame, size[1], size[0], "rgb24").to_ndarray())
+
+    def _check_shape(self, frame: VideoFrame) -> None:
+        """Raise UnreadableError for a frame that would be distorted; other sizes of the same shape are scaled."""
+        height, width = self.index.orientation.size(self.info.height, self.info.width)
+        if abs(frame.width * height / (frame.height * width) - 1) > _SAME_SHAPE:
+            sizes = f"{width} x {height} to {frame.width} x {frame.height} pixels"
+            raise UnreadableError(f"its frames change their shape, from {sizes}")
 
 
 def _first_frame(decoded: Iterator[Decoded]) -> VideoFrame | None:

@@ -136,6 +136,26 @@ def test_the_cover_of_a_sound_file_is_not_a_video() -> None:
         EncodedVideo(odd_videos.sound_with_cover()).read([0], None)
 
 
+def test_a_video_without_a_decoder_is_a_bad_sample_with_its_reason() -> None:
+    data = encoded("matroska", "mpeg4").replace(b"V_MPEG4/ISO/ASP", b"V_MPEG9/ISO/ASP")
+    with pytest.raises(BadSampleError, match="its video has an unknown codec"):
+        EncodedVideo(data).read([0], None)
+
+
+@pytest.mark.parametrize("is_distorted", [True, False])
+def test_frames_of_another_shape_are_not_distorted(is_distorted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = encoded("mpegts")
+    monkeypatch.setattr(odd_videos, "WIDTH", 128)
+    monkeypatch.setattr(odd_videos, "HEIGHT", 48 if is_distorted else 96)
+    video = EncodedVideo(first + encoded("mpegts"))
+    assert read(video, [20])[0].shape == (48, 64, 3)
+    if not is_distorted:
+        assert read(video, [60])[0].shape == (48, 64, 3)
+        return
+    with pytest.raises(BadSampleError, match="frames change their shape, from 64 x 48 to 128 x 48 pixels"):
+        video.read([20, 60], None)
+
+
 def test_a_file_is_indexed_once_and_a_long_one_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "KEPT", kept.Kept())
     (path := tmp_path / "video.mp4").write_bytes(encoded())
