@@ -84,7 +84,8 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     # The config.yaml of a run names its modality; it holds all settings, also those without effect.
     is_users_file = recipe is not None and recipe not in recipes(modality_type) and "modality" not in tree
     processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", "1"))
-    return resolve_layers(arguments.modality, tree, overrides, is_users_file=is_users_file, processes=processes)
+    known = {"is_users_file": is_users_file, "processes": processes, "keeps_unused": arguments.keep_unused}
+    return resolve_layers(arguments.modality, tree, overrides, **known)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=V1,V2",
         help="one run for each value; repeat it for more keys",
+    )
+    parser.add_argument(
+        "--keep-unused", action="store_true", help="report settings without effect instead of refusing them"
     )
     many.add_argument("--seeds", type=int, default=0, metavar="N", help="repeat each run with the seeds 0 to N - 1")
     cluster = parser.add_argument_group("on a cluster")

@@ -16,6 +16,7 @@ from jepa.cluster.profile import Profile, Submission, changes_of, read_profile, 
 from jepa.cluster.status import statuses
 from jepa.cluster.sweep import Variant, is_finished, run_here, variants, write_sweep
 from jepa.config import ConfigError, plain, to_yaml
+from jepa.config.effects import refuse
 from jepa.console import CONSOLE, shown
 from jepa.cost.describe import describe
 from jepa.cost.flops import networks
@@ -44,9 +45,13 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     config_type = Config.of(modality_class(arguments.modality))
     planned = variants(arguments.sweep, arguments.seeds, config_type) if is_sweep else [Variant("", {})]
     folder = _folder(arguments, configure, is_sweep)
+    resolved = _resolved(arguments, configure, planned, folder)
     opened: set[str] = set()
-    configs = [_checked(arguments, configure, variant, folder, profile, opened) for variant in planned]
-    commands = {folder / variant.name: _command(arguments, variant, folder) for variant in planned}
+    configs = [_checked(one, profile, opened) for one in resolved]
+    commands = {
+        folder / variant.name: _command(arguments, variant, folder, bool(one.unused))
+        for variant, one in zip(planned, resolved, strict=True)
+    }
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
         path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
@@ -137,20 +142,23 @@ def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool)
     return Path(f"runs/{arguments.modality}-sweep-{digest}").absolute()
 
 
-def _checked(
-    arguments: argparse.Namespace,
-    configure: Configure,
-    variant: Variant,
-    folder: Path,
-    profile: Profile | None,
-    opened: set[str],
-) -> Config[Any, Any]:
+def _resolved(
+    arguments: argparse.Namespace, configure: Configure, planned: Sequence[Variant], folder: Path
+) -> list[Resolved]:
+    """The config of each run; raises ConfigError for settings that have an effect in none."""
+    keeping = argparse.Namespace(**{**vars(arguments), "keep_unused": True})
+    found = [configure(keeping, [*variant.overrides, f"run_dir={folder / variant.name}"]) for variant in planned]
+    in_all = set[str].intersection(*(set(one.unused) for one in found))
+    if not arguments.keep_unused:
+        refuse({path: found[0].unused[path] for path in sorted(in_all)})
+    return found
+
+
+def _checked(resolved: Resolved, profile: Profile | None, opened: set[str]) -> Config[Any, Any]:
     """The config of a run, after all checks that need no training.
 
     opened: data and evaluation of earlier runs, so that those of a sweep that share them open them once.
     """
-    run_dir = f"run_dir={folder / variant.name}"
-    resolved = configure(arguments, [*variant.overrides, run_dir])
     config, modality = resolved.config, resolved.modality
     say(resolved.notes)
     data = json.dumps([plain(config.data), plain(config.evaluate)])
@@ -170,10 +178,11 @@ def _check(config: Config[Any, Any], modality: Modality[Any], processes: int, wi
         announce_evaluation(config, modality)
 
 
-def _command(arguments: argparse.Namespace, variant: Variant, folder: Path) -> list[str]:
+def _command(arguments: argparse.Namespace, variant: Variant, folder: Path, keeps_unused: bool) -> list[str]:
     recipe = ["--config", arguments.config] if arguments.config else []
     place = ["--run-dir", str(folder / variant.name)]
-    return ["--modality", arguments.modality, *recipe, *place, *arguments.overrides, *variant.overrides]
+    keep = ["--keep-unused"] if keeps_unused else []
+    return ["--modality", arguments.modality, *recipe, *place, *keep, *arguments.overrides, *variant.overrides]
 
 
 def _submissions(commands: dict[Path, list[str]], profile: Profile) -> list[Submission]:

@@ -47,8 +47,13 @@ def without_effect(use: Use) -> dict[str, str]:
 def check_effects(use: Use, overrides: Tree) -> dict[str, str]:
     """Raise ConfigError for overrides without effect -> the other settings without effect."""
     found = without_effect(use)
-    _refuse({path: reason for path, reason in found.items() if _at(overrides, path) is not _ABSENT}, "")
+    refuse(those_in(overrides, found))
     return found
+
+
+def those_in(tree: Tree, found: Mapping[str, str]) -> dict[str, str]:
+    """The settings without effect that a layer of a config sets."""
+    return {path: reason for path, reason in found.items() if _at(tree, path) is not _ABSENT}
 
 
 def check_recipe(
@@ -59,9 +64,9 @@ def check_recipe(
     found: settings without effect. alone: those of the recipe without overrides. own: the recipe is a file of the user,
     in which settings that have no effect even alone are errors.
     """
-    paths = [path for path in found if _at(recipe, path) is not _ABSENT and _at(recipe, path) != _at(defaults, path)]
+    paths = [path for path in those_in(recipe, found) if _at(recipe, path) != _at(defaults, path)]
     before = alone() if paths else {}
-    _refuse({path: before[path] for path in paths if path in before and own}, " from the file of --config")
+    refuse({path: before[path] for path in paths if path in before and own}, " from the file of --config")
     by_reason: dict[str, list[str]] = {}
     for path in paths:
         if path not in before:
@@ -69,7 +74,7 @@ def check_recipe(
     return [f"no effect here: {', '.join(names)} of the recipe, as {reason}" for reason, names in by_reason.items()]
 
 
-def _refuse(wrong: Mapping[str, str], where: str) -> None:
+def refuse(wrong: Mapping[str, str], where: str = "") -> None:
     """Raise ConfigError if there are any of these settings without effect."""
     if wrong:
         sentences = "; ".join(f"{path}: has no effect: {reason}" for path, reason in wrong.items())

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_overrides, plain
-from jepa.config.effects import Use, check_effects, check_recipe, without_effect
+from jepa.config.effects import Use, check_recipe, refuse, those_in, without_effect
 from jepa.config.recipes import plain_name
 from jepa.console import CONSOLE, shown
 from jepa.modality import DataConfig, Modality
@@ -21,11 +21,15 @@ from jepa.weights.load import construct
 
 @dataclass(frozen=True)
 class Resolved:
-    """A config and its modality. notes: sentences to print when the run starts."""
+    """A config and its modality.
+
+    notes: sentences to print when the run starts. unused: overrides without effect, with the reason.
+    """
 
     config: Config[Any, Any]
     modality: Modality[Any]
     notes: tuple[str, ...] = ()
+    unused: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
@@ -46,11 +50,12 @@ def resolve_layers(
     *,
     is_users_file: bool = False,
     processes: int | None = None,
+    keeps_unused: bool = False,
 ) -> Resolved:
     """As `resolve`, with notes, among them settings of the recipe that overrides switch off.
 
     is_users_file: the recipe is a file of the user. processes: of the training, None if unknown. Raises ConfigError for
-    settings of the user that have no effect.
+    settings of the user that have no effect; keeps_unused: overrides among them only give notes.
     """
     modality_type = modality_class(modality_name)
     config_type = Config.of(modality_type)
@@ -72,11 +77,16 @@ def resolve_layers(
             return {}
         return without_effect(use(*of_recipe, {}))
 
-    found = check_effects(use(config, modality, changes), changes)
-    notes += check_recipe(found, recipe, defaults(config_type), alone if changes else lambda: found, is_users_file)
+    found = without_effect(use(config, modality, changes))
+    unused = those_in(changes, found)
+    of_recipe = {path: reason for path, reason in found.items() if path not in unused}
+    if not keeps_unused:
+        refuse(unused)
+    notes += [f"no effect here: {path}, as {reason}" for path, reason in unused.items()]
+    notes += check_recipe(of_recipe, recipe, defaults(config_type), alone if changes else lambda: found, is_users_file)
     if "model.projector" in found and config.loss.regulariser == "none":  # DDP refuses parts that nothing trains
         config = replace(config, model=replace(config.model, projector=0))
-    return Resolved(config, modality, tuple(notes))
+    return Resolved(config, modality, tuple(notes), unused)
 
 
 def _built(modality_name: str, config_type: Any, recipe: Tree, changes: Tree) -> Config[Any, Any]:

@@ -153,3 +153,20 @@ def test_plug_ins_declare_their_own_settings_without_effect() -> None:
     found: dict[str, Any] = check_effects(Use(config, modality), {})
     assert "evaluate.forecast_cut" in found
     assert not [path for path in found if path.startswith("data.")]
+
+
+def test_a_sweep_may_switch_a_setting_off_in_some_runs_but_not_in_all(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sweep(*arguments: str) -> int:
+        data = [f"data.root={photos}", "data.image_size=32", "evaluate.enabled=false", "evaluate.report=false"]
+        place = ["--run-dir", str(tmp_path / "sweep"), "--slurm", "cpu", "--slurm-dry-run"]
+        return main(["--modality", "image", *place, *data, "optim.batch_size=64", *arguments])
+
+    assert sweep("--sweep", "loss.regulariser_weight=0,0.1", "loss.regulariser=vicreg") == 0
+    assert "no effect here: loss.regulariser, as loss.regulariser_weight is 0" in capsys.readouterr().err
+    script = (tmp_path / "sweep" / "slurm" / "submission_dry_run.sh").read_text()
+    runs = [line for line in script.splitlines() if line.startswith("# each task runs")]
+    assert ["--keep-unused" in line for line in runs] == [True, False]
+    assert sweep("--sweep", "seed=1,2", "loss.regulariser_weight=0.1", "loss.regulariser=none") == 1
+    assert "error: loss.regulariser_weight: has no effect: there is no loss.regulariser." in capsys.readouterr().err
