@@ -24,8 +24,9 @@ class FileKeys:
         if not name.isascii():
             name = unicodedata.normalize("NFC", name)
         if "//" in name or "/." in name or name[:1] == ".":
-            path = self._resolved + name if name.startswith("../") else name
-            name = posixpath.normpath(path).replace("//", "/")  # POSIX keeps two slashes at the start
+            name = posixpath.normpath(name).replace("//", "/")  # POSIX keeps two slashes at the start
+            if name.startswith("../"):
+                name = posixpath.normpath(self._resolved + name)
         if name[:1] != "/":
             return name
         return name.removeprefix(self._absolute).removeprefix(self._resolved)

@@ -1,8 +1,6 @@
 """Videos listed in text files: a path and optionally a label per line."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +11,15 @@ from jepa.modality import Label, Sample, Split
 from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
-from modalities.storage.paths import FileKeys, distinct, existing_file, one_spelling
+from modalities.storage.paths import FileKeys, existing_file, one_spelling
 from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_files, split_source
-from modalities.storage.tables import DELIMITERS, split_row
+from modalities.storage.tables import DELIMITERS, is_unicode, split_row
+from modalities.video.list_splits import VideoList, by_column, check_apart, label_notes
 
 _LISTS = {".csv", ".tsv"}
 _DELIMITERS = "\t;,"
 _PATH_NAMES = ("path", "video_path", "file", "filename", "file_name", "filepath", "video", "clip")
 _LABEL_NAMES = ("label", "class", "label_name", "class_name", "category", "target", "action")
-
-
-@dataclass(frozen=True)
-class VideoList:
-    """The paths and labels of one file, as written."""
-
-    source: Path
-    paths: PackedStrings
-    labels: PackedStrings  # as many as paths, or empty
 
 
 class ListSamples:
@@ -79,10 +69,11 @@ def open_lists(
     (storage.splits). Two splits must not share videos.
     A line is `path label` or a path alone, separated by a tab, semicolon, comma or space. A path with spaces is quoted;
     otherwise the last space separates. A first line without a video is a header; with more than two columns it is
-    required and must name a `path` and a `label` (storage.labels). Paths are absolute or relative to the file's folder.
+    required and must name a `path` and a `label` (storage.labels). A column `split` takes precedence over the name of
+    the file (video.list_splits). Paths are absolute or relative to the file's folder.
     reads_labels: false ignores the labels.
     """
-    stored, notes = (opened or Opened()).once(("lists", root), lambda: _read_all(root, extensions))
+    stored, notes = (opened or Opened()).once(("lists", root), lambda: _read_all(root, extensions, reads_labels))
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"]) if reads_labels else NO_CLASSES
     folder = stored[source][0].source.parent
@@ -97,10 +88,14 @@ def open_lists(
     return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read, summary), classes.names)
 
 
-def _read_all(root: Path, extensions: Collection[str]) -> tuple[dict[Split, list[VideoList]], tuple[str, ...]]:
+def _read_all(
+    root: Path, extensions: Collection[str], reads_labels: bool
+) -> tuple[dict[Split, list[VideoList]], tuple[str, ...]]:
     """The lists of all splits, and notes on them."""
-    stored = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
-    return stored, _check_apart(stored, FileKeys(stored["train"][0].source.parent))
+    files = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
+    stored = by_column(files)
+    file_key = FileKeys(stored["train"][0].source.parent)
+    return stored, check_apart(stored, file_key) + (label_notes(stored, file_key) if reads_labels else ())
 
 
 def read_list(source: Path, extensions: Collection[str]) -> VideoList:
@@ -117,22 +112,28 @@ def read_list(source: Path, extensions: Collection[str]) -> VideoList:
     if len(rows) == has_header:
         raise ValueError(f"{source} lists no videos; a line is a path, or a path and a label")
     video_columns = [column for column, cell in enumerate(rows[has_header]) if _is_video(cell, extensions)]
-    path_column, label_column = _columns(source, rows, has_header, video_columns)
-    paths, labels = [], []
+    path_column, label_column, split_column = _columns(source, rows, has_header, video_columns)
+    paths, labels, splits = [], [], []
     for (number, line), row in zip(numbered[has_header:], rows[has_header:], strict=True):
-        if fault := _fault(row, len(rows[0]), path_column, delimiter, extensions):
+        if fault := _fault(row, len(rows[0]), (path_column, label_column), delimiter, extensions):
             raise ValueError(f"{source}, line {number}: '{line[:80]}' {fault} ({_separated(delimiter, numbered)})")
         paths.append(row[path_column].strip())
         labels += [row[label_column].strip()] if label_column is not None else []
-    return VideoList(source, PackedStrings(paths), PackedStrings(labels))
+        splits += [row[split_column].strip()] if split_column is not None else []
+    return VideoList(source, PackedStrings(paths), PackedStrings(labels), PackedStrings(splits))
 
 
-def _fault(row: list[str], count: int, path_column: int, delimiter: str, extensions: Collection[str]) -> str:
-    """What is wrong with a row, "" if nothing is."""
+def _fault(
+    row: list[str], count: int, columns: tuple[int, int | None], delimiter: str, extensions: Collection[str]
+) -> str:
+    """What is wrong with a row, given the columns of its path and label; "" if nothing is."""
+    path_column, label_column = columns
     if len(row) != count:
         return f"has {len(row)} fields, the first {count}"
     if not _is_video(row[path_column], extensions):
         return "is not a video path, such as a.mp4"
+    if label_column is not None and not is_unicode(row[label_column]):
+        return "has a label that is not UTF-8"
     opened = delimiter in ",;" and any(cell.lstrip()[:1] == '"' and cell.count('"') % 2 for cell in row)
     return "has an unclosed quote" if opened else ""
 
@@ -147,26 +148,6 @@ def _separated(delimiter: str, numbered: Sequence[tuple[int, str]]) -> str:
             (line, count), (first, _) = odd[0], numbered[0]
             return f"with {DELIMITERS[other]}, line {first} has {counts[0]} fields and line {line} has {count}"
     return "separated by spaces"
-
-
-def _check_apart(stored: Mapping[Split, Sequence[VideoList]], file_key: FileKeys) -> tuple[str, ...]:
-    """Raise ValueError if two splits share some of their videos. Equal lists, as for a trial, give a note."""
-    notes = []
-    files = {
-        split: distinct(file_key(path) for listed in lists for path in listed.paths)
-        for split, lists in stored.items()
-        if len(stored) > 1
-    }
-    for one, other in combinations(sorted(files, key=("train", "validation", "test").index), 2):
-        shared = np.intersect1d(files[one], files[other], assume_unique=True)
-        if len(shared) == len(files[one]) == len(files[other]):
-            notes.append(f"{one} and {other} list the same videos")
-        elif len(shared):
-            listed, path = next(
-                (listed, path) for listed in stored[other] for path in listed.paths if hash(file_key(path)) in shared
-            )
-            raise ValueError(f"{listed.source}: {path} is in {other} but also in {one}; one split is allowed")
-    return tuple(notes)
 
 
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:
@@ -208,18 +189,22 @@ def _is_video(cell: str, extensions: Collection[str]) -> bool:
     return name[name.rfind(".") :] in extensions
 
 
-def _columns(source: Path, rows: list[list[str]], has_header: bool, videos: list[int]) -> tuple[int, int | None]:
-    """Columns of path and label, from the header or, with two columns, from which one holds a video."""
+def _columns(
+    source: Path, rows: list[list[str]], has_header: bool, videos: list[int]
+) -> tuple[int, int | None, int | None]:
+    """Columns of path, label and split, from the header or, with two columns, from which one holds a video."""
     names = [name.strip().lower() for name in rows[0]] if has_header else []
-    path = next((names.index(name) for name in _PATH_NAMES if name in names), None)
-    label = next((names.index(name) for name in _LABEL_NAMES if name in names), None)
+    path, label, split = (
+        next((names.index(name) for name in known if name in names), None)
+        for known in (_PATH_NAMES, _LABEL_NAMES, ("split",))
+    )
     count = len(rows[0])
-    if path is not None and (label is not None or count == 1):
-        return path, label
+    if path is not None and (label is not None or count == 1 + (split is not None)):
+        return path, label, split
     if count > 2:
         raise ValueError(f"{source} has {count} columns: the first line must name the columns `path` and `label`")
     path = videos[0] if videos else 0
-    return path, 1 - path if count == 2 else None
+    return path, 1 - path if count == 2 else None, None
 
 
 def _classes(training: list[VideoList]) -> Classes:

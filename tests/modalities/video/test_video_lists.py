@@ -51,6 +51,30 @@ def test_lists_of_the_same_videos_are_allowed_and_noted(tmp_path: Path) -> None:
     assert summary_of(samples).notes == ("train and test list the same videos",)
 
 
+def test_a_column_split_takes_precedence_over_the_name_of_the_list(tmp_path: Path) -> None:
+    words = ("train", "Training", "VAL", "test")
+    rows = "".join(f"{number}.mp4,{number % 2},{words[number % 4]}\n" for number in range(8))
+    for name in ("list.csv", "train.csv"):
+        (tmp_path / name).write_text(f"path,label,split\n{rows}")
+        found = read(tmp_path / name)
+        assert found["train"] == [("0.mp4", 0), ("1.mp4", 1), ("4.mp4", 0), ("5.mp4", 1)]
+        assert (found["validation"], found["test"]) == ([("2.mp4", 0), ("6.mp4", 0)], [("3.mp4", 1), ("7.mp4", 1)])
+    (tmp_path / "unlabelled.csv").write_text("path,split\na.mp4,train\nb.mp4,test\n")
+    assert read(tmp_path / "unlabelled.csv")["test"] == [("b.mp4", None)]
+    for text, message in (("a.mp4,train\nb.mp4,1", "unknown split '1'"), ("a.mp4,test", "no line has the split train")):
+        (tmp_path / "list.csv").write_text(f"path,split\n{text}\n")
+        with pytest.raises(ValueError, match=rf"list\.csv: {message}"):
+            read(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("reads_labels", [True, False])
+def test_videos_with_several_labels_are_noted(reads_labels: bool, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("a.mp4 0\nb.mp4 1\n./a.mp4 1\na.mp4 0\nb.mp4 01\n")
+    samples = open_lists(tmp_path, "train", {".mp4"}, str, seed=0, reads_labels=reads_labels).samples
+    note = "train: 1 of the labels belong to videos that also have another label"
+    assert summary_of(samples).notes == ((note,) if reads_labels else ())
+
+
 def test_names_are_found_in_either_unicode_normalisation(tmp_path: Path) -> None:
     forms = [unicodedata.normalize(form, "\u00fcber/caf\u00e9.mp4") for form in ("NFC", "NFD")]
     for number, (listed, stored) in enumerate((forms, forms[::-1], ["\u00fcber/" + forms[1][-9:], forms[0]])):
@@ -83,10 +107,11 @@ def test_a_line_ends_at_a_line_break_only(tmp_path: Path) -> None:
         ('path;label\na.mp4;"one\ntwo"\n', r"line 2: .*\(with semicolons, line 1 has 2 fields and line 3 has 1\)"),
         ("path\tlabel\na.mov\t1\n", r"line 2: .* is not a video path, such as a\.mp4 \(separated by tabs\)"),
         ("a.mp4|1\n", r"line 1: .* is not a video path, such as a\.mp4 \(separated by spaces\)"),
+        ("a.mp4 1\nb.mp4 \udce9\n", "line 2: .* has a label that is not UTF-8"),
         ("\0a\0.\0m\0p\0004", "line 1: not UTF-8"),
     ],
 )
 def test_a_mistake_names_the_line_and_the_delimiter(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text(text)
+    (tmp_path / "list.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(ValueError, match=rf"list\.csv, {message}"):
         read(tmp_path / "list.csv")
