@@ -46,12 +46,12 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     planned = variants(arguments.sweep, arguments.seeds, config_type) if is_sweep else [Variant("", {})]
     folder = _folder(arguments, configure, is_sweep)
     resolved = _resolved(arguments, configure, planned, folder)
-    opened: set[str] = set()
-    configs = [_checked(one, profile, opened) for one in resolved]
     commands = {
         folder / variant.name: _command(arguments, variant, folder, bool(one.unused))
         for variant, one in zip(planned, resolved, strict=True)
     }
+    opened: set[str] = set()
+    configs = [_checked(resolved.pop(0), profile, opened) for _ in planned]  # each modality keeps its lists of files
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
         path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")

@@ -25,14 +25,28 @@ from jepa.modality import BadSampleError, Modality, Samples, Split
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
+class _OpenSplits(dict[Split, Samples]):
+    """Samples of the splits that a modality has opened. A pickled copy is empty, as loaders receive their samples."""
+
+    def __reduce__(self) -> tuple[type["_OpenSplits"], tuple[()]]:
+        return _OpenSplits, ()
+
+
 def open_split(modality: Modality[Any], split: Split) -> Samples:
-    """Samples of a split; raises DataError if files are missing, or no sample is found for training."""
+    """Samples of a split; raises DataError if files are missing, or no sample is found for training.
+
+    The modality keeps them: a run asks for each split several times, and opening one may list millions of files.
+    """
+    known: _OpenSplits = vars(modality).setdefault("_open_splits", _OpenSplits())
+    if split in known:
+        return known[split]
     try:
         samples = modality.dataset(split)
     except (OSError, ValueError) as error:
         raise DataError(f"data: {error}") from error
     if split == "train" and len(samples) == 0:
         raise DataError("data: the training split has no samples")
+    known[split] = samples
     return samples
 
 

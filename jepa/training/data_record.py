@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint import latest
-from jepa.console import CONSOLE, shown
+from jepa.console import CONSOLE, shown, warn_once
 from jepa.data import say_data
 from jepa.data.summary import digest_of, summary_of
 from jepa.disk import write_text
@@ -26,7 +26,7 @@ def record_data(run_dir: Path, samples: Samples) -> None:
     """Write the number of training samples and a digest of their names; warn if a resumed run had others."""
     path, noun = run_dir / "data.json", summary_of(samples).noun
     record = {"samples": len(samples), "digest": digest_of(samples)}
-    before = json.loads(path.read_text()) if path.exists() else record
+    before = _recorded(path) or record
     if before != record and latest(run_dir).exists():
         had, has = before["samples"], record["samples"]
         others = f"had {had:,} {noun} and now has {has:,}" if had != has else f"still has {has:,} {noun}, but others"
@@ -38,3 +38,15 @@ def record_data(run_dir: Path, samples: Samples) -> None:
             style="yellow",
         )
     write_text(path, json.dumps(record) + "\n", path.with_suffix(".partial"))
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """What was recorded before; empty, with a warning, if the file was damaged, as by a crash of the machine."""
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or (found and not {"samples", "digest"} <= found.keys()):
+        warn_once(f"{path} is damaged, so this run cannot tell whether its training data has changed")
+        return {}
+    return found

@@ -1,6 +1,7 @@
 """What commands say of the data as they start, and when a resumed run finds other data."""
 
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tiny import Noise, NoiseConfig
 from jepa import launch
 from jepa.checkpoint import latest
 from jepa.config import build
+from jepa.console import warn_once
+from jepa.data import open_split
 from jepa.data.summary import counted, generated_line, say_data, summary_lines
 from jepa.evaluate.__main__ import main as evaluate
 from jepa.protocol import EvaluateConfig
@@ -102,6 +105,28 @@ def test_samples_of_any_plug_in_are_counted(tmp_path: Path) -> None:
     assert summary_lines(modality) == ["train: 7 samples"]
     record_data(tmp_path, modality.dataset("train"))
     assert json.loads((tmp_path / "data.json").read_text()) == {"samples": 7, "digest": ""}
+
+
+def test_a_split_is_opened_once_and_is_not_pickled_with_the_modality(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    dataset = Noise.dataset
+    monkeypatch.setattr(Noise, "dataset", lambda self, split: opened.append(split) or dataset(self, split))
+    modality = Noise(NoiseConfig(samples=7))
+    assert open_split(modality, "train") is open_split(modality, "train")
+    summary_lines(modality, ("train", "test"))
+    open_split(pickle.loads(pickle.dumps(modality)), "train")
+    assert opened == ["train", "test", "train"]
+
+
+def test_a_damaged_record_of_the_data_is_reported_and_written_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content in ("", "[]", '{"samples": 7}'):
+        (tmp_path / "data.json").write_text(content)
+        warn_once.cache_clear()
+        record_data(tmp_path, Noise(NoiseConfig(samples=7)).dataset("train"))
+        assert "data.json is damaged, so this run cannot tell whether" in capsys.readouterr().err
+        assert json.loads((tmp_path / "data.json").read_text()) == {"samples": 7, "digest": ""}
 
 
 def test_generated_data_is_described_without_being_generated() -> None:
