@@ -103,8 +103,10 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             if stopping:
                 break
         saver.wait()
+        log.warn(done, bad_files.summary())
         if done < config.steps:
-            log.say(f"stopped by {stop_request.signal_name} after step {done}; run the same command again to resume")
+            signal = stop_request.signal_name or "a signal to another process"
+            log.say(f"stopped by {signal} after step {done}; run the same command again to resume")
         return done == config.steps
 
 

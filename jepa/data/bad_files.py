@@ -44,6 +44,11 @@ class BadFiles:
                 f"{self.max_fraction} allows; they are listed in {self.path}"
             )
 
+    def summary(self) -> str:
+        """How many samples the file lists, from all processes and attempts of the run; empty if there are none."""
+        count = len(read_bad_files(self.path))
+        return f"{count} of {self.samples} samples could not be read; they are listed in {self.path}" if count else ""
+
 
 def read_bad_files(path: Path) -> list[tuple[str, str]]:
     """Source and reason of every sample in a list of bad files; empty if there is none."""

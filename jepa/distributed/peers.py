@@ -10,7 +10,7 @@ from multiprocessing import active_children
 from threading import Event, Thread
 from typing import Any
 
-from jepa.distributed.world import PeerError, World
+from jepa.distributed.world import PeerError, World, reason_of
 from jepa.errors import UserError, print_error
 
 GRACE = 15  # seconds that a process has to end on its own once another has failed
@@ -36,8 +36,9 @@ def failing_together(world: World) -> Iterator[None]:
         yield
     except Exception as error:
         first = failures.first()
-        failures.report(f"process {world.rank} failed: {str(error) or type(error).__name__}")
-        if isinstance(error, UserError):
+        own = f"process {world.rank} failed: "
+        failures.report(str(error) if isinstance(error, PeerError) else own + reason_of(error))
+        if isinstance(error, UserError) or own in first:  # others learned it in an error barrier and were faster
             raise
         if first or _LOST_PEER.search(str(error)):
             raise PeerError(first or "another process of the run died; often memory was short") from error

@@ -22,6 +22,16 @@ class PeerError(UserError, RuntimeError):
     """Another process failed, so this one stops too; the message is for the user."""
 
 
+def reason_of(error: BaseException) -> str:
+    """An error in one sentence for the other processes; the process that raised it prints the traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    if len(lines) > 1 and lines[1].startswith("Original Traceback"):  # torch's text of an error in a loader process
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0]}".removesuffix(": ")
+
+
 @dataclass(frozen=True)
 class World:
     """One process of a run; a single process needs no process group."""
@@ -61,7 +71,7 @@ class World:
         try:
             yield
         except Exception as error:
-            self._failures(str(error) or type(error).__name__)
+            self._failures(reason_of(error))
             raise
         failures = self._failures("")
         if failures:

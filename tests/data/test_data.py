@@ -201,6 +201,7 @@ def test_several_processes_list_each_bad_file_once(tmp_path: Path) -> None:
     other.add([("a.png", "cut short"), ("b.png", "empty")])
     mine.add([("b.png", "empty")])
     assert path.read_text() == "a.png\tcut short\nb.png\tempty\n"
+    assert mine.summary() == f"2 of 100 samples could not be read; they are listed in {path}"
 
 
 def test_too_many_bad_files_stop_the_run_and_repaired_ones_do_not_count(tmp_path: Path) -> None:

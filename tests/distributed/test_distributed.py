@@ -15,11 +15,14 @@ import torch.distributed as dist
 from pairs import Pairs, PairsConfig, PairsNetworks
 from tiny import MODEL, NoiseConfig, PaddedNoise
 from torch import Generator, Tensor, nn
+from torch._utils import KeyErrorMessage
 
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.data import TrainingBatches
 from jepa.distributed import World, gpu_index, join
+from jepa.distributed.peers import failing_together
+from jepa.distributed.world import PeerError, reason_of
 from jepa.loss import LossConfig, regularisation
 from jepa.modality import Modality
 from jepa.model import JEPA, Prediction
@@ -219,7 +222,21 @@ def test_an_unexpected_error_in_one_process_ends_the_others_and_all_workers(
     assert time.monotonic() - started < 20
     assert "RuntimeError: a defect" in done.stderr
     if where == "hang":  # otherwise the signal that ends the group may come first
-        assert "error: process 1 failed: a defect" in done.stderr
+        assert "error: process 1 failed: RuntimeError: a defect" in done.stderr
+
+
+def test_a_process_raises_its_own_error_even_if_others_learned_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_loader = "Caught KeyError in DataLoader worker process 1.\nOriginal Traceback (most recent call last):\n  File\n"
+    defect = KeyError(KeyErrorMessage(f"{in_loader}KeyError: 'colour'\n"))
+    assert reason_of(defect) == "KeyError: 'colour'"
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    with pytest.raises(PeerError), failing_together(World(0, 2, torch.device("cpu"))):
+        raise PeerError(f"process 1 failed: {reason_of(defect)}")
+    assert store.get("jepa/failure/0").decode() == "process 1 failed: KeyError: 'colour'"
+    with pytest.raises(KeyError), failing_together(World(1, 2, torch.device("cpu"))):
+        raise defect
 
 
 @pytest.mark.parametrize(

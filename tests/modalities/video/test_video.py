@@ -106,7 +106,9 @@ def test_a_slurm_job_trains_on_videos_like_a_local_run(
     assert_same_weights(tmp_path / "there", tmp_path / "here")
 
 
-def test_a_broken_video_is_skipped_and_listed(clips: Path, tmp_path: Path) -> None:
+def test_a_broken_video_is_skipped_counted_and_listed(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "clips"
     whole = sorted((clips / "left").glob("*.mp4"))
     root.mkdir()
@@ -116,6 +118,7 @@ def test_a_broken_video_is_skipped_and_listed(clips: Path, tmp_path: Path) -> No
     more = ("data.max_bad_fraction=0.3", "steps=8", "data.whole_mb=0")
     assert main(arguments(tmp_path / "run", root, *more)) == 0
     assert "broken.mp4" in (tmp_path / "run" / "bad_files.txt").read_text()
+    assert "1 of 16 samples could not be read" in capsys.readouterr().err
 
 
 def test_an_image_gives_a_still_clip() -> None:
