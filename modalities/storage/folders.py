@@ -93,7 +93,7 @@ def open_folder(
     if held_out:
         # If training keeps all files, their list stays; otherwise only the parts do.
         everything = whole if level.names else partial(opened.once, folder, whole)
-        parts = opened.once((folder, carve), lambda: _carved(everything(), carve, seed))
+        parts = opened.once((folder, carve), lambda: _carved(everything(), carve, seed, bool(level.names)))
     else:
         parts = {split: opened.once(folder, whole)}
     paths = parts[split].paths
@@ -169,11 +169,13 @@ def _in_folders(paths: Iterable[str], tops: set[str], strays: list[str] | None) 
         yield path
 
 
-def _carved(everything: Listing, carve: tuple[Split, ...], seed: int | None) -> dict[Split, Listing]:
-    """The samples of a training set by split, after carving the splits of `carve` out of it."""
-    parts: dict[Split, StringPacker] = {split: StringPacker() for split in ("train", *carve)}
+def _carved(everything: Listing, carve: tuple[Split, ...], seed: int | None, with_rest: bool) -> dict[Split, Listing]:
+    """The samples of the splits of `carve`, and with `with_rest` what they leave of the training set, as `train`."""
+    splits: tuple[Split, ...] = ("train", *carve) if with_rest else carve
+    parts = {split: StringPacker() for split in splits}
     for path in everything.paths:
-        parts[carved_split(path, carve, seed)].append(path)
+        if (part := parts.get(carved_split(path, carve, seed))) is not None:
+            part.append(path)
     return {split: Listing(part.packed(), everything.passed_over) for split, part in parts.items()}
 
 

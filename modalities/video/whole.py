@@ -41,7 +41,7 @@ class DecodedIfSmall:
 
     def __init__(self, samples: LabelledSamples, short_side: int | None, megabytes: float) -> None:
         self.samples, self.short_side, self.megabytes = samples, short_side, megabytes
-        self.large: set[int] = set()  # indices of larger videos, which need not be checked again
+        self.large = np.zeros(len(samples), dtype=np.bool_)  # larger videos, which need not be checked again
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -62,12 +62,12 @@ class DecodedIfSmall:
     def __getitem__(self, index: int) -> Sample:
         sample = self.samples[index]
         video: StoredVideo = sample.inputs
-        if index in self.large:
+        if self.large[index]:
             return sample
         choose = _AllIfSmall(self.short_side, self.megabytes * 2**20)
         frames = video.clip(choose, self.short_side)
         if not len(frames):
-            self.large.add(index)
+            self.large[index] = True
             return sample
         return Sample(DecodedVideo(frames, choose.fps, choose.seconds), sample.labels)
 
