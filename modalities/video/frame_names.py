@@ -9,6 +9,7 @@ Key = list[tuple[int, float | int | str]]
 _COUNT = re.compile(r"(\d+)")
 _DECIMAL = re.compile(r"(\d+\.\d+|\d+)")
 _EVEN = 1.3  # times are evenly spaced if no gap is longer than this many times the shortest
+_EXPONENT = re.compile(r"\d[eE]-\d")  # 1e-05, as Python writes small numbers
 _LONG = 6  # digits after the point; counts have no more
 
 
@@ -71,11 +72,21 @@ def _value(number: str) -> float | int:
 
 
 def _check_numbers(names: Sequence[str], keys: Mapping[str, Key]) -> None:
-    """Raise ValueError if a name has no number, or the same as another one, while others have numbers."""
+    """Raise ValueError if the numbers do not order the names.
+
+    A name may lack a number that others have, have the same number as another one or another text before its number (as
+    for two kinds of images in a folder, or with a minus sign), or have a number with an exponent.
+    """
     numbered = [name for name in names if any(kind == 0 for kind, _ in keys[name])]
     if numbered and len(numbered) < len(names):
         without = next(name for name in names if all(kind == 1 for kind, _ in keys[name]))
         raise ValueError(f"{without} has no number, unlike {numbered[0]}")
+    if exponent := next(filter(_EXPONENT.search, numbered), None):
+        raise ValueError(f"{exponent} has a number with an exponent; write it in full")
+    prefixes = {_COUNT.split(name, maxsplit=1)[0]: name for name in reversed(numbered)}
+    if len(prefixes) > 1:
+        one, other = list(prefixes.values())[:2]
+        raise ValueError(f"{other} and {one} have different text before the number, so the order is unknown")
     for one, other in pairwise(numbered):
         if keys[one][:-1] == keys[other][:-1]:
             raise ValueError(f"{one} and {other} have the same number")

@@ -25,9 +25,12 @@ class VideoList:
 
 
 def by_column(stored: dict[Split, list[VideoList]]) -> dict[Split, list[VideoList]]:
-    """The lists by split; a column `split` takes precedence over the name of the file."""
+    """The lists by split; a column `split` takes precedence over the name of the file.
+
+    A column in which no word means a split, such as the numbers of folds, is ignored.
+    """
     lists = [(part, listed) for part, each in stored.items() for listed in each]
-    if not any(len(listed.splits) for _, listed in lists):
+    if not any(split_named(word) for _, listed in lists for word in set(listed.splits)):
         return stored
     found: dict[Split, list[VideoList]] = {}
     for part, listed in lists:
@@ -42,7 +45,7 @@ def _parts(listed: VideoList) -> Iterator[tuple[Split, VideoList]]:
     """The rows of one file by split."""
     meanings = {word: split_named(word) for word in set(listed.splits)}
     if unknown := sorted(word for word, split in meanings.items() if not split):
-        usual = "allowed are train, val, test and their usual spellings; under another name, the column is ignored"
+        usual = "allowed are train, val, test and their usual spellings"
         raise ValueError(f"{listed.source}: unknown split '{unknown[0]}' in the column split; {usual}")
     splits = [meanings[word] for word in listed.splits]
     for split in dict.fromkeys(each for each in splits if each):

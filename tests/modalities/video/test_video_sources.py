@@ -130,6 +130,12 @@ def test_frames_are_ordered_by_counts_or_by_seconds(ordered: list[str]) -> None:
         (["1.9.png", "1.11.png"], r"names such as 1\.9\.png and 1\.11\.png may state counts or seconds"),
         (["1.jpg", "2.jpg", "cover.jpg"], r"cover\.jpg has no number, unlike 1\.jpg"),
         (["1.jpg", "01.png", "2.jpg"], "have the same number"),
+        (
+            ["flow_x_1.jpg", "flow_x_2.jpg", "img_1.jpg", "img_2.jpg"],
+            r"flow_x_1\.jpg and img_1\.jpg have different text",
+        ),
+        (["-1.jpg", "0.jpg", "1.jpg"], "have different text before the number"),
+        ([f"{number * 4e-5}.jpg" for number in range(4)], r"4e-05\.jpg has a number with an exponent"),
     ],
 )
 def test_frames_whose_order_is_uncertain_are_a_bad_sample(names: list[str], reason: str, tmp_path: Path) -> None:
