@@ -136,9 +136,9 @@ def test_an_array_of_three_runs_equals_the_same_sweep_without_slurm(
         assert is_finished(tmp_path / "there" / name)
         assert_same_weights(tmp_path / "there" / name, tmp_path / "here" / name)
     assert most <= 2
-    before = set(on_cluster.jobs())  # squeue lists them in no fixed order
+    before = {job.id for job in on_cluster.jobs()}
     assert main(arguments(tmp_path / "there", photos, *sweep, "--slurm", str(wide))) == 0
-    assert set(on_cluster.jobs()) == before
+    assert {job.id for job in on_cluster.jobs()} == before
     assert "3 of 3 runs are finished" in capsys.readouterr().err
 
 
