@@ -37,6 +37,8 @@ def _check(arguments: argparse.Namespace) -> int:
     path = arguments.path
     if path and "=" in path and not Path(path).exists():
         settings, path = [path, *settings], None
+    if path and any(setting.startswith("data.root=") for setting in settings):
+        raise ConfigError(f"{path} and data.root both name the data; give one of them")
     name = arguments.modality or _only_reader(path, arguments.config, settings)
     config, modality = _configured(name, path, arguments.config, settings)
     mosaic = _mosaic_path(arguments.mosaic, config.data.root)

@@ -12,6 +12,7 @@ import torch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, Tree, as_tree, differences, plain
 from jepa.config.effects import Use, check_effects
+from jepa.data import DataError
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
 from jepa.evaluate.reading import sample_limits
@@ -77,7 +78,7 @@ def is_part_of(name: str, request: str) -> bool:
 
 
 def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -> EvaluationSetup:
-    """Load a run directory or checkpoint; raises ConfigError if the overrides `layers` do not fit its networks."""
+    """Load a run directory or checkpoint; raises ConfigError for overrides `layers` that do not fit, and DataError."""
     checkpoint = read_checkpoint(path)
     trained_config, trained_modality = configured(checkpoint)
     config, modality = configured(checkpoint, layers)
@@ -104,7 +105,10 @@ def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -
     encoders: dict[Column, TokenEncoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled", "evaluate.report"))]
     output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
-    rows = possible_rows(modality, config)
+    try:
+        rows = possible_rows(modality, config)
+    except (OSError, ValueError) as error:
+        raise DataError(f"data: {error}") from error
     return EvaluationSetup(checkpoint, config, modality, encoders, rows, tasks, output, on_trained_grid)
 
 

@@ -125,6 +125,7 @@ def test_what_cannot_be_checked_is_one_sentence(tmp_path: Path, capsys: pytest.C
     for arguments, sentence in (
         ([], "give the PATH of the data, or --modality with settings"),
         ([str(tmp_path / "none")], "none does not exist"),
+        ([root, f"data.root={tmp_path}"], "and data.root both name the data; give one of them"),
         ([root, "--config", "tiny"], "--config needs --modality"),
         ([root, "data.image_siz=32"], "unknown key 'data.image_siz', did you mean 'data.image_size'?"),
         ([str(tmp_path / "a.tar")], "the modalities image and image-text and video read"),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, plain
+from jepa.data import DataError
 from jepa.evaluate.__main__ import main
 from jepa.evaluate.features import Extractor, TokenBudget
 from jepa.evaluate.labels import constant_error, draw_examples
@@ -303,6 +304,8 @@ def test_overrides_and_tasks_that_do_not_fit_are_refused(coloured: Path, tmp_pat
     ):
         with pytest.raises(ConfigError, match=offender):
             evaluate_run(coloured, tasks=tasks, layers=[override])
+    with pytest.raises(DataError, match="CIFAR10 is not below"):
+        evaluate_run(coloured, layers=["data.source=CIFAR10"])
     assert main([str(tmp_path / "nowhere")]) == 1
 
 
