@@ -140,7 +140,7 @@ class _Reader:
                 self.passed_over.update(f"{prefix}{ending}" for ending in group.companions)
                 continue
             if len(group.inputs) > 1:
-                names = ", ".join(dict.fromkeys(name for name, _, _ in group.inputs))
+                names = ", ".join([name for name, _, _ in group.inputs[:5]])
                 group.fault = f"key '{group.key}' has {len(group.inputs)} inputs: {names}"
             found.append(group)
         return found

@@ -88,8 +88,8 @@ def test_the_last_known_ending_counts_and_fields_before_it_belong_to_the_sample(
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ([("i.jpg", "x"), ("i.cls", "0"), ("i.jpg", "y"), ("i.cls", "1")], "key 'i' has 2 inputs: i.jpg"),
-        ([("i.jpg", "x"), ("i.cls", "0"), ("k.jpg", "k"), ("i.jpg", "y"), ("i.cls", "0")], "key 'i' has 2 inputs: i.jpg"),  # noqa: E501
+        ([("i.jpg", "x"), ("i.cls", "0"), ("i.jpg", "y"), ("i.cls", "1")], "key 'i' has 2 inputs: i.jpg, i.jpg"),
+        ([("i.jpg", "x"), ("i.cls", "0"), ("k.jpg", "k"), ("i.jpg", "y"), ("i.cls", "0")], "key 'i' has 2 inputs: i.jpg, i.jpg"),  # noqa: E501
         ([("d/i.jpg", "x"), ("d/i.png", "y"), ("d/i.cls", "0")], "key 'd/i' has 2 inputs: d/i.jpg, d/i.png"),
         ([("i.jpg", "x"), ("./i.jpg", "y")], "key 'i' has 2 inputs: i.jpg, ./i.jpg"),
         ([("i.jpg", "x"), ("i.cls", "0"), ("i.cls", "1")], "key 'i' has more than one .cls"),
