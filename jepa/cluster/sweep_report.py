@@ -103,7 +103,7 @@ def unfinished(folder: Path, sweep: dict[str, dict[str, Any]]) -> dict[str, str]
     states = {name: f"{known[name].state} {known[name].reason}".strip() for name in sent}
     for name in names:
         lines = read_metrics(folder / name)
-        states.setdefault(name, f"stopped at step {lines[-1]['step']}" if lines else "not started")
+        states.setdefault(name, f"reached step {lines[-1]['step']}" if lines else "not started")
     return {name: shown(states[name]) for name in names}
 
 

@@ -11,6 +11,7 @@ _FULL = {
     errno.EFBIG: "the system does not allow a file of this size",
 }
 _LOADER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|(?:has )?exited)")
+_LOADER_ADVICE = "set fewer compute.workers or a smaller compute.cache_mb"
 _SHARED = re.compile(r"out of shared memory|unable to \w+ .*(shared memory|</torch)", re.DOTALL)
 
 
@@ -22,6 +23,8 @@ def outside_cause(error: BaseException) -> str:
             return f"{_FULL[one.errno]}{where}; free some space and run the same command again"
         if isinstance(one, RuntimeError) and (sentence := _loader_cause(str(one))):
             return sentence
+        if isinstance(one, MemoryError) and "in DataLoader worker process" in str(one):
+            return f"a loader process ran out of memory; {_LOADER_ADVICE}"
         if (
             isinstance(one, MemoryError) or type(one).__name__ == "OutOfMemoryError"
         ):  # of torch, which is slow to import
@@ -31,14 +34,14 @@ def outside_cause(error: BaseException) -> str:
 
 
 def _loader_cause(message: str) -> str:
-    advice = "set fewer compute.workers or a smaller compute.cache_mb"
     if _SHARED.search(message):
-        return f"a loader process found no room in shared memory (/dev/shm); enlarge it, or {advice}"
+        return f"a loader process found no room in shared memory (/dev/shm); enlarge it, or {_LOADER_ADVICE}"
     found = _LOADER.search(message)
     if not found:
         return ""
     how = f"was killed (signal: {found[2]})" if found[2] else "ended unexpectedly"
-    return f"a loader process (pid {found[1]}) {how}; often the memory, or shared memory (/dev/shm), was full: {advice}"
+    often = "often the memory, or shared memory (/dev/shm), was full"
+    return f"a loader process (pid {found[1]}) {how}; {often}: {_LOADER_ADVICE}"
 
 
 def reason_in(error: BaseException) -> str:

@@ -80,6 +80,8 @@ def test_a_full_disk_is_found_behind_the_errors_of_libraries(code: int) -> None:
         save()
     assert outside_cause(caught.value).startswith(("the disk is full: /data/cache", "the disk quota is used up: /data"))
     assert outside_cause(RuntimeError("a defect")) == ""
+    in_loader = MemoryError("Caught MemoryError in DataLoader worker process 1.\nOriginal Traceback ...")
+    assert outside_cause(in_loader).startswith("a loader process ran out of memory; set fewer compute.workers")
     killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
     assert outside_cause(killed).startswith("a loader process (pid 7) was killed (signal: Killed)")
 
