@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from jepa.config.build import ConfigError, Tree, is_dataclass, is_union, merge, parse_yaml, type_hints
+from jepa.config.raw_bytes import hidden
 
 _TEXT, _NUMBERS = (str, PurePath), (bool, int, float)
 
@@ -28,7 +29,7 @@ def as_tree(layers: Sequence[Tree | str], config_type: Any) -> Tree:
 def parse_override(text: str, config_type: Any) -> Tree:
     """`section.key=value` -> {section: {key: value}}; `read_value` reads the value. Raises ConfigError."""
     path, equals, value = text.partition("=")
-    if not equals or not all(path.split(".")):
+    if not equals or not all(path.split(".")) or not path.isprintable():
         raise ConfigError(f"'{text}' is not of the form section.key=value")
     tree = read_value(value, types_at(config_type, path.split(".")), path)
     for key in reversed(path.split(".")):
@@ -121,6 +122,7 @@ def _yaml_or_text(text: str, path: str) -> Any:
 def _has_comment(text: str) -> bool:
     """Whether valid YAML holds a comment: a # between its tokens."""
     end = 0
+    text = hidden(text)
     for token in yaml.scan(text):
         if "#" in text[end : token.start_mark.index]:
             return True

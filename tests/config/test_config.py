@@ -78,6 +78,8 @@ def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, Mo
         ("steps", "'steps' is not of the form section.key=value"),
         ("=5", "'=5' is not of the form section.key=value"),
         ("optim..peak_lr=5", "'optim..peak_lr=5' is not of the form section.key=value"),
+        ("optim.\udcff=5", "is not of the form section.key=value"),
+        ("optim.peak_lr=\udcff", "optim.peak_lr: should be a valid number"),
     ],
 )
 def test_a_mistake_is_refused_in_one_sentence(override: str, sentence: str) -> None:
