@@ -150,7 +150,8 @@ def _files(folder: Path, training: Path, level: ClassLevel, kind: FileKind, pass
     if unknown:
         raise ValueError(
             f"{folder / min(unknown)} is not one of the class folders of {training}: "
-            f"{', '.join(level.names[:10])}{', ...' if len(level.names) > 10 else ''}"
+            f"{', '.join(level.names[:10])}{', ...' if len(level.names) > 10 else ''}; "
+            "move it, or set data.labels=none to use all files without classes"
         )
     if strays:
         passed_over[f"beside the class folders, such as {strays[0]}"] = len(strays)
