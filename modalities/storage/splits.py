@@ -12,7 +12,7 @@ from jepa.modality import Samples, Split
 
 _WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval"), "validation"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval", "evaluation"), "validation"),
     **dict.fromkeys(("test", "testing", "te"), "test"),
 }
 _NOUNS = ("set", "split", "images", "imgs", "videos", "clips", "frames", "files", "list", "data", "s")

@@ -89,7 +89,10 @@ def test_many_files_beside_folders_leave_a_set_unlabelled_with_a_note(strays: in
 
 def test_a_held_out_split_without_class_folders_is_an_error(tmp_path: Path) -> None:
     write_images(tmp_path, [*(f"train/{file}" for file in CLASSES), *(f"val/{i}.png" for i in range(20))])
-    with pytest.raises(ValueError, match=r"val/0\.png is not one of the class folders of .*train: cat, dog; move it, or set data.labels=none"):
+    with pytest.raises(
+        ValueError,
+        match=r"val/0\.png is not one of the class folders of .*train: cat, dog; move it, or set data.labels=none",
+    ):
         paths(tmp_path, "test")
 
 

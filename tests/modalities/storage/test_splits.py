@@ -13,7 +13,7 @@ from modalities.storage.splits import files_by_split, set_name, split_named
 
 SPELLINGS: dict[Split, str] = {
     "train": "train Training TRAIN train2017 training_set trainset train_images train-imgs train_data trainlist01 tr",
-    "validation": "val Valid validation dev eval val2017 val_split valset dev-set ValImages",
+    "validation": "val Valid validation dev eval evaluation val2017 val_split valset dev-set ValImages",
     "test": "test Testing tests te test2015 test_set testdata TESTIMAGES testlist02",
 }
 
