@@ -4,6 +4,7 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future
+from enum import Enum, EnumType
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,19 @@ class ShardsError(ValueError):
 
 class _MetadataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):  # Python 3.11.0 to 3.11.3 pickle a member of an enum by it
+            return _member
         if name not in _ALLOWED.get(module, ()):
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a checkpoint")
         return super().find_class(module, name)
+
+
+def _member(kind: Any, name: str) -> Enum:
+    """A member of an allowed enum, and no other attribute of anything."""
+    if not isinstance(kind, EnumType):
+        raise pickle.UnpicklingError("builtins.getattr is not allowed in a checkpoint")
+    member: Enum = kind[name]
+    return member
 
 
 class _Reader(FileSystemReader):
