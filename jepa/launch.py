@@ -106,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run-dir", help="run directory, for all files of the run (default: runs/MODALITY-HASH)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and exit")
+    parser.add_argument(
+        "--keep-unused", action="store_true", help="report settings without effect instead of refusing them"
+    )
     many = parser.add_argument_group("several runs")
     many.add_argument(
         "--sweep",
@@ -113,9 +116,6 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=V1,V2",
         help="one run for each value; repeat it for more keys",
-    )
-    parser.add_argument(
-        "--keep-unused", action="store_true", help="report settings without effect instead of refusing them"
     )
     many.add_argument("--seeds", type=int, default=0, metavar="N", help="repeat each run with the seeds 0 to N - 1")
     cluster = parser.add_argument_group("on a cluster")

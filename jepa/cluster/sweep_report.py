@@ -122,10 +122,9 @@ def plot(path: Path, found: Sequence[SweepRow], columns: Sequence[str]) -> None:
             if values:
                 spread = stdev(values) if len(values) > 1 else 0.0
                 axes.errorbar(fmean(values), position, xerr=spread, fmt="o", capsize=3, color="C0")
-        # matplotlib reads `$` as the start of a formula.
-        axes.set_yticks(range(len(found)), [label.replace("$", r"\$") for label in labels])
+        axes.set_yticks(range(len(found)), labels, parse_math=False)  # a name may hold `$`
         axes.set_ylim(len(found) - 0.5, -0.5)
-        axes.set_title(shown(name).replace("$", r"\$"))
+        axes.set_title(shown(name), parse_math=False)
     figure.savefig(path, dpi=120)
 
 

@@ -48,11 +48,6 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:z.{digits}f} %"
 
 
-def chart_text(text: str) -> str:
-    """Text from outside for matplotlib, which takes `$` for the start of a formula."""
-    return shown(text).replace("$", r"\$")
-
-
 def task_title(name: str, row: Row | None = None) -> str:
     """Key of results.json -> title: `class/low_shot_12` -> `class, 12 labels per class`, or fewer as the row says."""
     label, _, probe = name.partition("/")
@@ -111,7 +106,8 @@ def task_chart(tasks: Mapping[str, Row]) -> Figure:
                 axes.barh(centre, max(share, -0.25), height=height - 0.02, color=colour, label=label)
                 number = axes.annotate(percent(share), (max(share, 0), centre), (3, 0), textcoords="offset points")
                 number.set(va="center", fontsize=7.5, color=_COLOURS["soft"])
-    axes.set_yticks(range(len(tasks)), [task_title(name, row) for name, row in tasks.items()])
+    titles = [shown(task_title(name, row)) for name, row in tasks.items()]
+    axes.set_yticks(range(len(tasks)), titles, parse_math=False)  # a name may hold `$`
     axes.invert_yaxis()
     axes.axvline(0, color=_COLOURS["soft"], linewidth=0.8)
     axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.0)

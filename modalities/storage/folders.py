@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from jepa.data.summary import SplitSummary, digest
 from jepa.modality import Label, Sample, Split
-from modalities.storage.layout import ClassLevel, Layout, class_folders, class_root, find_layout, folder_splits
+from modalities.storage.layout import ClassLevel, Layout, class_folders, class_root, find_layout
 from modalities.storage.listing import FEW, FileKind, walk
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings, StringPacker
 from modalities.storage.splits import StoredSplit, carved_split, split_named, split_source
 
-__all__ = ["FileKind", "Files", "check_folder", "class_folders", "folder_splits", "open_folder", "walk"]
+__all__ = ["FileKind", "Files", "check_folder", "class_folders", "open_folder", "walk"]
 
 _BATCH = re.compile(r"(batch|chunk|fold|folder|part|shard|subset|set|group|dir|disk|page)[-_ ]?\d+", re.IGNORECASE)
 _TRIED = 1_000  # paths in which splits inside classes are noticed

@@ -42,7 +42,7 @@ def find_layout(root: Path, kind: FileKind) -> Layout:
     folder: Path | None = root
     while folder is not None:
         found = entries(folder)
-        splits = _folder_splits(folder, found, kind)
+        splits = _splits_in(folder, found, kind)
         if splits != {"train": ""}:
             return Layout(folder, splits, _beside(folder, found, splits, kind))
         level = _class_level(folder, found, kind)
@@ -51,11 +51,6 @@ def find_layout(root: Path, kind: FileKind) -> Layout:
             return Layout(folder, splits, level=level)
         folder = _only_folder(folder, found, kind)
     return Layout(root, {"train": ""}, level=of_root)
-
-
-def folder_splits(root: Path, kind: FileKind) -> dict[Split, str]:
-    """The folders of `root` that hold splits; {"train": ""}, that is `root` itself, if there are none."""
-    return _folder_splits(root, entries(root), kind)
 
 
 def class_folders(folder: Path, kind: FileKind) -> tuple[str, ...]:
@@ -80,7 +75,7 @@ def class_root(folder: Path, kind: FileKind, classes: Collection[str] = ()) -> t
     return folder, of_folder or ClassLevel(())
 
 
-def _folder_splits(root: Path, found: Entries, kind: FileKind) -> dict[Split, str]:
+def _splits_in(root: Path, found: Entries, kind: FileKind) -> dict[Split, str]:
     """The folders that hold splits.
 
     Folders are splits if one of them means train and another a held-out split. Their names are words for a split, or

@@ -105,10 +105,8 @@ def split_words(name: str) -> list[str]:
 
 def set_name(name: str) -> str:
     """A file name whose first word for a split is masked, except for its digits; all files of one set share it."""
-    parts = _SEPARATORS.split(name)
-    first = next((index for index, part in enumerate(parts) if split_named(part)), len(parts))
-    digits = re.sub(r"\D", "", parts[first]) if first < len(parts) else ""
-    return "".join([*parts[:first], "*", digits, *parts[first + 1 :]])
+    before, word, after = _around_split(name)
+    return f"{before}*{_digits(word)}{after}"
 
 
 def named_files(root: Path) -> dict[Split, list[Path]]:
@@ -128,11 +126,15 @@ def named_files(root: Path) -> dict[Split, list[Path]]:
 
 def _in_split(name: str, word: str) -> str:
     """The name that this file would have in the split that `word` means, "" if there is none."""
+    before, own, after = _around_split(name)
+    return f"{before}{word}{after}" if own and _digits(own) == _digits(word) else ""
+
+
+def _around_split(name: str) -> tuple[str, str, str]:
+    """What stands before the first word for a split, the word, and what follows; the word is "" if there is none."""
     parts = _SEPARATORS.split(name)
-    first = next((index for index, part in enumerate(parts) if split_named(part)), -1)
-    if first < 0 or _digits(parts[first]) != _digits(word):
-        return ""
-    return "".join([*parts[:first], word, *parts[first + 1 :]])
+    first = next((index for index, part in enumerate(parts) if split_named(part)), len(parts))
+    return "".join(parts[:first]), "".join(parts[first : first + 1]), "".join(parts[first + 1 :])
 
 
 def _digits(word: str) -> str:

@@ -194,7 +194,7 @@ def test_an_error_in_one_process_ends_all_of_them_with_a_sentence(photos: Path, 
 
 
 def fails_alone(where: str, *arguments: str) -> None:
-    """A run whose second process fails in its third step; `where`: by itself, or while the first one hangs."""
+    """A run whose second process raises an error in the third step. where: `hang` lets the first process hang then."""
     import jepa.train
     from jepa.distributed import peers
 

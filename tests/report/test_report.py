@@ -24,7 +24,7 @@ from jepa.evaluate.table import columns
 from jepa.launch import resolve
 from jepa.modality import Modality
 from jepa.model import JEPA
-from jepa.report.charts import smooth
+from jepa.report.charts import smooth, task_chart, to_svg
 from jepa.report.galleries import as_colours, error_gallery, gallery_samples, neighbours
 from jepa.report.overlays import upsample, with_context, with_heat, with_targets
 from jepa.report.page import main, write_report
@@ -134,6 +134,11 @@ def test_an_encoder_that_ties_with_a_baseline_is_reported(evaluated: Path, tmp_p
 def test_names_given_by_the_user_are_escaped(evaluated: Path) -> None:
     assert "a <b>bold run" in Page(evaluated).text
     assert "<b>" not in evaluated.read_text()
+
+
+def test_names_of_tasks_with_dollar_signs_and_control_characters_are_drawn_as_they_are() -> None:
+    row = {"metric": "accuracy", "higher_is_better": True, "jepa": 0.5, "untrained": 0.3, "chance": 0.1}
+    assert r"$\no\x1b$, nearest neighbours" in to_svg(task_chart({"$\\no\x1b$/knn": row}), "tasks")
 
 
 def test_samples_that_cannot_be_read_are_left_out(evaluated: Path) -> None:
