@@ -28,7 +28,7 @@ from jepa.distributed import join, local
 from jepa.launch import resolve
 from jepa.loss import prediction_loss
 from jepa.optim import adamw
-from jepa.train import initial_model
+from jepa.training.networks import initial_model
 
 _SETTINGS = ("data.source=scenes", "data.image_size=64", "data.patch_size=8", "compute.precision=fp32")
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}

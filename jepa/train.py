@@ -1,33 +1,30 @@
 """The training loop, in one function."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.utils._pytree import tree_map
 
-from jepa.checkpoint import latest
 from jepa.checkpoint.file import last_checkpoint
-from jepa.collapse import CollapseSigns, collapse_signs, collapse_warning, flat_signs
-from jepa.config import ConfigError, plain
+from jepa.collapse import collapse_warning, flat_signs
+from jepa.config import plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
 from jepa.errors import UserError
 from jepa.loss import added_loss, prediction_loss
-from jepa.masking import Masks
 from jepa.modality import Modality
-from jepa.model import JEPA
 from jepa.optim import adamw, set_schedule
 from jepa.schedules import teacher_momentum
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.data_record import announce_data
 from jepa.training.log import RunLog, Stopwatch
+from jepa.training.networks import initial_model
 from jepa.training.run_dir import checkpoint_kept, prepare_run_dir, say_finished
 from jepa.training.saver import Saver
+from jepa.training.signs import collapse_signs_of
 
 
 class NonFiniteLossError(UserError, RuntimeError):
@@ -110,34 +107,6 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         return done == config.steps
 
 
-def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World) -> JEPA:
-    """The networks drawn from the run's seed, on this process's device, sharded if the config says so.
-
-    Raises ConfigError, and PeerError if another process raised one.
-    """
-    torch.manual_seed(config.seed)
-    build = partial(build_model, config, modality)
-    if world.size == 1 or config.compute.parallel == "ddp":
-        with world.error_barrier():
-            model = build()
-        return model.to(world.device)
-    from jepa.training.fsdp import sharded  # a slow import that few runs need
-
-    return sharded(build, world, config.compute.precision == "bf16")
-
-
-def build_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
-    """Networks with random weights, or with the pretrained encoder that the config names; raises ConfigError."""
-    model = JEPA(config.model, modality, config.target_kinds)
-    if model.context_encoder.device.type != "meta" and not latest(config.run_dir).exists():
-        try:
-            model.context_encoder.load_pretrained(config.model)
-        except ValueError as error:
-            raise ConfigError(f"model: {error}") from error
-        model.target_encoder.load_state_dict(model.context_encoder.state_dict())
-    return model
-
-
 def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a step, one micro-batch after another -> prediction loss and total loss, scalars."""
     weights, parts = config.stage(step).weights, config.optim.accumulate
@@ -153,22 +122,6 @@ def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], b
         losses.append(loss.detach())
         totals.append(total.detach())
     return torch.stack(losses).mean(), torch.stack(totals).mean()
-
-
-@torch.no_grad()
-def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
-    """Signs of collapse of the target encoder on up to 128 samples of a batch, by stream; "" if there is one stream.
-
-    bf16: for shards that are gathered in bf16; otherwise computed in fp32, as rounding would hide a collapse. With
-    several streams, or samples that lack tokens, the pooled vectors are measured instead of the tokens.
-    """
-    encoder, inputs = model.target_encoder, tree_map(lambda leaf: leaf[:128], batch.views[0])
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-        tokens, valid = encoder(inputs), encoder.valid(inputs)
-        if not model.streams and valid is None:
-            return {"": collapse_signs(tokens)}
-        pooled = encoder.pool(tokens, None if valid is None else Masks.of_everything(valid))
-    return {name if model.streams else "": collapse_signs(one.unsqueeze(1)) for name, one in pooled.items()}
 
 
 def _non_finite(step: int, world: World, config: Config[Any, Any]) -> str:

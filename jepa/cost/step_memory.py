@@ -23,8 +23,8 @@ from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.optim import adamw
-from jepa.train import collapse_signs_of
 from jepa.training.config import Config, Stage
+from jepa.training.signs import collapse_signs_of
 
 Kind = Literal["weights", "gradients", "optimiser", "copies", "activations"]
 Device = Literal["cuda", "cpu"]

@@ -1,0 +1,41 @@
+"""The networks of a run before its first step."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from jepa.checkpoint import latest
+from jepa.config import ConfigError
+from jepa.distributed import World
+from jepa.modality import Modality
+from jepa.model import JEPA
+from jepa.training.config import Config
+
+
+def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World) -> JEPA:
+    """The networks drawn from the run's seed, on this process's device, sharded if the config says so.
+
+    Raises ConfigError, and PeerError if another process raised one.
+    """
+    torch.manual_seed(config.seed)
+    build = partial(build_model, config, modality)
+    if world.size == 1 or config.compute.parallel == "ddp":
+        with world.error_barrier():
+            model = build()
+        return model.to(world.device)
+    from jepa.training.fsdp import sharded  # a slow import that few runs need
+
+    return sharded(build, world, config.compute.precision == "bf16")
+
+
+def build_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+    """Networks with random weights, or with the pretrained encoder that the config names; raises ConfigError."""
+    model = JEPA(config.model, modality, config.target_kinds)
+    if model.context_encoder.device.type != "meta" and not latest(config.run_dir).exists():
+        try:
+            model.context_encoder.load_pretrained(config.model)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
+        model.target_encoder.load_state_dict(model.context_encoder.state_dict())
+    return model
