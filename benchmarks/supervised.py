@@ -128,7 +128,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     prepare_run_dir(config)
     optimizer = adamw(model, config.optim)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
-    first_step, seconds_before = saver.restore()
+    first_step, seconds_before = saver.restore(latest(config.run_dir) if latest(config.run_dir).exists() else None)
     if first_step == config.steps:
         return True
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)

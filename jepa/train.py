@@ -22,6 +22,7 @@ from jepa.training.config import Config
 from jepa.training.data_record import announce_data
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.networks import initial_model
+from jepa.training.resume import checkpoint_to_resume
 from jepa.training.run_dir import checkpoint_kept, prepare_run_dir, say_finished
 from jepa.training.saver import Saver
 from jepa.training.signs import collapse_signs_of
@@ -42,14 +43,15 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         samples = open_split(modality, "train")
         order = batch_order(config, world)
         check_config(config, modality)
-    model = initial_model(config, modality, world)
+    checkpoint = checkpoint_to_resume(config, samples, world)
+    model = initial_model(config, modality, world, resumes=checkpoint is not None)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with world.error_barrier():
         optimizer = adamw(model, config.optim)
         if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
-    first_step, seconds_before = saver.restore(config.start_from)
+    first_step, seconds_before = saver.restore(checkpoint, config.start_from)
     if first_step == config.steps:
         say_finished(config, world)
         return True

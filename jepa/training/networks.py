@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from jepa.checkpoint import latest
 from jepa.config import ConfigError
 from jepa.distributed import World
 from jepa.modality import Modality
@@ -13,13 +12,13 @@ from jepa.model import JEPA
 from jepa.training.config import Config
 
 
-def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World) -> JEPA:
+def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World, resumes: bool = False) -> JEPA:
     """The networks drawn from the run's seed, on this process's device, sharded if the config says so.
 
-    Raises ConfigError, and PeerError if another process raised one.
+    resumes: whether a checkpoint will replace them. Raises ConfigError, and PeerError if another process raised one.
     """
     torch.manual_seed(config.seed)
-    build = partial(build_model, config, modality)
+    build = partial(build_model, config, modality, resumes)
     if world.size == 1 or config.compute.parallel == "ddp":
         with world.error_barrier():
             model = build()
@@ -29,10 +28,10 @@ def initial_model(config: Config[Any, Any], modality: Modality[Any], world: Worl
     return sharded(build, world, config.compute.precision == "bf16")
 
 
-def build_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
+def build_model(config: Config[Any, Any], modality: Modality[Any], resumes: bool) -> JEPA:
     """Networks with random weights, or with the pretrained encoder that the config names; raises ConfigError."""
     model = JEPA(config.model, modality, config.target_kinds)
-    if model.context_encoder.device.type != "meta" and not latest(config.run_dir).exists():
+    if model.context_encoder.device.type != "meta" and not resumes:
         try:
             model.context_encoder.load_pretrained(config.model)
         except ValueError as error:

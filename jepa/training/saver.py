@@ -45,14 +45,13 @@ class Saver:
             self.publisher = ThreadPoolExecutor(1)
         self.unfinished: Future[None] | None = None
 
-    def restore(self, start: Path | None = None) -> tuple[int, float]:
-        """Load the latest checkpoint -> optimiser steps done, seconds spent; (0, 0) for a fresh run.
+    def restore(self, path: Path | None, start: Path | None = None) -> tuple[int, float]:
+        """Load a checkpoint, the same in all processes -> optimiser steps done, seconds spent; None for a fresh run.
 
         start: a run or file whose networks a fresh run starts from. Raises CheckpointError, and PeerError if another
         process raised it.
         """
-        path = latest(self.run_dir)
-        if not path.exists():
+        if path is None:
             if start is not None:
                 self._load_start(start.expanduser())
             return 0, 0.0
@@ -139,9 +138,9 @@ class Saver:
         tensors = flatten(self.model.state_dict(), {"state": self._empty_state()})
         if path.is_dir():
             with self.world.error_barrier():
-                run = read_run(path)
+                run, saved_names = read_run(path), names(path)
+            tensors = _saved(tensors, saved_names)
             try:
-                tensors = _saved(tensors, names(path))
                 read_into(tensors, path)
             except Exception as error:  # torch raises many exception types
                 raise unreadable(path, error) from error
@@ -149,9 +148,9 @@ class Saver:
             with self.world.error_barrier():
                 run = Checkpoint.load(path) if self.world.is_main else Checkpoint(0, 0.0, {}, {}, {"state": {}})
             source = flatten(run.model, run.optimizer)
-            saved_names = [set(source)]
-            dist.broadcast_object_list(saved_names, src=0, group=self.group)
-            tensors = _saved(tensors, saved_names[0])
+            listed = [set(source)]
+            dist.broadcast_object_list(listed, src=0, group=self.group)
+            tensors = _saved(tensors, listed[0])
             for name, tensor in tensors.items():
                 spread(source.get(name), tensor)
         self.optimizer.load_state_dict({"state": unflatten(tensors)[1], "param_groups": groups})

@@ -210,7 +210,7 @@ def compare(folder: str) -> None:
     dist.barrier()
     for run_dir in (Path(folder), Path(folder) / "file"):
         again = adamw(model, OptimConfig())
-        assert Saver(run_dir, {}, model, again, world).restore() == (2, 0.0)
+        assert Saver(run_dir, {}, model, again, world).restore(latest(run_dir)) == (2, 0.0)
         assert again.state.keys() == optimizer.state.keys()
         for parameter, state in again.state.items():
             assert torch.equal(whole(state["exp_avg"]), whole(optimizer.state[parameter]["exp_avg"]))
