@@ -17,7 +17,6 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorS
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from jepa.checkpoint.file import unreadable
 from jepa.disk import WriteError, writing
 
 _METADATA = ".metadata"
@@ -106,11 +105,7 @@ def finish_writing(started: Future[Any]) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """Names of all tensors of a folder; raises CheckpointError."""
-    try:
-        return set(_Reader(folder).read_metadata().state_dict_metadata)
-    except Exception as error:  # pickle raises many exception types
-        raise unreadable(folder, error) from error
+    return set(_Reader(folder).read_metadata().state_dict_metadata)
 
 
 def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:

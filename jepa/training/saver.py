@@ -138,7 +138,11 @@ class Saver:
         tensors = flatten(self.model.state_dict(), {"state": self._empty_state()})
         if path.is_dir():
             with self.world.error_barrier():
-                run, saved_names = read_run(path), names(path)
+                run = read_run(path)
+                try:
+                    saved_names = names(path)
+                except Exception as error:  # pickle raises many exception types
+                    raise unreadable(path, error) from error
             tensors = _saved(tensors, saved_names)
             try:
                 read_into(tensors, path)
