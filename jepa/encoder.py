@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from einops import rearrange
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -14,8 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from jepa.compat.contract_1 import RenamedEncoder
 from jepa.config import ConfigError
 from jepa.masking import Masks
+from jepa.ops.patches import (
+    PatchEmbedding as PatchEmbedding,
+    gather_tokens as gather_tokens,
+    patch_embedding as patch_embedding,
+)
 from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
-from jepa.transformer import NORM_EPS, Block, Initialisation, initialise
+from jepa.transformer import NORM_EPS, Block, Initialisation, initialise, rotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,39 +76,6 @@ class EncoderConfig(TransformerConfig):
         return self.size if isinstance(self.size, VitSize) else SIZES[self.size]
 
 
-class PatchEmbedding(nn.Module):
-    """Cut inputs into patches and project them: ViT's strided convolution, which can drop tokens before projecting.
-
-    pattern: einops pattern from input axes to `batch tokens values`, e.g. "b c (h p) (w q) -> b (h w) (p q c)".
-    sizes: lengths of the pattern's axes that the input shape does not determine, here p and q.
-    """
-
-    def __init__(self, pattern: str, values: int, dim: int, sizes: dict[str, int]) -> None:
-        super().__init__()
-        self.pattern, self.sizes, self.values = pattern, sizes, values
-        self.project = nn.Linear(values, dim)
-
-    def patches(self, inputs: Tensor) -> Tensor:
-        """Raw values of every patch: inputs -> [B, N, values]."""
-        return rearrange(inputs, self.pattern, **self.sizes)
-
-    def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Embed all tokens, or those at indices keep [B, K] -> [B, N or K, D]."""
-        patches = self.patches(inputs)
-        return self.project(patches if keep is None else gather_tokens(patches, keep))  # type: ignore[no-any-return]
-
-
-def patch_embedding(pattern: str, values: int, dim: int, **sizes: int) -> PatchEmbedding:
-    """`PatchEmbedding` with the axis sizes of the pattern as keywords."""
-    return PatchEmbedding(pattern, values, dim, sizes)
-
-
-def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Select tokens by index, per sample: [B, N, D], [B, ...] -> [B, ..., D]."""
-    gathered = tokens.gather(1, indices.flatten(1).unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-    return cast(Tensor, gathered.unflatten(1, indices.shape[1:]))
-
-
 take = gather_tokens  # the former name, which plug-ins of contract 1 import
 
 
@@ -122,6 +93,11 @@ class TokenEncoder(RenamedEncoder, nn.Module, ABC):
     def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
         """The embedded tokens, then the output of every layer, the last one normed: [B, N or Kc, D] each."""
 
+    def select(self, inputs: Any, masks: Masks | None, wanted: Iterable[int]) -> list[Tensor]:
+        """Those `outputs` whose indices are `wanted`; override it to keep no others in memory."""
+        outputs = self.outputs(inputs, masks)
+        return [outputs[index] for index in wanted]
+
     @abstractmethod
     def pool(self, tokens: Tensor, masks: Masks | None = None) -> dict[str, Tensor]:
         """One vector per stream from encoded tokens [B, K, D], averaging valid tokens: [B, D] each, by stream name.
@@ -135,11 +111,15 @@ class TokenEncoder(RenamedEncoder, nn.Module, ABC):
 
     def forward(self, inputs: Any, masks: Masks | None = None) -> Tensor:
         """Encode all tokens, or those of `masks.context` -> [B, N or Kc, D], normed."""
-        return self.outputs(inputs, masks)[-1]
+        return self.select(inputs, masks, [-1])[0]
 
     def layers(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
         """Output of every block, the last one normed as in `forward`: depth times [B, N or Kc, D]."""
         return self.outputs(inputs, masks)[1:]
+
+    def last_layers(self, inputs: Any, masks: Masks | None, count: int) -> list[Tensor]:
+        """The last `count` of the `layers`, or all if there are fewer; override it to keep no others in memory."""
+        return self.layers(inputs, masks)[-count:]
 
     def contexts(self, inputs: Any, sets: Sequence[Masks]) -> list[Tensor]:
         """Encoded contexts of several sets of masks; override it to share work between the sets."""
@@ -194,21 +174,39 @@ class Encoder(TokenEncoder):
 
     def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
         """The embedded inputs without positions, then the `layers`: depth + 1 times [B, N or Kc, D]."""
+        return self._run(inputs, masks, range(len(self.blocks) + 1))
+
+    def select(self, inputs: Any, masks: Masks | None, wanted: Iterable[int]) -> list[Tensor]:
+        """The `outputs` at some indices; a layer that is not wanted is freed once the next one is computed."""
+        if type(self).outputs is not Encoder.outputs:  # overridden
+            return super().select(inputs, masks, wanted)
+        return self._run(inputs, masks, wanted)
+
+    def last_layers(self, inputs: Any, masks: Masks | None, count: int) -> list[Tensor]:
+        """The last `count` of the `layers`, or all if there are fewer."""
+        if type(self).layers is not TokenEncoder.layers:  # overridden
+            return super().last_layers(inputs, masks, count)
+        return self.select(inputs, masks, range(-min(count, len(self.blocks)), 0))
+
+    def _run(self, inputs: Any, masks: Masks | None, wanted: Iterable[int]) -> list[Tensor]:
         valid, keep = self.valid(inputs), None if masks is None else masks.context
         if valid is not None and keep is not None:
             valid = valid.gather(1, keep)
         embedded = tokens = self.embedding(inputs, keep)
         if self.position_kind == "sincos":
-            angles = None
+            turned = None
             tokens = tokens + (self.table if keep is None else self.table[keep]).to(tokens.dtype)
         else:
-            angles = self.angles.unsqueeze(0) if keep is None else self.angles[keep]
-        outputs = [embedded]
-        for block in self.blocks:
-            tokens = run_block(block, self.activation_checkpointing and self.training, tokens, angles, valid)
-            outputs.append(tokens)
-        outputs[-1] = self.norm(tokens)
-        return outputs
+            turned = rotation(self.angles.unsqueeze(0) if keep is None else self.angles[keep], self.dim // self.heads)
+        numbers = [index % (len(self.blocks) + 1) for index in wanted]
+        outputs = {0: embedded} if 0 in numbers else {}
+        for number, block in enumerate(self.blocks, start=1):
+            tokens = run_block(block, self.activation_checkpointing and self.training, tokens, turned, valid)
+            if number in numbers:
+                outputs[number] = tokens
+        if len(self.blocks) in numbers:
+            outputs[len(self.blocks)] = self.norm(tokens)
+        return [outputs[number] for number in numbers]
 
     def valid(self, inputs: Any) -> Tensor | None:
         """Which tokens exist, as reported by the embedding; None if it reports nothing."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jepa.encoder import PositionKind, head_angles, run_block
 from jepa.masking import Masks
 from jepa.positions import sincos_table
-from jepa.transformer import NORM_EPS, Block, CrossBlock, Initialisation, initialise
+from jepa.transformer import NORM_EPS, Block, CrossBlock, Initialisation, initialise, rotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,25 +97,27 @@ class Predictor(nn.Module):
     def _run(self, context: Tensor, queries: Tensor, masks: Masks) -> Tensor:
         """Context [b, Kc, W] and queries [b, M * Kt, W] of masks of b samples -> [b, M * Kt, W]."""
         target = masks.target.flatten(1)
-        context_angles = query_angles = None
+        turned = context_turned = None
+        channels = self.config.width // self.config.heads
         if self.position_kind == "sincos":
             context = context + self.table[masks.context].to(context.dtype)
             queries = queries + self.table[target].to(queries.dtype)
         else:
-            context_angles, query_angles = self.angles[masks.context], self.angles[target]
+            turned = rotation(self.angles[target], channels)
+            context_turned = rotation(self.angles[masks.context], channels)
         checkpointed = self.activation_checkpointing and self.training
         if self.config.attention == "cross":
             valid = masks.valid_context
             for block in self.blocks:
-                queries = run_block(block, checkpointed, queries, context, query_angles, context_angles, valid)
+                queries = run_block(block, checkpointed, queries, context, turned, context_turned, valid)
             return queries
-        tokens, angles, valid = torch.cat((context, queries), dim=1), None, None
+        tokens, valid = torch.cat((context, queries), dim=1), None
         if masks.valid_context is not None and masks.valid_target is not None:
             valid = torch.cat((masks.valid_context, masks.valid_target.flatten(1)), dim=1)
-        if context_angles is not None and query_angles is not None:
-            angles = torch.cat((context_angles, query_angles), dim=1)
+        if context_turned is not None and turned is not None:
+            turned = torch.cat((context_turned, turned), dim=3)
         for block in self.blocks:
-            tokens = run_block(block, checkpointed, tokens, angles, valid)
+            tokens = run_block(block, checkpointed, tokens, turned, valid)
         return tokens[:, context.shape[1] :]
 
 

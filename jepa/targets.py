@@ -56,13 +56,12 @@ class Latent(Target):
 
     def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
         """Representations of the whole input, or of the tokens of `masks.context` when only they are encoded."""
-        outputs = encoder.outputs(inputs, masks)
-        layers = torch.stack([outputs[index] for index in self.layer_indices], dim=2)
-        normed = F.layer_norm(layers, layers.shape[-1:])
-        if self.each or normed.shape[2] == 1:
-            return normed
-        mean = normed.mean(dim=2, keepdim=True)
-        return F.layer_norm(mean, mean.shape[-1:])
+        outputs = encoder.select(inputs, masks, self.layer_indices)
+        normed = [F.layer_norm(output, output.shape[-1:]) for output in outputs]
+        if self.each or len(normed) == 1:
+            return torch.stack(normed, dim=2)
+        mean = torch.stack(normed).mean(dim=0)
+        return F.layer_norm(mean, mean.shape[-1:]).unsqueeze(2)
 
 
 class Pixels(Target):

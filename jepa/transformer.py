@@ -4,60 +4,16 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from jepa.ops.attention import attend as attend, rotate as rotate, rotation as rotation
 
 Initialisation = Literal["xavier", "rescaled", "ijepa"]
 NORM_EPS = 1e-6
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention: [B, H, Q, C], [B, H, K, C], [B, H, K, C] -> [B, H, Q, C].
-
-    valid: keys to attend to, bool [B, K]; None for all. If no key of a sample is valid, queries attend to all keys.
-
-    In bf16 on CPUs, two batched products and a softmax are 2 to 7 times as fast as the fused kernel at the token counts
-    of small models (`benchmarks/attention.py`); from `_FUSED_FROM` scores per head on, the fused kernel saves memory.
-    """
-    few = query.shape[-2] * key.shape[-2] < _FUSED_FROM
-    mask = None if valid is None else _attention_bias(valid, query.dtype)
-    if few and query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, K]
-        if mask is not None:
-            scores = scores + mask
-        attended: Tensor = scores.softmax(dim=-1).to(value.dtype) @ value
-        return attended
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-
-_FUSED_FROM = 512 * 512
-
-
-def _attention_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bias on attention scores that excludes invalid keys: bool [B, K] -> [B, 1, 1, K].
-
-    Finite, so that a query without valid keys yields a mean, not NaN; halved, so that adding a score cannot overflow.
-    """
-    bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device)
-    return bias.masked_fill(~valid, torch.finfo(dtype).min / 2)[:, None, None]
-
-
-def rotate(heads: Tensor, angles: Tensor) -> Tensor:
-    """Rotate channel pairs (2i, 2i+1) by angles: [B, H, N, C], [B or 1, N, C // 2] -> [B, H, N, C].
-
-    With one angle per channel, [B or 1, N, C], each channel of a pair uses its own, as the weights of V-JEPA 2 need.
-    """
-    cos, sin = angles.cos().unsqueeze(1).to(heads.dtype), angles.sin().unsqueeze(1).to(heads.dtype)
-    even, odd = heads[..., 0::2], heads[..., 1::2]
-    if angles.shape[-1] == heads.shape[-1]:
-        first, second = (cos[..., 0::2], sin[..., 0::2]), (cos[..., 1::2], sin[..., 1::2])
-    else:
-        first = second = cos, sin
-    return torch.stack((even * first[0] - odd * first[1], even * second[1] + odd * second[0]), dim=-1).flatten(-2)
-
-
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; `angles` rotate queries and keys if positions are rotary."""
+    """Multi-head self-attention; `rotation` turns queries and keys if positions are rotary."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -65,13 +21,13 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, angles: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """Tokens [B, N, D], angles [B or 1, N, D / heads / 2], valid bool [B, N] -> [B, N, D]."""
+    def forward(self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, D], `rotation` of their positions, valid bool [B, N] -> [B, N, D]."""
         query, key, value = (
             self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each [B, H, N, C]
-        if angles is not None:
-            query, key = rotate(query, angles), rotate(key, angles)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
         return self.proj(attend(query, key, value, valid).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -89,15 +45,15 @@ class CrossAttention(nn.Module):
         self,
         queries: Tensor,
         context: Tensor,
-        angles: Tensor | None = None,
-        context_angles: Tensor | None = None,
+        rotation: Tensor | None = None,
+        context_rotation: Tensor | None = None,
         valid: Tensor | None = None,
     ) -> Tensor:
-        """Queries [B, Q, D], context [B, K, D], their angles, valid context tokens [B, K] -> [B, Q, D]."""
+        """Queries [B, Q, D], context [B, K, D], the `rotation` of each, valid context tokens [B, K] -> [B, Q, D]."""
         query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if angles is not None and context_angles is not None:
-            query, key = rotate(query, angles), rotate(key, context_angles)
+        if rotation is not None and context_rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, context_rotation)
         return self.proj(attend(query, key, value, valid).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -118,9 +74,9 @@ class Block(nn.Module):
         self.attention = SelfAttention(dim, heads)
         self.mlp = FeedForward(dim, mlp_ratio)
 
-    def forward(self, tokens: Tensor, angles: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """[B, N, D] -> [B, N, D]; outputs at invalid tokens are meaningless."""
-        tokens = tokens + self.attention(self.norm1(tokens), angles, valid)
+        tokens = tokens + self.attention(self.norm1(tokens), rotation, valid)
         return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
 
 
@@ -138,13 +94,13 @@ class CrossBlock(nn.Module):
         self,
         queries: Tensor,
         context: Tensor,
-        angles: Tensor | None = None,
-        context_angles: Tensor | None = None,
+        rotation: Tensor | None = None,
+        context_rotation: Tensor | None = None,
         valid: Tensor | None = None,
     ) -> Tensor:
         """[B, Q, D], [B, K, D] -> [B, Q, D]."""
-        attended = self.attention(self.norm1(queries), self.norm_context(context), angles, context_angles, valid)
-        queries = queries + attended
+        context = self.norm_context(context)
+        queries = queries + self.attention(self.norm1(queries), context, rotation, context_rotation, valid)
         return queries + self.mlp(self.norm2(queries))  # type: ignore[no-any-return]
 
 

@@ -1,11 +1,14 @@
 """The encoder: patches are convolutions, dropped tokens have no influence, sizes are those of the papers."""
 
+import dataclasses
 import itertools
 import math
+import weakref
+from typing import Any
 
 import pytest
 import torch
-from tiny import LENGTHS, SIZE, Noise, NoiseConfig, PaddedNoise, noise, padded, random_masks, randomise
+from tiny import LENGTHS, MODEL, SIZE, Noise, NoiseConfig, PaddedNoise, noise, padded, random_masks, randomise
 from torch import Tensor, nn
 
 from jepa.encoder import (
@@ -19,6 +22,8 @@ from jepa.encoder import (
     patch_embedding,
 )
 from jepa.masking import Masks
+from jepa.model import JEPA
+from jepa.ops.attention import rotation
 from jepa.positions import Grid, grid_positions
 
 KINDS: tuple[PositionKind, ...] = ("sincos", "rotary")
@@ -138,6 +143,60 @@ def test_the_output_is_the_last_layer_normed() -> None:
     assert len(layers) == SIZE.depth
     assert torch.equal(layers[-1], encoder(noise(2)))
     torch.testing.assert_close(encoder.norm(encoder.blocks[1](layers[0])), layers[-1])
+
+
+def test_layers_that_are_not_wanted_are_freed_while_the_encoder_runs() -> None:
+    encoder = Noise(NoiseConfig()).encoder(EncoderConfig(size=dataclasses.replace(SIZE, depth=6)))
+    outputs: list[weakref.ref[Tensor]] = []
+    alive: list[list[int]] = []
+
+    def watch(*of_block: Any) -> None:
+        outputs.append(weakref.ref(of_block[-1]))
+        alive.append([number for number, output in enumerate(outputs, start=1) if output() is not None])
+
+    for block in encoder.blocks:
+        block.register_forward_hook(watch)
+    with torch.no_grad():
+        expected = encoder.outputs(noise(2))
+        for call, kept in (
+            (lambda: encoder.select(noise(2), None, (2, -1)), {2}),
+            (lambda: encoder.last_layers(noise(2), None, 2), {5}),
+            (lambda: [encoder(noise(2))], set()),
+        ):
+            outputs.clear()
+            alive.clear()
+            found = call()
+            assert all(set(numbers) <= {number, number - 1} | kept for number, numbers in enumerate(alive, start=1))
+            assert torch.equal(found[-1], expected[-1])
+            assert len(found) == 1 or torch.equal(found[0], expected[min(kept)])
+
+
+def test_subclasses_that_change_the_outputs_or_layers_are_asked_for_them() -> None:
+    class Doubled(Encoder):
+        def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
+            return [2 * tokens for tokens in super().outputs(inputs, masks)]
+
+    class Last(Encoder):
+        def layers(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
+            return super().layers(inputs, masks)[-1:]
+
+    plain = encoder_of("sincos")
+    for encoder_type, factor, layers in ((Doubled, 2, 2), (Last, 1, 1)):
+        changed = encoder_type(plain.embedding, grid_positions((4, 6)), EncoderConfig(size=SIZE))
+        changed.load_state_dict(plain.state_dict())
+        assert torch.equal(changed(noise(2)), factor * plain(noise(2)))
+        found = changed.last_layers(noise(2), None, 4)
+        assert len(found) == layers
+        assert torch.equal(found[-1], factor * plain(noise(2)))
+
+
+@pytest.mark.parametrize("network", ["encoder", "predictor"])
+def test_rotary_tables_are_computed_once_per_forward_pass(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(f"jepa.{network}.rotation", lambda *given: calls.append(0) or rotation(*given))
+    model = JEPA(dataclasses.replace(MODEL, positions="rotary"), Noise(NoiseConfig()))
+    model([noise(3)], [random_masks(3)])
+    assert len(calls) == 2  # two encoders; context and targets of the predictor
 
 
 @pytest.mark.parametrize(

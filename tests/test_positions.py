@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from jepa.positions import Grid, grid_positions, rotary_angles, sincos_table
-from jepa.transformer import rotate
+from jepa.transformer import rotate, rotation
 
 GRIDS = [(11,), (4, 7), (3, 4, 5)]
 
@@ -49,7 +49,7 @@ def test_rotary_scores_depend_on_differences_of_position_only(grid: Grid) -> Non
 
     def scores(query_shift: float, key_shift: float) -> torch.Tensor:
         turned = [
-            rotate(heads, rotary_angles(grid_positions(grid) + shift, head_dim).unsqueeze(0))
+            rotate(heads, rotation(rotary_angles(grid_positions(grid) + shift, head_dim).unsqueeze(0), head_dim))
             for heads, shift in ((query, query_shift), (key, key_shift))
         ]
         return turned[0] @ turned[1].transpose(-2, -1)
@@ -61,7 +61,7 @@ def test_rotary_scores_depend_on_differences_of_position_only(grid: Grid) -> Non
 def test_rotation_equals_multiplication_by_a_unit_complex_number() -> None:
     heads, angles = torch.randn(2, 3, 5, 8), torch.randn(2, 5, 4)
     turned = torch.view_as_complex(heads.unflatten(-1, (4, 2))) * torch.polar(torch.ones_like(angles), angles)[:, None]
-    torch.testing.assert_close(rotate(heads, angles), torch.view_as_real(turned).flatten(-2))
+    torch.testing.assert_close(rotate(heads, rotation(angles, 8)), torch.view_as_real(turned).flatten(-2))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

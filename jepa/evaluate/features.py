@@ -110,18 +110,21 @@ class Extractor:
 
     def _layers(self, encoder: TokenEncoder, view: Any) -> list[Tensor]:
         with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-            return [layer.float() for layer in grid_layers(self.modality, encoder, view)[-_LAYERS:]]
+            return [layer.float() for layer in grid_layers(self.modality, encoder, view, _LAYERS)]
 
 
-def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> list[Tensor]:
-    """Layers of the tokens on the grid: [B, ...] -> [B, N, D] each. With several streams, only the first is encoded."""
+def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any, count: int = 1) -> list[Tensor]:
+    """The last `count` layers of the tokens on the grid: [B, ...] -> [B, N, D] each.
+
+    With several streams, only the first is encoded.
+    """
     views = to_device(views, encoder.device)
     if not modality.streams:
-        return encoder.layers(views)
+        return encoder.last_layers(views, None, count)
     first = modality.streams[0]
     tokens = first.tokens.to(encoder.device).expand(len(tree_leaves(views)[0]), -1)
     masks = Masks.of_context(tokens, first.parts)
-    return [layer[:, : math.prod(modality.grid)] for layer in encoder.layers(views, masks)]
+    return [layer[:, : math.prod(modality.grid)] for layer in encoder.last_layers(views, masks, count)]
 
 
 def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Tensor | None:

@@ -45,7 +45,8 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
     for network in (model.context_encoder, model.predictor, model.target_encoder):
         fully_shard(network, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    register_fsdp_forward_method(model.target_encoder, "outputs")
+    for method in ("outputs", "select"):
+        register_fsdp_forward_method(model.target_encoder, method)
     register_fsdp_forward_method(model.context_encoder, "contexts")
 
 

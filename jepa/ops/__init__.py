@@ -1,0 +1,1 @@
+"""Arithmetic of the networks: plain functions of tensors."""

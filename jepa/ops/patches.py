@@ -1,0 +1,51 @@
+"""Inputs cut into patches, and the choice of some tokens."""
+
+import re
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class PatchEmbedding(nn.Module):
+    """Cut inputs into patches and project them: ViT's strided convolution, which can drop tokens before projecting.
+
+    pattern: einops pattern from input axes to `batch tokens values`, e.g. "b c (h p) (w q) -> b (h w) (p q c)".
+    sizes: lengths of the pattern's axes that the input shape does not determine, here p and q.
+    """
+
+    def __init__(self, pattern: str, values: int, dim: int, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.pattern, self.sizes, self.values = pattern, sizes, values
+        self.project = nn.Linear(values, dim)
+
+    def patches(self, inputs: Tensor) -> Tensor:
+        """Raw values of every patch: inputs -> [B, N, values]."""
+        return rearrange(inputs, self.pattern, **self.sizes)
+
+    def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Embed all tokens, or those at indices keep [B, K] -> [B, N or K, D]."""
+        return self.project(self.patches(inputs) if keep is None else self._kept(inputs, keep))  # type: ignore[no-any-return]
+
+    def _kept(self, inputs: Tensor, keep: Tensor) -> Tensor:
+        """The `patches` at indices keep [B, K] -> [B, K, values], without copying the others."""
+        before, after = self.pattern.split("->")
+        groups = [group.strip("()").split() for group in re.findall(r"\([^)]*\)|\S+", after)]  # batch, tokens, values
+        patches = rearrange(inputs, f"{before}->{after.translate(_NO_BRACKETS)}", **self.sizes)  # a view
+        batch = torch.arange(len(keep), device=keep.device).unsqueeze(1)
+        return patches[batch, *torch.unravel_index(keep, patches.shape[1 : 1 + len(groups[1])])].flatten(2)
+
+
+_NO_BRACKETS = str.maketrans("", "", "()")
+
+
+def patch_embedding(pattern: str, values: int, dim: int, **sizes: int) -> PatchEmbedding:
+    """`PatchEmbedding` with the axis sizes of the pattern as keywords."""
+    return PatchEmbedding(pattern, values, dim, sizes)
+
+
+def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Select tokens by index, per sample: [B, N, D], [B, ...] -> [B, ..., D]."""
+    first = torch.arange(len(tokens), device=tokens.device) * tokens.shape[1]
+    rows = indices.flatten(1) + first.unsqueeze(1)  # numbers in [B * N, D]: faster than `Tensor.gather`
+    return tokens.flatten(0, 1).index_select(0, rows.flatten()).view(*indices.shape, tokens.shape[-1])
