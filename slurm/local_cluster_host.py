@@ -58,13 +58,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, message: Callable[[], str]) -> None:
-    """Poll until the condition is true. Raises ClusterError with the message after `seconds`."""
+def wait_until(
+    condition: Callable[[], bool], seconds: float, message: Callable[[], str], *, every: float = 0.05
+) -> None:
+    """Check a condition every few seconds until it is true. Raises ClusterError with the message after `seconds`."""
     give_up = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > give_up:
             raise ClusterError(f"{message()} after {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def tail(log: Path, lines: int = 3) -> str:

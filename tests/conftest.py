@@ -1,5 +1,6 @@
 """Fixtures that tests share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import fork_server
 import pytest
 import torch
 from PIL import Image
+from places import SUPPORT
 from slurm_programs import skip_without_slurm
 
 from local_cluster import LocalCluster
@@ -48,10 +50,11 @@ def cluster(slurm: None) -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def on_cluster(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
-    """The cluster, with its variables in the environment of this process."""
+    """The cluster, with its variables in this environment; its jobs find the modules of tests/support."""
     for key, value in cluster.environment.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")])))
     return cluster
 
 

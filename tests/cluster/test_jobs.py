@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from runs import arguments, launch_here, log_of, status, until, until_ended
+from runs import SLOW, arguments, launch_here, log_of, status, until, until_ended
 
 from jepa.checkpoint.lock import locked
 from jepa.cluster.job import read_attempts, read_job
@@ -27,7 +27,7 @@ def jobs_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 def start_endless(run_dir: Path, photos: Path, profile: str) -> None:
     """Submit a run that does not end soon, and wait until it trains."""
-    assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
+    assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000", modality=SLOW)) == 0
     until(run_dir, lambda found: found.step > 0)
 
 
@@ -68,7 +68,7 @@ def test_a_job_on_two_nodes_ends_when_one_of_its_processes_is_killed(
     on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    assert main(arguments(run_dir, photos, "--slurm", profile, "--nodes", "2", "steps=100000")) == 0
+    assert main(arguments(run_dir, photos, "--slurm", profile, "--nodes", "2", "steps=100000", modality=SLOW)) == 0
     until(run_dir, lambda found: found.step > 0)
     os.kill(processes_of(read_job(run_dir)["job_id"], "1")[0], signal.SIGKILL)
     started = time.monotonic()
@@ -96,7 +96,7 @@ def test_a_cancelled_run_saves_and_is_not_requeued(
 ) -> None:
     run_dir = tmp_path / "run"
     start_endless(run_dir, photos, profile)
-    assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000")) == 0
+    assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000", modality=SLOW)) == 0
     assert "1 of 1 runs are finished" in capsys.readouterr().err
     assert cancel([str(run_dir)]) == 0
     until(run_dir, lambda found: found.state == "CANCELLED")

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from runs import FORKING
 
 from jepa.cluster.sweep import Variant, read_sweep, run_here, variants, write_sweep
 from jepa.cluster.sweep_report import main
@@ -36,8 +37,11 @@ def test_an_invalid_sweep_is_refused(sweep: list[str], seeds: int, sentence: str
         variants(sweep, seeds)
 
 
-def test_a_failed_run_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_run_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = ["--modality", "image", "--run-dir", str(tmp_path / "wrong"), "optim.peek_lr=1"]
+    monkeypatch.setattr("jepa.cluster.sweep.subprocess", FORKING)
     assert run_here({"first": wrong, "second": wrong}) == 1
     assert "2 of 2 runs failed: first; second" in capsys.readouterr().err
 

@@ -38,8 +38,8 @@ from jepa.train import train
 OPTIONS = [
     [],
     ["compute.precision=fp32"],
-    ["compute.activation_checkpointing=true", "optim.batch_size=96"],
-    ["optim.accumulate=4", "optim.batch_size=128", "optim.max_gradient_norm=1"],
+    ["compute.activation_checkpointing=true", "optim.batch_size=64"],
+    ["optim.accumulate=4", "optim.batch_size=96", "optim.max_gradient_norm=1"],
     ["data.sets=2", "loss.regulariser=sigreg", "model.projector=64", "curriculum.pixel_weight=1"],
 ]
 
@@ -52,7 +52,7 @@ def estimated(*overrides: str) -> int:
 def test_i_jepa_vit_h_14_has_the_published_parameters_and_gpu_hours_in_the_published_range(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jepa.cost.flops.DRAWS", 4)
+    monkeypatch.setattr("jepa.cost.flops.DRAWS", 1)
     profile = ["--slurm", "a100", "--nodes", "2", "--gpus", "8", "--time", "30"]
     assert main(["--modality", "image", "--config", "image/vith14_ijepa", "--dry-run", *profile]) == 0
     printed = capsys.readouterr().out
@@ -66,7 +66,6 @@ def test_i_jepa_vit_h_14_has_the_published_parameters_and_gpu_hours_in_the_publi
     assert "187,500 steps, 384,000,000 samples" in printed
     hours = next(line.split()[-4] for line in printed.splitlines() if line.startswith("  A100 80 GB"))
     assert 400 < float(hours) < 1200  # "under 72 hours on 16 A100"
-    assert "with ddp do not fit A100 40 GB; compute.parallel=fsdp does" in printed
     assert "end before" not in printed  # 21 attempts of 30 hours
 
 
@@ -126,7 +125,7 @@ def test_the_estimate_is_within_15_percent_of_the_memory_of_a_training_process(
 
 def test_activations_grow_linearly_with_tokens_on_gpus_and_faster_on_cpus() -> None:
     def growth(gpus: int) -> float:
-        heads = ("model.size.heads=24", "optim.batch_size=4")
+        heads = ("model.size.heads=24", "model.size.depth=3", "optim.batch_size=4")
         few, many = (
             process_memory(*small(grid, *heads), Allocation(1, gpus))["ddp"].activations
             for grid in ("data.grid=[8,12]", "data.grid=[16,24]")
@@ -200,7 +199,9 @@ def test_a_report_for_cpus_omits_gpus_and_an_indivisible_batch_is_refused() -> N
         describe(config, modality, Allocation(5, 5))
 
 
-def test_without_data_the_modality_must_know_the_shape_of_its_views() -> None:
+def test_without_data_the_modality_must_know_the_shape_of_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jepa.cost.flops.DRAWS", 1)
+
     class Absent(Noise):
         def dataset(self, split: Any) -> Any:
             raise FileNotFoundError("no such folder")

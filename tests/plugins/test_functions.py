@@ -118,7 +118,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     run_dir = tmp_path_factory.mktemp("runs") / "own"
     masking = MASKING.replace('{"swap": 0.5}', "{}")
-    own = [masking, "target=own_functions:last_layer", f"evaluate.functions={json.dumps(functions)}"]
+    own = [
+        masking,
+        "target=own_functions:last_layer",
+        "evaluate.low_shot_draws=1",
+        f"evaluate.functions={json.dumps(functions)}",
+    ]
     config, modality = resolve("moving:Moving", {}, [*SMALL, *own, f"run_dir={run_dir}"])
     train(config, modality, join("cpu"))
     evaluate_run(run_dir)
@@ -180,7 +185,12 @@ def test_metrics_that_an_evaluation_adds_are_checked_first(run: Path, function: 
 
 def test_labels_that_are_no_numbers_are_noted_and_others_are_evaluated(tmp_path: Path) -> None:
     labels = [{"function": "own_functions:nearest_mean", "label": name} for name in ("place", "name", "class")]
-    own = [*SMALL, f"evaluate.functions={json.dumps(labels)}", f"run_dir={tmp_path / 'run'}"]
+    own = [
+        *SMALL,
+        "evaluate.low_shot_draws=1",
+        f"evaluate.functions={json.dumps(labels)}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     config, modality = resolve("own_functions:Placed", {}, own)
     train(config, modality, join("cpu"))
     results = evaluate_run(tmp_path / "run")

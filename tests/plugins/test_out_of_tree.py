@@ -84,8 +84,21 @@ def launch(run_dir: Path, tones: Path, *more: str) -> list[str]:
     return ["-m", "jepa.launch", "--modality", "audio", "--run-dir", str(run_dir), *settings]
 
 
-def test_installed_packages_are_listed_from_where_they_are(python: Path, tmp_path: Path) -> None:
-    listed = jepa(python, tmp_path, "-m", "jepa", "modalities")
+COMMANDS = """
+import sys
+from jepa.__main__ import main
+for command in ("modalities", "launch --modality time-series --dry-run steps=7"):
+    sys.argv = ["jepa", *command.split()]
+    assert main() == 0
+"""
+
+
+def test_installed_packages_are_listed_from_where_they_are_and_contain_their_recipes(
+    python: Path, tmp_path: Path
+) -> None:
+    printed = jepa(python, tmp_path, "-c", COMMANDS)
+    listed, time_series = printed.split("modality: time-series", 1)
+    assert "\nsteps: 7\n" in time_series
     for name, package in (("audio", "openjepa-audio"), ("time-series", "openjepa-time-series"), ("image", "openjepa")):
         line = next(line for line in listed.splitlines() if line.split()[:1] == [name])
         assert f" {package} 0.1.0 " in line
@@ -137,9 +150,3 @@ def test_audio_is_submitted_to_slurm(
     ended = statuses([run_dir])[0]
     assert (ended.state, ended.step) == ("FINISHED", 60), (ended, ended.log.read_text() if ended.log.exists() else "")
     assert (run_dir / "results.json").exists()
-
-
-def test_the_time_series_package_contains_its_recipe(python: Path, tmp_path: Path) -> None:
-    printed = jepa(python, tmp_path, "-m", "jepa.launch", "--modality", "time-series", "--dry-run", "steps=7")
-    assert "steps: 7" in printed
-    assert "modality: time-series" in printed

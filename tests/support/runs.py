@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import fork_server
 import pytest
@@ -19,20 +20,22 @@ from jepa.cluster.status import JobStatus, statuses
 from jepa.training.log import read_metrics
 from local_cluster_host import wait_until
 
-STEPS = 300
+STEPS = 100
+POLL = 0.2  # seconds; a look at the status of a run starts three processes
 
 
 TINY = f"""
     data.source=folder data.image_size=32 data.patch_size=4 data.masking.kind=block data.masking.targets=2
     model.size.width=48 model.size.depth=2 model.size.heads=2 optim.batch_size=8 steps={STEPS} log_every=1
-    model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2 checkpoint_every=100
+    model.predictor.width=32 model.predictor.depth=1 model.predictor.heads=2 checkpoint_every=20
     compute.workers=1 compute.precision=fp32
     evaluate.enabled=false evaluate.report=false
 """.split()
+SLOW = "slow_images:SlowImages"  # slow enough to be interrupted
 
 
-def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
-    return ["--modality", "image", "--run-dir", str(run_dir), *TINY, f"data.root={photos}", *more]
+def arguments(run_dir: Path, photos: Path, *more: str, modality: str = "image") -> list[str]:
+    return ["--modality", modality, "--run-dir", str(run_dir), *TINY, f"data.root={photos}", *more]
 
 
 def launch_here(*arguments: str, processes: int = 1) -> str:
@@ -42,16 +45,18 @@ def launch_here(*arguments: str, processes: int = 1) -> str:
     return done.stderr
 
 
+def _start(command: list[str]) -> fork_server.Process:
+    assert command[:2] == [sys.executable, "-m"]
+    return fork_server.start(*command[2:])
+
+
+FORKING: Any = SimpleNamespace(Popen=_start, TimeoutExpired=subprocess.TimeoutExpired)  # in place of `subprocess`
+
+
 def sweep_here(*arguments: str) -> int:
     """Run a `jepa launch` of several runs, each started by the fork server -> exit status."""
-
-    def start(command: list[str]) -> fork_server.Process:
-        assert command[:2] == [sys.executable, "-m"]
-        return fork_server.start(*command[2:])
-
     with pytest.MonkeyPatch.context() as patch:
-        forking = SimpleNamespace(Popen=start, TimeoutExpired=subprocess.TimeoutExpired)
-        patch.setattr("jepa.cluster.sweep.subprocess", forking)
+        patch.setattr("jepa.cluster.sweep.subprocess", FORKING)
         return launch.main(arguments)
 
 
@@ -69,7 +74,7 @@ def status(run_dir: Path) -> JobStatus:
 
 
 def until(run_dir: Path, reached: Callable[[JobStatus], bool], seconds: float = 120) -> JobStatus:
-    wait_until(lambda: reached(status(run_dir)), seconds, lambda: f"{status(run_dir)}\n{log_of(run_dir)}")
+    wait_until(lambda: reached(status(run_dir)), seconds, lambda: f"{status(run_dir)}\n{log_of(run_dir)}", every=POLL)
     return status(run_dir)
 
 

@@ -1,10 +1,7 @@
 """Two real processes with half of the weights each train like one, and any number of processes resumes their run."""
 
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,11 +79,9 @@ def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sharded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes with half of the model each, started as users start it."""
+    """A run of two processes with half of the model each."""
     run_dir = tmp_path_factory.mktemp("runs") / "sharded"
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jepa.launch"]
-    command = [sys.executable, "-m", *torchrun, *arguments(run_dir, photos, "compute.parallel=fsdp")]
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True)
+    train(2, run_dir, photos, "compute.parallel=fsdp")
     return run_dir
 
 
@@ -98,7 +93,7 @@ def test_two_processes_with_half_of_the_weights_each_train_like_one_process(shar
 
 def test_sharding_works_with_bf16_micro_batches_and_recomputed_activations(photos: Path, tmp_path: Path) -> None:
     more = ["compute.precision=bf16", "optim.accumulate=3", "compute.activation_checkpointing=true"]
-    more += ["model.positions=rotary", "loss.regulariser=sigreg"]
+    more += ["model.positions=rotary", "loss.regulariser=sigreg", "steps=4", "checkpoint_every=4"]
     train(2, tmp_path / "sharded", photos, *more, "compute.parallel=fsdp")
     train(1, tmp_path / "alone", photos, *more)
     lines = [read_metrics(tmp_path / run) for run in ("sharded", "alone")]
@@ -254,7 +249,7 @@ def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(tmp_path:
 def test_a_sharded_run_starts_from_the_networks_of_another_run(
     sharded: Path, alone: Path, photos: Path, tmp_path: Path
 ) -> None:
-    still = ["optim.peak_lr=1e-12", "optim.final_lr=0", "momentum.start=1", "compute.parallel=fsdp"]
+    still = ["steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", "momentum.start=1", "compute.parallel=fsdp"]
     for name, start in {"of_a_file": alone, "of_shards": sharded}.items():
         train(2, tmp_path / name, photos, *still, f"start_from={start}")
         weights, expected = (Checkpoint.load(latest(run)).model for run in (tmp_path / name, start))
