@@ -25,7 +25,6 @@ from jepa.train import train
 
 SMALL = (
     "compute.workers=0", "compute.precision=fp32", "optim.batch_size=16", "log_every=20", "data.samples=48",
-    "evaluate.attentive=[]", "evaluate.low_shot_draws=1",
     "model.size={width: 32, depth: 2, heads: 2}", "model.predictor={width: 32, depth: 2, heads: 2}",
 )  # fmt: skip
 
@@ -147,7 +146,7 @@ def test_padding_changes_no_forecast_and_is_not_counted() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "moving"
     settings = (f"run_dir={run_dir}", "steps=60", "optim.peak_lr=2e-3", "momentum={kind: linear, start: 0.9}", *SMALL)
-    train(*resolve("moving:Moving", {}, settings), join("cpu"))
+    train(*resolve("moving:UnlabelledMoving", {}, settings), join("cpu"))
     return run_dir
 
 
@@ -163,16 +162,21 @@ def test_a_run_is_evaluated_by_horizon(trained: Path, capsys: pytest.CaptureFixt
     assert "slots ahead" in capsys.readouterr().out
 
 
+def untrained(run_dir: Path, name: str, *more: str) -> Path:
+    """A run with initial weights."""
+    config, modality = resolve(name, {}, (f"run_dir={run_dir}", *more, *SMALL))
+    model = JEPA(config.model, modality, config.target_kinds)
+    assert can_forecast(modality, config) == (config.target == "latent")
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(run_dir))
+    return run_dir
+
+
 def test_forecasts_that_cannot_be_measured_are_omitted_with_a_note(trained: Path, tmp_path: Path) -> None:
     longer = evaluate_run(trained, layers=["data.moments=12"])
     assert "forecast" not in longer
     assert any("token grid of training" in note for note in longer["notes"])
-    assert "forecast" not in evaluate_run(trained, tasks=["row"])
-    settings = (f"run_dir={tmp_path}", "target=pixels", *SMALL)
-    config, modality = resolve("moving:Moving", {}, settings)
-    model = JEPA(config.model, modality, config.target_kinds)
-    assert not can_forecast(modality, config)
-    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(tmp_path))
-    results = evaluate_run(tmp_path)
+    pixels = untrained(tmp_path / "pixels", "moving:UnlabelledMoving", "target=pixels")
+    results = evaluate_run(pixels)
     assert "forecast" not in results
     assert any("did not predict representations" in note for note in results["notes"])
+    assert "forecast" not in evaluate_run(untrained(tmp_path / "labelled", "moving:Moving"), tasks=["row"])

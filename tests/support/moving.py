@@ -104,3 +104,9 @@ class Moving(Modality[MovingConfig]):
         grey = (view[0].clamp(0, 3) * 85).byte()  # [T, H, W]
         large = grey.repeat_interleave(5, dim=1).repeat_interleave(5, dim=2)
         return large.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
+
+
+class UnlabelledMoving(Moving):
+    """Dots of which an evaluation measures no task."""
+
+    tasks = ()
