@@ -185,12 +185,7 @@ def test_metrics_that_an_evaluation_adds_are_checked_first(run: Path, function: 
 
 def test_labels_that_are_no_numbers_are_noted_and_others_are_evaluated(tmp_path: Path) -> None:
     labels = [{"function": "own_functions:nearest_mean", "label": name} for name in ("place", "name", "class")]
-    own = [
-        *SMALL,
-        "evaluate.low_shot_draws=1",
-        f"evaluate.functions={json.dumps(labels)}",
-        f"run_dir={tmp_path / 'run'}",
-    ]
+    own = [*SMALL, f"evaluate.functions={json.dumps(labels)}", f"run_dir={tmp_path / 'run'}"]
     config, modality = resolve("own_functions:Placed", {}, own)
     train(config, modality, join("cpu"))
     results = evaluate_run(tmp_path / "run")
