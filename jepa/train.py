@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from jepa.checkpoint.file import last_checkpoint
 from jepa.collapse import collapse_warning, flat_signs
 from jepa.config import plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, open_split, seeded, training_batches
@@ -23,7 +22,7 @@ from jepa.training.data_record import announce_data
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.networks import initial_model
 from jepa.training.resume import checkpoint_to_resume
-from jepa.training.run_dir import checkpoint_kept, prepare_run_dir, say_finished
+from jepa.training.run_dir import prepare_run_dir, say_finished
 from jepa.training.saver import Saver
 from jepa.training.signs import collapse_signs_of
 
@@ -65,7 +64,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
     loading = training_batches(training_set, steps, loaders, world)
     run_log = RunLog(config.run_dir, first_step, config.steps, world.is_main)
-    with stop_on_signals() as stop_request, checkpoint_kept(config.run_dir), run_log as log, loading as batches:
+    with stop_on_signals() as stop_request, saver.finishing(), run_log as log, loading as batches:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
         for step in steps:
@@ -76,12 +75,13 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             with world.error_barrier():
                 batch = next(batches)
                 bad_files.add(batch.bad)
+                saver.check()
 
             loss, total = backward(config, step, forward, batch)
             gradient_norm = whole(clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf")))
             with world.error_barrier():
                 if not torch.isfinite(total + gradient_norm):
-                    raise NonFiniteLossError(_non_finite(step, world, config))
+                    raise NonFiniteLossError(_non_finite(step, world, saver.last()))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             model.clamp_contrast()
@@ -126,9 +126,8 @@ def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], b
     return torch.stack(losses).mean(), torch.stack(totals).mean()
 
 
-def _non_finite(step: int, world: World, config: Config[Any, Any]) -> str:
+def _non_finite(step: int, world: World, last_checkpoint: str) -> str:
     return (
-        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; "
-        f"{last_checkpoint(config.run_dir)}. Try a smaller "
+        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; {last_checkpoint}. Try a smaller "
         "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
     )

@@ -1,15 +1,11 @@
 """The run directory and its config.yaml, which is enough to repeat the run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
-from jepa.checkpoint.file import last_checkpoint
 from jepa.config import ConfigError, build, differences, plain, read_yaml, to_yaml
 from jepa.console import CONSOLE, shown
-from jepa.disk import WriteError, write_text
+from jepa.disk import write_text
 from jepa.distributed import World
 from jepa.training.config import Config
 
@@ -73,13 +69,3 @@ def say_finished(config: Config[Any, Any], world: World) -> None:
             f"{shown(config.run_dir)} is finished: all {config.steps} steps are done, so nothing was trained; to train "
             f"further, start a run with a new run_dir and start_from={shown(config.run_dir)}"
         )
-
-
-@contextmanager
-def checkpoint_kept(run_dir: Path) -> Iterator[None]:
-    """Add to an error of writing what is left of the run."""
-    try:
-        yield
-    except WriteError as error:
-        kept = last_checkpoint(run_dir)
-        raise WriteError(f"{error}; {kept}. Free some space and run the same command again") from error

@@ -2,8 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.checkpoint.file import (
     flatten,
+    last_checkpoint,
     publish_shards,
     read_run,
     remove_other_shards,
@@ -22,12 +26,14 @@ from jepa.checkpoint.file import (
     unreadable,
 )
 from jepa.checkpoint.released import read_networks
+from jepa.console import warn_once
 from jepa.disk import WriteError
 from jepa.distributed import World, is_sharded
+from jepa.training.host_copy import host_copy
 
 
 class Saver:
-    """Saves and restores a run. Sharded models are written in the background while training continues.
+    """Saves and restores a run. A thread writes a copy of the state while training continues.
 
     A run can resume from either form of checkpoint, with any number of processes, sharded or not.
     """
@@ -42,7 +48,6 @@ class Saver:
             group = dist.new_group(backend="gloo")
             assert isinstance(group, dist.ProcessGroup)
             self.group = group
-            self.publisher = ThreadPoolExecutor(1)
         self.unfinished: Future[None] | None = None
 
     def restore(self, path: Path | None, start: Path | None = None) -> tuple[int, float]:
@@ -85,25 +90,69 @@ class Saver:
             self.model.load_state_dict(found)
 
     def save(self, step: int, seconds: float) -> None:
-        """Save the current state; every process must call. A sharded model may change as soon as this returns."""
-        if self.sharded:
-            self._save_shards(Checkpoint(step, seconds, self.config, {}, {}))
-        elif self.world.is_main:
-            state = (self.model.state_dict(), self.optimizer.state_dict())
-            Checkpoint(step, seconds, self.config, *state).save(latest(self.run_dir))
-            remove_other_shards(self.run_dir)
+        """Copy the current state and start to write the copy; every process must call, and may train on at once.
+
+        Waits for the save before. Raises its error or that of the copy, and PeerError if another process raised one.
+        """
+        self.wait()
+        run = Checkpoint(step, seconds, self.config, {}, {})
+        write = self._shards(run) if self.sharded else self._file(run)
+        pool = ThreadPoolExecutor(1, "checkpoint")
+        self.unfinished = pool.submit(write)
+        pool.shutdown(wait=False)  # its thread ends with the save: a process with threads is bad to fork
+
+    def check(self) -> None:
+        """Raise the error of the last save, if it has failed by now; call it within an error barrier."""
+        if self.unfinished is not None and self.unfinished.done():
+            self.unfinished.result()
 
     def wait(self) -> None:
-        """Wait until all processes have written; raises the error if writing failed."""
+        """Wait until all processes have written; raises the error if writing failed. Every process must call."""
         if self.unfinished is not None:
             with self.world.error_barrier():
                 self.unfinished.result()
             self.unfinished = None
 
-    def _save_shards(self, run: Checkpoint) -> None:
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Wait for this process's save as the body ends, and add to an error of writing what is left of the run."""
+        try:
+            yield
+        except Exception as error:
+            last = self.last()
+            failed = self.unfinished.exception() if self.unfinished is not None else None
+            if failed not in (None, error):
+                warn_once(f"the checkpoint in progress was lost as well: {failed}")
+            if isinstance(error, WriteError):
+                raise WriteError(f"{error}; {last}. Free some space and run the same command again") from error
+            raise
+        finally:
+            self.last()
+
+    def last(self) -> str:
+        """Where the last checkpoint is, once this process has ended its save, for the error message."""
+        if self.unfinished is not None:
+            wait([self.unfinished])
+        return last_checkpoint(self.run_dir)
+
+    def _file(self, run: Checkpoint) -> Callable[[], None]:
+        """What writes a checkpoint file of the current state."""
+        with self.world.error_barrier():
+            if not self.world.is_main:
+                return lambda: None
+            state = (self.model.state_dict(), self.optimizer.state_dict())
+            model, optimizer = host_copy(state, self.world.device)
+
+        def write() -> None:
+            replace(run, model=model, optimizer=optimizer).save(latest(self.run_dir))
+            remove_other_shards(self.run_dir)
+
+        return write
+
+    def _shards(self, run: Checkpoint) -> Callable[[], None]:
+        """What finishes the writing of shards of the current state, which this call starts."""
         from jepa.checkpoint.shards import start_writing
 
-        self.wait()
         with self.world.error_barrier():
             if self.world.is_main:
                 remove_other_shards(self.run_dir)
@@ -111,8 +160,7 @@ class Saver:
         state = self.optimizer.state_dict()
         written = start_writing(flatten(self.model.state_dict(), state), folder, self.group)
         groups = {"param_groups": json.loads(json.dumps(state["param_groups"]))}  # a copy
-        run = Checkpoint(run.step, run.seconds, run.config, {}, groups)
-        self.unfinished = self.publisher.submit(self._finish, written, folder, run)
+        return partial(self._finish, written, folder, replace(run, optimizer=groups))
 
     def _finish(self, written: Future[Any], folder: Path, run: Checkpoint) -> None:
         from jepa.checkpoint.shards import ShardsError, finish_writing

@@ -1,13 +1,16 @@
 """`python -m crash_points ...` runs `jepa.launch ...`, prints its file operations, and kills it before or within one.
 
-CRASH_FOLDER in the environment: only operations on files below it count. CRASH_AT: the number of the operation, from 1,
-before which the process kills itself; a write is cut in the middle. 0 lets it run to its end.
+CRASH_FOLDER in the environment: only operations on files below it count. CRASH_AT: `THREAD:NUMBER`, the operation of a
+thread, `main` or `checkpoint`, from 1, before which the process kills itself; a write is cut in the middle. Empty: it
+runs to its end.
 """
 
 import io
 import os
 import signal
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,22 +18,24 @@ from typing import Any
 from jepa import launch
 
 CALLS = ("open", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink", "fsync")
-FOLDER, CRASH_AT = os.environ["CRASH_FOLDER"], int(os.environ["CRASH_AT"])
+FOLDER, CRASH_AT = os.environ["CRASH_FOLDER"], os.environ["CRASH_AT"]
+ONE_AT_A_TIME = threading.RLock()  # so that the last line printed is the operation that did not happen
 
 
 class Operations:
     """Counts operations on files of the folder, but not on TensorBoard's, which a thread writes at any time."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.counts: Counter[str] = Counter()
 
     def crash_now(self, call: str, path: str) -> bool:
         """Print and count an operation -> whether it is the last one."""
         if not path.startswith(FOLDER) or "/tensorboard" in path:
             return False
-        print(call, path.removeprefix(FOLDER), flush=True)
-        self.count += 1
-        return self.count == CRASH_AT
+        thread = "checkpoint" if threading.current_thread().name.startswith("checkpoint") else "main"
+        print(thread, call, path.removeprefix(FOLDER), flush=True)
+        self.counts[thread] += 1
+        return f"{thread}:{self.counts[thread]}" == CRASH_AT
 
 
 OPERATIONS = Operations()
@@ -53,9 +58,10 @@ def counted(call: str) -> Callable[..., Any]:
     original = getattr(os, call)
 
     def counting(file: Any, *arguments: Any, **options: Any) -> Any:
-        if OPERATIONS.crash_now(call, path_of(file, **options)):
-            die()
-        return original(file, *arguments, **options)
+        with ONE_AT_A_TIME:
+            if OPERATIONS.crash_now(call, path_of(file, **options)):
+                die()
+            return original(file, *arguments, **options)
 
     return counting
 
@@ -67,22 +73,25 @@ def counted_open(original: Callable[..., Any]) -> Callable[..., Any]:
         if not set(mode) & set("wax+"):
             return original(file, mode, *arguments, **options)
         path = path_of(file)
-        if OPERATIONS.crash_now("open", path):
-            die()
-        opened = original(file, mode, *arguments, **options)
+        with ONE_AT_A_TIME:
+            if OPERATIONS.crash_now("open", path):
+                die()
+            opened = original(file, mode, *arguments, **options)
         write, close = opened.write, opened.close
 
         def counting_write(data: Any) -> int:
-            if OPERATIONS.crash_now("write", path):
-                write(data[: len(data) // 2])
-                opened.flush()
-                die()
-            return write(data)  # type: ignore[no-any-return]
+            with ONE_AT_A_TIME:
+                if OPERATIONS.crash_now("write", path):
+                    write(data[: len(data) // 2])
+                    opened.flush()
+                    die()
+                return write(data)  # type: ignore[no-any-return]
 
         def counting_close() -> None:
-            if not opened.closed and OPERATIONS.crash_now("close", path):
-                die()
-            close()
+            with ONE_AT_A_TIME:
+                if not opened.closed and OPERATIONS.crash_now("close", path):
+                    die()
+                close()
 
         opened.write, opened.close = counting_write, counting_close
         return opened

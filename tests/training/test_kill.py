@@ -28,19 +28,25 @@ def smallest(run_dir: Path) -> list[str]:
     return ["--modality", "tiny:Noise", "--run-dir", str(run_dir), *SMALLEST]
 
 
-def crash(run_dir: Path, crash_at: int) -> list[str]:
-    """Run until just before, or into the middle of, a file operation -> all operations until then."""
-    done = fork_server.run("crash_points", *smallest(run_dir), CRASH_FOLDER=str(run_dir), CRASH_AT=str(crash_at))
+def crash(run_dir: Path, crash_at: str = "") -> list[str]:
+    """Run until just before, or into the middle of, a file operation of a thread -> all operations until then."""
+    done = fork_server.run("crash_points", *smallest(run_dir), CRASH_FOLDER=str(run_dir), CRASH_AT=crash_at)
     assert done.returncode == (-signal.SIGKILL if crash_at else 0), done.stderr
     return done.stdout.splitlines()
 
 
-def crash_points(operations: list[str]) -> list[int]:
-    """Numbers of all operations; of the many writes to one file, only the first, the middle and the last one."""
-    points: list[int] = []
-    for _, group in groupby(enumerate(operations, start=1), key=lambda numbered: numbered[1]):
-        numbers = [number for number, _ in group]
-        points += sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]})
+def of_thread(thread: str, operations: list[str]) -> list[str]:
+    return [name for name in operations if name.startswith(thread)]
+
+
+def crash_points(operations: list[str]) -> list[tuple[str, int]]:
+    """Thread and number of all its operations; of the many writes to one file, the first, the middle and the last."""
+    points: list[tuple[str, int]] = []
+    for thread in ("main", "checkpoint"):
+        numbered = enumerate(of_thread(thread, operations), start=1)
+        for _, group in groupby(numbered, key=lambda one: one[1]):
+            numbers = [number for number, _ in group]
+            points += [(thread, number) for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]})]
     return points
 
 
@@ -58,32 +64,35 @@ def assert_resumes(run_dir: Path, step: int, whole: Path) -> None:
 
 def test_a_crash_at_any_file_operation_of_a_run_leaves_a_whole_checkpoint_or_none(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    operations = crash(whole, crash_at=0)
-    publish = "replace /checkpoints/latest.pt.partial"
+    operations = crash(whole)
+    publish = "checkpoint replace /checkpoints/latest.pt.partial"  # while the main thread trains
     assert operations.count(publish) == 2
-    for point in crash_points(operations):
-        run_dir = tmp_path / str(point)
-        assert crash(run_dir, point) == operations[:point]
-        assert_resumes(run_dir, operations[: point - 1].count(publish), whole)
+    for thread, number in crash_points(operations):
+        run_dir = tmp_path / f"{thread}{number}"
+        before = crash(run_dir, f"{thread}:{number}")
+        assert of_thread(thread, before) == of_thread(thread, operations)[:number]
+        assert_resumes(run_dir, before[:-1].count(publish), whole)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def test_a_crash_at_any_file_operation_of_a_resumed_run_loses_nothing(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    operations = crash(whole, crash_at=0)
-    second_line = [number for number, name in enumerate(operations, 1) if name == "close /metrics.jsonl"][1]
-    crash(stopped, second_line)
+    writes = of_thread("checkpoint", crash(whole))
+    opened = "checkpoint open /checkpoints/latest.pt.partial"
+    second_save = [number for number, name in enumerate(writes, 1) if name == opened][1]
+    crash(stopped, f"checkpoint:{second_save}")
+    assert [line["step"] for line in read_metrics(stopped)] == [1, 2]
 
     def copy(name: str) -> Path:
         shutil.copytree(stopped, tmp_path / name)
         return tmp_path / name
 
-    resumed = crash(copy("resumed"), crash_at=0)
-    before_training = resumed[: resumed.index("open /metrics.jsonl")]
-    assert {"replace /config.partial", "replace /metrics.jsonl.partial"} <= set(before_training)
-    for point in crash_points(before_training):
-        run_dir = copy(str(point))
-        crash(run_dir, point)
+    resumed = crash(copy("resumed"))
+    before_training = resumed[: resumed.index("main open /metrics.jsonl")]
+    assert {"main replace /config.partial", "main replace /metrics.jsonl.partial"} <= set(before_training)
+    for thread, number in crash_points(before_training):
+        run_dir = copy(f"{thread}{number}")
+        crash(run_dir, f"{thread}:{number}")
         assert_resumes(run_dir, 1, whole)
 
 
