@@ -58,6 +58,16 @@ def test_a_run_on_a_full_disk_ends_with_one_sentence(size: int, file: str, tmp_p
     assert not (tmp_path / "run" / "lock").exists()
 
 
+def test_a_save_that_fails_ends_all_processes_with_its_sentence(tmp_path: Path) -> None:
+    settings = [*SMALLEST, "steps=400"]
+    done = fork_server.run_group(2, "call", __file__, "limited", str(tmp_path / "run"), "20000", *settings)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    sentence = f"{tmp_path}/run/checkpoints/latest.pt cannot be written: the system does not allow a file of this size"
+    assert sorted(line.startswith(f"error: process 0 failed: {sentence}") for line in errors) == [False, True], done
+    assert any(line.startswith(f"error: {sentence}; no checkpoint was written yet") for line in errors)
+
+
 def test_generated_data_that_does_not_fit_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     def write(part: Path) -> None:
         (part / "data").write_bytes(b"0" * 1000)
