@@ -97,8 +97,8 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 values = {"loss": float(world.mean(loss)), **rates, **flat_signs(signs), **batch.sizes()}
                 log.write(done, {**values, "seconds": clock.total()})
                 log.warn(done, collapse_warning(signs))
-            if done % config.checkpoint_every == 0 or stopping:
-                saver.save(done, clock.total())
+            if config.saves(done) or stopping:
+                saver.save(done, clock.total(), config.keeps(done))
             if stopping:
                 break
         saver.wait()

@@ -34,8 +34,11 @@ class Checkpoint:
     model: dict[str, Tensor]  # context encoder, predictor, target encoder
     optimizer: dict[str, Any]
 
-    def save(self, path: Path) -> None:
-        """Write to a second file, then rename it: `path` is complete or absent, whenever the process dies."""
+    def save(self, path: Path, keep: Path | None = None) -> None:
+        """Write to a second file, then rename it: `path` is complete or absent, whenever the process dies.
+
+        keep: a second name of the file, which stays when `path` is replaced.
+        """
         aside = path.with_name(path.name + ".partial")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         with replacing(path, aside):
@@ -44,6 +47,8 @@ class Checkpoint:
                 torch.save({"format": FORMAT, **fields}, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if keep is not None:
+                _link(aside, keep)
         _sync_folder(path.parent)
 
     @classmethod
@@ -95,8 +100,37 @@ def latest(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "latest.pt"
 
 
-def shards_folder(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step_{step}"
+def kept(run_dir: Path, step: int) -> Path:
+    """Path of a checkpoint that stays when later ones are written: a file, or a folder of shards."""
+    return run_dir / "checkpoints" / f"step_{step}.pt"
+
+
+def kept_steps(run_dir: Path) -> list[int]:
+    """Steps of the checkpoints that stay, in order."""
+    paths = (run_dir / "checkpoints").glob("step_*.pt")
+    return sorted(int(path.stem[5:]) for path in paths if path.stem[5:].isdecimal() and _is_whole(path))
+
+
+def find_checkpoint(path: Path, step: int | None = None) -> Path:
+    """The path itself; of a run directory its latest checkpoint, or that of a step. Raises CheckpointError."""
+    is_run_dir = path.is_dir() and not (path / RUN_FILE).exists()
+    if step is None:
+        if is_run_dir and not latest(path).exists():
+            raise CheckpointError(f"{path} holds no checkpoint; expected {latest(path)}")
+        return latest(path) if is_run_dir else path
+    if not is_run_dir:
+        raise CheckpointError(f"{path} is no run directory, in which to look for the checkpoint of step {step}")
+    last = read_step(latest(path)) if latest(path).exists() else None
+    if last == step:
+        return latest(path)
+    if (steps := kept_steps(path)) and step in steps:
+        return kept(path, step)
+    found = ", ".join([*map(str, steps), *([f"{last} (the latest)"] if last is not None else [])]) or "none"
+    raise CheckpointError(f"{path} holds no checkpoint of step {step}; steps with one: {found}")
+
+
+def shards_folder(run_dir: Path, step: int, keep: bool = False) -> Path:
+    return kept(run_dir, step) if keep else run_dir / "checkpoints" / f"step_{step}"
 
 
 def publish_shards(folder: Path, run: Checkpoint, path: Path) -> None:
@@ -150,11 +184,17 @@ def unflatten(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[in
 
 
 def remove_other_shards(run_dir: Path) -> None:
-    """Remove all folders of shards but the latest checkpoint: older and incomplete ones."""
-    kept = latest(run_dir).resolve()
+    """Remove all folders of shards but the latest checkpoint and those that stay: older and incomplete ones."""
+    last = latest(run_dir).resolve()
     for folder in latest(run_dir).parent.glob("step_*"):
-        if folder.resolve() != kept:
+        stays = folder.resolve() == last or (folder.suffix == ".pt" and _is_whole(folder))
+        if not stays:
             shutil.rmtree(folder)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint was written to its end. A file has its name only then."""
+    return path.is_file() or (path / RUN_FILE).exists()
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
@@ -166,6 +206,17 @@ def last_checkpoint(run_dir: Path) -> str:
     """Where the last checkpoint of a failed run is, for the error message."""
     path = latest(run_dir)
     return f"the last checkpoint stays at {path}" if path.exists() else "no checkpoint was written yet"
+
+
+def _link(file: Path, name: Path) -> None:
+    """Give a file a second name; where the file system has no hard links, copy it."""
+    aside = name.with_name(name.name + ".partial")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(file, aside)
+    except OSError:
+        shutil.copyfile(file, aside)
+    os.replace(aside, name)  # noqa: PTH105 - atomic
 
 
 def _sync_folder(path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 from jepa.cost.flops import first_masks, networks, run_flops
 from jepa.cost.gpus import GPUS, RESERVED, UTILISATION, Gpu
 from jepa.cost.process_memory import Allocation, Parallel, ProcessMemory, count, process_memory
+from jepa.cost.step_memory import trained
 from jepa.modality import Modality
+from jepa.model import JEPA
 from jepa.training.config import Config
 
 __all__ = ["Allocation", "describe", "warnings"]
@@ -69,7 +71,17 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
         f"about {context} context, {target} target" + (f" in each of {sets} sets" if sets > 1 else ""),
         f"FLOPs        {per_sample} G per sample, {per_step} T per step of {batch:,} samples, {flops:.3g} in total",
         f"run          {config.steps:,} steps, {samples:,} samples",
+        f"checkpoint   {_checkpoints(config, model)}",
     ]
+
+
+def _checkpoints(config: Config[Any, Any], model: JEPA) -> str:
+    """Size on the disk: all networks, and two moments of each trained weight."""
+    size = sum(one.numel() * one.element_size() for one in model.state_dict().values())
+    size += 2 * sum(one.numel() * one.element_size() for one in trained(model))
+    kept = config.steps // config.keep_every if config.keep_every else 0
+    more = f"; keep_every={config.keep_every} keeps {kept:,} more, {_gib(kept * size):.3g} GiB" if kept else ""
+    return f"{_gib(size):.3g} GiB on the disk, and as much host memory while it is written{more}"
 
 
 def _memory_lines(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation) -> list[str]:

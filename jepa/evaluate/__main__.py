@@ -3,7 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from jepa.checkpoint.file import find_checkpoint
 from jepa.console import command_parser
 from jepa.errors import exit_status
 from jepa.evaluate.run import evaluate_run
@@ -14,13 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "evaluate",
         "Evaluate a trained encoder with probes on its frozen features, beside the untrained encoder, "
-        "baselines such as the raw input, and chance. With overrides or --task, results go to RUN/evaluations/.",
+        "baselines such as the raw input, and chance. With overrides, --task or --step, results go to "
+        "RUN/evaluations/.",
         "runs/demo --task class/linear evaluate.train_samples=1000",
     )
     parser.add_argument("run", help="run directory, or checkpoint file")
     parser.add_argument(
         "--task", action="append", default=[], metavar="NAME", help="a task (class) or one of its rows (class/knn)"
     )
+    parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -31,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    evaluate_run(arguments.run, tasks=arguments.task, layers=arguments.overrides, say=True)
+    run = arguments.run if arguments.step is None else find_checkpoint(Path(arguments.run), arguments.step)
+    evaluate_run(run, tasks=arguments.task, layers=arguments.overrides, say=True)
     return 0
 
 

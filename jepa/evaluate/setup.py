@@ -123,8 +123,8 @@ def possible_rows(modality: Modality[Any], config: Config[Any, Any]) -> list[Tas
 
 def _output(path: Path, variant: str) -> Path:
     """results.json of the run; a file in evaluations/ for other settings, some tasks only, or an older checkpoint."""
-    run_dir = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    if path.is_file() and path != latest(run_dir):
+    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
+    if path not in (run_dir, latest(run_dir)):
         variant += path.name
     if not variant:
         return run_dir / "results.json"

@@ -81,8 +81,9 @@ M = TypeVar("M", bound=NetworksConfig)
 class Config(Generic[C, M]):
     """A run. `data` and `model` are sections of the modality's own types; lengths are in optimiser steps.
 
-    start_from: run directory, checkpoint file or released V-JEPA 2 file to take the initial networks from, for a
-    cooldown or to adapt to other data; null for random ones. target: `latent`, `pixels`, or a custom function
+    keep_every: keep the checkpoint of every N-th step as checkpoints/step_N.pt; null keeps only the latest. start_from:
+    run directory, checkpoint file or released V-JEPA 2 file to take the initial networks from, for a cooldown or to
+    adapt to other data; null for random ones. target: `latent`, `pixels`, or a custom function
     `package.module:function`; see targets.py.
     """
 
@@ -92,6 +93,7 @@ class Config(Generic[C, M]):
     seed: NonNegativeInt = 0
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
+    keep_every: PositiveInt | None = None
     start_from: Path | None = None
     target: Annotated[TargetKind, AfterValidator(check_target)] = "latent"
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
@@ -111,6 +113,14 @@ class Config(Generic[C, M]):
     def of(modality_type: type[Modality[Any]]) -> "type[Config[Any, Any]]":
         """The config type of a modality."""
         return Config[modality_type.config_type, modality_type.model_type]  # type: ignore[name-defined]
+
+    def keeps(self, done: int) -> bool:
+        """Whether the checkpoint after so many steps stays when later ones are written."""
+        return self.keep_every is not None and done % self.keep_every == 0
+
+    def saves(self, done: int) -> bool:
+        """Whether a checkpoint is due after so many steps."""
+        return done % self.checkpoint_every == 0 or self.keeps(done)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.checkpoint.file import (
     flatten,
+    kept,
     last_checkpoint,
     publish_shards,
     read_run,
@@ -89,14 +90,15 @@ class Saver:
             assert found is not None
             self.model.load_state_dict(found)
 
-    def save(self, step: int, seconds: float) -> None:
+    def save(self, step: int, seconds: float, keep: bool = False) -> None:
         """Copy the current state and start to write the copy; every process must call, and may train on at once.
 
-        Waits for the save before. Raises its error or that of the copy, and PeerError if another process raised one.
+        keep: whether the checkpoint stays when later ones are written. Waits for the save before. Raises its error or
+        that of the copy, and PeerError if another process raised one.
         """
         self.wait()
         run = Checkpoint(step, seconds, self.config, {}, {})
-        write = self._shards(run) if self.sharded else self._file(run)
+        write = self._shards(run, keep) if self.sharded else self._file(run, keep)
         pool = ThreadPoolExecutor(1, "checkpoint")
         self.unfinished = pool.submit(write)
         pool.shutdown(wait=False)  # its thread ends with the save: a process with threads is bad to fork
@@ -135,7 +137,7 @@ class Saver:
             wait([self.unfinished])
         return last_checkpoint(self.run_dir)
 
-    def _file(self, run: Checkpoint) -> Callable[[], None]:
+    def _file(self, run: Checkpoint, keep: bool) -> Callable[[], None]:
         """What writes a checkpoint file of the current state."""
         with self.world.error_barrier():
             if not self.world.is_main:
@@ -144,19 +146,23 @@ class Saver:
             model, optimizer = host_copy(state, self.world.device)
 
         def write() -> None:
-            replace(run, model=model, optimizer=optimizer).save(latest(self.run_dir))
+            replace(run, model=model, optimizer=optimizer).save(
+                latest(self.run_dir), kept(self.run_dir, run.step) if keep else None
+            )
             remove_other_shards(self.run_dir)
 
         return write
 
-    def _shards(self, run: Checkpoint) -> Callable[[], None]:
+    def _shards(self, run: Checkpoint, keep: bool) -> Callable[[], None]:
         """What finishes the writing of shards of the current state, which this call starts."""
         from jepa.checkpoint.shards import start_writing
 
+        folder = shards_folder(self.run_dir, run.step, keep)
         with self.world.error_barrier():
             if self.world.is_main:
                 remove_other_shards(self.run_dir)
-        folder = shards_folder(self.run_dir, run.step)
+                if folder.is_dir():  # kept before the run went back to an earlier step
+                    shutil.rmtree(folder)
         state = self.optimizer.state_dict()
         written = start_writing(flatten(self.model.state_dict(), state), folder, self.group)
         groups = {"param_groups": json.loads(json.dumps(state["param_groups"]))}  # a copy

@@ -14,15 +14,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("export", "Write a run's checkpoint as one file.", "runs/demo demo.pt")
     parser.add_argument("run", type=Path, help="run directory, checkpoint file or folder of shards")
     parser.add_argument("file", type=Path, help="file to write; an existing one is not overwritten")
+    parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
     arguments = parser.parse_args(argv)
-    return exit_status(lambda: export(arguments.run, arguments.file))
+    return exit_status(lambda: export(arguments.run, arguments.file, arguments.step))
 
 
-def export(run: Path, file: Path) -> int:
-    """Write a run's checkpoint as one file; raises CheckpointError, and ConfigError if the file exists."""
+def export(run: Path, file: Path, step: int | None = None) -> int:
+    """Write a run's checkpoint, the latest or that of a step, as one file.
+
+    Raises CheckpointError, and ConfigError if the file exists.
+    """
     if file.exists():
         raise ConfigError(f"{file} exists; name a new file")
-    checkpoint = read_checkpoint(run)
+    checkpoint = read_checkpoint(run, step=step)
     checkpoint.save(file)
     CONSOLE.print(f"step {checkpoint.step} of {shown(run)}: {shown(file)}")
     return 0

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from jepa.checkpoint import Checkpoint, CheckpointError, latest
+from jepa.checkpoint import Checkpoint
+from jepa.checkpoint.file import find_checkpoint
 from jepa.config import ConfigError, Tree, as_tree, build
 from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
@@ -21,13 +22,16 @@ from jepa.training.config import Config
 Which = Literal["target_encoder", "context_encoder"]
 
 
-def load(run: Path | str, which: Which = "target_encoder", device: str = "cpu") -> nn.Module:
+def load(
+    run: Path | str, which: Which = "target_encoder", device: str = "cpu", *, step: int | None = None
+) -> nn.Module:
     """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
 
+    step: of a run directory, load the checkpoint that was kept of this step (keep_every) instead of the latest.
     `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
     `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint.
     """
-    checkpoint = read_checkpoint(run, mmap=True)
+    checkpoint = read_checkpoint(run, mmap=True, step=step)
     config, modality = configured(checkpoint)
     if isinstance(modality, MatchedModality):
         return modality.inference_model(model_of(checkpoint, config, modality).to(device), which)
@@ -39,14 +43,9 @@ def load_modality(run: Path | str) -> Modality[Any]:
     return configured(read_checkpoint(run, mmap=True))[1]
 
 
-def read_checkpoint(run: Path | str, mmap: bool = False) -> Checkpoint:
-    """Checkpoint of a run directory or a file; mmap as in `Checkpoint.load`."""
-    path = Path(run)
-    if path.is_dir():
-        if not latest(path).exists():
-            raise CheckpointError(f"{path} holds no checkpoint; expected {latest(path)}")
-        path = latest(path)
-    return Checkpoint.load(path, mmap=mmap)
+def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None) -> Checkpoint:
+    """Checkpoint of a run directory, the latest or that of a step, or of a file; mmap as in `Checkpoint.load`."""
+    return Checkpoint.load(find_checkpoint(Path(run), step), mmap=mmap)
 
 
 def configured(checkpoint: Checkpoint, layers: Sequence[Tree | str] = ()) -> tuple[Config[Any, Any], Modality[Any]]:

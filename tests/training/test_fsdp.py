@@ -17,7 +17,7 @@ from tiny import MODEL, Noise, NoiseConfig, noise, random_masks
 from benchmarks.parallel import bytes_held, training_state
 from jepa import launch
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
-from jepa.checkpoint.file import read_step
+from jepa.checkpoint.file import find_checkpoint, kept_steps, read_step
 from jepa.distributed import World, whole
 from jepa.errors import UserError
 from jepa.loss import LossConfig, prediction_loss
@@ -187,7 +187,7 @@ def compare(folder: str) -> None:
 
     # A save holds the values at the time of the call, even if they change while they are written.
     saver = Saver(Path(folder), {}, model, optimizer, world)
-    saver.save(1, 0.0)
+    saver.save(1, 0.0, keep=True)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -217,6 +217,8 @@ def compare(folder: str) -> None:
         with pytest.raises(UserError, match=sentence):
             saver.wait()
     assert read_step(latest(Path(folder))) == 2
+    assert kept_steps(Path(folder)) == [1]
+    assert read_step(find_checkpoint(Path(folder), 1)) == 1
     dist.barrier()
     assert not (Path(folder) / "checkpoints" / "step_3").exists()
     torch.save({"held": held, "weights": initial, "buffers": buffers, "saved": saved}, f"{folder}/{rank}.pt")
