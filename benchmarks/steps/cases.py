@@ -1,0 +1,131 @@
+"""The sizes that `benchmarks.step` measures, and our own training step at each of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.utils._pytree import tree_map
+
+from jepa.data import Batch, seeded
+from jepa.launch import resolve
+from jepa.modality import Modality
+from jepa.model import JEPA
+from jepa.optim import adamw
+from jepa.train import backward
+from jepa.training.config import Config
+
+Precision = Literal["fp32", "bf16"]
+LEARNING_RATE = 1e-4
+MOMENTUM = 0.996
+
+
+@dataclass(frozen=True)
+class Case:
+    """One size: settings over the defaults of a modality, and the samples of a step."""
+
+    title: str
+    modality: str
+    batch_size: int
+    settings: tuple[str, ...]
+
+    def build(self, precision: Precision, extra: Sequence[str] = ()) -> tuple[Config[Any, Any], Modality[Any]]:
+        """The config of the case and its modality; nothing is read from a disk."""
+        fixed = (f"optim.batch_size={self.batch_size}", f"compute.precision={precision}", "run_dir=unused")
+        return resolve(self.modality, {}, [*self.settings, *fixed, *extra])
+
+    def batch(self, modality: Modality[Any]) -> Batch:
+        """Normalised noise of the right shape, and one draw of masks; every method gets the same."""
+        view = modality.example_view()
+        shapes = partial(torch.randn, generator=seeded("inputs"))
+        views = [tree_map(lambda leaf: shapes(self.batch_size, *leaf.shape), view) for _ in range(modality.views)]
+        return Batch(views, modality.sample_masks(self.batch_size, seeded("masks")), [])
+
+
+def _predictor(width: int, depth: int, heads: int, blocks: str, mask_tokens: int = 1) -> str:
+    sizes = f"width: {width}, depth: {depth}, heads: {heads}, blocks: {blocks}, mask_tokens: {mask_tokens}"
+    return f"model.predictor={{{sizes}}}"
+
+
+_PUBLISHED = ("model.positions=sincos", "model.target_layers=1")
+_IJEPA = (
+    *("data.masking.kind=block", "data.masking.targets=4", "data.masking.target_scale=[0.15, 0.2]"),
+    *("data.masking.target_aspect=[0.75, 1.5]", "data.masking.context_scale=[0.85, 1.0]", *_PUBLISHED),
+)
+_TUBES = ", ".join(
+    f"{{kind: tube, blocks: {blocks}, scale: {scale}, aspect: [0.75, 1.5]}}" for blocks, scale in ((8, 0.15), (2, 0.7))
+)
+CASES = {
+    "images": Case(
+        "I-JEPA, ViT-S/16, 224 px, batch 8",
+        "image",
+        8,
+        (
+            "data.image_size=224",
+            "data.patch_size=16",
+            "model.size=vit_small",
+            _predictor(384, 6, 6, "separate"),
+            *_IJEPA,
+        ),
+    ),
+    "small_images": Case(
+        "I-JEPA, ViT-Ti/4, 32 px, batch 128",
+        "image",
+        128,
+        ("data.image_size=32", "data.patch_size=4", "model.size=vit_tiny", _predictor(192, 6, 3, "separate"), *_IJEPA),
+    ),
+    "videos": Case(
+        "V-JEPA, ViT-S/16, 16 frames of 224 px, tubelets of 2, batch 1",
+        "video",
+        1,
+        (
+            *("data.frames=16", "data.tubelet=2", "data.image_size=224", "data.patch_size=16", "model.size=vit_small"),
+            *(f"data.masking=[{_TUBES}]", _predictor(384, 6, 6, "joint", 2), "loss.distance=l1", *_PUBLISHED),
+        ),
+    ),
+}
+
+
+class Method(Protocol):
+    """A training step or a forward pass that is measured."""
+
+    def step(self) -> object:
+        """Run it once."""
+
+    def modules(self) -> Sequence[nn.Module]:
+        """Everything whose parameters it holds."""
+
+
+class Ours:
+    """The training step of `jepa.train` in one process, without reading data."""
+
+    def __init__(self, config: Config[Any, Any], modality: Modality[Any], batch: Batch) -> None:
+        torch.manual_seed(0)
+        self.config, self.batch = config, batch
+        self.model = JEPA(config.model, modality, config.target_kinds)
+        self.optimizer = adamw(self.model, config.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = LEARNING_RATE
+
+    def backward(self) -> Tensor:
+        """Forward and backward pass -> loss."""
+        return backward(self.config, 0, self.model, self.batch)[1]
+
+    def step(self) -> object:
+        """One training step."""
+        total = self.backward()
+        norm = clip_grad_norm_(self.model.parameters(), self.config.optim.max_gradient_norm or float("inf"))
+        if not torch.isfinite(total + norm):
+            raise FloatingPointError("the loss or its gradient is not finite")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.clamp_contrast()
+        self.model.update_target(MOMENTUM)
+        return total
+
+    def modules(self) -> Sequence[nn.Module]:
+        """All three networks."""
+        return [self.model]
