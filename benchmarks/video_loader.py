@@ -19,7 +19,7 @@ from benchmarks import provenance
 from jepa.data import seeded
 from modalities.video.decode.stored import StoredVideo, VideoInfo
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoder
-from modalities.video.views import random_clip_view, random_frames
+from modalities.video.views import random_clip, random_frames
 
 _FRAMES, _SPACING, _SIDE = 16, 2.0, 128
 _DECODERS: tuple[Decoder, ...] = ("torchcodec", "pyav", "decord")
@@ -57,7 +57,7 @@ def take_clip(video: StoredVideo, *key: int | str) -> None:
         return random_frames(info, _FRAMES, _SPACING, generator)
 
     clip = video.clip(frames, _SIDE)
-    random_clip_view(clip, (_SIDE, _SIDE), (0.3, 1.0), (0.75, 1.35), False, generator)
+    random_clip(clip, (_SIDE, _SIDE), (0.3, 1.0), (0.75, 1.35), False, generator)
 
 
 def measure(folder: Path, files: list[Path], decoder: Decoder, number: int, clips: int) -> Turn:

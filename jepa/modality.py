@@ -150,6 +150,13 @@ class Modality(Renamed, ABC, Generic[C]):
     def __init__(self, config: C) -> None:
         self.config = config
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        owners = [next(one for one in cls.__mro__ if name in vars(one)) for name in ("training_view", "loader_view")]
+        if cls.__mro__.index(owners[0]) < cls.__mro__.index(owners[1]):  # only the former is overridden, so it counts
+            cls.loader_view = Modality.loader_view  # type: ignore[method-assign]
+            cls.example_loader_view = Modality.example_loader_view  # type: ignore[method-assign]
+
     @classmethod
     def of(cls, data: C, model: NetworksConfig) -> Self:
         """Create the modality of a config; override it if the tokens depend on the `model` section."""
@@ -184,6 +191,14 @@ class Modality(Renamed, ABC, Generic[C]):
         """A training view of stored inputs: tensors without a batch axis; all randomness comes from the generator."""
         return self.evaluation_view(inputs)
 
+    def loader_view(self, inputs: Any, generator: Generator) -> Any:
+        """A training view as workers send it, such as uint8 pixels, which `to_network` completes for a batch."""
+        return self.training_view(inputs, generator)
+
+    def to_network(self, views: Any) -> Any:
+        """A batch of loader views, on its device -> training views; a batch of training views stays as it is."""
+        return views
+
     def evaluation_view(self, inputs: Any) -> Any:
         """The evaluation view of stored inputs."""
         return inputs
@@ -195,6 +210,10 @@ class Modality(Renamed, ABC, Generic[C]):
     def example_view(self) -> Any:
         """A view whose shapes and types are representative; by default that of a real sample."""
         return first_readable(self.dataset("train"), self.evaluation_view)
+
+    def example_loader_view(self) -> Any:
+        """A loader view whose shapes and types are representative; override it together with `loader_view`."""
+        return self.example_view()
 
     def baselines(self, view: Any) -> Mapping[str, Tensor]:
         """Baseline feature vectors [F] of a view, by name; each is a column of the results. `raw_input` is the view."""

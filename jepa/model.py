@@ -62,7 +62,7 @@ class JEPA(nn.Module):
         self, config: NetworksConfig, modality: Modality[Any], targets: tuple[TargetKind, ...] = ("latent",)
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.to_network = config, modality.to_network
         self.context_encoder: TokenEncoder = modality.encoder(config)
         self.target_by_kind = {kind: build_target(kind, config, modality, self.context_encoder) for kind in targets}
         task = PredictorTask(
@@ -84,8 +84,9 @@ class JEPA(nn.Module):
     ) -> Output:
         """Predict the targets of every set of masks; mask set i applies to view i mod V of the V views [B, ...].
 
-        The target encoder runs once per view.
+        The target encoder runs once per view. The views may be as the loader sends them.
         """
+        views = [self.to_network(view) for view in views]
         targets = {kind: [self.targets(view, kind) for view in views] for kind in kinds}  # [B, N, L, D]
         valid = [self.context_encoder.valid(view) for view in views]  # bool [B, N] each, or None
         masks = [one.bind(valid[number % len(views)], number) for number, one in enumerate(masks)]

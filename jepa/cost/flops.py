@@ -56,9 +56,12 @@ def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[
     return [modality.sample_masks(batch_size, seeded("masks", seed, step)) for step in range(DRAWS)]
 
 
-def example_view(modality: Modality[Any]) -> Any:
-    """A view of the right shape; raises DataError if finding the shape needs data that is missing."""
+def example_view(modality: Modality[Any], from_loader: bool = False) -> Any:
+    """A view of the right shape; raises DataError if finding the shape needs data that is missing.
+
+    from_loader: the view as the loader sends it.
+    """
     try:
-        return modality.example_view()
+        return modality.example_loader_view() if from_loader else modality.example_view()
     except (OSError, ValueError, IndexError, BadSampleError) as error:
         raise DataError(f"data: no sample shows the shape of a view: {error}") from error

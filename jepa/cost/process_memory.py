@@ -61,7 +61,8 @@ def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Al
     # The order refuses a batch that training would refuse. All rows of a step's masks have the same shape.
     samples = len(batch_order(config, World(0, allocation.processes, torch.device("cpu"))).rows)
     masks = max(first_masks(config, modality), key=_tokens)
-    view = tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape), device="meta"), example_view(modality))
+    example = example_view(modality, from_loader=True)
+    view = tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape), device="meta"), example)
     batch = Batch([view] * modality.views, [one[slice(samples)] for one in masks], [])
     return measure(config, modality, batch, "cuda" if allocation.gpus else "cpu")
 

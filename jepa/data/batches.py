@@ -54,7 +54,7 @@ def open_split(modality: Modality[Any], split: Split) -> Samples:
 class Batch:
     """Input of one process for one step."""
 
-    views: list[Any]  # each a tensor [B, ...] or a nested structure of them, as the modality makes it
+    views: list[Any]  # loader views, each a tensor [B, ...] or a nested structure of them
     masks: list[Masks]
     bad: list[tuple[str, str]]  # source and reason of unreadable samples, which were replaced
 
@@ -133,7 +133,7 @@ class TrainingBatches(Dataset[Batch | UserError]):
             generator = seeded("view", self.order.seed, number)
             try:
                 inputs = self.samples[(first + attempt) % count].inputs
-                return [self.modality.training_view(inputs, generator) for _ in range(self.modality.views)]
+                return [self.modality.loader_view(inputs, generator) for _ in range(self.modality.views)]
             except BadSampleError as error:
                 bad.append((error.source, error.reason))
         source, reason = bad[-1]

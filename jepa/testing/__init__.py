@@ -15,7 +15,7 @@ from jepa.testing.networks import check_networks, small_networks
 from jepa.testing.samples import check_labels, check_samples, check_splits
 from jepa.testing.structure import check_class, check_config, check_construction, check_pickling, check_tokens
 from jepa.testing.training import check_training
-from jepa.testing.views import check_baselines, check_evaluation_views, check_picture, check_views
+from jepa.testing.views import check_baselines, check_evaluation_views, check_loader_views, check_picture, check_views
 
 __all__ = ["ContractError", "check_modality"]
 Check = Callable[[Modality[Any]], Iterator[str]]
@@ -48,7 +48,12 @@ def check_modality(modality: Modality[Any], model: NetworksConfig | None = None)
         {"config": check_config, "tokens": check_tokens},
         {"pickling": check_pickling, "samples": check_samples, "masks": check_masks},
         {"splits": check_splits, "views": check_views, "labels": check_labels},
-        {"evaluation views": check_evaluation_views, "baselines": check_baselines, "picture": check_picture},
+        {
+            "loader views": check_loader_views,
+            "evaluation views": check_evaluation_views,
+            "baselines": check_baselines,
+            "picture": check_picture,
+        },
         {"construction": construction},
         {"networks": networks},
         {"training": training},

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils.data import default_collate
 
 from jepa.evaluate.table import RESERVED
 from jepa.modality import BadSampleError, Modality
@@ -66,6 +67,33 @@ def _checked_view(make: Callable[[Any], Any], inputs: Any) -> tuple[str, Any]:
         flaw = "returns another view when it is called again with the same arguments"
         return f"{flaw}; draw all random numbers from the generator that it receives", view
     return "", view
+
+
+def check_loader_views(modality: Modality[Any]) -> Iterator[str]:
+    """`to_network` makes training views of a batch of loader views, and keeps training views."""
+    if type(modality).loader_view is Modality.loader_view:
+        return
+    seeds = range(2)
+    for index, sample in first_samples(modality, "train").items():
+        with suppress(BadSampleError):
+            loaded = [modality.loader_view(sample.inputs, Generator().manual_seed(seed)) for seed in seeds]
+            views = [modality.training_view(sample.inputs, Generator().manual_seed(seed)) for seed in seeds]
+            if describe(modality.example_loader_view()) != describe(loaded[0]):
+                found = f"{describe(loaded[0])} for sample {index}"
+                yield f"loader_view returns {found}, but example_loader_view {describe(modality.example_loader_view())}"
+            for name, given in {"loader_view": loaded, "training_view": views}.items():
+                batch = default_collate(given)
+                if not _close(modality.to_network(batch), default_collate(views)):
+                    yield f"to_network does not return the training views for a batch of {name} of sample {index}"
+            return
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether two batches have the same structure, shapes and types, and values that differ by rounding at most."""
+    (first, form), (second, other_form) = tree_flatten(one), tree_flatten(other)
+    if form != other_form or describe(first) != describe(second):
+        return False
+    return all(torch.allclose(a, b, 1e-4, 1e-5, equal_nan=True) for a, b in zip(first, second, strict=True))
 
 
 def check_evaluation_views(modality: Modality[Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, Collap
     bf16: for shards that are gathered in bf16; otherwise computed in fp32, as rounding would hide a collapse. With
     several streams, or samples that lack tokens, the pooled vectors are measured instead of the tokens.
     """
-    encoder, inputs = model.target_encoder, tree_map(lambda leaf: leaf[:128], batch.views[0])
+    encoder, inputs = model.target_encoder, model.to_network(tree_map(lambda leaf: leaf[:128], batch.views[0]))
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
         tokens, valid = encoder(inputs), encoder.valid(inputs)
         if not model.streams and valid is None:

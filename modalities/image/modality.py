@@ -13,7 +13,14 @@ from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
 from modalities.image.config import ImageConfig
 from modalities.image.sources import EVIDENCE, open_source
-from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
+from modalities.image.views import (
+    center_view,
+    denormalise,
+    normalise,
+    normalise_bytes,
+    random_resized_crop,
+    stored_side,
+)
 from modalities.storage.opened import Opened
 from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
@@ -82,10 +89,15 @@ class Image(Modality[ImageConfig]):
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
-        config = self.config
-        return normalise(
-            random_resized_crop(inputs, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
-        )
+        return normalise(self._crop(inputs, generator))
+
+    def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        """Random resized crop, uint8 [3, H', W'] -> uint8 [3, H, W]."""
+        return self._crop(inputs, generator)
+
+    def to_network(self, views: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> float [B, 3, H, W]."""
+        return normalise_bytes(views)
 
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
@@ -95,6 +107,10 @@ class Image(Modality[ImageConfig]):
         """An empty image: float [3, H, W]."""
         return torch.zeros(3, *self.config.size)
 
+    def example_loader_view(self) -> Tensor:
+        """An empty image: uint8 [3, H, W]."""
+        return torch.zeros(3, *self.config.size, dtype=torch.uint8)
+
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged to at most 32 x 32: [3, H, W] -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.config.size)
@@ -103,6 +119,10 @@ class Image(Modality[ImageConfig]):
     def picture(self, view: Tensor) -> Tensor:
         """[3, H, W] -> uint8 [H, W, 3]."""
         return denormalise(view).permute(1, 2, 0)
+
+    def _crop(self, inputs: Tensor, generator: Generator) -> Tensor:
+        config = self.config
+        return random_resized_crop(inputs, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
 
     def _open(self, split: Split) -> StoredSplit:
         config, (source, root) = self.config, source_and_root(self.config)

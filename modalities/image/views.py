@@ -1,6 +1,7 @@
-"""Crops of stored images, normalised for the networks."""
+"""Crops of stored images, and their normalisation for the networks."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -50,19 +51,33 @@ def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
     return min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
 
 
-def normalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
-    """uint8 [..., 3, H, W] -> float32 of zero mean and unit variance, by default by the statistics of ImageNet."""
-    planar = image.to(torch.float32, memory_format=torch.contiguous_format)  # innermost channels make sums slow
-    return (planar - _channel_values(mean, image)).div_(_channel_values(std, image))
+def normalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD, axis: int = -3) -> Tensor:
+    """uint8 [..., 3, H, W] -> float32 of zero mean and unit variance, by default by the statistics of ImageNet.
+
+    axis: of the colours. Numbers instead of tensors of statistics, which a GPU would wait for.
+    """
+    # One after another: innermost channels make sums slow.
+    planar = image.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    for channel, centre, scale in zip(planar.unbind(axis), _of_255(mean), _of_255(std), strict=True):
+        channel.sub_(centre).div_(scale)
+    return planar
+
+
+def normalise_bytes(images: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD, axis: int = -3) -> Tensor:
+    """As `normalise` for uint8; floats are normalised already and stay as they are."""
+    return normalise(images, mean, std, axis) if images.dtype == torch.uint8 else images
 
 
 def denormalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD) -> Tensor:
     """Inverse of `normalise`: float [..., 3, H, W] -> uint8."""
-    return (image * _channel_values(std, image) + _channel_values(mean, image)).round().clamp(0, 255).to(torch.uint8)
+    scale, centre = (torch.tensor(_of_255(values), device=image.device).view(3, 1, 1) for values in (std, mean))
+    return (image * scale + centre).round().clamp(0, 255).to(torch.uint8)
 
 
-def _channel_values(values: Statistics, image: Tensor) -> Tensor:
-    return 255 * torch.tensor(values, device=image.device).view(3, 1, 1)
+@cache
+def _of_255(values: Statistics) -> list[float]:
+    """Statistics of 8-bit values, as float32."""
+    return (255 * torch.tensor(values)).tolist()
 
 
 def _random_box(

@@ -15,7 +15,14 @@ from jepa.masking import Masks, check_masking
 from jepa.matching import MatchedModality
 from jepa.modality import Samples, Split, Task
 from jepa.model import JEPA
-from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, stored_side
+from modalities.image.views import (
+    center_view,
+    denormalise,
+    normalise,
+    normalise_bytes,
+    random_resized_crop,
+    stored_side,
+)
 from modalities.image_text.captions.sources import EVIDENCE, open_captions
 from modalities.image_text.config import ImageTextConfig, TowersConfig
 from modalities.image_text.encoder import TwoTowers, View
@@ -110,10 +117,16 @@ class ImageText(MatchedModality[ImageTextConfig]):
 
     def training_view(self, inputs: CaptionedImage, generator: Generator) -> View:
         """A random crop and a random caption."""
-        config = self.config
-        number = int(torch.randint(len(inputs.captions), (), generator=generator))
-        crop = random_resized_crop(inputs.image, self.size, config.crop_scale, config.crop_aspect, False, generator)
-        return View(self._pixels(crop), self._ids(inputs.captions[number]))
+        image, text = self._crop(inputs, generator)
+        return View(self._pixels(image), text)
+
+    def loader_view(self, inputs: CaptionedImage, generator: Generator) -> View:
+        """As `training_view`, with the image as uint8."""
+        return self._crop(inputs, generator)
+
+    def to_network(self, views: View) -> View:
+        """Normalise the images of a batch if they are uint8."""
+        return View(normalise_bytes(views.image, self.mean, self.std), views.text)
 
     def evaluation_view(self, inputs: CaptionedImage) -> View:
         """The central crop and the first caption."""
@@ -126,6 +139,10 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def example_view(self) -> View:
         """An empty image and an empty caption."""
         return View(torch.zeros(3, *self.size), torch.zeros(self.layout.length, dtype=torch.int64))
+
+    def example_loader_view(self) -> View:
+        """An empty image as uint8, and an empty caption."""
+        return self.example_view()._replace(image=torch.zeros(3, *self.size, dtype=torch.uint8))
 
     def matches(self, inputs: CaptionedImage) -> Sequence[View]:
         """The image with each of its captions."""
@@ -174,6 +191,12 @@ class ImageText(MatchedModality[ImageTextConfig]):
                 # Numbers, as of classes in shards, are not names.
                 return [() if name.isdecimal() else (name.replace("_", " "),) for name in self._labelled_classes]
         return ()
+
+    def _crop(self, inputs: CaptionedImage, generator: Generator) -> View:
+        config = self.config
+        number = int(torch.randint(len(inputs.captions), (), generator=generator))
+        crop = random_resized_crop(inputs.image, self.size, config.crop_scale, config.crop_aspect, False, generator)
+        return View(crop, self._ids(inputs.captions[number]))
 
     def _pixels(self, image: Tensor) -> Tensor:
         return normalise(image, self.mean, self.std)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from jepa.encoder import PatchEmbedding
 from jepa.masking import Masks, check_masking, sample_masks
 from jepa.modality import Modality, Samples, Split, Task
-from modalities.image.views import denormalise, stored_side
+from modalities.image.views import denormalise, normalise, normalise_bytes, stored_side
 from modalities.storage.opened import Opened
 from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
@@ -92,15 +92,15 @@ class Video(Modality[VideoConfig]):
 
     def training_view(self, inputs: Tensor | StoredVideo, generator: Generator) -> Tensor:
         """A random clip of the video, with one random resized crop for all frames -> float [3, T, H, W]."""
-        config = self.config
+        return normalise(self._random_clip(inputs, generator), axis=0)
 
-        def choose(info: VideoInfo) -> list[int]:
-            return views.random_frames(self._timed(info), config.frames, self._spacing(info), generator)
+    def loader_view(self, inputs: Tensor | StoredVideo, generator: Generator) -> Tensor:
+        """As `training_view`, but uint8."""
+        return self._random_clip(inputs, generator)
 
-        frames = _as_video(inputs).clip(choose, stored_side(config.size, config.crop_scale))
-        return views.random_clip_view(
-            frames, config.size, config.crop_scale, config.crop_aspect, config.flip, generator
-        )
+    def to_network(self, views: Tensor) -> Tensor:
+        """uint8 [B, 3, T, H, W] -> float [B, 3, T, H, W]."""
+        return normalise_bytes(views, axis=1)
 
     def evaluation_view(self, inputs: Tensor | StoredVideo) -> Tensor:
         """The middle of the video in time and space -> float [3, T, H, W]."""
@@ -116,6 +116,10 @@ class Video(Modality[VideoConfig]):
         """An empty clip: float [3, T, H, W]."""
         return torch.zeros(3, self.config.frames, *self.config.size)
 
+    def example_loader_view(self) -> Tensor:
+        """An empty clip: uint8 [3, T, H, W]."""
+        return torch.zeros(3, self.config.frames, *self.config.size, dtype=torch.uint8)
+
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged to at most 8 times and 16 x 16; the middle frame alone; and the mean change of each place
         from frame to frame: [3, T, H, W] -> [F] each.
@@ -130,6 +134,16 @@ class Video(Modality[VideoConfig]):
     def picture(self, view: Tensor) -> Tensor:
         """[3, T, H, W] -> uint8 [T, H, W, 3]."""
         return denormalise(view.transpose(0, 1)).permute(0, 2, 3, 1)
+
+    def _random_clip(self, inputs: Tensor | StoredVideo, generator: Generator) -> Tensor:
+        """uint8 [3, T, H, W]."""
+        config = self.config
+
+        def choose(info: VideoInfo) -> list[int]:
+            return views.random_frames(self._timed(info), config.frames, self._spacing(info), generator)
+
+        frames = _as_video(inputs).clip(choose, stored_side(config.size, config.crop_scale))
+        return views.random_clip(frames, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
 
     def _test_clip(self, inputs: Tensor | StoredVideo, clip: int, clips: int) -> Tensor:
         """One of several clips that are evenly spaced along a video -> uint8 [T, 3, H', W']."""

@@ -73,7 +73,7 @@ def _nearest(times: Times, wanted: Times) -> list[int]:
     return nearest
 
 
-def random_clip_view(
+def random_clip(
     clip: Tensor,
     size: tuple[int, int],
     scale: tuple[float, float],
@@ -83,9 +83,9 @@ def random_clip_view(
 ) -> Tensor:
     """The same random resized crop of all frames, mirrored with probability 1/2 if `flip`; see images.
 
-    clip uint8 [T, 3, H, W], size (h, w)  ->  float32 [3, T, h, w], normalised.
+    clip uint8 [T, 3, H, W], size (h, w)  ->  uint8 [3, T, h, w].
     """
-    return _as_view(random_resized_crop(clip, size, scale, aspect, flip, generator))
+    return random_resized_crop(clip, size, scale, aspect, flip, generator).transpose(0, 1)
 
 
 def center_clip_view(clip: Tensor, size: tuple[int, int]) -> Tensor:

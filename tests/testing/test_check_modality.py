@@ -162,6 +162,11 @@ class ViewsCounted(Sound):
         return inputs + (self.seen - 1) // 8
 
 
+class OtherOnTheDevice(Sound):
+    def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        return (255 * self.training_view(inputs, generator)).to(torch.uint8)
+
+
 class GlobalNoise(Sound):
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         return inputs + torch.randn(1)
@@ -389,6 +394,7 @@ BROKEN = [
     (TargetsSeen, ["masks: sample_masks returns tokens that are context and target of the same sample"]),
     (MasksCounted, ["masks: sample_masks returns other masks for the same generator"]),
     (ViewsCounted, ["training: a run that was killed after 2 of 3 steps and resumed ends with other weights"]),
+    (OtherOnTheDevice, ["loader views: loader_view returns uint8 ", "to_network does not return the training views"]),
     (GlobalNoise, ["views: training_view returns another view when it is called again"]),
     (InPlace, ["views: training_view changes the stored inputs"]),
     (Ragged, ["views: evaluation_view returns float32 [2, "]),
