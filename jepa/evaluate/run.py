@@ -82,9 +82,8 @@ def _summary(setup: EvaluationSetup) -> dict[str, Any]:
 def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:
     """The sections `collapse`, `tasks`, `streams`, `forecast` and `notes` of results.json."""
     samples = evaluation_splits(setup.modality, setup.config.evaluate)
-    bad_files = BadFiles(
-        setup.output.with_name("bad_files.txt"), sum(map(len, samples.values())), setup.config.data.max_bad_fraction
-    )
+    count, limit = sum(map(len, samples.values())), setup.config.data.max_bad_fraction
+    bad_files = BadFiles(setup.output.with_name("bad_files.txt"), count, limit, earlier=False)
     evaluation = _Evaluation(setup, samples, bad_files, progress)
     rows = evaluation.measurable_rows()
     used = SPLITS if rows else used_without_tasks(samples)

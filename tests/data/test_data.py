@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import fork_server
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from jepa.data import (
     seeded,
     training_batches,
 )
+from jepa.data.order import permutation
 from jepa.distributed import World
 from jepa.masking import BlockMaskConfig
 from jepa.modality import BadSampleError, Sample
@@ -204,14 +206,26 @@ def test_several_processes_list_each_bad_file_once(tmp_path: Path) -> None:
     assert mine.summary() == f"2 of 100 samples could not be read; they are listed in {path}"
 
 
-def test_too_many_bad_files_stop_the_run_and_repaired_ones_do_not_count(tmp_path: Path) -> None:
+def test_too_many_bad_files_stop_the_run_in_any_attempt_until_their_list_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "bad_files.txt"
     files = BadFiles(path, 100, 0.02)
     files.add([("a", ""), ("b", "")])
     with pytest.raises(DataError, match=r"^3 of 100 samples .* data\.max_bad_fraction=0\.02 "):
         files.add([("c", "")])
     assert path.read_text().count("\n") == 3
-    BadFiles(path, 100, 0.02).add([("a", "")])  # started again: b and c are readable now
+    BadFiles(path, 100, 0.02, earlier=False).add([("a", "")])  # an evaluation counts its own
+    with pytest.raises(DataError, match=r"^3 of 100 samples .* which you can delete once they are mended"):
+        BadFiles(path, 100, 0.02).add([("a", "")])
+    path.unlink()
+    files.add([("d", "")])
+    assert path.read_text() == "d\t\n"
+
+
+def test_a_list_that_a_kill_cut_short_goes_on_in_a_new_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad_files.txt"
+    path.write_text("a\tbroken\nb")
+    BadFiles(path, 100, 0.5).add([("a", ""), ("c", "broken")])
+    assert path.read_text() == "a\tbroken\nb\nc\tbroken\n"
 
 
 def test_a_training_split_without_samples_is_refused() -> None:
@@ -263,3 +277,31 @@ def test_samples_are_decoded_once_until_the_cache_is_full(megabytes: float, read
             assert sample.labels == {"class": index}
             assert sample.inputs["left"].unique().tolist() == [index]
     assert samples.reads == reads
+
+
+def spread_over_ranks() -> list[int]:
+    """Four samples of 40, of which each of two processes meets two, in steps 0, 1, 3 and 4; none follows another."""
+    shuffled = permutation(0, 0, 40)
+    found: list[int] = []
+    for step, rank in ((0, 0), (1, 1), (3, 0), (4, 1)):
+        numbers = Order(seed=0, batch_size=8, rank=rank, world_size=2).numbers(step)
+        samples = [int(shuffled[number]) for number in numbers]
+        found.append(next(one for one in samples if all((one - other) % 40 not in (1, 39) for other in found)))
+    return found
+
+
+def test_bad_files_are_counted_over_all_processes_and_attempts(tmp_path: Path) -> None:
+    bad = spread_over_ranks()
+    run = ["jepa.launch", "--modality", "tiny:Noise", "--run-dir", str(tmp_path), "data.samples=40", f"data.bad={bad}"]
+    run += ["data.max_bad_fraction=0.06", "optim.batch_size=8", "steps=5", "checkpoint_every=1", "compute.workers=0"]
+    run += ["model.size={width: 16, depth: 1, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}"]
+    run += ["evaluate.enabled=false", "evaluate.report=false"]
+    for processes in (2, 1):  # each process and each attempt alone meets two of them, which would be allowed
+        done = fork_server.run_group(processes, *run)
+        assert done.returncode == 1, done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == processes, done.stderr
+        sentence = "of 40 samples cannot be read, more than data.max_bad_fraction=0.06 allows"
+        assert all(sentence in line for line in errors)
+    (tmp_path / "bad_files.txt").unlink()
+    assert fork_server.run_group(2, *run).returncode == 0
