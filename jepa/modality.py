@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from jepa.compat.contract_1 import Renamed
 from jepa.config.effects import Use
 from jepa.encoder import Encoder, TokenEncoder
-from jepa.masking import Masks
+from jepa.masking import MaskGroups, Masks
 from jepa.model_config import ModelConfig, NetworksConfig
 from jepa.positions import Grid, grid_positions
 
@@ -135,6 +135,7 @@ class Modality(Renamed, ABC, Generic[C]):
     streams: kinds of tokens, if there are several; the tokens of the first stream come first and lie on `grid`, and
     probes use that stream alone. views: crops per sample and step; mask set i applies to view i mod views.
     forecast_axis: index of the grid's time axis, if any; evaluation then predicts later tokens from earlier ones.
+    mask_groups: how `sample_masks` may draw parts of a batch, see jepa/masking/groups.py; None: whole batches only.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
@@ -145,6 +146,7 @@ class Modality(Renamed, ABC, Generic[C]):
     tasks: Sequence[Task] = ()
     views: int = 1
     forecast_axis: int | None = None
+    mask_groups: MaskGroups | None = None
     grid: Grid
 
     def __init__(self, config: C) -> None:

@@ -111,16 +111,16 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 
 def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a step, one micro-batch after another -> prediction loss and total loss, scalars."""
-    weights, parts = config.stage(step).weights, config.optim.accumulate
+    weights, parts = config.stage(step).weights, batch.split(config.optim.accumulate)
     losses, totals = [], []
-    for number, part in enumerate(batch.split(parts), start=1):
-        with gradients_shared(forward, shared=number == parts):
+    for number, part in enumerate(parts, start=1):
+        with gradients_shared(forward, shared=number == len(parts)):
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
                 output = forward(part.views, part.masks, tuple(weights))
             loss = prediction_loss(output.predictions, config.loss, weights)
             added = added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
             total = config.loss.prediction_weight * loss + added
-            (total / parts).backward()
+            (total / len(parts)).backward()
         losses.append(loss.detach())
         totals.append(total.detach())
     return torch.stack(losses).mean(), torch.stack(totals).mean()

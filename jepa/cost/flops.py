@@ -8,7 +8,8 @@ import torch
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepa.data import DataError, seeded
+from jepa.data import DataError
+from jepa.data.masks import group_masks
 from jepa.loss import prediction_loss
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality
@@ -51,9 +52,8 @@ def networks(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
 
 
 def first_masks(config: Config[Any, Any], modality: Modality[Any]) -> list[list[Masks]]:
-    """Masks of the first steps, drawn for the global batch."""
-    batch_size, seed = config.optim.batch_size, config.seed
-    return [modality.sample_masks(batch_size, seeded("masks", seed, step)) for step in range(DRAWS)]
+    """Masks of the first steps, for the first group of each batch."""
+    return [group_masks(modality, config.seed, step, config.optim.batch_size) for step in range(DRAWS)]
 
 
 def example_view(modality: Modality[Any], from_loader: bool = False) -> Any:

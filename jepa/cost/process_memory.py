@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from jepa.cost.flops import example_view, first_masks, networks
+from jepa.cost.flops import DRAWS, example_view, networks
 from jepa.cost.step_memory import Usage, measure, trained
 from jepa.data import Batch
+from jepa.data.masks import step_masks
 from jepa.distributed import World
 from jepa.masking import Masks
 from jepa.modality import Modality
@@ -58,12 +59,12 @@ class ProcessMemory:
 
 def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Allocation) -> Usage:
     """Measured memory of a process with its share of the batch and, out of several draws, the largest masks."""
-    # The order refuses a batch that training would refuse. All rows of a step's masks have the same shape.
-    samples = len(batch_order(config, World(0, allocation.processes, torch.device("cpu"))).rows)
-    masks = max(first_masks(config, modality), key=_tokens)
-    example = example_view(modality, from_loader=True)
+    # The order refuses a batch that training would refuse.
+    order = batch_order(config, World(0, allocation.processes, torch.device("cpu")))
+    masks = max((step_masks(modality, order, step) for step in range(DRAWS)), key=_tokens)
+    example, samples = example_view(modality, from_loader=True), len(order.rows)
     view = tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape), device="meta"), example)
-    batch = Batch([view] * modality.views, [one[slice(samples)] for one in masks], [])
+    batch = Batch([view] * modality.views, masks, [])
     return measure(config, modality, batch, "cuda" if allocation.gpus else "cpu")
 
 

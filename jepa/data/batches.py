@@ -1,6 +1,7 @@
 """Training batches as pure functions of (seed, step, rank)."""
 
 import ctypes
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from jepa.data.bad_files import DataError
+from jepa.data.masks import step_masks
 from jepa.data.order import Order, permutation, seeded
 from jepa.distributed import STOP_SIGNALS, World
 from jepa.errors import UserError
@@ -63,16 +65,19 @@ class Batch:
         return Batch(to_device(self.views, device), [masks.to(device) for masks in self.masks], self.bad)
 
     def split(self, count: int) -> list["Batch"]:
-        """Split into `count` equal micro-batches, in order; the first one carries `bad`."""
-        size = len(self.masks[0].context) // count
-        parts = [slice(part * size, (part + 1) * size) for part in range(count)]
+        """Split into `count` equal micro-batches, in order; the first one carries `bad`.
+
+        There are more of them if masks differ in their numbers of tokens: each micro-batch has one number.
+        """
+        count = math.lcm(count, *(len(masks.counts) or 1 for masks in self.masks))
+        size = len(self.masks[0]) // count
         return [
             Batch(
-                tree_map(lambda leaf, rows=rows: leaf[rows], self.views),
-                [masks[rows] for masks in self.masks],
-                self.bad if rows.start == 0 else [],
+                tree_map(lambda leaf, rows=slice(part * size, (part + 1) * size): leaf[rows], self.views),
+                list(masks),
+                [] if part else self.bad,
             )
-            for rows in parts
+            for part, masks in enumerate(zip(*(one.split(count) for one in self.masks), strict=True))
         ]
 
     @property
@@ -81,10 +86,8 @@ class Batch:
 
     def sizes(self) -> dict[str, int]:
         """Context and target tokens per sample, summed over sets of masks."""
-        return {
-            "context_tokens": sum(masks.context.shape[1] for masks in self.masks),
-            "target_tokens": sum(masks.target.shape[1] * masks.target.shape[2] for masks in self.masks),
-        }
+        context, target = zip(*(masks.mean_counts() for masks in self.masks), strict=True)
+        return {"context_tokens": round(sum(context)), "target_tokens": round(sum(target))}
 
     def pin_memory(self) -> "Batch":
         """Pinned copy, made by the loader's pinning thread."""
@@ -101,8 +104,7 @@ def to_device(tree: Any, device: torch.device) -> Any:
 class TrainingBatches(Dataset[Batch | UserError]):
     """The batch of each step, by step number.
 
-    Masks are drawn for the global batch and each process takes its rows, so that the number of processes changes
-    neither samples nor masks.
+    The number of processes changes neither samples nor masks.
     """
 
     def __init__(self, modality: Modality[Any], samples: Samples, order: Order, max_bad_fraction: float) -> None:
@@ -120,9 +122,8 @@ class TrainingBatches(Dataset[Batch | UserError]):
     def _batch(self, step: int) -> Batch:
         bad: list[tuple[str, str]] = []
         samples = [self._views(number, bad) for number in self.order.numbers(step)]
-        masks = self.modality.sample_masks(self.order.batch_size, seeded("masks", self.order.seed, step))
         collated = [default_collate(list(views)) for views in zip(*samples, strict=True)]
-        return Batch(collated, [mask[self.order.rows] for mask in masks], bad)
+        return Batch(collated, step_masks(self.modality, self.order, step), bad)
 
     def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any]:
         """Views of sample `number`, counted over the run, or of the next readable one; raises DataError."""

@@ -12,5 +12,6 @@ from jepa.masking.configs import (
     Strategy,
     TubeMaskConfig,
 )
+from jepa.masking.groups import MaskGroups, mask_groups, own_generator
 from jepa.masking.masks import Masks
 from jepa.masking.sampling import sample_masks

@@ -9,6 +9,7 @@ from itertools import groupby
 import torch
 from torch import Generator, Tensor
 
+from jepa.masking.groups import own_generator
 from jepa.positions import Grid
 
 Range = tuple[float, float]
@@ -120,9 +121,9 @@ def draw_blocks(blocks: Blocks, batch_size: int, generator: Generator) -> tuple[
     """
     windows = context_windows(blocks)
     fewest, most = windows[int(torch.randint(len(windows), (), generator=generator))]
-    contexts, targets, missing = [], [], batch_size
+    contexts, targets, missing, own = [], [], batch_size, own_generator(generator)
     while missing:  # ends, as some simulated placement falls into the window
-        context, target = blocks.place(OVERDRAW * missing, generator)
+        context, target = blocks.place(OVERDRAW * missing, own)
         count = context.sum(dim=1)
         fits = ((count >= fewest) & (count <= most)).nonzero().squeeze(1)[:missing]
         contexts.append(context[fits])
@@ -130,8 +131,8 @@ def draw_blocks(blocks: Blocks, batch_size: int, generator: Generator) -> tuple[
         missing -= len(fits)
     context, target = torch.cat(contexts), torch.cat(targets)
     if blocks.joined:
-        target = random_tokens(target, math.prod(blocks.grid) - most, generator)
-    return random_tokens(context, fewest, generator), target
+        target = random_tokens(target, math.prod(blocks.grid) - most, own)
+    return random_tokens(context, fewest, own), target
 
 
 def random_tokens(candidates: Tensor, count: int, generator: Generator) -> Tensor:

@@ -28,7 +28,9 @@ class BlockMaskConfig:
     """Several target blocks, and one large context block minus the targets (Assran et al. 2023, sec. 3).
 
     Block sizes are drawn once per batch, block positions once per sample. Scales are shares of the grid; aspects are
-    ratios of the last but one axis to the last. legacy: reproduce the masks of the public I-JEPA code.
+    ratios of the last but one axis to the last. legacy: reproduce the masks of the public I-JEPA code. legacy_group:
+    consecutive samples whose contexts are cut to the shortest of them; there, the batch of one GPU (128). Null: the
+    whole batch. Each forward pass holds samples of one group.
     """
 
     kind: Literal["block"] = "block"
@@ -37,10 +39,12 @@ class BlockMaskConfig:
     target_aspect: RatioRange = (0.75, 1.5)
     context_scale: ShareRange = (0.85, 1.0)
     legacy: Literal["none", "ijepa"] = "none"
+    legacy_group: PositiveInt | None = None
 
     def no_effect(self, use: Use) -> dict[str, str]:
         """Settings without effect, each with the reason."""
-        return {"target_aspect": "the grid has one axis"} if len(use.modality.grid) < 2 else {}
+        found = {"legacy_group": "legacy is none"} if self.legacy == "none" else {}
+        return found | ({"target_aspect": "the grid has one axis"} if len(use.modality.grid) < 2 else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class TubeMaskConfig:
 
     A block covers the share `scale` of the last two axes, the share `time_scale` of the first axis, and all of the axes
     between. On a grid of two axes it is a block in space. legacy: reproduce the masks of the public V-JEPA code.
+    legacy_group: as for blocks; in that code 24, or 10 at 384 pixels.
     """
 
     kind: Literal["tube"] = "tube"
@@ -57,10 +62,12 @@ class TubeMaskConfig:
     aspect: RatioRange = (0.75, 1.5)
     time_scale: Share = 1.0
     legacy: Literal["none", "vjepa"] = "none"
+    legacy_group: PositiveInt | None = None
 
     def no_effect(self, use: Use) -> dict[str, str]:
         """Settings without effect, each with the reason."""
-        return {"time_scale": "the grid has no time axis"} if len(use.modality.grid) < 3 else {}
+        found = {"legacy_group": "legacy is none"} if self.legacy == "none" else {}
+        return found | ({"time_scale": "the grid has no time axis"} if len(use.modality.grid) < 3 else {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _TENSORS = ("context", "target", "valid_context", "valid_target")
@@ -16,6 +18,8 @@ class Masks:
 
     parts: number of context tokens in each group that an encoder of several streams defines, the same for every sample.
     draw: sets with equal `draw` keep the same tokens of every stream they share, so that an encoder may reuse a pass.
+    counts: of masks with different numbers of tokens, (context tokens, target tokens) of each of several equal parts of
+    the batch. Shorter ones are filled up with index 0; `split` cuts this off.
     valid_context, valid_target: which of the tokens exist, if samples may lack some (padding); None for all. number:
     index of this set within its step; it selects the predictor's mask token. `bind` sets the last three.
     """
@@ -27,6 +31,7 @@ class Masks:
     valid_context: Tensor | None = field(default=None, kw_only=True)  # bool [B, Kc]
     valid_target: Tensor | None = field(default=None, kw_only=True)  # bool [B, M, Kt]
     number: int = field(default=0, kw_only=True)
+    counts: tuple[tuple[int, int], ...] = field(default=(), kw_only=True)
 
     @classmethod
     def of_context(cls, context: Tensor, parts: tuple[int, ...] = (), valid: Tensor | None = None) -> Self:
@@ -60,6 +65,37 @@ class Masks:
         known = [name for name in _TENSORS if getattr(sets[0], name) is not None]
         joined: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in sets]) for name in known}
         return replace(sets[0], **joined)
+
+    @staticmethod
+    def filled_up(parts: Sequence["Masks"]) -> "Masks":
+        """Sets of equally many samples as the masks of one batch, which `split` divides again."""
+        counts = tuple((part.context.shape[1], part.target.shape[2]) for part in parts)
+        longest = [max(lengths) for lengths in zip(*counts, strict=True)]
+
+        def joined(tensors: Sequence[Tensor], length: int) -> Tensor:
+            return torch.cat([F.pad(tensor, (0, length - tensor.shape[-1])) for tensor in tensors])
+
+        context = joined([part.context for part in parts], longest[0])
+        target = joined([part.target for part in parts], longest[1])
+        return replace(parts[0], context=context, target=target, counts=counts)
+
+    def split(self, count: int) -> list[Self]:
+        """Divide into `count` equal parts, in order; `count` is a multiple of that of `counts`."""
+        size, repeat = len(self) // count, count // max(1, len(self.counts))
+        parts = [self[part * size : (part + 1) * size] for part in range(count)]
+        if not self.counts:
+            return parts
+        lengths = [one for one in self.counts for _ in range(repeat)]
+        return [
+            replace(part, context=part.context[:, :kept], target=part.target[..., :hidden], counts=())
+            for part, (kept, hidden) in zip(parts, lengths, strict=True)
+        ]
+
+    def mean_counts(self) -> tuple[float, float]:
+        """Context tokens and target tokens of a sample, on average."""
+        counts = self.counts or ((self.context.shape[1], self.target.shape[2]),)
+        context, target = (fmean(lengths) for lengths in zip(*counts, strict=True))
+        return context, target * self.target.shape[1]
 
     def to(self, device: torch.device | str) -> Self:
         """The same masks on a device; the copy from pinned memory is asynchronous."""

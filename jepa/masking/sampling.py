@@ -21,17 +21,19 @@ from jepa.masking.configs import (
     Strategy,
     TubeMaskConfig,
 )
+from jepa.masking.groups import own_generator
 from jepa.masking.masks import Masks
 from jepa.positions import Grid
 
 
 def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Generator) -> Masks:
-    """Draw the masks of a batch; the generator must be on the CPU."""
+    """Draw the masks of a batch, or of one of its groups; the generator must be on the CPU."""
+    own = own_generator(generator)
     match config:
         case BlockMaskConfig(legacy="ijepa"):
             target_size = published.ijepa_block_size(grid, config.target_scale, config.target_aspect, generator)
             context_size = published.ijepa_block_size(grid, config.context_scale, (1.0, 1.0), generator)
-            return Masks(*published.ijepa_masks(grid, context_size, target_size, config.targets, batch_size, generator))
+            return Masks(*published.ijepa_masks(grid, context_size, target_size, config.targets, batch_size, own))
         case BlockMaskConfig():
             target_size = draw_block_size(grid, config.target_scale, config.target_aspect, generator)
             context_size = draw_block_size(grid, config.context_scale, (1.0, 1.0), generator)
@@ -40,7 +42,7 @@ def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Gener
             return Masks(token_indices(context), token_indices(target))
         case TubeMaskConfig(legacy="vjepa"):
             size = published.vjepa_block_size(grid, config.scale, config.aspect, config.time_scale, generator)
-            return Masks(*published.vjepa_masks(grid, size, config.blocks, batch_size, generator))
+            return Masks(*published.vjepa_masks(grid, size, config.blocks, batch_size, own))
         case TubeMaskConfig():
             size = draw_block_size(grid[-2:], (config.scale, config.scale), config.aspect, generator)
             context, target = draw_blocks(tube_blocks(grid, config, size), batch_size, generator)
@@ -48,7 +50,7 @@ def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Gener
         case RandomMaskConfig() | RandomTubeMaskConfig():
             tokens = math.prod(grid[-2:] if isinstance(config, RandomTubeMaskConfig) else grid)
             every = torch.ones(batch_size, tokens, dtype=torch.bool)
-            target = random_tokens(every, round(config.ratio * tokens), generator)
+            target = random_tokens(every, round(config.ratio * tokens), own)
             return _repeated(grid, ~target, target.unsqueeze(1))
         case CausalMaskConfig():
             low, high = config.cut

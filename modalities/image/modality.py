@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import patch_embedding
-from jepa.masking import Masks, check_masking, sample_masks
+from jepa.masking import Masks, check_masking, mask_groups, sample_masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
 from modalities.image.config import ImageConfig
@@ -46,6 +46,7 @@ class Image(Modality[ImageConfig]):
             raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
         self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
         check_masking(self.grid, config.masking)
+        self.mask_groups = mask_groups([config.masking])
         self._opened = Opened()
 
     @cached_property

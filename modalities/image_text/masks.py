@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from jepa.config.effects import Use
-from jepa.masking import Masks, Strategy, sample_masks
+from jepa.masking import Masks, Strategy, own_generator, sample_masks
 from jepa.masking.blocks import random_tokens, token_indices
 from jepa.modality import Stream
 from jepa.positions import Grid, grid_positions
@@ -174,7 +174,7 @@ def _whole(visible: Stream, hidden: Stream, what: Literal["summary", "all"], bat
 
 def _words(layout: Layout, hidden: int, batch_size: int, generator: Generator) -> Masks:
     every = torch.ones(batch_size, layout.length, dtype=torch.bool)
-    target = random_tokens(every, hidden, generator)
+    target = random_tokens(every, hidden, own_generator(generator))
     context = torch.cat([layout.image.tokens[:-1].expand(batch_size, -1), token_indices(~target) + layout.patches], 1)
     kept = (layout.patches, layout.length - hidden, 1, 0)
     return Masks(

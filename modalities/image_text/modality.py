@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.cross_modal.vectors import StreamEncoder
-from jepa.masking import Masks, check_masking
+from jepa.masking import Masks, check_masking, mask_groups
 from jepa.matching import MatchedModality
 from jepa.modality import Samples, Split, Task
 from jepa.model import JEPA
@@ -58,6 +58,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
         self.grid, self.streams = self.layout.grid, (self.layout.image, self.layout.text)
         self.size, self.tokenize = towers.image.image_size, towers.tokenize
         check_masking(self.grid, config.masking)
+        self.mask_groups = mask_groups([config.masking])
+        if self.mask_groups and not self.mask_groups.equal:
+            raise ValueError("masking.legacy_group: only images and videos without captions can have it")
         self._opened = Opened()
         check_words(self.layout, config.objectives)
         if model.contrast != "none" and not config.objectives.contrasts:

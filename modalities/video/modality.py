@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from jepa.encoder import PatchEmbedding
-from jepa.masking import Masks, check_masking, sample_masks
+from jepa.masking import Masks, check_masking, mask_groups, sample_masks
 from jepa.modality import Modality, Samples, Split, Task
 from modalities.image.views import denormalise, normalise, normalise_bytes, stored_side
 from modalities.storage.opened import Opened
@@ -47,6 +47,7 @@ class Video(Modality[VideoConfig]):
         self.views = config.views
         for strategy in config.masking:
             check_masking(self.grid, strategy)
+        self.mask_groups = mask_groups(config.masking)
         self._opened = Opened()
 
     @cached_property
