@@ -33,10 +33,11 @@ $(VENV)/.dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR)
 
-# Four files at a time, as tests of SLURM mostly wait; one thread a process, as threads that wait for a busy core are slow.
+# Three files at a time, the longest first, as tests of SLURM mostly wait; one thread a process, as threads that wait
+# for a busy core are slow.
 test: export OMP_NUM_THREADS ?= 1
 test: setup
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The tests of numerical code once more under the roundings of an old processor and two threads.
 NUMERICAL := tests/test_transformer.py tests/test_encoder.py tests/test_predictor.py tests/test_loss.py tests/test_model.py \

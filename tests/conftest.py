@@ -1,4 +1,4 @@
-"""Fixtures that tests share."""
+"""Fixtures that tests share. Slow imports are in functions, as the process that starts the workers needs none."""
 
 import os
 from collections.abc import Iterator
@@ -6,12 +6,30 @@ from pathlib import Path
 
 import fork_server
 import pytest
-import torch
-from PIL import Image
 from places import SUPPORT
 from slurm_programs import skip_without_slurm
 
 from local_cluster import LocalCluster
+
+# The files that take longest start first, those that wait for SLURM before all others, so that none is left at the end.
+LONGEST = [
+    *("cluster/test_slurm.py", "training/test_kill.py", "training/test_fsdp.py", "cluster/test_jobs.py"),
+    *("image_text/test_image_text.py", "cost/test_cost.py", "slurm/test_local_cluster.py", "tests/test_docs.py"),
+    *("cross_modal/test_cross_modal.py", "video/test_video.py", "test_distributed.py", "test_benchmarks.py"),
+    *("test_out_of_tree.py", "test_check_modality.py", "test_launch.py", "test_masking.py", "test_report.py"),
+    *("test_evaluate.py", "test_scene_captions.py", "test_moving_scenes.py", "test_video_decode.py", "test_ready.py"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--no-loadscope-reorder`, pytest-xdist starts files in this order."""
+    rank = {ending: number for number, ending in enumerate(LONGEST)}
+
+    def start(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return min((number for ending, number in rank.items() if path.endswith(ending)), default=len(rank))
+
+    items.sort(key=start)
 
 
 def pytest_configure() -> None:
@@ -22,12 +40,17 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Tests that draw from the global generator draw the same every time."""
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty-four small pictures of noise, without labels."""
+    import torch
+    from PIL import Image
+
     folder = tmp_path_factory.mktemp("photos")
     noise = torch.randint(256, (24, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for index, pixels in enumerate(noise):

@@ -2,9 +2,13 @@
 
 import json
 import math
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
+import fork_server
 import pytest
 import torch
 from pictures import write_class_images
@@ -24,6 +28,21 @@ SETTINGS = [
     "evaluate.report=false",
 ]
 COUNTS = {"train": 10, "val": 5, "test": 4}  # images a class
+
+
+def _fork(command: list[str], *, stdout: Any, env: dict[str, str], **_: Any) -> fork_server.Process:
+    log = Path(stdout.name)
+    return fork_server.start(*command[2:], stdout=log, stderr=log, OMP_NUM_THREADS=env["OMP_NUM_THREADS"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_runs() -> Iterator[None]:
+    """Runs start in the fork server, and a cost is that of the first masks alone."""
+    forking = SimpleNamespace(Popen=_fork, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.learning_runs.subprocess", forking)
+        patch.setattr("jepa.cost.flops.DRAWS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")

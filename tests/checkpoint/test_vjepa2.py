@@ -26,8 +26,6 @@ from jepa.model_config import ModelConfig
 from jepa.predictor import PredictorConfig
 from modalities.video import Video, VideoConfig
 
-vjepa2 = pytest.importorskip("transformers.models.vjepa2.modeling_vjepa2")
-
 MODALITY = Video(VideoConfig(frames=8, image_size=32, patch_size=8))
 MODEL = ModelConfig(
     size=VitSize(width=48, depth=2, heads=2),
@@ -38,6 +36,7 @@ MODEL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def theirs() -> torch.nn.Module:
+    vjepa2 = pytest.importorskip("transformers.models.vjepa2.modeling_vjepa2")
     config = vjepa2.VJEPA2Config(
         patch_size=8,
         crop_size=32,

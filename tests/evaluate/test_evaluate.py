@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from moving import MODEL as MOVING_MODEL, Dots, Moving, MovingConfig
 from pictures import write_class_images
-from sklearn.linear_model import LogisticRegression
 from small_runs import save_untrained
 from tiny import MODEL, NoiseConfig, PaddedNoise, randomise
 from torch import Tensor
@@ -92,6 +91,8 @@ def test_k_nearest_neighbours_equal_a_loop_over_queries() -> None:
 @pytest.mark.parametrize("width", [12, 200])
 @pytest.mark.parametrize("c", [0.01, 1.0])
 def test_the_linear_probe_finds_the_optimum_of_scikit_learn(width: int, c: float) -> None:
+    from sklearn.linear_model import LogisticRegression  # slow, and only this test needs it
+
     examples = blobs(width=width)
     axes = projected(examples)
     start = torch.zeros(CLASSES, axes.train.features.shape[1] + 1)

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
-from sklearn.feature_extraction import DictVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from modalities.image_text.config import ImageTextConfig
 from modalities.worlds.captions.dataset import CaptionedScenes
@@ -256,6 +254,9 @@ def test_one_caption_of_each_swap_is_true_and_the_other_is_false(worlds: np.ndar
 
 def test_words_alone_do_not_reveal_which_caption_is_true(worlds: np.ndarray) -> None:
     """A linear model of words by position and of word pairs, trained on half of the swaps, is at chance on the rest."""
+    from sklearn.feature_extraction import DictVectorizer  # slow, and only this test needs them
+    from sklearn.linear_model import LogisticRegression
+
     found = [swaps(objects, SEED, index) for index, objects in enumerate(worlds)]
     for name in ("attribute", "relation"):
         pairs = [each[name] for each in found if name in each]
