@@ -2,18 +2,23 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jepa.data.summary import SplitSummary, digest
+from jepa.disk.columns import Columns
 from jepa.modality import Label, Sample, Split
+from modalities.storage.index import Listed, Request, SplitIndex, packed
 from modalities.storage.layout import ClassLevel, Layout, class_folders, class_root, find_layout
 from modalities.storage.listing import FEW, FileKind, walk
 from modalities.storage.opened import Opened
-from modalities.storage.packed import PackedStrings, StringPacker
-from modalities.storage.splits import StoredSplit, carved_split, split_named, split_source
+from modalities.storage.packed import PackedStrings
+from modalities.storage.splits import StoredSplit, carved_codes, split_named, split_source
 
 __all__ = ["FileKind", "Files", "check_folder", "class_folders", "open_folder", "walk"]
 
@@ -22,19 +27,16 @@ _TRIED = 1_000  # paths in which splits inside classes are noticed
 
 
 class Files:
-    """Samples read from paths below `folder`; with classes, the first part of a path names the class."""
+    """Samples read from the paths of an index; with classes, the first part of a path names the class."""
 
-    def __init__(
-        self,
-        folder: Path,
-        paths: PackedStrings,
-        classes: Sequence[str],
-        read: Callable[[Path], Any],
-        summary: SplitSummary | None = None,
-    ) -> None:
-        self.folder, self.paths, self.read = folder, paths, read
-        self.class_index = {name: index for index, name in enumerate(classes)}
-        self.summary = summary
+    def __init__(self, found: SplitIndex, read: Callable[[Path], Any]) -> None:
+        self.found, self.read = found, read
+        self.folder, self.summary = found.folder, found.summary
+        self.paths = found.strings("paths")
+        self.class_index = {name: index for index, name in enumerate(found.classes)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Files, (self.found, self.read)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -49,7 +51,7 @@ class Files:
 
     def digest(self) -> str:
         """A digest of the paths and their order."""
-        return digest(*self.paths.buffers())
+        return self.found.digest
 
 
 class Listing(NamedTuple):
@@ -67,6 +69,7 @@ def open_folder(
     seed: int | None,
     labels: bool = True,
     opened: Opened | None = None,
+    otherwise: FileKind | None = None,
 ) -> StoredSplit:
     """The files of one split below `root`, and the class names, () without labels.
 
@@ -80,9 +83,22 @@ def open_folder(
     If `root`, or the folder of a split, holds nothing but one folder, that folder may hold the splits or classes.
     Hidden files and folders are ignored, and so are run directories. Links are followed, but every folder is listed
     only once. Splits that are opened with the same `opened` share their lists.
+    otherwise: the kind of the samples if `root` holds none of `kind`, but some of these.
     """
     check_folder(root)
     opened = opened or Opened()
+    settings = {"kinds": [kind.rules, otherwise and otherwise.rules], "seed": seed, "labels": labels}
+    request = Request("folder", root, split, settings)
+    found = opened.indexed(request, lambda: _found(root, split, (kind, otherwise), seed, labels, opened))
+    return StoredSplit(Files(found, read), found.classes)
+
+
+def _found(
+    root: Path, split: Split, kinds: tuple[FileKind, FileKind | None], seed: int | None, labels: bool, opened: Opened
+) -> SplitIndex:
+    """List one split, see `open_folder`."""
+    listed = opened.once(("listed", root), Listed)
+    kind = opened.once(("kind", root), lambda: _kind_below(root, kinds, listed))
     layout = opened.once(("layout", root), lambda: find_layout(root, kind))
     source, carve = split_source(list(layout.splits), split)
     training, level = opened.once(("classes", root), lambda: _classes(layout, kind, labels))
@@ -104,7 +120,17 @@ def open_folder(
         passed_over=parts[split].passed_over + layout.beside,
         notes=_notes(level, folder, paths) + kind.advice(parts[split].passed_over),
     ).of_split(split, carve, {each: len(parts[each].paths) for each in carve} if level.names else {})
-    return StoredSplit(Files(folder, paths, level.names, read, summary), level.names)
+    columns = Columns({**packed("paths", paths), **listed.columns()})
+    return SplitIndex(columns, level.names, summary, digest(*paths.buffers()), folder)
+
+
+def _kind_below(root: Path, kinds: tuple[FileKind, FileKind | None], listed: Listed) -> FileKind:
+    """The first kind, unless the root holds none of these samples, but some of the second kind."""
+    first, second = (kind and replace(kind, listed=listed) for kind in kinds)
+    assert first is not None
+    if second is None or any(True for _ in walk(root, first)) or not any(True for _ in walk(root, second)):
+        return first
+    return second
 
 
 def check_folder(root: Path) -> None:
@@ -172,12 +198,10 @@ def _in_folders(paths: Iterable[str], tops: set[str], strays: list[str] | None) 
 
 def _carved(everything: Listing, carve: tuple[Split, ...], seed: int | None, with_rest: bool) -> dict[Split, Listing]:
     """The samples of the splits of `carve`, and with `with_rest` what they leave of the training set, as `train`."""
-    splits: tuple[Split, ...] = ("train", *carve) if with_rest else carve
-    parts = {split: StringPacker() for split in splits}
-    for path in everything.paths:
-        if (part := parts.get(carved_split(path, carve, seed))) is not None:
-            part.append(path)
-    return {split: Listing(part.packed(), everything.passed_over) for split, part in parts.items()}
+    codes = carved_codes(everything.paths.encoded(), len(everything.paths), carve, seed)
+    splits: tuple[Split, ...] = ("train", *carve)
+    parts = {split: np.flatnonzero(codes == code) for code, split in enumerate(splits) if with_rest or code}
+    return {split: Listing(everything.paths.take(rows), everything.passed_over) for split, rows in parts.items()}
 
 
 def _notes(level: ClassLevel, folder: Path, paths: PackedStrings) -> tuple[str, ...]:

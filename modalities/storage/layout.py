@@ -41,7 +41,7 @@ def find_layout(root: Path, kind: FileKind) -> Layout:
     of_root: ClassLevel | None = None
     folder: Path | None = root
     while folder is not None:
-        found = entries(folder)
+        found = entries(folder, kind)
         splits = _splits_in(folder, found, kind)
         if splits != {"train": ""}:
             return Layout(folder, splits, _beside(folder, found, splits, kind))
@@ -55,7 +55,7 @@ def find_layout(root: Path, kind: FileKind) -> Layout:
 
 def class_folders(folder: Path, kind: FileKind) -> tuple[str, ...]:
     """The sorted names of the class folders of a training set, () if it is unlabelled."""
-    return _class_level(folder, entries(folder), kind).names
+    return _class_level(folder, entries(folder, kind), kind).names
 
 
 def class_root(folder: Path, kind: FileKind, classes: Collection[str] = ()) -> tuple[Path, ClassLevel]:
@@ -66,7 +66,7 @@ def class_root(folder: Path, kind: FileKind, classes: Collection[str] = ()) -> t
     of_folder: ClassLevel | None = None
     inner: Path | None = folder
     while inner is not None and inner.name not in classes:
-        found = entries(inner)
+        found = entries(inner, kind)
         level = _class_level(inner, found, kind)
         of_folder = of_folder or level
         if level.names or kind.partly_labelled:

@@ -4,9 +4,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+
+from modalities.storage.index import Listed
 
 Entries = list[tuple[str, bool]]  # names in a folder, and whether each is a folder
 FEW = 10  # samples beside class folders, or images beside folders of frames, that may be passed over
@@ -22,6 +24,7 @@ class FileKind:
     and otherwise make all samples unlabelled.
     companions: endings of other members of a tar file that belong to the sample with the same key, such as captions.
     installable: endings that a further package would read, and the command that installs it.
+    listed: notes every folder that is listed, so that a later start can tell whether its names have changed.
     """
 
     noun: str  # as in "no images below ..."
@@ -30,6 +33,12 @@ class FileKind:
     partly_labelled: bool = False
     companions: tuple[str, ...] = ()
     installable: tuple[tuple[str, str], ...] = ()
+    listed: Listed | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def rules(self) -> tuple[object, ...]:
+        """What decides which files are samples."""
+        return self.noun, sorted(self.extensions), self.whole_folders, self.partly_labelled, self.companions
 
     def advice(self, passed_over: Mapping[str, int]) -> tuple[str, ...]:
         """Sentences on files that were passed over, given their numbers by ending, but could be read."""
@@ -53,11 +62,12 @@ def walk_below(folder: Path, name: str, kind: FileKind) -> Iterator[str]:
 def _walk(
     folder: Path, prefix: str, kind: FileKind, visited: set[tuple[int, int]], passed_over: Counter[str]
 ) -> Iterator[str]:
-    identity = _identity(folder / prefix)
+    status = (folder / prefix).stat()
+    identity = status.st_dev, status.st_ino
     if identity in visited:  # a link to a parent folder would never end
         return
     visited.add(identity)
-    found = entries(folder / prefix)
+    found = entries(folder / prefix, kind, status)
     if prefix and is_written_by_a_run({name for name, _ in found}):
         passed_over[f"the run directory {prefix.removesuffix('/')}"] += 1
         return
@@ -81,11 +91,14 @@ def _walk(
             passed_over[_described(name)] += 1
 
 
-def entries(folder: Path) -> Entries:
+def entries(folder: Path, kind: FileKind, status: os.stat_result | None = None) -> Entries:
     """Sorted visible entries of a folder, and whether each is a folder, without a disk access per file.
 
-    Pipes and devices are left out. Broken links stay in; they count as unreadable files.
+    Pipes and devices are left out. Broken links stay in; they count as unreadable files. status: of the folder, if it
+    is known.
     """
+    if kind.listed is not None:
+        kind.listed.add(folder, (status or folder.stat()).st_mtime_ns)
     with os.scandir(folder) as found:
         return sorted(
             (entry.name, entry.is_dir())

@@ -1,10 +1,14 @@
 """Long lists of strings in little memory."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
+
+_AT_ONCE = 2**15  # strings that are packed, unpacked or moved at once
 
 
 class StringPacker:
@@ -18,11 +22,20 @@ class StringPacker:
         self.buffer += string.encode("utf-8", "surrogateescape")
         self.ends.append(len(self.buffer))
 
+    def extend(self, strings: Sequence[str]) -> None:
+        """Add several strings."""
+        text = "".join(strings)
+        if not text.isascii():
+            for string in strings:
+                self.append(string)
+            return
+        lengths = np.fromiter(map(len, strings), np.int64, len(strings))
+        self.ends.frombytes((len(self.buffer) + np.cumsum(lengths)).tobytes())
+        self.buffer += text.encode()
+
     def packed(self) -> "PackedStrings":
         """The list of the strings added so far; nothing can be added afterwards."""
-        packed = PackedStrings(())
-        packed._buffer, packed._ends = self.buffer, np.frombuffer(self.ends, dtype=np.int64)
-        return packed
+        return PackedStrings.of(np.frombuffer(self.buffer, np.uint8), np.frombuffer(self.ends, np.int64))
 
 
 class PackedStrings(Sequence[str]):
@@ -31,14 +44,30 @@ class PackedStrings(Sequence[str]):
     A list of str takes about 100 bytes more per string, and forked workers copy its pages as reference counts change.
     """
 
+    text: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+    _buffer: memoryview
+
     def __init__(self, strings: Iterable[str]) -> None:
         packer = StringPacker()
         for string in strings:
             packer.append(string)
-        self._buffer, self._ends = packer.buffer, np.frombuffer(packer.ends, dtype=np.int64)
+        packed = packer.packed()
+        self.text, self.ends, self._buffer = packed.text, packed.ends, packed._buffer
+
+    @classmethod
+    def of(cls, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> "PackedStrings":
+        """The strings whose bytes are `text` [bytes]; `ends` [count + 1]: where they end, after a 0."""
+        packed = cls.__new__(cls)
+        packed.text, packed.ends = text, ends
+        packed._buffer = text.data
+        return packed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return PackedStrings.of, (self.text, self.ends)
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self.ends) - 1
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -49,10 +78,47 @@ class PackedStrings(Sequence[str]):
     def __getitem__(self, index: int | slice) -> "str | PackedStrings":
         selected = range(len(self))[index]
         if isinstance(selected, range):
-            return PackedStrings(self[each] for each in selected)
-        start, end = self._ends[selected : selected + 2].tolist()
-        return self._buffer[start:end].decode("utf-8", "surrogateescape")
+            return self.take(np.arange(selected.start, selected.stop, selected.step))
+        start, end = self.ends[selected : selected + 2].tolist()
+        return str(self._buffer[start:end], "utf-8", "surrogateescape")
 
-    def buffers(self) -> tuple[bytearray, bytes]:
+    def __iter__(self) -> Iterator[str]:
+        for strings in self.batches():
+            yield from strings
+
+    def batches(self, size: int = _AT_ONCE) -> Iterator[list[str]]:
+        """All strings in order, in lists of at most `size`."""
+        for data, ends in self._pieces(size):
+            text = str(data, "utf-8", "surrogateescape")
+            if len(text) == len(data):
+                yield [text[start:end] for start, end in pairwise(ends)]
+            else:
+                yield [data[start:end].decode("utf-8", "surrogateescape") for start, end in pairwise(ends)]
+
+    def encoded(self, size: int = _AT_ONCE) -> Iterator[list[bytes]]:
+        """The bytes of all strings in order, in lists of at most `size`."""
+        for data, ends in self._pieces(size):
+            yield [data[start:end] for start, end in pairwise(ends)]
+
+    def take(self, rows: NDArray[np.int64]) -> "PackedStrings":
+        """The strings in these rows."""
+        lengths = np.diff(self.ends)[rows]
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        text = np.empty(int(ends[-1]), np.uint8)
+        for first in range(0, len(rows), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            at_once, begin = lengths[part], int(ends[first])
+            shift = np.repeat(self.ends[rows[part]] - (ends[:-1][part] - begin), at_once)
+            text[begin : begin + len(shift)] = self.text[shift + np.arange(len(shift))]
+        return PackedStrings.of(text, ends)
+
+    def buffers(self) -> tuple[memoryview, memoryview]:
         """The text of all strings, and where they end."""
-        return self._buffer, self._ends.tobytes()
+        return self._buffer, np.ascontiguousarray(self.ends).view(np.uint8).data
+
+    def _pieces(self, size: int) -> Iterator[tuple[bytes, list[int]]]:
+        """Bytes of at most `size` strings, and where each ends in them, after a 0."""
+        for first in range(0, len(self), size):
+            ends = self.ends[first : first + size + 1]
+            begin = int(ends[0])
+            yield self._buffer[begin : int(ends[-1])].tobytes(), (ends - begin).tolist()

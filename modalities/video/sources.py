@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from jepa.modality import LabelledSamples, Split
 from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import image_extensions
-from modalities.storage.listing import ending, walk
+from modalities.storage.listing import ending
 from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
@@ -81,8 +81,8 @@ def _open(
     read_file = partial(_video_or_still, options=options)
     match source:
         case "folder":
-            kind = opened.once(("kind", root), lambda: _kind_below(root)) if opened else _kind_below(root)
-            return open_folder(root, split, kind, read_file, seed, options.labels, opened)
+            stills = FileKind("still images", image_extensions())
+            return open_folder(root, split, _ENCODED, read_file, seed, options.labels, opened, stills)
         case "csv":
             endings = VIDEO_EXTENSIONS | image_extensions()
             return _with_stills_noted(open_lists(root, split, endings, read_file, seed, options.labels, opened))
@@ -97,14 +97,6 @@ def _open(
             return open_folder(root, split, _ARRAYS, array, seed, options.labels, opened)
         case _:
             raise ValueError(f"unknown source of videos '{source}'; allowed are {', '.join(get_args(Source))}")
-
-
-def _kind_below(root: Path) -> FileKind:
-    """Videos; or images, as still clips, in a folder that has images and no videos."""
-    if root.is_dir() and not any(True for _ in walk(root, _ENCODED)):
-        stills = FileKind("still images", image_extensions())
-        return stills if any(True for _ in walk(root, stills)) else _ENCODED
-    return _ENCODED
 
 
 def _video_or_still(path: Path, options: ReadOptions) -> StoredVideo:
