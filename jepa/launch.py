@@ -11,7 +11,7 @@ from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError
 from jepa.config.recipes import default_recipe, read_recipe, recipes
 from jepa.console import CONSOLE, command_parser, shown
-from jepa.data import open_data
+from jepa.data.index import open_data, remove_index_without_run
 from jepa.distributed import World, join
 from jepa.distributed.peers import failing_together
 from jepa.errors import INTERRUPTED, exit_status
@@ -46,8 +46,10 @@ def _launch(arguments: argparse.Namespace) -> int:
             with world.error_barrier():
                 if world.is_main:
                     stack.enter_context(locked(config.run_dir))
+                    stack.callback(remove_index_without_run, config.run_dir)
                     say(resolved.notes)
-                open_data(modality, config.evaluate)
+            open_data(modality, config.evaluate, config.run_dir, world)
+            with world.error_barrier():
                 if world.is_main:
                     from jepa.evaluate.ready import announce_evaluation
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from jepa.compat.contract_1 import Renamed
 from jepa.config.effects import Use
+from jepa.disk.columns import IndexFolder
 from jepa.encoder import Encoder, TokenEncoder
 from jepa.masking import MaskGroups, Masks
 from jepa.model_config import ModelConfig, NetworksConfig
@@ -136,6 +137,8 @@ class Modality(Renamed, ABC, Generic[C]):
     probes use that stream alone. views: crops per sample and step; mask set i applies to view i mod views.
     forecast_axis: index of the grid's time axis, if any; evaluation then predicts later tokens from earlier ones.
     mask_groups: how `sample_masks` may draw parts of a batch, see jepa/masking/groups.py; None: whole batches only.
+    index_folder: set by the core: where `dataset` may store the list of its samples for other processes and later
+    starts.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
@@ -147,6 +150,7 @@ class Modality(Renamed, ABC, Generic[C]):
     views: int = 1
     forecast_axis: int | None = None
     mask_groups: MaskGroups | None = None
+    index_folder: IndexFolder | None = None
     grid: Grid
 
     def __init__(self, config: C) -> None:

@@ -4,4 +4,4 @@ from jepa.data.bad_files import BadFiles, DataError, read_bad_files
 from jepa.data.batches import Batch, TrainingBatches, open_split, to_device, training_batches
 from jepa.data.cache import SampleCache
 from jepa.data.order import Order, permutation, seeded
-from jepa.data.summary import open_data, say_data
+from jepa.data.summary import say_data

@@ -72,16 +72,7 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
     return whole.hexdigest()
 
 
-def open_data(modality: Modality[Any], evaluate: EvaluateConfig) -> None:
-    """Open every split that a run and its evaluation read; raises DataError.
-
-    All processes call it at once: if only one listed millions of files, the others would give up waiting for it.
-    """
-    for split in _splits_of(evaluate):
-        open_split(modality, split)
-
-
-def _splits_of(evaluate: EvaluateConfig) -> tuple[Split, ...]:
+def splits_of(evaluate: EvaluateConfig) -> tuple[Split, ...]:
     """The splits that a run and its evaluation read."""
     if not evaluate.enabled:
         return ("train",)
@@ -90,7 +81,7 @@ def _splits_of(evaluate: EvaluateConfig) -> tuple[Split, ...]:
 
 def say_data(modality: Modality[Any], evaluate: EvaluateConfig) -> None:
     """Print what a run and its evaluation read, and warnings; raises DataError if a split cannot be opened."""
-    for line in summary_lines(modality, _splits_of(evaluate)):
+    for line in summary_lines(modality, splits_of(evaluate)):
         CONSOLE.print(shown(line))
     for warning in modality.data_warnings():
         warn_once(warning)

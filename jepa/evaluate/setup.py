@@ -13,6 +13,7 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError, Tree, as_tree, differences, plain
 from jepa.config.effects import Use, check_effects
 from jepa.data import DataError
+from jepa.data.index import index_of_run
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
 from jepa.evaluate.reading import sample_limits
@@ -82,6 +83,7 @@ def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -
     checkpoint = read_checkpoint(path)
     trained_config, trained_modality = configured(checkpoint)
     config, modality = configured(checkpoint, layers)
+    modality.index_folder = index_of_run(path)
     changed = differences(plain(trained_config), plain(config))
     if fixed := [line for line in changed if not line.startswith(_FREE)]:
         raise ConfigError(f"evaluation cannot change {fixed[0]}; it can change data, evaluate and compute")

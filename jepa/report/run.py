@@ -10,6 +10,7 @@ import torch
 from jepa.checkpoint import Checkpoint
 from jepa.collapse import CollapseSigns
 from jepa.data import open_split
+from jepa.data.index import index_of_run
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.forecast import Forecaster, build_forecaster, can_forecast
 from jepa.modality import Modality, Samples
@@ -84,6 +85,7 @@ def read_run(run_dir: Path) -> Run:
     """Load a run; raises CheckpointError if it has no checkpoint."""
     checkpoint = read_checkpoint(run_dir)
     config, modality = configured(checkpoint)
+    modality.index_folder = index_of_run(run_dir)
     trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
     encoders = {"trained": trained.to(device), "untrained": untrained_encoder(config, modality).to(device)}

@@ -132,10 +132,10 @@ class Image(Modality[ImageConfig]):
             min_side=stored_side(config.size, config.crop_scale),
             pixels=config,
             arguments=config.torchvision,
-            opened=self._opened.at(self.index),
+            opened=self._opened.at(self.index_folder),
             labels=config.reads_labels,
         )
-        return self._opened.once((split, self.index), lambda: open_split(source, root, split))
+        return self._opened.once((split, self.index_folder), lambda: open_split(source, root, split))
 
 
 class _Scenes:

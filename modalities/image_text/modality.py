@@ -213,10 +213,10 @@ class ImageText(MatchedModality[ImageTextConfig]):
             open_captions,
             min_side=stored_side(self.size, config.crop_scale),
             pixels=config,
-            opened=self._opened.at(self.index),
+            opened=self._opened.at(self.index_folder),
             labels=config.reads_labels,
         )
-        return self._opened.once((split, self.index), lambda: open_split(source, root, split))
+        return self._opened.once((split, self.index_folder), lambda: open_split(source, root, split))
 
 
 def _statistics(config: ImageTextConfig, model: TowersConfig) -> tuple[PixelStatistics, PixelStatistics]:

@@ -8,12 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jepa.disk import writing
+from jepa.disk.cache import user_cache as user_cache
 from jepa.disk.locks import exclusive
-
-
-def user_cache(name: str) -> Path:
-    """$XDG_CACHE_HOME/openjepa/`name`, by default ~/.cache/openjepa/`name`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openjepa" / name
 
 
 def write_once(folder: Path, write: Callable[[Path], None]) -> Path:

@@ -171,7 +171,10 @@ class Video(Modality[VideoConfig]):
             pixels=config,
             labels=config.reads_labels,
         )
-        return self._opened.once(split, partial(open_source, source, root, split, options, opened=self._opened))
+        opened = self._opened.at(self.index_folder)
+        return opened.once(
+            (split, self.index_folder), partial(open_source, source, root, split, options, opened=opened)
+        )
 
 
 class TubeletEmbedding(PatchEmbedding):

@@ -16,8 +16,7 @@ from PIL import Image
 from jepa import launch
 from jepa.data import open_split
 from jepa.evaluate.ready import announce_evaluation, evaluation_notes
-from jepa.modality import Split
-from modalities.storage.splits import carved_split
+from modalities.storage.splits import carved_codes
 from modalities.video.lists import VideoList, read_list
 
 NETWORKS = ["model.size={width: 24, depth: 1, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}"]
@@ -170,24 +169,24 @@ def test_the_splits_of_the_evaluation_list_no_folder_again(
     write_images(tmp_path, [f"{folders[number % 4]}/{number}.png" for number in range(60)])
     config, modality = launch.resolve("image", {}, [*IMAGES, f"data.root={tmp_path}"])
     listed: Counter[str] = Counter()
-    hashed: Counter[str] = Counter()
-    scandir, carve = os.scandir, carved_split
+    hashed: list[int] = []
+    scandir, carve = os.scandir, carved_codes
 
     def counted(path: Any) -> Any:
         listed[str(path)] += 1
         return scandir(path)
 
-    def carved(name: str, *arguments: Any) -> Split:
-        hashed[name] += 1
-        return carve(name, *arguments)
+    def carved(names: Any, count: int, *arguments: Any) -> Any:
+        hashed.append(count)
+        return carve(names, count, *arguments)
 
     monkeypatch.setattr("os.scandir", counted)
-    monkeypatch.setattr("modalities.storage.folders.carved_split", carved)
+    monkeypatch.setattr("modalities.storage.folders.carved_codes", carved)
     open_split(modality, "train")
     before = dict(listed)
     announce_evaluation(config, modality)
     assert {path: listed[path] for path in before} == before
-    assert len(hashed) == sum(hashed.values()) == 60
+    assert hashed == [60]
 
 
 def test_the_splits_of_the_evaluation_read_no_list_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

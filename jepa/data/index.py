@@ -1,0 +1,65 @@
+"""The index of a data set beside a run: process 0 lists the data, and all others map what it has written."""
+
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from jepa.data.batches import open_split
+from jepa.data.summary import splits_of
+from jepa.disk.cache import user_cache
+from jepa.disk.columns import IndexFolder
+from jepa.distributed import World
+from jepa.modality import Modality
+from jepa.protocol import EvaluateConfig
+
+_LONGEST = timedelta(days=2)  # that listing a data set may take
+
+
+def index_of_run(run_dir: Path, writes: bool = False, checks: bool = True) -> IndexFolder:
+    """The index of a run; what `jepa data index` has stored is used too."""
+    return IndexFolder(run_dir / "index", (user_cache("index"),), writes, checks)
+
+
+def open_data(modality: Modality[Any], evaluate: EvaluateConfig, run_dir: Path, world: World) -> None:
+    """Open every split that a run and its evaluation read; raises DataError, and PeerError in other processes.
+
+    Process 0 goes first and writes an index; the others wait for it, outside collectives of a GPU, which give up after
+    minutes, and read the index.
+    """
+    with world.error_barrier():
+        try:
+            if world.is_main:
+                _open(modality, evaluate, index_of_run(run_dir, writes=True))
+        finally:
+            _wait_for_all(world)
+    with world.error_barrier():
+        if not world.is_main:
+            _open(modality, evaluate, index_of_run(run_dir, checks=False))
+
+
+def remove_index_without_run(run_dir: Path) -> None:
+    """Remove the index of a run that could not start."""
+    if (run_dir / "config.yaml").exists():
+        return
+    for path in (run_dir / "index").glob("*.index"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # it does not exist, or holds files of others
+        (run_dir / "index").rmdir()
+
+
+def _open(modality: Modality[Any], evaluate: EvaluateConfig, index: IndexFolder) -> None:
+    modality.index_folder = index
+    for split in splits_of(evaluate):
+        open_split(modality, split)
+    index.close()
+
+
+def _wait_for_all(world: World) -> None:
+    if world.size == 1:
+        return
+    group: Any = dist.new_group(backend="gloo", timeout=_LONGEST)
+    dist.barrier(group=group)
+    dist.destroy_process_group(group)
