@@ -18,26 +18,27 @@ from jepa.protocol import EvaluateConfig
 _LONGEST = timedelta(days=2)  # that listing a data set may take
 
 
-def index_of_run(run_dir: Path, writes: bool = False, checks: bool = True) -> IndexFolder:
+def index_of_run(run_dir: Path, writes: bool = False) -> IndexFolder:
     """The index of a run; what `jepa data index` has stored is used too."""
-    return IndexFolder(run_dir / "index", (user_cache("index"),), writes, checks)
+    return IndexFolder(run_dir / "index", (user_cache("index"),), writes)
 
 
 def open_data(modality: Modality[Any], evaluate: EvaluateConfig, run_dir: Path, world: World) -> None:
     """Open every split that a run and its evaluation read; raises DataError, and PeerError in other processes.
 
-    Process 0 goes first and writes an index; the others wait for it, outside collectives of a GPU, which give up after
-    minutes, and read the index.
+    Process 0 goes first and writes an index, unless the data is small; the others wait for it, outside collectives of
+    a GPU, which give up after minutes, and read the index.
     """
+    index = index_of_run(run_dir, writes=True)
     with world.error_barrier():
         try:
             if world.is_main:
-                _open(modality, evaluate, index_of_run(run_dir, writes=True))
+                _open(modality, evaluate, index)
         finally:
-            _wait_for_all(world)
+            used = _used_by_main(world, index)
     with world.error_barrier():
         if not world.is_main:
-            _open(modality, evaluate, index_of_run(run_dir, checks=False))
+            _open(modality, evaluate, IndexFolder(index.path, checks=False, used=used))
 
 
 def remove_index_without_run(run_dir: Path) -> None:
@@ -57,9 +58,12 @@ def _open(modality: Modality[Any], evaluate: EvaluateConfig, index: IndexFolder)
     index.close()
 
 
-def _wait_for_all(world: World) -> None:
+def _used_by_main(world: World, index: IndexFolder) -> list[str]:
+    """Wait until process 0 has opened the data -> names of the files that it has read or written."""
     if world.size == 1:
-        return
+        return index.used
     group: Any = dist.new_group(backend="gloo", timeout=_LONGEST)
-    dist.barrier(group=group)
+    used = [index.used]
+    dist.broadcast_object_list(used, src=0, group=group)
     dist.destroy_process_group(group)
+    return used[0]

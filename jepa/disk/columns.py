@@ -38,9 +38,10 @@ class IndexFolder:
     """Where the index of a data set lies.
 
     path: the folder that is written. also: folders that are only searched. writes: whether this process writes what it
-    does not find. checks: whether it makes sure that the data is as it was; otherwise another process has done so.
-    rebuilds: whether nothing is read that was there before. written: files that this process has written.
-    on_close: what frees the memory that only writing needs.
+    does not find. checks: whether it makes sure that the data is as it was; otherwise another process has done so, for
+    the files in `used`. rebuilds: whether nothing is read that was there before. least: samples of a split from which
+    on an index is written. used: names of the files that were read or written. on_close: what frees the memory that
+    only writing needs.
     """
 
     path: Path
@@ -48,7 +49,8 @@ class IndexFolder:
     writes: bool = False
     checks: bool = True
     rebuilds: bool = False
-    written: list[Path] = field(default_factory=list)
+    least: int = 10_000
+    used: list[str] = field(default_factory=list)
     on_close: list[Callable[[], None]] = field(default_factory=list)
 
     def close(self) -> None:

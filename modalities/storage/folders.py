@@ -121,7 +121,7 @@ def _found(
         notes=_notes(level, folder, paths) + kind.advice(parts[split].passed_over),
     ).of_split(split, carve, {each: len(parts[each].paths) for each in carve} if level.names else {})
     columns = Columns({**packed("paths", paths), **listed.columns()})
-    return SplitIndex(columns, level.names, summary, digest(*paths.buffers()), folder)
+    return SplitIndex(len(paths), columns, level.names, summary, digest(*paths.buffers()), folder)
 
 
 def _kind_below(root: Path, kinds: tuple[FileKind, FileKind | None], listed: Listed) -> FileKind:

@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,11 @@ class Listed:
 class SplitIndex:
     """What a source has found for one split.
 
-    columns: arrays with an entry per sample, as the source defines them. folder: that paths are relative to. digest: of
-    the names of the samples.
+    count: of samples. columns: arrays, as the source defines them. folder: that paths are relative to. digest: of the
+    names of the samples.
     """
 
+    count: int
     columns: Columns
     classes: tuple[str, ...]
     summary: SplitSummary
@@ -108,29 +109,48 @@ def split_index(place: IndexFolder | None, request: Request, build: Callable[[],
     """
     if place is None:
         return build()
-    path = place.path / request.file_name
+    name = request.file_name
     if not place.checks:
-        _await(path)
-    for stored in (
-        () if place.rebuilds and path not in place.written else (path, *(each / path.name for each in place.also))
-    ):
-        if (found := _stored(stored, request, place.checks)) is None:
+        return _of_another_process(place, name) if name in place.used else build()
+    for folder in () if place.rebuilds else (place.path, *place.also):
+        if (found := _stored(folder / name, request)) is None:
             continue
-        if stored == path or not place.writes:
+        place.used.append(name)
+        if folder == place.path or not place.writes:
             return found
-        _copy(stored, path)
-        return _loaded(path)
+        _copy(folder / name, place.path / name)
+        return _index_of(*read_columns(place.path / name))
     if not place.writes:
         return build()
     state = [[*each[:2], _proven(each[2]), *each[3:]] for each in request.state()]  # before the files are read
     found = build()
-    facts = {"state": state, "classes": found.classes, "summary": asdict(found.summary), "digest": found.digest}
-    write_columns(path, {**facts, "folder": str(found.folder)}, found.columns)
-    place.written.append(path)
-    return _loaded(path)
+    if found.count < place.least and not place.used:  # of small data only; its other splits may need the same lists
+        (place.path / name).unlink(missing_ok=True)
+        return found
+    facts = {"state": state, "classes": found.classes, "summary": vars(found.summary), "digest": found.digest}
+    write_columns(place.path / name, {**facts, "count": found.count, "folder": str(found.folder)}, found.columns)
+    place.used.append(name)
+    return _index_of(*read_columns(place.path / name))
 
 
-def _stored(path: Path, request: Request, checks: bool) -> SplitIndex | None:
+def _of_another_process(place: IndexFolder, name: str) -> SplitIndex:
+    """What process 0 has written; disks over a network may take seconds to show it. Raises FileNotFoundError."""
+    path = place.path / name
+    for _ in range(_PATIENCE * 10):
+        if path.exists():
+            try:
+                return _index_of(*read_columns(path))
+            except DamagedError as error:
+                raise ValueError(f"{path}, which process 0 has written, is damaged: {error}") from error
+        if place.path.exists():
+            next(place.path.iterdir(), None)  # makes NFS look again
+        time.sleep(0.1)
+    raise FileNotFoundError(
+        f"{path} is not visible to this process; the run directory must be on a disk that all share"
+    )
+
+
+def _stored(path: Path, request: Request) -> SplitIndex | None:
     """What a file holds; None if it is missing, damaged or of other data, which is said."""
     if not path.exists():
         return None
@@ -140,7 +160,7 @@ def _stored(path: Path, request: Request, checks: bool) -> SplitIndex | None:
         reason = error.strerror if isinstance(error, OSError) else error
         CONSOLE.print(shown(f"the index {path} is damaged ({reason}), so the data is listed again"), style="yellow")
         return None
-    if checks and (changed := _changed(facts["state"], columns, request)):
+    if changed := _changed(facts["state"], columns, request):
         CONSOLE.print(
             shown(f"{changed} has changed since, or just before, the data was indexed, so it is listed again")
         )
@@ -148,16 +168,13 @@ def _stored(path: Path, request: Request, checks: bool) -> SplitIndex | None:
     return _index_of(facts, columns)
 
 
-def _loaded(path: Path) -> SplitIndex:
-    return _index_of(*read_columns(path))
-
-
 def _index_of(facts: Mapping[str, Any], columns: Columns) -> SplitIndex:
     summary = dict(facts["summary"])
     if summary["classes"] is not None:
         summary["classes"] = tuple(summary["classes"])
     summary |= {name: tuple(summary[name]) for name in ("shared", "notes")}
-    return SplitIndex(columns, tuple(facts["classes"]), SplitSummary(**summary), facts["digest"], Path(facts["folder"]))
+    classes, folder = tuple(facts["classes"]), Path(facts["folder"])
+    return SplitIndex(facts["count"], columns, classes, SplitSummary(**summary), facts["digest"], folder)
 
 
 def _changed(state: Sequence[Sequence[Any]], columns: Columns, request: Request) -> str:
@@ -198,14 +215,6 @@ def _edges(path: Path, size: int) -> str:
 
 def _proven(changed: int) -> int:
     return changed if time.time_ns() - changed > _COARSE else _UNPROVEN
-
-
-def _await(path: Path) -> None:
-    """Wait until a file of another process is visible here: disks over a network may take seconds to show it."""
-    for _ in range(_PATIENCE * 10):
-        if path.exists() or not path.parent.exists() or any(each == path for each in path.parent.iterdir()):
-            return
-        time.sleep(0.1)
 
 
 def _copy(source: Path, path: Path) -> None:
