@@ -64,14 +64,21 @@ def run(language: str, text: str, folder: Path, environment: dict[str, str]) -> 
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("steps", ["steps=200", pytest.param("", marks=pytest.mark.soak, id="as_written")])
-def test_the_page_on_custom_modalities_runs(steps: str, tmp_path: Path, shell: dict[str, str]) -> None:
+QUICK = "steps=20 evaluate.low_shot_draws=1 evaluate.train_samples=200 evaluate.test_samples=100"
+
+
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.soak, id="as_written")])
+def test_the_page_on_custom_modalities_runs(quick: bool, tmp_path: Path, shell: dict[str, str]) -> None:
     printed, promised = "", ""
     for language, text in blocks("new_modality.md"):
         if language == "text":
             promised += text
         else:
-            printed += run(language, text.replace("runs/tides\n", f"runs/tides {steps}\n"), tmp_path, shell)
+            if quick:
+                text = text.replace("runs/tides\n", f"runs/tides {QUICK}\n").replace(
+                    "runs/mine steps=100", f"runs/mine {QUICK}"
+                )
+            printed += run(language, text, tmp_path, shell)
     for line in filter(None, promised.splitlines()):
         assert line in printed, line
     assert "jepa_tides.modality:TidesTides" not in printed

@@ -3,6 +3,7 @@
 import math
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import resized_crop
@@ -76,8 +77,8 @@ def denormalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD)
 
 @cache
 def _of_255(values: Statistics) -> list[float]:
-    """Statistics of 8-bit values, as float32."""
-    return (255 * torch.tensor(values)).tolist()
+    """Statistics of 8-bit values, as float32; by NumPy, as tensors of a dry run have no values."""
+    return [float(255 * np.float32(value)) for value in values]
 
 
 def _random_box(
