@@ -121,7 +121,7 @@ def kill_once(photos: Path, run_dir: Path, chance: random.Random, in_write: bool
     process.wait()
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
 def test_runs_killed_at_random_moments_end_with_the_weights_of_an_uninterrupted_one(
     kills: int, photos: Path, tmp_path: Path
 ) -> None:

@@ -380,6 +380,7 @@ def test_a_run_learns_from_shards_and_from_coco(
     assert row["test_samples"] == (8 if source == "webdataset" else 16)
 
 
+@pytest.mark.soak
 def test_a_killed_and_resumed_run_on_captioned_images_ends_with_the_weights_of_an_uninterrupted_one(
     captioned: Path, tmp_path: Path
 ) -> None:

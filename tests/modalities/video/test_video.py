@@ -77,6 +77,7 @@ def test_embedded_clips_are_evaluated_on_all_of_their_labels(tmp_path: Path, mon
     assert tasks["motion/attentive"]["test_samples"] == 24
 
 
+@pytest.mark.soak
 def test_a_killed_and_resumed_run_on_videos_ends_with_the_weights_of_an_uninterrupted_one(
     clips: Path, tmp_path: Path
 ) -> None:
