@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
 from jepa.data import Batch, seeded
+from jepa.distributed import World
 from jepa.launch import resolve
 from jepa.modality import Modality
 from jepa.model import JEPA
@@ -31,6 +32,7 @@ class Case:
     modality: str
     batch_size: int
     settings: tuple[str, ...]
+    loaded: tuple[str, ...] = ()  # further settings with which a run reads generated data
 
     def build(self, precision: Precision, extra: Sequence[str] = ()) -> tuple[Config[Any, Any], Modality[Any]]:
         """The config of the case and its modality; nothing is read from a disk."""
@@ -89,6 +91,41 @@ CASES = {
 }
 
 
+def _ijepa(name: str, size: str, patch: int, depth: int, heads: int) -> Case:
+    sizes = ("data.image_size=224", f"data.patch_size={patch}", f"model.size={size}")
+    settings = (*sizes, _predictor(384, depth, heads, "separate"), *_IJEPA)
+    return Case(f"I-JEPA, {name}/{patch}, 224 px, batch 128", "image", 128, settings, _PICTURES)
+
+
+_PICTURES = ("data.source=scenes", "data.scenes.train=4096")
+GPU_CASES = {
+    "ijepa_base": _ijepa("ViT-B", "vit_base", 16, 6, 12),
+    "ijepa_large": _ijepa("ViT-L", "vit_large", 16, 12, 16),
+    "ijepa_huge": _ijepa("ViT-H", "vit_huge", 14, 12, 16),
+    "vjepa_large": Case(
+        "V-JEPA, ViT-L/16, 16 frames of 224 px, tubelets of 2, batch 24",
+        "video",
+        24,
+        (
+            *("data.frames=16", "data.tubelet=2", "data.image_size=224", "data.patch_size=16", "model.size=vit_large"),
+            *(f"data.masking=[{_TUBES}]", _predictor(384, 12, 16, "joint", 2), "loss.distance=l1", *_PUBLISHED),
+            "compute.activation_checkpointing=true",
+        ),
+        ("data.source=scenes", "data.scenes.train=256"),
+    ),
+    "toy": Case(
+        "I-JEPA, toy size, batch 4",
+        "image",
+        4,
+        (
+            *("data.image_size=32", "data.patch_size=4", "model.size={width: 32, depth: 2, heads: 2}"),
+            *(_predictor(16, 1, 2, "separate"), *_IJEPA),
+        ),
+        ("data.source=scenes", "data.scenes.train=16", "data.scenes.validation=4", "data.scenes.test=4"),
+    ),
+}
+
+
 class Method(Protocol):
     """A training step or a forward pass that is measured."""
 
@@ -100,19 +137,26 @@ class Method(Protocol):
 
 
 class Ours:
-    """The training step of `jepa.train` in one process, without reading data."""
+    """The training step of `jepa.train`, without reading data."""
 
-    def __init__(self, config: Config[Any, Any], modality: Modality[Any], batch: Batch) -> None:
+    def __init__(
+        self, config: Config[Any, Any], modality: Modality[Any], batch: Batch, world: World | None = None
+    ) -> None:
         torch.manual_seed(0)
-        self.config, self.batch = config, batch
-        self.model = JEPA(config.model, modality, config.target_kinds)
+        world = world or World(0, 1, torch.device("cpu"))
+        self.config, self.batch = config, batch.to(world.device)
+        self.model = JEPA(config.model, modality, config.target_kinds).to(world.device)
+        self.model.set_activation_checkpointing(config.compute.activation_checkpointing)
         self.optimizer = adamw(self.model, config.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
+        if config.compute.compile:
+            self.model.compile()
+        self.forward = world.data_parallel(self.model)
 
     def backward(self) -> Tensor:
         """Forward and backward pass -> loss."""
-        return backward(self.config, 0, self.model, self.batch)[1]
+        return backward(self.config, 0, self.forward, self.batch)[1]
 
     def step(self) -> object:
         """One training step."""

@@ -92,9 +92,9 @@ class MatrixProduct:
 
     flops = 2 * _SIDE**3
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, device: torch.device | None = None) -> None:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.factors = torch.randn(2, _SIDE, _SIDE).to(dtype)
+        self.factors = torch.randn(2, _SIDE, _SIDE).to(device, dtype)
 
     def step(self) -> object:
         """One product."""
