@@ -24,7 +24,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import provenance
-from benchmarks.steps.cases import GPU_CASES, Case, Method, Ours
+from benchmarks.steps.cases import GPU_CASES, Method, Ours
 from benchmarks.steps.measure import MatrixProduct, spread
 from benchmarks.steps.official import Official
 from jepa.cost.describe import Allocation
@@ -46,14 +46,13 @@ def measure(name: str, options: argparse.Namespace, world: World) -> list[dict[s
     case = GPU_CASES[name]
     extra = [f"compute.device={world.device.type}", *options.overrides]
     config, modality = case.build(options.precision, [*extra, f"optim.batch_size={case.batch_size * world.size}"])
-    weights = config.stage(0).weights
     uncheckpointed, _ = case.build(options.precision, [*extra, "compute.activation_checkpointing=false"])
-    flops = sample_flops(uncheckpointed, modality, weights) * case.batch_size
+    flops = sample_flops(uncheckpointed, modality, config.stage(0).weights) * case.batch_size
     allocation = Allocation(processes=world.size, gpus=world.size if world.device.type == "cuda" else 0)
-    estimate = process_memory(config, modality, allocation)["ddp"].total
-    rate = MatrixProduct(options.precision, world.device)
-    seconds = timed(rate.step, options.rounds, 5, world)
-    head = {"flops": flops, "matrix_rate": MatrixProduct.flops / median(seconds), "batch_size": case.batch_size}
+    estimate = process_memory(config, modality, allocation)[config.compute.parallel].total
+    product = MatrixProduct(options.precision, world.device, 8192 if world.device.type == "cuda" else 512)
+    seconds = timed(product.step, options.rounds, options.steps, world)
+    head = {"flops": flops, "matrix_rate": product.flops / median(seconds), "batch_size": case.batch_size}
     ours = Ours(config, modality, case.batch(modality), world)
     results = [{"name": f"{name}, ours", **head, "estimate": estimate, **of_step(ours, options, world)}]
     checkout = options.official_vjepa if case.modality == "video" else options.official_ijepa
@@ -62,7 +61,7 @@ def measure(name: str, options: argparse.Namespace, world: World) -> list[dict[s
         del ours
         results.append({"name": f"{name}, official code", **head, **of_step(official, options, world)})
         del official
-    seconds = of_loop(case, options, world)
+    seconds = of_loop(name, options, world)
     results.append({"name": f"{name}, ours with the loader", **head, "seconds": seconds})
     return results
 
@@ -119,13 +118,14 @@ def idle_of(spans: Sequence[tuple[float, float]]) -> float:
     return 1 - busy / (end - spans[0][0])
 
 
-def of_loop(case: Case, options: argparse.Namespace, world: World) -> list[float]:
+def of_loop(name: str, options: argparse.Namespace, world: World) -> list[float]:
     """Seconds a step of the training loop, from what its log says after the first lines."""
-    folder = options.scratch / case.title.replace("/", " ").replace(",", "").replace(" ", "_")
-    source = [f"data.source=folder data.root={options.data}"] if options.data else case.loaded
-    lengths = [f"steps={options.steps * (options.rounds + 1)}", f"log_every={options.steps}", "checkpoint_every=1000000"]
+    case, folder = GPU_CASES[name], options.scratch / name
+    source = ["data.source=folder", f"data.root={options.data}"] if options.data else case.loaded
+    steps = options.steps * (options.rounds + 1)
+    lengths = [f"steps={steps}", f"log_every={options.steps}", "checkpoint_every=1000000"]
     batch = f"optim.batch_size={case.batch_size * world.size}"
-    settings = [*" ".join(source).split(), *lengths, batch, f"compute.device={world.device.type}", f"run_dir={folder}"]
+    settings = [*source, *lengths, batch, f"compute.device={world.device.type}", f"run_dir={folder}"]
     config, modality = case.build(options.precision, [*settings, *options.overrides])
     if world.is_main:
         shutil.rmtree(folder, ignore_errors=True)
@@ -173,10 +173,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="per round")
-    parser.add_argument("--data", type=Path, help="folder of images or videos for the loader, instead of generated ones")
+    parser.add_argument("--data", type=Path, help="folder for the loader, instead of generated data")
     parser.add_argument("--official-ijepa", type=Path, metavar="PATH", help="checkout of facebookresearch/ijepa")
     parser.add_argument("--official-vjepa", type=Path, metavar="PATH", help="checkout of facebookresearch/jepa")
-    parser.add_argument("--scratch", type=Path, help="folder for the runs of the loop; with several nodes, a shared one")
+    parser.add_argument("--scratch", type=Path, help="folder for runs of the loop; shared by all nodes")
     parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. compute.compile=true")
     options = parser.parse_intermixed_args(argv)

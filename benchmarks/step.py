@@ -85,9 +85,11 @@ def measure(name: str, precision: Precision, options: argparse.Namespace) -> lis
     results = []
     for threads in options.threads:
         torch.set_num_threads(threads)
-        seconds = take_turns({**built, _MATRIX: MatrixProduct(precision)}, rounds, options.clock)
+        product = MatrixProduct(precision)
+        seconds = take_turns({**built, _MATRIX: product}, rounds, options.clock)
+        rate = product.flops / median(seconds[_MATRIX])
         head = {"case": name, "precision": precision, "threads": threads, "agreement": agreed}
-        results.append({**head, "costs": costs, "seconds": seconds})
+        results.append({**head, "costs": costs, "seconds": seconds, "matrix_rate": rate})
         print(_section(results[-1]), flush=True)
     return results
 
@@ -95,7 +97,7 @@ def measure(name: str, precision: Precision, options: argparse.Namespace) -> lis
 def _section(result: Mapping[str, Any]) -> str:
     """A table of one size, precision and number of threads."""
     seconds, costs = result["seconds"], result["costs"]
-    rate = MatrixProduct.flops / median(seconds[_MATRIX])
+    rate = result["matrix_rate"]
     rows = []
     for name, counted in costs.items():
         reference = _AGAINST.get(name)

@@ -14,10 +14,10 @@ from jepa.data import Batch, seeded
 from jepa.distributed import World
 from jepa.launch import resolve
 from jepa.modality import Modality
-from jepa.model import JEPA
 from jepa.optim import adamw
 from jepa.train import backward
 from jepa.training.config import Config
+from jepa.training.networks import initial_model
 
 Precision = Literal["fp32", "bf16"]
 LEARNING_RATE = 1e-4
@@ -142,10 +142,9 @@ class Ours:
     def __init__(
         self, config: Config[Any, Any], modality: Modality[Any], batch: Batch, world: World | None = None
     ) -> None:
-        torch.manual_seed(0)
         world = world or World(0, 1, torch.device("cpu"))
         self.config, self.batch = config, batch.to(world.device)
-        self.model = JEPA(config.model, modality, config.target_kinds).to(world.device)
+        self.model = initial_model(config, modality, world)
         self.model.set_activation_checkpointing(config.compute.activation_checkpointing)
         self.optimizer = adamw(self.model, config.optim)
         for group in self.optimizer.param_groups:

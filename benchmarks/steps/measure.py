@@ -18,7 +18,6 @@ Clock = Literal["wall", "cpu"]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-_SIDE = 2048  # of the matrix product that gives the machine's own rate
 _TURN = 0.25  # seconds that a turn takes at least
 
 
@@ -90,11 +89,10 @@ def cost(method: Method) -> Cost:
 class MatrixProduct:
     """A product of two square matrices, whose rate is the machine's own."""
 
-    flops = 2 * _SIDE**3
-
-    def __init__(self, precision: Precision, device: torch.device | None = None) -> None:
+    def __init__(self, precision: Precision, device: torch.device | None = None, side: int = 2048) -> None:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.factors = torch.randn(2, _SIDE, _SIDE).to(device, dtype)
+        self.flops = 2 * side**3
+        self.factors = torch.randn(2, side, side).to(device, dtype)
 
     def step(self) -> object:
         """One product."""
