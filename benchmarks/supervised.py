@@ -143,7 +143,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         clock = Stopwatch(seconds_before)
         for step in steps:
             rate = set_schedule(optimizer, step, config.steps, config.optim)
-            batch = next(batches)
+            batch = next(batches).to(world.device)
             bad_files.add(batch.bad)
             views, labels = batch.views[0]  # [B, ...], int64 [B]
             with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):

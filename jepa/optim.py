@@ -6,9 +6,11 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from jepa.config import ConfigError
+from jepa.distributed import whole
 from jepa.schedules import Decay, Fraction, cosine, warmed_up
 
 
@@ -72,6 +74,21 @@ def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         betas=config.betas,
         fused=True,
     )
+
+
+def clip_gradient(optimizer: torch.optim.AdamW, max_norm: float | None) -> Tensor:
+    """Clip the gradient of all parameters together -> its norm before, a scalar.
+
+    If the norm is not finite, the optimiser's next step changes nothing. The device decides; the host need not wait.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if max_norm is not None:
+        clip_grads_with_norm_(parameters, max_norm, norm)
+    norm = whole(norm)
+    # As torch's GradScaler tells fused optimisers.
+    vars(optimizer)["found_inf"] = torch.isfinite(norm).logical_not().float()
+    return norm
 
 
 def _last_match(name: str, factors: Sequence[RateFactor]) -> int | None:

@@ -5,30 +5,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from jepa.collapse import collapse_warning, flat_signs
 from jepa.config import plain
-from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, open_split, seeded, training_batches
-from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals, whole
-from jepa.errors import UserError
+from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, open_split, seeded, training_batches
+from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
-from jepa.optim import adamw, set_schedule
+from jepa.optim import adamw, clip_gradient, set_schedule
 from jepa.schedules import teacher_momentum
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.data_record import announce_data
+from jepa.training.finite import FiniteCheck
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.networks import initial_model
 from jepa.training.resume import checkpoint_to_resume
 from jepa.training.run_dir import prepare_run_dir, say_finished
 from jepa.training.saver import Saver
 from jepa.training.signs import collapse_signs_of
-
-
-class NonFiniteLossError(UserError, RuntimeError):
-    """The loss or its gradient is infinite or not a number."""
 
 
 def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
@@ -66,38 +61,41 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     run_log = RunLog(config.run_dir, first_step, config.steps, world.is_main)
     with stop_on_signals() as stop_request, saver.finishing(), run_log as log, loading as batches:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
-        clock = Stopwatch(seconds_before)
+        clock, finite = Stopwatch(seconds_before), FiniteCheck(saver.last, world)
+        upcoming = Upcoming(batches, bad_files, saver.check, stop_request, world)
+        upcoming.fetch()
+        upcoming.agree()
         for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank), so a resumed run repeats them.
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             length = config.steps * config.optim.schedule_length
             momentum = teacher_momentum(step, length, config.optim.batch_size, config.momentum)
-            with world.error_barrier():
-                batch = next(batches)
-                bad_files.add(batch.bad)
-                saver.check()
 
+            # Nothing from here to `upcoming.fetch` may wait for the device.
+            batch = upcoming.take()
             loss, total = backward(config, step, forward, batch)
-            gradient_norm = whole(clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf")))
-            with world.error_barrier():
-                if not torch.isfinite(total + gradient_norm):
-                    raise NonFiniteLossError(_non_finite(step, world, saver.last()))
+            gradient_norm = clip_gradient(optimizer, config.optim.max_gradient_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             model.clamp_contrast()
             model.update_target(momentum)
 
+            upcoming.fetch()
+            finite.add(step, total, gradient_norm)
             done = step + 1
-            stopping = done == config.steps or world.any(bool(stop_request))  # SLURM asks before it kills
+            stopping = upcoming.agree() or done == config.steps  # SLURM asks before it kills
             log.advance(done)
-            if done % config.log_every == 0 or stopping:
+            logging, saving = done % config.log_every == 0 or stopping, config.saves(done) or stopping
+            if logging or saving:
+                finite.check()
+            if logging:
                 rates = {"learning_rate": rate, "momentum": momentum, "gradient_norm": float(gradient_norm)}
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
                 signs = collapse_signs_of(model, batch, is_sharded(model) and config.compute.precision == "bf16")
                 values = {"loss": float(world.mean(loss)), **rates, **flat_signs(signs), **batch.sizes()}
                 log.write(done, {**values, "seconds": clock.total()})
                 log.warn(done, collapse_warning(signs))
-            if config.saves(done) or stopping:
+            if saving:
                 saver.save(done, clock.total(), config.keeps(done))
             if stopping:
                 break
@@ -120,14 +118,8 @@ def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], b
             loss = prediction_loss(output.predictions, config.loss, weights)
             added = added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
             total = config.loss.prediction_weight * loss + added
-            (total / len(parts)).backward()
+            scaled = total / len(parts)
+            scaled.backward(scaled.detach() * 0 + 1)  # 1; NaN if the loss is not finite, so that every rank sees it
         losses.append(loss.detach())
         totals.append(total.detach())
     return torch.stack(losses).mean(), torch.stack(totals).mean()
-
-
-def _non_finite(step: int, world: World, last_checkpoint: str) -> str:
-    return (
-        f"the loss or its gradient is not finite at step {step} on rank {world.rank}; {last_checkpoint}. Try a smaller "
-        "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
-    )

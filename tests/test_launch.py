@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
+import jepa.train
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.cluster.sweep import is_finished
@@ -18,6 +20,7 @@ from jepa.data import read_bad_files
 from jepa.distributed import World
 from jepa.errors import INTERRUPTED
 from jepa.launch import main, resolve
+from jepa.loss import prediction_loss
 from jepa.masking import RandomMaskConfig
 from jepa.training.log import read_metrics
 from modalities.image import Image
@@ -152,17 +155,37 @@ def test_a_corrupt_checkpoint_is_refused_and_not_overwritten(
     assert contents(run_dir) == before
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["gradient", "loss"])
+def test_what_is_not_finite_reaches_no_weight_and_stops_the_run_at_the_next_step(
+    what: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    norms = iter((torch.tensor(1.0), torch.tensor(math.inf)))
-    monkeypatch.setattr("jepa.train.clip_grad_norm_", lambda *_: next(norms))
-    assert run(tmp_path / "run", photos, "checkpoint_every=1") == 1
-    kept = latest(tmp_path / "run")
+    backward, seen = jepa.train.backward, []
+
+    def failing(config: Any, step: int, forward: Any, batch: Any) -> Any:
+        trained = [weight for weight in forward.parameters() if weight.requires_grad]
+        seen.append([weight.detach().clone() for weight in trained])
+        losses = backward(config, step, forward, batch)
+        if step == 1 and what == "gradient":
+            trained[0].grad.fill_(math.inf)
+        return losses
+
+    def infinite(*arguments: Any) -> Any:  # with a finite gradient
+        return prediction_loss(*arguments) + (math.inf if len(seen) == 2 and what != "gradient" else 0)
+
+    monkeypatch.setattr("jepa.train.backward", failing)
+    monkeypatch.setattr("jepa.train.prediction_loss", infinite)
+    run_dir, settings = tmp_path / "run", ["steps=6", "log_every=6", "optim.warmup=0"]
+    assert run(run_dir, photos, *settings, "checkpoint_every=6") == 1
+    first, before, after = seen  # the host looks at step 1 once step 2 has started
+    assert not any(torch.equal(one, other) for one, other in zip(first, before, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert not latest(run_dir).exists()
+    seen.clear()
+    assert run(run_dir, photos, *settings, "checkpoint_every=1") == 1
+    assert Checkpoint.load(latest(run_dir)).step == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    for part in ("error: ", "not finite at step 1 on rank 0", str(kept), "optim.peak_lr"):
+    for part in ("error: ", f"the {what} is not finite at step 1", str(latest(run_dir)), "optim.peak_lr"):
         assert part in message
-    assert Checkpoint.load(kept).step == 1
 
 
 def test_a_checkpoint_truncated_anywhere_is_detected(finished: Path, tmp_path: Path) -> None:

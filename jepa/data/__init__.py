@@ -5,3 +5,4 @@ from jepa.data.batches import Batch, TrainingBatches, open_split, to_device, tra
 from jepa.data.cache import SampleCache
 from jepa.data.order import Order, permutation, seeded
 from jepa.data.summary import say_data
+from jepa.data.upcoming import Upcoming

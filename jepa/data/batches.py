@@ -146,7 +146,7 @@ class TrainingBatches(Dataset[Batch | UserError]):
 
 @contextmanager
 def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Iterator[Batch]]:
-    """Batches of the given steps on this process's device, prefetched by worker processes.
+    """Batches of the given steps, prefetched by worker processes; pinned if this process's device is a GPU.
 
     The workers end when the context ends, for whatever reason. Raises DataError if one of them was killed.
     """
@@ -162,7 +162,7 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
     loaded: Any = iter(loader)
     try:
         with _deaths_explained(loaded, workers):
-            yield _on_device(loaded, workers, world)
+            yield _loaded(loaded, workers)
     finally:
         if workers:  # at exit Python would wait for them, as a traceback keeps the iterator alive
             for worker in loaded._workers:
@@ -195,7 +195,7 @@ def _dead(workers: list[BaseProcess]) -> list[BaseProcess]:
     return [worker for worker in workers if worker.exitcode]
 
 
-def _on_device(loaded: Any, workers: int, world: World) -> Iterator[Batch]:
+def _loaded(loaded: Any, workers: int) -> Iterator[Batch]:
     while True:
         with _deaths_explained(loaded, workers):
             batch = next(loaded, None)
@@ -203,7 +203,7 @@ def _on_device(loaded: Any, workers: int, world: World) -> Iterator[Batch]:
             return
         if isinstance(batch, UserError):
             raise batch
-        yield batch.to(world.device)
+        yield batch
 
 
 def _start_worker(_: int) -> None:

@@ -10,4 +10,4 @@ from jepa.distributed.collectives import (
     whole,
 )
 from jepa.distributed.signals import STOP_SIGNALS, StopRequest, stop_on_signals
-from jepa.distributed.world import PeerError, World, gpu_index, join
+from jepa.distributed.world import Exchange, PeerError, World, gpu_index, join

@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
 from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -16,6 +18,8 @@ from jepa.distributed.collectives import is_sharded, mean_over_processes
 from jepa.errors import UserError
 
 _TABLES = ("table", "angles")  # constant buffers of our networks, equal on all ranks
+# A file system may stall for longer than NCCL's collectives may take; the death of a process is noticed at once.
+_PATIENCE = timedelta(hours=2)
 
 
 class PeerError(UserError, RuntimeError):
@@ -62,6 +66,13 @@ class World:
             model, device_ids=devices, find_unused_parameters=varying, gradient_as_bucket_view=True, **buffers
         )
 
+    @cached_property
+    def control(self) -> dist.ProcessGroup:
+        """Group for errors, stop requests and barriers: on CPUs, so that no GPU waits for them, and patient."""
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        assert isinstance(group, dist.ProcessGroup)
+        return group
+
     @contextmanager
     def error_barrier(self) -> Iterator[None]:
         """Error barrier: if the body raises on any rank, all ranks raise (PeerError on the healthy ones).
@@ -71,27 +82,25 @@ class World:
         try:
             yield
         except Exception as error:
-            self._failures(reason_of(error))
-            raise
-        failures = self._failures("")
-        if failures:
-            raise PeerError("; ".join(f"process {rank} failed: {reason}" for rank, reason in failures.items()))
+            if self.any(True):
+                self.raise_together(error)
+        if self.any(False):
+            self.raise_together(None)
 
-    def _failures(self, reason: str) -> dict[int, str]:
-        """Reasons of failure by rank; every process must call, the healthy ones with an empty reason."""
-        if not self.any(bool(reason)) or self.size == 1:
-            return {}
+    def raise_together(self, error: Exception | None) -> NoReturn:
+        """Raise this rank's error, or PeerError with those of the others; every rank must call, one with an error."""
         reasons: list[str] = [""] * self.size
-        dist.all_gather_object(reasons, reason)
-        return {rank: reason for rank, reason in enumerate(reasons) if reason}
+        if self.size > 1:
+            dist.all_gather_object(reasons, reason_of(error) if error else "", group=self.control)
+        if error is not None:
+            raise error
+        raise PeerError("; ".join(f"process {rank} failed: {reason}" for rank, reason in enumerate(reasons) if reason))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; every process must call."""
-        if self.size == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-        return bool(flags.item())
+        exchange = Exchange(self)
+        exchange.start(flag)
+        return exchange.finish()[0]
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a tensor over processes; every process must call."""
@@ -100,8 +109,33 @@ class World:
     def leave(self) -> None:
         """Wait for the other processes and close the process group."""
         if self.size > 1:
-            dist.barrier()
+            self.any(False)  # unlike a barrier of NCCL, it may wait for the last checkpoint
             dist.destroy_process_group()
+
+
+class Exchange:
+    """Flags of all processes, combined on CPUs while the device computes: true where any process sets one."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.flags: list[bool] = []
+        self.sent: tuple[Tensor, dist.Work] | None = None
+
+    def start(self, *flags: bool) -> None:
+        """Send this process's flags; every process must call."""
+        self.flags = list(flags)
+        if self.world.size > 1:
+            tensor = torch.tensor(flags, dtype=torch.uint8)
+            work = dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.world.control, async_op=True)
+            self.sent = tensor, work
+
+    def finish(self) -> list[bool]:
+        """The combined flags, once every process has sent its own."""
+        if self.sent is not None:
+            tensor, work = self.sent
+            work.wait()
+            self.flags, self.sent = list(map(bool, tensor.tolist())), None
+        return self.flags
 
 
 def join(device: str) -> World:

@@ -47,7 +47,7 @@ def checkpoint_to_resume(config: Config[Any, Any], samples: Samples, world: Worl
         own = Seen(process, plain(config), len(samples), digest_of(samples), _step(path))
     if world.size > 1:
         decided: list[Any] = [own]
-        dist.broadcast_object_list(decided, src=0)
+        dist.broadcast_object_list(decided, src=0, group=world.control)
         with world.error_barrier():
             _check_same(decided[0], own, path)
         own = decided[0]

@@ -21,10 +21,10 @@ from jepa.distributed import StopRequest
 
 
 class Countdown(StopRequest):
-    """Becomes true when it is read for the third time."""
+    """Becomes true when it is read for the fourth time: before the first step, and once in each of three steps."""
 
     def __init__(self) -> None:
-        self.signal_name, self.left = "SIGTERM", 3
+        self.signal_name, self.left = "SIGTERM", 4
 
     def __bool__(self) -> bool:
         self.left -= 1
