@@ -55,7 +55,8 @@ class Checkpoint:
     def load(cls, path: Path, device: torch.device | str = "cpu", mmap: bool = False) -> "Checkpoint":
         """Read a checkpoint without executing anything in it.
 
-        mmap: map the tensors of a file and read only those that are used; use them before the file is replaced.
+        mmap: map the tensors of a file and read only those that are used; use them before the file is replaced. Of a
+        folder of shards, the networks are read, but not the state of the optimiser.
         Raises CheckpointError if the path holds no checkpoint of this framework and format, or a broken one.
         """
         if path.is_dir():
@@ -63,7 +64,7 @@ class Checkpoint:
 
             run = read_run(path)
             try:
-                model, optimizer = unflatten(read_all(path, device))
+                model, optimizer = unflatten(read_all(path, device, "model." if mmap else ""))
             except Exception as error:  # torch and pickle raise many exception types
                 raise unreadable(path, error) from error
             return dataclasses.replace(run, model=model, optimizer={**run.optimizer, "state": optimizer})

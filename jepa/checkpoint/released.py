@@ -42,7 +42,7 @@ def read_networks(path: Path) -> dict[str, Tensor]:
 
     path: a run directory or checkpoint of ours, a `.pt` of V-JEPA 2's authors (keys `encoder`, `target_encoder`,
     `predictor`), or the `model.safetensors` of transformers' VJEPA2Model, which has one encoder for both.
-    Raises CheckpointError.
+    The tensors may be mapped: use them before the file is replaced. Raises CheckpointError.
     """
     path = latest(path) if path.is_dir() and latest(path).exists() else path
     if path.suffix == ".safetensors":
@@ -51,8 +51,8 @@ def read_networks(path: Path) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not path.is_file():
-        return Checkpoint.load(path).model
-    content = read_content(path)
+        return Checkpoint.load(path, mmap=True).model
+    content = read_content(path, mmap=True)
     if isinstance(content, dict) and {"encoder", "target_encoder", "predictor"} <= set(content):
         return from_authors(content)
     return Checkpoint.of(path, content).model

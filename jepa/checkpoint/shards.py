@@ -113,12 +113,14 @@ def read_into(tensors: Mapping[str, Tensor], folder: Path) -> None:
     _load(tensors, _Reader(folder), single=False)
 
 
-def read_all(folder: Path, device: torch.device | str) -> dict[str, Tensor]:
-    """All tensors of a folder, unsharded, read by a single process."""
+def read_all(folder: Path, device: torch.device | str, prefix: str = "") -> dict[str, Tensor]:
+    """All tensors of a folder whose names start with a prefix, unsharded, read by a single process."""
     reader = _Reader(folder)
     entries = reader.read_metadata().state_dict_metadata
     tensors: dict[str, Tensor] = {}
     for name, entry in entries.items():
+        if not name.startswith(prefix):
+            continue
         assert isinstance(entry, TensorStorageMetadata)
         tensors[name] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
     _load(tensors, reader, single=True)

@@ -18,29 +18,40 @@ from jepa.model import JEPA
 from jepa.plugins.registry import modality_class
 from jepa.positions import grid_positions
 from jepa.training.config import Config
+from jepa.weights.given import with_weights
+from jepa.weights.trust import importing
 
 Which = Literal["target_encoder", "context_encoder"]
 
 
 def load(
-    run: Path | str, which: Which = "target_encoder", device: str = "cpu", *, step: int | None = None
+    run: Path | str,
+    which: Which = "target_encoder",
+    device: str = "cpu",
+    *,
+    step: int | None = None,
+    trust: bool = False,
 ) -> nn.Module:
     """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
 
     step: of a run directory, load the checkpoint that was kept of this step (keep_every) instead of the latest.
+    trust: whether to import code that the checkpoint names, beyond installed modalities.
     `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
-    `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint.
+    `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint, or without trust.
     """
     checkpoint = read_checkpoint(run, mmap=True, step=step)
-    config, modality = configured(checkpoint)
-    if isinstance(modality, MatchedModality):
-        return modality.inference_model(model_of(checkpoint, config, modality).to(device), which)
-    return encoder_of(checkpoint, config, modality, which).to(device)
+    with importing(run, checkpoint.config, trust):
+        config, modality = configured(checkpoint)
+        if isinstance(modality, MatchedModality):
+            return modality.inference_model(model_of(checkpoint, config, modality).to(device), which)
+        return encoder_of(checkpoint, config, modality, which).to(device)
 
 
-def load_modality(run: Path | str) -> Modality[Any]:
-    """The modality of a run, as configured there."""
-    return configured(read_checkpoint(run, mmap=True))[1]
+def load_modality(run: Path | str, *, trust: bool = False) -> Modality[Any]:
+    """The modality of a run, as configured there; trust as in `load`."""
+    checkpoint = read_checkpoint(run, mmap=True)
+    with importing(run, checkpoint.config, trust):
+        return configured(checkpoint)[1]
 
 
 def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None) -> Checkpoint:
@@ -90,26 +101,17 @@ def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> t
 def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:
     """Trained encoder in evaluation mode; positions are interpolated if the token grid differs from training."""
     trained = configured(checkpoint)[1]
-    with torch.random.fork_rng(devices=[]):  # initial weights, which the next line replaces
-        encoder = modality.encoder(config.model)
-    encoder.load_state_dict(
-        {
-            name.removeprefix(f"{which}."): value
-            for name, value in checkpoint.model.items()
-            if name.startswith(f"{which}.")
-        }
-    )
+    prefix = f"{which}."
+    weights = {name.removeprefix(prefix): one for name, one in checkpoint.model.items() if name.startswith(prefix)}
+    encoder = with_weights(lambda: modality.encoder(config.model), weights)
     if modality.grid != trained.grid:
         encoder.set_positions(grid_positions(modality.grid, trained.grid))
-    return encoder.eval().requires_grad_(False)
+    return encoder
 
 
 def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
     """All trained networks in evaluation mode, on the token grid of training."""
-    with torch.random.fork_rng(devices=[]):
-        model = JEPA(config.model, modality, config.target_kinds)
-    model.load_state_dict(checkpoint.model)
-    return model.eval().requires_grad_(False)
+    return with_weights(lambda: JEPA(config.model, modality, config.target_kinds), checkpoint.model)
 
 
 def untrained_encoder(config: Config[Any, Any], modality: Modality[Any]) -> TokenEncoder:

@@ -1,0 +1,55 @@
+"""Loading a checkpoint imports what its config names: installed modalities always, other code only if asked to."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jepa.checkpoint import CheckpointError
+from jepa.matching import MatchedModality
+from jepa.plugins.registry import declared_name, modality_class
+
+
+@contextmanager
+def importing(run: Path | str, config: Mapping[str, Any], trust: bool) -> Iterator[None]:
+    """Let the body import what the config of a checkpoint names, without a lasting change of the path of imports.
+
+    Raises CheckpointError if that is code that no installed package declares as a modality, and it is not trusted.
+    """
+    if names := [] if trust else _strange_code(config):
+        raise CheckpointError(
+            f"loading {run} would import and call {' and '.join(names)}, which no installed package declares as a "
+            "modality; if you trust its authors, pass trust=True"
+        )
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = [path for path in sys.path if path in before]
+
+
+def _strange_code(config: Mapping[str, Any]) -> list[str]:
+    """Modality and functions that loading would import, apart from installed modalities.
+
+    A class whose module this process has imported already is known; functions are not, as any module has some.
+    """
+    modality = config["modality"]
+    known = ":" not in modality or modality.partition(":")[0] in sys.modules or declared_name(modality) != modality
+    functions = list(dict.fromkeys(_functions(config["data"])))
+    target = config.get("target", "")
+    if ":" in target and known and issubclass(modality_class(modality), MatchedModality):  # others load an encoder
+        functions.append(target)
+    return functions if known else [modality, *functions]
+
+
+def _functions(tree: Any) -> Iterator[str]:
+    """Custom functions that a section names."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            if key == "function" and isinstance(value, str) and ":" in value:
+                yield value
+            yield from _functions(value)
+    elif isinstance(tree, list):
+        for one in tree:
+            yield from _functions(one)
