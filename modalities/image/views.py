@@ -1,14 +1,18 @@
 """Crops of stored images, and their normalisation for the networks."""
 
 import math
+import platform
 from functools import cache
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torchvision.transforms.v2.functional import resized_crop
+from torch.backends import cpu
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2.functional import resize_image
 
 _TRIES = 10
+Box = tuple[int, int, int, int]  # top, left, height, width
 Statistics = tuple[float, float, float]  # of red, green and blue, white being 1
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
@@ -28,7 +32,7 @@ def random_resized_crop(
     """
     draws = torch.rand(4 * _TRIES + 1, generator=generator, dtype=torch.float64).tolist()
     box = _random_box(image.shape[-2], image.shape[-1], scale, aspect, draws)
-    view: Tensor = resized_crop(image, *box, size=list(size), antialias=True)
+    view = resized_crop(image, box, size)
     return view.flip(-1) if flip and draws[-1] < 0.5 else view
 
 
@@ -37,8 +41,29 @@ def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = image.shape[-2:]
     crop_height, crop_width = largest_box(height, width, size)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    view: Tensor = resized_crop(image, top, left, crop_height, crop_width, size=list(size), antialias=True)
-    return view
+    return resized_crop(image, (top, left, crop_height, crop_width), size)
+
+
+def resized_crop(image: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """A part of an image, resized with antialiasing: uint8 [..., 3, H, W], size (h, w) -> uint8 [..., 3, h, w]."""
+    top, left, height, width = box
+    part = image[..., top : top + height, left : left + width]
+    if (height, width) == size:
+        return part
+    if not _has_byte_kernel():
+        view: Tensor = resize_image(part, list(size), antialias=True)
+        return view
+    batch = part if part.ndim == 4 else part.unsqueeze(0)
+    if part.stride(-3) == 1:  # the kernel is fastest where innermost channels are dense
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    resized = interpolate(batch, size, mode="bilinear", antialias=True)
+    return resized if part.ndim == 4 else resized[0]
+
+
+@cache
+def _has_byte_kernel() -> bool:
+    """Whether torch resizes uint8 fast on this processor, as torchvision decides; its detour costs small images dear."""
+    return cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 
 def stored_side(size: tuple[int, int], scale: tuple[float, float]) -> int:
@@ -83,7 +108,7 @@ def _of_255(values: Statistics) -> list[float]:
 
 def _random_box(
     height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float], draws: list[float]
-) -> tuple[int, int, int, int]:
+) -> Box:
     """Top, left, height and width of the first of ten random boxes that fits, or else of the nearest central one."""
     shortest, longest = math.log(aspect[0]), math.log(aspect[1])
     for first in range(0, 4 * _TRIES, 4):

@@ -102,6 +102,8 @@ def _decoded(file: IO[bytes], min_side: int, pixels: PixelSettings) -> Tensor:
         exact = pixels.value_range is not None or pixels.bands is not None or is_observed()
         if exact and _is_deep_colour_png(image):
             return image_tensor(_turned(pixels.to_image(_deep_png(file)), _orientation(image)))
+        if pixels.bands is None and _orientation(image) not in _UPRIGHT and (values := _jpeg(image, file)) is not None:
+            return torch.from_numpy(values).permute(2, 0, 1)
         image.load()
         return image_tensor(_turned(image, _orientation(image)), pixels)
 
@@ -118,6 +120,30 @@ def _opened(file: IO[bytes], header: bytes) -> ImageFile.ImageFile:
     if header[4:8] == b"ftyp" and header[8:12] in _HEIC_BRANDS and "HEIF" not in image_formats():
         raise ValueError(f"a HEIC image; to read it: {_HEIC_ADVICE}")
     raise UnidentifiedImageError
+
+
+@cache
+def _decode_jpeg() -> Callable[..., NDArray[np.uint8]] | None:
+    """libjpeg-turbo without Pillow's copies, where the package simplejpeg is installed; the pixels are the same."""
+    with suppress(ImportError):
+        decode: Callable[..., NDArray[np.uint8]] = import_module("simplejpeg").decode_jpeg
+        return decode
+    return None
+
+
+def _jpeg(image: ImageFile.ImageFile, file: IO[bytes]) -> NDArray[np.uint8] | None:
+    """Pixels [H, W, 3] of an opened JPEG at the size that `draft` chose; None if Pillow has to decode the file.
+
+    Pillow decodes what is damaged, and decides whether that is an error.
+    """
+    decode = _decode_jpeg()
+    if decode is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return None
+    file.seek(0)
+    with suppress(ValueError):
+        values = decode(file.read(), "RGB", min_height=image.height, min_width=image.width)
+        return values if values.shape[:2] == (image.height, image.width) else None
+    return None
 
 
 def _is_deep_colour_png(image: ImageFile.ImageFile) -> bool:

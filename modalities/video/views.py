@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torchvision.transforms.v2.functional import resized_crop
 
-from modalities.image.views import center_view, largest_box, normalise, random_resized_crop
+from modalities.image.views import center_view, largest_box, normalise, random_resized_crop, resized_crop
 from modalities.video.decode.stored import VideoInfo
 
 Times = NDArray[np.float64]
@@ -100,7 +99,7 @@ def spread_clip_view(clip: Tensor, size: tuple[int, int], view: int, views: int)
     height, width = clip.shape[-2:]
     crop_height, crop_width = largest_box(height, width, size)
     top, left = (round(room * view / (views - 1)) for room in (height - crop_height, width - crop_width))
-    return _as_view(resized_crop(clip, top, left, crop_height, crop_width, size=list(size), antialias=True))
+    return _as_view(resized_crop(clip, (top, left, crop_height, crop_width), size))
 
 
 def _as_view(clip: Tensor) -> Tensor:
