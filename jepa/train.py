@@ -57,7 +57,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     cached = SampleCache(samples, config.compute.cache_mb)
     training_set = TrainingBatches(modality, cached, order, config.data.max_bad_fraction)
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
-    loading = training_batches(training_set, steps, loaders, world)
+    loading = training_batches(training_set, steps, loaders, world, config.compute.prefetch_mb)
     run_log = RunLog(config.run_dir, first_step, config.steps, world.is_main)
     with stop_on_signals() as stop_request, saver.finishing(), run_log as log, loading as batches:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")

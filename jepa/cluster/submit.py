@@ -103,7 +103,7 @@ def dry_run(arguments: argparse.Namespace, resolved: Resolved) -> int:
     profile, allocation = profile_of(arguments), Allocation()
     if profile is not None:
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
-        allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues)
+        allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues, nodes=profile.nodes)
     cost = describe(config, modality, allocation)
     print(f"{to_yaml(config)}\n{cost}")
     if reason := _why_unopened(config.data.root, arguments.overrides):

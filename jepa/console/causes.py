@@ -11,7 +11,7 @@ _FULL = {
     errno.EFBIG: "the system does not allow a file of this size",
 }
 _LOADER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|(?:has )?exited)")
-_LOADER_ADVICE = "set fewer compute.workers or a smaller compute.cache_mb"
+_LOADER_ADVICE = "set fewer compute.workers or a smaller compute.cache_mb or compute.prefetch_mb"
 _SHARED = re.compile(r"out of shared memory|unable to \w+ .*(shared memory|</torch)", re.DOTALL)
 
 

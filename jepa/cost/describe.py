@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from jepa.cost.flops import first_masks, networks, run_flops
 from jepa.cost.gpus import GPUS, RESERVED, UTILISATION, Gpu
 from jepa.cost.process_memory import Allocation, Parallel, ProcessMemory, count, process_memory
 from jepa.cost.step_memory import trained
+from jepa.data import batch_bytes, batches_ahead
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.training.config import Config
@@ -23,6 +26,7 @@ def describe(config: Config[Any, Any], modality: Modality[Any], asked: Allocatio
     flops = run_flops(config, modality)
     memory = process_memory(config, modality, asked)
     parts = [_size(config, modality, flops), _memory_lines(config, memory, asked)]
+    parts.append(loader_lines(config, modality, asked))
     if asked.gpus:
         parts.append(_gpu_lines(config, memory, asked, flops))
         parts.append([f"warning: {line}" for line in warnings(config, memory, asked, flops)])
@@ -96,6 +100,24 @@ def _memory_lines(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory
         values = "".join(f"{_gib(getattr(one, name)):9.2f}" for one in memory.values())
         lines.append(f"  {labels.get(name, name):<23}{values}")
     return lines
+
+
+def loader_lines(config: Config[Any, Any], modality: Modality[Any], asked: Allocation) -> list[str]:
+    """Memory of the workers that prepare batches, on the host; nothing if there are none."""
+    compute, processes = config.compute, asked.processes // asked.nodes
+    workers = compute.loaders(torch.device("cuda" if asked.gpus else "cpu"))
+    if not workers:
+        return []
+    size = batch_bytes(modality, config.optim.batch_size // asked.processes)
+    ahead = batches_ahead(size, workers, compute.prefetch_mb)
+    shared, cached = size * workers * ahead, workers * compute.cache_mb * 2**20
+    return [
+        f"loader       {workers} workers prepare {ahead} batch{'es' if ahead > 1 else ''} each, {size / 2**20:.1f} MiB "
+        f"a batch; peak GiB of the host's memory",
+        f"  {'':<23}{'process':>9}{'node':>9}",
+        f"  {'batches in /dev/shm':<23}{_gib(shared):9.2f}{_gib(shared * processes):9.2f}",
+        f"  {'cached samples, up to':<23}{_gib(cached):9.2f}{_gib(cached * processes):9.2f}",
+    ]
 
 
 def _gpu_lines(

@@ -25,12 +25,13 @@ Parallel = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Allocation:
-    """Request to a cluster: processes and GPUs in total (0 for CPUs only), hours per attempt, and attempts."""
+    """Request to a cluster: processes, GPUs (0 for CPUs only) and nodes in total, hours per attempt, and attempts."""
 
     processes: int = 1
     gpus: int = 1
     hours: float = math.inf
     attempts: int = 1
+    nodes: int = 1
 
     @property
     def used_gpus(self) -> int:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from jepa.data.bad_files import DataError
 from jepa.data.masks import step_masks
 from jepa.data.order import Order, permutation, seeded
+from jepa.data.prefetch import batch_bytes, batches_ahead
 from jepa.distributed import STOP_SIGNALS, World
 from jepa.errors import UserError
 from jepa.masking import Masks
@@ -119,6 +120,14 @@ class TrainingBatches(Dataset[Batch | UserError]):
         except UserError as error:
             return error
 
+    def ahead(self, workers: int, prefetch_mb: float) -> int:
+        """How many batches each worker prepares ahead."""
+        try:
+            size = batch_bytes(self.modality, len(self.order.rows))
+        except BadSampleError:  # none of many samples shows the size
+            return 1
+        return batches_ahead(size, workers, prefetch_mb)
+
     def _batch(self, step: int) -> Batch:
         bad: list[tuple[str, str]] = []
         samples = [self._views(number, bad) for number in self.order.numbers(step)]
@@ -145,8 +154,10 @@ class TrainingBatches(Dataset[Batch | UserError]):
 
 
 @contextmanager
-def training_batches(batches: TrainingBatches, steps: range, workers: int, world: World) -> Iterator[Iterator[Batch]]:
-    """Batches of the given steps, prefetched by worker processes; pinned if this process's device is a GPU.
+def training_batches(
+    batches: TrainingBatches, steps: range, workers: int, world: World, prefetch_mb: float = 2048
+) -> Iterator[Iterator[Batch]]:
+    """Batches of the given steps; workers prefetch up to `prefetch_mb`; they are pinned if this process has a GPU.
 
     The workers end when the context ends, for whatever reason. Raises DataError if one of them was killed.
     """
@@ -155,7 +166,7 @@ def training_batches(batches: TrainingBatches, steps: range, workers: int, world
         batch_size=None,
         sampler=steps,
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=batches.ahead(workers, prefetch_mb) if workers else None,
         pin_memory=world.device.type == "cuda",
         worker_init_fn=_start_worker,
     )
@@ -181,7 +192,8 @@ def _deaths_explained(loaded: Any, workers: int) -> Iterator[None]:
             raise
         raise DataError(
             f"a process that prepares batches died with exit status {dead[0].exitcode}. Often memory is short: try "
-            f"fewer compute.workers (now {workers}), less compute.cache_mb for each of them, or a larger /dev/shm"
+            f"fewer compute.workers (now {workers}), less compute.cache_mb for each of them, less compute.prefetch_mb, "
+            "or a larger /dev/shm"
         ) from error
 
 

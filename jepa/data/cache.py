@@ -1,32 +1,71 @@
 """A memory cache of decoded samples."""
 
 import sys
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch.utils._pytree import tree_leaves
 
 from jepa.modality import Sample, Samples
 
+_SURVEY = 64  # samples after which the size of the set is estimated
+
+
+@runtime_checkable
+class PreparedSamples(Samples, Protocol):
+    """A data set that prepares samples for staying in memory."""
+
+    def expected_bytes(self, limit: float) -> float:
+        """Memory that all samples would take, as estimated from a few, which are always the same ones.
+
+        Whatever surely lies below `limit` need not be estimated.
+        """
+        ...
+
+    def read_once(self, index: int, /) -> Sample:
+        """The sample without preparation, as it will not stay in memory."""
+        ...
+
 
 class SampleCache:
-    """Keeps decoded samples in memory up to a limit, so that small data sets are decoded once and not every epoch."""
+    """Keeps decoded samples in memory up to a limit, so that small data sets are decoded once and not every epoch.
+
+    If less than half of the set will fit, nothing is kept: a sample would rarely be found, as each process meets all
+    samples in turn.
+    """
 
     def __init__(self, samples: Samples, megabytes: float) -> None:
-        self.samples, self.bytes_left = samples, megabytes * 2**20
+        self.samples, self.limit = samples, megabytes * 2**20
         self.cached: dict[int, Sample] = {}
+        self.bytes_left, self.is_useful = self.limit, megabytes > 0
+        self.prepared = samples if isinstance(samples, PreparedSamples) else None
+        # Decided before the first sample: whether a damaged video is bad may depend on how much of it is decoded.
+        if self.prepared and self.is_useful:
+            self.is_useful = self.prepared.expected_bytes(self.limit) <= 2 * self.limit
+        self._read, self._read_bytes = 0, 0
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int, /) -> Sample:
         sample = self.cached.get(index)
-        if sample is None:
-            sample = self.samples[index]
-            size = sum(map(_size, tree_leaves(sample.inputs)))
-            if size <= self.bytes_left:
-                self.cached[index] = sample
-                self.bytes_left -= size
+        if sample is not None:
+            return sample
+        if not self.is_useful:
+            return self.prepared.read_once(index) if self.prepared else self.samples[index]
+        sample = self.samples[index]
+        size = sum(map(_size, tree_leaves(sample.inputs)))
+        self._survey(size)
+        if self.is_useful and size <= self.bytes_left:
+            self.cached[index] = sample
+            self.bytes_left -= size
         return sample
+
+    def _survey(self, size: int) -> None:
+        self._read, self._read_bytes = self._read + 1, self._read_bytes + size
+        too_large = self._read_bytes / self._read * len(self.samples) > 2 * self.limit
+        if self._read == _SURVEY and too_large and not self.prepared:
+            self.is_useful, self.bytes_left = False, 0.0
+            self.cached.clear()
 
 
 def _size(leaf: Any) -> int:

@@ -25,7 +25,9 @@ class ComputeConfig:
     device: `auto` means CUDA if there is a GPU, otherwise the CPU. `mps` (Apple; never tried on real hardware) is for
     training only; evaluation then runs on the CPU. workers: processes per training process that prepare batches; null
     means four per GPU, and none on CPUs, where they would take cores from training. cache_mb: megabytes of decoded
-    samples that each of these processes keeps in memory, so that a small data set is decoded once. parallel: with
+    samples that each of these processes keeps in memory, so that a small data set is decoded once; they are dropped if
+    they turn out to be less than half of the set. prefetch_mb: megabytes of batches that the workers of a training
+    process prepare ahead, in shared memory; at least one batch each. parallel: with
     several processes, `ddp` keeps all weights in each; `fsdp` shards weights, gradients and optimiser state over them
     and saves sharded checkpoints in the background.
     """
@@ -37,6 +39,7 @@ class ComputeConfig:
     activation_checkpointing: bool = False
     workers: NonNegativeInt | None = None
     cache_mb: NonNegativeInt = 512
+    prefetch_mb: NonNegativeInt = 2048
 
     def __post_init__(self) -> None:
         if self.compile and self.parallel == "fsdp":

@@ -12,7 +12,10 @@ from jepa.data import seeded
 from jepa.matching import MatchedModality
 
 Finding = tuple[str, str]  # setting, reason
-_TRAINING_ONLY = ("compute.parallel", "compute.compile", "compute.activation_checkpointing", "compute.cache_mb")
+_TRAINING_ONLY = (
+    *("compute.parallel", "compute.compile", "compute.activation_checkpointing"),
+    *("compute.cache_mb", "compute.prefetch_mb"),
+)
 _LABELLED = (
     *("train_samples", "validation_samples", "low_shot_draws"),
     *("attentive", "attentive_samples", "attentive_tokens", "attentive_steps"),

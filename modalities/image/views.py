@@ -62,7 +62,7 @@ def resized_crop(image: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
 
 @cache
 def _has_byte_kernel() -> bool:
-    """Whether torch resizes uint8 fast on this processor, as torchvision decides; its detour costs small images dear."""
+    """Whether torch resizes uint8 fast on this processor; torchvision decides so too, but slows small images down."""
     return cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 

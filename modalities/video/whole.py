@@ -1,6 +1,8 @@
 """Small videos decoded whole, so that they can stay in memory from one epoch to the next."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa.data.summary import SplitSummary, digest_of, summary_of
-from jepa.modality import Label, LabelledSamples, Sample
+from jepa.modality import BadSampleError, Label, LabelledSamples, Sample
 from modalities.video.decode.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
+from modalities.video.decode.video import EncodedVideo
+
+_SURVEY = 16  # videos from which the size of a set is estimated
 
 
 class DecodedVideo(NamedTuple):
@@ -70,6 +75,29 @@ class DecodedIfSmall:
             self.large[index] = True
             return sample
         return Sample(DecodedVideo(frames, choose.fps, choose.seconds), sample.labels)
+
+    def read_once(self, index: int) -> Sample:
+        """The sample as it is stored: a clip of it costs less than all of its frames."""
+        return self.samples[index]
+
+    def expected_bytes(self, limit: float) -> float:
+        """Bytes of all videos that would be decoded whole, judged by some that are evenly spread over the set."""
+        count, largest = len(self.samples), self.megabytes * 2**20
+        if count * largest <= limit:
+            return count * largest
+        sizes = [self._whole_bytes(index) for index in range(0, count, max(1, count // _SURVEY))]
+        return count * sum(sizes) / len(sizes)
+
+    def _whole_bytes(self, index: int) -> int:
+        """Bytes of a video if it would be decoded whole, otherwise 0."""
+        with suppress(BadSampleError):
+            video: StoredVideo = self.samples[index].inputs
+            if isinstance(video, EncodedVideo) and video.stored_bytes > self.megabytes * 2**20:
+                return 0  # decoded it is larger; indexing a long file would take a second
+            choose = _AllIfSmall(self.short_side, self.megabytes * 2**20)
+            info = video.info
+            return len(choose(info)) * 3 * math.prod(reduced_size(info.height, info.width, self.short_side))
+        return 0
 
 
 class _AllIfSmall:

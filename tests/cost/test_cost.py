@@ -16,7 +16,7 @@ from small_runs import small
 from tiny import Noise
 
 from jepa.config.recipes import read_recipe
-from jepa.cost.describe import describe, warnings
+from jepa.cost.describe import describe, loader_lines, warnings
 from jepa.cost.flops import run_flops
 from jepa.cost.gpus import GPUS, RESERVED, Gpu
 from jepa.cost.process_memory import (
@@ -197,6 +197,15 @@ def test_a_report_for_cpus_omits_gpus_and_an_indivisible_batch_is_refused() -> N
     assert "GPU" not in describe(config, modality, Allocation(processes=2, gpus=0))
     with pytest.raises(ValueError, match=r"optim\.batch_size: 32 .* 5 processes"):
         describe(config, modality, Allocation(5, 5))
+
+
+def test_a_report_says_how_much_memory_the_loader_takes_on_a_node() -> None:
+    config, image = resolve("image", {}, ["data.source=scenes", "optim.batch_size=512", "compute.prefetch_mb=150"])
+    title, _, batches, cached = loader_lines(config, image, Allocation(16, 16, nodes=2))
+    assert "4 workers prepare 4 batches each, 4.6 MiB a batch" in title
+    assert batches.split()[-2:] == [f"{32 * 3 * 224**2 * 16 * processes / 2**30:.2f}" for processes in (1, 8)]
+    assert cached.split()[-2:] == ["2.00", "16.00"]
+    assert loader_lines(config, image, Allocation(1, 0)) == []
 
 
 def test_without_data_the_modality_must_know_the_shape_of_its_views(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from jepa.data import (
     Order,
     SampleCache,
     TrainingBatches,
+    batch_bytes,
+    batches_ahead,
     open_split,
     seeded,
     training_batches,
@@ -277,6 +279,22 @@ def test_samples_are_decoded_once_until_the_cache_is_full(megabytes: float, read
             assert sample.labels == {"class": index}
             assert sample.inputs["left"].unique().tolist() == [index]
     assert samples.reads == reads
+
+
+@pytest.mark.parametrize(("megabytes", "kept"), [(0.09, 0), (0.12, 125)])
+def test_the_cache_is_given_up_if_less_than_half_of_the_set_fits(megabytes: float, kept: int) -> None:
+    cached = SampleCache([Sample(torch.zeros(1000, dtype=torch.uint8))] * 200, megabytes)
+    for index in range(200):
+        assert cached[index].inputs.shape == (1000,)
+    assert len(cached.cached) == kept
+
+
+def test_workers_prepare_batches_ahead_within_a_bound_and_at_least_one_each() -> None:
+    size = batch_bytes(Noise(NoiseConfig(grid=(8, 8), views=2)), samples=64)
+    assert size == 64 * 2 * 4 * 2 * 16 * 16
+    assert [batches_ahead(2**20, 4, megabytes) for megabytes in (0, 4, 7, 8, 12, 1000)] == [1, 1, 1, 2, 3, 4]
+    with training_batches(batches_of(NoiseConfig()), range(3), 1, WORLD, prefetch_mb=0) as loading:
+        assert loading.gi_frame.f_locals["loaded"]._prefetch_factor == 1  # type: ignore[attr-defined]
 
 
 def spread_over_ranks() -> list[int]:

@@ -65,6 +65,13 @@ class EncodedVideo(StoredVideo):
     decoder: Decoder = "auto"
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes of the file, 0 if it cannot be found."""
+        if isinstance(self.source, bytes):
+            return len(self.source)
+        return self.source.stat().st_size if self.source.is_file() else 0
+
+    @property
     def info(self) -> VideoInfo:
         """Facts of the video; the frame rate is taken from the times of its frames if possible."""
         with self._opened() as reader:

@@ -305,6 +305,17 @@ def test_only_small_videos_are_decoded_whole_and_cached(tmp_path: Path) -> None:
     assert cached[0].inputs.info.frames == 60
 
 
+def test_small_videos_are_not_decoded_whole_where_the_set_does_not_fit_into_the_cache(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.mp4").write_bytes(video(number, frames=4))
+    options, whole = ReadOptions(decoder="pyav", short_side=24, whole_mb=8), 4 * 3 * 24 * 32
+    samples = open_source("folder", tmp_path, "train", options).samples
+    assert isinstance(SampleCache(samples, 0.6 * 20 * whole / 2**20)[3].inputs, DecodedVideo)
+    stored = SampleCache(samples, 0.4 * 20 * whole / 2**20)[3].inputs
+    assert isinstance(stored, EncodedVideo)
+    assert torch.equal(stored.read([3, 1], 24), samples[3].inputs.read([3, 1], 24))
+
+
 def test_a_broken_video_is_found_when_its_sample_is_read(tmp_path: Path) -> None:
     write_videos(tmp_path, ["a.mp4", "b.mp4"])
     (tmp_path / "b.mp4").write_bytes(b"<html>404</html>")
