@@ -43,8 +43,9 @@ def said(capsys: pytest.CaptureFixture[str], command: Sequence[str]) -> list[str
 
 
 def test_a_run_a_dry_run_and_an_evaluation_say_what_they_read(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("jepa.cost.flops.DRAWS", 1)
     train = f"train: 12 images in 3 classes (blue, green, red) below {photos / 'train'}; passed over: 1 .txt"
     test = f"test: 6 images in 3 classes (blue, green, red) below {photos / 'test'}"
     command = arguments(tmp_path / "run", photos, *FEW)

@@ -34,6 +34,12 @@ VIDEOS = [
 Case = tuple[str, list[str]]  # modality and settings
 
 
+@pytest.fixture(autouse=True)
+def _quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dry runs count the cost of the first masks alone."""
+    monkeypatch.setattr("jepa.cost.flops.DRAWS", 1)
+
+
 def other_class_names(root: Path) -> Case:
     write_class_images(root, {"train": 20, "test": 4})
     (root / "test" / "red").rename(root / "test" / "Red")
