@@ -55,6 +55,7 @@ def arguments(run_dir: Path, clips: Path, *more: str) -> list[str]:
 
 def test_one_command_trains_evaluates_and_reports_on_videos(clips: Path, tmp_path: Path) -> None:
     more = ["evaluate.enabled=true", "evaluate.report=true", "evaluate.attentive_steps=5", "data.test_clips=2"]
+    more += ["evaluate.low_shot_draws=1"]
     assert main(arguments(tmp_path / "run", clips, *more)) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     row = results["tasks"]["class/linear"]
