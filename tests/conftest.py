@@ -18,6 +18,7 @@ LONGEST = [
     *("cross_modal/test_cross_modal.py", "video/test_video.py", "test_distributed.py", "test_benchmarks.py"),
     *("test_out_of_tree.py", "test_check_modality.py", "test_launch.py", "test_masking.py", "test_report.py"),
     *("test_evaluate.py", "test_scene_captions.py", "test_moving_scenes.py", "test_video_decode.py", "test_ready.py"),
+    *("test_open_clip_towers.py", "test_promises.py", "test_attentive.py", "test_audio.py", "test_time_series.py"),
 ]
 
 
