@@ -63,6 +63,15 @@ class PackedStrings(Sequence[str]):
         packed._buffer = text.data
         return packed
 
+    @classmethod
+    def joined(cls, parts: Sequence["PackedStrings"]) -> "PackedStrings":
+        """The strings of several lists, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        sizes = np.cumsum([0, *(len(part.text) for part in parts)])
+        ends = [part.ends[1:] + size for part, size in zip(parts, sizes, strict=False)]
+        return cls.of(np.concatenate([part.text for part in parts]), np.concatenate([[0], *ends]))
+
     def __reduce__(self) -> tuple[object, ...]:
         return PackedStrings.of, (self.text, self.ends)
 

@@ -2,11 +2,14 @@
 
 import posixpath
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from modalities.storage.packed import PackedStrings
 
 
 class FileKeys:
@@ -32,23 +35,78 @@ class FileKeys:
         return name.removeprefix(self._absolute).removeprefix(self._resolved)
 
 
-def one_spelling(rows: list[tuple[str, int]], file_key: FileKeys) -> list[tuple[str, int]]:
-    """Rows with the path of each file as first written, without those that repeat a row in another spelling."""
-    if len(distinct(file_key(path) for path, _ in rows)) == len(distinct(path for path, _ in rows)):
-        return rows
-    first = dict[str, str]()
-    written = [(first.setdefault(file_key(path), path), label) for path, label in rows]
-    known, kept = {row for row, same in zip(rows, written, strict=True) if row == same}, []
-    for row, same in zip(rows, written, strict=True):
-        if row == same or same not in known:
+class FileHashes(NamedTuple):
+    """Hashes, valid in this process: of the files that paths name, and of the paths as written.
+
+    64 bits each, where a set of names takes a hundred bytes or more. It is one array if all paths are plain.
+    """
+
+    files: NDArray[np.int64]
+    written: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence["FileHashes"]) -> "FileHashes":
+        """The hashes of several lists, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        files = np.concatenate([part.files for part in parts])
+        plain = all(part.written is part.files for part in parts)
+        return cls(files, files if plain else np.concatenate([part.written for part in parts]))
+
+
+def file_hashes(paths: PackedStrings, file_key: FileKeys) -> FileHashes:
+    """The hashes of paths, none of which has a line break."""
+    files, written, first = np.empty(len(paths), np.int64), None, 0
+    for part in paths.batches():
+        rows = slice(first, first + len(part))
+        own = np.fromiter(map(hash, part), np.int64, len(part))
+        if not _all_plain(part) and written is None:
+            written = files.copy()
+        files[rows] = own if _all_plain(part) else np.fromiter(map(hash, map(file_key, part)), np.int64, len(part))
+        if written is not None:
+            written[rows] = own
+        first += len(part)
+    return FileHashes(files, files if written is None else written)
+
+
+def _all_plain(paths: Sequence[str]) -> bool:
+    """Whether these paths are their own keys."""
+    text = "\n".join(["", *paths])
+    return text.isascii() and not any(odd in text for odd in ("//", "/.", "\n.", "\n/"))
+
+
+def one_spelling(
+    paths: PackedStrings, labels: NDArray[np.int32], hashes: FileHashes
+) -> tuple[PackedStrings, NDArray[np.int32]]:
+    """Paths and labels with each path as first written, without rows that repeat a row in another spelling."""
+    if hashes.written is hashes.files:
+        return paths, labels
+    _, number, spellings = np.unique(hashes.files, return_inverse=True, return_counts=True)
+    order = np.lexsort((hashes.written, number))
+    fresh = (np.diff(number[order]) == 0) & (np.diff(hashes.written[order]) != 0)
+    several = np.zeros(len(spellings), np.bool_)
+    several[number[order][1:][fresh]] = True
+    rows = np.flatnonzero(several[number])
+    if not len(rows):
+        return paths, labels
+    first, renamed = dict[int, str](), dict[int, str]()
+    for row, file in zip(rows.tolist(), number[rows].tolist(), strict=True):
+        renamed[row] = first.setdefault(file, paths[row])
+    known = {(renamed[row], int(labels[row])) for row in renamed if paths[row] == renamed[row]}
+    kept = np.ones(len(paths), np.bool_)
+    for row, path in renamed.items():
+        same = path, int(labels[row])
+        if paths[row] != path:
+            kept[row] = same not in known
             known.add(same)
-            kept.append(same)
-    return kept
+    spelled = PackedStrings(renamed.get(row, path) for row, path in enumerate(paths) if kept[row])
+    return spelled, labels[kept]
 
 
-def distinct(names: Iterable[str]) -> NDArray[np.int64]:
-    """Hashes of all different names: 64 bits each, where a set of names takes a hundred bytes or more."""
-    return np.unique(np.fromiter(map(hash, names), np.int64))
+def distinct(hashes: NDArray[np.int64]) -> int:
+    """The number of different hashes."""
+    ordered = np.sort(hashes)
+    return int(np.count_nonzero(np.diff(ordered))) + bool(len(ordered))
 
 
 def existing_file(folder: Path, name: str) -> Path:

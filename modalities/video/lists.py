@@ -1,40 +1,40 @@
 """Videos listed in text files: a path and optionally a label per line."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jepa.data.summary import SplitSummary, digest
+from jepa.disk.columns import Columns
 from jepa.modality import Label, Sample, Split
+from modalities.storage.index import Request, SplitIndex, packed
 from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
-from modalities.storage.paths import FileKeys, existing_file, one_spelling
-from modalities.storage.splits import StoredSplit, carved_split, files_by_split, named_files, split_source
-from modalities.storage.tables import DELIMITERS, is_unicode, split_row
-from modalities.video.list_splits import VideoList, by_column, check_apart, label_notes
+from modalities.storage.paths import FileHashes, existing_file, one_spelling
+from modalities.storage.splits import StoredSplit, carved_codes, files_by_split, named_files, split_source
+from modalities.video.list_rows import read_list
+from modalities.video.list_splits import KeyedList, by_column, check_apart, label_notes
 
 _LISTS = {".csv", ".tsv"}
-_DELIMITERS = "\t;,"
-_PATH_NAMES = ("path", "video_path", "file", "filename", "file_name", "filepath", "video", "clip")
-_LABEL_NAMES = ("label", "class", "label_name", "class_name", "category", "target", "action")
+
+Noted = Callable[[PackedStrings], tuple[str, ...]]
 
 
 class ListSamples:
-    """Samples read from listed paths; `labels` has the class of each, or UNLABELLED."""
+    """Samples read from the listed paths of an index; `labels` has the class of each, or UNLABELLED."""
 
-    def __init__(
-        self,
-        folder: Path,
-        paths: PackedStrings,
-        labels: Sequence[int],
-        read: Callable[[Path], Any],
-        summary: SplitSummary | None = None,
-    ) -> None:
-        self.folder, self.paths, self.read, self.summary = folder, paths, read, summary
-        self.labels = np.array(labels, dtype=np.int64)
+    def __init__(self, found: SplitIndex, read: Callable[[Path], Any]) -> None:
+        self.found, self.read = found, read
+        self.folder, self.summary = found.folder, found.summary
+        self.paths, self.labels = found.strings("paths"), found.columns["labels"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ListSamples, (self.found, self.read)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,7 +45,7 @@ class ListSamples:
 
     def digest(self) -> str:
         """A digest of the paths, their order and their labels."""
-        return digest(*self.paths.buffers(), self.labels.tobytes())
+        return self.found.digest
 
     def labels_of(self, index: int) -> dict[str, Label]:
         """The labels of a sample, without reading it."""
@@ -61,6 +61,7 @@ def open_lists(
     seed: int | None,
     reads_labels: bool = True,
     opened: Opened | None = None,
+    noted: Noted = lambda paths: (),
 ) -> StoredSplit:
     """The videos of one split listed in the .csv or .tsv files at `root`, and the class names, () if unlabelled.
 
@@ -71,83 +72,70 @@ def open_lists(
     otherwise the last space separates. A first line without a video is a header; with more than two columns it is
     required and must name a `path` and a `label` (storage.labels). A column `split` takes precedence over the name of
     the file (video.list_splits). Paths are absolute or relative to the file's folder.
-    reads_labels: false ignores the labels.
+    reads_labels: false ignores the labels. noted: notes on the paths of a split.
     """
-    stored, notes = (opened or Opened()).once(("lists", root), lambda: _read_all(root, extensions, reads_labels))
+    opened, files = opened or Opened(), _stored_lists(root)
+    settings = {"extensions": sorted(extensions), "seed": seed, "labels": reads_labels, "splits": list(files)}
+    request = Request("list", root, split, settings, [path for paths in files.values() for path in paths], edges=True)
+    found = opened.indexed(request, lambda: _found(files, split, extensions, seed, reads_labels, opened, noted))
+    return StoredSplit(ListSamples(found, read), found.classes)
+
+
+class _Rows(NamedTuple):
+    """The rows of a stored split, with one spelling of each file, and the splits that each is carved for."""
+
+    paths: PackedStrings
+    labels: NDArray[np.int32]
+    carved: NDArray[np.int8]  # index in ("train", *carve), or nothing
+
+
+def _found(
+    files: dict[Split, list[Path]],
+    split: Split,
+    extensions: Collection[str],
+    seed: int | None,
+    reads_labels: bool,
+    opened: Opened,
+    noted: Noted,
+) -> SplitIndex:
+    """Read one split, see `open_lists`."""
+    stored, notes = opened.once(
+        ("lists", *map(tuple, files.values())), lambda: _read_all(files, extensions, reads_labels)
+    )
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"]) if reads_labels else NO_CLASSES
-    folder = stored[source][0].source.parent
-    rows = one_spelling([row for listed in stored[source] for row in _rows(listed, classes)], FileKeys(folder))
-    splits = [carved_split(path, carve, seed) for path, _ in rows] if carve else []
+    rows = opened.once(("rows", source, carve), lambda: _rows(stored[source], classes, carve, seed))
+    paths, labels, sizes = rows.paths, rows.labels, {}
+    if carve and classes.names:
+        sizes = {each: int((rows.carved == code).sum()) for code, each in enumerate(carve, start=1)}
     if carve and (split != "train" or classes.names):
-        rows = [row for row, each in zip(rows, splits, strict=True) if each == split]
-    sizes = {each: splits.count(each) for each in carve if classes.names}
-    paths = PackedStrings(path for path, _ in rows)
+        kept = np.flatnonzero(rows.carved == ("train", *carve).index(split))
+        paths, labels = paths.take(kept), labels[kept]
     where = f"listed in {', '.join(str(listed.source) for listed in stored[source])}"
     summary = SplitSummary("videos", where, classes.names, notes=notes).of_split(split, carve, sizes)
-    return StoredSplit(ListSamples(folder, paths, [label for _, label in rows], read, summary), classes.names)
+    summary = replace(summary, notes=(*summary.notes, *noted(paths)))
+    names = digest(*paths.buffers(), labels.astype(np.int64).view(np.uint8).data)
+    columns = Columns({**packed("paths", paths), "labels": labels})
+    return SplitIndex(len(paths), columns, classes.names, summary, names, stored[source][0].source.parent)
 
 
 def _read_all(
-    root: Path, extensions: Collection[str], reads_labels: bool
-) -> tuple[dict[Split, list[VideoList]], tuple[str, ...]]:
+    files: dict[Split, list[Path]], extensions: Collection[str], reads_labels: bool
+) -> tuple[dict[Split, list[KeyedList]], tuple[str, ...]]:
     """The lists of all splits, and notes on them."""
-    files = {part: [read_list(path, extensions) for path in paths] for part, paths in _stored_lists(root).items()}
-    stored = by_column(files)
-    file_key = FileKeys(stored["train"][0].source.parent)
-    return stored, check_apart(stored, file_key) + (label_notes(stored, file_key) if reads_labels else ())
+    by_name = by_column({part: [read_list(path, extensions) for path in paths] for part, paths in files.items()})
+    folder = by_name["train"][0].source.parent
+    stored = {part: [listed.in_folder(folder) for listed in lists] for part, lists in by_name.items()}
+    return stored, check_apart(stored) + (label_notes(stored) if reads_labels else ())
 
 
-def read_list(source: Path, extensions: Collection[str]) -> VideoList:
-    """The paths and labels of one file; raises ValueError with the line of a mistake."""
-    try:
-        lines = source.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
-    except OSError as error:
-        raise OSError(f"{source}: {error.strerror}") from error
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if "\0" in lines[0]:
-        raise ValueError(f"{source}, line 1: not UTF-8")
-    delimiter, rows = _table([line for _, line in numbered], extensions)
-    has_header = bool(rows) and not any(ending in cell.lower() for cell in rows[0] for ending in extensions)
-    if len(rows) == has_header:
-        raise ValueError(f"{source} lists no videos; a line is a path, or a path and a label")
-    video_columns = [column for column, cell in enumerate(rows[has_header]) if _is_video(cell, extensions)]
-    path_column, label_column, split_column = _columns(source, rows, has_header, video_columns)
-    paths, labels, splits = [], [], []
-    for (number, line), row in zip(numbered[has_header:], rows[has_header:], strict=True):
-        if fault := _fault(row, len(rows[0]), (path_column, label_column), delimiter, extensions):
-            raise ValueError(f"{source}, line {number}: '{line[:80]}' {fault} ({_separated(delimiter, numbered)})")
-        paths.append(row[path_column].strip())
-        labels += [row[label_column].strip()] if label_column is not None else []
-        splits += [row[split_column].strip()] if split_column is not None else []
-    return VideoList(source, PackedStrings(paths), PackedStrings(labels), PackedStrings(splits))
-
-
-def _fault(
-    row: list[str], count: int, columns: tuple[int, int | None], delimiter: str, extensions: Collection[str]
-) -> str:
-    """What is wrong with a row, given the columns of its path and label; "" if nothing is."""
-    path_column, label_column = columns
-    if len(row) != count:
-        return f"has {len(row)} fields, the first {count}"
-    if not _is_video(row[path_column], extensions):
-        return "is not a video path, such as a.mp4"
-    if label_column is not None and not is_unicode(row[label_column]):
-        return "has a label that is not UTF-8"
-    opened = delimiter in ",;" and any(cell.lstrip()[:1] == '"' and cell.count('"') % 2 for cell in row)
-    return "has an unclosed quote" if opened else ""
-
-
-def _separated(delimiter: str, numbered: Sequence[tuple[int, str]]) -> str:
-    """By what the fields are separated, and for spaces, which line rules out another delimiter."""
-    if delimiter != " ":
-        return f"separated by {DELIMITERS[delimiter]}"
-    for other in _DELIMITERS:
-        counts = [len(split_row(line, other)) for _, line in numbered]
-        if odd := [(line, count) for (line, _), count in zip(numbered, counts, strict=True) if count != counts[0] > 1]:
-            (line, count), (first, _) = odd[0], numbered[0]
-            return f"with {DELIMITERS[other]}, line {first} has {counts[0]} fields and line {line} has {count}"
-    return "separated by spaces"
+def _rows(lists: Sequence[KeyedList], classes: Classes, carve: tuple[Split, ...], seed: int | None) -> _Rows:
+    """The rows of all lists of a split."""
+    labels = np.concatenate([_numbers(listed, classes) for listed in lists])
+    hashes = FileHashes.joined([listed.hashes for listed in lists])
+    paths, labels = one_spelling(PackedStrings.joined([listed.paths for listed in lists]), labels, hashes)
+    carved = carved_codes(paths.encoded(), len(paths), carve, seed) if carve else np.empty(0, np.int8)
+    return _Rows(paths, labels, carved)
 
 
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:
@@ -165,63 +153,23 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
     return named_files(root)
 
 
-def _table(lines: list[str], extensions: Collection[str]) -> tuple[str, list[list[str]]]:
-    """The first delimiter that gives all lines the same number (>= 2) of cells, or a space; and rows of cells."""
-    for delimiter in _DELIMITERS:
-        count = len(split_row(lines[0], delimiter)) if lines else 1
-        split = (split_row(line, delimiter) if '"' in line else line.split(delimiter) for line in lines)
-        rows = list(split) if count > 1 else []
-        if rows and all(len(row) == count for row in rows):
-            return delimiter, rows
-    return " ", [_by_space(line.strip(), extensions) for line in lines]
-
-
-def _by_space(line: str, extensions: Collection[str]) -> list[str]:
-    if line[0] in "\"'":
-        path, _, rest = line[1:].partition(line[0])
-        return [path, rest.strip()] if rest.strip() else [path]
-    path, _, label = line.rpartition(" ")
-    return [path.strip(), label] if path and not _is_video(label, extensions) else [line]
-
-
-def _is_video(cell: str, extensions: Collection[str]) -> bool:
-    name = cell.strip().lower()
-    return name[name.rfind(".") :] in extensions
-
-
-def _columns(
-    source: Path, rows: list[list[str]], has_header: bool, videos: list[int]
-) -> tuple[int, int | None, int | None]:
-    """Columns of path, label and split, from the header or, with two columns, from which one holds a video."""
-    names = [name.strip().lower() for name in rows[0]] if has_header else []
-    path, label, split = (
-        next((names.index(name) for name in known if name in names), None)
-        for known in (_PATH_NAMES, _LABEL_NAMES, ("split",))
-    )
-    count = len(rows[0])
-    if path is not None and (label is not None or count == 1 + (split is not None)):
-        return path, label, split
-    if count > 2:
-        raise ValueError(f"{source} has {count} columns: the first line must name the columns `path` and `label`")
-    path = videos[0] if videos else 0
-    return path, 1 - path if count == 2 else None, None
-
-
-def _classes(training: list[VideoList]) -> Classes:
+def _classes(training: Sequence[KeyedList]) -> Classes:
     try:
-        return classes_of(label for listed in training for label in listed.labels)
+        return classes_of(label for listed in training for label in listed.labels.used().values())
     except ValueError as error:
         raise ValueError(f"{training[0].source}: {error}") from error
 
 
-def _rows(listed: VideoList, classes: Classes) -> list[tuple[str, int]]:
-    """Paths with their classes."""
+def _numbers(listed: KeyedList, classes: Classes) -> NDArray[np.int32]:
+    """The class of each row."""
     if not classes.names:
-        return [(path, UNLABELLED) for path in listed.paths]
+        return np.full(len(listed.paths), UNLABELLED, np.int32)
     if not len(listed.labels):
         raise ValueError(f"{listed.source} has no labels, unlike the training set")
+    numbers = np.full(len(listed.labels.names), UNLABELLED, np.int32)
     try:
-        numbers = {label: classes.number(label) for label in set(listed.labels)}
+        for code, label in listed.labels.used().items():
+            numbers[code] = classes.number(label)
     except ValueError as error:
         raise ValueError(f"{listed.source}: {error}") from error
-    return [(path, numbers[label]) for path, label in zip(listed.paths, listed.labels, strict=True)]
+    return numbers[listed.labels.codes]

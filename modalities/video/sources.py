@@ -1,6 +1,7 @@
 """Sources of videos: folders, lists, tar shards, folders of frames, arrays."""
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,6 +11,7 @@ from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import image_extensions
 from modalities.storage.listing import ending
 from modalities.storage.opened import Opened
+from modalities.storage.packed import PackedStrings
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
@@ -17,7 +19,7 @@ from modalities.storage.splits import StoredSplit
 from modalities.video.decode.stored import StoredVideo
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoder
 from modalities.video.frames import ArrayFile, FrameFolder, StillImage
-from modalities.video.lists import ListSamples, open_lists
+from modalities.video.lists import open_lists
 from modalities.video.whole import DecodedIfSmall
 
 Source = Literal["folder", "csv", "webdataset", "frames", "npy"]
@@ -85,7 +87,7 @@ def _open(
             return open_folder(root, split, _ENCODED, read_file, seed, options.labels, opened, stills)
         case "csv":
             endings = VIDEO_EXTENSIONS | image_extensions()
-            return _with_stills_noted(open_lists(root, split, endings, read_file, seed, options.labels, opened))
+            return open_lists(root, split, endings, read_file, seed, options.labels, opened, _stills_noted)
         case "webdataset":
             return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed, opened, options.labels))
         case "frames":
@@ -110,10 +112,8 @@ def _is_still(name: str) -> bool:
     return end in image_extensions() and end not in VIDEO_EXTENSIONS
 
 
-def _with_stills_noted(found: StoredSplit) -> StoredSplit:
-    """The same samples; their summary says how many of them are images."""
-    samples = found.samples
-    if isinstance(samples, ListSamples) and samples.summary and (count := sum(map(_is_still, samples.paths))):
-        note = f"{count:,} of the {len(samples):,} listed files are images, which give still clips"
-        samples.summary = replace(samples.summary, notes=(*samples.summary.notes, note))
-    return found
+def _stills_noted(paths: PackedStrings) -> tuple[str, ...]:
+    """A note on how many of the listed files are images."""
+    endings = Counter(path[path.rfind(".") :] for path in paths)
+    count = sum(number for each, number in endings.items() if _is_still(each))
+    return (f"{count:,} of the {len(paths):,} listed files are images, which give still clips",) if count else ()

@@ -17,7 +17,8 @@ from jepa import launch
 from jepa.data import open_split
 from jepa.evaluate.ready import announce_evaluation, evaluation_notes
 from modalities.storage.splits import carved_codes
-from modalities.video.lists import VideoList, read_list
+from modalities.video.list_rows import read_list
+from modalities.video.list_splits import VideoList
 
 NETWORKS = ["model.size={width: 24, depth: 1, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}"]
 TINY = [*NETWORKS, "steps=2", "optim.batch_size=8", "compute.workers=0", "compute.device=cpu", "evaluate.report=false"]
