@@ -14,7 +14,7 @@ from modalities.video.list_splits import NO_WORDS, VideoList, Words
 _DELIMITERS = "\t;,"
 _PATH_NAMES = ("path", "video_path", "file", "filename", "file_name", "filepath", "video", "clip")
 _LABEL_NAMES = ("label", "class", "label_name", "class_name", "category", "target", "action")
-_AT_ONCE = 2**15  # lines that are Python objects at a time
+_AT_ONCE = 2**9  # lines that are Python objects at a time: few enough for the garbage collector to stay idle
 
 Lines = tuple[Sequence[int], list[str]]  # numbers and texts of lines that are not blank
 
