@@ -68,13 +68,17 @@ class FeatureTable:
     projected: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
 
     def examples(self, task: Task, layer: Layer, column: Column, projected: bool) -> Splits[Examples]:
-        """Labelled samples, or labelled tokens of maps; `projected` onto principal axes for linear probes."""
+        """Labelled samples, or labelled tokens of maps, on the device of the probes.
+
+        projected: onto principal axes, for linear probes.
+        """
         if layer == "last4" and column not in self.features.train.last4:
             layer = "last"  # a baseline has no layers, so both rows show the same number
-        features = self.features.map(lambda split: getattr(split, layer)[column].flatten(0, -2))
-        if projected and (layer, column) not in self.projected:
-            self.projected[layer, column] = on_principal_axes(features)
-        features = self.projected[layer, column] if projected else features
+        if projected and (layer, column) in self.projected:
+            return self.projected[layer, column].pair(_labelled, self.labels(task))
+        features = self.features.map(lambda one: getattr(one, layer)[column].flatten(0, -2).to(self.training.device))
+        if projected:
+            features = self.projected[layer, column] = on_principal_axes(features)
         return features.pair(_labelled, self.labels(task))
 
     def sequences(self, task: Task, column: Column) -> Splits[Examples]:
@@ -102,8 +106,12 @@ class FeatureTable:
 
 
 def _labelled(features: Tensor, labels: Tensor) -> Examples:
-    known = labels.flatten().isfinite()
-    return Examples(features if known.all() else features[known], labels.flatten()[known])  # no copy if all are known
+    """The examples with a label, on the device of the features; not copied if all have one."""
+    labels = labels.flatten()
+    known = labels.isfinite()
+    if not known.all():
+        features, labels = features[known.to(features.device)], labels[known]
+    return Examples(features, labels.to(features.device))
 
 
 def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], None]) -> Row:
@@ -153,13 +161,17 @@ def _custom_row(task: Task, function: FunctionTask, table: FeatureTable) -> Row:
     stored = {column: table.examples(task, "last", column, projected=False) for column in table.columns("last")}
     # Copies: a function may train on its examples or change them, and stored features are inference tensors.
     columns = {
-        column: splits.map(lambda one: Examples(one.features.clone(), one.labels.to(torch.float32, copy=True)))
+        column: splits.map(lambda one: Examples(_copy(one.features), _copy(one.labels.float())))
         for column, splits in stored.items()
     }
     try:
         return function_row(function, columns)
     except FunctionError as error:
         raise UnmeasurableError(str(error)) from error
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", copy=True)
 
 
 def _row(
@@ -223,5 +235,5 @@ def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) ->
         return [knn(examples, classes)], len(labels)
     if probe in ("linear", "linear_last4"):
         return [linear_probe(examples, classes)], len(labels)
-    rows = different_draws(labels, FEW_LABELS[probe], draws)
+    rows = different_draws(labels.cpu(), FEW_LABELS[probe], draws)
     return low_shot(examples, classes, rows), len(rows[0])

@@ -134,7 +134,7 @@ def fit_logistic(examples: Examples, c: float, start: Tensor) -> Tensor:
     count, classes = len(examples), len(start)
     features = F.pad(examples.features, (0, 1), value=1.0)  # [n, F + 1]
     columns = features.T.contiguous()  # makes the product twice as fast
-    rows = torch.arange(count)
+    rows = torch.arange(count, device=features.device)
     penalty = torch.full_like(start[0], 1 / (c * count))
     penalty[-1] = 0
     # Scaling each coordinate by its curvature at zero weights makes all curvatures similar.
@@ -160,7 +160,7 @@ def low_shot(examples: Splits[Examples], classes: int, draws: Sequence[Tensor]) 
     """`linear_probe` fitted on each draw of a few training examples; a draw holds row numbers of the training split."""
     outcomes = []
     for rows in draws:
-        few = examples.train[rows]
+        few = examples.train[rows.to(examples.train.labels.device)]
         # Weights of an L2-penalised probe lie in the span of its training features, so their few axes suffice.
         axes = _principal_axes(few.features)
         projected = Splits(few, examples.validation, examples.test).map(lambda split: split.projected(axes))  # noqa: B023
