@@ -56,14 +56,14 @@ def _launch(arguments: argparse.Namespace) -> int:
                     announce_evaluation(config, modality)
             finished = train(config, modality, world)
             world.leave()
-        return _finish(config, world, finished)
+        return _finish(config, world, finished, arguments.train_only)
 
 
-def _finish(config: Config[Any, Any], world: World, finished: bool) -> int:
+def _finish(config: Config[Any, Any], world: World, finished: bool, train_only: bool) -> int:
     """Evaluate and report a finished run -> exit status."""
     if not finished:
         return INTERRUPTED
-    if world.is_main:
+    if world.is_main and not train_only:
         if config.evaluate.enabled:
             from jepa.evaluate.run import evaluate_run
 
@@ -110,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and exit")
     parser.add_argument(
         "--keep-unused", action="store_true", help="report settings without effect instead of refusing them"
+    )
+    parser.add_argument(
+        "--train-only", action="store_true", help="neither evaluate nor report; the same command without it does both"
     )
     many = parser.add_argument_group("several runs")
     many.add_argument(

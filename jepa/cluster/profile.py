@@ -81,31 +81,64 @@ def read_profile(name_or_path: str, changes: dict[str, Any]) -> Profile:
     raise ConfigError(f"--slurm {name_or_path} is neither a file nor a profile; profiles: {names}")
 
 
-def submit(submissions: Sequence[Submission], profile: Profile, name: str, folder: Path) -> list[Any]:
+def submit(
+    submissions: Sequence[Submission], profile: Profile, name: str, folder: Path, evaluated: Sequence[Path] = ()
+) -> list[Any]:
     """Submit runs, several of them as one array -> their jobs, in order.
 
-    folder: for logs and scripts, unless the profile names one. `jepa jobs` finds the runs by their job.json.
-    Raises ConfigError with SLURM's message if it refuses.
+    folder: for logs and scripts, unless the profile names one. evaluated: directories of the runs that evaluate or
+    report at their end. If a run has several nodes, a job of its own does that: otherwise all nodes would wait for one
+    process. `jepa jobs` finds the runs by their job.json. Raises ConfigError with SLURM's message if it refuses.
     """
-    import submitit  # only submission needs it
-
-    executor = _executor(profile, name, folder)
-    try:
-        with executor.batch() if len(submissions) > 1 else nullcontext():  # one command each, which can be requeued
-            jobs = [executor.submit(submission.command) for submission in submissions]
-    except submitit.core.utils.FailedJobError as error:
-        raise ConfigError(f"the cluster refuses the job: {' '.join(str(error).split())}") from error
+    executor, apart = _executor(profile, name, folder), set(evaluated) if profile.nodes > 1 else set()
+    trained = [_trained_only(one.command) if one.run_dir in apart else one.command for one in submissions]
+    with executor.batch() if len(submissions) > 1 else nullcontext():  # one command each, which can be requeued
+        jobs = [_submitted(executor, command) for command in trained]
     for submission, job in zip(submissions, jobs, strict=True):
         content = {
-            "job_id": str(job.job_id),
+            **_place(job),
             "cluster": profile.cluster,
-            "log": str(job.paths.folder / f"{job.job_id}_0_log.out"),
             "submitted": time.time(),
             "arguments": list(submission.command.arguments),
             "directory": submission.command.directory,
         }
         write_job(submission.run_dir, content)
+        if submission.run_dir in apart:
+            then = evaluation_profile(profile, str(job.job_id))
+            evaluating = _submitted(_executor(then, f"{name}-evaluation", folder), submission.command)
+            write_job(submission.run_dir, {**content, "evaluation": _place(evaluating)})
     return jobs
+
+
+def evaluation_profile(profile: Profile, job_id: str) -> Profile:
+    """The job that evaluates a run after the job that trains it: one process, on one GPU if the run has any."""
+    extra = [option for option in profile.extra if option.removeprefix("--") != "exclusive"]
+    return replace(
+        profile,
+        nodes=1,
+        tasks_per_node=1,
+        gpus_per_node=min(1, profile.gpus_per_node),
+        mem_gb=profile.mem_gb and profile.mem_gb / profile.tasks,
+        # After a failed training the job would wait forever.
+        extra=(*extra, f"dependency=afterok:{job_id}", "kill-on-invalid-dep=yes"),
+    )
+
+
+def _trained_only(command: Command) -> Command:
+    return replace(command, arguments=("--train-only", *command.arguments))
+
+
+def _submitted(executor: Any, command: Command) -> Any:
+    from submitit.core.utils import FailedJobError  # only submission needs it
+
+    try:
+        return executor.submit(command)
+    except FailedJobError as error:
+        raise ConfigError(f"the cluster refuses the job: {' '.join(str(error).split())}") from error
+
+
+def _place(job: Any) -> dict[str, str]:
+    return {"job_id": str(job.job_id), "log": str(job.paths.folder / f"{job.job_id}_0_log.out")}
 
 
 def script(submissions: Sequence[Submission], profile: Profile, name: str, folder: Path) -> Path:

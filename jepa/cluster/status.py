@@ -55,14 +55,21 @@ def find(folder: Path) -> list[Path]:
 
 def statuses(run_dirs: Sequence[Path]) -> list[JobStatus]:
     """Status of submitted runs, from a single query to the cluster."""
-    jobs = [read_job(run_dir) for run_dir in run_dirs]
+    jobs = [_current(run_dir, read_job(run_dir)) for run_dir in run_dirs]
     known = _cluster_states([job["job_id"] for job in jobs if job["cluster"] == "slurm"])
     return [_status(run_dir, job, known) for run_dir, job in zip(run_dirs, jobs, strict=True)]
+
+
+def _current(run_dir: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """The job of a run that matters now: the one that trains, and then the one that evaluates, if there is one."""
+    trained = any(line["job_id"] == job["job_id"] and line.get("how") == "finished" for line in read_attempts(run_dir))
+    return {"trained_by": job["job_id"], **job, **(job.get("evaluation", {}) if trained else {})}
 
 
 def _status(run_dir: Path, job: dict[str, Any], known: dict[str, str]) -> JobStatus:
     job_id, log = job["job_id"], Path(job["log"])
     cluster_state = known.get(job_id, "") if job["cluster"] == "slurm" else _local_state(job_id)
+    begun = sum("begin" in line for line in read_attempts(run_dir) if line["job_id"] == job["trained_by"])
     attempts = [line for line in read_attempts(run_dir) if line["job_id"] == job_id]
     state, reason = _state(cluster_state, is_finished(run_dir), attempts)
     lines = read_metrics(run_dir)
@@ -71,7 +78,6 @@ def _status(run_dir: Path, job: dict[str, Any], known: dict[str, str]) -> JobSta
     steps = read_yaml(config)["steps"] if config.exists() else 0
     step = last.get("step", 0)
     left = last["seconds"] / step * (steps - step) / 60 if step else None
-    begun = sum("begin" in line for line in attempts)
     speed = last.get("samples_per_second")
     return JobStatus(run_dir, job_id, state, reason, begun, step, steps, last.get("loss"), speed, left, log)
 
@@ -79,13 +85,13 @@ def _status(run_dir: Path, job: dict[str, Any], known: dict[str, str]) -> JobSta
 def _state(cluster_state: str, finished: bool, attempts: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """State and reason of a run from its state on the cluster ("" if unknown), its directory and its attempts."""
     word = cluster_state.partition(" ")[0]
-    if finished:
+    how = str(attempts[-1].get("how", "")) if attempts else ""
+    if finished or how == "finished":
         return "FINISHED", ""
     if word in _WAITING:
         return "PENDING", ""
     if word in _RUNNING:
         return "RUNNING", ""
-    how = str(attempts[-1].get("how", "")) if attempts else ""
     if word == "CANCELLED":
         return "CANCELLED", ""
     if how == "stopped":
@@ -193,7 +199,7 @@ def submitted(run: str) -> Path:
 
 
 def _logs(run_dir: Path, follow: bool) -> int:
-    log = Path(read_job(run_dir)["log"])
+    log = statuses([run_dir])[0].log
     if not follow and not log.exists():
         raise ConfigError(f"no log yet at {log}; the run is {statuses([run_dir])[0].state}")
     with suppress(KeyboardInterrupt):  # stops printing; the run continues
@@ -239,9 +245,11 @@ def _cancel(run_dirs: Sequence[Path]) -> int:
 
 
 def _scancel(status: JobStatus) -> None:
-    """Cancel a job of SLURM; raises ConfigError with SLURM's reason."""
+    """Cancel a job of SLURM, and the one that would evaluate; raises ConfigError with SLURM's reason."""
+    then = read_job(status.run_dir).get("evaluation", {}).get("job_id", status.job_id)
     try:
-        done = subprocess.run(["scancel", status.job_id], capture_output=True, text=True, timeout=_PATIENCE)
+        command = ["scancel", *dict.fromkeys((status.job_id, then))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{status.run_dir} cannot be cancelled: {error}") from error
     if done.returncode != 0:

@@ -80,11 +80,15 @@ def _start(
     for run_dir in left:
         prepare_run_dir(configs[run_dir])
     submissions = _submissions(left, profile)
-    jobs = submit(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
+    evaluated = [run_dir for run_dir in left if _is_evaluated(configs[run_dir])]
+    jobs = submit(submissions, profile, f"jepa-{folder.name}", folder / "slurm", evaluated)
     for submission, job in zip(submissions, jobs, strict=True):
         place = shown(os.path.relpath(submission.run_dir))
-        log = shown(read_job(submission.run_dir)["log"])
-        print(f"submitted job {job.job_id}: {place}\n  log: {log}\n  follow: jepa logs {shlex.quote(place)} -f")
+        written = read_job(submission.run_dir)
+        print(f"submitted job {job.job_id}: {place}\n  log: {shown(written['log'])}")
+        if then := written.get("evaluation"):
+            print(f"  evaluated by job {then['job_id']}, log: {shown(then['log'])}")
+        print(f"  follow: jepa logs {shlex.quote(place)} -f")
     if profile.cluster == "debug":
         for job in jobs:
             job.results()
@@ -181,7 +185,7 @@ def _check(config: Config[Any, Any], modality: Modality[Any], processes: int, wi
 def _command(arguments: argparse.Namespace, variant: Variant, folder: Path, keeps_unused: bool) -> list[str]:
     recipe = ["--config", arguments.config] if arguments.config else []
     place = ["--run-dir", str(folder / variant.name)]
-    keep = ["--keep-unused"] if keeps_unused else []
+    keep = ["--keep-unused"] * keeps_unused + ["--train-only"] * arguments.train_only
     return ["--modality", arguments.modality, *recipe, *place, *keep, *arguments.overrides, *variant.overrides]
 
 
@@ -191,6 +195,10 @@ def _submissions(commands: dict[Path, list[str]], profile: Profile) -> list[Subm
         Submission(Command(tuple(command), here, str(run_dir), profile.max_requeues), run_dir)
         for run_dir, command in commands.items()
     ]
+
+
+def _is_evaluated(config: Config[Any, Any]) -> bool:
+    return config.evaluate.enabled or config.evaluate.report
 
 
 def _is_started(run_dir: Path) -> bool:

@@ -68,7 +68,8 @@ def test_a_job_on_two_nodes_ends_when_one_of_its_processes_is_killed(
     on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    assert main(arguments(run_dir, photos, "--slurm", profile, "--nodes", "2", "steps=100000", modality=SLOW)) == 0
+    more = ("--slurm", profile, "--nodes", "2", "steps=100000", "evaluate.report=true")
+    assert main(arguments(run_dir, photos, *more, modality=SLOW)) == 0
     until(run_dir, lambda found: found.step > 0)
     os.kill(processes_of(read_job(run_dir)["job_id"], "1")[0], signal.SIGKILL)
     started = time.monotonic()
@@ -76,6 +77,7 @@ def test_a_job_on_two_nodes_ends_when_one_of_its_processes_is_killed(
     assert time.monotonic() - started < 15
     assert "error: another process of the run died" in log_of(run_dir)
     assert "Traceback" not in log_of(run_dir)
+    on_cluster.wait_for(read_job(run_dir)["evaluation"]["job_id"], "CANCELLED")  # it never starts
     with locked(run_dir):
         pass
 

@@ -139,19 +139,25 @@ def test_an_array_of_two_runs_equals_the_same_sweep_without_slurm(
     assert "2 of 2 runs are finished" in capsys.readouterr().err
 
 
-def test_a_run_on_two_nodes_resumes_after_a_signal_and_equals_two_processes_here(
+def test_a_run_on_two_nodes_resumes_after_a_signal_equals_two_processes_here_and_is_evaluated_on_one_node(
     on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
 ) -> None:
     run_dir, more = tmp_path / "run", ("steps=60",)
-    assert main(arguments(run_dir, photos, *more, "--slurm", profile, "--nodes", "2", modality=SLOW)) == 0
+    reported = (*more, "evaluate.enabled=true", "--slurm", profile, "--nodes", "2")
+    assert main(arguments(run_dir, photos, *reported, modality=SLOW)) == 0
+    training = Path(read_job(run_dir)["log"])
     until(run_dir, lambda found: found.step > 10)
     on_cluster.run("scancel", "--signal=USR2", read_job(run_dir)["job_id"])
     ended = until_ended(run_dir)
-    log = log_of(run_dir)
-    assert (ended.state, ended.attempts) == ("FINISHED", 2), log
+    log = training.read_text()
+    assert (ended.state, ended.attempts) == ("FINISHED", 2), log + ended.log.read_text()
     assert log.count("fresh run") == 1
     assert log.count("resumed from step") == 1
-    assert read_attempts(run_dir)[0]["hosts"] == ["127.0.0.1", "127.0.0.2"]
+    assert "results: " not in log
+    assert "results: " in ended.log.read_text()
+    begun = [line for line in read_attempts(run_dir) if "begin" in line]
+    assert [line["hosts"] for line in begun] == [*2 * [["127.0.0.1", "127.0.0.2"]], begun[-1]["hosts"]]
+    assert (begun[-1]["job_id"], len(begun[-1]["hosts"])) == (read_job(run_dir)["evaluation"]["job_id"], 1)
     launch_here(*arguments(tmp_path / "here", photos, *more, modality=SLOW), processes=2)
     assert_same_weights(run_dir, tmp_path / "here")
 
