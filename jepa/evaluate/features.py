@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from jepa.training.config import ComputeConfig
 Column = str  # of the results: name of an encoder or of a baseline
 ENCODERS: tuple[Column, ...] = ("jepa", "random_init")
 _TOKENS_AT_ONCE = 8_192  # per batch; bounds memory for any grid and fits into caches
+_TOKENS_AT_ONCE_ON_GPU = 65_536  # ten layers of ViT-g in fp32 take 4 GB
 _LAYERS = 4
 
 
@@ -79,13 +80,23 @@ class Extractor:
     def extract(self, samples: Samples, indices: Sequence[int], budget: TokenBudget) -> Features:
         """Features of the samples at these indices, with tokens of the first ones."""
         views = ViewDataset(self.modality, samples, indices, self.tasks)
-        loaders = self.compute.loaders(next(iter(self.encoders.values())).device)
-        buffer = _FeatureBuffer(budget)
-        for batch in batches(views, samples_at_once(self.modality, self.batch_size), loaders, collate_views):
+        loaders, buffer = self.compute.loaders(self.device), _FeatureBuffer(budget)
+        for batch in batches(views, self.at_once, loaders, collate_views):
             if batch.count:
-                self._encode(batch, buffer)
+                # Copied once, although every encoder reads them.
+                self._encode(replace(batch, views=to_device(batch.views, self.device)), buffer)
             self.on_batch(batch.bad)
         return buffer.features()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoders are."""
+        return next(iter(self.encoders.values())).device
+
+    @property
+    def at_once(self) -> int:
+        """Samples of a batch."""
+        return samples_at_once(self.modality, self.batch_size, on_gpu=self.device.type == "cuda")
 
     def _encode(self, batch: ViewBatch, buffer: "_FeatureBuffer") -> None:
         for label, values in batch.labels.items():
@@ -133,9 +144,10 @@ def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Te
     return None if valid is None else valid[:, : math.prod(modality.grid)]
 
 
-def samples_at_once(modality: Modality[Any], batch_size: int) -> int:
+def samples_at_once(modality: Modality[Any], batch_size: int, on_gpu: bool = False) -> int:
     """Batch size whose tokens fit into memory."""
-    return max(1, min(batch_size, _TOKENS_AT_ONCE // len(modality.positions)))
+    tokens = _TOKENS_AT_ONCE_ON_GPU if on_gpu else _TOKENS_AT_ONCE
+    return max(1, min(batch_size, tokens // len(modality.positions)))
 
 
 class _FeatureBuffer:

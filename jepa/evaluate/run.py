@@ -18,7 +18,7 @@ from jepa.data.summary import say_data
 from jepa.disk import write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
-from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget, samples_at_once
+from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget
 from jepa.evaluate.forecast import InputBatches, build_forecaster, forecast_section
 from jepa.evaluate.labels import UnmeasurableError, size_notes
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
@@ -147,8 +147,7 @@ class _Evaluation:
         indices = {
             split: evaluated_indices(len(self.samples[split]), self.setup.limits[split], split) for split in used
         }
-        at_once = samples_at_once(self.setup.modality, config.evaluate.batch_size)
-        total = sum(math.ceil(len(of_split) / at_once) for of_split in indices.values())
+        total = sum(math.ceil(len(of_split) / extractor.at_once) for of_split in indices.values())
         self.progress.update(self.progress.task_ids[0], total=total)
         features: dict[Split, Features] = {}
         for split in used:
