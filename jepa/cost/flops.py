@@ -1,7 +1,8 @@
 """FLOPs of a run, counted on the meta device."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from jepa.loss import prediction_loss
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality
 from jepa.model import JEPA
+from jepa.model_config import ModelConfig
 from jepa.targets import TargetKind
 from jepa.training.config import Config
 
 DRAWS = 16  # draws of masks over which FLOPs and tokens are averaged
+_FEW_BLOCKS = 8  # in the shallow networks that stand for a deep one
 
 
 def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
@@ -31,18 +34,56 @@ def sample_flops(config: Config[Any, Any], modality: Modality[Any], weights: Map
 
     Averaged over masks drawn for whole batches, as the size of masks may depend on the batch size.
     """
+    first_rows = [[mask[slice(1)].to("meta") for mask in masks] for masks in first_masks(config, modality)]
+    number = Counter(map(repr, first_rows))  # masks of equal shapes have equal FLOPs
+    different = {repr(masks): masks for masks in first_rows}
+    total = 0
+    for factor, part in _shallow(config, modality):
+        count = _counter_of(part, modality, weights)
+        total += factor * sum(number[shapes] * count(masks) for shapes, masks in different.items())
+    return total / DRAWS
+
+
+def _counter_of(
+    config: Config[Any, Any], modality: Modality[Any], weights: Mapping[TargetKind, float]
+) -> Callable[[list[Masks]], int]:
+    """A function from masks of one sample to its FLOPs."""
     view, model = example_view(modality), networks(config, modality)
     inputs = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype, device="meta"), view)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
-    first_rows = [[mask[slice(1)].to("meta") for mask in masks] for masks in first_masks(config, modality)]
-    count = Counter(map(repr, first_rows))  # masks of equal shapes have equal FLOPs
-    total = 0
-    for shapes, masks in {repr(masks): masks for masks in first_rows}.items():
+
+    def count(masks: list[Masks]) -> int:
         with FlopCounterMode(display=False) as counter:
             output = model([inputs] * modality.views, masks, tuple(weights))
             prediction_loss(output.predictions, config.loss, weights).backward()
-        total += count[shapes] * counter.get_total_flops()
-    return total / DRAWS
+        flops: int = counter.get_total_flops()
+        return flops
+
+    return count
+
+
+def _shallow(config: Config[Any, Any], modality: Modality[Any]) -> list[tuple[int, Config[Any, Any]]]:
+    """Configs with one or two blocks, each with a factor; their FLOPs add up to those of the config.
+
+    All blocks of a network have the same FLOPs, and counting those of every block of a large one takes minutes. Custom
+    encoders and targets, and targets that need several layers, are counted as they are.
+    """
+    model = config.model
+    blocks, predicting = model.depth, model.predictor.depth
+    is_plain = type(model) is ModelConfig and type(modality).encoder is Modality.encoder
+    uses_last = model.target_layers == 1 and config.target in ("latent", "pixels")
+    if not (is_plain and uses_last) or blocks + predicting <= _FEW_BLOCKS:
+        return [(1, config)]
+
+    def of_depths(encoder: int, predictor: int) -> Config[Any, Any]:
+        size, narrow = replace(model.vit, depth=encoder), replace(model.predictor, depth=predictor)
+        return replace(config, model=replace(model, size=size, predictor=narrow))
+
+    return [
+        (3 - blocks - predicting, of_depths(1, 1)),
+        (blocks - 1, of_depths(2, 1)),
+        (predicting - 1, of_depths(1, 2)),
+    ]
 
 
 def networks(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:

@@ -192,6 +192,16 @@ def test_recomputed_activations_cost_flops_and_save_memory() -> None:
     assert estimated("compute.activation_checkpointing=true") < 0.7 * estimated()
 
 
+def test_flops_of_deep_networks_are_those_of_all_their_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = small(
+        *("model.size={width: 48, depth: 7, heads: 3}", "model.predictor={width: 24, depth: 4, heads: 2}"),
+        *("compute.activation_checkpointing=true", "curriculum.pixel_weight=1", "data.sets=2"),
+    )
+    by_parts = run_flops(*deep)
+    monkeypatch.setattr("jepa.cost.flops._FEW_BLOCKS", 11)
+    assert run_flops(*deep) == by_parts
+
+
 def test_a_report_for_cpus_omits_gpus_and_an_indivisible_batch_is_refused() -> None:
     config, modality = small()
     assert "GPU" not in describe(config, modality, Allocation(processes=2, gpus=0))
