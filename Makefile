@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 RUN_DIR ?= runs/demo
 
-.PHONY: help setup demo test numerics soak check format
+.PHONY: help setup demo test numerics soak check format bench-check
 help:
 	@echo "make demo    pretrain on generated images, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
 	@echo "make test    run the tests;  make numerics  the numerical ones under other roundings"
 	@echo "make soak    run long repetitions of what the tests check once"
-	@echo "make check   lint, format and types: report"
+	@echo "make check   lint, format and types: report;  make bench-check  the cost of a step: within its bounds"
 	@echo "make format  lint and format: fix"
 	@echo "make setup   install the package and the development tools into $(VENV)"
 
@@ -57,6 +57,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-check: setup
+	$(BIN)/python -m benchmarks.check
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -7,14 +7,13 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_map
 
 from jepa.data import Batch, seeded
 from jepa.distributed import World
 from jepa.launch import resolve
 from jepa.modality import Modality
-from jepa.optim import adamw
+from jepa.optim import adamw, clip_gradient
 from jepa.train import backward
 from jepa.training.config import Config
 from jepa.training.networks import initial_model
@@ -137,7 +136,9 @@ class Method(Protocol):
 
 
 class Ours:
-    """The training step of `jepa.train`, without reading data."""
+    """The training step of `jepa.train`, without reading data. number: of the step, which decides what it learns."""
+
+    number = 0
 
     def __init__(
         self, config: Config[Any, Any], modality: Modality[Any], batch: Batch, world: World | None = None
@@ -155,14 +156,12 @@ class Ours:
 
     def backward(self) -> Tensor:
         """Forward and backward pass -> loss."""
-        return backward(self.config, 0, self.forward, self.batch)[1]
+        return backward(self.config, self.number, self.forward, self.batch)[1]
 
     def step(self) -> object:
         """One training step."""
         total = self.backward()
-        norm = clip_grad_norm_(self.model.parameters(), self.config.optim.max_gradient_norm or float("inf"))
-        if not torch.isfinite(total + norm):
-            raise FloatingPointError("the loss or its gradient is not finite")
+        clip_gradient(self.optimizer, self.config.optim.max_gradient_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.clamp_contrast()

@@ -16,6 +16,7 @@ from benchmarks.steps.cases import Method, Precision
 
 Clock = Literal["wall", "cpu"]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+_WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2")
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _TURN = 0.25  # seconds that a turn takes at least
@@ -26,12 +27,14 @@ class Cost:
     """What a step costs on any machine. A multiply-add counts as two FLOPs.
 
     activation_bytes: storages that the forward pass keeps for the backward pass, each once, without parameters and
-    without the copies of parameters in bf16 that autocast keeps. operations: calls of torch's kernels.
+    without the copies of parameters in bf16 that autocast keeps. operations: calls of torch's kernels. waits: those for
+    whose result a host would wait for its GPU.
     """
 
     flops: int
     activation_bytes: int
     operations: int
+    waits: int
 
 
 def _flash(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -50,7 +53,7 @@ class _Operations(TorchDispatchMode):
 
     def __init__(self, parameters: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count, self.parameters = 0, parameters
+        self.count, self.waits, self.parameters = 0, 0, parameters
         self.copies: list[Tensor] = []  # kept, so that no other tensor takes their memory
 
     def __torch_dispatch__(
@@ -58,6 +61,7 @@ class _Operations(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self.count += 1
+        self.waits += func.overloadpacket.__name__ in _WAITING
         if func is torch.ops.aten._to_copy.default and args[0].untyped_storage().data_ptr() in self.parameters:
             self.copies.append(result)
         return result
@@ -83,7 +87,7 @@ def cost(method: Method) -> Cost:
         method.step()
     weights = parameters | {copy.untyped_storage().data_ptr() for copy in operations.copies}
     kept = sum(size for place, size in saved.items() if place not in weights)
-    return Cost(int(counter.get_total_flops()), kept, operations.count)
+    return Cost(int(counter.get_total_flops()), kept, operations.count, operations.waits)
 
 
 class MatrixProduct:
