@@ -122,11 +122,12 @@ def test_every_name_of_a_bad_file_is_one_line_and_is_read_back(tmp_path: Path) -
     assert b"caf\xe9.png\t" in path.read_bytes()  # as other programs expect it
 
 
-def test_where_there_are_no_locks_data_is_generated_once_or_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_where_there_are_no_locks_data_is_generated_once_or_twice_and_bad_files_are_listed(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def flock(*_: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, "not supported")
+        raise OSError(code, "not supported")
 
     def write(part: Path) -> None:
         (part / "data").touch()
@@ -140,8 +141,14 @@ def test_where_there_are_no_locks_data_is_generated_once_or_twice(
     assert (write_once(tmp_path / "data", write) / "data").exists()
     (tmp_path / "data.part-third").rmdir()
     assert write_once(tmp_path / "more", lambda part: (part / "data").touch()).is_dir()
-    assert capsys.readouterr().err.count(f"warning: the file system of {tmp_path} has no locks") == 1
     assert not list(tmp_path.glob("*.part-*"))
+    for name in ("a.png", "b.png"):
+        BadFiles(tmp_path / "bad_files.txt", 1000, 0.5).add([(name, "cut short")])
+    assert len(read_bad_files(tmp_path / "bad_files.txt")) == 2
+    said = capsys.readouterr().err
+    assert said.count(f"warning: the file system of {tmp_path} has no locks") == 2
+    for consequence in ("may each generate the same data", "a bad file may be listed twice"):
+        assert said.count(consequence) == 1
 
 
 def test_rendered_files_take_their_space_before_they_are_mapped(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from jepa import launch
 
-CALLS = ("open", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink", "fsync")
+CALLS = ("open", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink", "link", "fsync")
 FOLDER, CRASH_AT = os.environ["CRASH_FOLDER"], os.environ["CRASH_AT"]
 ONE_AT_A_TIME = threading.RLock()  # so that the last line printed is the operation that did not happen
 

@@ -13,12 +13,20 @@ import pytest
 from runs import assert_same_weights
 
 from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint.file import kept, read_step
 from jepa.training.log import read_metrics
 
 STEPS = 24
 SMALLEST = [
     *("model.size={width: 16, depth: 1, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}", "steps=2"),
-    *("optim.batch_size=4", "log_every=1", "checkpoint_every=1", "compute.workers=0", "compute.precision=fp32"),
+    *(
+        "optim.batch_size=4",
+        "log_every=1",
+        "checkpoint_every=1",
+        "keep_every=2",
+        "compute.workers=0",
+        "compute.precision=fp32",
+    ),
     *("evaluate.enabled=false", "evaluate.report=false"),
 ]
 
@@ -69,7 +77,8 @@ class Resumes:
         assert_same_weights(run_dir, self.whole)
         assert [line["step"] for line in read_metrics(run_dir)] == [1, 2]
         left = {path.name for path in files(run_dir)}
-        assert left == {"config.yaml", "data.json", "metrics.jsonl", "checkpoints", "latest.pt"}
+        assert left == {"config.yaml", "data.json", "metrics.jsonl", "checkpoints", "latest.pt", "step_2.pt"}
+        assert read_step(kept(run_dir, 2)) == 2
 
 
 def files(run_dir: Path) -> list[Path]:
