@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from jepa.data.bad_files import DataError
+from jepa.data.collate import collated
 from jepa.data.masks import step_masks
 from jepa.data.order import Order, permutation, seeded
 from jepa.data.prefetch import batch_bytes, batches_ahead
@@ -131,8 +132,8 @@ class TrainingBatches(Dataset[Batch | UserError]):
     def _batch(self, step: int) -> Batch:
         bad: list[tuple[str, str]] = []
         samples = [self._views(number, bad) for number in self.order.numbers(step)]
-        collated = [default_collate(list(views)) for views in zip(*samples, strict=True)]
-        return Batch(collated, step_masks(self.modality, self.order, step), bad)
+        views = [collated(of_samples) for of_samples in zip(*samples, strict=True)]
+        return Batch(views, step_masks(self.modality, self.order, step), bad)
 
     def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any]:
         """Views of sample `number`, counted over the run, or of the next readable one; raises DataError."""

@@ -28,6 +28,7 @@ _HEIC = frozenset({".heic", ".heif", ".hif"})
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _HEIC_ADVICE = "pip install pillow-heif, or 'openjepa[heic]'"
 _ORIENTATION_TAG = 0x0112
+_JPEG = b"\xff\xd8\xff"
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -93,6 +94,8 @@ def decode_image(
 
 def _decoded(file: IO[bytes], min_side: int, pixels: PixelSettings) -> Tensor:
     header = file.read(16)
+    if header.startswith(_JPEG) and not isinstance(file, BytesIO):  # else Pillow reads it in many small parts
+        file = BytesIO(header + file.read())
     if is_tiff(header) and (found := read_bands(file, pixels)):
         image, orientation = found
         return image_tensor(_turned(image, orientation))
@@ -102,8 +105,10 @@ def _decoded(file: IO[bytes], min_side: int, pixels: PixelSettings) -> Tensor:
         exact = pixels.value_range is not None or pixels.bands is not None or is_observed()
         if exact and _is_deep_colour_png(image):
             return image_tensor(_turned(pixels.to_image(_deep_png(file)), _orientation(image)))
-        if pixels.bands is None and _orientation(image) not in _UPRIGHT and (values := _jpeg(image, file)) is not None:
-            return torch.from_numpy(values).permute(2, 0, 1)
+        if isinstance(file, BytesIO) and pixels.bands is None and _orientation(image) not in _UPRIGHT:
+            values = _jpeg(image, file)
+            if values is not None:
+                return torch.from_numpy(values).permute(2, 0, 1)
         image.load()
         return image_tensor(_turned(image, _orientation(image)), pixels)
 
@@ -131,7 +136,7 @@ def _decode_jpeg() -> Callable[..., NDArray[np.uint8]] | None:
     return None
 
 
-def _jpeg(image: ImageFile.ImageFile, file: IO[bytes]) -> NDArray[np.uint8] | None:
+def _jpeg(image: ImageFile.ImageFile, file: BytesIO) -> NDArray[np.uint8] | None:
     """Pixels [H, W, 3] of an opened JPEG at the size that `draft` chose; None if Pillow has to decode the file.
 
     Pillow decodes what is damaged, and decides whether that is an error.
@@ -139,9 +144,8 @@ def _jpeg(image: ImageFile.ImageFile, file: IO[bytes]) -> NDArray[np.uint8] | No
     decode = _decode_jpeg()
     if decode is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
-    file.seek(0)
     with suppress(ValueError):
-        values = decode(file.read(), "RGB", min_height=image.height, min_width=image.width)
+        values = decode(file.getbuffer(), "RGB", min_height=image.height, min_width=image.width)
         return values if values.shape[:2] == (image.height, image.width) else None
     return None
 

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
+from jepa.data.collate import collated
 from jepa.modality import Modality
 from jepa.testing.compare import describe
 from modalities.image import Image, ImageConfig
@@ -29,9 +30,11 @@ def test_pixels_leave_the_loader_as_bytes_and_become_training_views_on_the_devic
     modality: Modality[Any], stored: Any
 ) -> None:
     seeds = range(3)
-    loaded = default_collate([modality.loader_view(stored, Generator().manual_seed(seed)) for seed in seeds])
+    loaded = collated([modality.loader_view(stored, Generator().manual_seed(seed)) for seed in seeds])
     views = default_collate([modality.training_view(stored, Generator().manual_seed(seed)) for seed in seeds])
     assert tree_leaves(loaded)[0].dtype == torch.uint8
+    alone = modality.loader_view(stored, Generator().manual_seed(1))
+    assert all(map(torch.equal, tree_leaves(alone), (leaf[1] for leaf in tree_leaves(loaded))))
     assert describe(modality.example_loader_view()) == describe(modality.loader_view(stored, Generator()))
     for batch in (loaded, views):
         for one, other in zip(tree_leaves(modality.to_network(batch)), tree_leaves(views), strict=True):

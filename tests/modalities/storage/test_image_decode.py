@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from jepa.modality import BadSampleError
+from modalities.storage import images as images_module
 from modalities.storage.images import decode_image
 
 REAL_DATA = places.REAL_DATA / "odd"
@@ -112,6 +113,35 @@ def test_the_first_of_several_frames_is_decoded(kind: str) -> None:
 def test_a_large_jpeg_is_decoded_no_larger_than_needed(min_side: int, side: int) -> None:
     data = encoded(photo(1000, 800), "JPEG")
     assert decode_image(data, min_side).shape == (3, side, side * 5 // 4)
+
+
+def decoded_or_reason(data: bytes, min_side: int) -> list[int] | str:
+    try:
+        return decode_image(data, min_side).flatten().tolist()  # type: ignore[no-any-return]
+    except BadSampleError as error:
+        return error.reason
+
+
+def test_jpegs_have_the_same_pixels_and_errors_without_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("simplejpeg")
+    options: list[dict[str, object]] = [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 4}]
+    images = [encoded(photo().convert(mode), "JPEG", **each) for mode in ("RGB", "L", "CMYK") for each in options]
+    random = np.random.default_rng(0)
+    for whole in list(images):
+        for _ in range(10):
+            damaged = bytearray(whole)
+            damaged[random.integers(2, len(whole))] = random.integers(256)
+            images.append(bytes(damaged[: random.integers(100, 3 * len(whole))]))
+    sides = [int(random.choice([8, 20, 100])) for _ in images]
+    calls = []
+    decode = images_module._decode_jpeg()
+    assert decode is not None
+    monkeypatch.setattr(images_module, "_decode_jpeg", lambda: lambda *a, **k: (calls.append(1), decode(*a, **k))[1])
+    fast = [decoded_or_reason(*each) for each in zip(images, sides, strict=True)]
+    assert len(calls) > 60
+    monkeypatch.setattr(images_module, "_decode_jpeg", lambda: None)
+    assert fast == [decoded_or_reason(*each) for each in zip(images, sides, strict=True)]
+    assert len({each for each in fast if isinstance(each, str)}) > 1
 
 
 def png_claiming(width: int, height: int) -> bytes:
