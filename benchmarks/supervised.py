@@ -138,7 +138,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
     loading = training_batches(training_set, steps, loaders, world)
     run_log = RunLog(config.run_dir, first_step, config.steps, enabled=True)
-    with run_log as log, loading as batches, stop_on_signals() as stop_request:
+    with stop_on_signals() as stop_request, saver.finishing(), run_log as log, loading as batches:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock = Stopwatch(seconds_before)
         for step in steps:
@@ -159,12 +159,13 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             log.advance(done)
             if done % config.log_every == 0 or stopping:
                 speed = clock.lap(done - first_step) * config.optim.batch_size
-                values = {"loss": float(loss), "learning_rate": rate, "samples_per_second": speed}
+                values = {"loss": float(loss.detach()), "learning_rate": rate, "samples_per_second": speed}
                 log.write(done, {**values, "seconds": clock.total()})
             if done % config.checkpoint_every == 0 or stopping:
                 saver.save(done, clock.total())
             if stopping:
                 break
+        saver.wait()
         return done == config.steps
 
 

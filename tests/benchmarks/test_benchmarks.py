@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_a_failed_run_ends_the_comparison_with_its_last_output_and_loses_nothing
     assert learning.main(["--methods", f"jepa,{tmp_path / 'broken.yaml'}", *command[2:]]) == 1
     said = capsys.readouterr().err
     assert "error: broken with seed 0 ended with status 1; " in said
-    assert "error: the loss or its gradient is not finite at step " in said
+    assert re.search(r"error: the [a-z ]+ is not finite at step ", said)
     assert made.items() <= stamps(Path(command[-3])).items()
 
 
