@@ -50,6 +50,8 @@ def rotation(angles: Tensor, channels: int) -> Tensor:
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     """The type in which matrix products with this tensor are computed: that of autocast where it is enabled."""
     device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):  # on the meta device, where FLOPs are counted
+        return tensor.dtype
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
