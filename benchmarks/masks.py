@@ -105,7 +105,8 @@ def measure_share(recipe: str, batch_size: int, share: int, calls: int) -> Share
     """Median CPU time of both ways, by turns."""
     _, modality = resolve(recipe.partition("/")[0], read_recipe(recipe), [])
     order = Order(seed=0, batch_size=batch_size, rank=batch_size // share // 2, world_size=batch_size // share)
-    groups, seconds = modality.mask_groups, {True: [], False: []}
+    groups = modality.mask_groups
+    seconds: dict[bool, list[float]] = {True: [], False: []}
     for step in range(calls + 2):
         for grouped, spent in seconds.items():
             modality.mask_groups = groups if grouped else None
