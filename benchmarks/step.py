@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import provenance
 from benchmarks.steps.cases import CASES, Case, Method, Ours, Precision
-from benchmarks.steps.measure import CLOCKS, MatrixProduct, cost, spread, take_turns
+from benchmarks.steps.measure import CLOCKS, MatrixProduct, breakdown, cost, spread, take_turns
 from benchmarks.steps.peers import Forward, Lightly, StablePretraining, timm_vit, transformers_ijepa
 from benchmarks.steps.plain import Plain, agreement
 
@@ -89,6 +89,7 @@ def measure(name: str, precision: Precision, options: argparse.Namespace) -> lis
         seconds = take_turns({**built, _MATRIX: product}, rounds, options.clock)
         rate = product.flops / median(seconds[_MATRIX])
         head = {"case": name, "precision": precision, "threads": threads, "agreement": agreed}
+        head["shares"] = {key: breakdown(built[key]) for key in ("ours", *_PLAIN)}
         results.append({**head, "costs": costs, "seconds": seconds, "matrix_rate": rate})
         print(_section(results[-1]), flush=True)
     return results
@@ -116,7 +117,12 @@ def _section(result: Mapping[str, Any]) -> str:
     if agreed := result["agreement"]:
         title += f" Plain against ours: loss differs by {agreed['loss']:.0e}, gradients by {agreed['gradients']:.0e}."
     headings = ["", "ms a step", "time / ours", "GFLOP", "share of the product's rate", "activations, MB", "operations"]
-    return f"{title}\n\n{provenance.table(headings, rows)}"
+    shares = [f"{name}: {_percents(shares)}." for name, shares in result["shares"].items()]
+    return "\n\n".join([title, provenance.table(headings, rows), "Where the time goes. " + " ".join(shares)])
+
+
+def _percents(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in shares.items() if share >= 0.005)
 
 
 def _ratios(theirs: list[float], ours: list[float]) -> list[float]:

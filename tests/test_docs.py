@@ -16,7 +16,7 @@ from jepa import launch
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\S+\.py)\n")
-PATTERNS = ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/results/*.md")
+PATTERNS = ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/*.md", "benchmarks/results/*.md")
 PAGES = [page for pattern in PATTERNS for page in sorted(ROOT.glob(pattern))]
 
 

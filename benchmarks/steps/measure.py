@@ -1,6 +1,7 @@
 """FLOPs, activation memory and time of steps that take turns in one process."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -88,6 +90,30 @@ def cost(method: Method) -> Cost:
     weights = parameters | {copy.untyped_storage().data_ptr() for copy in operations.copies}
     kept = sum(size for place, size in saved.items() if place not in weights)
     return Cost(int(counter.get_total_flops()), kept, operations.count, operations.waits)
+
+
+_GROUPS = {  # by words in the names of torch's operations; the first match counts
+    "attention in one kernel": ("flash_attention", "efficient_attention"),
+    "matrix products": ("::mm", "addmm", "bmm", "linear", "matmul", "convolution"),
+    "GELU": ("gelu",),
+    "softmax": ("softmax",),
+    "layer norms": ("layer_norm",),
+    "optimiser and moving average": ("fused_adam", "foreach", "lerp", "linalg", "norm"),
+    "copies and casts": ("copy", "clone", "cat", "contiguous", "repeat"),
+    "selection of tokens": ("gather", "scatter", "index", "select_backward", "slice_backward"),
+}
+
+
+def breakdown(method: Method) -> dict[str, float]:
+    """Shares of the time inside torch's operations by kind of work, which sum to 1."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        method.step()
+    times: Counter[str] = Counter()
+    for event in profiler.key_averages():
+        name = event.key.lower()
+        kind = next((kind for kind, words in _GROUPS.items() if any(word in name for word in words)), "other")
+        times[kind] += event.self_cpu_time_total
+    return {kind: time / times.total() for kind, time in times.most_common()}
 
 
 class MatrixProduct:
