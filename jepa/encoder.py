@@ -19,7 +19,7 @@ from jepa.ops.patches import (
     patch_embedding as patch_embedding,
 )
 from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
-from jepa.transformer import NORM_EPS, Block, Initialisation, initialise, rotation
+from jepa.transformer import NORM_EPS, Block, Initialisation, LayerNorm, in_stream, initialise, rotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class Encoder(TokenEncoder):
         self.position_kind, self.activation_checkpointing = config.positions, False
         self.embedding = embedding
         self.blocks = nn.ModuleList(Block(vit.width, vit.heads, vit.mlp_ratio) for _ in range(vit.depth))
-        self.norm = nn.LayerNorm(vit.width, NORM_EPS)
+        self.norm = LayerNorm(vit.width, NORM_EPS)
         initialise(self, config.initialisation)
         self.set_positions(positions)
 
@@ -193,9 +193,10 @@ class Encoder(TokenEncoder):
         if valid is not None and keep is not None:
             valid = valid.gather(1, keep)
         embedded = tokens = self.embedding(inputs, keep)
+        tokens = in_stream(tokens)
         if self.position_kind == "sincos":
             turned = None
-            tokens = tokens + (self.table if keep is None else self.table[keep]).to(tokens.dtype)
+            tokens = tokens + (self.table if keep is None else self.table[keep])
         else:
             turned = rotation(self.angles.unsqueeze(0) if keep is None else self.angles[keep], self.dim // self.heads)
         numbers = [index % (len(self.blocks) + 1) for index in wanted]
@@ -237,7 +238,7 @@ def head_angles(kind: PositionKind, positions: Tensor, head_dim: int) -> Tensor:
     return (vjepa2_angles if kind == "rotary_vjepa2" else rotary_angles)(positions, head_dim)
 
 
-def run_block(block: Callable[..., Tensor], checkpointed: bool, *arguments: Tensor | None) -> Tensor:
+def run_block(block: Callable[..., Tensor], checkpointed: bool, *arguments: Tensor | int | None) -> Tensor:
     """Call a block; if `checkpointed`, recompute its activations in the backward pass instead of storing them."""
     if checkpointed and torch.is_grad_enabled():
         return checkpoint(block, *arguments, use_reentrant=False)

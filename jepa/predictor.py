@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jepa.encoder import PositionKind, head_angles, run_block
 from jepa.masking import Masks
 from jepa.positions import sincos_table
-from jepa.transformer import NORM_EPS, Block, CrossBlock, Initialisation, initialise, rotation
+from jepa.transformer import NORM_EPS, Block, CrossBlock, Initialisation, LayerNorm, in_stream, initialise, rotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Predictor(nn.Module):
         self.mask_tokens = nn.ParameterList(torch.zeros(config.width) for _ in range(config.mask_tokens))
         kind = Block if config.attention == "self" else CrossBlock
         self.blocks = nn.ModuleList(kind(config.width, config.heads, 4.0) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, NORM_EPS)
+        self.norm = LayerNorm(config.width, NORM_EPS)
         self.project = nn.Linear(config.width, task.outputs)
         initialise(self, task.initialisation)
         for mask_token in self.mask_tokens:
@@ -85,7 +85,7 @@ class Predictor(nn.Module):
         Predictions of targets that a sample lacks (`masks.valid_target`) are meaningless.
         """
         blocks, size = masks.target.shape[1:]
-        context = self.embed(context)
+        context = in_stream(self.embed(context))
         mask_token = self.mask_tokens[masks.number % len(self.mask_tokens)]
         queries = mask_token.to(context.dtype).expand(len(context), blocks * size, -1)
         if self.config.attention == "self" and self.config.blocks == "separate" and blocks > 1:
@@ -100,8 +100,8 @@ class Predictor(nn.Module):
         turned = context_turned = None
         channels = self.config.width // self.config.heads
         if self.position_kind == "sincos":
-            context = context + self.table[masks.context].to(context.dtype)
-            queries = queries + self.table[target].to(queries.dtype)
+            context = context + self.table[masks.context]
+            queries = queries + self.table[target]
         else:
             turned = rotation(self.angles[target], channels)
             context_turned = rotation(self.angles[masks.context], channels)
@@ -116,9 +116,11 @@ class Predictor(nn.Module):
             valid = torch.cat((masks.valid_context, masks.valid_target.flatten(1)), dim=1)
         if context_turned is not None and turned is not None:
             turned = torch.cat((context_turned, turned), dim=3)
-        for block in self.blocks:
-            tokens = run_block(block, checkpointed, tokens, turned, valid)
-        return tokens[:, context.shape[1] :]
+        for number, block in enumerate(self.blocks, start=1):
+            # Nobody reads what the last block would make of the context.
+            first = context.shape[1] if number == len(self.blocks) else 0
+            tokens = run_block(block, checkpointed, tokens, turned, valid, first)
+        return tokens
 
 
 def _one_block_each(masks: Masks) -> Masks:

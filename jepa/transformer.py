@@ -4,12 +4,28 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa.ops.attention import attend as attend, rotate as rotate, rotation as rotation
+from jepa.ops import cpu_bf16
+from jepa.ops.attention import attend as attend, rotate as rotate, rotation as rotation, under_autocast
 
 Initialisation = Literal["xavier", "rescaled", "ijepa"]
 NORM_EPS = 1e-6
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm of fp32 tokens also where FSDP gathers its weights in bf16."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, its name in torch
+        """[..., D] -> [..., D]."""
+        dtype = torch.promote_types(self.weight.dtype, input.dtype)
+        return F.layer_norm(input, self.normalized_shape, self.weight.to(dtype), self.bias.to(dtype), self.eps)
+
+
+def in_stream(tokens: Tensor) -> Tensor:
+    """Tokens in the type in which blocks are summed: fp32 under autocast, as in I-JEPA, V-JEPA and open_clip."""
+    return tokens.float() if under_autocast(tokens) else tokens
 
 
 class SelfAttention(nn.Module):
@@ -21,14 +37,16 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """Tokens [B, N, D], `rotation` of their positions, valid bool [B, N] -> [B, N, D]."""
+    def forward(
+        self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None, first: int = 0
+    ) -> Tensor:
+        """Tokens [B, N, D], `rotation` of their positions, valid bool [B, N] -> [B, N - first, D], from `first` on."""
         query, key, value = (
             self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each [B, H, N, C]
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        return self.proj(attend(query, key, value, valid).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(attend(query[:, :, first:], key, value, valid).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
@@ -70,13 +88,18 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim, NORM_EPS), nn.LayerNorm(dim, NORM_EPS)
+        self.norm1, self.norm2 = LayerNorm(dim, NORM_EPS), LayerNorm(dim, NORM_EPS)
         self.attention = SelfAttention(dim, heads)
         self.mlp = FeedForward(dim, mlp_ratio)
 
-    def forward(self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """[B, N, D] -> [B, N, D]; outputs at invalid tokens are meaningless."""
-        tokens = tokens + self.attention(self.norm1(tokens), rotation, valid)
+    def forward(
+        self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None, first: int = 0
+    ) -> Tensor:
+        """[B, N, D] -> [B, N - first, D], the tokens from `first` on; outputs at invalid tokens are meaningless."""
+        if cpu_bf16.applies(tokens):  # the same arithmetic, faster and with less memory
+            tokens = cpu_bf16.attention_branch(tokens, self.norm1, self.attention, rotation, valid, first)
+            return cpu_bf16.feed_forward_branch(tokens, self.norm2, self.mlp)
+        tokens = tokens[:, first:] + self.attention(self.norm1(tokens), rotation, valid, first)
         return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
 
 
@@ -85,8 +108,8 @@ class CrossBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim, NORM_EPS), nn.LayerNorm(dim, NORM_EPS)
-        self.norm_context = nn.LayerNorm(dim, NORM_EPS)
+        self.norm1, self.norm2 = LayerNorm(dim, NORM_EPS), LayerNorm(dim, NORM_EPS)
+        self.norm_context = LayerNorm(dim, NORM_EPS)
         self.attention = CrossAttention(dim, heads)
         self.mlp = FeedForward(dim, mlp_ratio)
 

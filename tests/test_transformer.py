@@ -9,6 +9,8 @@ from tiny import MODEL, Noise, NoiseConfig, randomise
 from torch import nn
 
 from jepa.model import JEPA
+from jepa.ops import cpu_bf16
+from jepa.ops.attention import rotation
 from jepa.transformer import Block, CrossBlock, Initialisation, attend, initialise
 
 DIM, HEADS = 24, 3
@@ -101,3 +103,56 @@ def test_attention_in_bf16_agrees_with_that_in_fp32() -> None:
     attended = attend(query.bfloat16(), key.bfloat16(), value.bfloat16())
     assert attended.dtype == torch.bfloat16
     torch.testing.assert_close(attended.float(), attend(query, key, value), atol=4e-2, rtol=4e-2)
+
+
+def gradients(block: Block, first: int, turned: torch.Tensor | None, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Output of a block on noise with padding, and the gradients of input and weights."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(3, 20, DIM, generator=generator).requires_grad_()
+    valid = torch.rand(3, 20, generator=generator) > 0.3
+    block.zero_grad()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        output = block(tokens, turned, valid, first)
+    output.backward(torch.randn(output.shape, generator=generator))
+    assert output.dtype == torch.float32  # the residual stream
+    return [output.detach(), tokens.grad, *(weight.grad.clone() for weight in block.parameters())]
+
+
+@pytest.mark.parametrize("first", [0, 5])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_a_block_in_bf16_has_outputs_and_gradients_of_the_one_in_fp32(
+    first: int, rotary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = randomised(Block(DIM, HEADS, 4.0))
+    turned = rotation(torch.rand(1, 20, DIM // HEADS // 2), DIM // HEADS) if rotary else None
+    expected = gradients(block, first, turned, torch.float32)
+    fast = gradients(block, first, turned, torch.bfloat16)
+    monkeypatch.setattr(cpu_bf16, "applies", lambda _tokens: False)
+    for found in (fast, gradients(block, first, turned, torch.bfloat16)):
+        for one, other in zip(found, expected, strict=True):
+            assert (one - other).norm() < 0.02 * other.norm()
+
+
+def test_a_block_in_bf16_on_a_cpu_saves_little_for_the_backward_pass() -> None:
+    if not cpu_bf16._has_bf16_products():
+        pytest.skip("this CPU or build of torch has no products in bf16")
+    block, saved = Block(96, 3, 4.0), {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor  # kept, so that no address is used twice
+        return tensor
+
+    tokens = torch.randn(16, 12, 96, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        block(tokens)
+    sizes = [one.untyped_storage().nbytes() for one in saved.values() if one.dim() == 3 and len(one) in (16, 48)]
+    values = 16 * 12 * 96
+    standardised, projections, attended, hidden, weights = 2 * 2, 3 * 2, 2, 4 * 2, 2 * 3 * 12 / 96
+    assert sum(sizes) <= values * (standardised + projections + attended + hidden + weights) + 2 * 4 * 16 * 12
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_the_tokens_from_first_on_are_those_of_the_whole_output(rotary: bool) -> None:
+    block, tokens = randomised(Block(DIM, HEADS, 4.0)), torch.randn(2, 9, DIM)
+    turned = rotation(torch.rand(1, 9, DIM // HEADS // 2), DIM // HEADS) if rotary else None
+    torch.testing.assert_close(block(tokens, turned, None, 4), block(tokens, turned)[:, 4:], atol=1e-5, rtol=1e-4)

@@ -13,8 +13,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = Non
     In bf16 on CPUs, two batched products and a softmax are 2 to 7 times as fast as the fused kernel at the token counts
     of small models (`benchmarks/attention.py`); from `_FUSED_FROM` scores per head on, the fused kernel saves memory.
     """
-    few = query.shape[-2] * key.shape[-2] < _FUSED_FROM
-    mask = None if valid is None else _attention_bias(valid, query.dtype)
+    few = is_short(query.shape[-2], key.shape[-2])
+    mask = None if valid is None else attention_bias(valid, query.dtype)
     if few and query.device.type == "cpu" and query.dtype == torch.bfloat16:
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # [B, H, Q, K]
         if mask is not None:
@@ -27,7 +27,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = Non
 _FUSED_FROM = 512 * 512
 
 
-def _attention_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
+def is_short(queries: int, keys: int) -> bool:
+    """Whether the scores of a head are few enough to be stored."""
+    return queries * keys < _FUSED_FROM
+
+
+def attention_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
     """Bias on attention scores that excludes invalid keys: bool [B, K] -> [B, 1, 1, K].
 
     Finite, so that a query without valid keys yields a mean, not NaN; halved, so that adding a score cannot overflow.
@@ -49,14 +54,29 @@ def rotation(angles: Tensor, channels: int) -> Tensor:
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     """The type in which matrix products with this tensor are computed: that of autocast where it is enabled."""
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):  # on the meta device, where FLOPs are counted
-        return tensor.dtype
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+    return torch.get_autocast_dtype(tensor.device.type) if under_autocast(tensor) else tensor.dtype
+
+
+def under_autocast(tensor: Tensor) -> bool:
+    """Whether autocast is enabled on the tensor's device; never on `meta`."""
+    return torch.amp.is_autocast_available(tensor.device.type) and torch.is_autocast_enabled(tensor.device.type)
 
 
 def rotate(heads: Tensor, rotation: Tensor) -> Tensor:
     """Rotate channel pairs (2i, 2i+1): [B, H, N, C], `rotation` [2, B or 1, 1, N, C] -> [B, H, N, C]."""
     cos, sin = rotation
-    turned: Tensor = heads * cos + heads.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) * sin
+    turned: Tensor = heads * cos + _swapped(heads) * sin
     return turned
+
+
+def rotate_gradient(gradient: Tensor, rotation: Tensor) -> Tensor:
+    """Gradient of the `heads` of `rotate` from that of its result."""
+    cos, sin = rotation
+    of_heads: Tensor = gradient * cos + _swapped(gradient * sin)
+    return of_heads
+
+
+def _swapped(heads: Tensor) -> Tensor:
+    """The channels of every pair exchanged."""
+    swapped: Tensor = heads.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return swapped
