@@ -14,7 +14,6 @@ import tarfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,13 +42,12 @@ class Shard:
     passed_over: Mapping[str, int]  # members that belong to no sample, by ending
 
 
-@cache  # every split needs the same index, which depends on the file only
-def index_of(path: Path, size: int, _modified: int, extensions: frozenset[str], companions: tuple[str, ...]) -> Shard:
-    """Read the headers and the labels of a tar file of `size` bytes."""
+def index_of(path: Path, extensions: frozenset[str], companions: tuple[str, ...]) -> Shard:
+    """Read the headers and the labels of a tar file."""
     reader, damage = _Reader(extensions, companions), ""
     with path.open("rb") as file:
         try:
-            for member in members(file, size):
+            for member in members(file, path.stat().st_size):
                 reader.add(member, file)
         except TarDamageError as error:
             damage = str(error)

@@ -4,9 +4,10 @@ Shards are indexed and read at random places instead of being streamed through a
 which step then depends on the index alone, and an interrupted run resumes exactly where it stopped.
 """
 
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +15,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa.data.summary import SplitSummary, counted, digest
+from jepa.disk.columns import Columns
 from jepa.modality import BadSampleError, Label, Sample, Split
 from modalities.storage.folders import FileKind, check_folder, walk
+from modalities.storage.index import Request, SplitIndex, packed
 from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.layout import find_layout
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
 from modalities.storage.shard_index import Shard, index_of
-from modalities.storage.splits import carved_split, files_by_split, named_files, split_source
+from modalities.storage.splits import carved_codes, files_by_split, named_files, split_source
 
 _TAR = FileKind("shards", (".tar",))
 
 
 class ShardSamples:
-    """Samples decoded from members of shards; `entries` holds a row (shard, entry) per sample."""
+    """Samples decoded from the members of tar files that an index names."""
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        entries: NDArray[np.int64],
-        classes: Classes,
-        decode: Callable[..., Any],
-        summary: SplitSummary | None = None,
-    ) -> None:
-        self.summary = summary
-        self.shards, self.decode = shards, decode
-        self.class_numbers = [_class_numbers(shard, classes) for shard in shards]
-        self.entries = entries
+    def __init__(self, found: SplitIndex, decode: Callable[..., Any]) -> None:
+        self.found, self.decode, self.summary = found, decode, found.summary
+        self.paths = [Path(path) for path in found.strings("shards")]
+        self.names, self.rows = found.strings("names"), found.columns["rows"]
+        self.damage = dict(zip(found.columns["damaged"].tolist(), found.strings("damage"), strict=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardSamples, (self.found, self.decode)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        number, entry = self.entries[index].tolist()
-        shard, source = self.shards[number], self.source(index)
-        if entry in shard.damage:
-            raise BadSampleError(source, shard.damage[entry])
-        offset, size, _ = shard.members[entry].tolist()
-        (data,) = _read(shard.path, [(offset, size)], source)
+        shard, offset, size, _ = self.rows[index].tolist()
+        source, number = self.source(index), range(len(self))[index]
+        if number in self.damage:
+            raise BadSampleError(source, self.damage[number])
+        (data,) = _read(self.paths[shard], [(offset, size)], source)
         return Sample(self.decode(data, name=source), self.labels_of(index))
 
     def labels_of(self, index: int) -> dict[str, Label]:
         """The labels of a sample, without reading it."""
-        shard, entry = self.entries[index].tolist()
-        label = int(self.shards[shard].members[entry, 2])
-        number = UNLABELLED if label == UNLABELLED else int(self.class_numbers[shard][label])
+        number = int(self.rows[index, 3])
         return {} if number == UNLABELLED else {"class": number}
 
     def source(self, index: int) -> str:
         """Name of a sample in messages: path of the shard and name of the member."""
-        number, entry = self.entries[index].tolist()
-        return f"{self.shards[number].path}/{self.shards[number].names[entry]}".rstrip("/")
+        return f"{self.paths[int(self.rows[index, 0])]}/{self.names[index]}".rstrip("/")
 
     def digest(self) -> str:
         """A digest of the names and contents of the tar files, as far as their indexes tell."""
-        names = PackedStrings(shard.path.name for shard in self.shards)
-        members = (part for shard in self.shards for part in (*shard.names.buffers(), shard.members.tobytes()))
-        return digest(*names.buffers(), *members, self.entries.tobytes())
+        return self.found.digest
 
     def companions(self, index: int) -> list[bytes]:
         """Contents of the sample's companions, in the order of FileKind.companions; empty for a missing one."""
-        number, entry = self.entries[index].tolist()
-        return _read(self.shards[number].path, self.shards[number].companions[entry].tolist(), self.source(index))
+        path = self.paths[int(self.rows[index, 0])]
+        return _read(path, self.found.columns["companions"][index].tolist(), self.source(index))
 
 
 def open_shards(
@@ -101,16 +94,32 @@ def open_shards(
     Carved samples are held out from training if they have labels or companions. labels: false ignores the labels.
     Raises ValueError if no sample is usable, or for a label that the training set lacks.
     """
-    stored, beside = _stored_shards(root)
+    opened, (stored, beside) = opened or Opened(), _stored_shards(root)
+    settings = {"kind": kind.rules, "seed": seed, "labels": labels, "splits": list(stored)}
+    request = Request("shards", root, split, settings, [path for paths in stored.values() for path in paths])
+    found = opened.indexed(request, lambda: _found(root, stored, beside, split, kind, seed, labels, opened))
+    return ShardSamples(found, decode), found.classes
+
+
+def _found(
+    root: Path,
+    stored: Mapping[Split, Sequence[Path]],
+    beside: Counter[str],
+    split: Split,
+    kind: FileKind,
+    seed: int | None,
+    labels: bool,
+    opened: Opened,
+) -> SplitIndex:
+    """Read the headers of one split, see `open_shards`."""
     source, carve = split_source(list(stored), split)
-    training = [_index(path, kind) for path in stored["train"]]
-    shards = [_index(path, kind) for path in stored[source]]
+    training, shards = ([_index(path, kind, opened) for path in stored[name]] for name in ("train", source))
     _check_usable(shards, kind)
     classes = _classes(training) if labels else NO_CLASSES
     held_out = bool(classes.names or kind.companions)
     parts: dict[Split, NDArray[np.int64]] = {}
     if carve and (split != "train" or held_out):
-        parts = (opened or Opened()).once((root, carve), lambda: _carved(shards, carve, seed))
+        parts = opened.once((root, carve), lambda: _carved(shards, carve, seed))
     entries = parts[split] if parts else _all_rows(shards)
     passed_over: Counter[str] = sum((Counter(_passed_over(shard)) for shard in shards), Counter())
     many = f"{len(shards):,} tar files below {root if root.is_dir() else root.parent}"
@@ -121,7 +130,47 @@ def open_shards(
         passed_over=passed_over + (beside if split == "train" else Counter()),
         notes=_notes(shards) + kind.advice(passed_over),
     ).of_split(split, carve, {each: len(parts[each]) for each in carve} if held_out else {})
-    return ShardSamples(shards, entries, classes, decode, summary), classes.names
+    return SplitIndex(
+        len(entries), _columns(shards, entries, classes), classes.names, summary, _digest(shards, entries)
+    )
+
+
+def _columns(shards: Sequence[Shard], entries: NDArray[np.int64], classes: Classes) -> Columns:
+    """The columns of an index. `rows` [samples, 4]: shard, offset, size, class."""
+    bounds = np.searchsorted(entries[:, 0], np.arange(len(shards) + 1))
+    own = [entries[start:end, 1] for start, end in pairwise(bounds)]
+    names, rows, companions, damage = [], [], [], dict[int, str]()
+    for number, (shard, selected) in enumerate(zip(shards, own, strict=True)):
+        members, classes_of_labels = shard.members[selected], _class_numbers(shard, classes)
+        labels = np.where(
+            members[:, 2] == UNLABELLED, UNLABELLED, np.append(classes_of_labels, UNLABELLED)[members[:, 2]]
+        )
+        rows.append(np.column_stack([np.full(len(selected), number), members[:, :2], labels]))
+        names.append(shard.names.take(selected))
+        companions.append(shard.companions[selected])
+        places = (
+            {entry: int(bounds[number]) + place for place, entry in enumerate(selected.tolist())}
+            if shard.damage
+            else {}
+        )
+        damage |= {places[entry]: reason for entry, reason in shard.damage.items() if entry in places}
+    return Columns(
+        {
+            **packed("shards", PackedStrings(str(shard.path) for shard in shards)),
+            **packed("names", PackedStrings.joined(names)),
+            **packed("damage", PackedStrings(damage.values())),
+            "damaged": np.fromiter(damage, np.int64, len(damage)),
+            "rows": np.concatenate(rows),
+            "companions": np.concatenate(companions),
+            "has_companions": np.array([shard.companions[..., 1].any() for shard in shards]),
+        }
+    )
+
+
+def _digest(shards: Sequence[Shard], entries: NDArray[np.int64]) -> str:
+    names = PackedStrings(shard.path.name for shard in shards)
+    members = (part for shard in shards for part in (*shard.names.buffers(), shard.members.tobytes()))
+    return digest(*names.buffers(), *members, entries.tobytes())
 
 
 def _passed_over(shard: Shard) -> dict[str, int]:
@@ -172,11 +221,11 @@ def _check_usable(shards: Sequence[Shard], kind: FileKind) -> None:
 
 def _carved(shards: Sequence[Shard], carve: tuple[Split, ...], seed: int | None) -> dict[Split, NDArray[np.int64]]:
     """Rows (shard, entry) of a training set by split, after carving the splits of `carve` out of it."""
-    rows = {split: array("q") for split in ("train", *carve)}
-    for number, shard in enumerate(shards):
-        for entry, name in enumerate(shard.names):
-            rows[carved_split(f"{shard.path.name}/{name}", carve, seed)].extend((number, entry))
-    return {split: np.array(of_split, dtype=np.int64).reshape(-1, 2) for split, of_split in rows.items()}
+    rows = _all_rows(shards)
+    codes = [
+        carved_codes(shard.names.encoded(), len(shard.names), carve, seed, f"{shard.path.name}/") for shard in shards
+    ]
+    return {split: rows[np.concatenate(codes) == code] for code, split in enumerate(("train", *carve))}
 
 
 def _all_rows(shards: Sequence[Shard]) -> NDArray[np.int64]:
@@ -213,6 +262,6 @@ def _stored_shards(root: Path) -> tuple[dict[Split, list[Path]], Counter[str]]:
     return found if len(found) > 1 else files_by_split(found["train"], f"{root}"), beside
 
 
-def _index(path: Path, kind: FileKind) -> Shard:
-    status = path.stat()
-    return index_of(path, status.st_size, status.st_mtime_ns, frozenset(kind.extensions), kind.companions)
+def _index(path: Path, kind: FileKind, opened: Opened) -> Shard:
+    read = partial(index_of, path, frozenset(kind.extensions), kind.companions)
+    return opened.once(("shard", path), read)

@@ -51,8 +51,8 @@ def open_captioned_shards(
     """
     kind = FileKind("images", image_extensions(), companions=_COMPANIONS, installable=installable_extensions())
     images, classes = open_shards(root, split, kind, decode, seed, opened, labels)
-    if not any(shard.companions[..., 1].any() for shard in images.shards):
-        files = ", ".join(str(shard.path) for shard in images.shards[:3])
+    if not images.found.columns["has_companions"].any():
+        files = ", ".join(str(path) for path in images.paths[:3])
         raise ValueError(f"no captions in {files}; they belong into a .txt or .json with the key of the image")
     return StoredSplit(CaptionedShards(images), classes)
 

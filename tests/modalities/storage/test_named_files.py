@@ -79,7 +79,7 @@ def test_named_shards_are_read_with_their_other_splits_only(
     assert infer_source(tmp_path / named, (SHARDS,)) == "webdataset"
     for split, expected in (("train", train), ("test", test or train)):
         samples, _ = open_shards(tmp_path / named, split, kind, lambda data, name: data, seed=0)
-        assert [shard.path.stem for shard in samples.shards] == expected
+        assert [path.stem for path in samples.paths] == expected
         assert (len(samples) == 30 * len(expected)) == (split == "train" or bool(test))
     with pytest.raises(FileNotFoundError, match=r"d-\*\.tar does not exist"):
         open_shards(tmp_path / "d-*.tar", "train", kind, lambda data, name: data, seed=0)

@@ -82,7 +82,9 @@ def test_the_last_known_ending_counts_and_fields_before_it_belong_to_the_sample(
 ) -> None:
     samples, _ = opened(shard_set(tmp_path, members))
     assert dict(read(samples)) == found
-    assert samples.shards[0].passed_over == passed_over
+    assert dict(samples.found.summary.passed_over) == {
+        each or "without ending": count for each, count in passed_over.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_long_names_and_extended_headers_are_read(layout: int, tmp_path: Path) -
     path = write_tar(tmp_path / "a.tar", [(f"{name}.jpg", "x"), (f"{name}.cls", "5")], format=layout)
     samples, classes = opened(path)
     assert classes == ("5",)
-    assert samples.shards[0].passed_over == {}
+    assert samples.found.summary.passed_over == {}
     assert sum(len(opened(path, split=split)[0]) for split in ("train", "validation", "test")) == 1
 
 

@@ -79,8 +79,8 @@ def test_tar_files_with_any_names_of_splits_are_splits(names: tuple[str, ...], t
         with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
             archive.add(image, "one.png")
     train, test = (open_source("webdataset", tmp_path, split, min_side=4).samples for split in ("train", "test"))  # type: ignore[arg-type]
-    assert {shard.path.stem for shard in train.shards} == set(names[:2])  # type: ignore[attr-defined]
-    assert [shard.path.stem for shard in test.shards] == [names[2]]  # type: ignore[attr-defined]
+    assert {path.stem for path in train.paths} == set(names[:2])  # type: ignore[attr-defined]
+    assert [path.stem for path in test.paths] == [names[2]]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
