@@ -18,6 +18,8 @@ from jepa.data.summary import summary_lines
 from jepa.data_check.lines import bad_lines, lines
 from jepa.data_check.mosaic import write_mosaic
 from jepa.data_check.reading import SplitCheck, check_split, spread
+from jepa.disk.cache import user_cache
+from jepa.disk.columns import IndexFolder
 from jepa.errors import UserError, exit_status
 from jepa.launch import resolve
 from jepa.modality import Modality, Split
@@ -28,11 +30,30 @@ SPLITS: Sequence[Split] = get_args(Split)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`jepa data check` -> exit status: 1 if a sample is bad."""
-    return exit_status(lambda: _check(_parser().parse_intermixed_args(argv)))
+    """`jepa data check` and `jepa data index` -> exit status: 1 if a sample is bad."""
+    actions = {"check": _check, "index": _index}
+    arguments = _parser().parse_intermixed_args(argv)
+    return exit_status(lambda: actions[arguments.action](arguments))
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _index(arguments: argparse.Namespace) -> int:
+    """Write the index of a data set, for runs that start later."""
+    name, config, modality = _opened(arguments)
+    folder = arguments.run_dir / "index" if arguments.run_dir else user_cache("index")
+    index = modality.index_folder = IndexFolder(folder, writes=True, rebuilds=arguments.rebuild, least=0)
+    CONSOLE.print(shown(f"modality: {name}; source: {config.data.source}"))
+    for line in summary_lines(modality, SPLITS):
+        CONSOLE.print(shown(line))
+    index.close()
+    if not index.used:
+        raise ConfigError(f"data.source={config.data.source} needs no index; lists, folders and tar files have one")
+    size = sum((folder / file).stat().st_size for file in index.used)
+    CONSOLE.print(shown(f"index: {size / 2**20:,.1f} MB in {folder}"))
+    return 0
+
+
+def _opened(arguments: argparse.Namespace) -> tuple[str, Config[Any, Any], Modality[Any]]:
+    """The name of the modality, its config, and itself, as the command line names them."""
     settings = list(arguments.overrides)
     path = arguments.path
     if path and "=" in path and not Path(path).exists():
@@ -40,7 +61,12 @@ def _check(arguments: argparse.Namespace) -> int:
     if path and any(setting.startswith("data.root=") for setting in settings):
         raise ConfigError(f"{path} and data.root both name the data; give one of them")
     name = arguments.modality or _only_reader(path, arguments.config, settings)
-    config, modality = _configured(name, path, arguments.config, settings)
+    return name, *_configured(name, path, arguments.config, settings)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    name, config, modality = _opened(arguments)
+    modality.index_folder = IndexFolder(user_cache("index"))
     mosaic = _mosaic_path(arguments.mosaic, config.data.root)
     console = printer(soft_wrap=True)
     console.print(shown(f"modality: {name}; source: {config.data.source}"))
@@ -131,11 +157,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "data",
         "Check data before a run: read some samples of every split, report what the splits and classes are, how fast "
-        "they are read and which are bad, and write a mosaic of what the network sees. Status 1 if a sample is bad.",
+        "they are read and which are bad, and write a mosaic of what the network sees. Status 1 if a sample is bad. Or "
+        "write the index of large data, so that runs that start later need not list it.",
         "check photos",
+        "index --modality video data.root=videos.csv",
         "check photos --modality image --samples 0 data.image_size=96",
     )
-    parser.add_argument("action", choices=["check"])
+    parser.add_argument("action", choices=["check", "index"])
     parser.add_argument("path", nargs="?", help="folder or file that holds the data, as data.root")
     parser.add_argument("--modality", help="one of `jepa modalities` (default: the only one that reads the path)")
     parser.add_argument("--config", help="recipe, by name or path of a YAML file (default: as `jepa launch`)")
@@ -143,6 +171,10 @@ def _parser() -> argparse.ArgumentParser:
         "--samples", type=_count, default=200, metavar="N", help="samples of each split, evenly spread; 0 for all"
     )
     parser.add_argument("--mosaic", type=Path, metavar="FILE", help="where to write it (default: data_check.png)")
+    parser.add_argument("--run-dir", type=Path, help="index: the run that it is for (default: the cache, for all runs)")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="index: list the data even if nothing seems to have changed"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the recipe")
     return parser
 
