@@ -1,7 +1,6 @@
 """The index of a data set beside a run: process 0 lists the data, and all others map what it has written."""
 
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from jepa.distributed import World
 from jepa.modality import Modality
 from jepa.protocol import EvaluateConfig
 
-_LONGEST = timedelta(days=2)  # that listing a data set may take
-
 
 def index_of_run(run_dir: Path, writes: bool = False) -> IndexFolder:
     """The index of a run; what `jepa data index` has stored is used too."""
@@ -26,19 +23,19 @@ def index_of_run(run_dir: Path, writes: bool = False) -> IndexFolder:
 def open_data(modality: Modality[Any], evaluate: EvaluateConfig, run_dir: Path, world: World) -> None:
     """Open every split that a run and its evaluation read; raises DataError, and PeerError in other processes.
 
-    Process 0 goes first and writes an index, unless the data is small; the others wait for it, outside collectives of
-    a GPU, which give up after minutes, and read the index.
+    Process 0 goes first and writes an index, unless the data is small; the others wait for it, not in a collective of
+    GPUs, which gives up after minutes, and read the index.
     """
     index = index_of_run(run_dir, writes=True)
     with world.error_barrier():
-        try:
-            if world.is_main:
-                _open(modality, evaluate, index)
-        finally:
-            used = _used_by_main(world, index)
+        if world.is_main:
+            _open(modality, evaluate, index)
+    used = [index.used]
+    if world.size > 1:
+        dist.broadcast_object_list(used, src=0, group=world.control)
     with world.error_barrier():
         if not world.is_main:
-            _open(modality, evaluate, IndexFolder(index.path, checks=False, used=used))
+            _open(modality, evaluate, IndexFolder(index.path, checks=False, used=used[0]))
 
 
 def remove_index_without_run(run_dir: Path) -> None:
@@ -56,14 +53,3 @@ def _open(modality: Modality[Any], evaluate: EvaluateConfig, index: IndexFolder)
     for split in splits_of(evaluate):
         open_split(modality, split)
     index.close()
-
-
-def _used_by_main(world: World, index: IndexFolder) -> list[str]:
-    """Wait until process 0 has opened the data -> names of the files that it has read or written."""
-    if world.size == 1:
-        return index.used
-    group: Any = dist.new_group(backend="gloo", timeout=_LONGEST)
-    used = [index.used]
-    dist.broadcast_object_list(used, src=0, group=group)
-    dist.destroy_process_group(group)
-    return used[0]

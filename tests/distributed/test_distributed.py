@@ -20,6 +20,7 @@ from torch._utils import KeyErrorMessage
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
 from jepa.data import TrainingBatches
+from jepa.data.index import open_data
 from jepa.distributed import World, gpu_index, join
 from jepa.distributed.peers import failing_together
 from jepa.distributed.world import PeerError, reason_of
@@ -28,10 +29,14 @@ from jepa.modality import Modality
 from jepa.model import JEPA, Prediction
 from jepa.optim import OptimConfig
 from jepa.predictor import PredictorConfig
+from jepa.protocol import EvaluateConfig
 from jepa.train import backward
 from jepa.training.checks import batch_order
 from jepa.training.config import ComputeConfig, Config
 from jepa.training.log import read_metrics
+from modalities.video import lists
+from modalities.video.config import VideoConfig
+from modalities.video.modality import Video
 
 ROWS = torch.randn(12, 6, generator=Generator().manual_seed(1))
 REGULARISERS = ("vicreg", "sigreg")
@@ -115,6 +120,27 @@ def test_two_processes_have_the_losses_and_gradients_of_the_global_batch(tmp_pat
         assert found["mean"].item() == 1.5
         assert found["any"].tolist() == [True, False]
         assert found["broadcast"] == [False, True]  # constant tables are equal anyway, running statistics are not
+
+
+def opening_process(folder: str) -> None:
+    """Open the data of a run as one of two processes, and note what was read."""
+    dist.init_process_group("gloo")
+    rank, read, read_list = dist.get_rank(), list[str](), lists.read_list
+    lists.read_list = lambda path, *more: read.append(str(path)) or read_list(path, *more)  # type: ignore[assignment,func-returns-value]
+    video = Video(VideoConfig(source="csv", root=Path(folder) / "all.csv"))
+    open_data(video, EvaluateConfig(), Path(folder) / "run", World(rank, 2, torch.device("cpu")))
+    torch.save((read, video.dataset("train").digest()), f"{folder}/{rank}.pt")  # type: ignore[attr-defined]
+    dist.destroy_process_group()
+
+
+def test_one_of_two_processes_reads_the_list_of_a_large_data_set(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("".join(f"{number}.mp4 {number % 7}\n" for number in range(14_000)))
+    done = fork_server.run_group(2, "call", __file__, "opening_process", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (first, digest), (second, same) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first == [str(tmp_path / "all.csv")]
+    assert second == []
+    assert digest == same
 
 
 SETTINGS = """
