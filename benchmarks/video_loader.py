@@ -1,7 +1,7 @@
 """Clips per second on one core by decoder: python -m benchmarks.video_loader --data FOLDER --json FILE.json
 
-A clip has 16 frames, every second one from a random start, at 128 pixels, decoded, cropped and normalised as in
-training. The decoders take turns on the same clips, in rotating order. CPU time includes the threads of a decoder; wall
+A clip has 16 frames, every second one from a random start, at 128 pixels, decoded and cropped as in the workers of
+a training; the device normalises it. The decoders take turns on the same clips, in rotating order. CPU time includes the threads of a decoder; wall
 time depends on other work of the machine.
 """
 
@@ -110,7 +110,7 @@ def table(turns: list[Turn], decoders: list[Decoder]) -> str:
             wall = median(1e3 * turn.wall_seconds / turn.clips for turn in own)
             speed = f"{1e3 / median(cpu):.0f} ({1e3 / cpu[-1]:.0f} to {1e3 / cpu[0]:.0f})"
             rows.append([folder, decoder, speed, f"{median(cpu):.2f}", f"{wall:.2f}"])
-    what = f"{_FRAMES} frames, every second one, at {_SIDE} px, cropped and normalised; {turns[0].clips} clips a round."
+    what = f"{_FRAMES} frames, every second one, at {_SIDE} px, decoded and cropped; {turns[0].clips} clips a round."
     headings = ["videos", "decoder", "clips a second of CPU time", "CPU ms a clip", "wall ms a clip"]
     return f"{what}\n\n{provenance.table(headings, rows)}"
 
