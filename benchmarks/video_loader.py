@@ -1,8 +1,8 @@
 """Clips per second on one core by decoder: python -m benchmarks.video_loader --data FOLDER --json FILE.json
 
-A clip has 16 frames, every second one from a random start, at 128 pixels, decoded and cropped as in the workers of
-a training; the device normalises it. The decoders take turns on the same clips, in rotating order. CPU time includes the threads of a decoder; wall
-time depends on other work of the machine.
+A clip has 16 frames, every second one from a random start, at 128 pixels, decoded and cropped as in the workers of a
+training; the device normalises it. The decoders take turns on the same clips, in rotating order. CPU time includes the
+threads of a decoder; wall time depends on other work of the machine.
 """
 
 import argparse
