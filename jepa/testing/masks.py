@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jepa.data import seeded
+from jepa.data.masks import group_masks
 from jepa.masking import Masks, flaw_of
 from jepa.modality import Modality
 from jepa.testing.compare import global_seed, same
@@ -34,7 +35,26 @@ def check_masks(modality: Modality[Any]) -> Iterator[str]:
         hint = "draw all random numbers from the generator that it receives"
         yield f"sample_masks returns other masks for the same generator; {hint}"
         return
+    yield from _check_groups(modality)
     yield from _check_use(modality)
+
+
+def _check_groups(modality: Modality[Any]) -> Iterator[str]:
+    """Check that the groups of a large batch have masks of their own, of one shape if they claim so."""
+    groups = modality.mask_groups
+    if groups is None:
+        return
+    for step in range(8):
+        drawn = [group_masks(modality, 0, step, 2 * groups.size, group) for group in range(2)]
+        first, second = ([(one.context, one.target) for one in sets] for sets in drawn)
+        shapes = [[[index.shape for index in one] for one in sets] for sets in (first, second)]
+        if groups.equal and shapes[0] != shapes[1]:
+            yield "mask_groups says that groups are equal, but sample_masks returns other shapes for another group"
+            return
+        all_alike = not any(bool((index != index[:1]).any()) for one in first for index in one)  # as of causal masks
+        if all_alike or not same(first, second):
+            return
+    yield "sample_masks returns the same masks for every group: draw from jepa.masking.own_generator(generator)"
 
 
 def _check_use(modality: Modality[Any]) -> Iterator[str]:

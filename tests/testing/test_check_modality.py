@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from jepa.encoder import PatchEmbedding, TokenEncoder, take
 from jepa.launch import resolve
-from jepa.masking import BlockMaskConfig, Masks
+from jepa.masking import BlockMaskConfig, MaskGroups, Masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.testing import ContractError, check_modality
 from modalities.image import Image, ImageConfig
@@ -131,6 +131,16 @@ class CutToTheShortest(Sound):
         context = torch.stack([row.nonzero().flatten()[:shortest] for row in chosen])
         target = torch.stack([(~row).nonzero().flatten()[-4:] for row in chosen]).unsqueeze(1)
         return [Masks(context, target)]
+
+
+class GroupsAlike(Sound):
+    """Masks of large batches that repeat: the generator that it receives is the same for all groups."""
+
+    mask_groups = MaskGroups(8)
+
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
+        order = torch.rand(batch_size, 24, generator=generator).argsort(dim=1)
+        return [Masks(order[:, :6].sort(dim=1).values, order[:, 6:18].sort(dim=1).values.unsqueeze(1))]
 
 
 class TargetsSeen(Sound):
@@ -391,6 +401,7 @@ BROKEN = [
     (Tuples, ["samples: dataset('train')[0] is a tuple, not a jepa.modality.Sample"]),
     (LastRowNeverUsed, ["masks: sample_masks never uses 6 of 24 tokens (18, 19, 20, 21, 22, 23)"]),
     (CutToTheShortest, ["masks: sample_masks depends on the batch size: token"]),
+    (GroupsAlike, ["masks: sample_masks returns the same masks for every group"]),
     (TargetsSeen, ["masks: sample_masks returns tokens that are context and target of the same sample"]),
     (MasksCounted, ["masks: sample_masks returns other masks for the same generator"]),
     (ViewsCounted, ["training: a run that was killed after 2 of 3 steps and resumed ends with other weights"]),
