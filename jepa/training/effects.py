@@ -87,6 +87,8 @@ def _schedule(config: Any, use: Use) -> Iterator[Finding]:
         yield from ((f"optim.{name}", "the warm-up is the whole run") for name in ("decay", "final_lr"))
     elif optim.decay == "constant":
         yield "optim.final_lr", "optim.decay=constant stays at the peak"
+    if config.keep_every and config.keep_every > config.steps:
+        yield "keep_every", f"the run has {config.steps} steps"
 
 
 def _forecasts(config: Any, use: Use) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ("image-text", ["data.root=somewhere", "data.source=scenes"], "data.root"),
         ("image", [*FILES, "data.scenes.seed=3"], "data.scenes: has no effect: data.source=folder reads files"),
         ("video", [*FILES, "data.scenes={train: 9}"], "data.scenes"),
+        ("image", ["steps=9", "keep_every=10"], "keep_every: has no effect: the run has 9 steps"),
         ("image", ["data.labels=none"], "data.labels: has no effect: data.source=scenes makes its own labels"),
         ("image", ["data.bands=[1]"], "data.bands: has no effect: data.source=scenes decodes no image files"),
         ("image", [*FILES, "data.torchvision={split: balanced}"], "data.torchvision"),
