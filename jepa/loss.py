@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Generator, Tensor
 
-from jepa.distributed import gather_rows, mean_over_processes
+from jepa.distributed import gather_rows, mean_over_processes, own_rows
 from jepa.model import ContrastPair, Output, Pair, Prediction
 from jepa.model_config import Contrast
 from jepa.regularisers import sigreg, vicreg
@@ -86,17 +86,20 @@ def added_loss(output: Output, config: LossConfig, contrast: Contrast, generator
 
 
 def contrast_loss(pair: ContrastPair, kind: Contrast) -> Tensor:
-    """Contrastive loss of two matching streams over the global batch -> scalar.
+    """Contrastive loss of two matching streams: this process's b samples against the global batch of B -> scalar.
 
+    Its mean over processes is the loss of the global batch. No process holds the scores of all B x B pairs.
     infonce: cross-entropy of the match among all pairs, in both directions (van den Oord et al. 2018; Radford et al.
     2021). sigmoid: binary cross-entropy of every pair, summed over the pairs of a sample (Zhai et al. 2023).
     """
     first, second = (F.normalize(gather_rows(rows.float()), dim=-1) for rows in pair.streams)
-    logits = pair.scale * first @ second.T + pair.shift  # [B, B]
+    own = own_rows(len(pair.streams[0]))
+    match = torch.arange(own.start, own.stop, device=first.device)
+    logits = pair.scale * first[own] @ second.T + pair.shift  # [b, B]
     if kind == "infonce":
-        match = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, match) + F.cross_entropy(logits.T, match)) / 2
-    signs = 2 * torch.eye(len(logits), device=logits.device) - 1
+        reverse = pair.scale * second[own] @ first.T + pair.shift
+        return (F.cross_entropy(logits, match) + F.cross_entropy(reverse, match)) / 2
+    signs = 2 * F.one_hot(match, len(second)) - 1
     return -F.logsigmoid(signs * logits).sum() / len(logits)
 
 

@@ -111,11 +111,15 @@ def _check_used(factors: Sequence[RateFactor], matches: Mapping[str, int | None]
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, step: int, steps: int, config: OptimConfig) -> float:
-    """Set the learning rate and weight decay of a step -> learning rate, without factors."""
+    """Set the learning rate and weight decay of a step -> learning rate, without factors.
+
+    The warm-up counts a step before it looks up its rate, as the published code does: a step at rate 0 learns nothing.
+    """
+    warmup = config.warmup * steps
     rate = warmed_up(
-        step,
+        max(step, min(step + 1, warmup)),
         steps * config.schedule_length,
-        config.warmup * steps,
+        warmup,
         (config.start_lr, config.peak_lr, config.final_lr),
         config.decay,
     )

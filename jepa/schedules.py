@@ -10,7 +10,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Literal["cosine", "linear", "constant"]
 
 
-def warmed_up(step: int, steps: float, warmup_steps: float, ends: tuple[float, float, float], decay: Decay) -> float:
+def warmed_up(step: float, steps: float, warmup_steps: float, ends: tuple[float, float, float], decay: Decay) -> float:
     """Learning rate: linear from start to peak over the warm-up, then by `decay` to the final value at `steps`.
 
     ends: start, peak and final value; `constant` stays at the peak.

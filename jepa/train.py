@@ -9,7 +9,7 @@ from torch import Tensor
 from jepa.collapse import collapse_warning, flat_signs
 from jepa.config import plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, open_split, seeded, training_batches
-from jepa.distributed import World, gradients_shared, is_sharded, stop_on_signals
+from jepa.distributed import World, gradients_shared, stop_on_signals
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.optim import adamw, clip_gradient, set_schedule
@@ -20,10 +20,11 @@ from jepa.training.data_record import announce_data
 from jepa.training.finite import FiniteCheck
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.networks import initial_model
+from jepa.training.numerics import numerics
 from jepa.training.resume import checkpoint_to_resume
 from jepa.training.run_dir import prepare_run_dir, say_finished
 from jepa.training.saver import Saver
-from jepa.training.signs import collapse_signs_of
+from jepa.training.signs import logged_signs
 
 
 def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
@@ -59,7 +60,13 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
     loading = training_batches(training_set, steps, loaders, world, config.compute.prefetch_mb)
     run_log = RunLog(config.run_dir, first_step, config.steps, world.is_main)
-    with stop_on_signals() as stop_request, saver.finishing(), run_log as log, loading as batches:
+    with (
+        numerics(config.compute, world.device),
+        stop_on_signals() as stop_request,
+        saver.finishing(),
+        run_log as log,
+        loading as batches,
+    ):
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
         clock, finite = Stopwatch(seconds_before), FiniteCheck(saver.last, world)
         upcoming = Upcoming(batches, bad_files, saver.check, stop_request, world)
@@ -91,7 +98,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             if logging:
                 rates = {"learning_rate": rate, "momentum": momentum, "gradient_norm": float(gradient_norm)}
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
-                signs = collapse_signs_of(model, batch, is_sharded(model) and config.compute.precision == "bf16")
+                signs = logged_signs(model, batch, config.compute.precision, world)
                 values = {"loss": float(world.mean(loss)), **rates, **flat_signs(signs), **batch.sizes()}
                 log.write(done, {**values, "seconds": clock.total()})
                 log.warn(done, collapse_warning(signs))

@@ -1,6 +1,7 @@
 """Schedules against values computed by hand, and their effect on the optimiser."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_other_decays_are_linear_or_constant_and_a_run_may_end_before_its_schedu
     assert [warmed_up(step, 100, 20, ends, "constant") for step in steps] == pytest.approx([0.5, 1.0, 1.0])
     optimizer = adamw(nn.Linear(3, 3), OptimConfig())
     longer = OptimConfig(peak_lr=1.0, final_lr=0.0, warmup=0.1, decay="linear", schedule_length=1.9)
-    rates = [set_schedule(optimizer, step, 100, longer) for step in (5, 10, 100)]  # the warm-up is not stretched
+    rates = [set_schedule(optimizer, step, 100, longer) for step in (4, 10, 100)]  # the warm-up is not stretched
     assert rates == pytest.approx([0.5, 1.0, 0.5])
 
 
@@ -46,6 +47,15 @@ def test_the_learning_rate_stays_within_its_range_for_any_length_and_warmup(
 
 def test_the_cosine_is_at_its_middle_value_after_half_of_the_steps() -> None:
     assert [cosine(step, 8, 0.04, 0.4) for step in (0, 4, 8, 9)] == pytest.approx([0.04, 0.22, 0.4, 0.4])
+
+
+def test_the_first_step_has_a_rate_above_that_of_the_start_and_the_warm_up_ends_at_the_peak() -> None:
+    """As the schedulers of I-JEPA and V-JEPA, which count a step before they give its rate."""
+    for warmup, expected in ((0.4, [0.25, 0.5, 0.75, 1.0, 1.0]), (0.25, [0.4, 0.8, 1.0]), (0.05, [1.0])):
+        config = OptimConfig(peak_lr=1.0, warmup=warmup)
+        rates = [set_schedule(adamw(nn.Linear(3, 3), config), step, 10, config) for step in range(10)]
+        assert rates[: len(expected)] == pytest.approx(expected)
+        assert all(one > other for one, other in pairwise(rates[len(expected) - 1 :]))
 
 
 def test_linear_momentum_is_linear_in_the_step() -> None:

@@ -7,6 +7,7 @@ from jepa.distributed.collectives import (
     local,
     local_shards,
     mean_over_processes,
+    own_rows,
     whole,
 )
 from jepa.distributed.signals import STOP_SIGNALS, StopRequest, stop_on_signals

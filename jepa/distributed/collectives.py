@@ -67,13 +67,19 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(rows: Tensor) -> Tensor:
     """Gather the global batch from the rows of all processes, with gradients: [b, D] -> [b * processes, D].
 
-    Every process computes the same loss of the gathered rows. Its gradient, summed here and averaged by data
-    parallelism, equals the gradient of one process with the whole batch.
+    Every process computes the same loss of the gathered rows, or a loss whose mean over processes is wanted. Its
+    gradient, summed here and averaged by data parallelism, equals the gradient of one process with the whole batch.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return rows
     gathered: Tensor = _GatherRows.apply(rows)
     return gathered
+
+
+def own_rows(count: int) -> slice:
+    """Where `gather_rows` puts this process's rows, `count` in each process."""
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return slice(rank * count, (rank + 1) * count)
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

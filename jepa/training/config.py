@@ -29,13 +29,15 @@ class ComputeConfig:
     they turn out to be less than half of the set. prefetch_mb: megabytes of batches that the workers of a training
     process prepare ahead, in shared memory; at least one batch each. parallel: with
     several processes, `ddp` keeps all weights in each; `fsdp` shards weights, gradients and optimiser state over them
-    and saves sharded checkpoints in the background.
+    and saves sharded checkpoints in the background. deterministic: use only operations that give the same bits every
+    time, so that a run on GPUs can be repeated exactly, at some cost in speed; on CPUs all operations here do.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["bf16", "fp32"] = "bf16"
     compile: bool = False
+    deterministic: bool = False
     activation_checkpointing: bool = False
     workers: NonNegativeInt | None = None
     cache_mb: NonNegativeInt = 512

@@ -1,22 +1,38 @@
 """Signs of collapse of a model on a batch."""
 
+from typing import Literal
+
 import torch
 from torch.utils._pytree import tree_map
 
 from jepa.collapse import CollapseSigns, collapse_signs
 from jepa.data import Batch
+from jepa.distributed import World, is_sharded
 from jepa.masking import Masks
 from jepa.model import JEPA
 
 
+def logged_signs(
+    model: JEPA, batch: Batch, precision: Literal["bf16", "fp32"], world: World
+) -> dict[str, CollapseSigns]:
+    """Signs of collapse for the log of rank 0; the other ranks only help to gather shards, and may get none."""
+    if is_sharded(model):
+        return collapse_signs_of(model, batch, precision == "bf16")
+    return collapse_signs_of(model, batch, bf16=False) if world.is_main else {}
+
+
 @torch.no_grad()
 def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
-    """Signs of collapse of the target encoder on up to 128 samples of a batch, by stream; "" if there is one stream.
+    """Signs of collapse of the target encoder on the first samples of a batch, by stream; "" if there is one stream.
 
-    bf16: for shards that are gathered in bf16; otherwise computed in fp32, as rounding would hide a collapse. With
-    several streams, or samples that lack tokens, the pooled vectors are measured instead of the tokens.
+    bf16: for shards that are gathered in bf16; otherwise computed in fp32, as rounding would hide a collapse. Measured
+    on all tokens of 32 samples. With several streams, or samples that lack tokens, on the pooled vectors of 128
+    samples, as their number limits `rankme`.
     """
-    encoder, inputs = model.target_encoder, model.to_network(tree_map(lambda leaf: leaf[:128], batch.views[0]))
+    encoder = model.target_encoder
+    inputs = model.to_network(tree_map(lambda leaf: leaf[:128], batch.views[0]))
+    if not model.streams and encoder.valid(inputs) is None:
+        inputs = tree_map(lambda leaf: leaf[:32], inputs)
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
         tokens, valid = encoder(inputs), encoder.valid(inputs)
         if not model.streams and valid is None:

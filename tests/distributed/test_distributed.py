@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import fork_server
 import pytest
@@ -16,6 +17,7 @@ from pairs import Pairs, PairsConfig, PairsNetworks
 from tiny import MODEL, NoiseConfig, PaddedNoise
 from torch import Generator, Tensor, nn
 from torch._utils import KeyErrorMessage
+from torch.nn.functional import cross_entropy
 
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
@@ -98,7 +100,9 @@ def process(folder: str) -> None:
     rank = dist.get_rank()
     world = World(rank, 2, torch.device("cpu"))
     found: dict[str, Any] = {kind: gradient(kind, world) for kind in REGULARISERS}
-    found |= {name: step_gradients(*step, world) for name, step in steps().items()}
+    with patch("jepa.loss.F.cross_entropy", wraps=cross_entropy) as scored:
+        found |= {name: step_gradients(*step, world) for name, step in steps().items()}
+    found["scores"] = [call.args[0].shape for call in scored.call_args_list]
     found["mean"] = world.mean(torch.tensor([1.0 + rank]))
     found["any"] = torch.tensor([world.any(rank == 1), world.any(False)])
     forwards: Any = [world.data_parallel(module) for module in (Tables(), nn.BatchNorm1d(4))]
@@ -117,6 +121,7 @@ def test_two_processes_have_the_losses_and_gradients_of_the_global_batch(tmp_pat
             torch.testing.assert_close(found[kind], gradient(kind, alone))
         for name, step in steps().items():
             torch.testing.assert_close(found[name], step_gradients(*step, alone))
+        assert found["scores"] == [(6, 12), (6, 12)]  # own rows of the global batch, both ways
         assert found["mean"].item() == 1.5
         assert found["any"].tolist() == [True, False]
         assert found["broadcast"] == [False, True]  # constant tables are equal anyway, running statistics are not

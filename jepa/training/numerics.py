@@ -1,0 +1,35 @@
+"""Precision and determinism of torch's operations during a run."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import deterministic as _deterministic
+
+from jepa.training.config import ComputeConfig
+
+deterministic: Any = _deterministic  # torch declares no types for it
+
+
+@contextmanager
+def numerics(compute: ComputeConfig, device: torch.device) -> Iterator[None]:
+    """Set torch's precision and determinism as the config says; restores them on exit.
+
+    Under bf16, products that stay in fp32 (signs of collapse, losses) use TF32 on GPUs; `precision=fp32` means fp32.
+    """
+    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    filled = deterministic.fill_uninitialized_memory
+    if device.type == "cuda" and compute.precision == "bf16":
+        torch.set_float32_matmul_precision("high")
+    if compute.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        deterministic.fill_uninitialized_memory = filled
