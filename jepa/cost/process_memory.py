@@ -34,6 +34,12 @@ class Allocation:
     nodes: int = 1
 
     @property
+    def shards(self) -> int:
+        """Processes that share one copy of a model under FSDP: those of a node, if it has several."""
+        of_node = self.processes // self.nodes
+        return of_node if of_node > 1 else self.processes
+
+    @property
     def used_gpus(self) -> int:
         return min(self.processes, self.gpus)
 
@@ -42,7 +48,7 @@ class Allocation:
 class ProcessMemory:
     """Bytes of one process's tensors at its peak, by use.
 
-    copies: weights in compute precision, kept by autocast (DDP) or gathered from all processes (FSDP).
+    copies: weights in compute precision, kept by autocast (DDP) or gathered from the others (FSDP).
     buckets: gradients waiting to be sent, in addition to the process's own.
     """
 
@@ -109,7 +115,7 @@ def process_memory(
     usage, model, processes = step_usage(config, modality, allocation), networks(config, modality), allocation.processes
     ways: dict[Parallel, ProcessMemory] = {"ddp": ddp_memory(usage, model, processes)}
     if processes > 1:
-        ways["fsdp"] = fsdp_memory(usage, model, processes, config)
+        ways["fsdp"] = fsdp_memory(usage, model, allocation.shards, config)
     return ways
 
 

@@ -38,11 +38,12 @@ def reason_of(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class World:
-    """One process of a run; a single process needs no process group."""
+    """One process of a run; a single process needs no process group. node_size: processes of each machine."""
 
     rank: int
     size: int
     device: torch.device
+    node_size: int | None = None  # None for one machine
 
     @property
     def is_main(self) -> bool:
@@ -153,7 +154,7 @@ def join(device: str) -> World:
         raise ValueError(f"compute.device: mps trains in one process, not in {size}; use cpu")
     cuda = chosen.type == "cuda"
     dist.init_process_group("nccl" if cuda else "gloo", device_id=chosen if cuda else None)
-    return World(dist.get_rank(), dist.get_world_size(), chosen)
+    return World(dist.get_rank(), dist.get_world_size(), chosen, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
 
 def _device(name: str) -> torch.device:

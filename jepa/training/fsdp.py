@@ -1,4 +1,4 @@
-"""FSDP2: shard parameters, gradients and optimiser state over the processes, and gather them block by block."""
+"""FSDP2: shard parameters, gradients and optimiser state over processes, and gather them block by block."""
 
 import warnings
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -35,7 +35,7 @@ def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
 def _shard(model: JEPA, world: World, bf16: bool) -> None:
     # Outputs that are views are harmless: nothing here changes them in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(world.device.type, (world.size,))
+    mesh = _mesh(world)
     # As without shards, autocast decides the precision of each operation, inputs included.
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
@@ -48,6 +48,18 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
     for method in ("outputs", "select"):
         register_fsdp_forward_method(model.target_encoder, method)
     register_fsdp_forward_method(model.context_encoder, "contexts")
+
+
+def _mesh(world: World) -> DeviceMesh:
+    """All processes in one row; with several machines of several processes, a row per machine.
+
+    Shards then lie inside a machine, and weights are never gathered over the slower network between machines.
+    """
+    node_size = world.node_size or world.size
+    if 1 < node_size < world.size and world.size % node_size == 0:
+        shape = (world.size // node_size, node_size)
+        return init_device_mesh(world.device.type, shape, mesh_dim_names=("replicate", "shard"))
+    return init_device_mesh(world.device.type, (world.size,))
 
 
 @torch.no_grad()

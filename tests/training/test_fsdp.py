@@ -23,7 +23,7 @@ from jepa.errors import UserError
 from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import Masks
 from jepa.model import JEPA
-from jepa.optim import OptimConfig, adamw
+from jepa.optim import OptimConfig, adamw, clip_gradient
 from jepa.training.fsdp import sharded as sharded_model
 from jepa.training.log import read_metrics
 from jepa.training.saver import Saver
@@ -169,16 +169,18 @@ def test_loading_shards_executes_nothing_and_reports_what_is_broken(sharded: Pat
 
 
 def compare(folder: str) -> None:
-    """One of two processes: take a step, save, change everything, restore; store the values to compare."""
+    """One process of one or two machines of two: take a step, save, change everything, restore; store the values."""
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    world = World(rank, 2, torch.device("cpu"))
+    world = World(rank, dist.get_world_size(), torch.device("cpu"), node_size=2)
     build = partial(JEPA, MODEL, Noise(NoiseConfig()))
     torch.manual_seed(5)
     model = sharded_model(build, world, bf16=False)
     optimizer = adamw(model, OptimConfig())
+    assert model.context_encoder.norm.weight.device_mesh.shape == ((2,) if world.size == 2 else (2, 2))
     output = model([noise(4, seed=rank)], [random_masks(4)])
     prediction_loss(output.predictions, LossConfig(), {"latent": 1.0}).backward()
+    norm = clip_gradient(optimizer, None)
     optimizer.step()
     held = {name: bytes_held(tensors) for name, tensors in training_state(model, optimizer).items()}
     optimizer.zero_grad()
@@ -221,27 +223,32 @@ def compare(folder: str) -> None:
     assert read_step(find_checkpoint(Path(folder), 1)) == 1
     dist.barrier()
     assert not (Path(folder) / "checkpoints" / "step_3").exists()
-    torch.save({"held": held, "weights": initial, "buffers": buffers, "saved": saved}, f"{folder}/{rank}.pt")
+    torch.save(
+        {"held": held, "norm": norm, "weights": initial, "buffers": buffers, "saved": saved}, f"{folder}/{rank}.pt"
+    )
     world.leave()
 
 
-def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("machines", [1, 2])
+def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(machines: int, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    done = fork_server.run_group(2, "call", __file__, "compare", str(tmp_path))
+    done = fork_server.run_group(2 * machines, "call", __file__, "compare", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2 * machines)]
     torch.manual_seed(5)
     model = JEPA(MODEL, Noise(NoiseConfig()))
     for name, buffer in model.named_buffers():  # not in checkpoints, so every start must create them
         assert all(torch.equal(process["buffers"][name], buffer) for process in found)
     optimizer = adamw(model, OptimConfig())
-    halves = [noise(4, seed=rank) for rank in range(2)]
-    output = model([torch.cat(halves)], [Masks.concatenate([random_masks(4)] * 2)])
+    parts = [noise(4, seed=rank) for rank in range(2 * machines)]
+    output = model([torch.cat(parts)], [Masks.concatenate([random_masks(4)] * len(parts))])
     prediction_loss(output.predictions, LossConfig(), {"latent": 1.0}).backward()
+    norm = clip_gradient(optimizer, None)
+    assert all(process["norm"] == pytest.approx(norm.item(), rel=1e-4) for process in found)
     optimizer.step()
     for name, tensors in training_state(model, optimizer).items():
         total = bytes_held(tensors)
-        assert sum(process["held"][name] for process in found) == pytest.approx(total, rel=0.01), name
+        assert sum(process["held"][name] for process in found[-2:]) == pytest.approx(total, rel=0.01), name
         assert all(process["held"][name] < 0.6 * total for process in found), name
     for name, value in model.state_dict().items():
         torch.testing.assert_close(found[0]["weights"][name], value, atol=1e-5, rtol=1e-4)
