@@ -1,16 +1,16 @@
-"""Images whose views take their time, so that a run is interrupted early without burning the processor meanwhile."""
+"""Images whose masks take their time, so that a run is interrupted early without burning the processor meanwhile."""
 
 import time
-from typing import Any
 
-from torch import Generator, Tensor
+from torch import Generator
 
+from jepa.masking import Masks
 from modalities.image import Image
 
-SECONDS = 0.006  # that a view takes
+SECONDS = 0.05  # that the masks of a batch take
 
 
 class SlowImages(Image):
-    def training_view(self, inputs: Any, generator: Generator) -> Tensor:
+    def sample_masks(self, batch_size: int, generator: Generator) -> list[Masks]:
         time.sleep(SECONDS)
-        return super().training_view(inputs, generator)
+        return super().sample_masks(batch_size, generator)
