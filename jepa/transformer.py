@@ -96,7 +96,7 @@ class Block(nn.Module):
         self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None, first: int = 0
     ) -> Tensor:
         """[B, N, D] -> [B, N - first, D], the tokens from `first` on; outputs at invalid tokens are meaningless."""
-        if cpu_bf16.applies(tokens):  # the same arithmetic, faster and with less memory
+        if cpu_bf16.applies(tokens):  # the same arithmetic with fewer saved tensors
             tokens = cpu_bf16.attention_branch(tokens, self.norm1, self.attention, rotation, valid, first)
             return cpu_bf16.feed_forward_branch(tokens, self.norm2, self.mlp)
         tokens = tokens[:, first:] + self.attention(self.norm1(tokens), rotation, valid, first)

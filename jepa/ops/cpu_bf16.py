@@ -1,8 +1,8 @@
 """The two residual branches of a transformer block in bf16 on a CPU: what `Block.forward` computes under autocast.
 
-Autograd's formulas spend half of such a step outside of matrix products. Here, biases are part of the products (torch
-copies them to the output first), attention copies queries, keys and values once, and the backward pass recomputes what
-is cheap. Each branch saves its standardised input in bf16 instead of the fp32 residual stream; attention saves queries,
+Its purpose is memory: autograd saves an output of nearly every operation. Here, the backward pass recomputes what is
+cheap, norms and GELU; to pay for it, biases are part of the products (torch copies them to the output first), and
+attention copies queries, keys and values once. Each branch saves its standardised input in bf16 instead of the fp32 residual stream; attention saves queries,
 keys, values, attention weights and what was attended; the feed-forward layers save the hidden layer before the GELU.
 """
 
