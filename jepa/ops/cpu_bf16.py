@@ -2,8 +2,9 @@
 
 Its purpose is memory: autograd saves an output of nearly every operation. Here, the backward pass recomputes what is
 cheap, norms and GELU; to pay for it, biases are part of the products (torch copies them to the output first), and
-attention copies queries, keys and values once. Each branch saves its standardised input in bf16 instead of the fp32 residual stream; attention saves queries,
-keys, values, attention weights and what was attended; the feed-forward layers save the hidden layer before the GELU.
+attention copies queries, keys and values once. Each branch saves its standardised input in bf16 instead of the fp32
+residual stream; attention saves queries, keys, values, attention weights and what was attended; the feed-forward layers
+save the hidden layer before the GELU.
 """
 
 from functools import cache
