@@ -9,8 +9,8 @@ def test_tables_are_those_of_the_results() -> None:
 
 
 def test_a_place_takes_its_result() -> None:
-    place = "before\n<!-- result masks -->\nold\n<!-- end -->\nafter\n"
+    place = "before\n<!-- result masks -->\nreplaced by it\n<!-- end -->\nafter\n"
     found = readme.filled(place)
-    assert "old" not in found
+    assert "replaced by it" not in found
     assert (readme.FOLDER / "results" / "masks.md").read_text() in found
     assert readme.filled(found) == found
