@@ -73,7 +73,7 @@ def status(run_dir: Path) -> JobStatus:
     return statuses([run_dir])[0]
 
 
-def until(run_dir: Path, reached: Callable[[JobStatus], bool], seconds: float = 120) -> JobStatus:
+def until(run_dir: Path, reached: Callable[[JobStatus], bool], seconds: float = 240) -> JobStatus:
     wait_until(lambda: reached(status(run_dir)), seconds, lambda: f"{status(run_dir)}\n{log_of(run_dir)}", every=POLL)
     return status(run_dir)
 
