@@ -1,5 +1,6 @@
 """FLOPs, activation memory and time of steps that take turns in one process."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,12 @@ def _flash_backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **
     return int(sdpa_backward_flop_count(gradient, query, key, value))
 
 
-_FORMULAS = {_FLASH: _flash, _FLASH_BACKWARD: _flash_backward}  # torch counts them for GPUs alone
+def _linear(inputs: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return int(2 * math.prod(inputs) * weight[0])
+
+
+# Operations of CPUs, which torch does not count.
+_FORMULAS = {_FLASH: _flash, _FLASH_BACKWARD: _flash_backward, torch.ops.mkldnn._linear_pointwise: _linear}
 
 
 class _Operations(TorchDispatchMode):

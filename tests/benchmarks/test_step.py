@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.steps.cases import CASES, Ours
+from benchmarks.steps.cases import CASES, Ours, Precision
 from benchmarks.steps.measure import cost
 from benchmarks.steps.plain import Plain, agreement
 
 _TOY = ["model.size={width: 32, depth: 2, heads: 2}", "model.predictor.width=16", "model.predictor.heads=2"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _SIZES = {"small_images": [], "videos": ["data.frames=8", "data.image_size=64"]}
 
 
@@ -22,6 +23,16 @@ def test_plain_published_step_has_our_loss_and_gradients(case: str, fused: bool)
     loss, gradients = agreement(ours, Plain(ours, "fp32", fused))
     assert loss < 1e-6
     assert gradients < 1e-4
+
+
+def test_flops_of_a_step_do_not_depend_on_its_precision_or_kernels() -> None:
+    flops = []
+    for precision in PRECISIONS:
+        small = replace(CASES["small_images"], batch_size=2)
+        config, modality = small.build(precision, _TOY)
+        ours = Ours(config, modality, small.batch(modality))
+        flops += [cost(method).flops for method in (ours, Plain(ours, precision, True), Plain(ours, precision, False))]
+    assert min(flops) > 0.85 * max(flops)  # they embed more or fewer tokens
 
 
 def test_cost_of_a_step_counts_what_the_backward_pass_needs_once() -> None:
