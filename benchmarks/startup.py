@@ -1,6 +1,6 @@
 """Time and memory of opening a data set for the first time, and again from its index, by its size.
 
-    python -m benchmarks.startup --entries 10000 1000000 --sources list folder shards --json benchmarks/results/startup.json
+    python -m benchmarks.startup --entries 10000 1000000 --json benchmarks/results/startup.json
 
 Entries are lines of a list of videos, empty files in 1,000 class folders, or members of tar files (a picture, a text
 and a JSON file per sample, as img2dataset writes them). Each measurement is a process of its own. `private` is the

@@ -111,14 +111,16 @@ class PackedStrings(Sequence[str]):
 
     def take(self, rows: NDArray[np.int64]) -> "PackedStrings":
         """The strings in these rows."""
-        lengths = np.diff(self.ends)[rows]
-        ends = np.concatenate([[0], np.cumsum(lengths)])
+        ends = np.zeros(len(rows) + 1, np.int64)
+        parts = [slice(first, min(first + _AT_ONCE, len(rows))) for first in range(0, len(rows), _AT_ONCE)]
+        for part in parts:
+            ends[part.start + 1 : part.stop + 1] = self.ends[rows[part] + 1] - self.ends[rows[part]]
+        np.cumsum(ends, out=ends)
         text = np.empty(int(ends[-1]), np.uint8)
-        for first in range(0, len(rows), _AT_ONCE):
-            part = slice(first, first + _AT_ONCE)
-            at_once, begin = lengths[part], int(ends[first])
-            shift = np.repeat(self.ends[rows[part]] - (ends[:-1][part] - begin), at_once)
-            text[begin : begin + len(shift)] = self.text[shift + np.arange(len(shift))]
+        for part in parts:
+            own = ends[part.start : part.stop + 1] - ends[part.start]
+            places = np.repeat(self.ends[rows[part]] - own[:-1], np.diff(own)) + np.arange(own[-1])
+            text[int(ends[part.start]) : int(ends[part.stop])] = self.text[places]
         return PackedStrings.of(text, ends)
 
     def buffers(self) -> tuple[memoryview, memoryview]:

@@ -74,6 +74,10 @@ class KeyedList(VideoList):
         """Of the files of the paths."""
         return file_hashes(self.paths, FileKeys(self.folder))
 
+    def drop_hashes(self) -> None:
+        """Free their memory; they are made again if they are needed."""
+        vars(self).pop("hashes", None)
+
 
 def by_column(stored: dict[Split, list[VideoList]]) -> dict[Split, list[VideoList]]:
     """The lists by split; a column `split` takes precedence over the name of the file.

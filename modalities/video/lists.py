@@ -134,6 +134,8 @@ def _rows(lists: Sequence[KeyedList], classes: Classes, carve: tuple[Split, ...]
     labels = np.concatenate([_numbers(listed, classes) for listed in lists])
     hashes = FileHashes.joined([listed.hashes for listed in lists])
     paths, labels = one_spelling(PackedStrings.joined([listed.paths for listed in lists]), labels, hashes)
+    for listed in lists:
+        listed.drop_hashes()
     carved = carved_codes(paths.encoded(), len(paths), carve, seed) if carve else np.empty(0, np.int8)
     return _Rows(paths, labels, carved)
 

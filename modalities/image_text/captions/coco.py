@@ -4,24 +4,25 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jepa.modality import Split
-from modalities.image_text.captions.files import any_exists, open_table, spread
+from modalities.image_text.captions.files import TableInFolder, any_exists, open_table, spread
 from modalities.image_text.captions.rules import MalformedError, captions_of, is_path, split_of
-from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
+from modalities.image_text.captions.table import CaptionEntry, CaptionTableBuilder
 from modalities.storage.images import Decode
+from modalities.storage.index import Request
 from modalities.storage.labels import label_value
+from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit, named_files, split_named, split_word, split_words
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
 
-def open_coco(root: Path, split: Split, decode: Decode, seed: int) -> StoredSplit:
+def open_coco(root: Path, split: Split, decode: Decode, seed: int, opened: Opened | None = None) -> StoredSplit:
     """The captioned images of one split, without classes.
 
     `root` is a folder with annotations/captions_train2017.json and captions_val2017.json (of any year) and the images
@@ -32,9 +33,10 @@ def open_coco(root: Path, split: Split, decode: Decode, seed: int) -> StoredSpli
     A malformed entry is a bad sample; raises ValueError with the line if the file is not JSON.
     """
     stored = _stored_files(root)
-    files = tuple((path, part if len(stored) > 1 else None, path.stat().st_mtime_ns) for path, part in stored)
-    table, folder = _read(files)
-    return open_table(table, folder, split, decode, seed)
+    files = [(path, part if len(stored) > 1 else None) for path, part in stored]
+    settings = {"seed": seed, "splits": [part for _, part in files]}
+    request = Request("coco", root, split, settings, [path for path, _ in files], edges=True)
+    return open_table(request, lambda: _read(files), decode, seed, True, opened)
 
 
 def _stored_files(root: Path) -> list[tuple[Path, Split]]:
@@ -60,13 +62,12 @@ def _year(path: Path) -> str:
     return named[2] if named else ""
 
 
-@lru_cache(maxsize=2)  # every split needs the same table, which depends on the files only
-def _read(files: tuple[tuple[Path, Split | None, int], ...]) -> tuple[CaptionTable, Path]:
+def _read(files: Sequence[tuple[Path, Split | None]]) -> TableInFolder:
     """The table of all files, and the folder below which the images are."""
     first = files[0][0].parent
     folder = first.parent if first.name == "annotations" else first
     builder = CaptionTableBuilder(folder)
-    for path, stated, _modified in files:
+    for path, stated in files:
         content = _load(path)
         builder.begin(path, "images[{}]", stated)
         if isinstance(content.get("annotations"), list):

@@ -1,98 +1,145 @@
 """Samples of captioned images whose images are files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa.data.summary import SplitSummary, digest
+from jepa.disk.columns import Columns
 from jepa.modality import BadSampleError, Label, Sample, Split
 from modalities.image_text.captions.rules import NO_CAPTION
 from modalities.image_text.captions.table import CONTRADICTED, SPLITS, UNKNOWN, CaptionTable, split_code
 from modalities.storage.captioned import CaptionedImage
 from modalities.storage.images import Decode
+from modalities.storage.index import Request, SplitIndex, packed
 from modalities.storage.labels import UNLABELLED, Classes, classes_of, label_value
+from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
 from modalities.storage.paths import existing_file
-from modalities.storage.splits import StoredSplit, carved_split, split_source
+from modalities.storage.splits import StoredSplit, carved_codes, split_source
 
+TableInFolder = tuple[CaptionTable, Path]  # images are below the folder
 _CHECKED = 100  # images: enough to notice a wrong root, few enough for a slow disk
 
 
 class CaptionedFiles:
-    """Images of a table with their captions. `items`: indices of images, or of faults, counted down from -1."""
+    """The images of an index with their captions; malformed entries (faults) come last."""
 
-    def __init__(
-        self,
-        table: CaptionTable,
-        folder: Path,
-        items: NDArray[np.int64],
-        decode: Decode,
-        summary: SplitSummary | None = None,
-    ) -> None:
-        self.table, self.folder, self.items, self.decode, self.summary = table, folder, items, decode, summary
-        classes = _classes(table)
-        self.class_numbers = [_number(classes, label) for label in table.label_names]
+    def __init__(self, found: SplitIndex, decode: Decode) -> None:
+        self.found, self.decode, self.summary = found, decode, found.summary
+        self.names, self.captions = found.strings("names"), found.strings("captions")
+        self.starts, self.labels = found.columns["starts"], found.columns["labels"]
+        self.fault_sources, self.fault_reasons = found.strings("fault_sources"), found.strings("fault_reasons")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CaptionedFiles, (self.found, self.decode)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return self.found.count
 
     def __getitem__(self, index: int) -> Sample:
-        image, table = int(self.items[index]), self.table
-        if image < 0:
-            raise BadSampleError(table.fault_sources[-1 - image], table.fault_reasons[-1 - image])
-        captions, label = table.captions_of(image), int(table.labels[image])
+        image = range(len(self))[index]
+        if (fault := image - len(self.names)) >= 0:
+            raise BadSampleError(self.fault_sources[fault], self.fault_reasons[fault])
+        rows = range(*self.starts[image : image + 2].tolist())
+        captions = tuple(dict.fromkeys(text for row in rows if (text := self.captions[row])))
         if not captions:
-            raise BadSampleError(table.source(image), NO_CAPTION)
-        if label == CONTRADICTED:
-            raise BadSampleError(table.source(image), f"{table.name(image)} has different labels")
-        pixels = self.decode(existing_file(self.folder, table.name(image)))
-        return Sample(CaptionedImage(pixels, captions), self.labels_of(index))
+            raise BadSampleError(self._source(image), NO_CAPTION)
+        if self.labels[image] == CONTRADICTED:
+            raise BadSampleError(self._source(image), f"{self.names[image]} has different labels")
+        pixels = self.decode(existing_file(self.found.folder, self.names[image]))
+        return Sample(CaptionedImage(pixels, captions), self.labels_of(image))
+
+    def _source(self, image: int) -> str:
+        """File and location where an image is first named."""
+        file, location = self.found.columns["locations"][image].tolist()
+        path, unit = self.found.strings("files")[file], self.found.strings("units")[file]
+        return f"{path}, {unit.format(location)}"
 
     def digest(self) -> str:
         """A digest of the images and their order, and of all captions and labels."""
-        table = self.table
-        labels = PackedStrings(table.label_names)
-        columns = (part for packed in (table.names, table.captions, labels) for part in packed.buffers())
-        return digest(*columns, table.order.tobytes(), table.labels.tobytes(), self.items.tobytes())
+        return self.found.digest
 
     def labels_of(self, index: int) -> dict[str, Label]:
         """The labels of a sample, without reading it."""
-        image = int(self.items[index])
-        label = int(self.table.labels[image]) if image >= 0 else UNKNOWN
-        number = self.class_numbers[label] if label >= 0 else UNLABELLED
-        return {} if number == UNLABELLED else {"class": number}
+        image = range(len(self))[index]
+        number = int(self.labels[image]) if image < len(self.labels) else UNLABELLED
+        return {"class": number} if number >= 0 else {}
 
 
 def open_table(
-    table: CaptionTable, folder: Path, split: Split, decode: Decode, seed: int, labels: bool = True
+    request: Request, read: Callable[[], TableInFolder], decode: Decode, seed: int, labels: bool, opened: Opened | None
 ) -> StoredSplit:
-    """One split of a table whose images are below `folder`, and the class names, () without labels.
+    """One split of a table, and the class names, () without labels. read: reads the table, unless it is indexed.
 
     Missing splits are carved from the training set by the names of the images. They are held out from training even
     without labels, because captions are labels too. Faults belong to the training set unless their file has another
     split. labels: false ignores the labels. Raises ValueError for a label that the training set lacks, which no
     classifier could predict.
     """
+    opened = opened or Opened()
+    once = partial(opened.once, ("table", *request.files), read)
+    carved = partial(opened.once, ("carved", *request.files))
+    found = opened.indexed(request, lambda: _found(*once(), request.split, seed, labels, carved))
+    return StoredSplit(CaptionedFiles(found, decode), found.classes)
+
+
+def _found(
+    table: CaptionTable, folder: Path, split: Split, seed: int, labels: bool, once: Callable[..., NDArray[np.int8]]
+) -> SplitIndex:
+    """Choose the images of one split, see `open_table`. once: keeps the carved splits for the next one."""
     source, carve = split_source([SPLITS[code] for code in np.unique(table.splits)], split)
     stored = np.flatnonzero(table.splits == split_code(source))
     parts = {split: stored}
     if carve:
-        codes = _carved(table, carve, seed)[stored]
+        codes = once(lambda: _carved(table, carve, seed))[stored]
         parts = {each: stored[codes == split_code(each)] for each in {split, *carve}}
     table = table if labels else replace(table, labels=np.full_like(table.labels, UNKNOWN), label_names=())
     _check_labels(table, stored)
     check_images(folder, [table.name(int(image)) for image in spread(stored)])
     faults = np.flatnonzero(table.fault_splits == split_code(split))
-    items, classes = np.concatenate([parts[split], -1 - faults]), _classes(table).names
+    classes = _classes(table)
     where = f"listed in {', '.join(str(path) for path, _ in table.files)}"
-    summary = SplitSummary("captioned images", where, classes, notes=_notes(table, faults)).of_split(
+    summary = SplitSummary("captioned images", where, classes.names, notes=_notes(table, faults)).of_split(
         split, carve, {each: len(parts[each]) for each in carve}
     )
-    return StoredSplit(CaptionedFiles(table, folder, items, decode, summary), classes)
+    columns = _columns(table, parts[split], faults, classes)
+    names = _digest(table, np.concatenate([parts[split], -1 - faults]))
+    return SplitIndex(len(parts[split]) + len(faults), columns, classes.names, summary, names, folder)
+
+
+def _columns(table: CaptionTable, images: NDArray[np.int64], faults: NDArray[np.int64], classes: Classes) -> Columns:
+    """The columns of an index: `starts` [images + 1] are the rows of `captions` of each image."""
+    counts = np.diff(table.starts)[images]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    rows = table.order[np.repeat(table.starts[images] - starts[:-1], counts) + np.arange(int(starts[-1]))]
+    first = table.order[table.starts[images]]
+    # The last two are for CONTRADICTED and UNKNOWN, which count from the end.
+    numbers = [*(_number(classes, label) for label in table.label_names), CONTRADICTED, UNLABELLED]
+    return Columns(
+        {
+            **packed("names", table.names.take(first)),
+            **packed("captions", table.captions.take(rows)),
+            **packed("fault_sources", table.fault_sources.take(faults)),
+            **packed("fault_reasons", table.fault_reasons.take(faults)),
+            **packed("files", PackedStrings(str(path) for path, _ in table.files)),
+            **packed("units", PackedStrings(unit for _, unit in table.files)),
+            "starts": starts,
+            "locations": table.locations[first],
+            "labels": np.array(numbers, dtype=np.int32)[table.labels[images]],
+        }
+    )
+
+
+def _digest(table: CaptionTable, items: NDArray[np.int64]) -> str:
+    labels = PackedStrings(table.label_names)
+    columns = (part for strings in (table.names, table.captions, labels) for part in strings.buffers())
+    return digest(*columns, table.order.tobytes(), table.labels.tobytes(), items.tobytes())
 
 
 def _notes(table: CaptionTable, faults: NDArray[np.int64]) -> tuple[str, ...]:
@@ -150,8 +197,8 @@ def _classes(table: CaptionTable) -> Classes:
         raise ValueError(f"{table.files[0][0]}: {error}") from error
 
 
-@lru_cache(maxsize=2)  # slow for millions of names, and every split needs it
 def _carved(table: CaptionTable, carve: tuple[Split, ...], seed: int) -> NDArray[np.int8]:
     """The split of every image after carving these splits."""
-    codes = (split_code(carved_split(table.name(image), carve, seed)) for image in range(len(table)))
-    return np.fromiter(codes, dtype=np.int8, count=len(table))
+    names = table.names.take(table.order[table.starts[:-1]])
+    codes = np.array([split_code(split) for split in ("train", *carve)], dtype=np.int8)
+    return codes[carved_codes(names.encoded(), len(names), carve, seed)]

@@ -1,8 +1,7 @@
 """Captioned images listed in a file: JSON Lines, or a table with a header."""
 
 import json
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jepa.modality import Split
@@ -11,6 +10,8 @@ from modalities.image_text.captions.rules import CAPTION_KEYS, MalformedError, c
 from modalities.image_text.captions.table import CaptionEntry, CaptionTable, CaptionTableBuilder
 from modalities.storage.folders import check_folder
 from modalities.storage.images import Decode, image_extensions
+from modalities.storage.index import Request
+from modalities.storage.opened import Opened
 from modalities.storage.splits import StoredSplit, files_by_split, named_files
 from modalities.storage.tables import DELIMITERS, BadRow, find_delimiter, is_unicode, split_row, table_rows
 
@@ -22,7 +23,9 @@ _CHECKED = 100  # lines; if all of them are malformed, the file is an error
 Line = tuple[int, Mapping[str, object] | MalformedError]
 
 
-def open_lists(root: Path, split: Split, decode: Decode, seed: int, labels: bool = True) -> StoredSplit:
+def open_lists(
+    root: Path, split: Split, decode: Decode, seed: int, labels: bool = True, opened: Opened | None = None
+) -> StoredSplit:
     """The captioned images of one split listed at `root`, and the class names, () if unlabelled.
 
     `root` is a file, or a folder with captions.jsonl, .csv or .tsv, or with several files of one ending that are named
@@ -37,8 +40,9 @@ def open_lists(root: Path, split: Split, decode: Decode, seed: int, labels: bool
     """
     stored = _stored_lists(root)
     paths = [(path, part if len(stored) > 1 else None) for part, of_part in stored.items() for path in of_part]
-    table = _read(tuple((path, part, path.stat().st_size, path.stat().st_mtime_ns) for path, part in paths))
-    return open_table(table, paths[0][0].parent, split, decode, seed, labels)
+    settings = {"seed": seed, "labels": labels, "splits": list(stored)}
+    request = Request("captions", root, split, settings, [path for path, _ in paths], edges=True)
+    return open_table(request, lambda: (_read(paths), paths[0][0].parent), decode, seed, labels, opened)
 
 
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:
@@ -60,10 +64,9 @@ def _stored_lists(root: Path) -> dict[Split, list[Path]]:
     return stored
 
 
-@lru_cache(maxsize=2)  # every split needs the same table, which depends on the files only
-def _read(files: tuple[tuple[Path, Split | None, int, int], ...]) -> CaptionTable:
+def _read(files: Sequence[tuple[Path, Split | None]]) -> CaptionTable:
     builder = CaptionTableBuilder(files[0][0].parent)
-    for path, split, _size, _modified in files:
+    for path, split in files:
         builder.begin(path, "line {}", split)
         lines = _json_lines(path) if path.suffix.lower() == ".jsonl" else _table_lines(path)
         _gather(path, lines, builder)

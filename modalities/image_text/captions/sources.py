@@ -54,10 +54,10 @@ def open_captions(
     decode = partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
-            return open_lists(root, split, decode, seed, labels)
+            return open_lists(root, split, decode, seed, labels, opened)
         case "webdataset":
             return open_captioned_shards(root, split, decode, seed, opened, labels)
         case "coco":
-            return open_coco(root, split, decode, seed)
+            return open_coco(root, split, decode, seed, opened)
         case _:
             raise ValueError(f"unknown source of captioned images '{source}'; allowed are {', '.join(SOURCES)}")

@@ -54,11 +54,6 @@ class CaptionTable:
         """The path of an image, as written."""
         return self.names[int(self.order[self.starts[image]])]
 
-    def captions_of(self, image: int) -> tuple[str, ...]:
-        """The captions of an image, in the order of their rows, without duplicates."""
-        rows = self.order[self.starts[image] : self.starts[image + 1]].tolist()
-        return tuple(dict.fromkeys(text for row in rows if (text := self.captions[row])))
-
     def source(self, image: int) -> str:
         """File and location where an image is first named."""
         return _location(self.files, self.locations[self.order[self.starts[image]]])

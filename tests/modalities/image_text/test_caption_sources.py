@@ -145,7 +145,8 @@ def test_entries_are_grouped_by_image_as_in_a_dictionary() -> None:
     table = builder.table()
     assert [table.name(image) for image in range(len(table))] == list(by_name)
     for image, (name, texts) in enumerate(by_name.items()):
-        assert table.captions_of(image) == tuple(dict.fromkeys(texts))
+        rows = table.order[table.starts[image] : table.starts[image + 1]]
+        assert [table.captions[int(row)] for row in rows] == texts
         assert table.source(image) == f"list, line {[row[0] for row in said].index(name)}"
 
 

@@ -25,7 +25,8 @@ def read(root: Path, source: str = "folder") -> tuple[dict[str, tuple[str, ...]]
         assert isinstance(samples, CaptionedFiles)
         for index in range(len(samples)):
             try:
-                captions[samples.table.name(int(samples.items[index]))] = samples[index].inputs.captions
+                inputs = samples[index].inputs
+                captions[samples.names[index]] = inputs.captions
             except BadSampleError as error:
                 faults[error.source.partition(", ")[2]] = error.reason
     return captions, faults

@@ -20,6 +20,7 @@ from jepa.distributed import World
 from jepa.protocol import EvaluateConfig
 from modalities.image.config import ImageConfig
 from modalities.image.modality import Image
+from modalities.image_text.captions.lists import open_lists as open_caption_lists
 from modalities.storage import index, listing, shards
 from modalities.storage.folders import open_folder
 from modalities.storage.listing import FileKind
@@ -38,6 +39,11 @@ def data(root: Path, source: str) -> Path:
     root.mkdir()
     if source == "list":
         (root / "all.csv").write_text("".join(f"{name[:-4]}.mp4,{name[0]}\n" for name in NAMES), encoding="utf-8")
+    if source == "captions":
+        lines = [f"{name}\ta {'word ' * number}\t{number % 3 or ''}\n" for number, name in enumerate(NAMES + NAMES[:9])]
+        (root / "captions.tsv").write_text("image\tcaption\tlabel\n" + "".join(lines), encoding="utf-8")
+        (root / "cat").mkdir()
+        (root / "cat" / "001.png").touch()
     for shard in range(2) if source == "shards" else ():
         with tarfile.open(root / f"{shard}.tar", "w") as archive:
             for member in (f"{number}.{end}" for number in range(shard, 60, 2) for end in ("png", "cls")):
@@ -56,6 +62,10 @@ def content_of(content: bytes, name: str) -> bytes:
     return content
 
 
+def pixels_of(path: Path) -> torch.Tensor:
+    return torch.tensor(len(path.name))
+
+
 def aged(root: Path) -> None:
     for path in (root, *root.rglob("*")):
         os.utime(path, (1e9, path.stat().st_mtime - 3_600))
@@ -69,6 +79,8 @@ def opened(root: Path, source: str, place: IndexFolder | None = None) -> dict[st
             return open_folder(root, split, KIND, Path, 0, True, cache)
         if source == "list":
             return open_lists(root, split, {".mp4"}, Path, 0, True, cache)
+        if source == "captions":
+            return open_caption_lists(root, split, pixels_of, 0, True, cache)
         return StoredSplit(*open_shards(root, split, KIND, content_of, 0, cache))
 
     return {split: of_split(split) for split in ("train", "validation", "test")}
@@ -98,7 +110,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("source", ["folder", "list", "shards"])
+@pytest.mark.parametrize("source", ["folder", "list", "shards", "captions"])
 def test_a_later_start_finds_the_same_without_reading_the_data(source: str, tmp_path: Path, reads: list[str]) -> None:
     root, folder = data(tmp_path / "data", source), tmp_path / "index"
     before = sorted(path.name for path in root.rglob("*"))
