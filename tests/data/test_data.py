@@ -146,6 +146,8 @@ def test_a_worker_that_is_stuck_ends_too(monkeypatch: pytest.MonkeyPatch) -> Non
     with training_batches(batches_of(NoiseConfig()), range(20), 1, WORLD) as loading:
         next(loading)
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
+    for killed in multiprocessing.active_children():  # torch does not wait for the end
+        killed.join(timeout=10)
     assert not multiprocessing.active_children()
 
 
