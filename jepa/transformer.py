@@ -96,11 +96,17 @@ class Block(nn.Module):
         self, tokens: Tensor, rotation: Tensor | None = None, valid: Tensor | None = None, first: int = 0
     ) -> Tensor:
         """[B, N, D] -> [B, N - first, D], the tokens from `first` on; outputs at invalid tokens are meaningless."""
-        if cpu_bf16.applies(tokens):  # the same arithmetic with fewer saved tensors
+        if cpu_bf16.applies(tokens) and self._is_plain():  # the same arithmetic with fewer saved tensors
             tokens = cpu_bf16.attention_branch(tokens, self.norm1, self.attention, rotation, valid, first)
             return cpu_bf16.feed_forward_branch(tokens, self.norm2, self.mlp)
         tokens = tokens[:, first:] + self.attention(self.norm1(tokens), rotation, valid, first)
         return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
+
+    def _is_plain(self) -> bool:
+        """Whether no layer was replaced, such as by an adapter, or has forward hooks."""
+        plain = (LayerNorm, SelfAttention, FeedForward, nn.Linear, nn.GELU)
+        layers = (layer for child in self.children() for layer in child.modules())
+        return all(type(one) in plain and not one._forward_hooks and not one._forward_pre_hooks for one in layers)
 
 
 class CrossBlock(nn.Module):

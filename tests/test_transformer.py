@@ -133,6 +133,24 @@ def test_a_block_in_bf16_has_outputs_and_gradients_of_the_one_in_fp32(
             assert (one - other).norm() < 0.02 * other.norm()
 
 
+class Doubled(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002, its name in torch
+        return 2 * super().forward(input)
+
+
+def test_a_block_in_bf16_calls_replaced_layers_and_hooks() -> None:
+    block, tokens, seen = randomised(Block(DIM, HEADS, 4.0)), torch.randn(2, 9, DIM), []
+    block.mlp[2] = randomised(Doubled(4 * DIM, DIM))
+    expected = block(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        replaced = block(tokens)
+        block.mlp[2] = nn.Linear(4 * DIM, DIM)
+        block.attention.register_forward_hook(lambda *_: seen.append(1))
+        block(tokens)
+    assert (replaced - expected).norm() < 0.02 * expected.norm()
+    assert len(seen) == 1
+
+
 def test_a_block_in_bf16_on_a_cpu_saves_little_for_the_backward_pass() -> None:
     if not cpu_bf16._has_bf16_products():
         pytest.skip("this CPU or build of torch has no products in bf16")
