@@ -26,7 +26,7 @@ from benchmarks.steps.measure import CLOCKS, MatrixProduct, breakdown, cost, spr
 from benchmarks.steps.peers import Forward, Lightly, StablePretraining, timm_vit, transformers_ijepa
 from benchmarks.steps.plain import Plain, agreement
 
-_QUICK = {"rounds": 3, "fp32_rounds": 1, "cases": ["images"]}
+_QUICK = {"rounds": 3, "fp32_rounds": 1, "cases": ["images"], "without_peers": True}
 _MATRIX = "matrix product"
 _PLAIN = ("plain published step, SDPA", "plain published step, two products")
 # Each method with the one of ours that it is compared with.
@@ -80,7 +80,7 @@ def measure(name: str, precision: Precision, options: argparse.Namespace) -> lis
     """One size in one precision, with each number of threads."""
     rounds = options.fp32_rounds if precision == "fp32" else options.rounds
     torch.set_num_threads(options.threads[0])
-    built, agreed = methods(CASES[name], precision, peers=precision == "bf16" or options.fp32_peers)
+    built, agreed = methods(CASES[name], precision, peers=not options.without_peers)
     costs = {key: asdict(cost(method)) for key, method in built.items()}
     results = []
     for threads in options.threads:
@@ -137,9 +137,9 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--fp32-rounds", type=int, default=5)
-    parser.add_argument("--fp32-peers", action="store_true", help="measure the peers in fp32 as well")
+    parser.add_argument("--without-peers", action="store_true", help="only our step and the plain published one")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="wall time, or CPU time of the process")
-    parser.add_argument("--quick", action="store_true", help="one size, few rounds: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="one size, no peers, few rounds: under two minutes")
     parser.add_argument("--json", type=Path, help="result; a .md of the same name is written beside it")
     options = parser.parse_args()
     if options.quick:

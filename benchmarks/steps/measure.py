@@ -113,8 +113,7 @@ _GROUPS = {  # by words in the names of torch's operations; the first match coun
 def breakdown(method: Method) -> dict[str, float]:
     """Shares of the time inside torch's operations by kind of work, which sum to 1."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(3):
-            method.step()
+        method.step()
     times: Counter[str] = Counter()
     for event in profiler.key_averages():
         name = event.key.lower()
