@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -90,11 +91,12 @@ class JEPA(nn.Module):
         targets = {kind: [self.targets(view, kind) for view in views] for kind in kinds}  # [B, N, L, D]
         valid = [self.context_encoder.valid(view) for view in views]  # bool [B, N] each, or None
         masks = [one.bind(valid[number % len(views)], number) for number, one in enumerate(masks)]
-        contexts, predicted = self._encode_and_predict(views, masks)
+        span = self._span(kinds)
+        contexts, predicted = self._encode_and_predict(views, masks, span)
         predictions, vectors = [], []
         for number, (one, context, outputs) in enumerate(zip(masks, contexts, predicted, strict=True)):
             view = number % len(views)
-            pairs = {kind: self._pair(kind, outputs, targets[kind][view], one) for kind in kinds}
+            pairs = {kind: self._pair(kind, span, outputs, targets[kind][view], one) for kind in kinds}
             vectors.append(self.context_encoder.pool(context, one))
             pooled = {stream: self.projectors[stream](vector) for stream, vector in vectors[-1].items()}
             predictions.append(Prediction(pairs, pooled))
@@ -107,7 +109,8 @@ class JEPA(nn.Module):
 
     def predict(self, context: Tensor, masks: Masks, kind: TargetKind = "latent") -> Tensor:
         """Predict the targets of a kind from an encoded context [B, Kc, D] -> [B, M, Kt, L, D]."""
-        return self._outputs_of(kind, self.predictor(context, masks))
+        span = self._span([kind])
+        return self._outputs_of(kind, span, self.predictor(context, masks, span))
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
@@ -130,8 +133,10 @@ class JEPA(nn.Module):
         networks = (self.context_encoder, self.predictor, self.target_encoder)
         return [unit for network in networks for unit in network.fsdp_units()]
 
-    def _encode_and_predict(self, views: Sequence[Any], masks: Sequence[Masks]) -> tuple[list[Tensor], list[Tensor]]:
-        """Encoded contexts [B, Kc, D] and predictor outputs [B, M, Kt, outputs], one of each per set of masks.
+    def _encode_and_predict(
+        self, views: Sequence[Any], masks: Sequence[Masks], span: slice
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Encoded contexts [B, Kc, D] and predictor outputs [B, M, Kt, span], one of each per set of masks.
 
         Sets of one shape and mask token run as one larger batch. Encoders of several streams, or with their own
         `contexts`, share work between the sets of one view instead.
@@ -140,7 +145,7 @@ class JEPA(nn.Module):
         if self.streams or type(self.context_encoder).contexts is not TokenEncoder.contexts:
             for first, view in enumerate(views):
                 contexts[first :: len(views)] = self.context_encoder.contexts(view, masks[first :: len(views)])
-            return contexts, [self.predictor(context, one) for context, one in zip(contexts, masks, strict=True)]
+            return contexts, [self.predictor(*one, span) for one in zip(contexts, masks, strict=True)]
         predicted = contexts.copy()
         groups: dict[Any, list[int]] = {}
         for number, one in enumerate(masks):
@@ -153,20 +158,25 @@ class JEPA(nn.Module):
                 every = (views[number % len(views)] for number in numbers)
                 inputs = tree_map(lambda *leaves: torch.cat(leaves), *every)
             context = self.context_encoder(inputs, together)
-            of_sets = context.chunk(len(numbers)), self.predictor(context, together).chunk(len(numbers))
+            of_sets = context.chunk(len(numbers)), self.predictor(context, together, span).chunk(len(numbers))
             for number, one_context, one_prediction in zip(numbers, *of_sets, strict=True):
                 contexts[number], predicted[number] = one_context, one_prediction
         return contexts, predicted
 
-    def _pair(self, kind: TargetKind, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:
-        """Select one kind from predictor outputs [B, M, Kt, outputs], and its targets from those of all tokens."""
+    def _pair(self, kind: TargetKind, span: slice, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:
+        """Select one kind from predictor outputs [B, M, Kt, span], and its targets from those of all tokens."""
         target = gather_tokens(targets.flatten(2), masks.target).unflatten(-1, targets.shape[-2:])
-        return Pair(self._outputs_of(kind, outputs), target, masks.valid_target)
+        return Pair(self._outputs_of(kind, span, outputs), target, masks.valid_target)
 
-    def _outputs_of(self, kind: TargetKind, outputs: Tensor) -> Tensor:
-        """The predictor outputs that belong to a kind of target: [..., outputs] -> [..., L, D]."""
-        names, target = list(self.target_by_kind), self.target_by_kind[kind]
-        first = sum(self.target_by_kind[name].values for name in names[: names.index(kind)])
+    def _span(self, kinds: Sequence[TargetKind]) -> slice:
+        """The predictor outputs from those of the first to those of the last of some kinds of target."""
+        ends = list(accumulate((target.values for target in self.target_by_kind.values()), initial=0))
+        numbers = [list(self.target_by_kind).index(kind) for kind in kinds]
+        return slice(ends[min(numbers)], ends[max(numbers) + 1])
+
+    def _outputs_of(self, kind: TargetKind, span: slice, outputs: Tensor) -> Tensor:
+        """The values of a kind of target: predictor outputs [..., span] -> [..., L, D]."""
+        target, first = self.target_by_kind[kind], self._span([kind]).start - span.start
         of_kind: Tensor = outputs.narrow(-1, first, target.values).unflatten(-1, (target.layers, target.width))
         return of_kind
 

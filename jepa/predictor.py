@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
@@ -79,8 +80,8 @@ class Predictor(nn.Module):
         """The transformer blocks, which FSDP gathers one after the other."""
         return self.blocks.children()
 
-    def forward(self, context: Tensor, masks: Masks) -> Tensor:
-        """Encoded context [B, Kc, inputs] of a set of masks -> predictions [B, M, Kt, outputs].
+    def forward(self, context: Tensor, masks: Masks, outputs: slice = slice(None)) -> Tensor:
+        """Encoded context [B, Kc, inputs] of a set of masks -> predictions [B, M, Kt, outputs], or some of the outputs.
 
         Predictions of targets that a sample lacks (`masks.valid_target`) are meaningless.
         """
@@ -91,7 +92,8 @@ class Predictor(nn.Module):
         if self.config.attention == "self" and self.config.blocks == "separate" and blocks > 1:
             context, masks = context.repeat_interleave(blocks, dim=0), _one_block_each(masks)
             queries = queries.unflatten(1, (blocks, size)).flatten(0, 1)
-        predicted: Tensor = self.project(self.norm(self._run(context, queries, masks)))
+        hidden = self.norm(self._run(context, queries, masks))
+        predicted: Tensor = F.linear(hidden, self.project.weight[outputs], self.project.bias[outputs])
         return predicted.view(-1, blocks, size, predicted.shape[-1])
 
     def _run(self, context: Tensor, queries: Tensor, masks: Masks) -> Tensor:

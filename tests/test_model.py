@@ -110,15 +110,18 @@ def test_kinds_of_target_share_encoders_and_predictor_but_have_their_own_outputs
         {name: value[: alone.state_dict()[name].shape[0]] if "project." in name else value
          for name, value in model.state_dict().items()}
     )  # fmt: skip
+    computed: list[int] = []
+    model.predictor.register_forward_hook(lambda *call: computed.append(call[-1].shape[-1]))
     for kind, width in (("pixels", 8), ("latent", 24)):
         predicted, target, _ = model([noise(3)], MASKS[:1], (kind,)).predictions[0].pairs[kind]
         assert predicted.shape == target.shape == (3, 3, 4, 1, width)
+    assert computed == [8, 24]  # no outputs of a kind that the step does not predict
     both, one = (each([noise(3)], MASKS[:1], ("pixels",)).predictions[0].pairs["pixels"] for each in (model, alone))
     torch.testing.assert_close(both.predicted, one.predicted)
     assert torch.equal(both.target, one.target)
     pairs = model([noise(3)], MASKS[:1], ("pixels", "latent")).predictions[0].pairs
     assert list(pairs) == ["pixels", "latent"]
-    assert torch.equal(pairs["pixels"].predicted, both.predicted)
+    torch.testing.assert_close(pairs["pixels"].predicted, both.predicted)
     assert torch.equal(pairs["latent"].target, model([noise(3)], MASKS[:1]).predictions[0].pairs["latent"].target)
 
 
