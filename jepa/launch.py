@@ -10,12 +10,13 @@ from typing import Any
 from jepa.checkpoint.lock import locked
 from jepa.config import ConfigError
 from jepa.config.recipes import default_recipe, read_recipe, recipes
-from jepa.console import CONSOLE, command_parser, shown
+from jepa.console import CONSOLE, shown
 from jepa.data.index import open_data, remove_index_without_run
 from jepa.distributed import World, join
 from jepa.distributed.peers import failing_together
 from jepa.errors import INTERRUPTED, exit_status
-from jepa.plugins.registry import declared_name, modality_class, names
+from jepa.plugins.registry import declared_name, modality_class
+from jepa.settings.arguments import launch_parser
 from jepa.settings.resolve import Resolved, resolve as resolve, resolve_layers, say
 from jepa.train import train
 from jepa.training.config import Config
@@ -23,7 +24,7 @@ from jepa.training.config import Config
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`jepa launch`, also `python -m jepa.launch` -> exit status."""
-    return exit_status(lambda: _launch(_parser().parse_intermixed_args(argv)))
+    return exit_status(lambda: _launch(launch_parser().parse_intermixed_args(argv)))
 
 
 def _launch(arguments: argparse.Namespace) -> int:
@@ -88,54 +89,6 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", "1"))
     known = {"is_users_file": is_users_file, "processes": processes, "keeps_unused": arguments.keep_unused}
     return resolve_layers(arguments.modality, tree, overrides, **known)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "launch",
-        "Pretrain, evaluate and report. The same command again resumes a run that was stopped.",
-        "--modality image --run-dir runs/demo steps=500 optim.peak_lr=5e-4",
-        "--modality image --run-dir runs/cluster --slurm local",
-        "--modality image --run-dir runs/sweep --sweep optim.peak_lr=5e-4,1e-3 --seeds 2",
-    )
-    parser.add_argument(
-        "--modality",
-        required=True,
-        help=f"installed: {', '.join(names())} (see `jepa modalities`), or package.module:Class",
-    )
-    parser.add_argument(
-        "--config", help="recipe, by name or path of a YAML file (default: the modality's own, or its tiny one)"
-    )
-    parser.add_argument("--run-dir", help="run directory, for all files of the run (default: runs/MODALITY-HASH)")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and its cost, and exit")
-    parser.add_argument(
-        "--keep-unused", action="store_true", help="report settings without effect instead of refusing them"
-    )
-    parser.add_argument(
-        "--train-only", action="store_true", help="neither evaluate nor report; the same command without it does both"
-    )
-    many = parser.add_argument_group("several runs")
-    many.add_argument(
-        "--sweep",
-        action="append",
-        default=[],
-        metavar="KEY=V1,V2",
-        help="one run for each value; repeat it for more keys",
-    )
-    many.add_argument("--seeds", type=int, default=0, metavar="N", help="repeat each run with the seeds 0 to N - 1")
-    cluster = parser.add_argument_group("on a cluster")
-    cluster.add_argument(
-        "--slurm", metavar="PROFILE", help="submit to a cluster; profile by name or path, or `local`, `debug`"
-    )
-    cluster.add_argument("--nodes", type=int, help="nodes, instead of the profile's")
-    cluster.add_argument("--gpus", type=int, help="GPUs of each node, instead of the profile's")
-    cluster.add_argument(
-        "--time", type=float, metavar="HOURS", help="time limit of each attempt, instead of the profile's"
-    )
-    cluster.add_argument("--partition", help="partition, instead of the profile's")
-    cluster.add_argument("--slurm-dry-run", action="store_true", help="write the batch script and exit")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the recipe")
-    return parser
 
 
 if __name__ == "__main__":
