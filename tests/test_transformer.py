@@ -105,6 +105,16 @@ def test_attention_in_bf16_agrees_with_that_in_fp32() -> None:
     torch.testing.assert_close(attended.float(), attend(query, key, value), atol=4e-2, rtol=4e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_samples_without_valid_keys_attend_to_all_keys_and_have_their_gradients(dtype: torch.dtype) -> None:
+    valid = torch.tensor([[True] * 3 + [False] * 4, [False] * 7])
+    inputs = [torch.randn(2, 3, 7, 16).to(dtype).requires_grad_() for _ in range(3)]
+    masked = torch.autograd.grad(attend(*inputs, valid)[1].sum(), inputs)
+    plain = torch.autograd.grad(attend(*inputs)[1].sum(), inputs)
+    for one, other in zip(masked, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def gradients(block: Block, first: int, turned: torch.Tensor | None, dtype: torch.dtype) -> list[torch.Tensor]:
     """Output of a block on noise with padding, and the gradients of input and weights."""
     generator = torch.Generator().manual_seed(0)
@@ -131,6 +141,13 @@ def test_a_block_in_bf16_has_outputs_and_gradients_of_the_one_in_fp32(
     for found in (fast, gradients(block, first, turned, torch.bfloat16)):
         for one, other in zip(found, expected, strict=True):
             assert (one - other).norm() < 0.02 * other.norm()
+
+
+def test_a_block_trains_on_tokens_in_bf16() -> None:
+    block, tokens = Block(DIM, HEADS, 4.0), torch.randn(2, 9, DIM).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        block(tokens).sum().backward()
+    assert tokens.grad is not None
 
 
 class Doubled(nn.Linear):

@@ -35,10 +35,12 @@ def is_short(queries: int, keys: int) -> bool:
 def attention_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
     """Bias on attention scores that excludes invalid keys: bool [B, K] -> [B, 1, 1, K].
 
-    Finite, so that a query without valid keys yields a mean, not NaN; halved, so that adding a score cannot overflow.
+    0 for samples without valid keys: fused kernels return wrong gradients if all scores are this low. Halved, so that
+    adding a score cannot overflow.
     """
     bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device)
-    return bias.masked_fill(~valid, torch.finfo(dtype).min / 2)[:, None, None]
+    excluded = ~valid & valid.any(dim=1, keepdim=True)
+    return bias.masked_fill(excluded, torch.finfo(dtype).min / 2)[:, None, None]
 
 
 def rotation(angles: Tensor, channels: int) -> Tensor:

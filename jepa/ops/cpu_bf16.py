@@ -22,9 +22,10 @@ _LOW = torch.bfloat16
 
 
 def applies(tokens: Tensor) -> bool:
-    """Whether blocks with this input [B, N, D] run here: under autocast to bf16, on a CPU with oneDNN's bf16."""
+    """Whether blocks with this input [B, N, D] run here: fp32 under autocast to bf16, on a CPU with oneDNN's bf16."""
     return (
         tokens.device.type == "cpu"
+        and tokens.dtype == torch.float32
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == _LOW
         and is_short(tokens.shape[1], tokens.shape[1])
