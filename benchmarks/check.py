@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -26,13 +27,15 @@ from jepa.config.recipes import read_recipe
 from jepa.data import seeded
 from jepa.launch import resolve
 from jepa.masking import BlockMaskConfig, Strategy, TubeMaskConfig, sample_masks
+from jepa.ops import cpu_bf16
 from jepa.positions import Grid
 
 FILE = Path(__file__).with_name("bounds.json")
 _MARGINS = {
     "FLOPs": 1.01,
     "modules": 1.02,
-    "time": 2.5,
+    "time": 3.0,
+    "allocations": 1.25,
 }  # by a word of the name; others are counts that torch may change
 _COUNT_MARGIN = 1.05
 _ROUNDS = 15
@@ -46,20 +49,21 @@ def measured() -> dict[str, float]:
 
 
 def of_step() -> dict[str, float]:
-    """Counts of one step of the demo."""
-    config, modality = resolve("image", read_recipe("image"), ["run_dir=unused"])
-    case = Case("the demo", "image", config.optim.batch_size, ())
-    ours = Ours(config, modality, case.batch(modality))
-    ours.number = config.steps - 1
-    ours.step()  # the first one also makes the state of the optimiser
-    counted = cost(ours)
-    return {
-        "FLOPs of a step": counted.flops,
-        "operations of a step": counted.operations,
-        "waits of the host for a GPU in a step": counted.waits,
-        "bytes kept for the backward pass": counted.activation_bytes,
-        "allocations of a step": allocations(ours.step),
-    }
+    """Counts of one step of the demo, without the blocks that only some processors run, so that they hold on all."""
+    with patch.object(cpu_bf16, "applies", lambda _: False):
+        config, modality = resolve("image", read_recipe("image"), ["run_dir=unused"])
+        case = Case("the demo", "image", config.optim.batch_size, ())
+        ours = Ours(config, modality, case.batch(modality))
+        ours.number = config.steps - 1
+        ours.step()  # the first one also makes the state of the optimiser
+        counted = cost(ours)
+        return {
+            "FLOPs of a step": counted.flops,
+            "operations of a step": counted.operations,
+            "waits of the host for a GPU in a step": counted.waits,
+            "bytes kept for the backward pass": counted.activation_bytes,
+            "allocations of a step": allocations(ours.step),
+        }
 
 
 def allocations(call: Callable[[], object]) -> int:
