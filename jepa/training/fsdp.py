@@ -51,12 +51,14 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
 
 
 def _mesh(world: World) -> DeviceMesh:
-    """All processes in one row; with several machines of several processes, a row per machine.
+    """All processes in one row; with several machines of equally many processes, a row per machine.
 
     Shards then lie inside a machine, and weights are never gathered over the slower network between machines.
     """
     node_size = world.node_size or world.size
-    if 1 < node_size < world.size and world.size % node_size == 0:
+    sizes = [0] * world.size
+    dist.all_gather_object(sizes, node_size, group=world.control)
+    if 1 < node_size < world.size and set(sizes) == {node_size}:
         shape = (world.size // node_size, node_size)
         return init_device_mesh(world.device.type, shape, mesh_dim_names=("replicate", "shard"))
     return init_device_mesh(world.device.type, (world.size,))

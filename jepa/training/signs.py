@@ -25,7 +25,7 @@ def logged_signs(
 def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
     """Signs of collapse of the target encoder on the first samples of a batch, by stream; "" if there is one stream.
 
-    bf16: for shards that are gathered in bf16; otherwise computed in fp32, as rounding would hide a collapse. Measured
+    bf16: for shards gathered in bf16; otherwise in fp32 (TF32 on GPUs), as bf16 would hide a collapse. Measured
     on all tokens of 32 samples. With several streams, or samples that lack tokens, on the pooled vectors of 128
     samples, as their number limits `rankme`.
     """
