@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint.lock import locked
@@ -85,7 +86,9 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
         overrides.append(f"run_dir={arguments.run_dir}")
     tree = read_recipe(recipe, modality_type) if recipe else {}
     # The config.yaml of a run names its modality; it holds all settings, also those without effect.
-    is_users_file = recipe is not None and recipe not in recipes(modality_type) and "modality" not in tree
+    ours = recipes(modality_type)
+    is_ours = recipe in ours or (recipe is not None and Path(recipe).resolve() in map(Path.resolve, ours.values()))
+    is_users_file = recipe is not None and not is_ours and "modality" not in tree
     processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", "1"))
     known = {"is_users_file": is_users_file, "processes": processes, "keeps_unused": arguments.keep_unused}
     return resolve_layers(arguments.modality, tree, overrides, **known)

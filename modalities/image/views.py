@@ -53,9 +53,9 @@ def resized_crop(image: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     if not _has_byte_kernel():
         view: Tensor = resize_image(part, list(size), antialias=True)
         return view
-    batch = part if part.ndim == 4 else part.unsqueeze(0)
     if part.stride(-3) == 1:  # the kernel is fastest where innermost channels are dense
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        part = part.movedim(-3, -1).contiguous().movedim(-1, -3)
+    batch = part if part.ndim == 4 else part.movedim(0, 2).unsqueeze(0).movedim(3, 1)  # in one order for every crop
     resized = interpolate(batch, size, mode="bilinear", antialias=True)
     return resized if part.ndim == 4 else resized[0]
 

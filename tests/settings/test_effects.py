@@ -9,7 +9,8 @@ from tiny import Noise
 from jepa.config import ConfigError, Tree, parse_overrides
 from jepa.config.effects import Use, check_effects
 from jepa.config.recipes import read_recipe, recipes
-from jepa.launch import main, resolve
+from jepa.launch import _configured, main, resolve
+from jepa.settings.arguments import launch_parser
 from jepa.settings.resolve import resolve_layers
 from jepa.training.config import Config
 
@@ -113,6 +114,11 @@ def test_an_override_that_switches_settings_of_a_recipe_off_is_noted_once_for_ea
     )
     assert resolved.config.model.projector == 0
     assert resolved.config.curriculum.pixel_weight == 1.0
+
+
+def test_a_recipe_may_be_named_by_its_path() -> None:
+    arguments = launch_parser().parse_args(["--modality", "video", "--config", str(recipes()["video"])])
+    assert _configured(arguments, []).notes == ()
 
 
 def test_settings_without_effect_even_alone_are_errors_in_a_file_of_the_user(

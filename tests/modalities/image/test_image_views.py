@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from modalities.image.views import center_view, denormalise, normalise, random_resized_crop
+from modalities.image.views import center_view, denormalise, normalise, random_resized_crop, resized_crop
 
 SCALE, ASPECT = (0.3, 1.0), (3 / 4, 4 / 3)
 
@@ -99,6 +99,12 @@ def test_the_memory_layout_does_not_change_a_view() -> None:
     image = noise()
     for ours, theirs in zip(views(image, 20), views(image.contiguous(), 20), strict=True):
         assert (ours.int() - theirs.int()).abs().max() <= 1
+
+
+def test_all_crops_of_an_image_have_one_memory_layout() -> None:
+    image = torch.randint(256, (48, 60, 3), dtype=torch.uint8).permute(2, 0, 1)
+    boxes = [(0, 0, 48, 60), (3, 0, 30, 60), (4, 5, 20, 30), (0, 0, 1, 60), (2, 3, 1, 1)]
+    assert {resized_crop(image, box, (32, 32)).stride() for box in boxes} == {(1, 96, 3)}
 
 
 def test_normalise_equals_torchvisions() -> None:
