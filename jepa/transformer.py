@@ -24,7 +24,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 def in_stream(tokens: Tensor) -> Tensor:
-    """Tokens in the type in which blocks are summed: fp32 under autocast, as in I-JEPA, V-JEPA and open_clip."""
+    """Tokens in the type in which blocks are summed: fp32 under autocast, as in I-JEPA and V-JEPA."""
     return tokens.float() if under_autocast(tokens) else tokens
 
 
