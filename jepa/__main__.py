@@ -11,6 +11,7 @@ COMMANDS = {
     "data": ("jepa.data_check.command:main", "check data before a run: structure, bad files, speed, a picture"),
     "report": ("jepa.report.page:main", "write report.html of a run"),
     "export": ("jepa.weights.export:main", "write the checkpoint of a run as one file"),
+    "convert": ("jepa.weights.convert:main", "write a trained model for another library: transformers, timm, ONNX"),
     "schema": ("jepa.settings.schema:main", "print a JSON schema of the settings, for editors of YAML"),
     "modalities": ("jepa.plugins.commands:modalities", "list the installed modalities"),
     "new-modality": ("jepa.plugins.commands:new_modality", "write a package with a custom modality"),

@@ -1,0 +1,23 @@
+"""torch.export: the graph of an encoder as a `.pt2` file, which torch loads without this package."""
+
+from pathlib import Path
+
+import torch
+from torch.export import Dim
+
+from jepa.weights.formats.export import Export, Written, check_features
+
+
+def write(export: Export, path: Path) -> Written:
+    """Write the encoder as a graph with a free batch size; facts are in a file `facts` inside."""
+    program = torch.export.export(export.encoder, (export.example(),), dynamic_shapes=({0: Dim("batch")},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    facts = "\n".join(f"{name}: {value}" for name, value in export.facts.items())
+    torch.export.save(program, path, extra_files={"facts": facts})
+    return Written(f'torch.export.load("{path.name}").module()(inputs)')
+
+
+def check(path: Path, export: Export) -> str:
+    """Compare features of the exported program."""
+    return check_features(export, torch.export.load(path).module())
