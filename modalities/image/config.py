@@ -12,13 +12,13 @@ from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
 from modalities.image.sources import FILES
 from modalities.storage.labels import LabelSettings
-from modalities.storage.pixels import PixelSettings, pixel_effects
+from modalities.storage.pixels import NormalisationSettings, PixelSettings, pixel_effects
 from modalities.storage.torchvision_sets import Arguments
 from modalities.worlds.scenes.dataset import ScenesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig(PixelSettings, LabelSettings, DataConfig):
+class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfig):
     """Where images come from and how they become tokens.
 
     source: `scenes` (the embedded world), `folder`, `webdataset`, or the name of a torchvision data set; all but

@@ -90,7 +90,7 @@ class Image(Modality[ImageConfig]):
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
-        return normalise(self._crop(inputs, generator))
+        return self._normalised(self._crop(inputs, generator))
 
     def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> uint8 [3, H, W]."""
@@ -98,11 +98,11 @@ class Image(Modality[ImageConfig]):
 
     def to_network(self, views: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> float [B, 3, H, W]."""
-        return normalise_bytes(views)
+        return normalise_bytes(views, self.config.pixel_mean, self.config.pixel_std)
 
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
-        return normalise(center_view(inputs, self.config.size))
+        return self._normalised(center_view(inputs, self.config.size))
 
     def example_view(self) -> Tensor:
         """An empty image: float [3, H, W]."""
@@ -119,7 +119,10 @@ class Image(Modality[ImageConfig]):
 
     def picture(self, view: Tensor) -> Tensor:
         """[3, H, W] -> uint8 [H, W, 3]."""
-        return denormalise(view).permute(1, 2, 0)
+        return denormalise(view, self.config.pixel_mean, self.config.pixel_std).permute(1, 2, 0)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalise(pixels, self.config.pixel_mean, self.config.pixel_std)
 
     def _crop(self, inputs: Tensor, generator: Generator) -> Tensor:
         config = self.config

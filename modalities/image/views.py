@@ -11,10 +11,12 @@ from torch.backends import cpu
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import resize_image
 
+from modalities.storage.pixels import NormalisationSettings
+
 _TRIES = 10
 Box = tuple[int, int, int, int]  # top, left, height, width
 Statistics = tuple[float, float, float]  # of red, green and blue, white being 1
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+_MEAN, _STD = NormalisationSettings().pixel_mean, NormalisationSettings().pixel_std
 
 
 def random_resized_crop(

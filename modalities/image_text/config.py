@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from jepa.config.effects import Use
 from jepa.masking import BlockMaskConfig, MaskingConfig
@@ -15,11 +15,9 @@ from modalities.image_text.masks import Objectives
 from modalities.image_text.open_clip_files import PixelStatistics, TowerSizes, pixel_statistics
 from modalities.image_text.towers import Towers, build_towers
 from modalities.storage.labels import LabelSettings
-from modalities.storage.pixels import PixelSettings, pixel_effects
+from modalities.storage.pixels import Deviation, Mean, PixelSettings, pixel_effects
 from modalities.worlds.scenes.dataset import ScenesConfig
 
-Mean = Annotated[float, Field(ge=0, le=1)]
-Deviation = Annotated[float, Field(gt=0, le=1)]
 _NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
 
 

@@ -23,6 +23,21 @@ def _one_or_three(bands: tuple[int, ...]) -> tuple[int, ...]:
     return bands
 
 
+Mean = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalisationSettings:
+    """Normalisation of pixels before the networks.
+
+    pixel_mean, pixel_std: mean and standard deviation of red, green and blue, white being 1; by default ImageNet's.
+    """
+
+    pixel_mean: tuple[Mean, Mean, Mean] = (0.485, 0.456, 0.406)
+    pixel_std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixelSettings:
     """How image files are decoded, wherever a modality reads them.

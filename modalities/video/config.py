@@ -11,7 +11,7 @@ from jepa.masking import MaskingConfig, TubeMaskConfig
 from jepa.masking.configs import RatioRange, ShareRange
 from jepa.modality import DataConfig
 from modalities.storage.labels import LabelSettings
-from modalities.storage.pixels import PixelSettings, pixel_effects
+from modalities.storage.pixels import NormalisationSettings, PixelSettings, pixel_effects
 from modalities.video.decode.video import Decoder
 from modalities.video.sources import Source
 from modalities.worlds.moving.dataset import MovingScenesConfig
@@ -20,7 +20,7 @@ _VJEPA: tuple[MaskingConfig, ...] = (TubeMaskConfig(), TubeMaskConfig(blocks=2, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoConfig(PixelSettings, LabelSettings, DataConfig):
+class VideoConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfig):
     """Where videos come from and how they become tokens. An image, or a video of one frame, is a still clip.
 
     source: `scenes` (the embedded world), `folder`, `csv`, `webdataset`, `frames` or `npy`; all but `scenes` need

@@ -93,7 +93,7 @@ class Video(Modality[VideoConfig]):
 
     def training_view(self, inputs: Tensor | StoredVideo, generator: Generator) -> Tensor:
         """A random clip of the video, with one random resized crop for all frames -> float [3, T, H, W]."""
-        return normalise(self._random_clip(inputs, generator), axis=0)
+        return self._normalised(self._random_clip(inputs, generator))
 
     def loader_view(self, inputs: Tensor | StoredVideo, generator: Generator) -> Tensor:
         """As `training_view`, but uint8."""
@@ -101,17 +101,18 @@ class Video(Modality[VideoConfig]):
 
     def to_network(self, views: Tensor) -> Tensor:
         """uint8 [B, 3, T, H, W] -> float [B, 3, T, H, W]."""
-        return normalise_bytes(views, axis=1)
+        return normalise_bytes(views, self.config.pixel_mean, self.config.pixel_std, axis=1)
 
     def evaluation_view(self, inputs: Tensor | StoredVideo) -> Tensor:
         """The middle of the video in time and space -> float [3, T, H, W]."""
-        return views.center_clip_view(self._test_clip(inputs, clip=0, clips=1), self.config.size)
+        return self._normalised(views.center_clip_view(self._test_clip(inputs, clip=0, clips=1), self.config.size))
 
     def evaluation_views(self, inputs: Tensor | StoredVideo) -> Sequence[Tensor]:
         """`test_clips` along the video, each in `test_crops` crops -> float [3, T, H, W] each."""
         size, clips, crops = self.config.size, self.config.test_clips, self.config.test_crops
         frames = (self._test_clip(inputs, clip, clips) for clip in range(clips))
-        return [views.spread_clip_view(clip, size, crop, crops) for clip in frames for crop in range(crops)]
+        cropped = (views.spread_clip_view(clip, size, crop, crops) for clip in frames for crop in range(crops))
+        return list(map(self._normalised, cropped))
 
     def example_view(self) -> Tensor:
         """An empty clip: float [3, T, H, W]."""
@@ -134,7 +135,12 @@ class Video(Modality[VideoConfig]):
 
     def picture(self, view: Tensor) -> Tensor:
         """[3, T, H, W] -> uint8 [T, H, W, 3]."""
-        return denormalise(view.transpose(0, 1)).permute(0, 2, 3, 1)
+        pixels = denormalise(view.transpose(0, 1), self.config.pixel_mean, self.config.pixel_std)
+        return pixels.permute(0, 2, 3, 1)
+
+    def _normalised(self, clip: Tensor) -> Tensor:
+        """uint8 -> float [3, T, H, W]."""
+        return normalise(clip, self.config.pixel_mean, self.config.pixel_std, axis=0)
 
     def _random_clip(self, inputs: Tensor | StoredVideo, generator: Generator) -> Tensor:
         """uint8 [3, T, H, W]."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from modalities.image.views import center_view, largest_box, normalise, random_resized_crop, resized_crop
+from modalities.image.views import center_view, largest_box, random_resized_crop, resized_crop
 from modalities.video.decode.stored import VideoInfo
 
 Times = NDArray[np.float64]
@@ -88,8 +88,8 @@ def random_clip(
 
 
 def center_clip_view(clip: Tensor, size: tuple[int, int]) -> Tensor:
-    """The largest central crop of this aspect, resized: uint8 [T, 3, H, W], size (h, w)  ->  float32 [3, T, h, w]."""
-    return _as_view(center_view(clip, size))
+    """The largest central crop of this aspect, resized: uint8 [T, 3, H, W], size (h, w)  ->  uint8 [3, T, h, w]."""
+    return center_view(clip, size).transpose(0, 1)
 
 
 def spread_clip_view(clip: Tensor, size: tuple[int, int], view: int, views: int) -> Tensor:
@@ -99,8 +99,4 @@ def spread_clip_view(clip: Tensor, size: tuple[int, int], view: int, views: int)
     height, width = clip.shape[-2:]
     crop_height, crop_width = largest_box(height, width, size)
     top, left = (round(room * view / (views - 1)) for room in (height - crop_height, width - crop_width))
-    return _as_view(resized_crop(clip, (top, left, crop_height, crop_width), size))
-
-
-def _as_view(clip: Tensor) -> Tensor:
-    return normalise(clip).transpose(0, 1)
+    return resized_crop(clip, (top, left, crop_height, crop_width), size).transpose(0, 1)

@@ -41,6 +41,19 @@ def test_pixels_leave_the_loader_as_bytes_and_become_training_views_on_the_devic
             assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("kind", [Image, Video])
+def test_every_view_has_the_pixel_statistics_of_the_settings(kind: Any) -> None:
+    halves: Any = {"image_size": 32, "patch_size": 8, "pixel_mean": (0.5,) * 3, "pixel_std": (0.25,) * 3}
+    modality = kind(kind.config_type(**halves))
+    stored = PICTURE if kind is Image else PICTURE.repeat(16, 1, 1, 1)
+    loaded = modality.loader_view(stored, Generator().manual_seed(0))
+    expected = (loaded / 255 - 0.5) / 0.25
+    torch.testing.assert_close(modality.training_view(stored, Generator().manual_seed(0)), expected)
+    torch.testing.assert_close(modality.to_network(loaded[None])[0], expected)
+    for view in modality.evaluation_views(stored):
+        torch.testing.assert_close(view, (modality.picture(view).movedim(-1, 0) / 255 - 0.5) / 0.25)
+
+
 def test_a_subclass_that_changes_training_views_alone_gets_them_from_the_loader() -> None:
     class Brighter:
         def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
