@@ -31,7 +31,7 @@ $(VENV)/.dev: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR)
+	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto
 
 # Three files at a time, the longest first, as tests of SLURM mostly wait; one thread a process, as threads that wait
 # for a busy core are slow.

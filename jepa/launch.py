@@ -13,8 +13,9 @@ from jepa.config import ConfigError
 from jepa.config.recipes import default_recipe, read_recipe, recipes
 from jepa.console import CONSOLE, shown
 from jepa.data.index import open_data, remove_index_without_run
-from jepa.distributed import World, join
+from jepa.distributed import join
 from jepa.distributed.peers import failing_together
+from jepa.distributed.starter import run_processes
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.plugins.registry import declared_name, modality_class
 from jepa.settings.arguments import launch_parser
@@ -25,10 +26,11 @@ from jepa.training.config import Config
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`jepa launch`, also `python -m jepa.launch` -> exit status."""
-    return exit_status(lambda: _launch(launch_parser().parse_intermixed_args(argv)))
+    given = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _launch(launch_parser().parse_intermixed_args(given), given))
 
 
-def _launch(arguments: argparse.Namespace) -> int:
+def _launch(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     if (arguments.sweep or arguments.seeds or arguments.slurm) and not arguments.dry_run:
         from jepa.cluster.submit import launch_many  # not needed to train
 
@@ -39,6 +41,9 @@ def _launch(arguments: argparse.Namespace) -> int:
         from jepa.cluster.submit import dry_run
 
         return dry_run(arguments, resolved)
+    if arguments.processes > 1:
+        status = run_processes(arguments.processes, "jepa.launch", [*given, "--processes=1", "--train-only"])
+        return status or _finish(config, True, arguments.train_only)
     try:
         world = join(config.compute.device)
     except ValueError as error:
@@ -58,14 +63,14 @@ def _launch(arguments: argparse.Namespace) -> int:
                     announce_evaluation(config, modality)
             finished = train(config, modality, world)
             world.leave()
-        return _finish(config, world, finished, arguments.train_only)
+        return _finish(config, finished, arguments.train_only or not world.is_main)
 
 
-def _finish(config: Config[Any, Any], world: World, finished: bool, train_only: bool) -> int:
+def _finish(config: Config[Any, Any], finished: bool, train_only: bool) -> int:
     """Evaluate and report a finished run -> exit status."""
     if not finished:
         return INTERRUPTED
-    if world.is_main and not train_only:
+    if not train_only:
         if config.evaluate.enabled:
             from jepa.evaluate.run import evaluate_run
 
@@ -89,7 +94,7 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     ours = recipes(modality_type)
     is_ours = recipe in ours or (recipe is not None and Path(recipe).resolve() in map(Path.resolve, ours.values()))
     is_users_file = recipe is not None and not is_ours and "modality" not in tree
-    processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", "1"))
+    processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", arguments.processes))
     known = {"is_users_file": is_users_file, "processes": processes, "keeps_unused": arguments.keep_unused}
     return resolve_layers(arguments.modality, tree, overrides, **known)
 

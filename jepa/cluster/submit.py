@@ -51,7 +51,8 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
         for variant, one in zip(planned, resolved, strict=True)
     }
     opened: set[str] = set()
-    configs = [_checked(resolved.pop(0), profile, opened) for _ in planned]  # each modality keeps its lists of files
+    processes = profile.processes if profile else arguments.processes
+    configs = [_checked(resolved.pop(0), processes, opened) for _ in planned]  # each modality keeps its lists of files
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
         path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
@@ -128,6 +129,8 @@ def _why_unopened(root: Path | None, overrides: Sequence[str]) -> str:
 def profile_of(arguments: argparse.Namespace) -> Profile | None:
     """The profile that a command line names, with its changes; None for runs on this machine. Raises ConfigError."""
     changes = changes_of(arguments.nodes, arguments.gpus, arguments.time, arguments.partition)
+    if arguments.slurm and arguments.processes > 1:
+        raise ConfigError("--processes: is for this machine; on a cluster, --nodes and --gpus say how many there are")
     if arguments.slurm:
         return read_profile(arguments.slurm, changes)
     if changes or arguments.slurm_dry_run:
@@ -158,7 +161,7 @@ def _resolved(
     return found
 
 
-def _checked(resolved: Resolved, profile: Profile | None, opened: set[str]) -> Config[Any, Any]:
+def _checked(resolved: Resolved, processes: int, opened: set[str]) -> Config[Any, Any]:
     """The config of a run, after all checks that need no training.
 
     opened: data and evaluation of earlier runs, so that those of a sweep that share them open them once.
@@ -166,7 +169,7 @@ def _checked(resolved: Resolved, profile: Profile | None, opened: set[str]) -> C
     config, modality = resolved.config, resolved.modality
     say(resolved.notes)
     data = json.dumps([plain(config.data), plain(config.evaluate)])
-    _check(config, modality, profile.processes if profile else 1, with_data=data not in opened)
+    _check(config, modality, processes, with_data=data not in opened)
     opened.add(data)
     networks(config, modality)
     return config
@@ -186,6 +189,7 @@ def _command(arguments: argparse.Namespace, variant: Variant, folder: Path, keep
     recipe = ["--config", arguments.config] if arguments.config else []
     place = ["--run-dir", str(folder / variant.name)]
     keep = ["--keep-unused"] * keeps_unused + ["--train-only"] * arguments.train_only
+    keep += [f"--processes={arguments.processes}"] * (arguments.processes > 1)
     return ["--modality", arguments.modality, *recipe, *place, *keep, *arguments.overrides, *variant.overrides]
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from jepa.console import command_parser
+from jepa.distributed.starter import automatic_processes
 from jepa.plugins.registry import names
 
 
@@ -31,6 +32,13 @@ def launch_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--train-only", action="store_true", help="neither evaluate nor report; the same command without it does both"
     )
+    parser.add_argument(
+        "--processes",
+        type=_processes,
+        default=1,
+        metavar="N",
+        help="processes that train, sharing the cores or GPUs here; auto: one per GPU, or two on CPUs (default: 1)",
+    )
     many = parser.add_argument_group("several runs")
     many.add_argument(
         "--sweep",
@@ -53,3 +61,11 @@ def launch_parser() -> argparse.ArgumentParser:
     cluster.add_argument("--slurm-dry-run", action="store_true", help="write the batch script and exit")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the recipe")
     return parser
+
+
+def _processes(text: str) -> int:
+    if text == "auto":
+        return automatic_processes()
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number from 1 on nor auto")
+    return int(text)
