@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jepa.weights.load import load, load_modality
+    from jepa.weights.opened import load, load_modality
 
 __all__ = ["load", "load_modality"]
 
@@ -12,6 +12,6 @@ def __getattr__(name: str) -> Any:
     """Import the public names on first use: importing torch takes seconds, and `jepa --help` does not need it."""
     if name not in __all__:
         raise AttributeError(f"module 'jepa' has no attribute '{name}'")
-    from jepa.weights import load
+    from jepa.weights import opened
 
-    return getattr(load, name)
+    return getattr(opened, name)

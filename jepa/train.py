@@ -25,6 +25,7 @@ from jepa.training.resume import checkpoint_to_resume
 from jepa.training.run_dir import prepare_run_dir, say_finished
 from jepa.training.saver import Saver
 from jepa.training.signs import logged_signs
+from jepa.weights.load import read_networks
 
 
 def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
@@ -46,7 +47,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
-    first_step, seconds_before = saver.restore(checkpoint, config.start_from)
+    first_step, seconds_before = saver.restore(checkpoint, config.start_from, read_networks)
     if first_step == config.steps:
         say_finished(config, world)
         return True

@@ -26,7 +26,6 @@ from jepa.checkpoint.file import (
     unflatten,
     unreadable,
 )
-from jepa.checkpoint.released import read_networks
 from jepa.console import warn_once
 from jepa.disk import WriteError
 from jepa.distributed import World, is_sharded
@@ -51,15 +50,17 @@ class Saver:
             self.group = group
         self.unfinished: Future[None] | None = None
 
-    def restore(self, path: Path | None, start: Path | None = None) -> tuple[int, float]:
+    def restore(
+        self, path: Path | None, start: Path | None = None, read: Callable[[Path], dict[str, Tensor]] | None = None
+    ) -> tuple[int, float]:
         """Load a checkpoint, the same in all processes -> optimiser steps done, seconds spent; None for a fresh run.
 
-        start: a run or file whose networks a fresh run starts from. Raises CheckpointError, and PeerError if another
-        process raised it.
+        start: a run or file whose networks, which `read` gives, a fresh run starts from. Raises CheckpointError, and
+        PeerError if another process raised it.
         """
         if path is None:
-            if start is not None:
-                self._load_start(start.expanduser())
+            if start is not None and read is not None:
+                self._load_start(start.expanduser(), read)
             return 0, 0.0
         if self.sharded:
             return self._restore_shards(path)
@@ -69,14 +70,14 @@ class Saver:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         return checkpoint.step, checkpoint.seconds
 
-    def _load_start(self, start: Path) -> None:
+    def _load_start(self, start: Path, read: Callable[[Path], dict[str, Tensor]]) -> None:
         """Load the networks, but not the step or optimiser, of another run or a released file.
 
         Raises CheckpointError if it is missing or its networks do not fit, and PeerError if another process raised it.
         """
         own = self.model.state_dict()
         with self.world.error_barrier():
-            found = read_networks(start) if self.world.is_main or not self.sharded else None
+            found = read(start) if self.world.is_main or not self.sharded else None
             if found is not None:
                 # V-JEPA 2 files hold up to ten mask tokens, trained only as far as there were mask sets.
                 found = {name: value for name, value in found.items() if name in own or ".mask_tokens." not in name}

@@ -1,4 +1,4 @@
-"""Load trained networks from run directories and checkpoint files."""
+"""Read trained networks from run directories, checkpoint files and weights of other projects."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,57 +6,42 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from jepa.checkpoint import Checkpoint
-from jepa.checkpoint.file import find_checkpoint
+from jepa.checkpoint.file import RUN_FILE, find_checkpoint
 from jepa.config import ConfigError, Tree, as_tree, build
 from jepa.encoder import TokenEncoder
-from jepa.matching import MatchedModality
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.plugins.registry import modality_class
 from jepa.positions import grid_positions
 from jepa.training.config import Config
+from jepa.weights.formats import read_stored
+from jepa.weights.formats.stored import CONFIG, open_stored
 from jepa.weights.given import with_weights
-from jepa.weights.trust import importing
 
 Which = Literal["target_encoder", "context_encoder"]
 
 
-def load(
-    run: Path | str,
-    which: Which = "target_encoder",
-    device: str = "cpu",
-    *,
-    step: int | None = None,
-    trust: bool = False,
-) -> nn.Module:
-    """Encoder of a run directory or checkpoint file, in evaluation mode: inputs -> [B, N, D].
-
-    step: of a run directory, load the checkpoint that was kept of this step (keep_every) instead of the latest.
-    trust: whether to import code that the checkpoint names, beyond installed modalities.
-    `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
-    `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint, or without trust.
-    """
-    checkpoint = read_checkpoint(run, mmap=True, step=step)
-    with importing(run, checkpoint.config, trust):
-        config, modality = configured(checkpoint)
-        if isinstance(modality, MatchedModality):
-            return modality.inference_model(model_of(checkpoint, config, modality).to(device), which)
-        return encoder_of(checkpoint, config, modality, which).to(device)
-
-
-def load_modality(run: Path | str, *, trust: bool = False) -> Modality[Any]:
-    """The modality of a run, as configured there; trust as in `load`."""
-    checkpoint = read_checkpoint(run, mmap=True)
-    with importing(run, checkpoint.config, trust):
-        return configured(checkpoint)[1]
-
-
 def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None) -> Checkpoint:
-    """Checkpoint of a run directory, the latest or that of a step, or of a file; mmap as in `Checkpoint.load`."""
-    return Checkpoint.load(find_checkpoint(Path(run), step), mmap=mmap)
+    """Checkpoint of a run directory, the latest or that of a step, or of a file, ours or of another project.
+
+    mmap: as in `Checkpoint.load`; tensors of other projects are always mapped. Raises CheckpointError.
+    """
+    path = Path(run)
+    is_run = (path / "checkpoints").exists() or (path / RUN_FILE).exists()
+    if step is not None or is_run or not (path.is_file() or (path / CONFIG).exists()):
+        return Checkpoint.load(find_checkpoint(path, step), mmap=mmap)
+    stored = open_stored(path)
+    if isinstance(stored.content, dict) and "format" in stored.content:
+        return Checkpoint.of(path, stored.content) if mmap else Checkpoint.load(path)
+    return read_stored(stored)
+
+
+def read_networks(path: Path) -> dict[str, Tensor]:
+    """Weights of a source under our names; use them before the file is replaced. Raises CheckpointError."""
+    return read_checkpoint(path, mmap=True).model
 
 
 def configured(checkpoint: Checkpoint, layers: Sequence[Tree | str] = ()) -> tuple[Config[Any, Any], Modality[Any]]:

@@ -39,7 +39,7 @@ from jepa.launch import resolve
 from jepa.model import JEPA
 from jepa.protocol import EvaluateConfig
 from jepa.training.config import ComputeConfig
-from jepa.weights.load import load_modality
+from jepa.weights.opened import load_modality
 
 CLASSES = 4
 COLUMNS = ("jepa", "random_init", "raw_input")

@@ -28,7 +28,7 @@ from jepa.training.fsdp import sharded as sharded_model
 from jepa.training.log import read_metrics
 from jepa.training.saver import Saver
 from jepa.weights.export import main as export
-from jepa.weights.load import load
+from jepa.weights.opened import load
 
 SETTINGS = """
     data.source=folder data.image_size=32 data.patch_size=4 data.views=2

@@ -15,7 +15,6 @@ from small_runs import small
 import jepa
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.checkpoint.file import find_checkpoint, kept, kept_steps, read_step
-from jepa.checkpoint.released import read_networks
 from jepa.disk import WriteError
 from jepa.distributed import World
 from jepa.optim import OptimConfig, adamw
@@ -23,6 +22,7 @@ from jepa.train import train
 from jepa.training.networks import initial_model
 from jepa.training.saver import Saver
 from jepa.weights.export import main as export
+from jepa.weights.load import read_networks
 
 WORLD = World(0, 1, torch.device("cpu"))
 

@@ -18,11 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import jepa
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.checkpoint.file import flatten, publish_shards, read_step
-from jepa.checkpoint.released import read_networks
 from jepa.config import ConfigError
 from jepa.distributed import World
 from jepa.train import train
-from jepa.weights.load import configured, model_of, read_checkpoint
+from jepa.weights.load import configured, model_of, read_checkpoint, read_networks
 
 
 @pytest.fixture

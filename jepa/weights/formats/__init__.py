@@ -1,1 +1,39 @@
 """Formats of weights, one module each: it recognises a file of its format, reads it and writes it."""
+
+from functools import lru_cache
+
+from jepa.checkpoint import Checkpoint, CheckpointError
+from jepa.console import CONSOLE, shown
+from jepa.weights.formats import vjepa2_official, vjepa2_transformers
+from jepa.weights.formats.stored import Format, Stored
+
+FORMATS: tuple[Format, ...] = (vjepa2_official, vjepa2_transformers)
+
+
+def format_of(stored: Stored) -> Format | None:
+    """The first format that recognises the content."""
+    return next((one for one in FORMATS if one.recognises(stored)), None)
+
+
+def read_stored(stored: Stored) -> Checkpoint:
+    """The checkpoint in a weight file of another project; what is left out or assumed is printed.
+
+    Raises CheckpointError.
+    """
+    found = format_of(stored)
+    if found is None:
+        known = ", ".join(one.NAME for one in FORMATS)
+        raise CheckpointError(f"{stored.path} is no checkpoint of this framework and of no known format: {known}")
+    try:
+        reading = found.read(stored)
+    except ValueError as error:
+        raise CheckpointError(f"{stored.path} looks like {found.NAME}, but {error}") from error
+    for note in reading.notes:
+        _say(f"{stored.path} ({found.NAME}): {note}")
+    return reading.checkpoint
+
+
+@lru_cache
+def _say(line: str) -> None:
+    """Print a line once."""
+    CONSOLE.print(shown(line))

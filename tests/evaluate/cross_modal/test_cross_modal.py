@@ -36,7 +36,8 @@ from jepa.report.page import write_report
 from jepa.train import train
 from jepa.training.config import ComputeConfig, Config
 from jepa.training.run_dir import prepare_run_dir
-from jepa.weights.load import configured, load, model_of, read_checkpoint
+from jepa.weights.load import configured, model_of, read_checkpoint
+from jepa.weights.opened import load
 
 
 def vectors(count: int, seed: int = 0) -> Vectors:

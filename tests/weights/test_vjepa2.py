@@ -16,7 +16,6 @@ from tiny import randomise
 from torch import Tensor
 
 from jepa.checkpoint import CheckpointError
-from jepa.checkpoint.released import from_authors, from_transformers, read_networks
 from jepa.data import seeded
 from jepa.encoder import VitSize
 from jepa.loss import LossConfig, prediction_loss
@@ -24,6 +23,8 @@ from jepa.masking import Masks
 from jepa.model import JEPA
 from jepa.model_config import ModelConfig
 from jepa.predictor import PredictorConfig
+from jepa.weights.formats.vjepa2_transformers import from_state
+from jepa.weights.load import read_networks
 from modalities.video import Video, VideoConfig
 
 MODALITY = Video(VideoConfig(frames=8, image_size=32, patch_size=8))
@@ -58,7 +59,7 @@ def theirs() -> torch.nn.Module:
 @pytest.fixture
 def ours(theirs: torch.nn.Module) -> JEPA:
     model = JEPA(MODEL, MODALITY)
-    model.load_state_dict(from_transformers(theirs.state_dict()))
+    model.load_state_dict(from_state(theirs.state_dict()))
     return model
 
 
@@ -108,7 +109,7 @@ def test_predictions_loss_and_gradients_of_both_sets_of_masks_equal_transformers
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
     expected.backward()
-    gradients = from_transformers({name: parameter.grad for name, parameter in theirs.named_parameters()})
+    gradients = from_state({name: parameter.grad for name, parameter in theirs.named_parameters()})
     for name, parameter in ours.named_parameters():
         if not name.startswith("target_encoder."):
             assert parameter.grad is not None
@@ -153,7 +154,6 @@ def test_both_kinds_of_released_file_give_the_same_networks(
         found = read_networks(tmp_path / name)
         assert set(found) == set(ours.state_dict())
         assert all(torch.equal(found[name], value) for name, value in ours.state_dict().items())
-    assert set(from_authors(authors_checkpoint(ours))) == set(ours.state_dict())
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match=r"broken\.safetensors cannot be read"):
         read_networks(tmp_path / "broken.safetensors")
