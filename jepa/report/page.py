@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from matplotlib.figure import Figure
 
 from jepa.console import command_parser, shown
 from jepa.data import DataError
-from jepa.disk import write_text, writing
+from jepa.disk import writing
 from jepa.errors import exit_status
-from jepa.report.cards import Card, Picture, Strip, mosaic
+from jepa.report.cards import Card, mosaic
 from jepa.report.charts import CURVES, curve, forecast_chart, percent, save_png, task_chart, to_svg
 from jepa.report.cross_modal import gain_table, retrieval_gallery, retrieval_words, retrieve
 from jepa.report.galleries import (
@@ -24,6 +22,7 @@ from jepa.report.galleries import (
     neighbour_gallery,
     same_class,
 )
+from jepa.report.html import cards_html, write_page
 from jepa.report.run import Run, read_run, report_samples
 from jepa.report.text import forecast_words, heading, notices, reproduction, task_table
 
@@ -49,12 +48,7 @@ def _write_report(run: Run, run_dir: Path) -> Path:
     (run_dir / "figures").mkdir(exist_ok=True)
     parts = [heading(run), notices(run), _tasks(run), _forecast(run), gain_table(run.results.get("streams", {}))]
     parts += [_curves(run), _pictures(run), _retrieval(run), reproduction(run)]
-    template = Template((files("jepa.report") / "template.html").read_text(encoding="utf-8"))
-    path = run_dir / "report.html"
-    text = template.substitute(title=escape(run.title), body="\n".join(parts))
-    text = "\n".join(map(shown, text.split("\n")))  # names of files and classes may hold control characters
-    write_text(path, text, path.with_name("report.html.partial"))
-    return path
+    return write_page(run_dir / "report.html", run.title, parts)
 
 
 def _show(run_dir: Path) -> int:
@@ -184,23 +178,4 @@ def _chart(run: Run, name: str, figure: Figure, alt: str, kind: str) -> str:
 def _gallery(run: Run, name: str, title: str, words: str, cards: Sequence[Card], width: int) -> str:
     """Save a gallery as PNG -> section in HTML; width: least width of a card in rem."""
     mosaic(cards).save(run.run_dir / "figures" / f"{name}.png")
-    drawn = "\n".join(f'<div class="card">{"".join(map(_strip, card))}</div>' for card in cards)
-    return _section(title, words) + f'<div class="cards" style="--card:{width}rem">\n{drawn}\n</div>'
-
-
-def _strip(strip: Strip) -> str:
-    title = f"<span>{escape(strip.title)}</span>" if strip.title else ""
-    pictures = "".join(
-        f"<figure{' class=same' if picture.outlined else ''}>{_image(picture)}"
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-        for picture in strip.pictures
-    )
-    return f'<div class="strip" style="--n:{len(strip.pictures)}">{title}<div>{pictures}</div></div>'
-
-
-def _image(picture: Picture) -> str:
-    image = f'<img alt="{escape(picture.alt)}" src="{picture.data_uri()}">'
-    if not picture.moving:
-        return image
-    still = f'<source media="(prefers-reduced-motion: reduce)" srcset="{picture.still_uri()}">'
-    return f"<picture>{still}{image}</picture>"
+    return _section(title, words) + cards_html(cards, width)

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from jepa.data.given import ValueRange
 from jepa.encoder import patch_embedding
 from jepa.masking import Masks, check_masking, mask_groups, sample_masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
@@ -21,6 +24,8 @@ from modalities.image.views import (
     random_resized_crop,
     stored_side,
 )
+from modalities.storage.given import given_pixels
+from modalities.storage.images import decode_image
 from modalities.storage.opened import Opened
 from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
@@ -116,6 +121,13 @@ class Image(Modality[ImageConfig]):
         """Pixels, averaged to at most 32 x 32: [3, H, W] -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.config.size)
         return {"raw_input": F.adaptive_avg_pool2d(view, (height, width)).flatten()}
+
+    def stored_input(self, given: Any, value_range: ValueRange) -> Tensor:
+        """A path, an array or a Pillow image -> uint8 [3, H', W']."""
+        if isinstance(given, str | Path):
+            side = stored_side(self.config.size, self.config.crop_scale)
+            return decode_image(Path(given), side, pixels=self.config)
+        return given_pixels(given, 3, value_range, self.config)
 
     def picture(self, view: Tensor) -> Tensor:
         """[3, H, W] -> uint8 [H, W, 3]."""

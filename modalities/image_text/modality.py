@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from jepa.data.given import ValueRange
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.cross_modal.vectors import StreamEncoder
 from jepa.masking import Masks, check_masking, mask_groups
@@ -30,6 +32,8 @@ from modalities.image_text.masks import Layout, both_regions, check_words, sampl
 from modalities.image_text.open_clip_files import PixelStatistics
 from modalities.image_text.served import ImageTextModel
 from modalities.storage.captioned import CaptionedImage
+from modalities.storage.given import given_pixels
+from modalities.storage.images import decode_image
 from modalities.storage.opened import Opened
 from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
@@ -178,6 +182,13 @@ class ImageText(MatchedModality[ImageTextConfig]):
         """Pixels, averaged to at most 32 per side: -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.size)
         return {"raw_input": F.adaptive_avg_pool2d(view.image, (height, width)).flatten()}
+
+    def stored_input(self, given: Any, value_range: ValueRange) -> CaptionedImage:
+        """A path, an array or a Pillow image -> the image with an empty caption."""
+        if isinstance(given, str | Path):
+            side = stored_side(self.size, self.config.crop_scale)
+            return CaptionedImage(decode_image(Path(given), side, pixels=self.config), ("",))
+        return CaptionedImage(given_pixels(given, 3, value_range, self.config), ("",))
 
     def picture(self, view: View) -> Tensor:
         """The image: uint8 [H, W, 3]."""

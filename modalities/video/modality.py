@@ -3,15 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from jepa.data.given import ValueRange
 from jepa.encoder import PatchEmbedding
 from jepa.masking import Masks, check_masking, mask_groups, sample_masks
 from jepa.modality import Modality, Samples, Split, Task
 from modalities.image.views import denormalise, normalise, normalise_bytes, stored_side
+from modalities.storage.given import given_pixels
 from modalities.storage.opened import Opened
 from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
@@ -19,7 +23,7 @@ from modalities.storage.value_ranges import value_range_warnings
 from modalities.video import views
 from modalities.video.config import VideoConfig
 from modalities.video.decode.stored import StoredVideo, VideoInfo
-from modalities.video.sources import EVIDENCE, ReadOptions, open_source
+from modalities.video.sources import EVIDENCE, ReadOptions, open_file, open_source
 from modalities.video.whole import DecodedVideo
 from modalities.worlds.moving.dataset import MovingScenes
 from modalities.worlds.moving.description import DIRECTIONS, MOTIONS
@@ -133,6 +137,12 @@ class Video(Modality[VideoConfig]):
         pooled = {name: F.adaptive_avg_pool2d(pixels, _POOLED[1:]).flatten() for name, pixels in small.items()}
         return {"raw_input": F.adaptive_avg_pool3d(view, (frames, height, width)).flatten(), **pooled}
 
+    def stored_input(self, given: Any, value_range: ValueRange) -> Tensor | StoredVideo:
+        """A path, also of an image or a folder of frames, or an array of frames -> a stored video or a clip."""
+        if isinstance(given, str | Path):
+            return open_file(Path(given), self._read_options)
+        return given_pixels(given, 4, value_range, self.config)
+
     def picture(self, view: Tensor) -> Tensor:
         """[3, T, H, W] -> uint8 [T, H, W, 3]."""
         pixels = denormalise(view.transpose(0, 1), self.config.pixel_mean, self.config.pixel_std)
@@ -167,9 +177,10 @@ class Video(Modality[VideoConfig]):
     def _spacing(self, info: VideoInfo) -> float:
         return views.frame_spacing(info, self.config.fps, self.config.step)
 
-    def _open(self, split: Split) -> StoredSplit:
-        config, (source, root) = self.config, source_and_root(self.config)
-        options = ReadOptions(
+    @property
+    def _read_options(self) -> ReadOptions:
+        config = self.config
+        return ReadOptions(
             decoder=config.decoder,
             short_side=stored_side(config.size, config.crop_scale),
             whole_mb=config.whole_mb,
@@ -177,7 +188,10 @@ class Video(Modality[VideoConfig]):
             pixels=config,
             labels=config.reads_labels,
         )
-        opened = self._opened.at(self.index_folder)
+
+    def _open(self, split: Split) -> StoredSplit:
+        source, root = source_and_root(self.config)
+        opened, options = self._opened.at(self.index_folder), self._read_options
         return opened.once(
             (split, self.index_folder), partial(open_source, source, root, split, options, opened=opened)
         )

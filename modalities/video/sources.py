@@ -101,6 +101,15 @@ def _open(
             raise ValueError(f"unknown source of videos '{source}'; allowed are {', '.join(get_args(Source))}")
 
 
+def open_file(path: Path, options: ReadOptions) -> StoredVideo:
+    """One video: a file, an image, an array, or a folder of frames."""
+    if path.is_dir():
+        return FrameFolder(path, options.stored_fps, options.pixels)
+    if ending(path.name) == ".npy":
+        return ArrayFile(path, options.stored_fps)
+    return _video_or_still(path, options)
+
+
 def _video_or_still(path: Path, options: ReadOptions) -> StoredVideo:
     if _is_still(path.name):
         return StillImage(path, options.pixels)

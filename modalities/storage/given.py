@@ -1,0 +1,62 @@
+"""Images and clips that a caller gives as arrays or Pillow images -> 8-bit RGB tensors."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from jepa.data.given import ValueRange
+from modalities.storage.images import image_tensor
+from modalities.storage.pixels import PixelSettings
+
+
+def given_pixels(given: Any, axes: int, value_range: ValueRange, pixels: PixelSettings) -> Tensor:
+    """A Pillow image, upright, or an array of pixels -> uint8 [..., 3, H, W], RGB, of `axes` axes.
+
+    An array has its colours (1, 3 or 4 with transparency, which is dropped) last or before height and width, or none
+    if it is grey. Floats are scaled from `value_range`; other integers than uint8 as in files of that type. Raises
+    ValueError.
+    """
+    if isinstance(given, Image.Image):
+        if axes != 3:
+            raise ValueError("a Pillow image is one picture; a video is a path, or an array [T, H, W, 3]")
+        return image_tensor(ImageOps.exif_transpose(given), pixels)
+    values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    frames = "T, " * (axes - 3)
+    if values.dtype.kind not in "uifb" or values.ndim not in (axes - 1, axes) or 0 in values.shape:
+        raise ValueError(
+            f"{values.dtype} {list(values.shape)} is no picture; allowed are arrays of numbers [{frames}H, W, 3], "
+            f"[{frames}3, H, W] and [{frames}H, W]"
+        )
+    planes = _planes(values, axes)
+    return torch.from_numpy(np.array(_bytes(planes, value_range, pixels)))
+
+
+def _planes(values: NDArray[Any], axes: int) -> NDArray[Any]:
+    """[..., H, W, C], [..., C, H, W] or [..., H, W] -> [..., 3, H, W]."""
+    if values.ndim == axes - 1:
+        values = values[..., None]
+    elif values.shape[-1] not in (1, 3, 4):
+        if values.shape[-3] not in (1, 3, 4):
+            raise ValueError(f"an array {list(values.shape)} has no axis of 1, 3 or 4 colours")
+        values = np.moveaxis(values, -3, -1)
+    colours = values[..., :3] if values.shape[-1] > 1 else np.repeat(values, 3, axis=-1)
+    return np.moveaxis(colours, -1, -3)
+
+
+def _bytes(values: NDArray[Any], value_range: ValueRange, pixels: PixelSettings) -> NDArray[Any]:
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind != "f":
+        return pixels.to_8_bit(values)
+    black, white = value_range
+    low, high = values.min(), values.max()
+    if not (black <= low and high <= white):
+        raise ValueError(
+            f"floats from {low:g} to {high:g} do not lie in value_range {black:g} to {white:g}; set value_range to the "
+            "values of black and white"
+        )
+    return np.rint((values - black) * (255 / (white - black))).astype(np.uint8)

@@ -1,0 +1,68 @@
+"""Inputs that a caller gives: every form of the same picture or clip is the same input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PillowImage
+from tiny import Noise, NoiseConfig
+
+from jepa.data.given import stored_input
+from jepa.modality import BadSampleError
+from modalities.image import Image
+from modalities.image.config import ImageConfig
+from modalities.video import Video
+from modalities.video.config import VideoConfig
+
+PIXELS = np.random.default_rng(0).integers(256, size=(5, 3, 20, 24), dtype=np.uint8)  # five frames
+
+
+def test_files_arrays_and_pillow_images_of_a_picture_are_the_same_input(tmp_path: Path) -> None:
+    image, planes = Image(ImageConfig(image_size=16, patch_size=4)), PIXELS[0]
+    rows = planes.transpose(1, 2, 0)
+    PillowImage.fromarray(rows).save(tmp_path / "a.png")
+    given = [tmp_path / "a.png", str(tmp_path / "a.png"), PillowImage.fromarray(rows), rows, planes]
+    given += [torch.from_numpy(planes), planes / 255, np.dstack([rows, rows[..., :1]]), rows.astype(np.uint16) * 257]
+    for one in given:
+        assert torch.equal(stored_input(image, one), torch.from_numpy(planes)), one
+    assert torch.equal(stored_input(image, planes / 127.5 - 1, (-1, 1)), torch.from_numpy(planes))
+    assert torch.equal(stored_input(image, rows[..., 0]), torch.from_numpy(planes[:1]).expand(3, -1, -1))
+
+
+def test_files_and_arrays_of_a_clip_are_the_same_view(tmp_path: Path) -> None:
+    video = Video(VideoConfig(image_size=16, patch_size=4, frames=4))
+    frames = PIXELS.transpose(0, 2, 3, 1)
+    np.save(tmp_path / "a.npy", frames)
+    (tmp_path / "frames").mkdir()
+    for number, frame in enumerate(frames):
+        PillowImage.fromarray(frame).save(tmp_path / "frames" / f"{number}.png")
+    given = [tmp_path / "a.npy", tmp_path / "frames", frames, PIXELS, torch.from_numpy(PIXELS), frames / 255]
+    first, *others = [video.evaluation_view(stored_input(video, one)) for one in given]
+    assert all(torch.equal(first, other) for other in others)
+    still = video.evaluation_view(stored_input(video, tmp_path / "frames" / "0.png"))
+    assert torch.equal(still, still[:, :1].expand_as(still))
+
+
+def test_what_is_no_picture_is_refused_with_a_reason(tmp_path: Path) -> None:
+    image, video = Image(ImageConfig(image_size=16, patch_size=4)), Video(VideoConfig(image_size=16, patch_size=4))
+    for modality, given, words in (
+        (image, PIXELS[0] * 1.0, "value_range 0 to 1; set value_range"),
+        (image, PIXELS, r"no picture; allowed are arrays of numbers \[H, W, 3\]"),
+        (image, np.zeros((5, 20, 24)), "no axis of 1, 3 or 4 colours"),
+        (video, PillowImage.new("RGB", (9, 9)), "a video is a path, or an array"),
+        (Noise(NoiseConfig()), "a.wav", "cannot read the file a.wav; give arrays"),
+        (Noise(NoiseConfig()), [1.0], "in the shape of its samples"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            stored_input(modality, given)
+    with pytest.raises(BadSampleError, match="nowhere"):
+        stored_input(image, tmp_path / "nowhere.png")
+
+
+def test_a_modality_without_a_method_takes_arrays_as_they_are() -> None:
+    read_only = np.arange(6.0).reshape(2, 3)[:, ::-1]
+    read_only.flags.writeable = False
+    taken = stored_input(Noise(NoiseConfig()), read_only)
+    assert taken.dtype == torch.float32
+    assert taken.tolist() == read_only.tolist()
