@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from jepa.checkpoint import Checkpoint
 from jepa.errors import UserError
 from jepa.modality import Modality
-from jepa.weights.load import Which
 
 LARGEST_DIFFERENCE = 1e-5  # of features in fp32, as a share of the largest feature where that is above 1
 
@@ -27,7 +26,7 @@ class Export:
     checkpoint: Checkpoint | None
     modality: Modality[Any]
     encoder: nn.Module  # of `which`: inputs -> [B, N, D]
-    which: Which
+    which: str  # target_encoder or context_encoder
     opset: int
 
     @property

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from jepa.checkpoint import Checkpoint
 from jepa.weights.formats.export import Export, FormatError, Written
-from jepa.weights.load import read_checkpoint
 
 
 def write(export: Export, path: Path) -> Written:
@@ -19,7 +19,7 @@ def write(export: Export, path: Path) -> Written:
 def check(path: Path, export: Export) -> str:
     """Compare the weights of the file; raises FormatError if they differ."""
     assert export.checkpoint is not None
-    ours, theirs = export.checkpoint.model, read_checkpoint(path).model
+    ours, theirs = export.checkpoint.model, Checkpoint.load(path).model
     if ours.keys() != theirs.keys() or not all(torch.equal(value, theirs[name]) for name, value in ours.items()):
         raise FormatError(f"{export.source}: weights of the written file differ; not kept")
     return f"all {len(ours)} weights are equal"
