@@ -53,7 +53,7 @@ def convert(arguments: argparse.Namespace) -> int:
     with importing(source, checkpoint.config, arguments.trust):
         config, modality = configured(checkpoint, overrides)
         encoder = encoder_of(checkpoint, config, modality, arguments.which)
-    export = Export(str(source), checkpoint, modality, encoder, arguments.which, arguments.opset)
+    export = Export(str(source), checkpoint, config, modality, encoder, arguments.which, arguments.opset)
     written = write(arguments.to, export, path)
     for sentence in written.left_out:
         CONSOLE.print(f"left out: {shown(sentence)}")

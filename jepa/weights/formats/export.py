@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from jepa.checkpoint import Checkpoint
+from jepa.config import plain
 from jepa.errors import UserError
 from jepa.modality import Modality
+from jepa.model import JEPA
+from jepa.training.config import Config
 
 LARGEST_DIFFERENCE = 1e-5  # of features in fp32, as a share of the largest feature where that is above 1
 
@@ -20,38 +24,63 @@ class FormatError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Export:
-    """A model to write. checkpoint: its networks; None for an encoder of another family."""
+    """A model to write. checkpoint: all its networks; None for an encoder of another family."""
 
     source: str
     checkpoint: Checkpoint | None
+    config: Config[Any, Any]
     modality: Modality[Any]
     encoder: nn.Module  # of `which`: inputs -> [B, N, D]
     which: str  # target_encoder or context_encoder
     opset: int
+
+    @cached_property
+    def model(self) -> JEPA:
+        """All networks; raises FormatError for an encoder of another family."""
+        if self.checkpoint is None:
+            raise FormatError(f"{self.source} is no JEPA; use --to onnx or --to torch-export")
+        from jepa.weights.load import model_of  # which reads all formats
+
+        return model_of(self.checkpoint, self.config, self.modality)
+
+    def weights(self, network: str) -> dict[str, Tensor]:
+        """Weights of a network, such as `predictor`, under our names."""
+        prefix = f"{network}."
+        state = self.model.state_dict()
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config without what belongs to this machine and to the training data."""
+        tree = plain(self.config)
+        data = {name: value for name, value in tree["data"].items() if name not in _OF_DATA}
+        return {"modality": tree["modality"], "data": data, "model": tree["model"], "loss": tree["loss"]}
+
+    @property
+    def pixels(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation by which colours are normalised, white being 1; None if there are no colours."""
+        data = self.modality.config
+        if not (hasattr(data, "pixel_mean") and hasattr(data, "pixel_std")):
+            return None
+        return list(data.pixel_mean), list(data.pixel_std)
 
     @property
     def facts(self) -> dict[str, str]:
         """What a user of the encoder has to know, as texts."""
         view = self.modality.example_view()
         shape = list(view.shape) if isinstance(view, Tensor) else []
-        return {"encoder": self.which, "grid": " x ".join(map(str, self.modality.grid)), **self._of_pixels(shape)}
+        return {"encoder": self.which, "grid": " x ".join(map(str, self.modality.grid)), **self._of_inputs(shape)}
 
-    def _of_pixels(self, shape: list[int]) -> dict[str, str]:
-        statistics = pixel_statistics(self.modality)
-        if statistics is None:
+    def _of_inputs(self, shape: list[int]) -> dict[str, str]:
+        if self.pixels is None:
             return {"layout": f"float32 [batch, {', '.join(map(str, shape))}]"}
-        mean, std = statistics
-        layout = "NCTHW" if len(shape) == 4 else "NCHW"
-        return {
-            "layout": f"{layout} float32, RGB, (pixel / 255 - mean) / std",
-            "mean": " ".join(map(str, mean)),
-            "std": " ".join(map(str, std)),
-            "resolution": " x ".join(map(str, shape[-2:])),
-            **({"frames": str(shape[1])} if len(shape) == 4 else {}),
-        }
+        mean, std = (" ".join(map(str, values)) for values in self.pixels)
+        layout = f"{'NCTHW' if len(shape) == 4 else 'NCHW'} float32, RGB, (pixel / 255 - mean) / std"
+        frames = {"frames": str(shape[1])} if len(shape) == 4 else {}
+        return {"layout": layout, "mean": mean, "std": std, "resolution": f"{shape[-2]} x {shape[-1]}", **frames}
 
     def example(self, batch: int = 2, seed: int = 0) -> Tensor:
-        """Random inputs of the encoder; raises FormatError if it takes something else than one tensor of numbers."""
+        """Random inputs of the encoder; raises FormatError if it takes something else than one tensor of floats."""
         view = self.modality.example_view()
         if not isinstance(view, Tensor) or not view.is_floating_point():
             raise FormatError(
@@ -59,6 +88,9 @@ class Export:
                 "floats; --to openjepa keeps every model"
             )
         return torch.randn(batch, *view.shape, generator=torch.Generator().manual_seed(seed))
+
+
+_OF_DATA = {"source", "root", "torchvision", "scenes", "max_bad_fraction"}
 
 
 class Written(NamedTuple):
@@ -81,10 +113,13 @@ def check_features(export: Export, theirs: Callable[[Tensor], Tensor]) -> str:
     return f"largest difference of features: {max(differences):.1e}"
 
 
-def pixel_statistics(modality: Modality[Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation by which a modality normalises colours, white being 1; None if it has no colours."""
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = getattr(modality, "pixel_statistics", None)
-    return statistics
+def check_weights(export: Export, theirs: Mapping[str, Tensor]) -> str:
+    """Compare the weights that are read back, under our names, with ours; raises FormatError if they differ."""
+    assert export.checkpoint is not None
+    ours = export.checkpoint.model
+    if strange := [name for name, value in theirs.items() if name not in ours or not torch.equal(value, ours[name])]:
+        raise FormatError(f"{export.source}: {strange[0]} of the written file differs; not kept")
+    return f"all {len(theirs)} weights are equal"
 
 
 def _form(view: Any) -> str:
