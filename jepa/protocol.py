@@ -42,6 +42,8 @@ class EvaluateConfig:
     seconds, each further one a hundred times as much.
     attentive_samples, attentive_tokens: limits on the samples of each split, and on the tokens per view, that attentive
     probes keep in memory in bf16; excess tokens are averaged with neighbours. attentive_steps: steps of 64 samples.
+    attentive_norm: layer-norm the tokens first; false: as published, which matters to probes of several blocks.
+    keep_probes: write the attentive probes of the trained encoder to `probes/` beside the results.
     forecast_samples: samples of the training and of the scored split for forecasts of the later part of an input, cut
     at the share `forecast_cut`; 0 for none. Only for modalities with a `forecast_axis`.
     gallery: for modalities with two matching streams, the number of samples in each gallery of retrieval; null for all.
@@ -62,6 +64,8 @@ class EvaluateConfig:
     attentive_samples: PositiveInt = 2_000
     attentive_tokens: PositiveInt = 512
     attentive_steps: PositiveInt = 400
+    attentive_norm: bool = True
+    keep_probes: bool = False
     forecast_samples: NonNegativeInt = 512
     forecast_cut: Annotated[float, Field(gt=0, lt=1)] = 0.5
     gallery: PositiveInt | None = None

@@ -32,7 +32,7 @@ class Features:
     last4: token means of the last four layers, each layer-normed, concatenated [n, 4D]; none for baselines.
     tokens: last layer of the first m samples, first view [m, N, D]; for `raw_input`, the values of the patches. Padding
     is not removed.
-    sequences: last layer of the first s samples, pooled to M tokens, layer-normed, bf16 [s, V, M, D].
+    sequences: last layer of the first s samples, pooled to M tokens, perhaps layer-normed, bf16 [s, V, M, D].
     labels: [n], or [n, N] for maps; NaN where unknown.
     """
 
@@ -56,13 +56,15 @@ class TokenBudget:
     """How many samples keep their tokens in memory.
 
     tokens: samples that keep all tokens of the first view. sequences: samples that keep tokens for attentive probes,
-    averaged by `pooling` [M, N] unless that is None, of the first view or, with `every_view`, of all views.
+    averaged by `pooling` [M, N] unless that is None, and layer-normed if `normed`, of the first view or, with
+    `every_view`, of all views.
     """
 
     tokens: int = 0
     sequences: int = 0
     pooling: Tensor | None = None
     every_view: bool = False
+    normed: bool = True
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ class _FeatureBuffer:
         tokens = torch.stack([view[:missing] for view in (views if self.budget.every_view else views[:1])], dim=1)
         if self.budget.pooling is not None:
             tokens = self.budget.pooling.to(tokens.device) @ tokens
-        parts.append(F.layer_norm(tokens, tokens.shape[-1:]).bfloat16().cpu())
+        normed = F.layer_norm(tokens, tokens.shape[-1:]) if self.budget.normed else tokens
+        parts.append(normed.bfloat16().cpu())
 
     def features(self) -> Features:
         joined = {

@@ -166,10 +166,18 @@ class _Evaluation:
 
     def tasks(self, features: Mapping[Split, Features], rows: Sequence[TaskProbe]) -> dict[str, Any]:
         config = self.setup.config
-        training = ProbeTraining(config.evaluate.attentive_steps, self.setup.device, config.compute.precision)
+        evaluate, folder = config.evaluate, self.setup.output.parent / "probes"
+        training = ProbeTraining(
+            evaluate.attentive_steps, self.setup.device, config.compute.precision, evaluate.attentive_norm
+        )
         splits = Splits(features["train"], features["validation"], features["test"])
         functions = {function.name: function for function in config.evaluate.functions}
         table = FeatureTable(splits, config.evaluate.low_shot_draws, training, functions)
+        if evaluate.keep_probes:
+            table.probes, table.averaged = (
+                folder,
+                pooling(self.setup.modality.grid, evaluate.attentive_tokens) is not None,
+            )
         measured = {}
         for row in rows:
             self.show(row.name)
@@ -208,6 +216,7 @@ def _token_budget(setup: EvaluationSetup, rows: Sequence[TaskProbe], split: Spli
         sequences=evaluate.attentive_samples if attentive else 0,
         pooling=pooling(modality.grid, evaluate.attentive_tokens),
         every_view=split != "train",
+        normed=evaluate.attentive_norm,
     )
 
 

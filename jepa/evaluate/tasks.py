@@ -4,6 +4,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -59,13 +60,19 @@ def attentive_blocks(probe: str) -> int:
 
 @dataclass
 class FeatureTable:
-    """Features of all splits; principal axes are computed once. functions: custom metrics by name."""
+    """Features of all splits; principal axes are computed once. functions: custom metrics by name.
+
+    probes: folder that keeps the attentive probes of the trained encoder, if any. averaged: whether tokens of
+    sequences were averaged with neighbours.
+    """
 
     features: Splits[Features]
     low_shot_draws: int
     training: ProbeTraining
     functions: Mapping[str, FunctionTask] = field(default_factory=dict)
     projected: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
+    probes: Path | None = None
+    averaged: bool = False
 
     def examples(self, task: Task, layer: Layer, column: Column, projected: bool) -> Splits[Examples]:
         """Labelled samples, or labelled tokens of maps, on the device of the probes.
@@ -203,6 +210,9 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
             outputs = max(2, outputs)
         outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
+        if column == "jepa" and table.probes is not None:
+            saved = outcome.saved(task.classes, table.training, table.averaged)
+            saved.save(table.probes / f"{task.label}_attentive{blocks}.pt")
         advance()
     row = _row(task, f"attentive{blocks}", table, scores, labels, count_labelled(labels.train))
     row["chosen"] = chosen

@@ -18,7 +18,7 @@ _TRAINING_ONLY = (
 )
 _LABELLED = (
     *("train_samples", "validation_samples", "low_shot_draws"),
-    *("attentive", "attentive_samples", "attentive_tokens", "attentive_steps"),
+    *("attentive", "attentive_samples", "attentive_tokens", "attentive_steps", "keep_probes"),
 )
 
 
@@ -141,7 +141,8 @@ def _labels(config: Any, use: Use) -> Iterator[Finding]:
     blocks = [task.attentive if evaluate.attentive is None else evaluate.attentive for task in tasks]
     if not any(blocks):
         reason = "no task has an attentive probe; set evaluate.attentive=[1]"
-        yield from ((f"evaluate.attentive_{name}", reason) for name in ("samples", "tokens", "steps"))
+        names = ("attentive_samples", "attentive_tokens", "attentive_steps", "attentive_norm", "keep_probes")
+        yield from ((f"evaluate.{name}", reason) for name in names)
 
 
 def _masks(use: Use) -> Sequence[Any]:

@@ -1,24 +1,23 @@
-"""Attentive probe: a learnt query attends to the frozen tokens of the last layer (Bardes et al. 2024, sec. 4.2)."""
+"""Training of attentive probes on the frozen tokens of the last layer (Bardes et al. 2024, sec. 4.2)."""
 
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa.data import seeded
 from jepa.evaluate.probes.linear import accuracy, best_setting, root_mean_square_error
 from jepa.evaluate.splits import Examples, Splits
 from jepa.positions import Grid
+from jepa.probe.network import EPS, AttentiveProbe as AttentiveProbe, attend, probe_logits as probe_logits
+from jepa.probe.saved import SavedProbe
 from jepa.schedules import warmed_up
-from jepa.transformer import Block, FeedForward, initialise
 
-HEADS, HEAD_WIDTH = 16, 32  # most heads, least width of a head
-EPS = 1e-5  # of the layer norms, as in the probes of V-JEPA and V-JEPA 2
 BATCH = 64
 _SCORED_AT_ONCE = 256
 
@@ -34,90 +33,44 @@ GRID = tuple(Setting(rate, decay) for rate in (1e-3, 3e-3) for decay in (0.01, 0
 
 
 @dataclass(frozen=True)
-class AttentiveOutcome:
-    """Test score, and the setting chosen on the validation split."""
-
-    score: float
-    setting: Setting
-
-
-@dataclass(frozen=True)
 class ProbeTraining:
-    """Number of steps, device and precision for training attentive probes."""
+    """Number of steps, device and precision for training attentive probes; normed: whether tokens are layer-normed."""
 
     steps: int
     device: torch.device
     precision: Literal["bf16", "fp32"]
+    normed: bool = True
 
 
-class AttentiveProbe(nn.Module):
-    """Self-attention blocks, cross-attention of one learnt query to the tokens, MLP, linear layer.
+@dataclass(frozen=True)
+class AttentiveOutcome:
+    """Test score, the setting chosen on the validation split, and its probe; a number is output * scale + centre."""
 
-    blocks: self-attention blocks and the cross-attention; 1 gives the probe of V-JEPA, 4 that of V-JEPA 2. As there,
-    the query is not normed, and the cross-attention has no output projection.
-    """
+    score: float
+    setting: Setting
+    probe: AttentiveProbe = field(compare=False)
+    centre: float = 0.0
+    scale: float = 1.0
 
-    def __init__(self, dim: int, outputs: int, blocks: int) -> None:
-        super().__init__()
-        self.heads = max(heads for heads in range(1, HEADS + 1) if heads == 1 or dim % (heads * HEAD_WIDTH) == 0)
-        self.blocks = nn.ModuleList(Block(dim, self.heads, 4.0) for _ in range(blocks - 1))
-        self.query = nn.Parameter(torch.zeros(dim))
-        self.norm1, self.norm2 = nn.LayerNorm(dim, EPS), nn.LayerNorm(dim, EPS)
-        self.to_query, self.to_key, self.to_value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.mlp = FeedForward(dim, 4.0)
-        self.classifier = nn.Linear(dim, outputs)
-        initialise(self, "rescaled")
-        nn.init.trunc_normal_(self.query, std=0.02)
-        for block in self.blocks.children():
-            for norm in (module for module in block.children() if isinstance(module, nn.LayerNorm)):
-                norm.eps = EPS
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[B, M, D] -> [B, outputs]."""
-        for block in self.blocks:
-            tokens = block(tokens)
-        return attend([self], F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))[0]
-
-    def queries(self) -> Tensor:
-        """The query of each head in the space of normed tokens: [H, D].
-
-        A single query q scores a token x by q (W x + b). Computed as (q W) x, this needs no projection of tokens, which
-        would be nearly all of the cost. The bias shifts all scores alike and cancels in the softmax.
-        """
-        query = self.to_query(self.query).unflatten(0, (self.heads, -1))  # [H, C]
-        key = self.to_key.weight.unflatten(0, (self.heads, -1))  # [H, C, D]
-        queries: Tensor = torch.einsum("hc,hcd->hd", query, key) * self.norm1.weight * query.shape[-1] ** -0.5
-        return queries
-
-    def logits(self, attended: Tensor) -> Tensor:
-        """Normed tokens, averaged by the attention of each head [B, H, D] -> [B, outputs]."""
-        attended = attended * self.norm1.weight + self.norm1.bias
-        weight = self.to_value.weight.unflatten(0, (self.heads, -1))  # [H, C, D]
-        values = torch.einsum("bhd,hcd->bhc", attended, weight).flatten(1) + self.to_value.bias
-        pooled = self.query + values
-        return self.classifier(pooled + self.mlp(self.norm2(pooled)))  # type: ignore[no-any-return]
-
-
-def probe_logits(probes: Sequence[AttentiveProbe], tokens: Tensor) -> Tensor:
-    """Outputs of probes of one shape: tokens [B, M, D] -> [P, B, outputs]."""
-    if probes[0].blocks:
-        return torch.stack([probe(tokens) for probe in probes])
-    return attend(probes, F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))
-
-
-def attend(probes: Sequence[AttentiveProbe], normed: Tensor) -> Tensor:
-    """Cross-attention of all probes in one product: normed tokens [B, M, D], perhaps bf16 -> [P, B, outputs]."""
-    queries = torch.cat([probe.queries() for probe in probes])  # [P H, D]
-    weights = (normed @ queries.T.to(normed.dtype)).float().softmax(dim=1)  # [B, M, P H]
-    attended = (weights.transpose(1, 2).to(normed.dtype) @ normed).float()  # [B, P H, D]
-    parts = attended.chunk(len(probes), dim=1)  # [B, H, D] each
-    return torch.stack([probe.logits(part) for probe, part in zip(probes, parts, strict=True)])
+    def saved(self, classes: Sequence[str], training: ProbeTraining, averaged: bool) -> SavedProbe:
+        """The probe as a file holds it. averaged: whether neighbouring tokens were averaged in training."""
+        probe = self.probe.cpu()
+        return SavedProbe(
+            weights={name: value.detach() for name, value in probe.state_dict().items()},
+            heads=probe.heads,
+            classes=tuple(classes) if len(classes) == probe.classifier.out_features else (),
+            centre=self.centre,
+            scale=self.scale,
+            normed=training.normed and len(probe.blocks) > 0,  # without blocks, the probe norms its tokens itself
+            averaged=averaged,
+        )
 
 
 def attentive_probe(examples: Splits[Examples], blocks: int, outputs: int, training: ProbeTraining) -> AttentiveOutcome:
     """Train a probe for every setting of `GRID` -> test score of the setting that is best on validation.
 
-    examples: layer-normed tokens of V views [n, V, M, D], perhaps bf16. outputs: number of classes, or 1 for a number.
+    examples: tokens of V views [n, V, M, D], layer-normed if `training.normed`, perhaps bf16. outputs: number of
+    classes, or 1 for a number.
 
     Classes: accuracy of the class probabilities averaged over views. Numbers: root mean square error of the outputs
     averaged over views. Training uses the first view of each sample. AdamW, warm-up over a twentieth of the steps, then
@@ -143,7 +96,8 @@ def attentive_probe(examples: Splits[Examples], blocks: int, outputs: int, train
         return [root_mean_square_error(prediction[:, 0] * scale + centre, split.labels) for prediction in predictions]
 
     chosen = best_setting(range(len(GRID)), scores(examples.validation), higher_is_better=outputs > 1)
-    return AttentiveOutcome(scores(examples.test)[chosen], GRID[chosen])
+    score = scores(examples.test)[chosen]
+    return AttentiveOutcome(score, GRID[chosen], probes[chosen], float(centre), float(scale))
 
 
 def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: ProbeTraining) -> None:
@@ -177,7 +131,7 @@ def _logits(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTra
     bf16 = training.precision == "bf16"
     tokens = tokens.to(training.device, torch.bfloat16 if bf16 else torch.float32)
     if not probes[0].blocks:
-        return attend(probes, tokens)
+        return attend(probes, tokens if training.normed else F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))
     with torch.autocast(training.device.type, torch.bfloat16, enabled=bf16):
         return probe_logits(probes, tokens.float()).float()
 

@@ -1,0 +1,78 @@
+"""A trained attentive probe as a file."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa.checkpoint import CheckpointError
+from jepa.checkpoint.file import read_content
+from jepa.disk import replacing
+from jepa.probe.network import AttentiveProbe
+
+FORMAT = "jepa attentive probe 1"
+
+
+@dataclass(frozen=True)
+class SavedProbe:
+    """An attentive probe and how to use it.
+
+    classes: names of the outputs; none for a number, which is output * scale + centre. normed: whether its blocks need
+    tokens that are layer-normed first, as those of an evaluation with `evaluate.attentive_norm` do; the published
+    probes take the tokens of the encoder. averaged: whether neighbouring tokens were averaged in training.
+    """
+
+    weights: dict[str, Tensor]  # of AttentiveProbe
+    heads: int
+    classes: tuple[str, ...] = ()
+    centre: float = 0.0
+    scale: float = 1.0
+    normed: bool = False
+    averaged: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Self-attention blocks and the cross-attention."""
+        return 1 + len({name.split(".")[1] for name in self.weights if name.startswith("blocks.")})
+
+    def network(self) -> AttentiveProbe:
+        """The probe in evaluation mode: tokens [B, M, D] -> [B, outputs]; raises CheckpointError."""
+        classifier = self.weights["classifier.weight"]
+        with torch.random.fork_rng(devices=[]):
+            probe = AttentiveProbe(classifier.shape[1], len(classifier), self.blocks, self.heads)
+        try:
+            probe.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"these are no weights of an attentive probe: {str(error).splitlines()[-1]}"
+            ) from error
+        return probe.eval().requires_grad_(False)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Outputs for the tokens of the encoder: [B, M, D] -> [B, outputs]."""
+        outputs: Tensor = self.network()(F.layer_norm(tokens, tokens.shape[-1:]) if self.normed else tokens)
+        return outputs
+
+    def save(self, path: Path) -> None:
+        """Write the probe to a file, atomically."""
+        aside = path.with_name(path.name + ".partial")
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        with replacing(path, aside):
+            torch.save({"format": FORMAT, **fields}, aside)
+
+    @classmethod
+    def load(cls, path: Path) -> "SavedProbe":
+        """Read a probe without executing anything in the file; raises CheckpointError."""
+        content = read_content(path)
+        if not cls.recognises(content):
+            raise CheckpointError(f"{path} is no attentive probe of this framework")
+        return cls(**{name: value for name, value in content.items() if name != "format"})
+
+    @staticmethod
+    def recognises(content: Any) -> bool:
+        """Whether the content of a file is such a probe."""
+        return isinstance(content, dict) and content.get("format") == FORMAT
