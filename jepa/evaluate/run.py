@@ -166,7 +166,7 @@ class _Evaluation:
 
     def tasks(self, features: Mapping[Split, Features], rows: Sequence[TaskProbe]) -> dict[str, Any]:
         config = self.setup.config
-        evaluate, folder = config.evaluate, self.setup.output.parent / "probes"
+        evaluate = config.evaluate
         training = ProbeTraining(
             evaluate.attentive_steps, self.setup.device, config.compute.precision, evaluate.attentive_norm
         )
@@ -174,10 +174,8 @@ class _Evaluation:
         functions = {function.name: function for function in config.evaluate.functions}
         table = FeatureTable(splits, config.evaluate.low_shot_draws, training, functions)
         if evaluate.keep_probes:
-            table.probes, table.averaged = (
-                folder,
-                pooling(self.setup.modality.grid, evaluate.attentive_tokens) is not None,
-            )
+            table.probes = self.setup.output.parent / "probes"
+            table.averaged = pooling(self.setup.modality.grid, evaluate.attentive_tokens) is not None
         measured = {}
         for row in rows:
             self.show(row.name)
