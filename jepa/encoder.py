@@ -18,7 +18,7 @@ from jepa.ops.patches import (
     gather_tokens as gather_tokens,
     patch_embedding as patch_embedding,
 )
-from jepa.positions import rotary_angles, sincos_table, vjepa2_angles
+from jepa.positions import rotary_angles, sincos_table, spread, vjepa2_angles
 from jepa.transformer import NORM_EPS, Block, Initialisation, LayerNorm, in_stream, initialise, rotation
 
 
@@ -37,8 +37,9 @@ class VitSize:
 
 
 SizeName = Literal[
-    "vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant", "vit_giant_22_heads"
-]
+    "vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant", "vit_giant_22_heads",
+    "vit_gigantic",
+]  # fmt: skip
 SIZES: dict[SizeName, VitSize] = {  # as in I-JEPA (Assran et al. 2023), except nano, which is for CPUs
     "vit_nano": VitSize(width=128, depth=4, heads=4),
     "vit_tiny": VitSize(width=192, depth=12, heads=3),
@@ -48,16 +49,17 @@ SIZES: dict[SizeName, VitSize] = {  # as in I-JEPA (Assran et al. 2023), except 
     "vit_huge": VitSize(width=1280, depth=32, heads=16),
     "vit_giant": VitSize(width=1408, depth=40, heads=16, mlp_ratio=48 / 11),
     "vit_giant_22_heads": VitSize(width=1408, depth=40, heads=22, mlp_ratio=48 / 11),  # V-JEPA 2's g
+    "vit_gigantic": VitSize(width=1664, depth=48, heads=26, mlp_ratio=64 / 13),  # V-JEPA 2.1's G
 }
-PositionKind = Literal["sincos", "rotary", "rotary_vjepa2"]
+PositionKind = Literal["sincos", "rotary", "rotary_vjepa2", "rotary_vjepa2_1"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """Settings that encoder and predictor share.
 
-    positions: `sincos` adds a fixed table, `rotary` rotates queries and keys, `rotary_vjepa2` rotates them as the
-    released weights of V-JEPA 2 expect.
+    positions: `sincos` adds a fixed table, `rotary` rotates queries and keys, `rotary_vjepa2` and `rotary_vjepa2_1`
+    rotate them as the released weights of V-JEPA 2 and 2.1 expect.
     """
 
     positions: PositionKind = "sincos"
@@ -66,9 +68,14 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(TransformerConfig):
-    """A transformer over tokens; `size` is a name or a mapping of width, depth, heads, mlp_ratio."""
+    """A transformer over tokens; `size` is a name or a mapping of width, depth, heads, mlp_ratio.
+
+    levels: numbers of blocks whose outputs, each with a layer norm of its own, are together the context that the
+    predictor reads (V-JEPA 2.1: four, the last one included). Empty for the last block alone.
+    """
 
     size: SizeName | VitSize = "vit_small"
+    levels: tuple[PositiveInt, ...] = ()
 
     @property
     def vit(self) -> VitSize:
@@ -87,6 +94,7 @@ class TokenEncoder(RenamedEncoder, nn.Module, ABC):
     """
 
     dim: int
+    levels: tuple[int, ...] = ()  # see EncoderConfig
     activation_checkpointing: bool = False
 
     @abstractmethod
@@ -120,6 +128,10 @@ class TokenEncoder(RenamedEncoder, nn.Module, ABC):
     def last_layers(self, inputs: Any, masks: Masks | None, count: int) -> list[Tensor]:
         """The last `count` of the `layers`, or all if there are fewer; override it to keep no others in memory."""
         return self.layers(inputs, masks)[-count:]
+
+    def context(self, inputs: Any, masks: Masks) -> Tensor:
+        """The encoded context as the predictor reads it: [B, Kc, D], or all `levels` joined: [B, Kc, levels * D]."""
+        return torch.cat(self.select(inputs, masks, self.levels), dim=-1) if self.levels else self(inputs, masks)
 
     def contexts(self, inputs: Any, sets: Sequence[Masks]) -> list[Tensor]:
         """Encoded contexts of several sets of masks; override it to share work between the sets."""
@@ -159,7 +171,8 @@ class Encoder(TokenEncoder):
         self.position_kind, self.activation_checkpointing = config.positions, False
         self.embedding = embedding
         self.blocks = nn.ModuleList(Block(vit.width, vit.heads, vit.mlp_ratio) for _ in range(vit.depth))
-        self.norm = LayerNorm(vit.width, NORM_EPS)
+        self.norm, self.levels = LayerNorm(vit.width, NORM_EPS), config.levels
+        self.level_norms = nn.ModuleList(LayerNorm(vit.width, NORM_EPS) for _ in self.levels[:-1])
         initialise(self, config.initialisation)
         self.set_positions(positions)
 
@@ -204,7 +217,8 @@ class Encoder(TokenEncoder):
         for number, block in enumerate(self.blocks, start=1):
             tokens = run_block(block, self.activation_checkpointing and self.training, tokens, turned, valid)
             if number in numbers:
-                outputs[number] = tokens
+                inner = number in self.levels[:-1]
+                outputs[number] = self.level_norms[self.levels.index(number)](tokens) if inner else tokens
         if len(self.blocks) in numbers:
             outputs[len(self.blocks)] = self.norm(tokens)
         return [outputs[number] for number in numbers]
@@ -235,6 +249,8 @@ def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
 
 def head_angles(kind: PositionKind, positions: Tensor, head_dim: int) -> Tensor:
     """Rotary angles of queries and keys at coordinates [N, A] -> [N, head_dim / 2 or head_dim]."""
+    if kind == "rotary_vjepa2_1":
+        positions = spread(positions)
     return (vjepa2_angles if kind == "rotary_vjepa2" else rotary_angles)(positions, head_dim)
 
 

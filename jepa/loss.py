@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Generator, Tensor
 
-from jepa.distributed import gather_rows, mean_over_processes, own_rows
-from jepa.model import ContrastPair, Output, Pair, Prediction
-from jepa.model_config import Contrast
+from jepa.distributed import gather_rows, mean_over_processes
+from jepa.model import Output, Pair, Prediction
+from jepa.ops.contrast import Contrast, contrast_loss as contrast_loss
 from jepa.regularisers import sigreg, vicreg
-from jepa.targets import TargetKind
+from jepa.schedules import Fraction
+from jepa.targets import VISIBLE, TargetKind
+
+_NORMALISED = ("latent", VISIBLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,10 @@ class LossConfig:
     invariance: weight, inside `regulariser_weight`, of the variance between a sample's pooled contexts under different
     mask sets. agreement: weight, inside `regulariser_weight`, of the mean squared distance between the pooled streams
     of a sample (as Bardes et al. 2022 train on two kinds of input). prediction_weight: weight of the distance.
-    contrast_weight: weight of `model.contrast`, if there is one.
+    contrast_weight: weight of `model.contrast`, if there is one. visible: predict the representations of the context
+    tokens too, for features that are good at every place (V-JEPA 2.1, Mur-Labadia et al. 2026): every token weighs the
+    same under `uniform`; under `distance` its weight is 1 / sqrt(distance to the nearest hidden token). visible_weight:
+    weight of that term, reached linearly between the shares `visible_ramp` of the steps.
     """
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
@@ -37,6 +43,18 @@ class LossConfig:
     agreement: NonNegativeFloat = 0.0
     prediction_weight: NonNegativeFloat = 1.0
     contrast_weight: NonNegativeFloat = 1.0
+    visible: Literal["none", "uniform", "distance"] = "none"
+    visible_weight: NonNegativeFloat = 0.5
+    visible_ramp: tuple[Fraction, Fraction] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.visible_ramp[0] > self.visible_ramp[1]:
+            raise ValueError(f"visible_ramp: {self.visible_ramp} ends before it starts")
+
+    def visible_at(self, progress: float) -> float:
+        """Weight of the visible tokens after this share of the steps."""
+        first, full = self.visible_ramp
+        return self.visible_weight * min(1.0, max(0.0, progress - first) / max(full - first, 1e-9))
 
 
 def prediction_loss(
@@ -47,7 +65,7 @@ def prediction_loss(
     weights: weight of each kind of target. Targets that a sample lacks do not count.
     """
     losses = [
-        weight * _mean_distance(prediction.pairs[kind], config, config.normalise_prediction and kind == "latent")
+        weight * _mean_distance(prediction.pairs[kind], config, config.normalise_prediction and kind in _NORMALISED)
         for prediction in predictions
         for kind, weight in weights.items()
     ]
@@ -55,9 +73,14 @@ def prediction_loss(
 
 
 def _mean_distance(pair: Pair, config: LossConfig, normalise: bool) -> Tensor:
-    if pair.valid is None:
+    nearest = pair.nearest if config.visible == "distance" else None
+    if pair.valid is None and nearest is None:
         return distances(pair, config, normalise, "mean")
     of_token = distances(pair, config, normalise, "none").flatten(3).mean(dim=3)  # [B, M, Kt]
+    if nearest is not None:
+        of_token = of_token / nearest.clamp_min(1).sqrt()
+    if pair.valid is None:
+        return of_token.mean()
     # Counted over all processes; otherwise targets of a process with few of them would weigh more.
     count = mean_over_processes(pair.valid.sum().float())
     return (of_token * pair.valid).sum() / count.clamp_min(1e-6)  # below the mean of any count that is not 0
@@ -83,24 +106,6 @@ def added_loss(output: Output, config: LossConfig, contrast: Contrast, generator
     if output.contrast is not None:
         total = total + config.contrast_weight * contrast_loss(output.contrast, contrast)
     return total
-
-
-def contrast_loss(pair: ContrastPair, kind: Contrast) -> Tensor:
-    """Contrastive loss of two matching streams: this process's b samples against the global batch of B -> scalar.
-
-    Its mean over processes is the loss of the global batch. No process holds the scores of all B x B pairs.
-    infonce: cross-entropy of the match among all pairs, in both directions (van den Oord et al. 2018; Radford et al.
-    2021). sigmoid: binary cross-entropy of every pair, summed over the pairs of a sample (Zhai et al. 2023).
-    """
-    first, second = (F.normalize(gather_rows(rows.float()), dim=-1) for rows in pair.streams)
-    own = own_rows(len(pair.streams[0]))
-    match = torch.arange(own.start, own.stop, device=first.device)
-    logits = pair.scale * first[own] @ second.T + pair.shift  # [b, B]
-    if kind == "infonce":
-        reverse = pair.scale * second[own] @ first.T + pair.shift
-        return (F.cross_entropy(logits, match) + F.cross_entropy(reverse, match)) / 2
-    signs = 2 * F.one_hot(match, len(second)) - 1
-    return -F.logsigmoid(signs * logits).sum() / len(logits)
 
 
 def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:

@@ -1,7 +1,6 @@
 """A JEPA: context encoder, predictor and target encoder, and the moving average that updates the target encoder."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -11,22 +10,27 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map
 
-from jepa.distributed import local, local_shards
+from jepa.distributed import local_shards
 from jepa.encoder import TokenEncoder, gather_tokens
-from jepa.masking import Masks
+from jepa.masking import Masks, nearest_target
 from jepa.modality import Modality
-from jepa.model_config import Contrast, NetworksConfig
+from jepa.model_config import NetworksConfig
+from jepa.ops.contrast import ContrastPair as ContrastPair, ContrastScale as ContrastScale
 from jepa.predictor import Predictor, PredictorTask
-from jepa.targets import TargetKind, build_target
+from jepa.targets import VISIBLE, TargetKind, build_target
 from jepa.transformer import NORM_EPS
 
 
 class Pair(NamedTuple):
-    """A prediction and its target. L: layers that are predicted separately, 1 if there is one target."""
+    """A prediction and its target. L: layers that are predicted separately, 1 if there is one target.
+
+    Of visible tokens, M is 1, Kt is Kc, and `nearest` has the distance of each to the nearest hidden token.
+    """
 
     predicted: Tensor  # [B, M, Kt, L, D]
     target: Tensor  # [B, M, Kt, L, D], no gradient
     valid: Tensor | None = None  # bool [B, M, Kt], targets that the samples have; None for all
+    nearest: Tensor | None = None  # [B, 1, Kc]
 
 
 class Prediction(NamedTuple):
@@ -34,14 +38,6 @@ class Prediction(NamedTuple):
 
     pairs: dict[TargetKind, Pair]
     pooled: dict[str, Tensor]  # [B, P] by stream: projected mean of the encoded context
-
-
-class ContrastPair(NamedTuple):
-    """Matching vectors of two streams; their logits are scale * cosine + shift."""
-
-    streams: tuple[Tensor, Tensor]  # [B, D] each
-    scale: Tensor  # [1], the inverse temperature
-    shift: Tensor  # [1]
 
 
 class Output(NamedTuple):
@@ -65,14 +61,19 @@ class JEPA(nn.Module):
         super().__init__()
         self.config, self.to_network = config, modality.to_network
         self.context_encoder: TokenEncoder = modality.encoder(config)
-        self.target_by_kind = {kind: build_target(kind, config, modality, self.context_encoder) for kind in targets}
+        hidden = [kind for kind in targets if kind != VISIBLE]
+        self.target_by_kind = {kind: build_target(kind, config, modality, self.context_encoder) for kind in hidden}
         task = PredictorTask(
             inputs=self.context_encoder.dim,
             outputs=sum(target.values for target in self.target_by_kind.values()),
             positions=modality.positions,
             position_kind=config.positions,
             initialisation=config.initialisation,
+            levels=max(1, len(self.context_encoder.levels)),
+            visible=self.target_by_kind["latent"].values if VISIBLE in targets else 0,
         )
+        if VISIBLE in targets:
+            self.register_buffer("positions", modality.positions, persistent=False)
         self.predictor = Predictor(config.predictor, task)
         self.streams = [stream.name for stream in modality.streams]
         dim, width = self.context_encoder.dim, config.projector
@@ -88,15 +89,20 @@ class JEPA(nn.Module):
         The target encoder runs once per view. The views may be as the loader sends them.
         """
         views = [self.to_network(view) for view in views]
-        targets = {kind: [self.targets(view, kind) for view in views] for kind in kinds}  # [B, N, L, D]
+        hidden = [kind for kind in kinds if kind != VISIBLE]
+        targets = {kind: [self.targets(view, kind) for view in views] for kind in hidden}  # [B, N, L, D]
         valid = [self.context_encoder.valid(view) for view in views]  # bool [B, N] each, or None
         masks = [one.bind(valid[number % len(views)], number) for number, one in enumerate(masks)]
-        span = self._span(kinds)
-        contexts, predicted = self._encode_and_predict(views, masks, span)
+        span = self._span(hidden)
+        contexts, predicted = self._encode_and_predict(views, masks, span, VISIBLE in kinds)
         predictions, vectors = [], []
         for number, (one, context, outputs) in enumerate(zip(masks, contexts, predicted, strict=True)):
             view = number % len(views)
-            pairs = {kind: self._pair(kind, span, outputs, targets[kind][view], one) for kind in kinds}
+            pairs = {kind: self._pair(kind, span, outputs[0], targets[kind][view], one) for kind in hidden}
+            if VISIBLE in kinds:
+                pairs[VISIBLE] = self._visible_pair(outputs[1], targets["latent"][view], one)
+            if self.context_encoder.levels:
+                context = context[..., -self.context_encoder.dim :]
             vectors.append(self.context_encoder.pool(context, one))
             pooled = {stream: self.projectors[stream](vector) for stream, vector in vectors[-1].items()}
             predictions.append(Prediction(pairs, pooled))
@@ -134,9 +140,9 @@ class JEPA(nn.Module):
         return [unit for network in networks for unit in network.fsdp_units()]
 
     def _encode_and_predict(
-        self, views: Sequence[Any], masks: Sequence[Masks], span: slice
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Encoded contexts [B, Kc, D] and predictor outputs [B, M, Kt, span], one of each per set of masks.
+        self, views: Sequence[Any], masks: Sequence[Masks], span: slice, visible: bool
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+        """Encoded contexts [B, Kc, D] and the results of `_predictions`, one of each per set of masks.
 
         Sets of one shape and mask token run as one larger batch. Encoders of several streams, or with their own
         `contexts`, share work between the sets of one view instead.
@@ -145,7 +151,8 @@ class JEPA(nn.Module):
         if self.streams or type(self.context_encoder).contexts is not TokenEncoder.contexts:
             for first, view in enumerate(views):
                 contexts[first :: len(views)] = self.context_encoder.contexts(view, masks[first :: len(views)])
-            return contexts, [self.predictor(*one, span) for one in zip(contexts, masks, strict=True)]
+            pairs = zip(contexts, masks, strict=True)
+            return contexts, [self._predictions(context, one, span, visible) for context, one in pairs]
         predicted = contexts.copy()
         groups: dict[Any, list[int]] = {}
         for number, one in enumerate(masks):
@@ -157,16 +164,30 @@ class JEPA(nn.Module):
                 together = Masks.concatenate([masks[number] for number in numbers])
                 every = (views[number % len(views)] for number in numbers)
                 inputs = tree_map(lambda *leaves: torch.cat(leaves), *every)
-            context = self.context_encoder(inputs, together)
-            of_sets = context.chunk(len(numbers)), self.predictor(context, together, span).chunk(len(numbers))
-            for number, one_context, one_prediction in zip(numbers, *of_sets, strict=True):
-                contexts[number], predicted[number] = one_context, one_prediction
+            context = self.context_encoder.context(inputs, together)
+            results = (context, *self._predictions(context, together, span, visible))
+            of_sets = zip(*(result.chunk(len(numbers)) for result in results), strict=True)
+            for number, (one_context, *outputs) in zip(numbers, of_sets, strict=True):
+                contexts[number], predicted[number] = one_context, tuple(outputs)
         return contexts, predicted
+
+    def _predictions(self, context: Tensor, masks: Masks, span: slice, visible: bool) -> tuple[Tensor, ...]:
+        """Predictor outputs [B, M, Kt, span]; if `visible`, those of the context tokens too."""
+        if visible:
+            return self.predictor.with_context(context, masks, span)
+        return (self.predictor(context, masks, span),)
 
     def _pair(self, kind: TargetKind, span: slice, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:
         """Select one kind from predictor outputs [B, M, Kt, span], and its targets from those of all tokens."""
         target = gather_tokens(targets.flatten(2), masks.target).unflatten(-1, targets.shape[-2:])
         return Pair(self._outputs_of(kind, span, outputs), target, masks.valid_target)
+
+    def _visible_pair(self, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:
+        """The pair of the context tokens, from predictor outputs [B, 1, Kc, values] and targets of all tokens."""
+        target = gather_tokens(targets.flatten(2), masks.context).unflatten(-1, targets.shape[-2:]).unsqueeze(1)
+        valid = None if masks.valid_context is None else masks.valid_context.unsqueeze(1)
+        nearest = nearest_target(masks, self.get_buffer("positions")).unsqueeze(1)
+        return Pair(outputs.unflatten(-1, targets.shape[-2:]), target, valid, nearest)
 
     def _span(self, kinds: Sequence[TargetKind]) -> slice:
         """The predictor outputs from those of the first to those of the last of some kinds of target."""
@@ -190,30 +211,6 @@ class JEPA(nn.Module):
             chosen.append(vectors[most][stream])
         first, second = chosen
         return ContrastPair((first, second), *self.contrast())
-
-
-class ContrastScale(nn.Module):
-    """Learned inverse temperature and shift of a contrast, initialised as in the papers of each contrast.
-
-    The inverse temperature stays at most 100 (Radford et al. 2021, sec. 2.5).
-    """
-
-    def __init__(self, contrast: Contrast) -> None:
-        super().__init__()
-        scale, shift = (10.0, -10.0) if contrast == "sigmoid" else (1 / 0.07, 0.0)
-        self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
-        self.shift = nn.Parameter(torch.tensor([shift]), requires_grad=contrast == "sigmoid")
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift, [1] each."""
-        # A copy, not the parameter: an output without a node in the graph looks unused to DDP, which then refuses its
-        # gradient, and FSDP would add another hook to it at every step.
-        return self.log_scale.exp(), self.shift.clone()
-
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Bound the scale after a step; a bound inside the loss would leave no gradient to come back from it."""
-        local(self.log_scale).clamp_(max=math.log(100))
 
 
 def projector(dim: int, width: int) -> nn.Module:

@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import NonNegativeInt
 
 from jepa.encoder import EncoderConfig, TransformerConfig
+from jepa.ops.contrast import Contrast as Contrast
 from jepa.predictor import PredictorConfig
-
-Contrast = Literal["none", "infonce", "sigmoid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,11 @@ class NetworksConfig(TransformerConfig, ABC):
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(NetworksConfig, EncoderConfig):
     """Networks with a vision transformer as encoder; see EncoderConfig and PredictorConfig."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.levels and (sorted(set(self.levels)) != [*self.levels] or self.levels[-1] != self.depth):
+            raise ValueError(f"levels: {self.levels}, but they must rise, and end with the last block, {self.depth}")
 
     @property
     def depth(self) -> int:

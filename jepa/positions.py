@@ -61,5 +61,15 @@ def vjepa2_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> T
     return torch.nn.functional.pad(twice, (0, head_dim - twice.shape[1]))
 
 
+def spread(positions: Tensor, sides: int = 16) -> Tensor:
+    """Coordinates [N, A] whose last two axes, rows and columns, run from 0 to sides - 1 at any resolution.
+
+    V-JEPA 2.1 scales them so, to the 16 x 16 tokens of its pretraining; time stays as it is.
+    """
+    low, high = positions.amin(dim=0), positions.amax(dim=0)
+    scaled = (positions - low) * (sides - 1) / (high - low).clamp_min(1e-6)
+    return torch.cat((positions[:, :-2], scaled[:, -2:]), dim=1)
+
+
 def _frequencies(count: int, base: float) -> Tensor:
     return base ** (-torch.arange(count, dtype=torch.float32) / max(count, 1))

@@ -1,7 +1,7 @@
 """The predictor: context tokens and the positions of target tokens -> predicted target representations."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -39,13 +39,19 @@ class PredictorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorTask:
-    """Shapes around the predictor: tokens of width `inputs` at `positions`, predictions of width `outputs`."""
+    """Shapes around the predictor: tokens of width `inputs` at `positions`, predictions of width `outputs`.
+
+    levels: the encoder's; an MLP reads several, joined to `levels * inputs`. visible: values that are predicted of
+    context tokens, by a projection of their own; 0 for none.
+    """
 
     inputs: int
     outputs: int
     positions: Tensor  # [N, A]
     position_kind: PositionKind
     initialisation: Initialisation
+    levels: int = 1
+    visible: int = 0
 
 
 class Predictor(nn.Module):
@@ -61,12 +67,16 @@ class Predictor(nn.Module):
     def __init__(self, config: PredictorConfig, task: PredictorTask) -> None:
         super().__init__()
         self.config, self.position_kind, self.activation_checkpointing = config, task.position_kind, False
-        self.embed = nn.Linear(task.inputs, config.width)
+        self.embed: nn.Module = nn.Linear(task.inputs, config.width)
+        if task.levels > 1:
+            joined = nn.Linear(task.levels * task.inputs, task.inputs)
+            self.embed = nn.Sequential(joined, nn.GELU(), self.embed)
         self.mask_tokens = nn.ParameterList(torch.zeros(config.width) for _ in range(config.mask_tokens))
         kind = Block if config.attention == "self" else CrossBlock
         self.blocks = nn.ModuleList(kind(config.width, config.heads, 4.0) for _ in range(config.depth))
         self.norm = LayerNorm(config.width, NORM_EPS)
         self.project = nn.Linear(config.width, task.outputs)
+        self.project_context = nn.Linear(config.width, task.visible) if task.visible else None
         initialise(self, task.initialisation)
         for mask_token in self.mask_tokens:
             nn.init.trunc_normal_(mask_token, std=0.02)
@@ -85,19 +95,32 @@ class Predictor(nn.Module):
 
         Predictions of targets that a sample lacks (`masks.valid_target`) are meaningless.
         """
+        return self._project(self._hidden(context, masks, keep=0), masks, outputs)
+
+    def with_context(self, context: Tensor, masks: Masks, outputs: slice) -> tuple[Tensor, Tensor]:
+        """As `forward` with one target block, and predictions of the context tokens too: [B, 1, Kc, visible]."""
+        assert self.project_context is not None
+        count = context.shape[1]
+        hidden = self._hidden(context, masks, keep=count)
+        return self._project(hidden[:, count:], masks, outputs), self.project_context(hidden[:, None, :count])
+
+    def _project(self, hidden: Tensor, masks: Masks, outputs: slice) -> Tensor:
+        predicted: Tensor = F.linear(hidden, self.project.weight[outputs], self.project.bias[outputs])
+        return predicted.view(-1, *masks.target.shape[1:], predicted.shape[-1])
+
+    def _hidden(self, context: Tensor, masks: Masks, keep: int) -> Tensor:
+        """Normed tokens of the last `keep` of the context, and of all targets."""
         blocks, size = masks.target.shape[1:]
         context = in_stream(self.embed(context))
         mask_token = self.mask_tokens[masks.number % len(self.mask_tokens)]
         queries = mask_token.to(context.dtype).expand(len(context), blocks * size, -1)
         if self.config.attention == "self" and self.config.blocks == "separate" and blocks > 1:
-            context, masks = context.repeat_interleave(blocks, dim=0), _one_block_each(masks)
+            context, masks = context.repeat_interleave(blocks, dim=0), masks.one_block_each()
             queries = queries.unflatten(1, (blocks, size)).flatten(0, 1)
-        hidden = self.norm(self._run(context, queries, masks))
-        predicted: Tensor = F.linear(hidden, self.project.weight[outputs], self.project.bias[outputs])
-        return predicted.view(-1, blocks, size, predicted.shape[-1])
+        return self.norm(self._run(context, queries, masks, keep))  # type: ignore[no-any-return]
 
-    def _run(self, context: Tensor, queries: Tensor, masks: Masks) -> Tensor:
-        """Context [b, Kc, W] and queries [b, M * Kt, W] of masks of b samples -> [b, M * Kt, W]."""
+    def _run(self, context: Tensor, queries: Tensor, masks: Masks, keep: int) -> Tensor:
+        """Context [b, Kc, W] and queries [b, M * Kt, W] of masks of b samples -> [b, keep + M * Kt, W]."""
         target = masks.target.flatten(1)
         turned = context_turned = None
         channels = self.config.width // self.config.heads
@@ -119,19 +142,7 @@ class Predictor(nn.Module):
         if context_turned is not None and turned is not None:
             turned = torch.cat((context_turned, turned), dim=3)
         for number, block in enumerate(self.blocks, start=1):
-            # Nobody reads what the last block would make of the context.
-            first = context.shape[1] if number == len(self.blocks) else 0
+            # Without `keep`, nobody reads what the last block would make of the context.
+            first = context.shape[1] - keep if number == len(self.blocks) else 0
             tokens = run_block(block, checkpointed, tokens, turned, valid, first)
         return tokens
-
-
-def _one_block_each(masks: Masks) -> Masks:
-    """Make every target block a separate sample with the whole context: M blocks of B samples -> B * M samples."""
-    blocks, valid_context, valid_target = masks.target.shape[1], masks.valid_context, masks.valid_target
-    return replace(
-        masks,
-        context=masks.context.repeat_interleave(blocks, dim=0),
-        target=masks.target.flatten(0, 1).unsqueeze(1),
-        valid_context=None if valid_context is None else valid_context.repeat_interleave(blocks, dim=0),
-        valid_target=None if valid_target is None else valid_target.flatten(0, 1).unsqueeze(1),
-    )

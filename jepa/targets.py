@@ -1,23 +1,22 @@
 """What the predictor learns to predict: representations, raw patches, or the values of a custom function."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.config import ConfigError
-from jepa.config.imports import describe_error, imported
+from jepa.config.imports import imported
 from jepa.encoder import PatchEmbedding, TokenEncoder
 from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
+from jepa.plugins.functions import TargetFunction, checked_width
 
-TargetKind = str  # `latent`, `pixels`, or a function as package.module:function
-TargetFunction = Callable[[Any, TokenEncoder], Tensor]
+TargetKind = str  # `latent`, `pixels`, or a function as package.module:function; beside `latent`, VISIBLE
+VISIBLE = "visible"  # representations of the context tokens, see `loss.visible`
 
 
 def check_target(kind: str) -> str:
@@ -88,7 +87,7 @@ class Custom(Target):
             self.function: TargetFunction = imported(kind)
         except ValueError as error:
             raise ConfigError(f"target: {error}") from error
-        self.width = _checked_width(kind, self.function, modality, encoder)
+        self.width = checked_width(kind, self.function, modality, encoder)
 
     def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
         """Values of all tokens."""
@@ -111,27 +110,3 @@ def _patch_embedding(encoder: TokenEncoder) -> PatchEmbedding:
     if not isinstance(embedding, PatchEmbedding):
         raise ConfigError("target=pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
     return embedding
-
-
-@torch.no_grad()
-def _checked_width(kind: TargetKind, function: TargetFunction, modality: Modality[Any], encoder: TokenEncoder) -> int:
-    """Values per token that a function returns for an example view; raises ConfigError if it does not fit."""
-    is_meta, tokens = encoder.device.type == "meta", len(modality.positions)
-    view = tree_map(lambda leaf: leaf.unsqueeze(0), modality.example_view())
-    given = tree_map(lambda leaf: torch.empty_like(leaf, device="meta") if is_meta else leaf.clone(), view)
-    try:
-        values = function(given, encoder)
-    except Exception as error:  # custom code may raise anything
-        hint = "; a dry run and parallel=fsdp call it on tensors without values" if is_meta else ""
-        raise ConfigError(f"target: {kind} fails on a view: {describe_error(error)}{hint}") from error
-    is_floats = isinstance(values, Tensor) and values.is_floating_point()
-    if not is_floats or values.dim() != 3 or values.shape[:2] != (1, tokens):
-        form = f"{values.dtype} {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
-        expected = f"a tensor of floats [1, {tokens}, V], values for every token"
-        raise ConfigError(f"target: {kind} returns {form} for a batch of one; expected {expected}")
-    if not is_meta and not all(
-        torch.equal(before.nan_to_num(), after.nan_to_num())
-        for before, after in zip(tree_leaves(view), tree_leaves(given), strict=True)
-    ):
-        raise ConfigError(f"target: {kind} changes its inputs, which the encoder needs afterwards; work on a copy")
-    return int(values.shape[2])

@@ -117,7 +117,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 
 def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a step, one micro-batch after another -> prediction loss and total loss, scalars."""
-    weights, parts = config.stage(step).weights, batch.split(config.optim.accumulate)
+    weights, parts = config.weights(step), batch.split(config.optim.accumulate)
     losses, totals = [], []
     for number, part in enumerate(parts, start=1):
         with gradients_shared(forward, shared=number == len(parts)):

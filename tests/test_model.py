@@ -113,7 +113,7 @@ def test_kinds_of_target_share_encoders_and_predictor_but_have_their_own_outputs
     computed: list[int] = []
     model.predictor.register_forward_hook(lambda *call: computed.append(call[-1].shape[-1]))
     for kind, width in (("pixels", 8), ("latent", 24)):
-        predicted, target, _ = model([noise(3)], MASKS[:1], (kind,)).predictions[0].pairs[kind]
+        predicted, target = model([noise(3)], MASKS[:1], (kind,)).predictions[0].pairs[kind][:2]
         assert predicted.shape == target.shape == (3, 3, 4, 1, width)
     assert computed == [8, 24]  # no outputs of a kind that the step does not predict
     both, one = (each([noise(3)], MASKS[:1], ("pixels",)).predictions[0].pairs["pixels"] for each in (model, alone))

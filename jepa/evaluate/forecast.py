@@ -70,8 +70,10 @@ class Forecaster:
     def rolls(self) -> bool:
         """Whether predictions can be fed back as context: they hold the last layer of the encoder, unmixed."""
         config = self.model.config
-        return config.depth in config.target_outputs and (
-            config.target_join == "each" or len(config.target_outputs) == 1
+        return (
+            not self.model.context_encoder.levels
+            and config.depth in config.target_outputs
+            and (config.target_join == "each" or len(config.target_outputs) == 1)
         )
 
     def targets(self, inputs: Any) -> Tensor:
@@ -120,7 +122,7 @@ class Forecaster:
 
     def _context(self, inputs: Any) -> Tensor:
         past = self.cut.past.to(_device(self.model)).expand(_count(inputs), -1)
-        return self.model.context_encoder(inputs, Masks.of_context(past)).float()  # type: ignore[no-any-return]
+        return self.model.context_encoder.context(inputs, Masks.of_context(past)).float()
 
     def _predict(self, inputs: Any, context: Tensor, known: Tensor, slots: Sequence[Tensor]) -> Tensor:
         """Context [B, K, D] of the tokens `known` [K] -> predicted slots [B, H, S, L, D]."""

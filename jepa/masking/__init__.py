@@ -14,4 +14,5 @@ from jepa.masking.configs import (
 )
 from jepa.masking.groups import MaskGroups, mask_groups, own_generator
 from jepa.masking.masks import Masks
+from jepa.masking.nearest import nearest_target
 from jepa.masking.sampling import sample_masks

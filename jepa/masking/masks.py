@@ -59,6 +59,17 @@ class Masks:
         target = valid.gather(1, self.target.flatten(1)).view(self.target.shape)
         return replace(self, valid_context=context, valid_target=target, number=number)
 
+    def one_block_each(self) -> Self:
+        """Make every target block a separate sample with the whole context: M blocks of B samples -> B * M samples."""
+        blocks, valid_context, valid_target = self.target.shape[1], self.valid_context, self.valid_target
+        return replace(
+            self,
+            context=self.context.repeat_interleave(blocks, dim=0),
+            target=self.target.flatten(0, 1).unsqueeze(1),
+            valid_context=None if valid_context is None else valid_context.repeat_interleave(blocks, dim=0),
+            valid_target=None if valid_target is None else valid_target.flatten(0, 1).unsqueeze(1),
+        )
+
     @staticmethod
     def concatenate(sets: Sequence["Masks"]) -> "Masks":
         """Sets of one shape as the masks of one larger batch: n times [B, ...] -> [n * B, ...]."""

@@ -25,6 +25,8 @@ def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
     if tokens > 1 and modality.streams:  # sets differ from step to step, and evaluation's masks belong to no set
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but it must be 1 with several streams")
     _check_losses(config)
+    if config.loss.visible != "none":
+        _check_visible(config, modality)
     check_functions(config.evaluate.functions)
 
 
@@ -36,6 +38,17 @@ def _check_losses(config: Config[Any, Any]) -> None:
     regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
     if not (loss.prediction_weight or regularised or (contrast and loss.contrast_weight)):
         raise ConfigError("loss.prediction_weight: at 0 only a regulariser or a contrast could train the networks")
+
+
+def _check_visible(config: Config[Any, Any], modality: Modality[Any]) -> None:
+    """Raise ConfigError for networks or targets that a loss on visible tokens cannot be used with."""
+    predictor = config.model.predictor
+    if "latent" not in config.target_kinds or config.curriculum.latent_from:
+        raise ConfigError("loss.visible: predicts representations; it needs target=latent, curriculum.latent_from=0")
+    if predictor.attention != "self" or predictor.blocks != "joint":
+        raise ConfigError("loss.visible: needs model.predictor.attention=self and model.predictor.blocks=joint")
+    if modality.streams:
+        raise ConfigError(f"loss.visible: {config.modality} data has several streams; it works with one")
 
 
 def check_functions(tasks: Sequence[FunctionTask]) -> None:

@@ -14,7 +14,7 @@ from jepa.model_config import NetworksConfig
 from jepa.optim import OptimConfig
 from jepa.protocol import EvaluateConfig
 from jepa.schedules import LinearMomentum, MomentumConfig
-from jepa.targets import TargetKind, check_target
+from jepa.targets import VISIBLE, TargetKind, check_target
 from jepa.training.effects import run_effects
 
 
@@ -135,12 +135,18 @@ class Config(Generic[C, M]):
         weight = self.curriculum.pixel_weight
         pixels: dict[TargetKind, float] = {"pixels": weight} if weight else {}
         before = round(self.curriculum.latent_from * self.steps)
-        main = Stage(before, self.steps - before, {**pixels, self.target: 1.0})
+        visible = {} if self.loss.visible == "none" else {VISIBLE: self.loss.visible_weight}
+        main = Stage(before, self.steps - before, {**pixels, self.target: 1.0, **visible})
         return (Stage(0, before, pixels), main) if before else (main,)
 
     def stage(self, step: int) -> Stage:
         """The stage that a step belongs to."""
         return next(stage for stage in reversed(self.stages) if step >= stage.first_step)
+
+    def weights(self, step: int) -> dict[TargetKind, float]:
+        """The weight of each kind of target at a step."""
+        weights = self.stage(step).weights
+        return weights | {VISIBLE: self.loss.visible_at(step / self.steps)} if VISIBLE in weights else weights
 
     @property
     def target_kinds(self) -> tuple[TargetKind, ...]:

@@ -62,6 +62,8 @@ def _loss(config: Any, use: Use) -> Iterator[Finding]:
         yield "loss.agreement", f"it compares streams, and {config.modality} data has one"
     if loss.invariance and not use.modality.streams and use.is_set("loss.invariance") and len(_masks(use)) == 1:
         yield "loss.invariance", "it compares sets of masks, and a step has one"
+    if loss.visible == "none":
+        yield from ((f"loss.visible_{name}", "loss.visible is none") for name in ("weight", "ramp"))
     if model.contrast == "none":
         yield "loss.contrast_weight", "there is no model.contrast"
     if not loss.prediction_weight:
