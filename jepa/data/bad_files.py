@@ -60,9 +60,9 @@ class BadFiles:
             found = file.read()
             self.known.update(source for source, _ in _pairs(found))
             missing = [source for source in new if source not in self.known]
-            lines = "".join(f"{_quoted(source)}\t{shown(' '.join(new[source].split()))}\n" for source in missing)
+            lines = b"".join(bad_line(source, new[source]) for source in missing)
             cut_short = b"\n" if found and not found.endswith(b"\n") else b""  # by a kill
-            file.write((cut_short if lines else b"") + lines.encode("utf-8", "surrogateescape"))
+            file.write((cut_short if lines else b"") + lines)
             self.read = file.tell()
         self.known.update(missing)
 
@@ -70,6 +70,11 @@ class BadFiles:
         """How many samples the file lists, from all processes and attempts of the run; empty if there are none."""
         count = len({source for source, _ in read_bad_files(self.path)})
         return f"{count} of {self.samples} samples could not be read; they are listed in {self.path}" if count else ""
+
+
+def bad_line(source: str, reason: str) -> bytes:
+    """The line of a sample in a list of bad files."""
+    return f"{_quoted(source)}\t{shown(' '.join(reason.split()))}\n".encode("utf-8", "surrogateescape")
 
 
 def read_bad_files(path: Path) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The index of a data set beside a run: process 0 lists the data, and all others map what it has written."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from jepa.data.summary import splits_of
 from jepa.disk.cache import user_cache
 from jepa.disk.columns import IndexFolder
 from jepa.distributed import World
-from jepa.modality import Modality
+from jepa.modality import Modality, Split
 from jepa.protocol import EvaluateConfig
 
 
@@ -21,21 +22,25 @@ def index_of_run(run_dir: Path, writes: bool = False) -> IndexFolder:
 
 
 def open_data(modality: Modality[Any], evaluate: EvaluateConfig, run_dir: Path, world: World) -> None:
-    """Open every split that a run and its evaluation read; raises DataError, and PeerError in other processes.
+    """Open every split that a run and its evaluation read, as `open_splits` does."""
+    open_splits(modality, splits_of(evaluate), index_of_run(run_dir, writes=True), world)
+
+
+def open_splits(modality: Modality[Any], splits: Sequence[Split], index: IndexFolder, world: World) -> None:
+    """Open splits in all processes; raises DataError, and PeerError in other processes.
 
     Process 0 goes first and writes an index, unless the data is small; the others wait for it, not in a collective of
     GPUs, which gives up after minutes, and read the index.
     """
-    index = index_of_run(run_dir, writes=True)
     with world.error_barrier():
         if world.is_main:
-            _open(modality, evaluate, index)
+            _open(modality, splits, index)
     used = [index.used]
     if world.size > 1:
         dist.broadcast_object_list(used, src=0, group=world.control)
     with world.error_barrier():
         if not world.is_main:
-            _open(modality, evaluate, IndexFolder(index.path, checks=False, used=used[0]))
+            _open(modality, splits, IndexFolder(index.path, checks=False, used=used[0]))
 
 
 def remove_index_without_run(run_dir: Path) -> None:
@@ -48,8 +53,8 @@ def remove_index_without_run(run_dir: Path) -> None:
         (run_dir / "index").rmdir()
 
 
-def _open(modality: Modality[Any], evaluate: EvaluateConfig, index: IndexFolder) -> None:
+def _open(modality: Modality[Any], splits: Sequence[Split], index: IndexFolder) -> None:
     modality.index_folder = index
-    for split in splits_of(evaluate):
+    for split in splits:
         open_split(modality, split)
     index.close()

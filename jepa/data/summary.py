@@ -1,6 +1,7 @@
 """The first lines of a run, about what it reads: samples, classes, splits, and what is passed over.
 
-Samples may have a `summary` with what their source found, and a method `digest`. Without them their number is reported.
+Samples may have a `summary` with what their source found, and the methods `digest` and `name_of`. Without them their
+number is reported, and they are named by their index.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,6 +62,12 @@ def digest_of(samples: Samples) -> str:
     """A digest of the names of the samples, as long as their source has names; otherwise empty."""
     digest = getattr(samples, "digest", None)
     return str(digest()) if digest is not None else ""
+
+
+def name_of(samples: Samples, index: int) -> str:
+    """The name of a sample, such as its path; its index in brackets if its source has no names."""
+    named = getattr(samples, "name_of", None)
+    return str(named(index)) if named is not None else f"[{index}]"
 
 
 def digest(*parts: bytes | bytearray | memoryview) -> str:

@@ -21,7 +21,7 @@ Column = str  # of the results: name of an encoder or of a baseline
 ENCODERS: tuple[Column, ...] = ("jepa", "random_init")
 _TOKENS_AT_ONCE = 8_192  # per batch; bounds memory for any grid and fits into caches
 _TOKENS_AT_ONCE_ON_GPU = 65_536  # ten layers of ViT-g in fp32 take 4 GB
-_LAYERS = 4
+LAST_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,7 @@ class Extractor:
             encoded = [self._layers(encoder, view) for view in batch.views]  # last four layers of each view, [B, N, D]
             valid = [grid_valid(self.modality, encoder, view) for view in batch.views]  # [B, N] each, or None
             pooled = [mean_tokens(layers[-1], mask) for layers, mask in zip(encoded, valid, strict=True)]
-            normed = [
-                torch.cat([mean_tokens(F.layer_norm(layer, layer.shape[-1:]), mask) for layer in layers], dim=1)
-                for layers, mask in zip(encoded, valid, strict=True)
-            ]
+            normed = [joined_means(layers, mask) for layers, mask in zip(encoded, valid, strict=True)]
             buffer.add("last", column, torch.stack(pooled).mean(dim=0))
             buffer.add("last4", column, torch.stack(normed).mean(dim=0))
             buffer.add_tokens(column, encoded[0][-1])
@@ -123,7 +120,7 @@ class Extractor:
 
     def _layers(self, encoder: TokenEncoder, view: Any) -> list[Tensor]:
         with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-            return [layer.float() for layer in grid_layers(self.modality, encoder, view, _LAYERS)]
+            return [layer.float() for layer in grid_layers(self.modality, encoder, view, LAST_LAYERS)]
 
 
 def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any, count: int = 1) -> list[Tensor]:
@@ -144,6 +141,11 @@ def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Te
     """Which tokens of `grid_layers` are valid: [B, ...] -> bool [B, N], None if all are."""
     valid = encoder.valid(to_device(views, encoder.device))
     return None if valid is None else valid[:, : math.prod(modality.grid)]
+
+
+def joined_means(layers: Sequence[Tensor], valid: Tensor | None) -> Tensor:
+    """Means of the valid tokens of several layers, each layer-normed: [B, N, D] each -> [B, layers * D]."""
+    return torch.cat([mean_tokens(F.layer_norm(layer, layer.shape[-1:]), valid) for layer in layers], dim=1)
 
 
 def samples_at_once(modality: Modality[Any], batch_size: int, on_gpu: bool = False) -> int:

@@ -49,6 +49,10 @@ class Files:
         label = self.class_index.get(_top(self.paths[index]))
         return {} if label is None else {"class": label}
 
+    def name_of(self, index: int) -> str:
+        """The path of a sample."""
+        return str(self.folder / self.paths[index])
+
     def digest(self) -> str:
         """A digest of the paths and their order."""
         return self.found.digest

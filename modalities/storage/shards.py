@@ -61,6 +61,8 @@ class ShardSamples:
         """Name of a sample in messages: path of the shard and name of the member."""
         return f"{self.paths[int(self.rows[index, 0])]}/{self.names[index]}".rstrip("/")
 
+    name_of = source
+
     def digest(self) -> str:
         """A digest of the names and contents of the tar files, as far as their indexes tell."""
         return self.found.digest

@@ -53,8 +53,12 @@ class TorchvisionImages:
             pixels = image_tensor(parts[0], self.pixels)
             number = self.classes.number(_written(parts[1])) if self.classes.names else UNLABELLED
         except Exception as error:  # data sets and Pillow raise nearly any type for a broken file
-            raise BadSampleError(f"{type(self.dataset).__name__}[{item}]", str(error)) from error
+            raise BadSampleError(self.name_of(index), str(error)) from error
         return Sample(pixels, {} if number == UNLABELLED else {"class": number})
+
+    def name_of(self, index: int) -> str:
+        """The data set and the index of an item in it."""
+        return f"{type(self.dataset).__name__}[{int(self.indices[index])}]"
 
 
 def open_torchvision(

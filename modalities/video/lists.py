@@ -43,6 +43,10 @@ class ListSamples:
         inputs = self.read(existing_file(self.folder, self.paths[index]))
         return Sample(inputs, self.labels_of(index))
 
+    def name_of(self, index: int) -> str:
+        """The path of a sample, as listed, below the folder of the list."""
+        return str(self.folder / self.paths[index])
+
     def digest(self) -> str:
         """A digest of the paths, their order and their labels."""
         return self.found.digest

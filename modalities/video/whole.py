@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa.data.summary import SplitSummary, digest_of, summary_of
+from jepa.data.summary import SplitSummary, digest_of, name_of, summary_of
 from jepa.modality import BadSampleError, Label, LabelledSamples, Sample
 from modalities.video.decode.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
 from modalities.video.decode.video import EncodedVideo
@@ -59,6 +59,10 @@ class DecodedIfSmall:
     def digest(self) -> str:
         """The digest of the source."""
         return digest_of(self.samples)
+
+    def name_of(self, index: int) -> str:
+        """The name of a sample in its source."""
+        return name_of(self.samples, index)
 
     def labels_of(self, index: int) -> Mapping[str, Label]:
         """The labels of a sample, without reading it."""

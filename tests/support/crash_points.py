@@ -1,5 +1,6 @@
 """`python -m crash_points ...` runs `jepa.launch ...`, prints its file operations, and kills it before or within one.
 
+CRASH_PROGRAM in the environment: the module whose `main` runs instead of that of `jepa.launch`.
 CRASH_FOLDER in the environment: only operations on files below it count. CRASH_AT: `THREAD:NUMBER`, the operation of a
 thread, `main` or `checkpoint`, from 1, before which the process kills itself; a write is cut in the middle. Empty: it
 runs to its end.
@@ -12,10 +13,9 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from jepa import launch
 
 CALLS = ("open", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink", "link", "fsync")
 FOLDER, CRASH_AT = os.environ["CRASH_FOLDER"], os.environ["CRASH_AT"]
@@ -103,4 +103,4 @@ if __name__ == "__main__":
     for name in CALLS:
         setattr(os, name, counted(name))
     io.open = counted_open(io.open)
-    sys.exit(launch.main())
+    sys.exit(import_module(os.environ.get("CRASH_PROGRAM", "jepa.launch")).main())

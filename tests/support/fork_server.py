@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 ADDRESS = "JEPA_FORK_SERVER"  # environment variable: the path of the server's socket
 IMPORTS = [
     *("jepa.launch", "jepa.evaluate.run", "jepa.report.page", "jepa.training.fsdp", "jepa.checkpoint.shards"),
+    *("jepa.embedding.command", "jepa.embedding.run"),
     *("modalities.image", "modalities.image_text", "modalities.video", "open_clip", "torchvision.transforms.v2"),
     *("torch._dynamo", "torch.nn.parallel", "tensorboard.summary.writer.record_writer"),
     *("tensorboard.compat.proto.event_pb2", "tensorboard.compat.proto.summary_pb2"),

@@ -61,6 +61,12 @@ class CaptionedFiles:
         path, unit = self.found.strings("files")[file], self.found.strings("units")[file]
         return f"{path}, {unit.format(location)}"
 
+    def name_of(self, index: int) -> str:
+        """The path of the image, as written; of a malformed entry its file and location."""
+        if (fault := index - len(self.names)) >= 0:
+            return self.fault_sources[fault]
+        return str((self.found.folder or Path()) / self.names[index])
+
     def digest(self) -> str:
         """A digest of the images and their order, and of all captions and labels."""
         return self.found.digest

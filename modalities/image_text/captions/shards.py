@@ -21,6 +21,10 @@ class CaptionedShards:
     def __init__(self, images: ShardSamples) -> None:
         self.images, self.summary = images, images.summary
 
+    def name_of(self, index: int) -> str:
+        """The name of the image."""
+        return self.images.name_of(index)
+
     def digest(self) -> str:
         """The digest of the shards."""
         return self.images.digest()

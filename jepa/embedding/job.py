@@ -1,0 +1,176 @@
+"""A source and a data set, opened for embedding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from jepa.checkpoint import Checkpoint
+from jepa.config import ConfigError, Tree, differences, plain
+from jepa.config.effects import Use, check_effects
+from jepa.config.overrides import as_tree
+from jepa.embedding.rows import Chain
+from jepa.embedding.settings import EmbedSettings, Extent, Pooling
+from jepa.embedding.vectors import VECTOR, Embedder, StreamEmbedder
+from jepa.embedding.windows import WindowedModality
+from jepa.evaluate.cross_modal.vectors import StreamEncoder
+from jepa.evaluate.features import samples_at_once
+from jepa.matching import MatchedModality
+from jepa.modality import Modality, Task
+from jepa.training.config import Config
+from jepa.weights.load import configured, encoder_of, model_of, read_checkpoint
+
+_FREE = ("data.", "evaluate.", "compute.")  # sections that an embedding may override
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A trained encoder and its modality, on the data that the overrides name."""
+
+    name: str
+    checkpoint: Checkpoint
+    config: Config[Any, Any]
+    modality: Modality[Any]
+    settings: EmbedSettings
+
+    @property
+    def pooling(self) -> Pooling:
+        """The pooling of the settings, or the modality's own."""
+        return self.settings.pooling or ("joint" if isinstance(self.modality, MatchedModality) else "mean")
+
+    @property
+    def stride(self) -> Extent | None:
+        """The distance of windows: by default their length."""
+        return self.settings.stride or self.settings.window
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """Tasks whose labels are numbers or classes of a sample."""
+        return [task for task in self.modality.tasks if task.kind != "map"]
+
+    def chain(self) -> Chain:
+        """The samples; raises DataError."""
+        return Chain.of(self.modality, self.settings.split)
+
+    def embedder(self, device: torch.device) -> Embedder | StreamEmbedder:
+        """The networks on a device."""
+        config, modality, which = self.config, self.modality, self.config.evaluate.encoder
+        bf16, float16 = config.compute.precision == "bf16", self.settings.dtype == "float16"
+        if self.pooling == "joint":
+            assert isinstance(modality, MatchedModality)
+            model = model_of(self.checkpoint, config, modality).to(device)
+            return StreamEmbedder(StreamEncoder(model, modality, which, bf16), self._columns(), float16)
+        try:
+            encoder = encoder_of(self.checkpoint, config, modality, which)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"the encoder of {self.name} does not fit this data section: {str(error).splitlines()[-1]}"
+            ) from error
+        return Embedder(modality, encoder.to(device), self.pooling, bf16, float16)
+
+    def batch_rows(self, device: torch.device) -> int:
+        """Rows of a batch, whose tokens fit into memory."""
+        return samples_at_once(self.modality, self.config.evaluate.batch_size, on_gpu=device.type == "cuda")
+
+    def facts(self, networks: nn.Module, chain: Chain, device: torch.device) -> Tree:
+        """Everything that decides what the output holds; parts of other facts do not fit together."""
+        data = {key: value for key, value in plain(self.config.data).items() if key not in _without(self.modality)}
+        compute = {"precision": self.config.compute.precision, "device": device.type}
+        options: Tree = {"pooling": self.pooling, "dtype": self.settings.dtype, "split": self.settings.split or "all"}
+        options |= {"stream": self.settings.stream, "probe": self.settings.probe and str(self.settings.probe)}
+        windows = {"window": str(self.settings.window), "stride": str(self.stride)} if self.settings.window else {}
+        return {
+            "source": {"step": self.checkpoint.step, "weights": weights_digest(networks)},
+            "data": data,
+            "samples": chain.digests(),
+            **options,
+            **windows,
+            "compute": {**compute, "rows_at_once": self.batch_rows(device)},
+        }
+
+    def about(self) -> Tree:
+        """Metadata of the output, apart from the sizes of its vectors."""
+        data, settings = self.config.data, self.settings
+        windows = {"window": str(settings.window), "stride": str(self.stride)} if settings.window else {}
+        return {
+            "source": self.name,
+            "step": self.checkpoint.step,
+            "encoder": self.config.evaluate.encoder,
+            "modality": self.config.modality,
+            "data": {"source": data.source, "root": None if data.root is None else str(data.root)},
+            "split": settings.split or "all",
+            "pooling": self.pooling,
+            **({"probe": str(settings.probe)} if settings.probe else {}),
+            **windows,
+            "version": _version(),
+        }
+
+    def _columns(self) -> dict[str, int]:
+        """The stream of each column of vectors."""
+        names = [stream.name for stream in self.modality.streams]
+        if self.settings.stream is not None:
+            return {VECTOR: names.index(self.settings.stream)}
+        return {VECTOR: 0, f"{VECTOR}_{names[1]}": 1}
+
+
+def open_job(
+    source: Path | str,
+    settings: EmbedSettings,
+    layers: Sequence[Tree | str] = (),
+    *,
+    step: int | None = None,
+    trust: bool = False,
+) -> Source:
+    """Open a source on the data of the overrides; raises ConfigError for settings that do not fit together."""
+    checkpoint = read_checkpoint(source, mmap=True, step=step)
+    trained, _ = configured(checkpoint)
+    config, modality = configured(checkpoint, layers)
+    changed = differences(plain(trained), plain(config))
+    if fixed := [line for line in changed if not line.startswith(_FREE)]:
+        raise ConfigError(f"an embedding cannot change {fixed[0]}; it can change data, evaluate and compute")
+    changes = as_tree(layers, Config.of(type(modality)))
+    check_effects(Use(config, modality, evaluates=True, set_by_user=changes), changes)
+    found = Source(str(source), checkpoint, config, modality, settings)
+    _check(found)
+    return found
+
+
+def _check(source: Source) -> None:
+    """Raise ConfigError for settings that the modality does not allow."""
+    settings, modality, kind = source.settings, source.modality, source.config.modality
+    if settings.window and not isinstance(modality, WindowedModality):
+        raise ConfigError(f"window: the samples of modality {kind} have no windows; videos have")
+    if source.pooling == "joint" and not isinstance(modality, MatchedModality):
+        raise ConfigError(f"pooling: joint needs two matching streams, which modality {kind} does not have")
+    names = [stream.name for stream in modality.streams]
+    if settings.stream is not None and source.pooling != "joint":
+        raise ConfigError("stream: needs pooling=joint; other poolings embed the first stream")
+    if settings.stream is not None and settings.stream not in names:
+        raise ConfigError(f"stream: '{settings.stream}' is not one of {', '.join(names)}")
+
+
+def weights_digest(networks: nn.Module) -> str:
+    """A digest of up to 1,024 values of every weight, spread evenly: any training changes it."""
+    digest = blake2b(digest_size=8)
+    for name, value in networks.state_dict().items():
+        values = value.detach().flatten()[:: max(1, value.numel() // 1024)]
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(values.to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _without(modality: Modality[Any]) -> set[str]:
+    """Settings of the data that change no vector."""
+    return {"max_bad_fraction", *modality.config.training_only}
+
+
+def _version() -> str:
+    try:
+        return f"openjepa {version('openjepa')}"
+    except PackageNotFoundError:
+        return "openjepa"
