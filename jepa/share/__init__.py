@@ -1,0 +1,1 @@
+"""Share trained networks: a folder with a generated model card, the Hugging Face Hub, small encoders by name."""

@@ -1,0 +1,95 @@
+"""Write trained networks, their card, results and figures as a folder to be shared."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jepa.config import ConfigError
+from jepa.disk import write_text, writing
+from jepa.report.charts import CURVES
+from jepa.share.card import write_card
+from jepa.share.facts import Facts, facts_of
+from jepa.share.licences import UNKNOWN
+from jepa.share.privacy import check_private
+from jepa.weights.formats.folder import is_folder, write_folder
+from jepa.weights.load import read_checkpoint
+
+_CHARTS = ("tasks", "forecast", *CURVES)  # of a report; its other figures show samples of the data
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to share.
+
+    source: run directory, checkpoint file or any other source of networks. name: `user/name` on the hub, or any other
+    name for the card. loaded_from: what the card gives to `jepa.load`. pictures: include figures that show samples of
+    data that is not generated. trust: import code that the config names, to count the data.
+    """
+
+    source: str
+    name: str
+    loaded_from: str
+    licence: str = UNKNOWN
+    step: int | None = None
+    pictures: bool = False
+    trust: bool = False
+
+
+def run_dir_of(source: str) -> Path | None:
+    """The run directory that a source is or lies in; None for other sources."""
+    path = Path(source)
+    candidates = [path, path.parent.parent if path.parent.name == "checkpoints" else path]
+    return next((one for one in candidates if (one / "config.yaml").is_file()), None)
+
+
+def gather(request: Request) -> Facts:
+    """What is known of the networks that are to be shared; raises CheckpointError."""
+    run_dir = run_dir_of(request.source)
+    checkpoint = read_checkpoint(request.source, mmap=True, step=request.step)
+    facts = facts_of(request.name, checkpoint, run_dir, request.trust)
+    figures = _figures(run_dir, everything=facts.generated or request.pictures) if run_dir else []
+    return replace(facts, figures=tuple(path.name for path in figures))
+
+
+def write_shared(request: Request, folder: Path) -> list[str]:
+    """Write the folder, replacing an earlier one -> warnings about what it holds.
+
+    Raises CheckpointError, ConfigError if another folder is in the way, and PrivacyError.
+    """
+    if folder.exists() and not is_folder(folder):
+        raise ConfigError(f"{folder} exists and is not a folder that jepa push wrote; choose another with --folder")
+    facts, aside = gather(request), folder.with_name(f"{folder.name}.partial")
+    with writing(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        (aside / "figures").mkdir(parents=True)
+    write_folder(facts.checkpoint, aside)
+    card = write_card(facts, request.licence, request.loaded_from)
+    write_text(aside / "README.md", card, aside / "README.md.partial")
+    if facts.results:
+        text = json.dumps(facts.results, indent=1) + "\n"
+        write_text(aside / "results.json", text, aside / "results.json.partial")
+    run_dir = run_dir_of(request.source)
+    with writing(folder):
+        for name in facts.figures:
+            shutil.copyfile(run_dir / "figures" / name, aside / "figures" / name)  # type: ignore[operator]
+        if not facts.figures:
+            (aside / "figures").rmdir()
+        warnings = check_private(aside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    return warnings
+
+
+def shared_files(folder: Path) -> list[tuple[str, int]]:
+    """Files of a folder with their sizes, by name."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
+
+
+def _figures(run_dir: Path, everything: bool) -> Sequence[Path]:
+    """Pictures of a report. A link might lead to any file of this machine, so links are left out."""
+    found = sorted(path for path in (run_dir / "figures").glob("*.png") if path.is_file() and not path.is_symlink())
+    return [path for path in found if everything or path.stem in _CHARTS]
