@@ -13,6 +13,8 @@ COMMANDS = {
     "report": ("jepa.report.page:main", "write report.html of a run"),
     "export": ("jepa.weights.export:main", "write the checkpoint of a run as one file"),
     "convert": ("jepa.weights.convert:main", "write a trained model for another library: transformers, timm, ONNX"),
+    "card": ("jepa.share.print_card:main", "print the model card of trained networks"),
+    "push": ("jepa.share.push:main", "share trained networks and their card on the Hugging Face Hub"),
     "schema": ("jepa.settings.schema:main", "print a JSON schema of the settings, for editors of YAML"),
     "modalities": ("jepa.plugins.commands:modalities", "list the installed modalities"),
     "new-modality": ("jepa.plugins.commands:new_modality", "write a package with a custom modality"),

@@ -28,7 +28,8 @@ class Repository:
 
     def commit(self, branch: str) -> str:
         """A hash of 40 digits of a branch's content."""
-        return hashlib.sha1(repr(sorted(self.branches[branch].items())).encode()).hexdigest()
+        files = sorted((path, hashlib.sha1(content).digest()) for path, content in self.branches[branch].items())
+        return hashlib.sha1(repr(files).encode()).hexdigest()
 
     def files(self, revision: str) -> dict[str, bytes] | None:
         named = [branch for branch in self.branches if revision in (branch, self.commit(branch))]
@@ -71,7 +72,12 @@ class _Handler(BaseHTTPRequestHandler):
             found, name = answers[0]
             self.answer(getattr(self, name)(body, *found.groups()))
         except RefusedError as error:
-            self.answer({"error": error.code}, error.status, X_Error_Code=error.code, X_Error_Message=error.code)
+            self.answer(
+                {"error": error.code, "url": self.hub.address},
+                error.status,
+                X_Error_Code=error.code,
+                X_Error_Message=error.code,
+            )
 
     do_GET = do_HEAD = do_POST = do_PUT = route  # noqa: N815
 

@@ -24,8 +24,8 @@ def small(*overrides: str) -> tuple[Config[Any, Any], Noise]:
     return config, Noise(config.data)
 
 
-def save_untrained(run_dir: Path, root: Path) -> Path:
-    """A run directory with a checkpoint of initial weights."""
+def save_untrained(run_dir: Path, root: Path, *more: str) -> Path:
+    """A run directory with a checkpoint of initial weights; more: settings."""
     size = "model.size={width: 24, depth: 2, heads: 2}"
     shape = ("data.image_size=16", "data.patch_size=4", size, "data.masking={kind: random}")
     settings = (
@@ -35,6 +35,7 @@ def save_untrained(run_dir: Path, root: Path) -> Path:
         f"run_dir={run_dir}",
         "compute.workers=0",
         "optim.batch_size=8",
+        *more,
     )
     config, modality = resolve("image", {}, settings)
     torch.manual_seed(config.seed)
