@@ -84,7 +84,7 @@ def test_what_is_pushed_can_be_loaded_and_tells_nothing_private(
     )
     for text in (
         'jepa.load("hf://alice/owls")',
-        *("| optim.batch_size | `8` |", "- train: 20 images without classes", "class/linear", "0.610 ± 0.020"),
+        *("| optim.batch_size | `8` |", "- train: 24 images without classes", "class/linear", "0.610 ± 0.020"),
         *("**0.630**", "as good or better at class/linear", "few labels", "in only 2.5 dimensions"),
         *("step 3 of 10,000", "![tasks](figures/tasks.png)", "`path-not-shared`"),
     ):

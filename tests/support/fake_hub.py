@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(getattr(self, name)(body, *found.groups()))
         except RefusedError as error:
             self.answer(
-                {"error": error.code, "url": self.hub.address},
+                {"error": error.code, "url": f"{self.hub.address}/alice/old"},
                 error.status,
                 X_Error_Code=error.code,
                 X_Error_Message=error.code,

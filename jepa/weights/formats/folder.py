@@ -21,8 +21,10 @@ _CHUNK = 1 << 24
 
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder of this format, perhaps a damaged one."""
+    if not (path / CONFIG).is_file():
+        return False
     try:
-        return (path / CONFIG).is_file() and _content(path).get("library_name") == LIBRARY
+        return _content(path).get("library_name") == LIBRARY
     except CheckpointError:
         return False
 
