@@ -17,12 +17,12 @@ from jepa.model import JEPA
 from jepa.plugins.registry import modality_class
 from jepa.positions import grid_positions
 from jepa.training.config import Config
+from jepa.weights.demos import named
 from jepa.weights.formats import read_stored
 from jepa.weights.formats.folder import is_folder, read_folder
 from jepa.weights.formats.stored import CONFIG, open_stored
 from jepa.weights.given import with_weights
 from jepa.weights.hub import download, is_hub
-from jepa.weights.names import named
 
 Which = Literal["target_encoder", "context_encoder"]
 
