@@ -1,9 +1,15 @@
 """Self-supervised pretraining by prediction in representation space, for any modality."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jepa.weights.opened import load, load_modality
+
+# A thread that waits for others gives its core to other programs sooner than by default, where steps on busy cores take
+# many times as long (benchmarks/threads.py). libgomp reads this when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __all__ = ["load", "load_modality"]
 

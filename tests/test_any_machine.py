@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from jepa.checkpoint import Checkpoint, latest
 from jepa.training.log import read_metrics
 
@@ -37,3 +39,14 @@ def test_a_run_in_one_process_trains_without_posix_modules_and_signals(photos: P
     assert [line["step"] for line in read_metrics(run_dir)] == [1, 2]
     assert Checkpoint.load(latest(run_dir)).step == 2
     assert not (run_dir / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_threads_do_not_hold_busy_cores_unless_the_user_says_so(users: dict[str, str], expected: str) -> None:
+    """It must be set before torch is imported, which reads it once."""
+    code = "import jepa, os, sys; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
+    others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=others | users, check=True)
+    assert done.stdout.strip() == expected
