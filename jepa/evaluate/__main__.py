@@ -5,25 +5,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jepa.checkpoint.file import find_checkpoint
 from jepa.console import command_parser
 from jepa.errors import exit_status
-from jepa.evaluate.run import evaluate_run
+from jepa.evaluate.run import evaluate
+from jepa.evaluate.setup import Request
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate a run from the command line -> exit status."""
     parser = command_parser(
         "evaluate",
-        "Evaluate a trained encoder with probes on its frozen features, beside the untrained encoder, "
-        "baselines such as the raw input, and chance. With overrides, --task or --step, results go to "
-        "RUN/evaluations/.",
-        "runs/demo --task class/linear evaluate.train_samples=1000",
+        "Evaluate an encoder with probes on its frozen features, beside the untrained encoder, baselines such as the "
+        "raw input, and chance. The source is a run, a weight file of this or another project, timm:NAME, "
+        "timm:NAME@FILE or open_clip:NAME@TAG. Of a run with overrides, --task or --step, results go to "
+        "RUN/evaluations/; of any other source to a folder in evaluations/.",
+        "timm:vit_small_patch14_dinov2.lvd142m data.root=~/photos data.image_size=224",
     )
-    parser.add_argument("run", help="run directory, or checkpoint file")
-    parser.add_argument(
-        "--task", action="append", default=[], metavar="NAME", help="a task (class) or one of its rows (class/knn)"
-    )
+    add_options(parser)
+    parser.add_argument("source", help="run directory, or any other source of an encoder")
     parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
     parser.add_argument(
         "overrides",
@@ -34,9 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_status(lambda: _evaluate(parser.parse_intermixed_args(argv)))
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `jepa compare` has too."""
+    parser.add_argument(
+        "--task", action="append", default=[], metavar="NAME", help="a task (class) or one of its rows (class/knn)"
+    )
+    parser.add_argument("--modality", metavar="NAME", help="of the data: image or video; a run knows its own")
+    parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--trust", action="store_true", help="import code that a checkpoint names")
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
-    run = arguments.run if arguments.step is None else find_checkpoint(Path(arguments.run), arguments.step)
-    evaluate_run(run, tasks=arguments.task, layers=arguments.overrides, say=True)
+    request = Request(
+        source=arguments.source,
+        tasks=arguments.task,
+        layers=arguments.overrides,
+        modality=arguments.modality,
+        step=arguments.step,
+        trust=arguments.trust,
+        output=arguments.output,
+    )
+    evaluate(request, say=True)
     return 0
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from jepa.evaluate.reading import ViewBatch, ViewDataset, batches, collate_views
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Task
 from jepa.training.config import ComputeConfig
+from jepa.weights.families.encoder import Encoded, FamilyEncoder
 
 Column = str  # of the results: name of an encoder or of a baseline
 ENCODERS: tuple[Column, ...] = ("jepa", "random_init")
@@ -29,6 +31,7 @@ class Features:
     """Features and labels of the n samples of a split. Vectors are means over views, and over the valid tokens.
 
     last: token mean of the last layer [n, D]; for a baseline, the modality's vector [n, F].
+    pooled: the encoder's own pooled vector [n, F], such as a class token; none for baselines, and encoders without one.
     last4: token means of the last four layers, each layer-normed, concatenated [n, 4D]; none for baselines.
     tokens: last layer of the first m samples, first view [m, N, D]; for `raw_input`, the values of the patches. Padding
     is not removed.
@@ -37,6 +40,7 @@ class Features:
     """
 
     last: Mapping[Column, Tensor]
+    pooled: Mapping[Column, Tensor]
     last4: Mapping[Column, Tensor]
     tokens: Mapping[Column, Tensor]
     sequences: Mapping[Column, Tensor]
@@ -104,23 +108,35 @@ class Extractor:
         for label, values in batch.labels.items():
             buffer.add("labels", label, values)
         for column, encoder in self.encoders.items():
-            encoded = [self._layers(encoder, view) for view in batch.views]  # last four layers of each view, [B, N, D]
+            views = [self._encoded(encoder, view) for view in batch.views]
+            encoded = [layers for layers, _ in views]  # last four layers of each view, [B, N, D]
+            own = [vector for _, vector in views if vector is not None]  # [B, F] of each view
             valid = [grid_valid(self.modality, encoder, view) for view in batch.views]  # [B, N] each, or None
             pooled = [mean_tokens(layers[-1], mask) for layers, mask in zip(encoded, valid, strict=True)]
             normed = [joined_means(layers, mask) for layers, mask in zip(encoded, valid, strict=True)]
             buffer.add("last", column, torch.stack(pooled).mean(dim=0))
             buffer.add("last4", column, torch.stack(normed).mean(dim=0))
+            if own:
+                buffer.add("pooled", column, torch.stack(own).mean(dim=0))
             buffer.add_tokens(column, encoded[0][-1])
             buffer.add_sequences(column, [layers[-1] for layers in encoded])
         for baseline, vectors in batch.baselines.items():
             buffer.add("last", baseline, vectors)
-        embedding = getattr(self.encoders["jepa"], "embedding", None)
-        if isinstance(embedding, PatchEmbedding):
-            buffer.add_tokens("raw_input", embedding.patches(batch.views[0]))
+        if isinstance(self._embedding, PatchEmbedding):
+            buffer.add_tokens("raw_input", self._embedding.patches(batch.views[0]))
 
-    def _layers(self, encoder: TokenEncoder, view: Any) -> list[Tensor]:
+    @cached_property
+    def _embedding(self) -> Any:
+        """The module that cuts inputs into patches, if there is one; encoders of other families have their own."""
+        encoder = self.encoders["jepa"]
+        return self.modality.embedding(1) if isinstance(encoder, FamilyEncoder) else getattr(encoder, "embedding", None)
+
+    def _encoded(self, encoder: TokenEncoder, view: Any) -> Encoded:
         with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-            return [layer.float() for layer in grid_layers(self.modality, encoder, view, LAST_LAYERS)]
+            if not isinstance(encoder, FamilyEncoder):
+                return Encoded([layer.float() for layer in grid_layers(self.modality, encoder, view, LAST_LAYERS)], None)
+            layers, pooled = encoder.encode(view, LAST_LAYERS)
+            return Encoded([layer.float() for layer in layers], None if pooled is None else pooled.float())
 
 
 def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any, count: int = 1) -> list[Tensor]:
@@ -157,7 +173,7 @@ def samples_at_once(modality: Modality[Any], batch_size: int, on_gpu: bool = Fal
 class _FeatureBuffer:
     def __init__(self, budget: TokenBudget) -> None:
         self.budget = budget
-        kinds = ("last", "last4", "tokens", "sequences", "labels")
+        kinds = ("last", "pooled", "last4", "tokens", "sequences", "labels")
         self.parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in kinds}
 
     def add(self, kind: str, name: str, values: Tensor) -> None:

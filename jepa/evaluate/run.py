@@ -24,7 +24,7 @@ from jepa.evaluate.labels import UnmeasurableError, size_notes
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits, raised_limit_note
 from jepa.evaluate.ready import forecast_obstacle, no_tasks_note, used_without_tasks
-from jepa.evaluate.setup import EvaluationSetup, TaskProbe, is_part_of, open_setup
+from jepa.evaluate.setup import EvaluationSetup, Request, TaskProbe, describe_network, is_part_of, open_setup
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import FeatureTable, attentive_blocks, measure
@@ -37,20 +37,25 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate frozen features, print the table and write the results -> the content of results.json.
 
-    run: run directory, or checkpoint file. tasks: names of tasks (`count`) or rows (`class/knn`); all if empty.
-    layers: config overrides, as trees or as `section.key=value`. With overrides, or only some tasks, results go to
-    `evaluations/` in the run directory and its results.json stays. say: print what is read. Raises ConfigError,
+    run: run directory, or any other source of an encoder. tasks: names of tasks (`count`) or rows (`class/knn`); all if
+    empty. layers: config overrides, as trees or as `section.key=value`. With overrides, or only some tasks, results go
+    to `evaluations/` in the run directory and its results.json stays. say: print what is read. Raises ConfigError,
     DataError and CheckpointError.
     """
+    return evaluate(Request(source=run, tasks=tasks, layers=layers), say=say)
+
+
+def evaluate(request: Request, *, say: bool = False) -> dict[str, Any]:
+    """As `evaluate_run`, with all options of `Request`."""
     started = time.perf_counter()
-    setup = open_setup(Path(run), tasks, layers)
+    setup = open_setup(request)
     if say:
         say_data(setup.modality, replace(setup.config.evaluate, enabled=True))
     names = [*(row.name for row in setup.available), *possible_stream_rows(setup)]
-    for request in setup.requested:
-        if not any(is_part_of(name, request) for name in names):
+    for task in setup.requested:
+        if not any(is_part_of(name, task) for name in names):
             tasks_of_data = ", ".join(names) or "none, as the data has no labels"
-            raise ConfigError(f"no task '{request}'; tasks of this data: {tasks_of_data}")
+            raise ConfigError(f"no task '{task}'; tasks of this data: {tasks_of_data}")
     with writing(setup.output.parent):
         setup.output.parent.mkdir(parents=True, exist_ok=True)
     bar = ("evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
@@ -65,16 +70,21 @@ def evaluate_run(
 
 
 def _summary(setup: EvaluationSetup) -> dict[str, Any]:
-    checkpoint, config = setup.checkpoint, setup.config
-    samples = checkpoint.step * config.optim.batch_size
+    opened, config = setup.opened, setup.config
+    steps, seconds = (opened.checkpoint.step, opened.checkpoint.seconds) if opened.checkpoint else (0, 0.0)
+    samples = steps * config.optim.batch_size
     return {
         "modality": config.modality,
-        "steps": checkpoint.step,
+        "source": opened.source,
+        "steps": steps,
         "samples": samples,
-        "train_seconds": round(checkpoint.seconds, 1),
-        "samples_per_second": round(samples / checkpoint.seconds, 1) if checkpoint.seconds else 0.0,
+        "train_seconds": round(seconds, 1),
+        "samples_per_second": round(samples / seconds, 1) if seconds else 0.0,
         "target": config.target,
         "encoder": config.evaluate.encoder,
+        "network": describe_network(setup),
+        "data": {name: plain(config.data).get(name) for name in ("source", "root")},
+        "changes": plain(setup.changes),
         "protocol": plain(config.evaluate) | {"train_samples": setup.limits["train"]},
     }
 
@@ -191,7 +201,10 @@ class _Evaluation:
         setup, config, modality = self.setup, self.setup.config, self.setup.modality
         if modality.forecast_axis is None or not config.evaluate.forecast_samples:
             return {}
-        if obstacle := forecast_obstacle(config, modality, self.samples, setup.on_trained_grid):
+        obstacle = forecast_obstacle(config, modality, self.samples, setup.on_trained_grid)
+        if setup.checkpoint is None or not setup.opened.has_predictor:
+            obstacle = f"Forecasts are not measured: {setup.opened.source} has no predictor."
+        if obstacle or setup.checkpoint is None:
             self.notes.append(obstacle)
             return {}
         self.show("forecast")

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint.file import find_checkpoint
 from jepa.config import ConfigError, Tree, as_tree, differences, plain
 from jepa.config.effects import Use, check_effects
 from jepa.data import DataError
@@ -19,12 +21,13 @@ from jepa.evaluate.features import Column
 from jepa.evaluate.reading import sample_limits
 from jepa.evaluate.tasks import probe_names
 from jepa.modality import Modality, Split, Task
-from jepa.positions import grid_positions
 from jepa.settings.resolve import say
 from jepa.training.checks import check_functions
 from jepa.training.config import Config
-from jepa.weights.load import configured, encoder_of, read_checkpoint, untrained_encoder
+from jepa.weights.families.encoder import FamilyEncoder
+from jepa.weights.opened import Opened, open_source
 
+EVALUATIONS = Path("evaluations")
 _FREE = ("data.", "evaluate.", "compute.")  # sections that an evaluation may override
 
 
@@ -40,18 +43,54 @@ class TaskProbe(NamedTuple):
         return f"{self.task.label}/{self.probe}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks to evaluate.
+
+    source: as in `open_source`, with step, trust and modality. tasks: names of tasks or rows; all if empty. layers:
+    config overrides. base: settings below the overrides, which need not have an effect. output: folder of the results.
+    """
+
+    source: Path | str
+    tasks: Sequence[str] = ()
+    layers: Sequence[Tree | str] = ()
+    base: Tree = field(default_factory=dict)
+    modality: str | None = None
+    step: int | None = None
+    trust: bool = False
+    output: Path | None = None
+
+
 @dataclass(frozen=True)
 class EvaluationSetup:
     """What to evaluate, on which tasks, and where to write the results."""
 
-    checkpoint: Checkpoint
-    config: Config[Any, Any]
-    modality: Modality[Any]
+    opened: Opened
     encoders: dict[Column, TokenEncoder]
     available: list[TaskProbe]
     requested: Sequence[str]  # names of tasks or rows; all if empty
     output: Path
-    on_trained_grid: bool
+    changes: Tree  # of the config, by the user
+
+    @property
+    def config(self) -> Config[Any, Any]:
+        """The config, with the overrides."""
+        return self.opened.config
+
+    @property
+    def modality(self) -> Modality[Any]:
+        """The modality, with the overrides."""
+        return self.opened.modality
+
+    @property
+    def on_trained_grid(self) -> bool:
+        """Whether inputs have the token grid of training."""
+        return self.opened.on_trained_grid
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """All trained networks; None for an encoder of another family."""
+        return self.opened.checkpoint
 
     @property
     def device(self) -> torch.device:
@@ -78,56 +117,111 @@ def is_part_of(name: str, request: str) -> bool:
     return name == request or name.startswith(f"{request}/")
 
 
-def open_setup(path: Path, tasks: Sequence[str], layers: Sequence[Tree | str]) -> EvaluationSetup:
-    """Load a run directory or checkpoint; raises ConfigError for overrides `layers` that do not fit, and DataError."""
-    checkpoint = read_checkpoint(path)
-    trained_config, trained_modality = configured(checkpoint)
-    config, modality = configured(checkpoint, layers)
-    modality.index_folder = index_of_run(path)
-    changed = differences(plain(trained_config), plain(config))
-    if fixed := [line for line in changed if not line.startswith(_FREE)]:
-        raise ConfigError(f"evaluation cannot change {fixed[0]}; it can change data, evaluate and compute")
-    changes = as_tree(layers, Config.of(type(modality)))
-    check_effects(Use(config, modality, evaluates=True, set_by_user=changes), changes)
-    if "root" in changes.get("data", {}):
-        say([f"data.source={config.data.source}, data.root={config.data.root or 'null'}"])
-    if config.evaluate.functions != trained_config.evaluate.functions:  # those of the run were checked before training
-        check_functions(config.evaluate.functions)
+def open_setup(request: Request) -> EvaluationSetup:
+    """Open a source; raises ConfigError for overrides that do not fit, CheckpointError and DataError."""
+    run_dir = run_of(request.source)
+    trust = request.trust or run_dir is not None  # a run imports what it imported in training
+    given = [request.base, *request.layers]
+    opened = open_source(request.source, given, modality=request.modality, step=request.step, trust=trust)
+    config, modality = opened.config, opened.modality
+    changes = as_tree(request.layers, Config.of(type(modality)))
+    changed = differences(plain(opened.trained[0]), plain(config))
+    _check_changes(request, opened, changes, changed)
     try:
-        trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
+        trained = opened.token_encoder(config.evaluate.encoder)
     except RuntimeError as error:
         raise ConfigError(
-            f"the encoder of {path} does not fit this data section: {str(error).splitlines()[-1]}"
+            f"the encoder of {request.source} does not fit this data section: {str(error).splitlines()[-1]}"
         ) from error
-    untrained = untrained_encoder(trained_config, trained_modality)
-    on_trained_grid = modality.grid == trained_modality.grid
-    if not on_trained_grid:
-        untrained.set_positions(grid_positions(modality.grid, trained_modality.grid))
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
-    encoders: dict[Column, TokenEncoder] = {"jepa": trained.to(device), "random_init": untrained.to(device)}
+    encoders: dict[Column, TokenEncoder] = {
+        "jepa": trained.to(device),
+        "random_init": opened.untrained_encoder().to(device),
+    }
     changed = [line for line in changed if not line.startswith(("compute.", "evaluate.enabled", "evaluate.report"))]
-    output = _output(path, json.dumps([changed, *tasks]) if changed or tasks else "")
+    output = results_path(request, run_dir, json.dumps([changed, *request.tasks]) if changed or request.tasks else "")
+    modality.index_folder = index_of_run(run_dir or output.parent)
     try:
-        rows = possible_rows(modality, config)
+        rows = possible_rows(modality, config, isinstance(trained, FamilyEncoder) and bool(trained.pooling))
     except (OSError, ValueError) as error:
         raise DataError(f"data: {error}") from error
-    return EvaluationSetup(checkpoint, config, modality, encoders, rows, tasks, output, on_trained_grid)
+    return EvaluationSetup(opened, encoders, rows, request.tasks, output, changes)
 
 
-def possible_rows(modality: Modality[Any], config: Config[Any, Any]) -> list[TaskProbe]:
-    """All probes of the modality's tasks, then the custom metrics, whose label need not be a task."""
+def _check_changes(request: Request, opened: Opened, changes: Tree, changed: Sequence[str]) -> None:
+    """Raise ConfigError for overrides that an evaluation cannot make, and if the source names no data."""
+    config, data = opened.config, opened.config.data
+    if fixed := [line for line in changed if not line.startswith(_FREE)]:
+        raise ConfigError(f"evaluation cannot change {fixed[0]}; it can change data, evaluate and compute")
+    check_effects(Use(config, opened.modality, evaluates=True, set_by_user=changes), changes)
+    known = [changes, request.base, opened.checkpoint.config if opened.checkpoint else {}]
+    if not any(name in tree.get("data", {}) for tree in known for name in ("source", "root")):
+        world = f", or data.source={data.world} for generated data" if data.world else ""
+        raise ConfigError(f"{request.source} names no data to evaluate on; add data.root=PATH{world}")
+    if "root" in changes.get("data", {}):
+        say([f"data.source={data.source}, data.root={data.root or 'null'}"])
+    if config.evaluate.functions != opened.trained[0].evaluate.functions:  # those of a run were checked before training
+        check_functions(config.evaluate.functions)
+
+
+def possible_rows(modality: Modality[Any], config: Config[Any, Any], pooled: bool = False) -> list[TaskProbe]:
+    """All probes of the modality's tasks, then the custom metrics, whose label need not be a task.
+
+    pooled: the encoder has a pooled vector of its own.
+    """
     blocks, depth = config.evaluate.attentive, config.model.depth
-    rows = [TaskProbe(task, probe) for task in modality.tasks for probe in probe_names(task, blocks, depth)]
+    rows = [TaskProbe(task, probe) for task in modality.tasks for probe in probe_names(task, blocks, depth, pooled)]
     known = {task.label: task for task in modality.tasks}
     tasks = [known.get(one.label, Task(label=one.label, kind="regression")) for one in config.evaluate.functions]
     return rows + [TaskProbe(task, one.function) for task, one in zip(tasks, config.evaluate.functions, strict=True)]
 
 
-def _output(path: Path, variant: str) -> Path:
-    """results.json of the run; a file in evaluations/ for other settings, some tasks only, or an older checkpoint."""
+def describe_network(setup: EvaluationSetup) -> dict[str, Any]:
+    """What a reader must know of the encoder: its size, and the inputs that it sees."""
+    encoder, data = setup.encoders["jepa"], plain(setup.config.data)
+    return {
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "dimensions": encoder.dim,
+        "grid": list(setup.modality.grid),
+        **{name: data[name] for name in ("image_size", "pixel_mean", "pixel_std") if data.get(name) is not None},
+        **({"own_pooling": encoder.pooling} if isinstance(encoder, FamilyEncoder) and encoder.pooling else {}),
+    }
+
+
+def run_of(source: Path | str) -> Path | None:
+    """The run directory that a source is, or whose checkpoint it is; None for any other source."""
+    path = Path(source)
     run_dir = path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
+    return run_dir if (run_dir / "checkpoints").is_dir() else None
+
+
+def results_path(request: Request, run_dir: Path | None, variant: str) -> Path:
+    """Where the results go: `output` if it is given; results.json of a run with its own settings.
+
+    For other settings, some tasks only, or an older checkpoint of a run: a file in its folder `evaluations`. Of any
+    other source: a folder in `evaluations` of the working directory, as files that others made are left alone.
+    """
+    path = Path(request.source)
+    if request.output is not None:
+        return request.output / "results.json"
+    if run_dir is None:
+        return (
+            EVALUATIONS / f"{plain_name_of(request.source)}-{_digest(f'{request.source} {variant}')}" / "results.json"
+        )
+    if request.step is not None:
+        path = find_checkpoint(path, request.step)
     if path not in (run_dir, latest(run_dir)):
         variant += path.name
-    if not variant:
-        return run_dir / "results.json"
-    return run_dir / "evaluations" / f"{hashlib.blake2b(variant.encode(), digest_size=4).hexdigest()}.json"
+    return run_dir / (EVALUATIONS / f"{_digest(variant)}.json" if variant else "results.json")
+
+
+def plain_name_of(source: Path | str) -> str:
+    """A name for files, from a source: `timm:vit@/weights/mae.pth` -> `timm-vit-mae`."""
+    parts = [
+        Path(part).name.removesuffix(".tar").rpartition(".pt")[0] or Path(part).name for part in str(source).split("@")
+    ]
+    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.")
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

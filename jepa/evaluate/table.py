@@ -76,9 +76,8 @@ def rank_limit(signs: Mapping[str, Any]) -> str:
 
 
 def _table(results: Mapping[str, Any]) -> Table:
-    table = Table(
-        title=f"{results['modality']}, step {results['steps']}, frozen {results['encoder'].replace('_', ' ')}"
-    )
+    what = f"step {results['steps']}" if results["steps"] else shown(str(results.get("source", "step 0")))
+    table = Table(title=f"{results['modality']}, {what}, frozen {results['encoder'].replace('_', ' ')}")
     table.add_column("task", overflow="fold")
     table.add_column("metric")
     headings = columns(results["tasks"])

@@ -30,7 +30,8 @@ from jepa.evaluate.table import Row
 from jepa.modality import Task
 from jepa.protocol import FunctionTask
 
-Layer = Literal["last", "last4", "tokens"]
+Layer = Literal["last", "last4", "pooled", "tokens"]
+POOLED = "_pooled"  # ends the name of a probe on the encoder's own pooled vector
 _PROBES = {
     "class": ("linear", "linear_last4", "knn", *FEW_LABELS),
     "count": ("ridge",),
@@ -39,15 +40,18 @@ _PROBES = {
 }
 
 
-def probe_names(task: Task, attentive: Sequence[int] | None, layers: int) -> Sequence[str]:
+def probe_names(task: Task, attentive: Sequence[int] | None, layers: int, pooled: bool = False) -> Sequence[str]:
     """Probes of a task on an encoder with `layers` layers.
 
-    attentive: numbers of blocks of the attentive probes, None for the task's own choice.
+    attentive: numbers of blocks of the attentive probes, None for the task's own choice. pooled: the encoder has a
+    pooled vector of its own.
     """
     if task.kind == "map":
         return _PROBES[task.kind]
     # With a single layer, the last four are that layer, and the row would repeat another.
     probes = [probe for probe in _PROBES[task.kind] if layers > 1 or probe != "linear_last4"]
+    if pooled:
+        probes += [f"{probe}{POOLED}" for probe in ("linear", "knn", "ridge") if probe in probes]
     numbers = task.attentive if attentive is None else attentive
     return (*probes, *("attentive" if blocks == 1 else f"attentive{blocks}" for blocks in dict.fromkeys(numbers)))
 
@@ -79,8 +83,8 @@ class FeatureTable:
 
         projected: onto principal axes, for linear probes.
         """
-        if layer == "last4" and column not in self.features.train.last4:
-            layer = "last"  # a baseline has no layers, so both rows show the same number
+        if layer in ("last4", "pooled") and column not in getattr(self.features.train, layer):
+            layer = "last"  # a baseline has neither, so both rows show the same number
         if projected and (layer, column) in self.projected:
             return self.projected[layer, column].pair(_labelled, self.labels(task))
         features = self.features.map(lambda one: getattr(one, layer)[column].flatten(0, -2).to(self.training.device))
@@ -128,13 +132,13 @@ def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], N
     if f"{task.label}/{probe}" in table.functions:
         return _custom_row(task, table.functions[f"{task.label}/{probe}"], table)
     labels = table.labels(task)
-    layer: Layer = "tokens" if task.kind == "map" else "last4" if probe == "linear_last4" else "last"
+    layer, probe_kind = _layer(task, probe), probe.removesuffix(POOLED)
     outcomes: dict[Column, list[Outcome]] = {}
     train_samples = count_labelled(labels.train)
     for column in table.columns(layer):
-        examples = table.examples(task, layer, column, projected=probe != "knn")
+        examples = table.examples(task, layer, column, projected=probe_kind != "knn")
         if task.kind == "class":
-            outcomes[column], train_samples = _classify(task, probe, examples, table.low_shot_draws)
+            outcomes[column], train_samples = _classify(task, probe_kind, examples, table.low_shot_draws)
         else:
             outcomes[column] = [ridge(examples)]
         advance()
@@ -145,10 +149,17 @@ def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], N
         row |= _few_labels(labels.train, FEW_LABELS[probe], train_samples) | {"draws": len(scores["jepa"])}
         if row["draws"] > 1:
             row["spread"] = {column: statistics.stdev(values) for column, values in scores.items()}
-    setting = ("k" if probe == "knn" else "C") if task.kind == "class" else "alpha"
+    setting = ("k" if probe_kind == "knn" else "C") if task.kind == "class" else "alpha"
     chosen = {column: [outcome.setting for outcome in of_column] for column, of_column in outcomes.items()}
     row["chosen"] = {column: {setting: values if len(values) > 1 else values[0]} for column, values in chosen.items()}
     return row
+
+
+def _layer(task: Task, probe: str) -> Layer:
+    """The features that a probe is trained on."""
+    if probe.endswith(POOLED):
+        return "pooled"
+    return "tokens" if task.kind == "map" else "last4" if probe == "linear_last4" else "last"
 
 
 def _few_labels(labels: Tensor, each: int | float, used: int) -> Row:

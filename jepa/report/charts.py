@@ -54,7 +54,10 @@ def task_title(name: str, row: Row | None = None) -> str:
     probes = {
         "linear": "linear probe",
         "linear_last4": "linear probe, last 4 layers",
+        "linear_pooled": "linear probe, own pooling",
         "knn": "nearest neighbours",
+        "knn_pooled": "nearest neighbours, own pooling",
+        "ridge_pooled": "ridge probe, own pooling",
         "ridge": "ridge probe",
         "attentive": "attentive probe",
         "low_shot_1pct": "1 % of the labels",

@@ -8,23 +8,34 @@ from typing import Any
 from torch import nn
 
 from jepa.checkpoint import Checkpoint
-from jepa.config import Tree
+from jepa.config import ConfigError, Tree
 from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
+from jepa.plugins.registry import declared_name
+from jepa.positions import grid_positions
 from jepa.training.config import Config
-from jepa.weights.load import Which, configured, encoder_of, model_of, read_checkpoint
+from jepa.weights.families.encoder import Family
+from jepa.weights.families.names import family_name
+from jepa.weights.families.source import config_of, encoder_at, family_of
+from jepa.weights.load import Which, configured, encoder_of, model_of, read_checkpoint, untrained_encoder
 from jepa.weights.trust import importing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A source of a trained encoder. checkpoint: all its networks; None for encoders of other families."""
+    """A source of a trained encoder.
+
+    config, modality: as changed by the overrides. trained: as they were in training. checkpoint: all its networks;
+    None for encoders of other families, which have a `family` instead.
+    """
 
     source: str
     config: Config[Any, Any]
     modality: Modality[Any]
+    trained: tuple[Config[Any, Any], Modality[Any]]
     checkpoint: Checkpoint | None
+    family: Family | None = None
 
     def encoder(self, which: Which = "target_encoder") -> nn.Module:
         """The encoder in evaluation mode: inputs -> [B, N, D]; of two matching streams, their `inference_model`."""
@@ -36,23 +47,64 @@ class Opened:
 
     def token_encoder(self, which: Which = "target_encoder") -> TokenEncoder:
         """The encoder itself, also of two matching streams."""
+        if self.family is not None:
+            return encoder_at(self.family, self.config, self.modality, trained=True)
         assert self.checkpoint is not None
         with importing(self.source, self.checkpoint.config, trust=True):
             return encoder_of(self.checkpoint, self.config, self.modality, which)
 
+    def untrained_encoder(self) -> TokenEncoder:
+        """The same architecture with random weights, for the same inputs."""
+        if self.family is not None:
+            return encoder_at(self.family, self.config, self.modality, trained=False)
+        assert self.checkpoint is not None
+        config, modality = self.trained
+        with importing(self.source, self.checkpoint.config, trust=True):
+            encoder = untrained_encoder(config, modality)
+        if not self.on_trained_grid:
+            encoder.set_positions(grid_positions(self.modality.grid, modality.grid))
+        return encoder
+
+    @property
+    def has_predictor(self) -> bool:
+        """Whether the source holds a predictor too."""
+        return self.checkpoint is not None and any(name.startswith("predictor.") for name in self.checkpoint.model)
+
+    @property
+    def on_trained_grid(self) -> bool:
+        """Whether inputs have the token grid of training."""
+        return self.modality.grid == self.trained[1].grid
+
 
 def open_source(
-    source: Path | str, overrides: Sequence[Tree | str] = (), *, step: int | None = None, trust: bool = False
+    source: Path | str,
+    overrides: Sequence[Tree | str] = (),
+    *,
+    modality: str | None = None,
+    step: int | None = None,
+    trust: bool = False,
 ) -> Opened:
-    """Open a run directory, checkpoint file or weights of another project.
+    """Open a run directory, checkpoint file, weights of another project, or an encoder of another family.
 
-    overrides: changes of the config, such as `data.image_size=448`. step, trust: as in `jepa.load`. Raises
-    CheckpointError, and ConfigError for overrides that do not fit.
+    overrides: changes of the config, such as `data.image_size=448`. modality: of the inputs; an encoder of another
+    family takes images by default, and frames of videos. step, trust: as in `jepa.load`. Raises CheckpointError, and
+    ConfigError for overrides that do not fit.
     """
-    checkpoint = read_checkpoint(source, mmap=True, step=step)
-    with importing(source, checkpoint.config, trust):
-        config, modality = configured(checkpoint, overrides)
-        return Opened(source=str(source), config=config, modality=modality, checkpoint=checkpoint)
+    if name := family_name(source):
+        family = family_of(name)
+        given = Checkpoint(0, 0.0, dict(config_of(family, modality or "image")), {}, {})
+    else:
+        family, given = None, read_checkpoint(source, mmap=True, step=step)
+    found = given.config["modality"]
+    if modality not in (None, found, declared_name(found)):
+        raise ConfigError(f"{source} is an encoder of modality '{found}', not '{modality}'")
+    with importing(source, given.config, trust):
+        trained = configured(given)
+        config, changed = configured(given, overrides) if overrides else trained
+    checkpoint = None if family else given
+    return Opened(
+        source=str(source), config=config, modality=changed, trained=trained, checkpoint=checkpoint, family=family
+    )
 
 
 def load(

@@ -57,6 +57,7 @@ def evaluate_streams(
     """
     modality, config = setup.modality, setup.config
     assert isinstance(modality, MatchedModality)
+    assert setup.checkpoint is not None
     if obstacle := _obstacle(setup, samples):
         notes.append(f"Retrieval between the streams is not measured: {obstacle}.")
         return {}, {}

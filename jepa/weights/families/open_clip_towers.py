@@ -19,12 +19,14 @@ class OpenClipEncoder(FamilyEncoder):
 
     pooling = "image embedding"
 
-    def __init__(self, visual: nn.Module) -> None:
+    visual: Any
+
+    def __init__(self, visual: Any) -> None:
         super().__init__()
-        self.visual: Any = visual
-        self.trunk = TimmEncoder(self.visual.trunk) if hasattr(visual, "trunk") else None
+        self.visual = visual
+        self.trunk = TimmEncoder(visual.trunk) if hasattr(visual, "trunk") else None
         if self.trunk is None:
-            self.dim, self.depth = self.visual.transformer.width, len(self.visual.transformer.resblocks)
+            self.dim, self.depth = int(visual.transformer.width), len(visual.transformer.resblocks)
         else:
             self.dim, self.depth = self.trunk.dim, self.trunk.depth
 
@@ -127,7 +129,7 @@ class OpenClipFamily(Family):
     def _tags(self) -> list[str]:
         from open_clip.pretrained import list_pretrained_tags_by_model
 
-        return list_pretrained_tags_by_model(self.name.model)  # type: ignore[no-any-return]
+        return list_pretrained_tags_by_model(self.name.model)
 
     def _entry(self, tag: str) -> dict[str, Any]:
         from open_clip.pretrained import get_pretrained_cfg

@@ -19,12 +19,14 @@ _TRANSFORMER = ("num_prefix_tokens", "blocks", "patch_embed", "forward_intermedi
 class TimmEncoder(FamilyEncoder):
     """A model of timm: a vision transformer, or any other whose features are a map."""
 
-    def __init__(self, network: nn.Module) -> None:
+    network: Any
+
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network: Any = network
+        self.network = network
         self.is_transformer = all(hasattr(network, name) for name in _TRANSFORMER)
-        self.dim, self.pooling = int(self.network.num_features), self._pooling()
-        self.depth = len(self.network.blocks) if self.is_transformer else 1
+        self.dim, self.pooling = int(network.num_features), self._pooling()
+        self.depth = len(network.blocks) if self.is_transformer else 1
 
     def encode(self, images: Tensor, count: int) -> Encoded:
         """Of transformers, outputs of blocks; of others, the last map of features."""
