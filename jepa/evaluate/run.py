@@ -81,7 +81,7 @@ def _summary(setup: EvaluationSetup) -> dict[str, Any]:
         "train_seconds": round(seconds, 1),
         "samples_per_second": round(samples / seconds, 1) if seconds else 0.0,
         "target": config.target,
-        "encoder": config.evaluate.encoder,
+        "encoder": config.evaluate.encoder if opened.checkpoint else "encoder",
         "network": describe_network(setup),
         "data": {name: plain(config.data).get(name) for name in ("source", "root")},
         "changes": plain(setup.changes),

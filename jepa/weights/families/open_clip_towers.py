@@ -129,12 +129,12 @@ class OpenClipFamily(Family):
     def _tags(self) -> list[str]:
         from open_clip.pretrained import list_pretrained_tags_by_model
 
-        return list_pretrained_tags_by_model(self.name.model)
+        return list_pretrained_tags_by_model(self.name.model)  # type: ignore[no-any-return]
 
     def _entry(self, tag: str) -> dict[str, Any]:
         from open_clip.pretrained import get_pretrained_cfg
 
-        return get_pretrained_cfg(self.name.model, tag) if tag in self._tags else {}  # type: ignore[no-any-return]
+        return get_pretrained_cfg(self.name.model, tag) if tag in self._tags else {}
 
     def _pixels(self, tag: str) -> Pixels:
         from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
