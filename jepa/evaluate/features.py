@@ -133,9 +133,10 @@ class Extractor:
 
     def _encoded(self, encoder: TokenEncoder, view: Any) -> Encoded:
         with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-            if not isinstance(encoder, FamilyEncoder):
-                return Encoded([layer.float() for layer in grid_layers(self.modality, encoder, view, LAST_LAYERS)], None)
-            layers, pooled = encoder.encode(view, LAST_LAYERS)
+            if isinstance(encoder, FamilyEncoder):
+                layers, pooled = encoder.encode(view, LAST_LAYERS)
+            else:
+                layers, pooled = grid_layers(self.modality, encoder, view, LAST_LAYERS), None
             return Encoded([layer.float() for layer in layers], None if pooled is None else pooled.float())
 
 

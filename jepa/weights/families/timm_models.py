@@ -98,6 +98,8 @@ class TimmFamily(Family):
         import timm
 
         encoder = TimmEncoder(timm.create_model(self.name.model, num_classes=0).eval())
+        if encoder.is_transformer:
+            encoder.set_size(self.native)  # at which the weights have their positions
         if not encoder.is_transformer:
             with torch.inference_mode():
                 found = encoder.network.forward_features(torch.zeros(1, 3, *self.native))
