@@ -18,7 +18,8 @@ from jepa.ops.patches import (
     gather_tokens as gather_tokens,
     patch_embedding as patch_embedding,
 )
-from jepa.positions import rotary_angles, sincos_table, spread, vjepa2_angles
+from jepa.ops.published_positions import published_sincos, spread, vjepa2_angles
+from jepa.positions import rotary_angles, sincos_table
 from jepa.transformer import NORM_EPS, Block, Initialisation, LayerNorm, in_stream, initialise, rotation
 
 
@@ -51,15 +52,15 @@ SIZES: dict[SizeName, VitSize] = {  # as in I-JEPA (Assran et al. 2023), except 
     "vit_giant_22_heads": VitSize(width=1408, depth=40, heads=22, mlp_ratio=48 / 11),  # V-JEPA 2's g
     "vit_gigantic": VitSize(width=1664, depth=48, heads=26, mlp_ratio=64 / 13),  # V-JEPA 2.1's G
 }
-PositionKind = Literal["sincos", "rotary", "rotary_vjepa2", "rotary_vjepa2_1"]
+PositionKind = Literal["sincos", "sincos_published", "rotary", "rotary_vjepa2", "rotary_vjepa2_1"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """Settings that encoder and predictor share.
 
-    positions: `sincos` adds a fixed table, `rotary` rotates queries and keys, `rotary_vjepa2` and `rotary_vjepa2_1`
-    rotate them as the released weights of V-JEPA 2 and 2.1 expect.
+    positions: `sincos` adds a fixed table, `rotary` rotates queries and keys. Released weights expect the tables of
+    I-JEPA and V-JEPA, `sincos_published`, or the rotations of V-JEPA 2 and 2.1, `rotary_vjepa2` and `rotary_vjepa2_1`.
     """
 
     positions: PositionKind = "sincos"
@@ -179,8 +180,9 @@ class Encoder(TokenEncoder):
     def set_positions(self, positions: Tensor) -> None:
         """Set the coordinates [N, A] of the tokens; fractional ones lie between those of the training grid."""
         device = self.norm.weight.device
-        if self.position_kind == "sincos":
-            self.register_buffer("table", sincos_table(positions, self.dim).to(device), persistent=False)
+        if self.position_kind.startswith("sincos"):
+            table = position_table(self.position_kind, positions, self.dim).to(device)
+            self.register_buffer("table", table, persistent=False)
         else:
             angles = head_angles(self.position_kind, positions, self.dim // self.heads)
             self.register_buffer("angles", angles.to(device), persistent=False)
@@ -207,7 +209,7 @@ class Encoder(TokenEncoder):
             valid = valid.gather(1, keep)
         embedded = tokens = self.embedding(inputs, keep)
         tokens = in_stream(tokens)
-        if self.position_kind == "sincos":
+        if self.position_kind.startswith("sincos"):
             turned = None
             tokens = tokens + (self.table if keep is None else self.table[keep])
         else:
@@ -245,6 +247,11 @@ def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
         return tokens.mean(dim=1)
     weights = (valid | ~valid.any(dim=1, keepdim=True)).to(tokens.dtype).unsqueeze(-1)
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def position_table(kind: PositionKind, positions: Tensor, dim: int) -> Tensor:
+    """The table added to tokens at coordinates [N, A] -> [N, dim]."""
+    return (published_sincos if kind == "sincos_published" else sincos_table)(positions, dim)
 
 
 def head_angles(kind: PositionKind, positions: Tensor, head_dim: int) -> Tensor:

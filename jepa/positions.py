@@ -30,7 +30,7 @@ def sincos_table(positions: Tensor, dim: int, base: float = 10_000.0) -> Tensor:
     columns = []
     for axis in range(axes):
         share = pairs // axes + (axis < pairs % axes)
-        angles = positions[:, axis, None] * _frequencies(share, base).to(positions)  # [N, share]
+        angles = positions[:, axis, None] * frequencies(share, base).to(positions)  # [N, share]
         columns += [angles.sin(), angles.cos()]
     table = torch.cat(columns, dim=1)
     return torch.nn.functional.pad(table, (0, dim - table.shape[1]))
@@ -43,33 +43,10 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> T
     """
     axes, pairs = positions.shape[1], head_dim // 2
     share = pairs // axes
-    frequencies = _frequencies(share, base).to(positions)
-    angles = (positions[:, :, None] * frequencies).flatten(1)  # [N, A * share]
+    angles = (positions[:, :, None] * frequencies(share, base).to(positions)).flatten(1)  # [N, A * share]
     return torch.nn.functional.pad(angles, (0, pairs - angles.shape[1]))
 
 
-def vjepa2_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
-    """Rotary angles as the released V-JEPA 2 applies them, one per channel: [N, A] -> [N, head_dim].
-
-    Its code repeats the frequencies of an axis block by block although neighbouring channels form the pairs, so the two
-    channels of a pair rotate by different angles. Only weights that were trained this way need it.
-    """
-    axes = positions.shape[1]
-    share = head_dim // 2 // axes
-    angles = positions[:, :, None] * _frequencies(share, base).to(positions)  # [N, A, share]
-    twice = angles.repeat(1, 1, 2).flatten(1)  # [N, A * 2 share]
-    return torch.nn.functional.pad(twice, (0, head_dim - twice.shape[1]))
-
-
-def spread(positions: Tensor, sides: int = 16) -> Tensor:
-    """Coordinates [N, A] whose last two axes, rows and columns, run from 0 to sides - 1 at any resolution.
-
-    V-JEPA 2.1 scales them so, to the 16 x 16 tokens of its pretraining; time stays as it is.
-    """
-    low, high = positions.amin(dim=0), positions.amax(dim=0)
-    scaled = (positions - low) * (sides - 1) / (high - low).clamp_min(1e-6)
-    return torch.cat((positions[:, :-2], scaled[:, -2:]), dim=1)
-
-
-def _frequencies(count: int, base: float) -> Tensor:
+def frequencies(count: int, base: float = 10_000.0) -> Tensor:
+    """Angles per unit of a coordinate, from 1 downwards: [count]."""
     return base ** (-torch.arange(count, dtype=torch.float32) / max(count, 1))

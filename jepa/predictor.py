@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from jepa.encoder import PositionKind, head_angles, run_block
+from jepa.encoder import PositionKind, head_angles, position_table, run_block
 from jepa.masking import Masks
-from jepa.positions import sincos_table
 from jepa.transformer import NORM_EPS, Block, CrossBlock, Initialisation, LayerNorm, in_stream, initialise, rotation
 
 
@@ -80,8 +79,9 @@ class Predictor(nn.Module):
         initialise(self, task.initialisation)
         for mask_token in self.mask_tokens:
             nn.init.trunc_normal_(mask_token, std=0.02)
-        if task.position_kind == "sincos":
-            self.register_buffer("table", sincos_table(task.positions, config.width), persistent=False)
+        if task.position_kind.startswith("sincos"):
+            table = position_table(task.position_kind, task.positions, config.width)
+            self.register_buffer("table", table, persistent=False)
         else:
             angles = head_angles(task.position_kind, task.positions, config.width // config.heads)
             self.register_buffer("angles", angles, persistent=False)
@@ -124,7 +124,7 @@ class Predictor(nn.Module):
         target = masks.target.flatten(1)
         turned = context_turned = None
         channels = self.config.width // self.config.heads
-        if self.position_kind == "sincos":
+        if self.position_kind.startswith("sincos"):
             context = context + self.table[masks.context]
             queries = queries + self.table[target]
         else:

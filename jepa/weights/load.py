@@ -90,13 +90,17 @@ def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> t
 
 
 def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:
-    """Trained encoder in evaluation mode; positions are interpolated if the token grid differs from training."""
+    """Trained encoder in evaluation mode; positions are interpolated if the token grid differs from training.
+
+    Those of released V-JEPA 2 weights go on beyond the trained grid instead, as in its code.
+    """
     trained = configured(checkpoint)[1]
     prefix = f"{which}."
     weights = {name.removeprefix(prefix): one for name, one in checkpoint.model.items() if name.startswith(prefix)}
     encoder = with_weights(lambda: modality.encoder(config.model), weights)
     if modality.grid != trained.grid:
-        encoder.set_positions(grid_positions(modality.grid, trained.grid))
+        scaled_from = None if config.model.positions == "rotary_vjepa2" else trained.grid
+        encoder.set_positions(grid_positions(modality.grid, scaled_from))
     return encoder
 
 

@@ -39,26 +39,24 @@ class Table:
         }
         self._theirs = {_join(one, parameter) for entry, parameter in self._ours.values() for one in entry.theirs}
 
-    def unknown(self, state: Iterable[str]) -> list[str]:
-        """Their names that the table lacks."""
-        return [name for name in state if _template(name) not in self._theirs]
+    def to_ours(self, state: Mapping[str, Tensor], network: str = "") -> dict[str, Tensor]:
+        """Their weights under our names, as views of theirs where possible.
 
-    def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their weights under our names; names that the table lacks are left out.
-
-        Weights are views of theirs where possible. Raises ValueError if the state lacks a weight.
+        network: prefix of the names in messages. Raises ValueError for a weight that is missing, or has no place.
         """
+        if strange := sorted(name for name in state if _template(name) not in self._theirs):
+            raise ValueError(f"{network}{strange[0]} has no place in these networks{_and_more(strange)}")
         counts = _counts(state)
         ours: dict[str, Tensor] = {}
         for name, (entry, parameter) in self._ours.items():
             there = [_join(one, parameter) for one in entry.theirs]
             count = counts.get(there[0].partition("*")[0], 0) if "*" in name else 1
-            if not count:
-                raise ValueError(f"it has no {there[0]}")
             for number in map(str, range(count)):
-                parts = [_of(state, one.replace("*", number)) for one in there]
+                parts = [_weight(state, one.replace("*", number), network) for one in there]
                 value = parts[0] if len(parts) == 1 else torch.cat(parts)
                 ours[name.replace("*", number)] = _to_ours(value, entry, parameter)
+        if any("*" in name for name in self._ours) and not any(name.startswith("blocks.") for name in ours):
+            raise ValueError(f"{network}has no blocks")
         return ours
 
     def to_theirs(self, ours: Mapping[str, Tensor], patch: tuple[int, ...]) -> dict[str, Tensor]:
@@ -90,10 +88,15 @@ def _to_theirs(value: Tensor, entry: Entry, parameter: str, patch: tuple[int, ..
     return value.view(len(value), *patch) if entry.shape == "patches" and parameter == "weight" else value
 
 
-def _of(state: Mapping[str, Tensor], name: str) -> Tensor:
-    if not isinstance(found := state.get(name), Tensor):
-        raise ValueError(f"it has no {name}")
+def _weight(state: Mapping[str, Tensor], name: str, network: str) -> Tensor:
+    found = state.get(name)
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        raise ValueError(f"{network}{name} is {'missing' if name not in state else 'no tensor of floats'}")
     return found
+
+
+def _and_more(names: list[str]) -> str:
+    return f" ({len(names)} such names)" if len(names) > 1 else ""
 
 
 def _counts(state: Iterable[str]) -> dict[str, int]:

@@ -1,20 +1,30 @@
-"""Names of weights in the code of I-JEPA, V-JEPA and V-JEPA 2, which share them."""
+"""What the files of I-JEPA, V-JEPA and V-JEPA 2's authors share: three networks, names of weights, unused entries."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from jepa.weights.formats.names import Entry, Table, layer
+from jepa.weights.formats.stored import Stored
 
 NETWORKS = {"context_encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder"}
+# What a training script stores beside the networks.
+_TRAINING = {"opt", "scaler", "epoch", "loss", "batch_size", "world_size", "lr"}
+_BLOCKS = {
+    "norm1": "norm1",
+    "attention.qkv": "attn.qkv",
+    "attention.proj": "attn.proj",
+    "norm2": "norm2",
+    "mlp.0": "mlp.fc1",
+    "mlp.2": "mlp.fc2",
+}
+PATCHES = "patch_embed.proj.weight"
 
 
 def _blocks(theirs: str) -> tuple[Entry, ...]:
     """A transformer's blocks; theirs: what they are called."""
-    names = {"norm1": "norm1", "attention.qkv": "attn.qkv", "attention.proj": "attn.proj", "norm2": "norm2"}
-    names |= {"mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2"}
-    return tuple(layer(f"blocks.*.{one}", f"{theirs}.*.{other}") for one, other in names.items())
+    return tuple(layer(f"blocks.*.{one}", f"{theirs}.*.{other}") for one, other in _BLOCKS.items())
 
 
 ENCODER = Table(
@@ -26,10 +36,45 @@ _PREDICTOR = (
     layer("norm", "predictor_norm"),
     layer("project", "predictor_proj"),
 )
-PREDICTOR = Table(*_PREDICTOR, Entry("mask_tokens.*", ("mask_tokens.*",), ("",), "token"))
 IMAGE_PREDICTOR = Table(*_PREDICTOR, Entry("mask_tokens.0", ("mask_token",), ("",), "token"))
+VIDEO_PREDICTOR = Table(*_PREDICTOR, Entry("mask_tokens.*", ("mask_tokens.*",), ("",), "token"))
 
 
-def without_wrappers(state: Mapping[str, Any]) -> dict[str, Tensor]:
+class Networks(NamedTuple):
+    """The networks of a file. tables: of positions, under their names. left_out: names of everything else."""
+
+    model: dict[str, Tensor]  # under our names
+    patch: tuple[int, ...]  # shape of a patch: channels, frames of videos, rows, columns
+    tables: dict[str, Tensor]
+    left_out: list[str]
+
+
+def has_networks(stored: Stored, axes: int) -> bool:
+    """Whether a file holds the three networks, with patches of so many axes, as far as it has patches."""
+    content = stored.content
+    if not isinstance(content, dict) or not all(isinstance(content.get(one), dict) for one in NETWORKS.values()):
+        return False
+    weight = without_wrappers(content["encoder"]).get(PATCHES)
+    return weight is None or weight.ndim == axes + 2
+
+
+def read_networks(content: Mapping[str, Any], predictor: Table) -> Networks:
+    """The networks in the content of a file; raises ValueError for a weight that is missing, or has no place."""
+    model: dict[str, Tensor] = {}
+    tables: dict[str, Tensor] = {}
+    if strange := sorted(set(content) - {*NETWORKS.values()} - _TRAINING):
+        raise ValueError(f"it also holds {strange[0]}, which no published file has")
+    patch: tuple[int, ...] = ()
+    for ours, theirs in NETWORKS.items():
+        state, table = without_wrappers(content[theirs]), predictor if ours == "predictor" else ENCODER
+        named = {one: state.pop(one) for one in ("pos_embed", "predictor_pos_embed") if one in state}
+        tables |= {f"{theirs}.{name}": value for name, value in named.items()}
+        model |= {f"{ours}.{name}": value for name, value in table.to_ours(state, f"{theirs}.").items()}
+        if ours == "context_encoder":
+            patch = tuple(state[PATCHES].shape[1:])
+    return Networks(model, patch, tables, sorted(set(content) - {*NETWORKS.values()}))
+
+
+def without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict without the prefixes of DDP and of their wrapper for several masks."""
     return {name.removeprefix("module.").removeprefix("backbone."): value for name, value in state.items()}

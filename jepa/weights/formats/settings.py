@@ -1,15 +1,20 @@
 """Configs of networks whose weights are given: sizes from the shapes, heads from a table, as no weight tells them."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint
+from jepa.ops.published_positions import published_sincos
+from jepa.positions import Grid, grid_positions
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}  # of published encoders, by width
+VJEPA2_HEADS = {**HEADS, 1408: 22, 1664: 26}
 _CHANNELS = 64  # of a head, for other widths
 
 
@@ -18,11 +23,20 @@ def heads_of(width: int, table: Mapping[int, int] = HEADS) -> int:
     return table.get(width) or max(1, width // _CHANNELS)
 
 
-def encoder_size(model: Mapping[str, Tensor], heads: int | None = None) -> dict[str, Any]:
+def encoder_width(model: Mapping[str, Tensor]) -> int:
+    """Width of the context encoder, from weights under our names."""
+    return len(model["context_encoder.embedding.project.weight"])
+
+
+def encoder_size(model: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
     """`model.size` of the context encoder, from weights under our names."""
-    width, hidden = (len(model[f"context_encoder.{name}.weight"]) for name in ("embedding.project", "blocks.0.mlp.0"))
-    depth = _blocks(model, "context_encoder")
-    return {"width": width, "depth": depth, "heads": heads or heads_of(width), "mlp_ratio": _ratio(hidden, width)}
+    width, hidden = encoder_width(model), len(model["context_encoder.blocks.0.mlp.0.weight"])
+    return {
+        "width": width,
+        "depth": _blocks(model, "context_encoder"),
+        "heads": heads,
+        "mlp_ratio": _ratio(hidden, width),
+    }
 
 
 def predictor_size(model: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
@@ -30,6 +44,38 @@ def predictor_size(model: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
     tokens = sum(name.startswith("predictor.mask_tokens.") for name in model)
     width = len(model["predictor.embed.weight"])
     return {"width": width, "depth": _blocks(model, "predictor"), "heads": heads, "mask_tokens": tokens}
+
+
+def video_config(
+    model: Mapping[str, Tensor], heads: tuple[int, int], grid: Grid, patch: tuple[int, ...], positions: str
+) -> dict[str, Any]:
+    """Config of V-JEPA and V-JEPA 2. heads: of encoder and predictor. patch: channels, frames, rows and columns."""
+    predictor = {**predictor_size(model, heads[1]), "blocks": "joint"}
+    return {
+        "data": {
+            "frames": grid[0] * patch[1],
+            "tubelet": patch[1],
+            "image_size": grid[1] * patch[2],
+            "patch_size": patch[2],
+        },
+        "model": {"size": encoder_size(model, heads[0]), "positions": positions, "predictor": predictor},
+        "loss": {"distance": "l1"},
+    }
+
+
+def square_side(tokens: int, network: str = "it") -> int:
+    """Tokens per side of a square grid; raises ValueError if there is none."""
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise ValueError(f"{network} has {tokens} positions, which are no square grid")
+    return side
+
+
+def check_table(name: str, table: Tensor, grid: Grid) -> None:
+    """Raise ValueError if a table of positions [1, N, D] is not the fixed one of I-JEPA and V-JEPA on that grid."""
+    expected = published_sincos(grid_positions(grid), table.shape[-1])
+    if table.shape != (1, *expected.shape) or not torch.allclose(table[0].float(), expected, atol=1e-3):
+        raise ValueError(f"{name} is not the fixed table of sines and cosines of a grid of {grid}")
 
 
 def checkpoint_of(path: Path, modality: str, config: Mapping[str, Any], model: dict[str, Tensor]) -> Checkpoint:

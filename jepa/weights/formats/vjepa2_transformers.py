@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from jepa.weights.formats.names import Entry, Table, layer
-from jepa.weights.formats.settings import checkpoint_of, heads_of
+from jepa.weights.formats.settings import VJEPA2_HEADS, checkpoint_of, encoder_width, heads_of, video_config
 from jepa.weights.formats.stored import Reading, Stored
-from jepa.weights.formats.vjepa2_official import ENCODER_HEADS, FRAMES, PREDICTOR_HEADS, SIZE, video_config
+from jepa.weights.formats.vjepa2_official import FRAMES, PREDICTOR_HEADS, SIZE
 
 NAME = "V-JEPA 2 of transformers"
 
@@ -34,42 +34,43 @@ PREDICTOR = Table(
     Entry("mask_tokens.*", ("predictor.embeddings.mask_tokens.*",), ("",), "token"),
 )
 _TOKENS = "predictor.embeddings.mask_tokens"
+_PATCHES = "encoder.embeddings.patch_embeddings.proj.weight"
 
 
 def recognises(stored: Stored) -> bool:
     """Whether it has the names of VJEPA2Model."""
     content = stored.content
-    return isinstance(content, dict) and "encoder.embeddings.patch_embeddings.proj.weight" in content
+    return isinstance(content, dict) and _PATCHES in content
 
 
 def read(stored: Stored) -> Reading:
     """The encoder, twice, and the predictor."""
-    model, config, patch = from_state(stored.content), stored.config, (2, 16, 16)
-    patch = tuple(stored.content["encoder.embeddings.patch_embeddings.proj.weight"].shape[2:])
-    width = len(model["context_encoder.embedding.project.weight"])
-    settings = video_config(
-        model,
-        config.get("num_attention_heads") or heads_of(width, ENCODER_HEADS),
+    model, config = from_state(stored.content), stored.config
+    patch = tuple(stored.content[_PATCHES].shape[1:])
+    heads = (
+        config.get("num_attention_heads") or heads_of(encoder_width(model), VJEPA2_HEADS),
         config.get("pred_num_attention_heads", PREDICTOR_HEADS),
-        config.get("frames_per_clip", FRAMES),
-        config.get("crop_size", SIZE),
-        patch,
     )
+    side = config.get("crop_size", SIZE) // patch[2]
+    grid = (config.get("frames_per_clip", FRAMES) // patch[1], side, side)
     notes = ("its one encoder, the context encoder of the published weights, is taken as both of ours",)
+    settings = video_config(model, heads, grid, patch, "rotary_vjepa2")
     return Reading(checkpoint_of(stored.path, "video", settings, model), notes)
 
 
 def from_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """State dict of VJEPA2Model -> ours; raises ValueError."""
-    state = dict(state)
-    if isinstance(tokens := state.pop(_TOKENS, None), Tensor):  # [n, 1, 1, D]
-        state |= {f"{_TOKENS}.{number}": token for number, token in enumerate(tokens)}
-    unknown = set(ENCODER.unknown(state)) & set(PREDICTOR.unknown(state))
-    if unknown:
-        raise ValueError(f"it has {min(unknown)}, which VJEPA2Model does not have")
-    encoder = ENCODER.to_ours(state)
+    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "predictor": {}}
+    for name, value in state.items():
+        if name == _TOKENS and isinstance(value, Tensor):  # [n, 1, 1, D]
+            parts["predictor"] |= {f"{_TOKENS}.{number}": token for number, token in enumerate(value)}
+        else:
+            parts.setdefault(name.partition(".")[0], {})[name] = value
+    if strange := sorted(set(parts) - {"encoder", "predictor"}):
+        raise ValueError(f"it has {min(parts[strange[0]])}, which VJEPA2Model does not have")
+    encoder = ENCODER.to_ours(parts["encoder"])
     return {
         **{f"context_encoder.{name}": value for name, value in encoder.items()},
-        **{f"predictor.{name}": value for name, value in PREDICTOR.to_ours(state).items()},
+        **{f"predictor.{name}": value for name, value in PREDICTOR.to_ours(parts["predictor"]).items()},
         **{f"target_encoder.{name}": value for name, value in encoder.items()},
     }
