@@ -25,7 +25,8 @@ from jepa.loss import LossConfig, prediction_loss
 from jepa.masking import Masks, TubeMaskConfig, nearest_target
 from jepa.model import JEPA
 from jepa.model_config import ModelConfig
-from jepa.positions import grid_positions, spread
+from jepa.ops.published_positions import spread
+from jepa.positions import grid_positions
 from jepa.predictor import PredictorConfig
 from jepa.targets import VISIBLE
 from jepa.training.checks import check_config
