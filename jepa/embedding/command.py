@@ -1,6 +1,7 @@
 """The command line of `jepa embed`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from jepa.errors import exit_status
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`jepa embed` -> exit status."""
-    return exit_status(lambda: _embed(_parser().parse_intermixed_args(argv)))
+    given = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _embed(_parser().parse_intermixed_args(given), given))
 
 
-def _embed(arguments: argparse.Namespace) -> int:
+def _embed(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     check_format(arguments.output)
     data, overrides = arguments.data, list(arguments.overrides)
     if data and "=" in data and not Path(data).exists():
@@ -32,6 +34,10 @@ def _embed(arguments: argparse.Namespace) -> int:
         stride=Extent.parse(arguments.stride, "--stride") if arguments.stride else None,
         probe=arguments.probe,
     )
+    if arguments.processes > 1:
+        from jepa.distributed.starter import run_processes
+
+        return run_processes(arguments.processes, "jepa.embedding.command", [*given, "--processes=1"])
     from jepa.embedding.job import open_job
     from jepa.embedding.run import embed_file
 
@@ -70,7 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save-every", type=float, default=15.0, metavar="SECONDS", help="work that a kill may cost (default: 15)"
     )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="processes that share the work, one per GPU (default: 1)"
+    )
     parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
     parser.add_argument("--trust", action="store_true", help="import code that the source names")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the run's")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

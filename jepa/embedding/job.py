@@ -10,33 +10,48 @@ from typing import Any
 import torch
 from torch import nn
 
-from jepa.checkpoint import Checkpoint
-from jepa.config import ConfigError, Tree, differences, plain
+from jepa.config import ConfigError, Tree, plain
 from jepa.config.effects import Use, check_effects
 from jepa.config.overrides import as_tree
 from jepa.embedding.rows import Chain
 from jepa.embedding.settings import EmbedSettings, Extent, Pooling
-from jepa.embedding.vectors import VECTOR, Embedder, StreamEmbedder
+from jepa.embedding.vectors import VECTOR, Embedder, PooledByProbe, StreamEmbedder
 from jepa.embedding.windows import WindowedModality
 from jepa.evaluate.cross_modal.vectors import StreamEncoder
 from jepa.evaluate.features import samples_at_once
+from jepa.evaluate.probes.attentive import pooling
 from jepa.matching import MatchedModality
 from jepa.modality import Modality, Task
+from jepa.probe.saved import SavedProbe
 from jepa.training.config import Config
-from jepa.weights.load import configured, encoder_of, model_of, read_checkpoint
+from jepa.weights.load import model_of
+from jepa.weights.opened import Opened, open_source
 
-_FREE = ("data.", "evaluate.", "compute.")  # sections that an embedding may override
+_FREE = ("data", "evaluate", "compute")  # sections that an embedding may override
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """A trained encoder and its modality, on the data that the overrides name."""
 
-    name: str
-    checkpoint: Checkpoint
-    config: Config[Any, Any]
-    modality: Modality[Any]
+    opened: Opened
     settings: EmbedSettings
+    overrides: Sequence[Tree | str] = ()
+
+    @property
+    def config(self) -> Config[Any, Any]:
+        """The config of the source, with the overrides."""
+        return self.opened.config
+
+    @property
+    def modality(self) -> Modality[Any]:
+        """The modality, on the data of the overrides."""
+        return self.opened.modality
+
+    @property
+    def step(self) -> int | None:
+        """Steps that the encoder was trained for, as far as they are known."""
+        return None if self.opened.checkpoint is None else self.opened.checkpoint.step
 
     @property
     def pooling(self) -> Pooling:
@@ -63,15 +78,17 @@ class Source:
         bf16, float16 = config.compute.precision == "bf16", self.settings.dtype == "float16"
         if self.pooling == "joint":
             assert isinstance(modality, MatchedModality)
-            model = model_of(self.checkpoint, config, modality).to(device)
+            assert self.opened.checkpoint is not None
+            model = model_of(self.opened.checkpoint, config, modality).to(device)
             return StreamEmbedder(StreamEncoder(model, modality, which, bf16), self._columns(), float16)
         try:
-            encoder = encoder_of(self.checkpoint, config, modality, which)
+            encoder = self.opened.token_encoder(which)
         except RuntimeError as error:
             raise ConfigError(
-                f"the encoder of {self.name} does not fit this data section: {str(error).splitlines()[-1]}"
+                f"the encoder of {self.opened.source} does not fit this data section: {str(error).splitlines()[-1]}"
             ) from error
-        return Embedder(modality, encoder.to(device), self.pooling, bf16, float16)
+        probe = self._probe(encoder.dim).to(device) if self.settings.probe else None
+        return Embedder(modality, encoder.to(device), self.pooling, bf16, float16, probe)
 
     def batch_rows(self, device: torch.device) -> int:
         """Rows of a batch, whose tokens fit into memory."""
@@ -85,7 +102,7 @@ class Source:
         options |= {"stream": self.settings.stream, "probe": self.settings.probe and str(self.settings.probe)}
         windows = {"window": str(self.settings.window), "stride": str(self.stride)} if self.settings.window else {}
         return {
-            "source": {"step": self.checkpoint.step, "weights": weights_digest(networks)},
+            "source": {"step": self.step, "weights": weights_digest(networks)},
             "data": data,
             "samples": chain.digests(),
             **options,
@@ -98,17 +115,29 @@ class Source:
         data, settings = self.config.data, self.settings
         windows = {"window": str(settings.window), "stride": str(self.stride)} if settings.window else {}
         return {
-            "source": self.name,
-            "step": self.checkpoint.step,
+            "source": self.opened.source,
+            "step": self.step,
             "encoder": self.config.evaluate.encoder,
             "modality": self.config.modality,
             "data": {"source": data.source, "root": None if data.root is None else str(data.root)},
+            "overrides": list(self.overrides),
             "split": settings.split or "all",
             "pooling": self.pooling,
             **({"probe": str(settings.probe)} if settings.probe else {}),
             **windows,
             "version": _version(),
         }
+
+    def _probe(self, dim: int) -> PooledByProbe:
+        """The attentive probe of the settings; raises CheckpointError, and ConfigError for one of another width."""
+        assert self.settings.probe is not None
+        saved = SavedProbe.load(self.settings.probe)
+        width = len(saved.weights["query"])
+        if width != dim:
+            raise ConfigError(
+                f"{self.settings.probe} pools tokens of width {width}; those of {self.opened.source} have {dim}"
+            )
+        return PooledByProbe(saved, pooling(self.modality.grid, self.config.evaluate.attentive_tokens))
 
     def _columns(self) -> dict[str, int]:
         """The stream of each column of vectors."""
@@ -127,15 +156,12 @@ def open_job(
     trust: bool = False,
 ) -> Source:
     """Open a source on the data of the overrides; raises ConfigError for settings that do not fit together."""
-    checkpoint = read_checkpoint(source, mmap=True, step=step)
-    trained, _ = configured(checkpoint)
-    config, modality = configured(checkpoint, layers)
-    changed = differences(plain(trained), plain(config))
-    if fixed := [line for line in changed if not line.startswith(_FREE)]:
-        raise ConfigError(f"an embedding cannot change {fixed[0]}; it can change data, evaluate and compute")
-    changes = as_tree(layers, Config.of(type(modality)))
-    check_effects(Use(config, modality, evaluates=True, set_by_user=changes), changes)
-    found = Source(str(source), checkpoint, config, modality, settings)
+    opened = open_source(source, layers, step=step, trust=trust)
+    changes = as_tree(layers, Config.of(type(opened.modality)))
+    if fixed := [section for section in changes if section not in _FREE]:
+        raise ConfigError(f"an embedding cannot change {fixed[0]}; it can change {', '.join(_FREE)}")
+    check_effects(Use(opened.config, opened.modality, evaluates=True, set_by_user=changes), changes)
+    found = Source(opened, settings, layers)
     _check(found)
     return found
 

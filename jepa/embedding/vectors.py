@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa.data import to_device
@@ -13,6 +14,7 @@ from jepa.encoder import TokenEncoder, mean_tokens
 from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, joint_embedding
 from jepa.evaluate.features import LAST_LAYERS, grid_layers, grid_valid, joined_means
 from jepa.modality import Modality
+from jepa.probe.saved import SavedProbe
 
 VECTOR = "vector"  # the column of the vectors
 
@@ -26,7 +28,7 @@ class Embedder:
     pooling: Pooling
     bf16: bool
     float16: bool
-    probe: nn.Module | None = None
+    probe: "PooledByProbe | None" = None
 
     @property
     def networks(self) -> nn.Module:
@@ -55,8 +57,32 @@ class Embedder:
                 return joined_means(layers, valid)
             case "tokens":
                 return layers[-1] if valid is None else layers[-1].masked_fill(~valid.unsqueeze(-1), torch.nan)
+            case "attentive":
+                assert self.probe is not None
+                return self.probe(layers[-1])  # type: ignore[no-any-return]
             case _:
                 return mean_tokens(layers[-1], valid)
+
+
+class PooledByProbe(nn.Module):
+    """What a trained attentive probe pools from tokens, before it classifies: [B, N, D] -> [B, D].
+
+    averages: the matrix [M, N] that averaged neighbouring tokens in its training, None if there was none.
+    """
+
+    averages: Tensor | None
+
+    def __init__(self, saved: SavedProbe, averages: Tensor | None) -> None:
+        super().__init__()
+        self.probe, self.normed = saved.network(), saved.normed
+        self.probe.classifier = nn.Identity()  # type: ignore[assignment]
+        self.register_buffer("averages", averages if saved.averaged else None)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, N, D] -> [B, D]."""
+        if self.averages is not None:
+            tokens = self.averages @ tokens
+        return self.probe(F.layer_norm(tokens, tokens.shape[-1:]) if self.normed else tokens)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from modalities.video.config import VideoConfig
 from modalities.video.decode.stored import StoredVideo, VideoInfo
 from modalities.video.sources import EVIDENCE, ReadOptions, open_file, open_source
 from modalities.video.whole import DecodedVideo
+from modalities.video.windows import window_frames, window_spans
 from modalities.worlds.moving.dataset import MovingScenes
 from modalities.worlds.moving.description import DIRECTIONS, MOTIONS
 from modalities.worlds.scenes.dataset import default_cache_dir
@@ -117,6 +118,18 @@ class Video(Modality[VideoConfig]):
         frames = (self._test_clip(inputs, clip, clips) for clip in range(clips))
         cropped = (views.spread_clip_view(clip, size, crop, crops) for clip in frames for crop in range(crops))
         return list(map(self._normalised, cropped))
+
+    def windows(
+        self, inputs: Tensor | StoredVideo, length: float, stride: float, unit: str
+    ) -> Sequence[tuple[float, float]]:
+        """Start and end in seconds of windows along a video; length and stride in seconds, or in frames (`f`)."""
+        return window_spans(_as_video(inputs).info, length, stride, in_frames=unit == "f")
+
+    def window_view(self, inputs: Tensor | StoredVideo, start: float, end: float) -> Tensor:
+        """Frames that are evenly spread over a window, central crop -> float [3, T, H, W]."""
+        frames, size = self.config.frames, self.config.size
+        clip = _as_video(inputs).clip(lambda info: window_frames(info, start, end, frames), min(size))
+        return self._normalised(views.center_clip_view(clip, size))
 
     def example_view(self) -> Tensor:
         """An empty clip: float [3, T, H, W]."""

@@ -31,7 +31,7 @@ def random_frames(info: VideoInfo, frames: int, spacing: float, generator: Gener
     """
     if info.seconds is not None and info.frames > 1:
         offsets, latest = _second_offsets(info.seconds, frames, spacing / info.fps)
-        return _nearest(info.seconds, float(torch.rand((), generator=generator)) * latest + offsets)
+        return nearest(info.seconds, float(torch.rand((), generator=generator)) * latest + offsets)
     steps = _offsets(info, frames, spacing)
     start = int(torch.randint(info.frames - steps[-1], (), generator=generator))
     return [start + step for step in steps]
@@ -44,7 +44,7 @@ def even_frames(info: VideoInfo, frames: int, spacing: float, clip: int = 0, cli
     """
     if info.seconds is not None and info.frames > 1:
         offsets, latest = _second_offsets(info.seconds, frames, spacing / info.fps)
-        return _nearest(info.seconds, latest * (1 / 2 if clips == 1 else clip / (clips - 1)) + offsets)
+        return nearest(info.seconds, latest * (1 / 2 if clips == 1 else clip / (clips - 1)) + offsets)
     steps = _offsets(info, frames, spacing)
     last = info.frames - 1 - steps[-1]
     start = last // 2 if clips == 1 else round(last * clip / (clips - 1))
@@ -64,7 +64,7 @@ def _second_offsets(times: Times, frames: int, period: float) -> tuple[Times, fl
     return offsets, max(0.0, length - float(offsets[-1]))
 
 
-def _nearest(times: Times, wanted: Times) -> list[int]:
+def nearest(times: Times, wanted: Times) -> list[int]:
     """The frame nearest to each wanted time."""
     after = np.searchsorted(times, wanted).clip(1, len(times) - 1)
     is_before = wanted - times[after - 1] <= times[after] - wanted
