@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": ("jepa.evaluate.__main__:main", "evaluate the frozen features of a trained encoder"),
     "data": ("jepa.data_check.command:main", "check data before a run: structure, bad files, speed, a picture"),
     "embed": ("jepa.embedding.command:main", "write the vector of every sample of a data set to one file"),
+    "search": ("jepa.search.command:main", "find the nearest neighbours of files or sentences in such a file"),
     "report": ("jepa.report.page:main", "write report.html of a run"),
     "export": ("jepa.weights.export:main", "write the checkpoint of a run as one file"),
     "convert": ("jepa.weights.convert:main", "write a trained model for another library: transformers, timm, ONNX"),

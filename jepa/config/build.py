@@ -5,7 +5,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import getitem
 from pathlib import Path
 from types import UnionType
@@ -99,7 +99,7 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
     tree = plain(reduce(merge, layers, defaults(config_type)))
     try:
         # As JSON, because only there does strict mode accept lists for tuples and strings for paths.
-        built = TypeAdapter(config_type).validate_json(to_json(hidden(tree)), strict=True, extra="forbid")
+        built: T = _validator(cast(Any, config_type)).validate_json(to_json(hidden(tree)), strict=True, extra="forbid")
         return built if "\\udc" not in json.dumps(tree) else cast(T, restored(built))
     except ValidationError as error:
         findings = error.errors(include_url=False)
@@ -109,6 +109,12 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
             raise ConfigError(_explain(findings, tree)) from error
         _drop_removed(config_type, tree, unknown)
     return build(config_type, [tree])
+
+
+@lru_cache
+def _validator(config_type: Any) -> TypeAdapter[Any]:
+    """The validator of a type; making one takes a tenth of a second."""
+    return TypeAdapter(config_type)
 
 
 def defaults(config_type: Any) -> Tree:

@@ -1,5 +1,6 @@
 """Inputs that a caller gives instead of a data set: files, arrays, Pillow images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,17 @@ class AcceptsGiven(Protocol):
         value_range: of arrays of floats. Raises BadSampleError for a file that cannot be read, and ValueError with what
         is allowed for anything else.
         """
+        ...
+
+
+@runtime_checkable
+class AcceptsSentences(Protocol):
+    """A modality of two matching streams, of which the second one is text."""
+
+    streams: Sequence[Any]
+
+    def sentence_view(self, sentence: str) -> Any:
+        """The evaluation view of a sentence beside an empty first stream."""
         ...
 
 

@@ -25,6 +25,7 @@ from modalities.image.views import (
     random_resized_crop,
     stored_side,
 )
+from modalities.image_text.captions.rules import clean_caption
 from modalities.image_text.captions.sources import EVIDENCE, open_captions
 from modalities.image_text.config import ImageTextConfig, TowersConfig
 from modalities.image_text.encoder import TwoTowers, View
@@ -142,6 +143,10 @@ class ImageText(MatchedModality[ImageTextConfig]):
     def view(self, image: Tensor, caption: str) -> View:
         """The input of the towers for an image uint8 [3, H', W'] and a caption."""
         return View(self._pixels(center_view(image, self.size)), self._ids(caption))
+
+    def sentence_view(self, sentence: str) -> View:
+        """The input of the towers for a sentence, cleaned like a caption, beside an empty image."""
+        return self.view(torch.zeros(3, *self.size, dtype=torch.uint8), clean_caption(sentence))
 
     def example_view(self) -> View:
         """An empty image and an empty caption."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, joint_embedding
-from modalities.image_text.captions.rules import clean_caption
 from modalities.image_text.encoder import View
 from modalities.storage.images import decode_image, image_tensor
 from modalities.storage.pixels import AS_STORED, PixelSettings
@@ -27,6 +26,10 @@ class PairViews(Protocol):
 
     def view(self, image: Tensor, caption: str) -> View:
         """uint8 [3, H', W'] and a caption -> input of the towers."""
+        ...
+
+    def sentence_view(self, sentence: str) -> View:
+        """A sentence, which is cleaned like a caption -> input of the towers."""
         ...
 
 
@@ -62,9 +65,7 @@ class ImageTextModel(nn.Module):
         """Strings, cleaned like captions -> unit vectors [n, D or 2 D]; raises ValueError for anything but a list."""
         if isinstance(sentences, str):
             raise ValueError(f"encode_text takes a list of sentences, not {sentences!r:.80} alone")
-        nothing = torch.zeros(3, *self.modality.size, dtype=torch.uint8)
-        cleaned = (clean_caption(sentence) for sentence in sentences)
-        return self._encode((self.modality.view(nothing, sentence) for sentence in cleaned), stream=1)
+        return self._encode(map(self.modality.sentence_view, sentences), stream=1)
 
     def score(self, pictures: Sequence[Picture], sentences: Sequence[str]) -> Tensor:
         """How well each image matches each sentence: [pictures, sentences], -1 to 1."""

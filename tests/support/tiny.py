@@ -132,6 +132,14 @@ class PaddedNoise(Noise):
         return {"raw_input": view[0]}
 
 
+class Rows(PaddedNoise):
+    """Samples are rows of at most 24 numbers, one per token."""
+
+    def evaluation_view(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        values = inputs.float()[:24]
+        return nn.functional.pad(values, (0, 24 - len(values))), torch.tensor(len(values))
+
+
 LENGTHS = torch.tensor([24, 17, 9])
 
 

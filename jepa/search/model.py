@@ -1,0 +1,122 @@
+"""The model that made a file of vectors, applied to queries: vectors of files and sentences, and thumbnails of rows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from jepa.checkpoint.file import CheckpointError
+from jepa.config import ConfigError
+from jepa.data import DataError
+from jepa.data.given import AcceptsSentences, stored_input
+from jepa.embedding.job import Source, open_job
+from jepa.embedding.settings import EmbedSettings
+from jepa.embedding.vectors import VECTOR, Embedder, StreamEmbedder
+from jepa.embedding.windows import WindowedModality
+from jepa.modality import BadSampleError
+from jepa.search.nearest import Floats
+from jepa.search.stored import Facts, VectorFile
+
+
+@dataclass(frozen=True, eq=False)
+class QueryModel:
+    """The encoder and the modality of a file of vectors."""
+
+    source: Source
+    embedder: Embedder | StreamEmbedder
+
+    @classmethod
+    def of(cls, vectors: VectorFile, source: str | None, device: str, trust: bool) -> "QueryModel":
+        """The model that a file of vectors names, or that model at its new place; raises ConfigError."""
+        about = vectors.about
+        if source is None and "source" not in about:
+            raise ConfigError(f"{vectors.path} does not say which model made it; name the model with --source")
+        name, probe = source or about["source"], about.get("probe")
+        settings = EmbedSettings(pooling=about.get("pooling"), probe=Path(probe) if probe else None)
+        try:
+            opened = open_job(name, settings, _layers(about), trust=trust)
+        except CheckpointError as error:
+            hint = "" if source else f"; it made the vectors of {vectors.path}; if it has moved, name it with --source"
+            raise ConfigError(f"{error}{hint}") from error
+        if (step := about.get("step", opened.step)) != opened.step:
+            raise ConfigError(
+                f"{vectors.path} was made with step {step} of {name}, which is now at step {opened.step}; vectors of "
+                "different networks do not compare: run `jepa embed` again"
+            )
+        return cls(opened, opened.embedder(torch.device(device)))
+
+    @property
+    def has_text(self) -> bool:
+        """Whether sentences have vectors that compare with those of the file."""
+        return isinstance(self.embedder, StreamEmbedder) and isinstance(self.source.modality, AcceptsSentences)
+
+    def of_file(self, path: Path) -> Floats:
+        """The vector [D] of a file; raises BadSampleError, and ValueError for a modality that reads no files."""
+        return self._vector(self.source.modality.evaluation_views(stored_input(self.source.modality, path)), VECTOR)
+
+    def of_sentence(self, sentence: str) -> Floats:
+        """The vector [D] of a sentence."""
+        modality = self.source.modality
+        assert isinstance(modality, AcceptsSentences)
+        return self._vector([modality.sentence_view(sentence)], f"{VECTOR}_{modality.streams[1].name}")
+
+    def picture_of(self, query: str) -> Tensor | None:
+        """The picture of a file, as the network sees it; None if the modality has none."""
+        modality = self.source.modality
+        return modality.picture(modality.evaluation_view(stored_input(modality, Path(query))))
+
+    def pictures(self, rows: Mapping[int, Facts]) -> tuple[dict[int, Tensor], list[str]]:
+        """Pictures of rows, as far as the modality has any, and why others cannot be read."""
+        found: dict[int, Tensor] = {}
+        reasons: list[str] = []
+        try:
+            stored = self._stored({str(facts["name"]) for facts in rows.values() if not _is_file(facts)})
+        except (DataError, ConfigError) as error:
+            stored, reasons = {}, [str(error)]
+        for row, facts in rows.items():
+            try:
+                picture = self._picture(facts, stored)
+            except BadSampleError as error:
+                reasons.append(f"{error.source}: {error.reason}")
+            else:
+                found |= {} if picture is None else {row: picture}
+        return found, reasons
+
+    def _picture(self, facts: Facts, stored: Mapping[str, Any]) -> Tensor | None:
+        modality, name = self.source.modality, str(facts["name"])
+        inputs = stored.get(name)
+        if inputs is None and not _is_file(facts):
+            raise BadSampleError(name, "no such file or sample")
+        inputs = stored_input(modality, Path(name)) if inputs is None else inputs
+        if facts.get("start") is None or not isinstance(modality, WindowedModality):
+            return modality.picture(modality.evaluation_view(inputs))
+        return modality.picture(modality.window_view(inputs, float(facts["start"]), float(facts["end"])))
+
+    def _stored(self, names: Collection[str]) -> dict[str, Any]:
+        """Inputs of samples that are no files, such as members of tar files, by name."""
+        if not names:
+            return {}
+        chain = self.source.chain()
+        found = {name: index for index in range(len(chain)) if (name := chain.name(index)) in names}
+        return {name: chain[index].inputs for name, index in found.items()}
+
+    def _vector(self, views: Sequence[Any], column: str) -> Floats:
+        batch = [default_collate([view]) for view in views]
+        vector: Floats = self.embedder.vectors(batch)[column][0].numpy().astype(np.float32)
+        return vector
+
+
+def _layers(about: Facts) -> list[str]:
+    """The settings with which the vectors were made, without data that is no longer there."""
+    root = about.get("data", {}).get("root")
+    gone = ("data.root=", "data.source=") if root and not Path(root).exists() else ()
+    return [text for text in about.get("overrides", ()) if not text.startswith(gone)]
+
+
+def _is_file(facts: Facts) -> bool:
+    return Path(str(facts["name"])).exists()
