@@ -13,6 +13,7 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor
 
+from jepa.checkpoint.reasons import why_unreadable
 from jepa.disk import replacing
 from jepa.errors import UserError
 
@@ -199,8 +200,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return CheckpointError(f"{path} is not a readable checkpoint: {reason}")
+    return CheckpointError(f"{path} is not a readable checkpoint: {why_unreadable(path, error)}")
 
 
 def last_checkpoint(run_dir: Path) -> str:

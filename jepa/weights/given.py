@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jepa.checkpoint import CheckpointError
+
 N = TypeVar("N", bound=nn.Module)
 
 # What initialisation does to a parameter in place. The system gives memory only to what is written.
@@ -27,9 +29,32 @@ class _NoInitialValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class MismatchError(CheckpointError, RuntimeError):
+    """Weights do not fit the networks of their config."""
+
+
 def with_weights(build: Callable[[], N], weights: Mapping[str, Tensor]) -> N:
-    """A network in evaluation mode with copies of the weights; raises RuntimeError if they do not fit."""
+    """A network in evaluation mode with copies of the weights, in fp32; raises MismatchError if they do not fit."""
     with torch.random.fork_rng(devices=[]), _NoInitialValues():  # a plug-in may draw in its own way
         network = build()
-    network.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
+    if flaw := _flaw({name: value.shape for name, value in network.state_dict().items()}, weights):
+        raise MismatchError(f"the weights do not fit the networks of their config: {flaw}")
+    network.load_state_dict({name: _copy(value) for name, value in weights.items()}, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _flaw(shapes: Mapping[str, torch.Size], weights: Mapping[str, Tensor]) -> str:
+    """The first weight that is missing, has another shape, or has no place; "" if all fit."""
+    if missing := [name for name in shapes if name not in weights]:
+        network = missing[0].partition(".")[0]
+        if not any(name.startswith(f"{network}.") for name in weights):
+            return f"they have no {network}"
+        return f"{missing[0]} is missing ({len(missing)} of {len(shapes)} are)"
+    if wrong := [name for name, shape in shapes.items() if weights[name].shape != shape]:
+        return f"{wrong[0]} has shape {list(weights[wrong[0]].shape)}, expected {list(shapes[wrong[0]])}"
+    strange = [name for name in weights if name not in shapes]
+    return f"{strange[0]} has no place in them" if strange else ""
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.to(torch.float32, copy=True) if value.is_floating_point() else value.clone()

@@ -4,10 +4,10 @@ from functools import lru_cache
 
 from jepa.checkpoint import Checkpoint, CheckpointError
 from jepa.console import CONSOLE, shown
-from jepa.weights.formats import ijepa_official, vjepa2_official, vjepa2_transformers, vjepa_official
+from jepa.weights.formats import ijepa_encoder, ijepa_official, vjepa2_official, vjepa2_transformers, vjepa_official
 from jepa.weights.formats.stored import Format, Stored
 
-FORMATS: tuple[Format, ...] = (ijepa_official, vjepa_official, vjepa2_official, vjepa2_transformers)
+FORMATS: tuple[Format, ...] = (ijepa_official, ijepa_encoder, vjepa_official, vjepa2_official, vjepa2_transformers)
 
 
 def format_of(stored: Stored) -> Format | None:

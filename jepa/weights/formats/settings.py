@@ -23,6 +23,25 @@ def heads_of(width: int, table: Mapping[int, int] = HEADS) -> int:
     return table.get(width) or max(1, width // _CHANNELS)
 
 
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as in all published code
+_EPSILON = 1e-6  # of layer norms in all published code, and here
+
+
+def pixel_statistics(stored: Mapping[str, Any], mean: str = "image_mean", std: str = "image_std") -> dict[str, Any]:
+    """`pixel_mean` and `pixel_std` of `data`, as a file states them; otherwise ImageNet's."""
+    return {"pixel_mean": stored.get(mean) or MEAN, "pixel_std": stored.get(std) or STD}
+
+
+def activation_notes(config: Mapping[str, Any]) -> list[str]:
+    """What a config.json of transformers says of layer norms; raises ValueError for another activation than GELU."""
+    if (activation := config.get("hidden_act", "gelu")) != "gelu":
+        raise ValueError(f"config.json states hidden_act={activation}, and the networks here have gelu")
+    epsilon = config.get("layer_norm_eps", _EPSILON)
+    if epsilon == _EPSILON:
+        return []
+    return [f"config.json states layer_norm_eps={epsilon:g}; the published networks were trained with 1e-06, used here"]
+
+
 def encoder_width(model: Mapping[str, Tensor]) -> int:
     """Width of the context encoder, from weights under our names."""
     return len(model["context_encoder.embedding.project.weight"])
@@ -53,6 +72,7 @@ def video_config(
     predictor = {**predictor_size(model, heads[1]), "blocks": "joint"}
     return {
         "data": {
+            **pixel_statistics({}),
             "frames": grid[0] * patch[1],
             "tubelet": patch[1],
             "image_size": grid[1] * patch[2],
@@ -60,6 +80,19 @@ def video_config(
         },
         "model": {"size": encoder_size(model, heads[0]), "positions": positions, "predictor": predictor},
         "loss": {"distance": "l1"},
+    }
+
+
+def image_config(
+    model: Mapping[str, Tensor], heads: int, table: Tensor, patch: int, pixels: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Config of I-JEPA. table: of positions [1, N, D], which tells the resolution. pixels: `pixel_statistics`."""
+    side = square_side(table.shape[1], "the table of positions")
+    predictor = {"predictor": {**predictor_size(model, heads), "blocks": "separate"}} if _has_predictor(model) else {}
+    return {
+        "data": {**pixels, "image_size": side * patch, "patch_size": patch},
+        "model": {"size": encoder_size(model, heads), "positions": "sincos_published", **predictor},
+        "loss": {"distance": "smooth_l1"},
     }
 
 
@@ -81,6 +114,10 @@ def check_table(name: str, table: Tensor, grid: Grid) -> None:
 def checkpoint_of(path: Path, modality: str, config: Mapping[str, Any], model: dict[str, Tensor]) -> Checkpoint:
     """A checkpoint without a past: step 0, no state of an optimiser."""
     return Checkpoint(0, 0.0, {"modality": modality, "run_dir": f"runs/{path.stem}", **config}, model, {})
+
+
+def _has_predictor(model: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("predictor.") for name in model)
 
 
 def _blocks(model: Mapping[str, Tensor], network: str) -> int:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from jepa.checkpoint import Checkpoint, CheckpointError
 from jepa.checkpoint.file import read_content
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PIXELS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Stored:
     path: Path
     content: Any
     config: Mapping[str, Any] = field(default_factory=dict)
+    pixels: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,50 @@ class Format(Protocol):
 
 def open_stored(path: Path) -> Stored:
     """Content of a weight file, or of a folder with config.json and weights; raises CheckpointError."""
-    if path.is_dir():
-        return Stored(path, _safetensors(path / WEIGHTS), _read_json(path / CONFIG))
-    if path.suffix == ".safetensors":
-        beside = path.parent / CONFIG
-        return Stored(path, _safetensors(path), _read_json(beside) if beside.exists() else {})
-    return Stored(path, read_content(path, mmap=True))
+    if not path.is_dir() and path.suffix != ".safetensors":
+        return Stored(path, read_content(path, mmap=True))
+    folder = path if path.is_dir() else path.parent
+    tensors = _sharded(folder) if path == folder and (folder / INDEX).exists() else _safetensors(path, folder)
+    config, pixels = (_settings(folder, *names) for names in ((CONFIG,), PIXELS))
+    return Stored(path, tensors, config, pixels)
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
+def _settings(folder: Path, *names: str) -> dict[str, Any]:
+    """The first of these JSON files that exists; empty if none does."""
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    return {} if path is None else _read_json(path)
+
+
+def _safetensors(path: Path, folder: Path) -> dict[str, Any]:
+    path = path / WEIGHTS if path == folder else path
+    if not path.is_file():
+        others = sorted(one.name for one in folder.glob("*.bin")) if folder.is_dir() else []
+        hint = f"; {others[0]} is a pickle, so save the model again as safetensors" if others else ""
+        raise CheckpointError(f"no file {path}{hint}")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
+def _sharded(folder: Path) -> dict[str, Any]:
+    """Tensors of several files, as an index lists them."""
+    files = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(one, str) and one == Path(one).name for one in files.values()):
+        raise CheckpointError(f"{folder / INDEX} has no weight_map that names files of its folder")
+    tensors: dict[str, Any] = {}
+    for name in sorted(set(files.values())):
+        found = _safetensors(folder / name, folder)
+        if lacking := [key for key, file in files.items() if file == name and key not in found]:
+            raise CheckpointError(f"{folder / name} has no {lacking[0]}, which {INDEX} says that it has")
+        tensors |= found
+    return tensors
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds a {type(found).__name__}; expected settings by name")
