@@ -35,7 +35,7 @@ from jepa.masking import Masks
 from jepa.modality import Modality, Sample, Samples, Task
 from jepa.model_config import ModelConfig
 from jepa.optim import adamw, set_schedule
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.training.config import Config
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.run_dir import prepare_run_dir

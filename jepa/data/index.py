@@ -13,7 +13,7 @@ from jepa.disk.cache import user_cache
 from jepa.disk.columns import IndexFolder
 from jepa.distributed import World
 from jepa.modality import Modality, Split
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 
 
 def index_of_run(run_dir: Path, writes: bool = False) -> IndexFolder:

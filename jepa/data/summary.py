@@ -12,7 +12,7 @@ from typing import Any, get_args
 from jepa.console import CONSOLE, shown, warn_once
 from jepa.data.batches import open_split
 from jepa.modality import DataConfig, Modality, Samples, Split
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 
 _SHOWN = 3  # classes, endings
 

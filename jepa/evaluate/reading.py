@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from jepa.data import open_split, seeded
 from jepa.modality import BadSampleError, Label, LabelledSamples, Modality, Sample, Samples, Split, Task
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 
 BatchT = TypeVar("BatchT")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

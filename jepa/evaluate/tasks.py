@@ -28,7 +28,7 @@ from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, on
 from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.table import Row
 from jepa.modality import Task
-from jepa.protocol import FunctionTask
+from jepa.probe.protocol import FunctionTask
 
 Layer = Literal["last", "last4", "pooled", "tokens"]
 POOLED = "_pooled"  # ends the name of a probe on the encoder's own pooled vector

@@ -10,7 +10,7 @@ from jepa.config.imports import imported
 from jepa.data import Order, seeded
 from jepa.distributed import World
 from jepa.modality import Modality
-from jepa.protocol import FunctionTask
+from jepa.probe.protocol import FunctionTask
 from jepa.training.config import Config
 
 

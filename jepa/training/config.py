@@ -12,7 +12,7 @@ from jepa.loss import LossConfig
 from jepa.modality import C, Modality
 from jepa.model_config import NetworksConfig
 from jepa.optim import OptimConfig
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.schedules import LinearMomentum, MomentumConfig
 from jepa.targets import VISIBLE, TargetKind, check_target
 from jepa.training.effects import run_effects

@@ -21,7 +21,7 @@ from jepa.evaluate.reading import evaluated_indices, evaluation_splits
 from jepa.launch import resolve
 from jepa.modality import Modality, Samples
 from jepa.model import JEPA
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 
 SETTINGS = [
     *("data.image_size=16", "data.patch_size=2", "model.size={width: 24, depth: 2, heads: 2}"),

@@ -17,7 +17,7 @@ from jepa.console import warn_once
 from jepa.data import open_split
 from jepa.data.summary import counted, generated_line, say_data, summary_lines
 from jepa.evaluate.__main__ import main as evaluate
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.training.data_record import record_data
 from modalities.image import Image, ImageConfig
 from modalities.storage.folders import FileKind, open_folder

@@ -31,7 +31,7 @@ from jepa.modality import Modality
 from jepa.model import JEPA, Prediction
 from jepa.optim import OptimConfig
 from jepa.predictor import PredictorConfig
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.train import backward
 from jepa.training.checks import batch_order
 from jepa.training.config import ComputeConfig, Config

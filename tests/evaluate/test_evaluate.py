@@ -37,7 +37,7 @@ from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Examples, Splits
 from jepa.launch import resolve
 from jepa.model import JEPA
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.training.config import ComputeConfig
 from jepa.weights.opened import load_modality
 

@@ -20,7 +20,7 @@ from jepa.evaluate.table import error_line, is_close
 from jepa.evaluate.tasks import FeatureTable, measure
 from jepa.launch import resolve
 from jepa.modality import Task
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.report.charts import task_title
 from jepa.training.config import ComputeConfig
 

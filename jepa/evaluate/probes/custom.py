@@ -8,7 +8,7 @@ from jepa.config.imports import describe_error, imported
 from jepa.data import seeded
 from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.table import Row
-from jepa.protocol import FunctionTask
+from jepa.probe.protocol import FunctionTask
 
 
 class FunctionError(ValueError):

@@ -17,7 +17,7 @@ from jepa.data_check import command
 from jepa.disk import WriteError
 from jepa.disk.columns import IndexFolder
 from jepa.distributed import World
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from modalities.image.config import ImageConfig
 from modalities.image.modality import Image
 from modalities.image_text.captions.lists import open_lists as open_caption_lists
