@@ -20,6 +20,7 @@ from jepa.errors import INTERRUPTED, exit_status
 from jepa.plugins.registry import declared_name, modality_class
 from jepa.settings.arguments import launch_parser
 from jepa.settings.resolve import Resolved, resolve as resolve, resolve_layers, say
+from jepa.settings.start import StartUse
 from jepa.train import train
 from jepa.training.config import Config
 
@@ -96,7 +97,10 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     is_users_file = recipe is not None and not is_ours and "modality" not in tree
     processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", arguments.processes))
     known = {"is_users_file": is_users_file, "processes": processes, "keeps_unused": arguments.keep_unused}
-    return resolve_layers(arguments.modality, tree, overrides, **known)
+    start: StartUse = "tried" if arguments.dry_run else "read"
+    return resolve_layers(
+        arguments.modality, tree, overrides, start=start, is_default=arguments.config is None, **known
+    )
 
 
 if __name__ == "__main__":

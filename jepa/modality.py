@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Generator, Tensor, nn
 
 from jepa.compat.contract_1 import Renamed
@@ -29,17 +29,20 @@ class DataConfig:
     """Base class of the `data` section; a modality adds its own settings in a subclass.
 
     source: kind of data source, as named by the modality. root: folder or file of the source, if it needs one.
-    max_bad_fraction: share of samples that may be unreadable before a run stops. `completed` names settings that may be
-    null: the modality then determines them when it is created and stores them in its `config`, and the run keeps them.
+    max_bad_fraction: share of samples that may be unreadable before a run stops. position_grid: a grid of tokens to
+    whose extent positions are scaled; null for none. `completed` names settings that may be null: the modality then
+    determines them when it is created and stores them in its `config`, and the run keeps them.
     """
 
     completed: ClassVar[Sequence[str]] = ()
     world: ClassVar[str] = ""  # the generated data that a null `source` means without a `root`, and its section
     training_only: ClassVar[Sequence[str]] = ()  # settings that an evaluation does not use
+    of_networks: ClassVar[Sequence[str]] = ()  # settings that `start_from` takes over with the networks
 
     source: str | None = "folder"
     root: Path | None = None
     max_bad_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    position_grid: tuple[PositiveInt, ...] | None = None
 
     def no_effect(self, use: Use) -> dict[str, str]:
         """Settings without effect, with the reason (see `jepa.config.effects`); subclasses add theirs."""
@@ -171,7 +174,7 @@ class Modality(Renamed, ABC, Generic[C]):
     @property
     def positions(self) -> Tensor:
         """Coordinates of every token: [N, A]."""
-        return grid_positions(self.grid)
+        return grid_positions(self.grid, self.config.position_grid)
 
     @abstractmethod
     def dataset(self, split: Split) -> Samples:

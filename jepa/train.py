@@ -1,6 +1,7 @@
 """The training loop, in one function."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from jepa.training.resume import checkpoint_to_resume
 from jepa.training.run_dir import prepare_run_dir, say_finished
 from jepa.training.saver import Saver
 from jepa.training.signs import logged_signs
-from jepa.weights.load import read_networks
+from jepa.weights.start import start_weights
 
 
 def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bool:
@@ -40,14 +41,15 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         order = batch_order(config, world)
         check_config(config, modality)
     checkpoint = checkpoint_to_resume(config, samples, world)
-    model = initial_model(config, modality, world, resumes=checkpoint is not None)
+    start = partial(start_weights, config.start_from, fresh=config.start_fresh) if config.start_from else None
+    model = initial_model(config, modality, world, is_replaced=checkpoint is not None or start is not None)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with world.error_barrier():
         optimizer = adamw(model, config.optim)
         if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
-    first_step, seconds_before = saver.restore(checkpoint, config.start_from, read_networks)
+    first_step, seconds_before = saver.restore(checkpoint, start)
     if first_step == config.steps:
         say_finished(config, world)
         return True

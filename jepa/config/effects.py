@@ -11,7 +11,7 @@ from typing import Any
 
 from jepa.config.build import ConfigError, Tree
 
-_ABSENT = object()
+ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Use:
 
     def is_set(self, path: str) -> bool:
         """Whether this setting was set at all; check this before costly rules."""
-        return self.is_set_by_user(path) or _at(self.set_by_recipe, path) is not _ABSENT
+        return self.is_set_by_user(path) or value_at(self.set_by_recipe, path) is not ABSENT
 
     def is_set_by_user(self, path: str) -> bool:
         """Whether the user set this setting; check this before rules that open the data."""
-        return _at(self.set_by_user, path) is not _ABSENT
+        return value_at(self.set_by_user, path) is not ABSENT
 
 
 def without_effect(use: Use) -> dict[str, str]:
@@ -53,7 +53,7 @@ def check_effects(use: Use, overrides: Tree) -> dict[str, str]:
 
 def those_in(tree: Tree, found: Mapping[str, str]) -> dict[str, str]:
     """The settings without effect that a layer of a config sets."""
-    return {path: reason for path, reason in found.items() if _at(tree, path) is not _ABSENT}
+    return {path: reason for path, reason in found.items() if value_at(tree, path) is not ABSENT}
 
 
 def check_recipe(
@@ -64,7 +64,7 @@ def check_recipe(
     found: settings without effect. alone: those of the recipe without overrides. own: the recipe is a file of the user,
     in which settings that have no effect even alone are errors.
     """
-    paths = [path for path in those_in(recipe, found) if _at(recipe, path) != _at(defaults, path)]
+    paths = [path for path in those_in(recipe, found) if value_at(recipe, path) != value_at(defaults, path)]
     before = alone() if paths else {}
     refuse({path: before[path] for path in paths if path in before and own}, " from the file of --config")
     by_reason: dict[str, list[str]] = {}
@@ -92,13 +92,18 @@ def _of_section(section: Any, prefix: str, use: Use) -> Iterator[tuple[str, str]
                 yield from _of_section(part, f"{prefix}{name}.", use)
 
 
-def _at(tree: Any, path: str) -> Any:
-    """The value at a path of keys and indices; _ABSENT if there is none."""
+def is_set(tree: Tree, path: str) -> bool:
+    """Whether a layer of a config has a setting."""
+    return value_at(tree, path) is not ABSENT
+
+
+def value_at(tree: Any, path: str) -> Any:
+    """The value at a path of keys and indices; ABSENT if there is none."""
     for key in path.split("."):
         if isinstance(tree, Mapping) and key in tree:
             tree = tree[key]
         elif isinstance(tree, Sequence) and not isinstance(tree, str) and key.isdecimal() and int(key) < len(tree):
             tree = tree[int(key)]
         else:
-            return _ABSENT
+            return ABSENT
     return tree

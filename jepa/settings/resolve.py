@@ -1,19 +1,17 @@
 """Recipe and overrides -> config and modality."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from jepa.config import ConfigError, Tree, build, defaults, differences, merge, parse_overrides, plain
+from jepa.config import ConfigError, Tree, defaults, merge, parse_overrides
 from jepa.config.effects import Use, check_recipe, refuse, those_in, without_effect
-from jepa.config.recipes import plain_name
 from jepa.console import CONSOLE, shown
 from jepa.modality import DataConfig, Modality
 from jepa.plugins.registry import modality_class
+from jepa.settings.layers import Layers
+from jepa.settings.start import StartUse, with_start
 from jepa.training.config import Config
 from jepa.training.run_dir import completed, saved_config
 from jepa.weights.load import construct
@@ -51,19 +49,21 @@ def resolve_layers(
     is_users_file: bool = False,
     processes: int | None = None,
     keeps_unused: bool = False,
+    start: StartUse = "ignored",
+    is_default: bool = False,
 ) -> Resolved:
     """As `resolve`, with notes, among them settings of the recipe that overrides switch off.
 
     is_users_file: the recipe is a file of the user. processes: of the training, None if unknown. Raises ConfigError for
-    settings of the user that have no effect; keeps_unused: overrides among them only give notes.
+    settings of the user that have no effect; keeps_unused: overrides among them only give notes. start: whether a new
+    run takes over the settings of `start_from`; they give way to overrides and to a recipe, unless it is the
+    modality's default one (is_default).
     """
     modality_type = modality_class(modality_name)
     config_type = Config.of(modality_type)
     changes = parse_overrides(overrides, config_type)
-    given = _built(modality_name, config_type, recipe, changes)
-    saved = saved_config(given)
-    config, modality = construct(modality_type, completed(given, saved) if saved else given)
-    notes = source_notes(given.data, config.data)
+    layers = Layers(modality_name, modality_type, recipe, changes, is_default)
+    config, modality, notes = _constructed(layers, start)
 
     def use(config: Config[Any, Any], modality: Modality[Any], changes: Tree) -> Use:
         users = merge(recipe, changes) if is_users_file else changes
@@ -72,7 +72,7 @@ def resolve_layers(
     def alone() -> dict[str, str]:
         """Settings of the recipe that have no effect without overrides; none if it cannot be used without them."""
         try:
-            of_recipe = construct(modality_type, _built(modality_name, config_type, recipe, {}))
+            of_recipe = construct(modality_type, replace(layers, changes={}).built())
         except ConfigError:
             return {}
         return without_effect(use(*of_recipe, {}))
@@ -89,12 +89,19 @@ def resolve_layers(
     return Resolved(config, modality, tuple(notes), unused)
 
 
-def _built(modality_name: str, config_type: Any, recipe: Tree, changes: Tree) -> Config[Any, Any]:
-    """The config of a recipe and changes, with a run_dir."""
-    config: Config[Any, Any] = build(config_type, [{"run_dir": ""}, recipe, changes, {"modality": modality_name}])
-    if plain(config.run_dir) != ".":
-        return config
-    return replace(config, run_dir=Path("runs") / f"{plain_name(modality_name)}-{_digest(config_type, config)}")
+def _constructed(layers: Layers, use: StartUse) -> tuple[Config[Any, Any], Modality[Any], list[str]]:
+    """The config of layers and of what they take over, its modality, and notes."""
+    layers, start, notes = with_start(layers, use)
+    given = layers.built()
+    saved = saved_config(given)
+    config, modality = construct(layers.modality_type, completed(given, saved) if saved else given)
+    if start is not None:
+        if more := start.fitted(config, modality, layers.chosen):
+            layers = replace(layers, taken=merge(layers.taken, more))
+            config, modality = construct(layers.modality_type, layers.built())
+        start.check(config, modality)
+        notes += start.notes(layers)
+    return config, modality, [*source_notes(given.data, config.data), *notes]
 
 
 def say(notes: Sequence[str]) -> None:
@@ -113,12 +120,3 @@ def source_notes(given: DataConfig, known: DataConfig) -> list[str]:
     if given.source is not None or known.root is None:
         return []
     return [f"data.source={known.source}, as data.root={known.root} holds"]
-
-
-def _digest(config_type: Any, config: Config[Any, Any]) -> str:
-    """A hash of the settings. Defaults are left out, so that a setting added later does not rename runs."""
-    known, settings = defaults(config_type), plain(config)
-    for tree in (known, settings):  # a null source was the name of the generated data, and runs keep their names
-        tree["data"]["source"] = tree["data"].get("source") or config.data.world
-    text = json.dumps(differences(known, settings))
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

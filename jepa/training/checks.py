@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from jepa.checkpoint import latest
 from jepa.config import ConfigError
 from jepa.config.imports import imported
 from jepa.data import Order, seeded
@@ -16,9 +15,7 @@ from jepa.training.config import Config
 
 def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
     """Raise ConfigError for settings that do not fit together or do not fit the modality."""
-    start, tokens = config.start_from, config.model.predictor.mask_tokens
-    if start is not None and not latest(config.run_dir).exists() and not start.expanduser().exists():
-        raise ConfigError(f"start_from: no checkpoint at {start}")
+    tokens = config.model.predictor.mask_tokens
     sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
     if tokens > sets:
         raise ConfigError(f"model.predictor.mask_tokens: {sets} sets of masks cannot use {tokens} mask tokens")

@@ -82,13 +82,19 @@ class Stage(NamedTuple):
 M = TypeVar("M", bound=NetworksConfig)
 
 
+def one_spelling(source: str) -> str:
+    """A source without what does not matter in a path, such as a slash at its end: a run compares its settings."""
+    return source if "://" in source else Path(source).as_posix()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(Generic[C, M]):
     """A run. `data` and `model` are sections of the modality's own types; lengths are in optimiser steps.
 
     keep_every: keep the checkpoint of every N-th step as checkpoints/step_N.pt; null keeps only the latest. start_from:
-    run directory, checkpoint file or released V-JEPA 2 file to take the initial networks from, for a cooldown or to
-    adapt to other data; null for random ones. target: `latent`, `pixels`, or a custom function
+    run directory, checkpoint, released file, folder or hub name whose networks the run takes as its initial ones, for a
+    cooldown or to adapt to other data, with the settings that belong to them (docs/adapt.md); null for random ones.
+    start_fresh: networks that start with random weights all the same. target: `latent`, `pixels`, or a custom function
     `package.module:function`; see targets.py.
     """
 
@@ -99,7 +105,8 @@ class Config(Generic[C, M]):
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
     keep_every: PositiveInt | None = None
-    start_from: Path | None = None
+    start_from: Annotated[str, AfterValidator(one_spelling)] | None = None
+    start_fresh: tuple[Literal["predictor", "projectors", "contrast"], ...] = ()
     target: Annotated[TargetKind, AfterValidator(check_target)] = "latent"
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     data: C

@@ -10,6 +10,7 @@ from jepa.config import ConfigError
 from jepa.config.effects import Use
 from jepa.data import seeded
 from jepa.matching import MatchedModality
+from jepa.modality import Modality
 
 Finding = tuple[str, str]  # setting, reason
 _TRAINING_ONLY = (
@@ -24,12 +25,19 @@ _LABELLED = (
 
 def run_effects(config: Any, use: Use) -> dict[str, str]:
     """Settings of a run without effect, with the reason."""
-    evaluation = dict([*_forecasts(config, use), *_streams(config, use), *_labels(config, use)])
+    evaluation = dict(
+        [*_positions(config, use), *_forecasts(config, use), *_streams(config, use), *_labels(config, use)]
+    )
     if use.evaluates:
         only_training = dict.fromkeys(_TRAINING_ONLY, "only training uses it")
         at_end = dict.fromkeys(("evaluate.enabled", "evaluate.report"), "it is for the end of a training")
         return {**only_training, **at_end, **evaluation}
     return dict([*_targets(config), *_loss(config, use), *_networks(config, use), *_schedule(config, use)]) | evaluation
+
+
+def _positions(config: Any, use: Use) -> Iterator[Finding]:
+    if config.data.position_grid and type(use.modality).positions is not Modality.positions:
+        yield "data.position_grid", f"{config.modality} data places tokens in its own way"
 
 
 def _targets(config: Any) -> Iterator[Finding]:

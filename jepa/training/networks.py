@@ -12,13 +12,14 @@ from jepa.model import JEPA
 from jepa.training.config import Config
 
 
-def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World, resumes: bool = False) -> JEPA:
+def initial_model(config: Config[Any, Any], modality: Modality[Any], world: World, is_replaced: bool = False) -> JEPA:
     """The networks drawn from the run's seed, on this process's device, sharded if the config says so.
 
-    resumes: whether a checkpoint will replace them. Raises ConfigError, and PeerError if another process raised one.
+    is_replaced: whether a checkpoint or `start_from` will replace the encoders. Raises ConfigError, and PeerError if
+    another process raised one.
     """
     torch.manual_seed(config.seed)
-    build = partial(build_model, config, modality, resumes)
+    build = partial(build_model, config, modality, is_replaced)
     if world.size == 1 or config.compute.parallel == "ddp":
         with world.error_barrier():
             model = build()
@@ -28,10 +29,10 @@ def initial_model(config: Config[Any, Any], modality: Modality[Any], world: Worl
     return sharded(build, world, config.compute.precision == "bf16")
 
 
-def build_model(config: Config[Any, Any], modality: Modality[Any], resumes: bool) -> JEPA:
+def build_model(config: Config[Any, Any], modality: Modality[Any], is_replaced: bool) -> JEPA:
     """Networks with random weights, or with the pretrained encoder that the config names; raises ConfigError."""
     model = JEPA(config.model, modality, config.target_kinds)
-    if model.context_encoder.device.type != "meta" and not resumes:
+    if model.context_encoder.device.type != "meta" and not is_replaced:
         try:
             model.context_encoder.load_pretrained(config.model)
         except ValueError as error:

@@ -31,6 +31,8 @@ from jepa.disk import WriteError
 from jepa.distributed import World, is_sharded
 from jepa.training.host_copy import host_copy
 
+Start = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # weights of a run -> those that it starts from
+
 
 class Saver:
     """Saves and restores a run. A thread writes a copy of the state while training continues.
@@ -50,17 +52,15 @@ class Saver:
             self.group = group
         self.unfinished: Future[None] | None = None
 
-    def restore(
-        self, path: Path | None, start: Path | None = None, read: Callable[[Path], dict[str, Tensor]] | None = None
-    ) -> tuple[int, float]:
+    def restore(self, path: Path | None, start: Start | None = None) -> tuple[int, float]:
         """Load a checkpoint, the same in all processes -> optimiser steps done, seconds spent; None for a fresh run.
 
-        start: a run or file whose networks, which `read` gives, a fresh run starts from. Raises CheckpointError, and
-        PeerError if another process raised it.
+        start: gives the weights from which a fresh run starts. Raises CheckpointError, and PeerError if another process
+        raised it, and the errors of `start`.
         """
         if path is None:
-            if start is not None and read is not None:
-                self._load_start(start.expanduser(), read)
+            if start is not None:
+                self._load_start(start)
             return 0, 0.0
         if self.sharded:
             return self._restore_shards(path)
@@ -70,26 +70,20 @@ class Saver:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         return checkpoint.step, checkpoint.seconds
 
-    def _load_start(self, start: Path, read: Callable[[Path], dict[str, Tensor]]) -> None:
-        """Load the networks, but not the step or optimiser, of another run or a released file.
-
-        Raises CheckpointError if it is missing or its networks do not fit, and PeerError if another process raised it.
-        """
+    def _load_start(self, start: Start) -> None:
+        """Load the weights that `start` gives; all others stay as drawn. Raises its errors, and PeerError."""
         own = self.model.state_dict()
         with self.world.error_barrier():
-            found = read(start) if self.world.is_main or not self.sharded else None
-            if found is not None:
-                # V-JEPA 2 files hold up to ten mask tokens, trained only as far as there were mask sets.
-                found = {name: value for name, value in found.items() if name in own or ".mask_tokens." not in name}
-                _check_same_networks(start, found, own)
+            found = start(own) if self.world.is_main or not self.sharded else {}
         if self.sharded:
             from jepa.training.fsdp import spread
 
-            for name, tensor in own.items():
-                spread(None if found is None else found[name], tensor)
+            names = [list(found)]
+            dist.broadcast_object_list(names, src=0, group=self.group)
+            for name in names[0]:
+                spread(found.get(name), own[name])
         else:
-            assert found is not None
-            self.model.load_state_dict(found)
+            self.model.load_state_dict({**own, **found})
 
     def save(self, step: int, seconds: float, keep: bool = False) -> None:
         """Copy the current state and start to write the copy; every process must call, and may train on at once.
@@ -236,14 +230,3 @@ def _saved(tensors: Mapping[str, Tensor], saved: Collection[str]) -> dict[str, T
     Missing weights are kept in the request, so that the loader reports them.
     """
     return {name: tensor for name, tensor in tensors.items() if name in saved or name.startswith("model.")}
-
-
-def _check_same_networks(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError if names or shapes differ from the networks of the config."""
-    shapes, expected = ({name: value.shape for name, value in state.items()} for state in (found, own))
-    wrong = [name for name in sorted({*found, *own}) if shapes.get(name) != expected.get(name)]
-    if wrong:
-        raise CheckpointError(
-            f"start_from: {len(wrong)} of {len(own)} tensors of {path} differ from the networks of this config; "
-            f"the first is {wrong[0]}"
-        )

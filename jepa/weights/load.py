@@ -99,8 +99,8 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modal
     weights = {name.removeprefix(prefix): one for name, one in checkpoint.model.items() if name.startswith(prefix)}
     encoder = with_weights(lambda: modality.encoder(config.model), weights)
     if modality.grid != trained.grid:
-        scaled_from = None if config.model.positions == "rotary_vjepa2" else trained.grid
-        encoder.set_positions(grid_positions(modality.grid, scaled_from))
+        trained_grid = None if config.model.positions == "rotary_vjepa2" else trained.grid
+        encoder.set_positions(grid_positions(modality.grid, trained.config.position_grid or trained_grid))
     return encoder
 
 

@@ -36,20 +36,20 @@ def _strange_code(config: Mapping[str, Any]) -> list[str]:
     """
     modality = config["modality"]
     known = ":" not in modality or modality.partition(":")[0] in sys.modules or declared_name(modality) != modality
-    functions = list(dict.fromkeys(_functions(config["data"])))
+    functions = list(dict.fromkeys(functions_in(config["data"])))
     target = config.get("target", "")
     if ":" in target and known and issubclass(modality_class(modality), MatchedModality):  # others load an encoder
         functions.append(target)
     return functions if known else [modality, *functions]
 
 
-def _functions(tree: Any) -> Iterator[str]:
+def functions_in(tree: Any) -> Iterator[str]:
     """Custom functions that a section names."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             if key == "function" and isinstance(value, str) and ":" in value:
                 yield value
-            yield from _functions(value)
+            yield from functions_in(value)
     elif isinstance(tree, list):
         for one in tree:
-            yield from _functions(one)
+            yield from functions_in(one)

@@ -33,6 +33,10 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     completed: ClassVar[Sequence[str]] = ("source",)
     world: ClassVar[str] = "scenes"
     training_only: ClassVar[Sequence[str]] = ("crop_aspect", "flip", "views", "mask_sets", "masking")
+    of_networks: ClassVar[Sequence[str]] = (
+        *("image_size", "patch_size", "pixel_mean", "pixel_std"),
+        *("views", "mask_sets", "masking"),
+    )
 
     source: str | None = None
     torchvision: Arguments | None = None

@@ -37,6 +37,7 @@ class ImageTextConfig(PixelSettings, LabelSettings, DataConfig):
     completed: ClassVar[Sequence[str]] = ("source", "pixel_mean", "pixel_std")
     world: ClassVar[str] = "scenes"
     training_only: ClassVar[Sequence[str]] = ("crop_aspect",)
+    of_networks: ClassVar[Sequence[str]] = ("pixel_mean", "pixel_std", "objectives", "masking")
 
     source: Literal["scenes", "folder", "webdataset", "coco"] | None = None
     crop_scale: ShareRange = (0.9, 1.0)

@@ -39,6 +39,10 @@ class VideoConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     completed: ClassVar[Sequence[str]] = ("source",)
     world: ClassVar[str] = "scenes"
     training_only: ClassVar[Sequence[str]] = ("crop_aspect", "flip", "views", "masking")
+    of_networks: ClassVar[Sequence[str]] = (
+        *("frames", "fps", "step", "tubelet", "change_scale", "image_size", "patch_size", "pixel_mean", "pixel_std"),
+        *("views", "masking"),
+    )
 
     source: Literal["scenes"] | Source | None = None
     decoder: Decoder = "auto"
