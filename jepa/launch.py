@@ -20,7 +20,6 @@ from jepa.errors import INTERRUPTED, exit_status
 from jepa.plugins.registry import declared_name, modality_class
 from jepa.settings.arguments import launch_parser
 from jepa.settings.resolve import Resolved, resolve as resolve, resolve_layers, say
-from jepa.settings.start import StartUse
 from jepa.train import train
 from jepa.training.config import Config
 
@@ -96,11 +95,9 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     is_ours = recipe in ours or (recipe is not None and Path(recipe).resolve() in map(Path.resolve, ours.values()))
     is_users_file = recipe is not None and not is_ours and "modality" not in tree
     processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", arguments.processes))
-    known = {"is_users_file": is_users_file, "processes": processes, "keeps_unused": arguments.keep_unused}
-    start: StartUse = "tried" if arguments.dry_run else "read"
-    return resolve_layers(
-        arguments.modality, tree, overrides, start=start, is_default=arguments.config is None, **known
-    )
+    known: dict[str, Any] = {"is_users_file": is_users_file, "is_default": arguments.config is None}
+    known |= {"keeps_unused": arguments.keep_unused, "start": "tried" if arguments.dry_run else "read"}
+    return resolve_layers(arguments.modality, tree, overrides, processes=processes, **known)
 
 
 if __name__ == "__main__":

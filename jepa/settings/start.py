@@ -54,14 +54,16 @@ class Start:
             fitting(self.source, self.weights, model.state_dict(), config.start_fresh)
         except ConfigError as error:
             changed = differences(self.settings, _same_keys(plain(config), self.settings))
-            raise ConfigError(f"{error}; {'; '.join(changed[:3])}" if changed else str(error)) from error
+            changed.sort(key=lambda line: not line.startswith("model."))
+            hint = f"; settings that differ: {', '.join(changed[:3])}" if changed else ""
+            raise ConfigError(f"{error}{hint}") from error
 
     def notes(self, layers: Layers) -> list[str]:
         """What to print: a line for each setting of input and networks, and for others that it changes."""
         known, notes = layers.before_start(), []
         if not {*ENCODERS} <= networks(self.weights):
             notes.append(f"start_from: {self.source} has one encoder; context and target encoder start from it")
-        for path, value in _settings(layers.taken, ("data", "model", "model.predictor", "loss", "curriculum")):
+        for path, value in _settings(layers.taken, ("data", "model", "loss", "curriculum")):
             is_news = path.startswith(_ALWAYS_SAID) or value != value_at(known, path)
             if is_news and not is_set(layers.chosen, path):
                 text = value if isinstance(value, str) else json.dumps(value)
@@ -135,7 +137,7 @@ def _same_keys(tree: Tree, layer: Tree) -> Tree:
 
 
 def _without_code(config: Tree, source: str, users: Tree) -> Tree:
-    """The sections of a config that matter here; what names code in them must be set by the user. Raises ConfigError."""
+    """The sections that matter here; the user must set what names code in them. Raises ConfigError."""
     tree = {name: config[name] for name in _SECTIONS if name in config}
     named = {f"data.{name}": one for name, value in tree["data"].items() for one in functions_in({name: value})}
     if ":" in tree.get("target", ""):
