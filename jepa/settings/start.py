@@ -114,7 +114,7 @@ def _taken(config: Tree, data: Sequence[str], chosen: Tree) -> Tree:
         "model": model,
         "loss": config["loss"],
         "target": config["target"],
-        "curriculum": {"pixel_weight": config["curriculum"]["pixel_weight"]},
+        "curriculum": {**config["curriculum"], "latent_from": 0.0},  # as in their last stage
     }
 
 

@@ -86,6 +86,9 @@ def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> t
         raise ConfigError(f"data: {error}") from error
     if not isinstance(getattr(modality, "config", None), modality_type.config_type):
         raise ConfigError(f"{modality_type.__name__} has no config: its __init__ must call super().__init__(config)")
+    if (extent := modality.config.position_grid) and len(extent) != len(modality.grid):
+        grid = " x ".join(map(str, modality.grid))
+        raise ConfigError(f"data.position_grid: has {len(extent)} axes, and tokens lie on a grid of {grid}")
     return replace(config, data=modality.config), modality
 
 

@@ -125,7 +125,8 @@ SPELLINGS = [
 @pytest.mark.parametrize("text", SPELLINGS)
 def test_text_after_the_equals_sign_is_taken_as_it_is(text: str) -> None:
     config = built(f"data.root={text}", f"run_dir={text}", f"start_from={text}")
-    assert config.data.root == config.run_dir == config.start_from == Path(text)
+    assert config.data.root == config.run_dir == Path(text)
+    assert config.start_from == Path(text).as_posix()
     for key in ("name", "either", "labels.1", "by_name.x"):
         layers: list[Tree] = [{"by_name": {"x": "y"}}, parse_override(f"{key}={text}", TextConfig)]
         config = build(TextConfig, layers)

@@ -1,0 +1,185 @@
+"""A run that starts from other networks takes over what belongs to them, and trains on from their loss."""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import torch
+
+from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint.file import kept
+from jepa.config import ConfigError, plain, read_yaml
+from jepa.config.recipes import read_recipe
+from jepa.launch import main
+from jepa.settings.resolve import Resolved, resolve_layers
+from jepa.settings.start import StartUse
+from jepa.training.log import read_metrics
+from jepa.weights.opened import open_source
+
+QUICK = ["compute.device=cpu", "optim.batch_size=8", "log_every=1", "evaluate.enabled=false", "evaluate.report=false"]
+SHAPE = [
+    *("data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
+    *("model.predictor={width: 16, depth: 1, heads: 2}", "data.masking={kind: random, ratio: 0.6}"),
+    *("loss.distance=l2", "curriculum={pixel_weight: 1, latent_from: 0.5}", "data.pixel_mean=[0.5,0.5,0.5]"),
+]
+
+
+def launch(run_dir: Path, photos: Path, *more: str) -> int:
+    return main(["--modality", "image", "--run-dir", str(run_dir), f"data.root={photos}", *QUICK, *more])
+
+
+def losses(run_dir: Path) -> list[float]:
+    return [float(line["loss"]) for line in read_metrics(run_dir)]
+
+
+@pytest.fixture(scope="module")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "trained"
+    recipe = run_dir.parent / "plain.yaml"
+    recipe.write_text("{}")
+    settings = ("--config", str(recipe), "steps=40", "optim.peak_lr=5e-3", "momentum.start=0.9", "momentum.end=0.9")
+    assert launch(run_dir, photos, *settings, *SHAPE) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def weights(trained: Path) -> Checkpoint:
+    return Checkpoint.load(latest(trained))
+
+
+def adapted(source: Path | str, *overrides: str) -> Resolved:
+    settings = [f"start_from={source}", "run_dir=unused", *overrides]
+    return resolve_layers("image", {}, settings, start="read")
+
+
+def test_a_run_trains_on_from_the_loss_of_its_source_and_resumes_without_it(
+    trained: Path, weights: Checkpoint, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, run_dir = tmp_path / "weights.pt", tmp_path / "adapted"
+    weights.save(source)
+    command = ("--config", "image/adapt", f"start_from={source}", "steps=6", "keep_every=3", "optim.batch_size=8")
+    assert launch(run_dir, photos, *command) == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    for line in (
+        "model.size={",
+        "data.patch_size=4, as in",
+        "data.pixel_mean=[0.5, 0.5, 0.5], as in",
+        "loss.distance=l2",
+    ):
+        assert line in printed
+    theirs, own = read_yaml(trained / "config.yaml"), read_yaml(run_dir / "config.yaml")
+    assert all(own[name] == theirs[name] for name in ("model", "loss", "target"))
+    assert own["optim"]["weight_decay"] == 0.04
+
+    fresh = tmp_path / "fresh"
+    assert launch(fresh, photos, "steps=3", "optim.peak_lr=1e-4", *SHAPE, "curriculum.latent_from=0") == 0
+    before, first, untrained = fmean(losses(trained)[-6:]), fmean(losses(run_dir)[:3]), fmean(losses(fresh)[:3])
+    assert abs(first - before) < 0.2 * abs(untrained - before)
+
+    source.unlink()
+    ended = Checkpoint.load(latest(run_dir)).model
+    latest(run_dir).write_bytes(kept(run_dir, 3).read_bytes())
+    assert launch(run_dir, photos, *command) == 0
+    again = Checkpoint.load(latest(run_dir))
+    assert again.step == 6
+    assert all(torch.equal(again.model[name], value) for name, value in ended.items())
+
+
+def test_settings_of_the_user_and_of_a_chosen_recipe_win_and_a_default_recipe_gives_way(trained: Path) -> None:
+    recipe = {"data": {"pixel_mean": [0.1] * 3}, "model": {"target_join": "each"}, "momentum": {"start": 0.5}}
+    settings = [f"start_from={trained}", "run_dir=unused", "loss.distance=l1"]
+    chosen = resolve_layers("image", recipe, settings, start="read").config
+    assert (chosen.data.pixel_mean, chosen.loss.distance, chosen.momentum.start) == ((0.1,) * 3, "l1", 0.5)
+    default = resolve_layers("image", recipe, settings, start="read", is_default=True).config
+    assert (default.data.pixel_mean, default.loss.distance, default.momentum.start) == ((0.5,) * 3, "l1", 0.5)
+    assert default.model == chosen.model.__class__(**{**vars(chosen.model), "target_join": "mean"})
+
+
+def test_another_resolution_keeps_the_extent_of_positions_and_the_run_remembers_it(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    still = ("--config", "image/adapt", "steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", "data.image_size=24")
+    assert launch(tmp_path / "larger", photos, f"start_from={trained}", *still) == 0
+    larger, there = open_source(tmp_path / "larger"), open_source(trained, ["data.image_size=24"])
+    assert larger.config.data.position_grid == (4, 4)
+    image = torch.randn(2, 3, 24, 24)
+    torch.testing.assert_close(larger.encoder()(image), there.encoder()(image), rtol=1e-4, atol=1e-4)
+    largest = [open_source(path, ["data.image_size=32"]).encoder() for path in (tmp_path / "larger", trained)]
+    views = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(largest[0](views), largest[1](views), rtol=1e-4, atol=1e-4)
+
+
+def test_a_missing_network_starts_fresh_only_if_the_user_says_so(
+    trained: Path, weights: Checkpoint, photos: Path, tmp_path: Path
+) -> None:
+    model = {name: value for name, value in weights.model.items() if name.startswith("context_encoder.")}
+    replace(weights, model=model).save(tmp_path / "encoder.pt")
+    with pytest.raises(ConfigError, match=r"encoder\.pt has no predictor; start_fresh=\[predictor\] starts"):
+        adapted(tmp_path / "encoder.pt")
+    resolved = adapted(tmp_path / "encoder.pt", "start_fresh=[predictor]")
+    assert any("has one encoder; context and target encoder start from it" in note for note in resolved.notes)
+    assert resolved.config.model.predictor.width == 384  # that of new networks
+    plain_recipe = ("--config", str(trained.parent / "plain.yaml"))
+    settings = (*plain_recipe, "start_fresh=[predictor]", "steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", *SHAPE)
+    for name, start in (("adapted", f"start_from={tmp_path / 'encoder.pt'}"), ("random", "start_from=")):
+        assert launch(tmp_path / name, photos, start, *settings) == 0
+    found, random = (Checkpoint.load(latest(tmp_path / name)).model for name in ("adapted", "random"))
+    for name, value in found.items():
+        network, _, rest = name.partition(".")
+        expected = random[name] if network == "predictor" else model[f"context_encoder.{rest}"]
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model.size={width: 48, depth: 2, heads: 2}"], r" there, .* now\); settings that differ: model\.size"),
+        (["curriculum.pixel_weight=0"], r"the first is predictor\.project\.bias .* differ: curriculum\."),
+        (["data.position_grid=[2,2,2]"], r"data\.position_grid: has 3 axes, and tokens lie on a grid of 4 x 4"),
+    ],
+)
+def test_settings_that_contradict_the_networks_are_refused_in_one_sentence(
+    trained: Path, overrides: list[str], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence) as refused:
+        adapted(trained, *overrides)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_start_of_another_modality_and_code_named_by_a_file_are_refused(weights: Checkpoint, tmp_path: Path) -> None:
+    config = {**weights.config, "modality": "video"}
+    replace(weights, config=config).save(tmp_path / "video.pt")
+    with pytest.raises(ConfigError, match=r"video\.pt holds networks of the modality video, not image"):
+        adapted(tmp_path / "video.pt")
+    masking = {"kind": "function", "function": "own_functions:no_such"}
+    config = {**weights.config, "data": {**weights.config["data"], "masking": masking}}
+    replace(weights, config=config).save(tmp_path / "code.pt")
+    with pytest.raises(ConfigError, match=r"names the function own_functions:no_such; set data\.masking to use it"):
+        adapted(tmp_path / "code.pt")
+    assert adapted(tmp_path / "code.pt", "data.masking.kind=random").config.data.masking.kind == "random"
+
+
+def test_a_dry_run_says_what_is_taken_over_and_goes_without_a_source_that_only_its_recipe_names(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = read_recipe("image/adapt")
+    without = resolve_layers("image", recipe, [], start="tried")
+    assert without.notes[-1] == "nothing is taken over: start_from: no checkpoint at path/to/weights"
+    uses: list[tuple[StartUse, str]] = [("read", "steps=5"), ("tried", "start_from=/no/where")]
+    for start, setting in uses:
+        with pytest.raises(ConfigError, match=r"start_from: no checkpoint at"):
+            resolve_layers("image", recipe, [setting], start=start)
+    command = ["--modality", "image", "--dry-run", "--config", "image/adapt", "optim.batch_size=8"]
+    assert main([*command, f"start_from={trained}"]) == 0
+    printed = capsys.readouterr()
+    assert f"data.image_size=16, as in {trained}" in printed.err
+    assert "tokens       16 per sample on a grid of 4 x 4" in printed.out
+
+
+def test_the_default_run_directory_does_not_depend_on_the_source(trained: Path, tmp_path: Path) -> None:
+    settings = [f"start_from={trained}/", "model.target_layers=[2]"]
+    there = resolve_layers("image", {}, settings, start="read").config
+    assert there.run_dir == resolve_layers("image", {}, settings).config.run_dir
+    assert there.start_from == str(trained)
+    assert plain(there.model)["target_layers"] == [2]
