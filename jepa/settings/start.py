@@ -38,7 +38,8 @@ class Start:
         """Settings that follow from the run's own grid and masks, unless the user has set them."""
         layer: Tree = {}
         grid = self.modality.config.position_grid or self.modality.grid
-        is_scaled = grid != modality.grid and len(grid) == len(modality.grid)
+        is_other = grid != modality.grid and len(grid) == len(modality.grid)
+        is_scaled = is_other and config.model.positions != "rotary_vjepa2"  # those go on beyond the trained grid
         if is_scaled and type(modality).positions is Modality.positions and not is_set(users, "data.position_grid"):
             layer["data"] = {"position_grid": list(grid)}
         sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))

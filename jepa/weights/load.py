@@ -102,9 +102,14 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modal
     weights = {name.removeprefix(prefix): one for name, one in checkpoint.model.items() if name.startswith(prefix)}
     encoder = with_weights(lambda: modality.encoder(config.model), weights)
     if modality.grid != trained.grid:
-        trained_grid = None if config.model.positions == "rotary_vjepa2" else trained.grid
-        encoder.set_positions(grid_positions(modality.grid, trained.config.position_grid or trained_grid))
+        encoder.set_positions(scaled_positions(config, modality, trained))
     return encoder
+
+
+def scaled_positions(config: Config[Any, Any], modality: Modality[Any], trained: Modality[Any]) -> Tensor:
+    """The positions of a grid of tokens for networks that were trained on another one: [N, A]."""
+    trained_grid = None if config.model.positions == "rotary_vjepa2" else trained.grid
+    return grid_positions(modality.grid, trained.config.position_grid or trained_grid)
 
 
 def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any]) -> JEPA:

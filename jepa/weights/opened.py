@@ -13,12 +13,19 @@ from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
 from jepa.plugins.registry import declared_name
-from jepa.positions import grid_positions
 from jepa.training.config import Config
 from jepa.weights.families.encoder import Family
 from jepa.weights.families.names import family_name
 from jepa.weights.families.source import config_of, encoder_at, family_of
-from jepa.weights.load import Which, configured, encoder_of, model_of, read_checkpoint, untrained_encoder
+from jepa.weights.load import (
+    Which,
+    configured,
+    encoder_of,
+    model_of,
+    read_checkpoint,
+    scaled_positions,
+    untrained_encoder,
+)
 from jepa.weights.trust import importing
 
 
@@ -62,7 +69,7 @@ class Opened:
         with importing(self.source, self.checkpoint.config, trust=True):
             encoder = untrained_encoder(config, modality)
         if not self.on_trained_grid:
-            encoder.set_positions(grid_positions(self.modality.grid, modality.grid))
+            encoder.set_positions(scaled_positions(config, self.modality, modality))
         return encoder
 
     @property
