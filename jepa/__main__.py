@@ -7,7 +7,8 @@ from importlib import import_module
 # Each command, the function that runs it, and what it does. A module is imported when its command is called.
 COMMANDS = {
     "launch": ("jepa.launch:main", "pretrain, evaluate and report, here or on a cluster"),
-    "evaluate": ("jepa.evaluate.__main__:main", "evaluate the frozen features of a trained encoder"),
+    "evaluate": ("jepa.evaluate.__main__:main", "evaluate the frozen features of any encoder"),
+    "compare": ("jepa.compare.command:main", "compare several encoders on the same data, in one table"),
     "data": ("jepa.data_check.command:main", "check data before a run: structure, bad files, speed, a picture"),
     "embed": ("jepa.embedding.command:main", "write the vector of every sample of a data set to one file"),
     "search": ("jepa.search.command:main", "find the nearest neighbours of files or sentences in such a file"),

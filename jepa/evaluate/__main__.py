@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jepa.console import command_parser
 from jepa.errors import exit_status
-from jepa.evaluate.run import evaluate
-from jepa.evaluate.setup import Request
+from jepa.evaluate.request import Request
+from jepa.evaluate.run import evaluate_and_print
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         trust=arguments.trust,
         output=arguments.output,
     )
-    evaluate(request, say=True)
+    evaluate_and_print(request, say=True)
     return 0
 
 

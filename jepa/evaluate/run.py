@@ -18,16 +18,18 @@ from jepa.data.summary import say_data
 from jepa.disk import write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
+from jepa.evaluate.feature_table import FeatureTable
 from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget
 from jepa.evaluate.forecast import InputBatches, build_forecaster, forecast_section
 from jepa.evaluate.labels import UnmeasurableError, size_notes
 from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits, raised_limit_note
 from jepa.evaluate.ready import forecast_obstacle, no_tasks_note, used_without_tasks
-from jepa.evaluate.setup import EvaluationSetup, Request, TaskProbe, describe_network, is_part_of, open_setup
+from jepa.evaluate.request import Request
+from jepa.evaluate.setup import EvaluationSetup, TaskProbe, describe_network, is_part_of, open_setup
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import print_table
-from jepa.evaluate.tasks import FeatureTable, attentive_blocks, measure
+from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
 from jepa.weights.load import model_of
 
@@ -42,11 +44,19 @@ def evaluate_run(
     to `evaluations/` in the run directory and its results.json stays. say: print what is read. Raises ConfigError,
     DataError and CheckpointError.
     """
-    return evaluate(Request(source=run, tasks=tasks, layers=layers), say=say)
+    return evaluate_and_print(Request(source=run, tasks=tasks, layers=layers), say=say)
 
 
-def evaluate(request: Request, *, say: bool = False) -> dict[str, Any]:
+def evaluate_and_print(request: Request, *, say: bool = False) -> dict[str, Any]:
     """As `evaluate_run`, with all options of `Request`."""
+    results, path = evaluate(request, say=say)
+    print_table(results, stream_lines(results.get("streams", {})))
+    CONSOLE.print(f"results: {shown(path)}")
+    return results
+
+
+def evaluate(request: Request, *, say: bool = False) -> tuple[dict[str, Any], Path]:
+    """Evaluate frozen features and write the results -> the content of results.json, and its path."""
     started = time.perf_counter()
     setup = open_setup(request)
     if say:
@@ -64,9 +74,7 @@ def evaluate(request: Request, *, say: bool = False) -> dict[str, Any]:
         measured = _evaluate(setup, progress)
     results = {**_summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
     write_text(setup.output, json.dumps(results, indent=1) + "\n", setup.output.with_suffix(".partial"))
-    print_table(results, stream_lines(results.get("streams", {})))
-    CONSOLE.print(f"results: {shown(setup.output)}")
-    return results
+    return results, setup.output
 
 
 def _summary(setup: EvaluationSetup) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def _summary(setup: EvaluationSetup) -> dict[str, Any]:
         "encoder": config.evaluate.encoder if opened.checkpoint else "encoder",
         "network": describe_network(setup),
         "data": {name: plain(config.data).get(name) for name in ("source", "root")},
-        "changes": plain(setup.changes),
+        "request": setup.record,
         "protocol": plain(config.evaluate) | {"train_samples": setup.limits["train"]},
     }
 

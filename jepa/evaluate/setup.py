@@ -1,17 +1,14 @@
 """The setup of an evaluation: networks from a checkpoint, the config, the requested tasks, the path of the results."""
 
-import hashlib
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from jepa.checkpoint import Checkpoint, latest
-from jepa.checkpoint.file import find_checkpoint
+from jepa.checkpoint import Checkpoint
 from jepa.config import ConfigError, Tree, as_tree, differences, plain
 from jepa.config.effects import Use, check_effects
 from jepa.data import DataError
@@ -19,6 +16,7 @@ from jepa.data.index import index_of_run
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import Column
 from jepa.evaluate.reading import sample_limits
+from jepa.evaluate.request import Request, results_path, run_of
 from jepa.evaluate.tasks import probe_names
 from jepa.modality import Modality, Split, Task
 from jepa.settings.resolve import say
@@ -27,7 +25,6 @@ from jepa.training.config import Config
 from jepa.weights.families.encoder import FamilyEncoder
 from jepa.weights.opened import Opened, open_source
 
-EVALUATIONS = Path("evaluations")
 _FREE = ("data.", "evaluate.", "compute.")  # sections that an evaluation may override
 
 
@@ -43,24 +40,6 @@ class TaskProbe(NamedTuple):
         return f"{self.task.label}/{self.probe}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the user asks to evaluate.
-
-    source: as in `open_source`, with step, trust and modality. tasks: names of tasks or rows; all if empty. layers:
-    config overrides. base: settings below the overrides, which need not have an effect. output: folder of the results.
-    """
-
-    source: Path | str
-    tasks: Sequence[str] = ()
-    layers: Sequence[Tree | str] = ()
-    base: Tree = field(default_factory=dict)
-    modality: str | None = None
-    step: int | None = None
-    trust: bool = False
-    output: Path | None = None
-
-
 @dataclass(frozen=True)
 class EvaluationSetup:
     """What to evaluate, on which tasks, and where to write the results."""
@@ -70,7 +49,7 @@ class EvaluationSetup:
     available: list[TaskProbe]
     requested: Sequence[str]  # names of tasks or rows; all if empty
     output: Path
-    changes: Tree  # of the config, by the user
+    record: dict[str, Any]  # of the request
 
     @property
     def config(self) -> Config[Any, Any]:
@@ -145,7 +124,7 @@ def open_setup(request: Request) -> EvaluationSetup:
         rows = possible_rows(modality, config, isinstance(trained, FamilyEncoder) and bool(trained.pooling))
     except (OSError, ValueError) as error:
         raise DataError(f"data: {error}") from error
-    return EvaluationSetup(opened, encoders, rows, request.tasks, output, changes)
+    return EvaluationSetup(opened, encoders, rows, request.tasks, output, request.record())
 
 
 def _check_changes(request: Request, opened: Opened, changes: Tree, changed: Sequence[str]) -> None:
@@ -154,14 +133,26 @@ def _check_changes(request: Request, opened: Opened, changes: Tree, changed: Seq
     if fixed := [line for line in changed if not line.startswith(_FREE)]:
         raise ConfigError(f"evaluation cannot change {fixed[0]}; it can change data, evaluate and compute")
     check_effects(Use(config, opened.modality, evaluates=True, set_by_user=changes), changes)
-    known = [changes, request.base, opened.checkpoint.config if opened.checkpoint else {}]
-    if not any(name in tree.get("data", {}) for tree in known for name in ("source", "root")):
+    if not (names_data(changes) or names_data(request.base) or own_data(opened)):
         world = f", or data.source={data.world} for generated data" if data.world else ""
         raise ConfigError(f"{request.source} names no data to evaluate on; add data.root=PATH{world}")
     if "root" in changes.get("data", {}):
         say([f"data.source={data.source}, data.root={data.root or 'null'}"])
     if config.evaluate.functions != opened.trained[0].evaluate.functions:  # those of a run were checked before training
         check_functions(config.evaluate.functions)
+
+
+def names_data(tree: Tree) -> bool:
+    """Whether settings say what data to read."""
+    return any(name in tree.get("data", {}) for name in ("source", "root"))
+
+
+def own_data(opened: Opened) -> Tree:
+    """The settings of the data that a source was trained on; empty if it does not say."""
+    if opened.checkpoint is None or not names_data(opened.checkpoint.config):
+        return {}
+    data = plain(opened.trained[0].data)
+    return {"data": {name: data[name] for name in ("source", "root", opened.config.data.world) if name in data}}
 
 
 def possible_rows(modality: Modality[Any], config: Config[Any, Any], pooled: bool = False) -> list[TaskProbe]:
@@ -186,42 +177,3 @@ def describe_network(setup: EvaluationSetup) -> dict[str, Any]:
         **{name: data[name] for name in ("image_size", "pixel_mean", "pixel_std") if data.get(name) is not None},
         **({"own_pooling": encoder.pooling} if isinstance(encoder, FamilyEncoder) and encoder.pooling else {}),
     }
-
-
-def run_of(source: Path | str) -> Path | None:
-    """The run directory that a source is, or whose checkpoint it is; None for any other source."""
-    path = Path(source)
-    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
-    return run_dir if (run_dir / "checkpoints").is_dir() else None
-
-
-def results_path(request: Request, run_dir: Path | None, variant: str) -> Path:
-    """Where the results go: `output` if it is given; results.json of a run with its own settings.
-
-    For other settings, some tasks only, or an older checkpoint of a run: a file in its folder `evaluations`. Of any
-    other source: a folder in `evaluations` of the working directory, as files that others made are left alone.
-    """
-    path = Path(request.source)
-    if request.output is not None:
-        return request.output / "results.json"
-    if run_dir is None:
-        return (
-            EVALUATIONS / f"{plain_name_of(request.source)}-{_digest(f'{request.source} {variant}')}" / "results.json"
-        )
-    if request.step is not None:
-        path = find_checkpoint(path, request.step)
-    if path not in (run_dir, latest(run_dir)):
-        variant += path.name
-    return run_dir / (EVALUATIONS / f"{_digest(variant)}.json" if variant else "results.json")
-
-
-def plain_name_of(source: Path | str) -> str:
-    """A name for files, from a source: `timm:vit@/weights/mae.pth` -> `timm-vit-mae`."""
-    parts = [
-        Path(part).name.removesuffix(".tar").rpartition(".pt")[0] or Path(part).name for part in str(source).split("@")
-    ]
-    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.")
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

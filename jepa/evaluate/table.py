@@ -77,16 +77,21 @@ def rank_limit(signs: Mapping[str, Any]) -> str:
 
 def _table(results: Mapping[str, Any]) -> Table:
     what = f"step {results['steps']}" if results["steps"] else shown(str(results.get("source", "step 0")))
-    table = Table(title=f"{results['modality']}, {what}, frozen {results['encoder'].replace('_', ' ')}")
+    title = f"{results['modality']}, {what}, frozen {results['encoder'].replace('_', ' ')}"
+    return task_table(results["tasks"], title, columns(results["tasks"]))
+
+
+def task_table(tasks: Mapping[str, Row], title: str, headings: Mapping[str, str]) -> Table:
+    """A row for each task, the best column in bold. headings: of the columns."""
+    table = Table(title=title)
     table.add_column("task", overflow="fold")
     table.add_column("metric")
-    headings = columns(results["tasks"])
-    for title in headings.values():
-        table.add_column(title, justify="right")
-    for name, row in results["tasks"].items():
+    for heading in headings.values():
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, row in tasks.items():
         arrow = "↑" if row["higher_is_better"] else "↓"
-        title = f"{shown(name)}{' *' if row.get('caveats') else ''}"
-        table.add_row(title, f"{row['metric']} {arrow}", *(_cell(row, column) for column in headings))
+        label = f"{shown(name)}{' *' if row.get('caveats') else ''}"
+        table.add_row(label, f"{row['metric']} {arrow}", *(_cell(row, column) for column in headings))
     return table
 
 

@@ -3,34 +3,30 @@
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from jepa.evaluate.features import ENCODERS, Column, Features
+from jepa.evaluate.feature_table import FeatureTable, Layer
+from jepa.evaluate.features import ENCODERS, Column
 from jepa.evaluate.labels import (
     FEW_LABELS,
     UnmeasurableError,
     caveats_of,
-    check_labels,
     constant_error,
     count_labelled,
     different_draws,
     labels_per_class,
     majority_accuracy,
 )
-from jepa.evaluate.probes.attentive import ProbeTraining, attentive_probe
+from jepa.evaluate.probes.attentive import attentive_probe
 from jepa.evaluate.probes.custom import FunctionError, function_row
-from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, on_principal_axes, ridge
+from jepa.evaluate.probes.linear import Outcome, knn, linear_probe, low_shot, ridge
 from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.table import Row
 from jepa.modality import Task
 from jepa.probe.protocol import FunctionTask
 
-Layer = Literal["last", "last4", "pooled", "tokens"]
 POOLED = "_pooled"  # ends the name of a probe on the encoder's own pooled vector
 _PROBES = {
     "class": ("linear", "linear_last4", "knn", *FEW_LABELS),
@@ -60,69 +56,6 @@ def attentive_blocks(probe: str) -> int:
     """Number of blocks in the name of an attentive probe; 0 for other probes."""
     named = re.fullmatch(r"attentive(\d*)", probe)
     return int(named[1] or 1) if named else 0
-
-
-@dataclass
-class FeatureTable:
-    """Features of all splits; principal axes are computed once. functions: custom metrics by name.
-
-    probes: folder that keeps the attentive probes of the trained encoder, if any. averaged: whether tokens of
-    sequences were averaged with neighbours.
-    """
-
-    features: Splits[Features]
-    low_shot_draws: int
-    training: ProbeTraining
-    functions: Mapping[str, FunctionTask] = field(default_factory=dict)
-    projected: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
-    probes: Path | None = None
-    averaged: bool = False
-
-    def examples(self, task: Task, layer: Layer, column: Column, projected: bool) -> Splits[Examples]:
-        """Labelled samples, or labelled tokens of maps, on the device of the probes.
-
-        projected: onto principal axes, for linear probes.
-        """
-        if layer in ("last4", "pooled") and column not in getattr(self.features.train, layer):
-            layer = "last"  # a baseline has neither, so both rows show the same number
-        if projected and (layer, column) in self.projected:
-            return self.projected[layer, column].pair(_labelled, self.labels(task))
-        features = self.features.map(lambda one: getattr(one, layer)[column].flatten(0, -2).to(self.training.device))
-        if projected:
-            features = self.projected[layer, column] = on_principal_axes(features)
-        return features.pair(_labelled, self.labels(task))
-
-    def sequences(self, task: Task, column: Column) -> Splits[Examples]:
-        """Token sequences of the labelled samples that keep them."""
-        return self.features.map(lambda split: split.sequences[column]).pair(_labelled, self.sequence_labels(task))
-
-    def sequence_labels(self, task: Task) -> Splits[Tensor]:
-        """Labels of the samples that keep their token sequences: [s]."""
-        return self._labels(task, "sequences")
-
-    def labels(self, task: Task) -> Splits[Tensor]:
-        """Labels [n]; of maps [m, N] for samples that keep tokens. Raises UnmeasurableError if there are too few."""
-        return self._labels(task, "tokens" if task.kind == "map" else "last")
-
-    def _labels(self, task: Task, kind: str) -> Splits[Tensor]:
-        """Labels of the samples that keep features of this kind."""
-        labels = self.features.map(lambda split: split.labels[task.label][: len(getattr(split, kind)["jepa"])])
-        check_labels(task, labels)
-        return labels
-
-    def columns(self, layer: Layer) -> list[Column]:
-        """Columns that have features of this layer."""
-        features = self.features.train
-        return [column for column in features.columns if layer != "tokens" or column in features.tokens]
-
-
-def _labelled(features: Tensor, labels: Tensor) -> Examples:
-    """The examples with a label, on the device of the features; not copied if all have one."""
-    labels = labels.flatten()
-    known = labels.isfinite()
-    if not known.all():
-        features, labels = features[known.to(features.device)], labels[known]
-    return Examples(features, labels.to(features.device))
 
 
 def measure(task: Task, probe: str, table: FeatureTable, advance: Callable[[], None]) -> Row:

@@ -87,7 +87,6 @@ def task_table(tasks: Mapping[str, Row]) -> str:
     """Tasks beside their baselines, the best in bold."""
     headings = columns(tasks)
     baselines = [escape(title) for name, title in headings.items() if name not in ("jepa", "random_init", "chance")]
-    head = "".join(f"<th>{escape(title)}</th>" for title in ("task", *headings.values(), "train", "test"))
     words = (
         f"Probes on frozen features, under one protocol for every column: the trained encoder, the encoder before "
         f"training, baselines of the modality ({', '.join(baselines)}), and chance, the best answer that ignores the "
@@ -101,11 +100,14 @@ def task_table(tasks: Mapping[str, Row]) -> str:
             " Retrieval trains no probe: its score is the share of queries with a match among the top k of the "
             "gallery, with ties in random order."
         )
+    return f"<h2>How good is it?</h2>\n<p>{words}</p>\n{rows_table(tasks, headings)}"
+
+
+def rows_table(tasks: Mapping[str, Row], headings: Mapping[str, str]) -> str:
+    """A row for each task, a column for each heading, and the numbers of samples."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in ("task", *headings.values(), "train", "test"))
     rows = "\n".join(_task_row(name, row, list(headings)) for name, row in tasks.items())
-    return (
-        f'<h2>How good is it?</h2>\n<p>{words}</p>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
+    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
 
 
 def forecast_words(section: Mapping[str, Any]) -> str:

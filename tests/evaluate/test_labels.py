@@ -10,6 +10,7 @@ from pictures import write_class_images, write_images
 from small_runs import save_untrained
 from tiny import MODEL, NoiseConfig
 
+from jepa.evaluate.feature_table import FeatureTable
 from jepa.evaluate.features import Extractor, Features, TokenBudget
 from jepa.evaluate.labels import caveats_of, size_notes
 from jepa.evaluate.probes.attentive import ProbeTraining
@@ -17,7 +18,7 @@ from jepa.evaluate.reading import raised_limit_note, sample_limits
 from jepa.evaluate.run import evaluate_run
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.table import error_line, is_close
-from jepa.evaluate.tasks import FeatureTable, measure
+from jepa.evaluate.tasks import measure
 from jepa.launch import resolve
 from jepa.modality import Task
 from jepa.probe.protocol import EvaluateConfig

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
+from jepa.evaluate.feature_table import FeatureTable
 from jepa.evaluate.features import Features
 from jepa.evaluate.probes.attentive import ProbeTraining
 from jepa.evaluate.splits import Splits
-from jepa.evaluate.tasks import FeatureTable, measure
+from jepa.evaluate.tasks import measure
 from jepa.modality import Task
 
 CLASSES = Task(label="class", kind="class", classes=("a", "b", "c"))

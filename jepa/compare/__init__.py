@@ -1,0 +1,1 @@
+"""`jepa compare`: several encoders on the same data, under one protocol, in one table."""
