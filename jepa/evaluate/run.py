@@ -11,7 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from jepa.collapse import collapse_signs, rankme
-from jepa.config import ConfigError, Tree, plain
+from jepa.config import ConfigError, Tree
 from jepa.console import CONSOLE, shown
 from jepa.data import BadFiles, DataError
 from jepa.data.summary import say_data
@@ -26,8 +26,9 @@ from jepa.evaluate.probes.attentive import ProbeTraining, pooling
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits, raised_limit_note
 from jepa.evaluate.ready import forecast_obstacle, no_tasks_note, used_without_tasks
 from jepa.evaluate.request import Request
-from jepa.evaluate.setup import EvaluationSetup, TaskProbe, describe_network, is_part_of, open_setup
+from jepa.evaluate.setup import EvaluationSetup, TaskProbe, is_part_of, open_setup
 from jepa.evaluate.splits import Splits
+from jepa.evaluate.summary import summary
 from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
@@ -72,29 +73,9 @@ def evaluate(request: Request, *, say: bool = False) -> tuple[dict[str, Any], Pa
     with Progress(*bar, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal) as progress:
         progress.add_task("", total=None)
         measured = _evaluate(setup, progress)
-    results = {**_summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
+    results = {**summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
     write_text(setup.output, json.dumps(results, indent=1) + "\n", setup.output.with_suffix(".partial"))
     return results, setup.output
-
-
-def _summary(setup: EvaluationSetup) -> dict[str, Any]:
-    opened, config = setup.opened, setup.config
-    steps, seconds = (opened.checkpoint.step, opened.checkpoint.seconds) if opened.checkpoint else (0, 0.0)
-    samples = steps * config.optim.batch_size
-    return {
-        "modality": config.modality,
-        "source": opened.source,
-        "steps": steps,
-        "samples": samples,
-        "train_seconds": round(seconds, 1),
-        "samples_per_second": round(samples / seconds, 1) if seconds else 0.0,
-        "target": config.target,
-        "encoder": config.evaluate.encoder if opened.checkpoint else "encoder",
-        "network": describe_network(setup),
-        "data": {name: plain(config.data).get(name) for name in ("source", "root")},
-        "request": setup.record,
-        "protocol": plain(config.evaluate) | {"train_samples": setup.limits["train"]},
-    }
 
 
 def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:

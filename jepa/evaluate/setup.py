@@ -165,15 +165,3 @@ def possible_rows(modality: Modality[Any], config: Config[Any, Any], pooled: boo
     known = {task.label: task for task in modality.tasks}
     tasks = [known.get(one.label, Task(label=one.label, kind="regression")) for one in config.evaluate.functions]
     return rows + [TaskProbe(task, one.function) for task, one in zip(tasks, config.evaluate.functions, strict=True)]
-
-
-def describe_network(setup: EvaluationSetup) -> dict[str, Any]:
-    """What a reader must know of the encoder: its size, and the inputs that it sees."""
-    encoder, data = setup.encoders["jepa"], plain(setup.config.data)
-    return {
-        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
-        "dimensions": encoder.dim,
-        "grid": list(setup.modality.grid),
-        **{name: data[name] for name in ("image_size", "pixel_mean", "pixel_std") if data.get(name) is not None},
-        **({"own_pooling": encoder.pooling} if isinstance(encoder, FamilyEncoder) and encoder.pooling else {}),
-    }

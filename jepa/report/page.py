@@ -1,5 +1,6 @@
 """A run directory -> report.html: results, training curves, pictures of what was learned, how to reproduce it."""
 
+import argparse
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -29,17 +30,22 @@ from jepa.report.text import forecast_words, heading, notices, reproduction, tas
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m jepa.report.page RUN_DIR` -> exit status."""
-    parser = command_parser("report", "Write report.html and figures/ of a run.", "runs/demo")
-    parser.add_argument("run_dir", type=Path, help="run directory")
-    return exit_status(lambda: _show(parser.parse_args(argv).run_dir))
+    parser = command_parser(
+        "report",
+        "Write report.html and figures/ of a run, or of another source into the folder of its results.",
+        "runs/demo",
+    )
+    parser.add_argument("run_dir", type=Path, help="run directory, or a folder with results.json of `jepa evaluate`")
+    parser.add_argument("--trust", action="store_true", help="import code that a checkpoint names")
+    return exit_status(lambda: _show(parser.parse_args(argv)))
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, trust: bool = False) -> Path:
     """Write report.html, a self-contained file, and its figures as PNG -> path of the report.
 
-    Raises CheckpointError if there is no checkpoint.
+    trust: as in `open_source`. Raises CheckpointError if there is no checkpoint.
     """
-    run = read_run(run_dir)
+    run = read_run(run_dir, trust)
     with writing(run_dir / "report.html"):
         return _write_report(run, run_dir)
 
@@ -51,8 +57,8 @@ def _write_report(run: Run, run_dir: Path) -> Path:
     return write_page(run_dir / "report.html", run.title, parts)
 
 
-def _show(run_dir: Path) -> int:
-    print(shown(write_report(run_dir)))
+def _show(arguments: argparse.Namespace) -> int:
+    print(shown(write_report(arguments.run_dir, arguments.trust)))
     return 0
 
 
@@ -109,7 +115,7 @@ def _pictures(run: Run) -> str:
         )
         colours = feature_gallery(samples, run.modality.grid)
         features = _gallery(run, "features", "Features as colours", words, colours, 20)
-        parts += [_masks(run, samples), features, _errors(run, samples)]
+        parts += [_masks(run, samples) if run.opened.has_predictor else "", features, _errors(run, samples)]
     else:
         axes = f"the grid has {len(run.modality.grid)} axes, the pictures have {samples.pictures[0].dim() - 1}"
         parts.append(_section("What it learned", f"Masks and features are not drawn: {axes}."))

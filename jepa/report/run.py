@@ -1,6 +1,7 @@
 """The content of a run directory, read for its report."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from jepa.data import open_split
 from jepa.data.index import index_of_run
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.forecast import Forecaster, build_forecaster, can_forecast
+from jepa.evaluate.request import run_of
 from jepa.modality import Modality, Samples
 from jepa.model import JEPA
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
-from jepa.weights.load import configured, encoder_of, model_of, read_checkpoint, untrained_encoder
+from jepa.weights.load import model_of
+from jepa.weights.opened import Opened, open_source
 
 _MAX_SAMPLES, _MIN_SAMPLES = 500, 32  # encoded for pictures
 _FEW = 8  # samples; fewer show no signs of collapse
@@ -26,20 +29,38 @@ _CPU_FLOPS = 2e11  # spent on pictures without a GPU, so large encoders get fewe
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its networks, its metrics, and its results if it was evaluated."""
+    """A run or another source: its networks, its metrics, and its results if it was evaluated."""
 
     run_dir: Path
-    checkpoint: Checkpoint
-    config: Config[Any, Any]
-    modality: Modality[Any]
+    opened: Opened
     encoders: dict[str, TokenEncoder]  # trained, untrained
     metrics: list[dict[str, Any]]
     results: dict[str, Any]  # results.json, empty if there is none
 
     @property
     def title(self) -> str:
-        """Name of the modality and of the directory."""
-        return f"{self.config.modality}: {self.run_dir.resolve().name}"
+        """Name of the modality and of the directory, or of the source."""
+        return f"{self.config.modality}: {self.run_dir.resolve().name if self.is_run else self.opened.source}"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether this is a run, and not another source whose results lie in the folder."""
+        return run_of(self.run_dir) is not None
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """All trained networks; None for an encoder of another family."""
+        return self.opened.checkpoint
+
+    @property
+    def config(self) -> Config[Any, Any]:
+        """The config, as evaluated."""
+        return self.opened.config
+
+    @property
+    def modality(self) -> Modality[Any]:
+        """The modality, as evaluated."""
+        return self.opened.modality
 
     @property
     def parameters(self) -> int:
@@ -56,11 +77,12 @@ class Run:
 
     def networks(self) -> JEPA:
         """All trained networks, on the device of the encoders."""
+        assert self.checkpoint is not None
         return model_of(self.checkpoint, self.config, self.modality).to(self.encoders["trained"].device)
 
     def forecaster(self) -> Forecaster | None:
         """The forecaster; None if the run cannot forecast."""
-        if not can_forecast(self.modality, self.config):
+        if not self.opened.has_predictor or not can_forecast(self.modality, self.config):
             return None
         return build_forecaster(self.networks(), self.modality, self.config)
 
@@ -81,17 +103,28 @@ class Run:
         return ". ".join(filter(None, warnings))
 
 
-def read_run(run_dir: Path) -> Run:
-    """Load a run; raises CheckpointError if it has no checkpoint."""
-    checkpoint = read_checkpoint(run_dir)
-    config, modality = configured(checkpoint)
-    modality.index_folder = index_of_run(run_dir)
-    trained = encoder_of(checkpoint, config, modality, config.evaluate.encoder)
-    device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
-    encoders = {"trained": trained.to(device), "untrained": untrained_encoder(config, modality).to(device)}
+def read_run(run_dir: Path, trust: bool = False) -> Run:
+    """Load a run, or the source that `jepa evaluate` has measured there; trust as in `open_source`.
+
+    Raises CheckpointError if there is neither.
+    """
     path = run_dir / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    return Run(run_dir, checkpoint, config, modality, encoders, read_metrics(run_dir), results)
+    opened = _open(run_dir, results, trust)
+    opened.modality.index_folder = index_of_run(run_dir)
+    config = opened.config
+    device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
+    trained, untrained = opened.token_encoder(config.evaluate.encoder), opened.untrained_encoder()
+    encoders = {"trained": trained.to(device), "untrained": untrained.to(device)}
+    return Run(run_dir, opened, encoders, read_metrics(run_dir), results)
+
+
+def _open(run_dir: Path, results: Mapping[str, Any], trust: bool) -> Opened:
+    request = results.get("request")
+    if run_of(run_dir) is not None or request is None:
+        return open_source(run_dir, trust=True)  # a run imports what it imported in training
+    layers = [request["base"], *request["layers"]]
+    return open_source(request["source"], layers, modality=request["modality"], step=request["step"], trust=trust)
 
 
 def report_samples(modality: Modality[Any]) -> Samples:

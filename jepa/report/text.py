@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from jepa.checkpoint import Checkpoint
 from jepa.config import plain, to_yaml
 from jepa.evaluate.table import Row, best_columns, columns, is_close
 from jepa.report.charts import percent, task_title
@@ -18,16 +19,32 @@ from jepa.training.config import Config
 
 def heading(run: Run) -> str:
     """Title, and a paragraph on the run and its main result."""
-    config, checkpoint = run.config, run.checkpoint
-    data = plain(config.data)
+    words = _of_run(run, run.checkpoint) if run.is_run and run.checkpoint else _of_source(run)
+    return f'<h1>{escape(run.title)}</h1>\n<p class="lead">{escape(words)} {_verdict(run.results.get("tasks", {}))}</p>'
+
+
+def _of_source(run: Run) -> str:
+    """An encoder that was not trained in this folder."""
+    return (
+        f"The encoder of {run.opened.source}, with {run.parameters / 1e6:.3g} million parameters, evaluated on "
+        f"{run.config.modality} data{_data(run)}. Each input has {_tokens(run)}."
+    )
+
+
+def _data(run: Run) -> str:
+    data = plain(run.config.data)
     source = " from ".join(str(data[key]) for key in ("source", "root") if data.get(key))
-    words = (
-        f"{_networks(run)}, trained on {config.modality} data{f' ({source})' if source else ''} for "
+    return f" ({source})" if source else ""
+
+
+def _of_run(run: Run, checkpoint: Checkpoint) -> str:
+    config = run.config
+    return (
+        f"{_networks(run)}, trained on {config.modality} data{_data(run)} for "
         f"{checkpoint.step:,} steps of {config.optim.batch_size:,} samples, "
         f"{checkpoint.step * config.optim.batch_size:,} in all, in {_duration(checkpoint.seconds)}. Each input has "
         f"{_tokens(run)}. From visible tokens it learned to predict {_predicted(config)} of hidden ones."
     )
-    return f'<h1>{escape(run.title)}</h1>\n<p class="lead">{escape(words)} {_verdict(run.results.get("tasks", {}))}</p>'
 
 
 def _networks(run: Run) -> str:
@@ -64,14 +81,15 @@ def notices(run: Run) -> str:
     found, tasks = [], run.results.get("tasks", {})
     if warning := run.collapse_warning():
         found.append(("bad", "The representation looks bad", f"{warning[0].upper()}{warning[1:]}."))
-    if run.checkpoint.step < run.config.steps:
-        progress = f"This is step {run.checkpoint.step:,} of {run.config.steps:,}"
+    step = run.checkpoint.step if run.is_run and run.checkpoint else None
+    if step is not None and step < run.config.steps:
+        progress = f"This is step {step:,} of {run.config.steps:,}"
         found.append(("note", "The run is not finished", f"{progress}; the same command resumes it."))
     if not run.results:
         command = shlex.join(["jepa", "evaluate", str(run.run_dir)])
         found.append(("bad", "Not evaluated", f"This command measures how good the encoder is: {command}"))
-    elif run.results.get("steps", run.checkpoint.step) != run.checkpoint.step:
-        steps = f"step {run.results['steps']:,}, the checkpoint is of step {run.checkpoint.step:,}"
+    elif step is not None and run.results.get("steps", step) != step:
+        steps = f"step {run.results['steps']:,}, the checkpoint is of step {step:,}"
         found.append(("note", "The evaluation is out of date", f"It evaluates {steps}."))
     elif not tasks:
         found.append(("bad", "No task", "Only the pictures show how good the encoder is; there is no score."))
@@ -130,12 +148,18 @@ def forecast_words(section: Mapping[str, Any]) -> str:
 def reproduction(run: Run) -> str:
     """The command that reproduces the run, versions, and the resolved config."""
     path = run.run_dir / "config.yaml"
-    arguments = ["--modality", run.config.modality, "--config", str(path), "--run-dir", f"{run.run_dir}-again"]
+    arguments = ["launch", "--modality", run.config.modality, "--config", str(path)]
+    arguments += ["--run-dir", f"{run.run_dir}-again"]
+    if not run.is_run:
+        request = run.results["request"]
+        tasks = [word for task in request["tasks"] for word in ("--task", task)]
+        layers = [layer for layer in request["layers"] if isinstance(layer, str)]
+        arguments = ["evaluate", request["source"], "--modality", run.config.modality, *tasks, *layers]
     text = path.read_text(encoding="utf-8") if path.exists() else to_yaml(run.config)
     versions = {"openjepa": _version("openjepa"), "torch": torch.__version__, "Python": platform.python_version()}
     rows = "".join(f"<dt>{name}</dt><dd>{escape(found)}</dd>" for name, found in versions.items())
     return (
-        f"<h2>How to reproduce it</h2>\n<pre><code>{escape(shlex.join(['jepa', 'launch', *arguments]))}</code></pre>\n"
+        f"<h2>How to reproduce it</h2>\n<pre><code>{escape(shlex.join(['jepa', *arguments]))}</code></pre>\n"
         f"<p>This report was written with these versions:</p>\n<dl>{rows}</dl>\n"
         f"<details><summary>The resolved config</summary><pre><code>{escape(text)}</code></pre></details>"
     )
