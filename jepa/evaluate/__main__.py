@@ -19,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "raw input, and chance. The source is a run, a weight file of this or another project, timm:NAME, "
         "timm:NAME@FILE or open_clip:NAME@TAG. Of a run with overrides, --task or --step, results go to "
         "RUN/evaluations/; of any other source to a folder in evaluations/.",
-        "timm:vit_small_patch14_dinov2.lvd142m data.root=~/photos data.image_size=224",
+        "runs/demo --task class/linear evaluate.train_samples=1000",
+        "timm:vit_small_patch14_dinov2.lvd142m data.source=scenes data.image_size=224",
     )
     add_options(parser)
     parser.add_argument("source", help="run directory, or any other source of an encoder")
