@@ -13,7 +13,7 @@ from jepa.errors import UserError, print_error
 from jepa.evaluate.request import EVALUATIONS, Request, digest, plain_name_of, run_of
 from jepa.evaluate.run import evaluate
 from jepa.evaluate.setup import names_data, own_data
-from jepa.protocol import EvaluateConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.training.config import ComputeConfig, Config
 from jepa.weights.families.names import family_name
 from jepa.weights.opened import open_source

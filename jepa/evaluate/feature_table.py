@@ -13,7 +13,7 @@ from jepa.evaluate.probes.attentive import ProbeTraining
 from jepa.evaluate.probes.linear import on_principal_axes
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
-from jepa.protocol import FunctionTask
+from jepa.probe.protocol import FunctionTask
 
 Layer = Literal["last", "last4", "pooled", "tokens"]
 
