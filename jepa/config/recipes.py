@@ -1,10 +1,14 @@
-"""Recipes: YAML files in `configs/` of the checkout (installed wheels hold a copy) or beside a modality."""
+"""Recipes: YAML files in `configs/` of the checkout (installed wheels hold a copy) or beside a modality.
+
+A recipe may start from another one: `base: video/vitl16_vjepa2` takes its settings, and the other keys change some.
+"""
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from jepa.config import ConfigError, Tree, read_yaml
+from jepa.config import ConfigError, Tree, merge, read_yaml
 
 _HERE = Path(__file__).resolve().parent.parent
 FOLDER = next((path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir()), _HERE / "configs")
@@ -15,12 +19,25 @@ def read_recipe(name_or_path: str, modality_type: type | None = None) -> Tree:
 
     modality_type: a modality class; a `configs/` folder beside its module may hold more recipes.
     """
-    known = recipes(modality_type)
-    path = known.get(name_or_path, Path(name_or_path))
-    if path.is_file():
-        return read_yaml(path)
-    names = ", ".join(sorted(known)) or "none"
-    raise ConfigError(f"--config {name_or_path} is neither a file nor a recipe; recipes: {names}")
+    return _read("--config", name_or_path, recipes(modality_type), ())
+
+
+def _read(asked: str, name_or_path: str, known: Mapping[str, Path], above: tuple[Path, ...]) -> Tree:
+    """A recipe over its bases; `above` are the files that start from it, the last one directly."""
+    path = known.get(name_or_path, (above[-1].parent if above else Path()) / name_or_path)
+    if not path.is_file():
+        names = ", ".join(sorted(known)) or "none"
+        raise ConfigError(f"{asked} {name_or_path} is neither a file nor a recipe; recipes: {names}")
+    if path.resolve() in above:
+        raise ConfigError(f"{asked} {name_or_path} starts from itself")
+    tree = read_yaml(path)
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: {base} is neither a file nor a recipe")
+    of_base: Tree = merge(_read(f"{path}: base:", base, known, (*above, path.resolve())), tree)
+    return of_base
 
 
 def recipes(modality_type: type | None = None) -> dict[str, Path]:

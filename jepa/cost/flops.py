@@ -63,26 +63,31 @@ def _counter_of(
 
 
 def _shallow(config: Config[Any, Any], modality: Modality[Any]) -> list[tuple[int, Config[Any, Any]]]:
-    """Configs with one or two blocks, each with a factor; their FLOPs add up to those of the config.
+    """Configs with one or two blocks, or few more than levels, each with a factor; their FLOPs add up to the config's.
 
     All blocks of a network have the same FLOPs, and counting those of every block of a large one takes minutes. Custom
-    encoders and targets, and targets that need several layers, are counted as they are.
+    encoders and targets, and targets in layers that are no levels, are counted as they are.
     """
     model = config.model
     blocks, predicting = model.depth, model.predictor.depth
     is_plain = type(model) is ModelConfig and type(modality).encoder is Modality.encoder
-    uses_last = model.target_layers == 1 and config.target in ("latent", "pixels")
-    if not (is_plain and uses_last) or blocks + predicting <= _FEW_BLOCKS:
+    is_usual = is_plain and model.target_layers in (1, model.levels) and config.target in ("latent", "pixels")
+    if not is_usual or blocks + predicting <= _FEW_BLOCKS:
         return [(1, config)]
+    least = max(1, len(model.levels))
 
     def of_depths(encoder: int, predictor: int) -> Config[Any, Any]:
+        levels = (*range(1, least), encoder) if model.levels else ()
+        layers = 1 if model.target_layers == 1 else levels
         size, narrow = replace(model.vit, depth=encoder), replace(model.predictor, depth=predictor)
-        return replace(config, model=replace(model, size=size, predictor=narrow))
+        return replace(
+            config, model=replace(model, size=size, predictor=narrow, levels=levels, target_layers=layers)
+        )
 
     return [
-        (3 - blocks - predicting, of_depths(1, 1)),
-        (blocks - 1, of_depths(2, 1)),
-        (predicting - 1, of_depths(1, 2)),
+        (2 + least - blocks - predicting, of_depths(least, 1)),
+        (blocks - least, of_depths(least + 1, 1)),
+        (predicting - 1, of_depths(least, 2)),
     ]
 
 

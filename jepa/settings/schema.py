@@ -50,6 +50,8 @@ def config_schema(modality: str | None) -> dict[str, Any]:
     if modality is None:
         for section in (DataConfig, ModelConfig):
             schema["$defs"][section.__name__]["additionalProperties"] = True
+    base = {"type": "string", "description": "Recipe or file that has all settings which are not here."}
+    schema["properties"] = {"base": base, **schema["properties"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"settings: {modality or 'any'}",
