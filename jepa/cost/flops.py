@@ -80,9 +80,7 @@ def _shallow(config: Config[Any, Any], modality: Modality[Any]) -> list[tuple[in
         levels = (*range(1, least), encoder) if model.levels else ()
         layers = 1 if model.target_layers == 1 else levels
         size, narrow = replace(model.vit, depth=encoder), replace(model.predictor, depth=predictor)
-        return replace(
-            config, model=replace(model, size=size, predictor=narrow, levels=levels, target_layers=layers)
-        )
+        return replace(config, model=replace(model, size=size, predictor=narrow, levels=levels, target_layers=layers))
 
     return [
         (2 + least - blocks - predicting, of_depths(least, 1)),

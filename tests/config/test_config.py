@@ -329,6 +329,27 @@ def test_a_removed_setting_is_dropped_from_its_own_section_only() -> None:
         build(FilterConfig, [saved, {"first": {"width": 3}}])
 
 
+def test_a_recipe_changes_settings_of_its_base_by_name_or_by_a_path_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("base: image/vith14_ijepa\nsteps: 7\noptim: {warmup: 0.5}\n")
+    (tmp_path / "long.yaml").write_text("base: own.yaml\nsteps: 70\n")
+    base, found = read_recipe("image/vith14_ijepa"), read_recipe(str(tmp_path / "long.yaml"))
+    assert found == {**base, "steps": 70, "optim": {**base["optim"], "warmup": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        ("no_such", r"own\.yaml: base: no_such is neither a file nor a recipe; recipes: image, "),
+        ("own.yaml", r"base: own\.yaml starts from itself"),
+        ("[image]", r"own\.yaml: base: \['image'\] is neither a file nor a recipe"),
+    ],
+)
+def test_a_base_that_cannot_be_read_is_refused(base: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(ConfigError, match=sentence):
+        read_recipe(str(tmp_path / "own.yaml"))
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_is_valid(name: str) -> None:
     modality = name.split("/")[0].replace("_", "-")

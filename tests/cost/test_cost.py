@@ -192,10 +192,17 @@ def test_recomputed_activations_cost_flops_and_save_memory() -> None:
     assert estimated("compute.activation_checkpointing=true") < 0.7 * estimated()
 
 
-def test_flops_of_deep_networks_are_those_of_all_their_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+DENSE = ("model.levels=[2, 4, 7]", "model.target_layers=[2, 4, 7]", "model.target_join=each", "loss.visible=distance")
+
+
+@pytest.mark.parametrize("more", [("curriculum.pixel_weight=1",), DENSE])
+def test_flops_of_deep_networks_are_those_of_all_their_blocks(
+    more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     deep = small(
-        *("model.size={width: 48, depth: 7, heads: 3}", "model.predictor={width: 24, depth: 4, heads: 2}"),
-        *("compute.activation_checkpointing=true", "curriculum.pixel_weight=1", "data.sets=2"),
+        "model.size={width: 48, depth: 7, heads: 3}",
+        "model.predictor={width: 24, depth: 4, heads: 2, blocks: joint}",
+        *("compute.activation_checkpointing=true", "data.sets=2", *more),
     )
     by_parts = run_flops(*deep)
     monkeypatch.setattr("jepa.cost.flops._FEW_BLOCKS", 11)
