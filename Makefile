@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 RUN_DIR ?= runs/demo
 
-.PHONY: help setup demo test numerics soak check format bench-check
+.PHONY: help setup demo weights test numerics soak check format bench-check
 help:
 	@echo "make demo    pretrain on generated images, evaluate, write $(RUN_DIR)/report.html (minutes on two cores)"
+	@echo "make weights train our small encoders and write them into weights/ (under an hour on two cores)"
 	@echo "make test    run the tests;  make numerics  the numerical ones under other roundings"
 	@echo "make soak    run long repetitions of what the tests check once"
 	@echo "make check   lint, format and types: report;  make bench-check  the cost of a step: within its bounds"
@@ -32,6 +33,10 @@ $(VENV)/.dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto
+
+# WEIGHTS names some of them, such as demo-image. WEIGHTS_STEPS trains for fewer steps, to try the commands.
+weights: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.weights $(WEIGHTS) $(if $(WEIGHTS_STEPS),--steps $(WEIGHTS_STEPS))
 
 # Three files at a time, the longest first, as tests of SLURM mostly wait; one thread a process, as threads that wait
 # for a busy core are slow.

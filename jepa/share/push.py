@@ -49,13 +49,14 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def _push(arguments: argparse.Namespace) -> int:
     name = arguments.repository
-    if not _NAME.fullmatch(name):
+    stays_here = arguments.dry_run and "/" not in name
+    if not (stays_here or _NAME.fullmatch(name)):
         raise ConfigError(f"'{name}' is not of the form user/name")
     place = Place(name, arguments.revision)
     request = Request(
         arguments.source,
         name,
-        f"hf://{name}" + (f"@{place.revision}" if place.revision else ""),
+        name if stays_here else f"hf://{name}" + (f"@{place.revision}" if place.revision else ""),
         *(arguments.licence, arguments.step, arguments.pictures, arguments.trust),
     )
     folder = arguments.folder or _default_folder(arguments.source, name)

@@ -51,7 +51,7 @@ def read_folder(folder: Path, mmap: bool = False) -> Checkpoint:
 
     Raises CheckpointError if a file is missing, truncated, or not the one that was written.
     """
-    content = _checked(folder, _content(folder))
+    content = read_config(folder)
     networks = folder / NETWORKS
     _check_networks(networks, content["networks"])
     try:
@@ -73,8 +73,9 @@ def _content(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _checked(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    path = folder / CONFIG
+def read_config(folder: Path) -> dict[str, Any]:
+    """Content of config.json: step, seconds, networks (bytes, sha256), config; raises CheckpointError."""
+    path, content = folder / CONFIG, _content(folder)
     if content.get("format") != FORMAT:
         found = content.get("format")
         raise CheckpointError(f"{path} is of format {found}, and this version reads format {FORMAT}; update openjepa")
