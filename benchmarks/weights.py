@@ -1,6 +1,6 @@
 """Train the small encoders of our own and write each with its card into a folder: `make weights`.
 
-python -m benchmarks.weights [NAME ...] [--steps N] [--folder weights]
+python -m benchmarks.weights [NAME ...] [key=value ...] [--steps N] [--folder weights]
 
 Runs the commands that a user would type. What is done is skipped, and a run that was interrupted continues.
 `jepa.load("demo-image")` then finds the folder.
@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jepa.config import read_yaml
@@ -23,32 +24,36 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 def main() -> int:
     """Make the weights that are named, by default all -> exit status of the first command that failed, or 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all: {', '.join(DEMOS)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME|key=value", help=f"by default all: {', '.join(DEMOS)}; settings of the runs"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="train for fewer steps, to try the commands")
     parser.add_argument("--folder", type=Path, default=Path(FOLDER), help="where to write (default: %(default)s)")
-    options = parser.parse_args()
-    if unknown := [name for name in options.names if name not in DEMOS]:
+    options = parser.parse_intermixed_args()
+    settings = [one for one in options.names if "=" in one]
+    names = [one for one in options.names if "=" not in one] or list(DEMOS)
+    if unknown := [name for name in names if name not in DEMOS]:
         parser.error(f"no weights '{unknown[0]}'; there are {', '.join(DEMOS)}")
-    for name in options.names or DEMOS:
+    for name in names:
         demo, written = DEMOS[name], options.folder / name
         steps = options.steps or read_yaml(_CHECKOUT / demo.recipe)["steps"]
         if _is_done(written, steps):
             print(f"{written}: done ({steps:,} steps)", flush=True)
             continue
-        for command in commands(name, demo, options.folder, steps):
+        for command in commands(name, demo, options.folder, [f"steps={steps}", *settings], steps):
             if status := _run(command, demo):
                 print(f"{name} failed; the same command continues where it stopped", file=sys.stderr)
                 return status
     return 0
 
 
-def commands(name: str, demo: Demo, folder: Path, steps: int) -> list[list[str]]:
+def commands(name: str, demo: Demo, folder: Path, settings: Sequence[str], steps: int) -> list[list[str]]:
     """What trains and evaluates an encoder, and what writes its folder."""
     run_dir = folder / "runs" / f"{name}-{steps}"
     recipe = str(_CHECKOUT / demo.recipe)
     launch = ["launch", "--modality", demo.modality, "--config", recipe, "--run-dir", str(run_dir)]
     push = ["push", str(run_dir), name, "--dry-run", "--trust", "--licence", "apache-2.0"]
-    return [[*launch, "--processes", "auto", f"steps={steps}"], [*push, "--folder", str(folder / name)]]
+    return [[*launch, "--processes", "auto", *settings], [*push, "--folder", str(folder / name)]]
 
 
 def _is_done(folder: Path, steps: int) -> bool:

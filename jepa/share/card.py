@@ -13,6 +13,7 @@ from jepa.share.loading import loading
 
 _PIPELINES = {"image": "image-feature-extraction"}  # tasks of the hub; others have the general one
 _OTHER = "feature-extraction"
+_SHOWN = ("tasks", "forecast", "features", "neighbours", "errors", "matches", "loss")  # figures; others lie beside
 _SECTIONS = ("steps", "seed", "target", "curriculum", "data", "model", "loss", "optim", "momentum")
 
 
@@ -116,18 +117,30 @@ def _results(facts: Facts) -> str:
         about += " ± gives the standard deviation over draws of the labelled samples."
     notes = [error_line(tasks), *caveat_lines(tasks), *facts.results.get("notes", ())]
     lines = "\n".join(f"- {_plain(note)}" for note in notes if note)
-    sizes = _sizes(tasks)
-    return "\n\n".join(filter(None, [about, _table(("task", "metric", *named.values()), rows), sizes, lines]))
+    table = _table(("task", "metric", *named.values()), rows)
+    return "\n\n".join(filter(None, [about, table, _sizes(tasks), lines, _forecast(facts.results.get("forecast"))]))
 
 
 def _sizes(tasks: Mapping[str, Row]) -> str:
-    found = {(row.get("train_samples"), row.get("test_samples")) for row in tasks.values()}
-    words = [f"{train or 0:,} to train the probe, {test or 0:,} to test it" for train, test in sorted(found, key=str)]
-    return f"Labelled samples: {'; '.join(words)}."
+    found = {(row.get("train_samples") or 0, row.get("test_samples") or 0) for row in tasks.values()}
+    words = [f"{train:,} to train the probe and {test:,} to test it" for train, test in sorted(found, reverse=True)]
+    return f"Labelled samples, by task: {'; '.join(words)}."
+
+
+def _forecast(section: Mapping[str, Any] | None) -> str:
+    """Errors of forecasts beside those of its baselines."""
+    if not section:
+        return ""
+    rows = [
+        (horizon, *(f"{errors[index]:.3f}" for errors in section["errors"].values()))
+        for index, horizon in enumerate(section["horizons"])
+    ]
+    about = f"Mean squared error of forecast representations on {section['test_samples']:,} samples, lower is better:"
+    return f"{about}\n\n{_table(('slots ahead', *(one.replace('_', ' ') for one in section['errors'])), rows)}"
 
 
 def _pictures(facts: Facts) -> list[str]:
-    return [f"![{name.removesuffix('.png').replace('_', ' ')}](figures/{name})" for name in facts.figures]
+    return [f"![{name}](figures/{name}.png)" for name in _SHOWN if f"{name}.png" in facts.figures]
 
 
 def _collapse(facts: Facts) -> str:
@@ -202,7 +215,7 @@ def _cell(row: Row, column: str) -> str:
     return f"**{text}**" if column in best_columns(row) else text
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
 

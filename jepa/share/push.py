@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to, created if it is new (default: main)")
     parser.add_argument("--pictures", action="store_true", help="send figures that show samples of your data, too")
     parser.add_argument("--folder", type=Path, help="where to write the folder that is sent (default: RUN/share)")
-    parser.add_argument("--dry-run", action="store_true", help="write the folder and print what would be sent")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="write the folder and print what would be sent; needs no user/"
+    )
     arguments = parser.parse_args(argv)
     return exit_status(lambda: _push(arguments))
 
@@ -111,7 +113,8 @@ def _say(folder: Path, place: Place, arguments: argparse.Namespace, warnings: Se
     would = "would be sent" if arguments.dry_run else "is sent"
     kind = "private" if arguments.private else "public, unless it exists and is private"
     branch = f", branch {place.revision}" if place.revision else ""
-    CONSOLE.print(f"{shown(folder)} {would} to {endpoint()}/{place.repository} ({kind}{branch}):")
+    to = f" {would} to {endpoint()}/{place.repository} ({kind}{branch})" if "/" in place.repository else " is written"
+    CONSOLE.print(f"{shown(folder)}{to}:")
     for name, size in shared_files(folder):
         CONSOLE.print(f"  {shown(name)}  {size:,} bytes")
     if arguments.licence == UNKNOWN:

@@ -34,7 +34,10 @@ def write_folder(checkpoint: Checkpoint, folder: Path) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in checkpoint.model.items()}
     networks, aside = folder / NETWORKS, folder / f"{NETWORKS}.partial"
     with replacing(networks, aside):
+        aside.touch()
+        mode = aside.stat().st_mode
         save_file(tensors, aside, metadata={"format": "pt"})
+        aside.chmod(mode)  # safetensors lets only the owner read
     content = {
         "library_name": LIBRARY,
         "format": FORMAT,
