@@ -21,7 +21,8 @@ class PredictorConfig:
     attention: under `self`, mask tokens and context tokens attend to each other (I-JEPA, V-JEPA); under `cross`, mask
     tokens attend to the context only. blocks: under `self`, predict target blocks separately (I-JEPA: the context is
     repeated per block) or jointly. mask_tokens: number of mask tokens; mask set i uses token i mod mask_tokens (V-JEPA:
-    one for each of its two sets). It must be 1 if a modality has several streams.
+    one for each of its two sets). It must be 1 if a modality has several streams. share_mask_token: all mask sets use
+    the first one (V-JEPA 2, whose other tokens are for clips of other lengths).
     """
 
     width: PositiveInt = 384
@@ -30,6 +31,7 @@ class PredictorConfig:
     attention: Literal["self", "cross"] = "self"
     blocks: Literal["separate", "joint"] = "separate"
     mask_tokens: PositiveInt = 1
+    share_mask_token: bool = False
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
@@ -112,7 +114,7 @@ class Predictor(nn.Module):
         """Normed tokens of the last `keep` of the context, and of all targets."""
         blocks, size = masks.target.shape[1:]
         context = in_stream(self.embed(context))
-        mask_token = self.mask_tokens[masks.number % len(self.mask_tokens)]
+        mask_token = self.mask_tokens[0 if self.config.share_mask_token else masks.number % len(self.mask_tokens)]
         queries = mask_token.to(context.dtype).expand(len(context), blocks * size, -1)
         if self.config.attention == "self" and self.config.blocks == "separate" and blocks > 1:
             context, masks = context.repeat_interleave(blocks, dim=0), masks.one_block_each()

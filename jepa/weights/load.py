@@ -108,7 +108,7 @@ def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modal
 
 def scaled_positions(config: Config[Any, Any], modality: Modality[Any], trained: Modality[Any]) -> Tensor:
     """The positions of a grid of tokens for networks that were trained on another one: [N, A]."""
-    trained_grid = None if config.model.positions == "rotary_vjepa2" else trained.grid
+    trained_grid = None if config.model.positions.startswith("rotary_vjepa2") else trained.grid
     return grid_positions(modality.grid, trained.config.position_grid or trained_grid)
 
 

@@ -1,60 +1,38 @@
-"""Weights of transformers and timm give their features, and files that are no such weights give one sentence."""
+"""Weights of transformers, timm and V-JEPA 2.1 give the features of these."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
-from tiny import randomise
-from torch import Tensor, nn
+from torch import Tensor
+from weight_files import hf_ijepa, random_weights, vjepa2_1_file
 
 import jepa
+from jepa.checkpoint import CheckpointError
+from jepa.weights.load import model_of
 from jepa.weights.opened import open_source
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def random_weights(network: nn.Module) -> nn.Module:
-    """Random weights, and the fixed table of positions of I-JEPA, columns before rows."""
-    randomise(network)
-    for name, parameter in network.named_parameters():
-        if "pos_embed" in name or "position_embeddings" in name:
-            parameter.data.copy_(ijepa_table(parameter.shape[1], parameter.shape[2]))
-    return network.eval()
-
-
-def ijepa_table(tokens: int, width: int) -> Tensor:
-    side = round(tokens**0.5)
-    rates = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    column, row = (axis.flatten() for axis in torch.meshgrid(torch.arange(side), torch.arange(side), indexing="xy"))
-    parts = [wave(axis[:, None] * rates) for axis in (column, row) for wave in (torch.sin, torch.cos)]
-    return torch.cat(parts, dim=1).float().unsqueeze(0)
-
-
-@pytest.fixture(scope="module")
-def hf_ijepa() -> Any:
-    transformers = pytest.importorskip("transformers")
-    sizes: dict[str, Any] = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = transformers.IJepaConfig(**sizes, intermediate_size=768, image_size=64, patch_size=16, layer_norm_eps=1e-6)
-    return random_weights(transformers.IJepaForImageClassification(config))
-
-
 @torch.no_grad()
 def test_folders_of_transformers_in_both_vocabularies_and_in_shards_give_its_features(
-    hf_ijepa: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hf_ijepa.ijepa.save_pretrained(tmp_path / "saved")
-    hf_ijepa.save_pretrained(tmp_path / "shards", max_shard_size="1MB")
+    classifier = hf_ijepa()
+    classifier.ijepa.save_pretrained(tmp_path / "saved")
+    classifier.save_pretrained(tmp_path / "shards", max_shard_size="1MB")
     (tmp_path / "memory").mkdir()
-    save_file(hf_ijepa.ijepa.state_dict(), tmp_path / "memory" / "model.safetensors")
-    hf_ijepa.config.save_pretrained(tmp_path / "memory")
+    save_file(classifier.ijepa.state_dict(), tmp_path / "memory" / "model.safetensors")
+    classifier.config.save_pretrained(tmp_path / "memory")
     (tmp_path / "memory" / "preprocessor_config.json").write_text(
         json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]})
     )
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    expected = hf_ijepa.ijepa(IMAGES).last_hidden_state
+    expected = classifier.ijepa(IMAGES).last_hidden_state
     for folder in ("saved", "shards", "memory"):
         torch.testing.assert_close(jepa.load(tmp_path / folder)(IMAGES), expected, rtol=1e-5, atol=1e-5)
     printed = capsys.readouterr().err
@@ -79,3 +57,57 @@ def test_files_of_timm_give_its_features(tmp_path: Path) -> None:
     for name in ("timm.pth", "wrapped.pth"):
         encoder = jepa.load(tmp_path / name)
         torch.testing.assert_close(encoder(images), network.forward_features(images), rtol=1e-5, atol=1e-5)
+
+
+VIDEO = torch.randn(2, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def plain_vjepa2_1(state: dict[str, Tensor], video: Tensor) -> Tensor:
+    """Features of V-JEPA 2.1, from its weights under its names."""
+    state = {name.removeprefix("module.backbone."): value for name, value in state.items()}
+
+    def linear(name: str, tokens: Tensor) -> Tensor:
+        return F.linear(tokens, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def norm(name: str, tokens: Tensor) -> Tensor:
+        return F.layer_norm(tokens, (192,), state[f"{name}.weight"], state[f"{name}.bias"], 1e-6)
+
+    def turned(heads: Tensor) -> Tensor:  # [B, H, N, C]: pairs of neighbouring channels; two are left over
+        pairs = torch.view_as_complex(heads.unflatten(-1, (-1, 2)).contiguous())
+        return torch.view_as_real(pairs * torch.polar(torch.ones(()), angles)).flatten(-2)
+
+    side = torch.arange(4.0) * 15 / 3  # rows and columns spread over those of 16 x 16 tokens
+    places = torch.stack(torch.meshgrid(torch.arange(2.0), side, side, indexing="ij"), -1).flatten(0, 2)
+    angles = F.pad((places[:, :, None] * 10_000.0 ** -(torch.arange(10) / 10)).flatten(1), (0, 2))
+    patches = F.conv3d(video, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], (2, 16, 16))
+    tokens = patches.flatten(2).transpose(1, 2) + state["video_mod_embed"]
+    for number in range(12):
+        block = f"blocks.{number}"
+        parts = linear(f"{block}.attn.qkv", norm(f"{block}.norm1", tokens)).unflatten(-1, (3, 3, 64))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(turned(query), turned(key), value).transpose(1, 2).flatten(2)
+        tokens = tokens + linear(f"{block}.attn.proj", attended)
+        hidden = F.gelu(linear(f"{block}.mlp.fc1", norm(f"{block}.norm2", tokens)))
+        tokens = tokens + linear(f"{block}.mlp.fc2", hidden)
+    return norm("norms_block.3", tokens)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("distilled", [False, True])
+def test_files_of_v_jepa_2_1_give_its_features_and_a_predictor_only_if_it_is_theirs(
+    distilled: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = vjepa2_1_file(tmp_path / "vjepa2_1.pt", distilled=distilled)
+    opened = open_source(tmp_path / "vjepa2_1.pt", ["data.frames=4", "data.image_size=64"])
+    expected = plain_vjepa2_1(networks["ema_encoder" if distilled else "target_encoder"], VIDEO)
+    torch.testing.assert_close(opened.encoder()(VIDEO), expected, rtol=1e-5, atol=1e-5)
+    assert ("predictor (it predicts" in capsys.readouterr().err) is distilled
+    assert opened.checkpoint is not None
+    if distilled:
+        with pytest.raises(CheckpointError, match="they have no predictor"):
+            model_of(opened.checkpoint, opened.config, opened.modality)
+        return
+    predictor = model_of(opened.checkpoint, opened.config, opened.modality).predictor
+    mark, token = (networks["predictor"][f"module.backbone.{name}"] for name in ("video_mod_embed", "mask_tokens.0"))
+    assert torch.equal(predictor.mask_tokens[0], (token + mark).flatten())
+    assert (predictor.config.share_mask_token, len(predictor.mask_tokens)) == (True, 8)

@@ -59,6 +59,8 @@ def _ijepa() -> Official:
 def _vjepa() -> Official:
     with official("jepa") as load:
         vit, predictors = load("src.models.vision_transformer"), load("src.models.predictor")
+        wrappers = load("src.models.utils.multimask")
+        encoders, wrapper = wrappers.MultiMaskWrapper, wrappers.PredictorMultiMaskWrapper
         sizes: dict[str, Any] = {"img_size": 64, "patch_size": 16, "num_frames": 8, "tubelet_size": 2}
         encoder = vit.vit_tiny(**sizes, uniform_power=True)
         predictor = predictors.vit_predictor(
@@ -73,11 +75,9 @@ def _vjepa() -> Official:
         )
 
     def predictions(videos: Tensor, masks: list[Masks]) -> list[Tensor]:
-        predicted = []
-        for number, one in enumerate(masks):
-            context, target = one.context, one.target[:, 0]
-            predicted.append(predictor(encoder(videos, context), None, context, target, mask_index=number))
-        return [one.unsqueeze(1) for one in predicted]
+        contexts, targets = [one.context for one in masks], [one.target[:, 0] for one in masks]
+        encoded = encoders(encoder)(videos, contexts)
+        return [one.unsqueeze(1) for one in wrapper(predictor)(encoded, targets, contexts, targets)]
 
     return _official(encoder, predictor, "module.backbone.", predictions)
 
@@ -85,6 +85,8 @@ def _vjepa() -> Official:
 def _vjepa2() -> Official:
     with official("vjepa2") as load:
         vit, predictors = load("src.models.vision_transformer"), load("src.models.predictor")
+        wrappers = load("src.utils.wrappers")
+        encoders, wrapper = wrappers.MultiSeqWrapper, wrappers.PredictorMultiSeqWrapper
         sizes: dict[str, Any] = {"img_size": (64, 64), "patch_size": 16, "num_frames": 8, "tubelet_size": 2}
         rope = {"use_rope": True, "use_sdpa": False}
         encoder = vit.vit_tiny(**sizes, **rope)
@@ -100,10 +102,11 @@ def _vjepa2() -> Official:
         )
 
     def predictions(videos: Tensor, masks: list[Masks]) -> list[Tensor]:
-        predicted = []
-        for number, one in enumerate(masks):
-            context, target = one.context, one.target[:, 0]
-            predicted.append(predictor(encoder(videos, [context]), [context], [target], mask_index=number))
+        contexts, targets = (
+            [[one.context for one in masks]],
+            [[one.target[:, 0] for one in masks]],
+        )  # one length of clips
+        (predicted,) = wrapper(predictor)(encoders(encoder)([videos], contexts), contexts, targets)
         return [one.unsqueeze(1) for one in predicted]
 
     return _official(encoder, predictor, "module.backbone.", predictions)

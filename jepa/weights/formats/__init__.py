@@ -4,10 +4,25 @@ from functools import lru_cache
 
 from jepa.checkpoint import Checkpoint, CheckpointError
 from jepa.console import CONSOLE, shown
-from jepa.weights.formats import ijepa_encoder, ijepa_official, vjepa2_official, vjepa2_transformers, vjepa_official
+from jepa.weights.formats import (
+    ijepa_encoder,
+    ijepa_official,
+    vjepa2_1_official,
+    vjepa2_official,
+    vjepa2_transformers,
+    vjepa_official,
+)
 from jepa.weights.formats.stored import Format, Stored
+from jepa.weights.formats.unknown import what_it_is
 
-FORMATS: tuple[Format, ...] = (ijepa_official, ijepa_encoder, vjepa_official, vjepa2_official, vjepa2_transformers)
+FORMATS: tuple[Format, ...] = (
+    ijepa_official,
+    ijepa_encoder,
+    vjepa_official,
+    vjepa2_1_official,
+    vjepa2_official,
+    vjepa2_transformers,
+)
 
 
 def format_of(stored: Stored) -> Format | None:
@@ -23,7 +38,9 @@ def read_stored(stored: Stored) -> Checkpoint:
     found = format_of(stored)
     if found is None:
         known = ", ".join(one.NAME for one in FORMATS)
-        raise CheckpointError(f"{stored.path} is no checkpoint of this framework and of no known format: {known}")
+        raise CheckpointError(
+            f"{stored.path} is no checkpoint of this framework and no file of {known}: {what_it_is(stored)}"
+        )
     try:
         reading = found.read(stored)
     except ValueError as error:

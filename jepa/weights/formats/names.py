@@ -44,7 +44,7 @@ class Table:
 
         network: prefix of the names in messages. Raises ValueError for a weight that is missing, or has no place.
         """
-        if strange := sorted(name for name in state if _template(name) not in self._theirs):
+        if strange := sorted(name for name in state if not {name, _template(name)} & self._theirs):
             raise ValueError(f"{network}{strange[0]} has no place in these networks{_and_more(strange)}")
         counts = _counts(state)
         ours: dict[str, Tensor] = {}
@@ -66,7 +66,8 @@ class Table:
         """
         state: dict[str, Tensor] = {}
         for name, value in ours.items():
-            if (template := _template(name)) not in self._ours:
+            template = name if name in self._ours else _template(name)
+            if template not in self._ours:
                 raise ValueError(f"the format has no place for {name}")
             entry, parameter = self._ours[template]
             number = found.group() if (found := _NUMBER.search(name)) else ""

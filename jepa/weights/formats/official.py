@@ -10,7 +10,7 @@ from jepa.weights.formats.stored import Stored
 
 NETWORKS = {"context_encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder"}
 # What a training script stores beside the networks.
-_TRAINING = {"opt", "scaler", "epoch", "loss", "batch_size", "world_size", "lr"}
+TRAINING = {"opt", "scaler", "epoch", "loss", "batch_size", "world_size", "lr"}
 _BLOCKS = {
     "norm1": "norm1",
     "attention.qkv": "attn.qkv",
@@ -27,17 +27,16 @@ def _blocks(theirs: str) -> tuple[Entry, ...]:
     return tuple(layer(f"blocks.*.{one}", f"{theirs}.*.{other}") for one, other in _BLOCKS.items())
 
 
-ENCODER = Table(
-    Entry("embedding.project", ("patch_embed.proj",), shape="patches"), *_blocks("blocks"), layer("norm", "norm")
+ENCODER_ENTRIES = (
+    Entry("embedding.project", ("patch_embed.proj",), shape="patches"),
+    *_blocks("blocks"),
+    layer("norm", "norm"),
 )
-_PREDICTOR = (
-    layer("embed", "predictor_embed"),
-    *_blocks("predictor_blocks"),
-    layer("norm", "predictor_norm"),
-    layer("project", "predictor_proj"),
-)
-IMAGE_PREDICTOR = Table(*_PREDICTOR, Entry("mask_tokens.0", ("mask_token",), ("",), "token"))
-VIDEO_PREDICTOR = Table(*_PREDICTOR, Entry("mask_tokens.*", ("mask_tokens.*",), ("",), "token"))
+PREDICTOR_ENTRIES = (*_blocks("predictor_blocks"), layer("norm", "predictor_norm"), layer("project", "predictor_proj"))
+_EMBED = layer("embed", "predictor_embed")
+ENCODER = Table(*ENCODER_ENTRIES)
+IMAGE_PREDICTOR = Table(_EMBED, *PREDICTOR_ENTRIES, Entry("mask_tokens.0", ("mask_token",), ("",), "token"))
+VIDEO_PREDICTOR = Table(_EMBED, *PREDICTOR_ENTRIES, Entry("mask_tokens.*", ("mask_tokens.*",), ("",), "token"))
 
 
 class Networks(NamedTuple):
@@ -62,7 +61,7 @@ def read_networks(content: Mapping[str, Any], predictor: Table) -> Networks:
     """The networks in the content of a file; raises ValueError for a weight that is missing, or has no place."""
     model: dict[str, Tensor] = {}
     tables: dict[str, Tensor] = {}
-    if strange := sorted(set(content) - {*NETWORKS.values()} - _TRAINING):
+    if strange := sorted(set(content) - {*NETWORKS.values()} - TRAINING):
         raise ValueError(f"it also holds {strange[0]}, which no published file has")
     patch: tuple[int, ...] = ()
     for ours, theirs in NETWORKS.items():

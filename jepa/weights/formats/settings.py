@@ -61,15 +61,22 @@ def encoder_size(model: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
 def predictor_size(model: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
     """`width`, `depth`, `heads` and `mask_tokens` of `model.predictor`, from weights under our names."""
     tokens = sum(name.startswith("predictor.mask_tokens.") for name in model)
-    width = len(model["predictor.embed.weight"])
+    width = len(model["predictor.norm.weight"])
     return {"width": width, "depth": _blocks(model, "predictor"), "heads": heads, "mask_tokens": tokens}
 
 
 def video_config(
-    model: Mapping[str, Tensor], heads: tuple[int, int], grid: Grid, patch: tuple[int, ...], positions: str
+    model: Mapping[str, Tensor],
+    heads: tuple[int, int],
+    grid: Grid,
+    patch: tuple[int, ...],
+    positions: str,
+    share_mask_token: bool = False,
 ) -> dict[str, Any]:
     """Config of V-JEPA and V-JEPA 2. heads: of encoder and predictor. patch: channels, frames, rows and columns."""
-    predictor = {**predictor_size(model, heads[1]), "blocks": "joint"}
+    predictor: dict[str, Any] = {}
+    if _has_predictor(model):
+        predictor = {**predictor_size(model, heads[1]), "blocks": "joint", "share_mask_token": share_mask_token}
     return {
         "data": {
             **pixel_statistics({}),

@@ -54,7 +54,7 @@ def read(stored: Stored) -> Reading:
     side = config.get("crop_size", SIZE) // patch[2]
     grid = (config.get("frames_per_clip", FRAMES) // patch[1], side, side)
     notes = ("its one encoder, the context encoder of the published weights, is taken as both of ours",)
-    settings = video_config(model, heads, grid, patch, "rotary_vjepa2")
+    settings = video_config(model, heads, grid, patch, "rotary_vjepa2", share_mask_token=True)
     return Reading(checkpoint_of(stored.path, "video", settings, model), notes)
 
 
