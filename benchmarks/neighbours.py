@@ -31,7 +31,7 @@ def main() -> None:
     """Measure, and write benchmarks/results/neighbours.json and .md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--vectors", type=int, default=200_000)
+    parser.add_argument("--vectors", type=int, default=120_000)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/neighbours.json"))
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(torch.get_num_threads())
@@ -45,12 +45,13 @@ def main() -> None:
 def _tokens(run: Path, count: int) -> Floats:
     """Token features of training images, in random order: [count, D]."""
     source = open_job(run, EmbedSettings(pooling="tokens"))
-    embedder, samples, parts = source.embedder(torch.device("cpu")), open_split(source.modality, "train"), []
-    number = 0
-    while sum(map(len, parts)) < count:
-        views = [source.modality.evaluation_view(samples[index].inputs) for index in range(number, number + 64)]
+    embedder, samples = source.embedder(torch.device("cpu")), open_split(source.modality, "train")
+    parts: list[Floats] = []
+    for first in range(0, len(samples), 64):
+        views = [source.modality.evaluation_view(samples[index].inputs) for index in range(first, first + 64)]
         parts.append(embedder.vectors([torch.stack(views)])["vector"].flatten(0, 1).numpy())
-        number += 64
+        if len(parts) * len(parts[0]) >= count:
+            break
     vectors: Floats = np.random.default_rng(0).permutation(np.concatenate(parts))[:count]
     return vectors
 
@@ -70,7 +71,6 @@ def _measured(name: str, vectors: Floats) -> list[dict[str, Any]]:
         rows[-1] |= _found(exact, lambda queries: open_index(opened).nearest(queries, _NEIGHBOURS).rows, held_out)
     start = time.process_time()
     graph = faiss.IndexHNSWFlat(stored.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = 100
     graph.add(unit(stored))
     rows.append(_row(name, "", time.process_time() - start))
     for graph.hnsw.efSearch in (16, 32, 64, 128, 256, 512, 1024):
