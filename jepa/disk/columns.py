@@ -40,8 +40,8 @@ class IndexFolder:
     path: the folder that is written. also: folders that are only searched. writes: whether this process writes what it
     does not find. checks: whether it makes sure that the data is as it was; otherwise another process has done so, for
     the files in `used`. rebuilds: whether nothing is read that was there before. least: samples of a split from which
-    on an index is written. used: names of the files that were read or written. on_close: what frees the memory that
-    only writing needs.
+    on an index is written. used: names of the files that were read or written. outdated: what has changed since, said
+    once for all splits. on_close: what frees the memory that only writing needs.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class IndexFolder:
     rebuilds: bool = False
     least: int = 10_000
     used: list[str] = field(default_factory=list)
+    outdated: list[str] = field(default_factory=list)
     on_close: list[Callable[[], None]] = field(default_factory=list)
 
     def close(self) -> None:

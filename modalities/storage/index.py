@@ -113,7 +113,7 @@ def split_index(place: IndexFolder | None, request: Request, build: Callable[[],
     if not place.checks:
         return _of_another_process(place, name) if name in place.used else build()
     for folder in () if place.rebuilds else (place.path, *place.also):
-        if (found := _stored(folder / name, request)) is None:
+        if (found := _stored(place, folder / name, request)) is None:
             continue
         place.used.append(name)
         if folder == place.path or not place.writes:
@@ -150,7 +150,7 @@ def _of_another_process(place: IndexFolder, name: str) -> SplitIndex:
     )
 
 
-def _stored(path: Path, request: Request) -> SplitIndex | None:
+def _stored(place: IndexFolder, path: Path, request: Request) -> SplitIndex | None:
     """What a file holds; None if it is missing, damaged or of other data, which is said."""
     if not path.exists():
         return None
@@ -161,9 +161,10 @@ def _stored(path: Path, request: Request) -> SplitIndex | None:
         CONSOLE.print(shown(f"the index {path} is damaged ({reason}), so the data is listed again"), style="yellow")
         return None
     if changed := _changed(facts["state"], columns, request):
-        CONSOLE.print(
-            shown(f"{changed} has changed since, or just before, the data was indexed, so it is listed again")
-        )
+        if not place.outdated:
+            line = f"{changed} has changed since, or just before, the data was indexed, so it is listed again"
+            CONSOLE.print(shown(line))
+        place.outdated.append(changed)
         return None
     return _index_of(facts, columns)
 

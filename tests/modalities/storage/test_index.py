@@ -149,6 +149,7 @@ def test_changed_data_is_listed_again_and_said(source: str, tmp_path: Path, caps
             in (printed := capsys.readouterr().err)
             or "number of files" in printed
         )
+        assert printed.count("so it is listed again") == 1
         aged(root)
         opened(root, source, place(folder))
 
