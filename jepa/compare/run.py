@@ -162,7 +162,10 @@ def _with_common_settings(sources: Sequence[str], request: Request) -> Request:
     for source in sources:
         if family_name(source):
             continue
-        opened = open_source(source, step=request.step, trust=request.trust or run_of(source) is not None)
+        try:
+            opened = open_source(source, trust=request.trust or run_of(source) is not None)
+        except UserError:
+            continue  # its evaluation says why
         modality = modality or opened.config.modality
         changes = as_tree(request.layers, Config.of(type(opened.modality)))
         data: Tree = own_data(opened)

@@ -13,6 +13,7 @@ from jepa.config import Tree, plain
 from jepa.weights.families.names import family_name
 
 EVALUATIONS = Path("evaluations")
+_CHECKPOINT = re.compile(r"latest\.pt|step_\d+(\.pt)?")  # in the folder `checkpoints` of a run
 _ENDINGS = (".pt", ".pth", ".tar", ".bin", ".npz", ".safetensors", ".json")  # of files of weights or results
 
 
@@ -51,8 +52,10 @@ class Request:
 def run_of(source: Path | str) -> Path | None:
     """The run directory that a source is, or whose checkpoint it is; None for any other source."""
     path = Path(source)
-    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
-    return run_dir if (run_dir / "checkpoints").is_dir() else None
+    if (path / "checkpoints").is_dir():
+        return path
+    is_checkpoint = path.parent.name == "checkpoints" and _CHECKPOINT.fullmatch(path.name) and path.exists()
+    return path.parent.parent if is_checkpoint else None
 
 
 def results_path(request: Request, run_dir: Path | None, variant: str) -> Path:

@@ -1,0 +1,138 @@
+"""Encoders of any source are evaluated on a user's images, alone and side by side."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pictures import write_class_images
+from small_runs import save_untrained
+from tiny import randomise
+from toy_families import random_network
+
+from jepa.compare import run as compare_run
+from jepa.compare.command import main as compare
+from jepa.evaluate.__main__ import main as evaluate
+from jepa.ops.published_positions import published_sincos
+from jepa.positions import grid_positions
+from jepa.report.page import write_report
+
+COUNTS = {"train": 72, "validation": 24, "test": 30}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a run, weights of a MAE and of transformers' I-JEPA, and images of three colours."""
+    monkeypatch.chdir(tmp_path)
+    write_class_images(tmp_path / "photos", COUNTS)
+    save_untrained(tmp_path / "run", tmp_path / "elsewhere")
+    Path("given").mkdir()
+    torch.save({"model": random_network("toy_mae", 32).state_dict()}, "given/mae.pth")
+    return tmp_path
+
+
+def ijepa(folder: str) -> None:
+    """A small I-JEPA in transformers' layout."""
+    transformers = pytest.importorskip("transformers")
+    sizes: dict[str, Any] = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3}
+    config = transformers.IJepaConfig(**sizes, intermediate_size=768, image_size=32, patch_size=8, layer_norm_eps=1e-6)
+    model = transformers.IJepaModel(config)
+    randomise(model)
+    table = published_sincos(grid_positions((4, 4)), 192)
+    model.embeddings.position_embeddings.data.copy_(table.unsqueeze(0))
+    model.save_pretrained(folder)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_any_encoder_has_the_table_and_the_report_of_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(["timm:toy_mae.mae@given/mae.pth"]) == 1
+    assert "names no data to evaluate on; add data.root=PATH" in capsys.readouterr().err
+    settings = ["--modality", "image", "data.root=photos", "evaluate.attentive=[1]", "evaluate.attentive_steps=5"]
+    assert evaluate(["timm:toy_mae.mae@given/mae.pth", *settings]) == 0
+    (folder,) = Path("evaluations").iterdir()
+    assert folder.name.startswith("timm-toy_mae.mae-mae-")
+    assert [path.name for path in Path("given").iterdir()] == ["mae.pth"]  # nothing is written beside weights
+    found = read(folder / "results.json")
+    probes = ["linear", "linear_last4", "knn", "low_shot_12", "low_shot_1pct", "linear_pooled", "knn_pooled"]
+    assert list(found["tasks"]) == [f"class/{probe}" for probe in (*probes, "attentive")]
+    for row in found["tasks"].values():
+        assert row["chance"] == pytest.approx(1 / 3)
+        assert row["test_samples"] == 30
+        assert row["jepa"] > 0.5
+    assert found["tasks"]["class/knn_pooled"]["random_init"] is not None
+    assert found["collapse"]["rankme"] != found["collapse"]["rankme_random_init"]  # not the same weights
+    assert found["network"]["own_pooling"] == "class token"
+    page = write_report(folder).read_text()
+    assert "The encoder of timm:toy_mae.mae@given/mae.pth" in page
+    assert "jepa evaluate timm:toy_mae.mae@given/mae.pth --modality image data.root=photos" in page
+    assert "Nearest neighbours" in page
+    assert "How training went" not in page
+
+
+def test_sources_of_every_kind_are_compared_in_one_table_and_page(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ijepa("given/ijepa")
+    sources = ["run", "given/ijepa", "timm:toy_mae.mae@given/mae.pth"]
+    rows = ["--task", "class/knn", "--task", "class/low_shot_12", "data.root=photos"]
+    assert evaluate(["timm:toy_siglip@random", *rows, "-o", "before"]) == 0
+    assert compare([*sources, "before/results.json", "timm:toy_nothing", *rows, "--html", "-o", "out"]) == 1
+    names = ["run", "ijepa", "timm-toy_mae.mae-mae", "before"]
+    found = read(Path("out/results.json"))
+    assert list(found["sources"]) == names
+    for row in found["tasks"].values():
+        assert all(0 <= row[name] <= 1 for name in names)
+        assert set(row["baselines"]) == set(names)
+    assert set(found["tasks"]["class/low_shot_12"]["spread"]) == set(names)
+    assert found["sources"]["run"]["network"]["image_size"] == 16  # each has its own resolution
+    assert found["sources"]["ijepa"]["network"]["image_size"] == 32
+    assert found["tasks"]["class/knn"]["before"] == read(Path("before/results.json"))["tasks"]["class/knn"]["jepa"]
+    assert list(found["failed"]) == ["timm-toy_nothing"]
+    printed = capsys.readouterr()
+    assert "timm has no model 'toy_nothing'" in printed.err
+    assert "differs" not in printed.out
+    assert all(name in printed.out for name in names)
+    page = Path("out/compare.html").read_text()
+    assert all(f"<th>{name}</th>" in page for name in names)
+    assert not Path("run/results.json").exists()  # results of the run itself stay as they are
+
+
+def test_a_comparison_that_was_cut_off_evaluates_only_what_is_missing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated: list[str] = []
+    whole = compare_run.evaluate
+
+    def counted(request: Any, **options: Any) -> Any:
+        evaluated.append(str(request.source))
+        if len(evaluated) == 2:
+            raise KeyboardInterrupt
+        return whole(request, **options)
+
+    monkeypatch.setattr(compare_run, "evaluate", counted)
+    words = ["timm:toy_mae.mae@given/mae.pth", "run", "--task", "class/knn", "data.root=photos"]
+    assert compare(words) == 130
+    assert compare(words) == 0
+    assert evaluated == [words[0], "run", "run"]
+    assert "results exist" in capsys.readouterr().err
+    torch.save({"model": random_network("toy_mae", 32).double().float().state_dict()}, "given/mae.pth")
+    assert compare(words) == 0  # the file is another one
+    assert compare([*words, "evaluate.test_samples=20"]) == 0
+    assert evaluated[3:] == [words[0], words[0], "run"]
+
+
+def test_results_under_different_protocols_are_said_to_be_incomparable(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = ["--task", "class/knn", "data.root=photos"]
+    assert evaluate(["run", *row, "evaluate.test_samples=12", "-o", "few"]) == 0
+    assert compare(["few", "timm:toy_mae@random", *row]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "protocol.test_samples differs: 12 (few), 2000 (timm-toy_mae-random)" in printed
+    assert "class/knn is not comparable: " in printed
+    assert compare(["run", "timm:toy_mae@random", "--modality", "video", *row]) == 1
+    assert "run is an encoder of modality 'image', not 'video'" in capsys.readouterr().err
