@@ -100,7 +100,7 @@ class Predictor(nn.Module):
         return self._project(self._hidden(context, masks, keep=0), masks, outputs)
 
     def with_context(self, context: Tensor, masks: Masks, outputs: slice) -> tuple[Tensor, Tensor]:
-        """As `forward` with one target block, and predictions of the context tokens too: [B, 1, Kc, visible]."""
+        """As `forward` under joint blocks, and predictions of the context tokens too: [B, 1, Kc, visible]."""
         assert self.project_context is not None
         count = context.shape[1]
         hidden = self._hidden(context, masks, keep=count)

@@ -93,7 +93,8 @@ def test_two_processes_with_half_of_the_weights_each_train_like_one_process(shar
 
 def test_sharding_works_with_bf16_micro_batches_and_recomputed_activations(photos: Path, tmp_path: Path) -> None:
     more = ["compute.precision=bf16", "optim.accumulate=3", "compute.activation_checkpointing=true"]
-    more += ["model.positions=rotary", "loss.regulariser=sigreg", "checkpoint_every=4"]
+    more += ["model.positions=rotary", "loss.regulariser=sigreg", "checkpoint_every=4", "curriculum.latent_from=0"]
+    more += ["loss.visible=distance", "model.levels=[1,2]", "model.predictor.blocks=joint"]
     train(2, tmp_path / "sharded", photos, *more, "compute.parallel=fsdp")
     train(1, tmp_path / "alone", photos, *more)
     lines = [read_metrics(tmp_path / run) for run in ("sharded", "alone")]
