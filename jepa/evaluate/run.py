@@ -200,7 +200,7 @@ class _Evaluation:
         networks = model_of(setup.checkpoint, config, modality).to(setup.device)
         forecaster = build_forecaster(networks, modality, config)
         if not forecaster.rolls:
-            reason = "predictions mix layers, but the context is the last layer alone"
+            reason = "predictions have not the form of a context, which is the last layer, or several levels joined"
             self.notes.append(f"Forecasts are not rolled out: {reason}.")
         batches = InputBatches(modality, config, setup.device, self.bad_files.add)
         return forecast_section(forecaster, self.samples["train"], self.samples["test"], batches)

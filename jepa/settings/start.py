@@ -39,10 +39,12 @@ class Start:
         layer: Tree = {}
         grid = self.modality.config.position_grid or self.modality.grid
         is_other = grid != modality.grid and len(grid) == len(modality.grid)
-        is_scaled = is_other and config.model.positions != "rotary_vjepa2"  # those go on beyond the trained grid
+        goes_on = config.model.positions.startswith("rotary_vjepa2")  # beyond the trained grid
+        is_scaled = is_other and not goes_on
         if is_scaled and type(modality).positions is Modality.positions and not is_set(users, "data.position_grid"):
             layer["data"] = {"position_grid": list(grid)}
-        sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
+        is_shared = config.model.predictor.share_mask_token
+        sets = 1 if is_shared else len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
         if config.model.predictor.mask_tokens > sets and not is_set(users, "model.predictor.mask_tokens"):
             layer["model"] = {"predictor": {"mask_tokens": sets}}
         return layer

@@ -15,10 +15,12 @@ from jepa.training.config import Config
 
 def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
     """Raise ConfigError for settings that do not fit together or do not fit the modality."""
-    tokens = config.model.predictor.mask_tokens
+    tokens, is_shared = config.model.predictor.mask_tokens, config.model.predictor.share_mask_token
     sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
     if tokens > sets:
         raise ConfigError(f"model.predictor.mask_tokens: {sets} sets of masks cannot use {tokens} mask tokens")
+    if tokens > 1 and is_shared:
+        raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but share_mask_token trains one; it must be 1")
     if tokens > 1 and modality.streams:  # sets differ from step to step, and evaluation's masks belong to no set
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but it must be 1 with several streams")
     _check_losses(config)

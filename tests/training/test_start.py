@@ -12,8 +12,9 @@ from jepa.checkpoint.file import kept
 from jepa.config import ConfigError, plain, read_yaml
 from jepa.config.recipes import read_recipe
 from jepa.launch import main
-from jepa.settings.resolve import Resolved, resolve_layers
-from jepa.settings.start import StartUse
+from jepa.settings.resolve import Resolved, resolve, resolve_layers
+from jepa.settings.start import Start, StartUse
+from jepa.training.checks import check_config
 from jepa.training.log import read_metrics
 from jepa.weights.opened import open_source
 
@@ -108,6 +109,22 @@ def test_another_resolution_keeps_the_extent_of_positions_and_the_run_remembers_
     largest = [open_source(path, ["data.image_size=32"]).encoder() for path in (tmp_path / "larger", trained)]
     views = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(largest[0](views), largest[1](views), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rotary", "rotary_vjepa2", "rotary_vjepa2_1"])
+def test_released_rotations_go_on_beyond_the_trained_grid_and_a_shared_mask_token_is_the_only_one(
+    positions: str,
+) -> None:
+    grids = [resolve("image", {}, ["data.patch_size=4", f"data.image_size={size}"])[1] for size in (16, 32)]
+    predictor = "model.predictor={mask_tokens: 8, share_mask_token: true, width: 24, depth: 1, heads: 2}"
+    config = resolve("image", {}, [f"model.positions={positions}", predictor, "data.mask_sets=2"])[0]
+    layer = Start("released.pt", {}, {}, grids[0]).fitted(config, grids[1], {})
+    assert layer.get("data") == (None if "vjepa2" in positions else {"position_grid": [4, 4]})
+    assert layer["model"] == {"predictor": {"mask_tokens": 1}}
+    with pytest.raises(ConfigError, match=r"mask_tokens: 8, but share_mask_token trains one"):
+        check_config(
+            replace(config, data=replace(config.data, mask_sets=8)), resolve("image", {}, ["data.mask_sets=8"])[1]
+        )
 
 
 def test_a_missing_network_starts_fresh_only_if_the_user_says_so(
