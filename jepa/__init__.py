@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jepa.embedding.arrays import embed
     from jepa.weights.opened import load, load_modality
 
 # A thread that waits for others gives its core to other programs sooner than by default, where steps on busy cores take
@@ -11,13 +12,13 @@ if TYPE_CHECKING:
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-__all__ = ["load", "load_modality"]
+__all__ = ["embed", "load", "load_modality"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names on first use: importing torch takes seconds, and `jepa --help` does not need it."""
     if name not in __all__:
         raise AttributeError(f"module 'jepa' has no attribute '{name}'")
-    from jepa.weights import opened
+    from importlib import import_module
 
-    return getattr(opened, name)
+    return getattr(import_module("jepa.embedding.arrays" if name == "embed" else "jepa.weights.opened"), name)

@@ -117,5 +117,5 @@ print(json.dumps({{"changed": state() != before, "heavy": heavy,
 
 
 def test_the_public_names_are_exactly_these() -> None:
-    assert jepa.__all__ == ["load", "load_modality"]
+    assert jepa.__all__ == ["embed", "load", "load_modality"]
     assert all(hasattr(jepa, name) for name in jepa.__all__)

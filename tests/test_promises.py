@@ -21,7 +21,7 @@ from jepa.testing import check_modality
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = {
-    "jepa": ["load", "load_modality"],
+    "jepa": ["embed", "load", "load_modality"],
     "jepa.data": ["seeded"],
     "jepa.encoder": [
         *("Encoder", "EncoderConfig", "PatchEmbedding", "TokenEncoder", "VitSize", "patch_embedding", "take")

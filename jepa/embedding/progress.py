@@ -10,6 +10,7 @@ from rich.text import Text
 from jepa.console import CONSOLE
 
 _EVERY = 60.0  # seconds between two lines
+_AT_LEAST = 0.3  # seconds between two states of the bar
 
 
 class _Speed(ProgressColumn):
@@ -25,7 +26,7 @@ class Progress:
 
     def __init__(self, total: int, done: int, shows: bool) -> None:
         columns = ("embed", BarColumn(bar_width=None), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-        self.total, self.first, self.started = total, done, time.monotonic()
+        self.total, self.first, self.started, self.updated = total, done, time.monotonic(), 0.0
         self.line_due = self.started + _EVERY if shows and not CONSOLE.is_terminal else float("inf")
         self.bar = Bar(*columns, console=CONSOLE, transient=True, disable=not (shows and CONSOLE.is_terminal))
         self.task = self.bar.add_task("", total=total, completed=done)
@@ -36,8 +37,13 @@ class Progress:
         with self.bar:
             yield self
 
+    def is_due(self) -> bool:
+        """Whether a new number should be shown: counting parts takes time."""
+        return time.monotonic() - self.updated > _AT_LEAST
+
     def update(self, done: int) -> None:
         """Show this number of rows."""
+        self.updated = time.monotonic()
         self.bar.update(self.task, completed=done)
         if time.monotonic() < self.line_due:
             return

@@ -172,7 +172,7 @@ class _Run:
         return Shape(rows, vectors, arrays[VECTOR].dtype.name)
 
     def _show(self, unwritten: int) -> None:
-        if self.world.is_main:
+        if self.world.is_main and self.progress.is_due():
             self.progress.update(_rows_done(self.parts, self.size, len(self.rows)) + unwritten)
 
     def _check_bad(self, unwritten: Sequence[BadRow]) -> None:

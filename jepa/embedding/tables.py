@@ -30,7 +30,7 @@ def tables(rows: Rows, contents: Iterable[tuple[Mapping[str, Any], Columns]], si
     waiting: list[RowTable] = []
     count = 0
     for facts, arrays in contents:
-        table, start = _table(rows, facts, arrays), 0
+        table, start = row_table(rows, facts["texts"], arrays), 0
         while start < len(table):
             taken = _slice(table, start, start + size - count)
             waiting.append(taken)
@@ -59,14 +59,15 @@ def _label_columns(tasks: Sequence[Task]) -> dict[str, Task]:
     return {"label" if task is first else f"label_{task.label}": task for task in tasks}
 
 
-def _table(rows: Rows, facts: Mapping[str, Any], arrays: Columns) -> RowTable:
+def row_table(rows: Rows, texts: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> RowTable:
+    """The rows of a part. texts: of their second streams. arrays: `rows` and `labels` of the part, and its vectors."""
     numbers: list[int] = arrays["rows"].tolist()
     samples = [rows.sample(row) for row in numbers]
     known: dict[str, Values] = {
         "name": [rows.chain.name(sample) for sample in samples],
         "label": [None] * len(numbers),
         "split": [rows.chain.split(sample) for sample in samples],
-        "text": facts["texts"],
+        "text": texts,
     }
     for place, (column, task) in enumerate(_label_columns(rows.tasks).items()):
         known[column] = list(map(_reader(task), arrays["labels"][:, place].tolist()))

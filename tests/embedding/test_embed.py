@@ -89,6 +89,10 @@ def test_every_readable_sample_has_a_row_with_its_name_and_label(
     expected = encoder(modality.evaluation_view(samples[5].inputs).unsqueeze(0)).mean(dim=1)[0]
     torch.testing.assert_close(torch.tensor(vectors[row]), expected, rtol=1e-4, atol=1e-5)
     assert not (tmp_path / "features.parquet.parts").exists()
+    found = jepa.embed(run_dir, overrides=COMMON)
+    assert np.array_equal(found.vectors, vectors)
+    assert found.columns == columns
+    assert [source for source, _ in found.bad] == [broken]
 
 
 def test_all_formats_hold_the_same_rows_in_the_same_order(run_dir: Path, tmp_path: Path) -> None:
