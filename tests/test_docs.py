@@ -1,19 +1,25 @@
 """Pages: their programs run from top to bottom, as a reader would run them, and the names in them exist."""
 
+import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sysconfig
 import venv
 from pathlib import Path
+from typing import Any
 
 import fork_server
+import numpy as np
 import pytest
 from doc_names import unknown_names
+from PIL import Image
 from places import ROOT, SUPPORT
 
 from jepa import launch
+from jepa.__main__ import COMMANDS
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\S+\.py)\n")
@@ -108,6 +114,35 @@ def test_the_page_on_the_core_runs(tmp_path: Path) -> None:
         (tmp_path / "block.py").write_text(f"import warnings\nwarnings.simplefilter('error')\n{text}")
         done = fork_server.run("block.py", cwd=tmp_path)
         assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+def test_the_page_on_vectors_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(256, size=(24, 12, 20, 20, 3), dtype=np.uint8)
+    for number, frames in enumerate(noise):
+        first, *others = map(Image.fromarray, frames)
+        for folder in (Path("photos", ("cat", "dog")[number % 2]), Path("videos")):
+            folder.mkdir(parents=True, exist_ok=True)
+        first.save(f"photos/{('cat', 'dog')[number % 2]}/{number:02}.png")
+        first.save(f"videos/{number}.gif", save_all=True, append_images=others, duration=500)
+    Path("videos.csv").write_text("".join(f"videos/{number}.gif {number % 2}\n" for number in range(len(noise))))
+    tiny = ["data.image_size=16", "data.patch_size=8", "model.size={width: 12, depth: 1, heads: 2}", "steps=1"]
+    tiny += ["model.predictor={width: 12, depth: 1, heads: 2}", "optim.batch_size=4", "compute.workers=0"]
+    tiny += ["evaluate.enabled=false", "evaluate.report=false"]
+    for modality, run_dir, root in (("image", "demo", "photos"), ("video", "clips", "videos.csv")):
+        more = ["data.frames=4", "data.masking=[{kind: random}]"] * (modality == "video")
+        arguments = ["--modality", modality, "--run-dir", f"runs/{run_dir}", f"data.root={root}", *tiny, *more]
+        assert launch.main(arguments) == 0
+    page: dict[str, Any] = {}
+    for language, text in blocks("embed.md"):
+        if language == "python":
+            exec(text, page)
+        for line in text.splitlines() if language == "bash" else ():
+            _, command, *words = shlex.split(line)
+            module, _, function = COMMANDS[command][0].partition(":")
+            words += ["evaluate.attentive_steps=2"] * (command == "evaluate")
+            assert getattr(importlib.import_module(module), function)(words) == 0, line
+    assert len(list(tmp_path.glob("*.html"))) == 1
 
 
 def test_the_encoder_of_the_readme_loads(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,9 @@ def _embed(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     from jepa.embedding.run import embed_file
 
     layers = [*([f"data.root={data}"] if data else []), *overrides]
-    job = open_job(arguments.source, settings, layers, step=arguments.step, trust=arguments.trust)
+    job = open_job(
+        arguments.source, settings, layers, modality=arguments.modality, step=arguments.step, trust=arguments.trust
+    )
     embed_file(job, arguments.output, overwrite=arguments.overwrite, save_every=arguments.save_every)
     return 0
 
@@ -60,12 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", nargs="?", help="folder or file of the data, as data.root (default: data of the run)")
     endings = ", ".join(FORMATS)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=f"ends in {endings}")
+    parser.add_argument("--modality", metavar="NAME", help="of the data: image or video; a run knows its own")
     parser.add_argument("--split", choices=["all", *SPLITS], default="all", help="which samples (default: all)")
     parser.add_argument(
         "--pooling",
         choices=POOLINGS,
         help="of the tokens: mean of the last layer (default), last4 as linear probes use them, all tokens, or what an "
-        "attentive probe (--probe) attends to; joint: comparable vectors of images and captions (their default)",
+        "attentive probe (--probe) attends to; joint: comparable vectors of images and captions (their default); own: "
+        "the class token, or what else an encoder of another family pools",
     )
     parser.add_argument("--probe", type=Path, metavar="FILE", help="attentive probe for --pooling attentive")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the vectors (default: float32)")

@@ -24,6 +24,7 @@ from jepa.matching import MatchedModality
 from jepa.modality import Modality, Task
 from jepa.probe.saved import SavedProbe
 from jepa.training.config import Config
+from jepa.weights.families.encoder import FamilyEncoder
 from jepa.weights.load import model_of
 from jepa.weights.opened import Opened, open_source
 
@@ -87,6 +88,8 @@ class Source:
             raise ConfigError(
                 f"the encoder of {self.opened.source} does not fit this data section: {str(error).splitlines()[-1]}"
             ) from error
+        if self.pooling == "own" and not (isinstance(encoder, FamilyEncoder) and encoder.pooling):
+            raise ConfigError(f"pooling: {self.opened.source} has no pooling of its own beside the mean of its tokens")
         probe = self._probe(encoder.dim).to(device) if self.settings.probe else None
         return Embedder(modality, encoder.to(device), self.pooling, bf16, float16, probe)
 
@@ -152,11 +155,12 @@ def open_job(
     settings: EmbedSettings,
     layers: Sequence[Tree | str] = (),
     *,
+    modality: str | None = None,
     step: int | None = None,
     trust: bool = False,
 ) -> Source:
     """Open a source on the data of the overrides; raises ConfigError for settings that do not fit together."""
-    opened = open_source(source, layers, step=step, trust=trust)
+    opened = open_source(source, layers, modality=modality, step=step, trust=trust)
     changes = as_tree(layers, Config.of(type(opened.modality)))
     if fixed := [section for section in changes if section not in _FREE]:
         raise ConfigError(f"an embedding cannot change {fixed[0]}; it can change {', '.join(_FREE)}")

@@ -1,7 +1,7 @@
 """The rows of an embedding: the samples of one or all splits, or windows of them, with names and labels."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,13 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from jepa.data import open_split
-from jepa.data.cache import PreparedSamples
 from jepa.data.summary import digest_of, name_of, summary_of
 from jepa.embedding.settings import SPLITS, Extent
 from jepa.embedding.windows import WindowedModality
-from jepa.evaluate.reading import label_of
 from jepa.matching import MatchedModality
-from jepa.modality import BadSampleError, Modality, Sample, Samples, Split, Task
+from jepa.modality import BadSampleError, Label, Modality, Sample, Samples, Split, Task
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Chain:
     def __getitem__(self, index: int, /) -> Sample:
         _, samples, place = self._find(index)
         # Each sample is needed once, so nothing is prepared for staying in memory.
-        return samples.read_once(place) if isinstance(samples, PreparedSamples) else samples[place]
+        read: Callable[[int], Sample] = getattr(samples, "read_once", samples.__getitem__)  # of PreparedSamples
+        return read(place)
 
     def name(self, index: int) -> str:
         """The sample's path or other name; its split and index where the source has no names."""
@@ -107,7 +106,7 @@ class Rows:
             text = self.modality.descriptions(sample.inputs)[0]
         else:
             views = list(self.modality.evaluation_views(sample.inputs))
-        labels = [float(label_of(sample.labels, task, 0)) for task in self.tasks]
+        labels = [_label(sample.labels, task) for task in self.tasks]
         return RowViews(row, views, labels, text)
 
     def _window(self, inputs: Any, row: int) -> Any:
@@ -118,6 +117,12 @@ class Rows:
             self.modality.windows(inputs, 1.0, 1.0, "s")  # raises the error that it raised before
             raise BadSampleError(self.chain.name(self.sample(row)), "its length could not be read at first")
         return self.modality.window_view(inputs, start, end)
+
+
+def _label(labels: Mapping[str, Label], task: Task) -> float:
+    """The label of a task, NaN where unknown."""
+    label = float(labels.get(task.label, np.nan))
+    return np.nan if task.kind == "class" and label < 0 else label
 
 
 class RowViews(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 from jepa.config import ConfigError
 from jepa.modality import Split
 
-Pooling = Literal["mean", "last4", "tokens", "attentive", "joint"]
+Pooling = Literal["mean", "last4", "tokens", "attentive", "joint", "own"]
 DType = Literal["float32", "float16"]
 POOLINGS, DTYPES = get_args(Pooling), get_args(DType)
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -41,9 +41,10 @@ class EmbedSettings:
 
     pooling: `mean` of the tokens of the last layer; `last4`: means of the last four layers, layer-normed and joined, as
     linear probes use them; `tokens`: all tokens of the last layer; `attentive`: what an attentive probe pools, which
-    needs `probe`; `joint`: unit vectors of two matching streams, whose inner products compare them. None means `joint`
-    where the modality has matching streams, and else `mean`. split: None for all samples of the data. stream: of two
-    matching streams, the one to embed; None for both. window, stride: windows that slide along videos.
+    needs `probe`; `joint`: unit vectors of two matching streams, whose inner products compare them; `own`: what an
+    encoder of another family pools itself, such as its class token. None means `joint` where the modality has matching
+    streams, and else `mean`. split: None for all samples of the data. stream: of two matching streams, the one to
+    embed; None for both. window, stride: windows that slide along videos.
     """
 
     pooling: Pooling | None = None

@@ -15,6 +15,7 @@ from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, joint_e
 from jepa.evaluate.features import LAST_LAYERS, grid_layers, grid_valid, joined_means
 from jepa.modality import Modality
 from jepa.probe.saved import SavedProbe
+from jepa.weights.families.encoder import FamilyEncoder
 
 VECTOR = "vector"  # the column of the vectors
 
@@ -50,6 +51,11 @@ class Embedder:
     def _pooled(self, view: Any) -> Tensor:
         count = LAST_LAYERS if self.pooling == "last4" else 1
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.pooling == "own":
+                assert isinstance(self.encoder, FamilyEncoder)
+                own = self.encoder.encode(view, 1).pooled
+                assert own is not None
+                return own.float()
             layers = [layer.float() for layer in grid_layers(self.modality, self.encoder, view, count)]
         valid = grid_valid(self.modality, self.encoder, view)
         match self.pooling:
