@@ -1,5 +1,6 @@
 """`jepa convert` writes models that other libraries load, with our features, and says what a format cannot hold."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,39 +8,13 @@ import fork_server
 import numpy as np
 import pytest
 import torch
-from tiny import randomise
+from converted import IMAGE, VIDEO, assert_equal_features, assert_same, saved
+from PIL import Image as PillowImage
+from safetensors.torch import load_file
 
 import jepa
-from jepa.checkpoint import Checkpoint, latest
-from jepa.config import plain
-from jepa.launch import resolve
-from jepa.model import JEPA
 from jepa.weights.convert import main as convert
-
-SHAPE = [
-    *("data.image_size=16", "data.patch_size=8", "compute.workers=0"),
-    *("model.size={width: 24, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 2, heads: 2}"),
-]
-# What the published methods set, and our small recipes do not.
-PUBLISHED = [
-    *("curriculum.pixel_weight=0", "curriculum.latent_from=0", "model.target_layers=1", "model.target_join=mean"),
-    *("model.projector=0", "loss.regulariser=none", "loss.invariance=0"),
-]
-IMAGE = ["data.masking={kind: random}"]
-VIDEO = ["data.frames=4", "data.masking=[{kind: random}, {kind: random}]"]
-
-
-def saved(modality: str, run_dir: Path, *settings: str) -> Path:
-    """A run directory with a checkpoint of random networks whose every weight matters."""
-    config, built = resolve(modality, {}, [*SHAPE, f"run_dir={run_dir}", *settings])
-    model = JEPA(config.model, built, config.target_kinds)
-    for network in (model, model.target_encoder):
-        randomise(network)
-    with torch.no_grad():
-        for parameter in model.target_encoder.parameters():
-            parameter.mul_(0.9)
-    Checkpoint(3, 1.5, plain(config), model.state_dict(), {}).save(latest(run_dir))
-    return run_dir
+from jepa.weights.load import read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +29,6 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def random_images(batch: int, size: int = 16) -> torch.Tensor:
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
-
-
-def assert_equal_features(theirs: Any, ours: torch.Tensor) -> None:
-    torch.testing.assert_close(torch.as_tensor(theirs), ours, rtol=1e-5, atol=1e-5)
 
 
 def test_onnxruntime_gives_our_features_for_every_batch_size(image: Path, tmp_path: Path) -> None:
@@ -108,3 +79,113 @@ def test_an_existing_file_is_kept(image: Path, tmp_path: Path, capsys: pytest.Ca
     assert "image.pt2 exists; name a new file or folder" in capsys.readouterr().err
     assert file.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.fixture(scope="module")
+def vjepa2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = [*VIDEO, "model.positions=rotary_vjepa2", "model.predictor.mask_tokens=2"]
+    return saved("video", tmp_path_factory.mktemp("run") / "vjepa2", *settings)
+
+
+def example(source: Path) -> torch.Tensor:
+    return torch.randn(2, *jepa.load_modality(source).example_view().shape)
+
+
+def model_of(source: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(source).model
+
+
+def test_an_image_encoder_loads_in_transformers_and_its_pipeline(image: Path, tmp_path: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    folder, again, encoder = tmp_path / "image-hf", tmp_path / "again-hf", jepa.load(image, "context_encoder")
+    assert convert([str(image), str(folder), "--to", "hf", "--which", "context_encoder"]) == 0
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    inputs = random_images(3)
+    with torch.no_grad():
+        assert_equal_features(theirs(inputs).last_hidden_state, encoder(inputs))
+    pixels = torch.randint(256, (3, 20, 30), dtype=torch.uint8)
+    pipeline = transformers.pipeline("image-feature-extraction", model=str(folder))
+    (found,) = pipeline(PillowImage.fromarray(pixels.permute(1, 2, 0).numpy()))
+    ours = encoder(jepa.load_modality(image).evaluation_view(pixels).unsqueeze(0))[0]
+    assert (torch.tensor(found) - ours).abs().mean() < 0.05 * ours.abs().mean()  # other arithmetic of resizing
+    back = model_of(folder)
+    kept = {name: value for name, value in model_of(image).items() if name.startswith("context_encoder.")}
+    assert_same({name: value for name, value in back.items() if not name.startswith("target_encoder.")}, kept)
+    assert convert([str(folder), str(again), "--to", "hf"]) == 0
+    assert_same(load_file(again / "model.safetensors"), load_file(folder / "model.safetensors"))
+
+
+def test_the_printed_call_creates_the_encoder_in_timm(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timm = pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    assert convert([str(image), "image.safetensors", "--to", "timm"]) == 0
+    call = re.search(r"load it with (timm\.create_model\(.*?\)), for", capsys.readouterr().err)
+    assert call is not None
+    theirs, inputs, ours = eval(call[1], {"timm": timm}).eval(), random_images(3), jepa.load(image)
+    with torch.no_grad():
+        assert_equal_features(theirs.forward_features(inputs), ours(inputs))
+        assert_equal_features(theirs(inputs), ours(inputs).mean(dim=1))
+    assert convert(["image.safetensors", "again.safetensors", "--to", "timm"]) == 0
+    assert_same(load_file("again.safetensors"), load_file("image.safetensors"))
+
+
+def test_a_video_model_loads_in_transformers_with_its_predictor(vjepa2: Path, tmp_path: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    folder = tmp_path / "vjepa2-hf"
+    assert convert([str(vjepa2), str(folder), "--to", "hf"]) == 0
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    processor = transformers.AutoVideoProcessor.from_pretrained(folder)
+    assert (processor.crop_size["height"], *processor.image_mean) == (16, 0.485, 0.456, 0.406)
+    clips = torch.randn(2, 3, 4, 16, 16)
+    with torch.no_grad():
+        found = theirs(clips.transpose(1, 2))
+    assert_equal_features(found.last_hidden_state, jepa.load(vjepa2)(clips))
+    assert found.predictor_output.last_hidden_state.shape == (2, 8, 24)
+    ours, back = model_of(vjepa2), model_of(folder)
+    kept = {name: value for name, value in ours.items() if name.startswith(("predictor.", "target_encoder."))}
+    assert_same({name: value for name, value in back.items() if not name.startswith("context_encoder.")}, kept)
+    again = tmp_path / "again-hf"
+    assert convert([str(folder), str(again), "--to", "hf"]) == 0
+    assert_same(load_file(again / "model.safetensors"), load_file(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["image", "vjepa", "vjepa2"])
+def test_official_files_keep_all_three_networks_and_our_config(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    run = request.getfixturevalue(name) if name != "vjepa" else saved("video", tmp_path / "run", *VIDEO)
+    file, again, ours = tmp_path / "file.pth.tar", tmp_path / "again.pt", tmp_path / "ours.pt"
+    assert convert([str(run), str(file), "--to", "official"]) == 0
+    assert_same(model_of(file), model_of(run))
+    inputs = example(run)
+    assert_equal_features(jepa.load(file)(inputs), jepa.load(run)(inputs))
+    assert convert([str(file), str(ours), "--to", "openjepa"]) == 0
+    assert_same(model_of(ours), model_of(run))
+    assert convert([str(ours), str(again), "--to", "official"]) == 0
+    first, second = (torch.load(path, weights_only=True) for path in (file, again))
+    for network in ("encoder", "predictor", "target_encoder"):
+        assert_same(first[network], second[network])
+    assert "root" not in first["openjepa"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("to", "sentence"),
+    [
+        (
+            "hf",
+            r"--to hf cannot express model.positions=rotary \(it has rotary_vjepa2\); use --to openjepa or --to onnx",
+        ),
+        (
+            "official",
+            r"--to official cannot express model.positions=rotary \(it has sincos and sincos_published\); use --to",
+        ),
+    ],
+)
+def test_what_a_format_cannot_express_is_one_sentence(
+    to: str, sentence: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert([str(video), str(tmp_path / "out.pt"), "--to", to]) == 1
+    assert re.search(sentence, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []

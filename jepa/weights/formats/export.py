@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +9,10 @@ from torch import Tensor, nn
 
 from jepa.checkpoint import Checkpoint
 from jepa.config import plain
+from jepa.encoder import position_table
 from jepa.errors import UserError
 from jepa.modality import Modality
-from jepa.model import JEPA
+from jepa.probe.saved import SavedProbe
 from jepa.training.config import Config
 
 LARGEST_DIFFERENCE = 1e-5  # of features in fp32, as a share of the largest feature where that is above 1
@@ -33,21 +33,46 @@ class Export:
     encoder: nn.Module  # of `which`: inputs -> [B, N, D]
     which: str  # target_encoder or context_encoder
     opset: int
-
-    @cached_property
-    def model(self) -> JEPA:
-        """All networks; raises FormatError for an encoder of another family."""
-        if self.checkpoint is None:
-            raise FormatError(f"{self.source} is no JEPA; use --to onnx or --to torch-export")
-        from jepa.weights.load import model_of  # which reads all formats
-
-        return model_of(self.checkpoint, self.config, self.modality)
+    probe: SavedProbe | None = None  # to write on top of the encoder
 
     def weights(self, network: str) -> dict[str, Tensor]:
-        """Weights of a network, such as `predictor`, under our names."""
-        prefix = f"{network}."
-        state = self.model.state_dict()
+        """Weights of a network, such as `predictor`, under our names; empty if there is none."""
+        assert self.checkpoint is not None
+        prefix, state = f"{network}.", self.checkpoint.model
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    def table(self, width: int) -> Tensor | None:
+        """Table of positions [1, N, width] that is added to tokens; None if positions are rotary."""
+        kind = self.config.model.positions
+        if not kind.startswith("sincos"):
+            return None
+        return position_table(kind, self.modality.positions, width).unsqueeze(0)
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Shape of a patch: colours, frames of videos, rows and columns."""
+        data = self.modality.config
+        frames = (data.tubelet,) if hasattr(data, "tubelet") else ()
+        return (3, *frames, data.patch_size, data.patch_size)
+
+    @property
+    def other_encoder(self) -> str:
+        """The encoder that is not written, for a format of one encoder."""
+        other = "context_encoder" if self.which == "target_encoder" else "target_encoder"
+        return f"{other} (the format has one encoder; --which {other} writes this one)"
+
+    @property
+    def other_networks(self) -> list[str]:
+        """The networks that are not written, for a format of one encoder alone."""
+        return [self.other_encoder, *(["predictor (the format has none)"] if self.weights("predictor") else [])]
+
+    @property
+    def beside_networks(self) -> list[str]:
+        """What a checkpoint holds beside the three networks, in words."""
+        assert self.checkpoint is not None
+        networks = {name.partition(".")[0] for name in self.checkpoint.model}
+        names = sorted(networks - {"context_encoder", "predictor", "target_encoder"})
+        return [*names, *(["optimiser state"] if self.checkpoint.optimizer else [])]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -80,13 +105,8 @@ class Export:
         return {"layout": layout, "mean": mean, "std": std, "resolution": f"{shape[-2]} x {shape[-1]}", **frames}
 
     def example(self, batch: int = 2, seed: int = 0) -> Tensor:
-        """Random inputs of the encoder; raises FormatError if it takes something else than one tensor of floats."""
+        """Random inputs of the encoder."""
         view = self.modality.example_view()
-        if not isinstance(view, Tensor) or not view.is_floating_point():
-            raise FormatError(
-                f"{self.source}: its encoder takes {_form(view)}, and this format holds encoders of one tensor of "
-                "floats; --to openjepa keeps every model"
-            )
         return torch.randn(batch, *view.shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -120,9 +140,3 @@ def check_weights(export: Export, theirs: Mapping[str, Tensor]) -> str:
     if strange := [name for name, value in theirs.items() if name not in ours or not torch.equal(value, ours[name])]:
         raise FormatError(f"{export.source}: {strange[0]} of the written file differs; not kept")
     return f"all {len(theirs)} weights are equal"
-
-
-def _form(view: Any) -> str:
-    if isinstance(view, Tensor):
-        return f"{str(view.dtype).removeprefix('torch.')} {list(view.shape)}"
-    return "several named tensors" if isinstance(view, Mapping) else f"a {type(view).__name__}"

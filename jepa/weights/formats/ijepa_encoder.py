@@ -12,6 +12,7 @@ from jepa.weights.formats.names import Entry, Table, layer
 from jepa.weights.formats.official import ENCODER as TIMM
 from jepa.weights.formats.settings import (
     activation_notes,
+    as_converted,
     check_table,
     checkpoint_of,
     encoder_width,
@@ -80,9 +81,12 @@ def read(stored: Stored) -> Reading:
     table, positions = next(one[1:] for one in _VOCABULARIES if one[0] in state)
     left_out = sorted(name for name in state if name.startswith(_LEFT_OUT))
     fixed = state[positions]
-    check_table(positions, fixed, (square_side(fixed.shape[1], positions),) * 2)
+    if not stored.settings:
+        check_table(positions, fixed, (square_side(fixed.shape[1], positions),) * 2)
     encoder = table.to_ours({name: one for name, one in state.items() if name not in {positions, *left_out}})
     model = {f"{name}.{key}": one for name in ("context_encoder", "target_encoder") for key, one in encoder.items()}
+    if stored.settings:
+        return as_converted(stored, model)
     width, patch = encoder_width(model), len(encoder["embedding.project.weight"][0]) // 3
     heads, notes = stored.config.get("num_attention_heads") or heads_of(width), activation_notes(stored.config)
     timm = stored.config.get("pretrained_cfg")

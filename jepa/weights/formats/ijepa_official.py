@@ -1,7 +1,12 @@
 """I-JEPA as its authors publish it: a `.pth.tar` with `encoder`, `predictor` and `target_encoder`."""
 
-from jepa.weights.formats.official import IMAGE_PREDICTOR, has_networks, read_networks
+from pathlib import Path
+
+from jepa.weights.formats.export import Export, Written, check_weights
+from jepa.weights.formats.obstacles import SINCOS, in_encoder, in_predictor, not_square, several_mask_tokens
+from jepa.weights.formats.official import IMAGE_PREDICTOR, has_networks, read_networks, write_networks
 from jepa.weights.formats.settings import (
+    as_converted,
     check_table,
     checkpoint_of,
     encoder_width,
@@ -10,7 +15,7 @@ from jepa.weights.formats.settings import (
     pixel_statistics,
     square_side,
 )
-from jepa.weights.formats.stored import Reading, Stored
+from jepa.weights.formats.stored import Reading, Stored, open_stored
 
 NAME = "I-JEPA"
 
@@ -23,6 +28,8 @@ def recognises(stored: Stored) -> bool:
 def read(stored: Stored) -> Reading:
     """All three networks; the table of positions tells the resolution."""
     found = read_networks(stored.content, IMAGE_PREDICTOR)
+    if stored.settings:
+        return as_converted(stored, found.model)
     if "encoder.pos_embed" not in found.tables:
         raise ValueError("encoder.pos_embed is missing")
     first = found.tables["encoder.pos_embed"]
@@ -35,3 +42,18 @@ def read(stored: Stored) -> Reading:
         f"left out: {', '.join([*found.left_out, *found.tables])} (the positions are computed)",
     )
     return Reading(checkpoint_of(stored.path, "image", config, found.model), notes)
+
+
+def obstacle(export: Export) -> str:
+    """What I-JEPA's code does not have."""
+    return in_encoder(export, SINCOS) or in_predictor(export) or not_square(export) or several_mask_tokens(export)
+
+
+def write(export: Export, path: Path) -> Written:
+    """Write all three networks."""
+    return write_networks(export, path, IMAGE_PREDICTOR, "module.")
+
+
+def check(path: Path, export: Export) -> str:
+    """Read the file and compare the weights with ours, as the official code is in no package."""
+    return check_weights(export, read(open_stored(path)).checkpoint.model)

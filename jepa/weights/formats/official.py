@@ -1,12 +1,15 @@
 """What the files of I-JEPA, V-JEPA and V-JEPA 2's authors share: three networks, names of weights, unused entries."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from jepa.weights.formats.export import Export, Written
 from jepa.weights.formats.names import Entry, Table, layer
-from jepa.weights.formats.stored import Stored
+from jepa.weights.formats.stored import SETTINGS, Stored
 
 NETWORKS = {"context_encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder"}
 # What a training script stores beside the networks.
@@ -77,3 +80,24 @@ def read_networks(content: Mapping[str, Any], predictor: Table) -> Networks:
 def without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict without the prefixes of DDP and of their wrapper for several masks."""
     return {name.removeprefix("module.").removeprefix("backbone."): value for name, value in state.items()}
+
+
+def write_networks(export: Export, path: Path, predictor: Table, prefix: str) -> Written:
+    """Write the three networks as the training scripts store them; their code reads the other entries of a dictionary.
+
+    prefix: of the names, from DDP and from wrappers for several masks.
+    """
+    content: dict[str, Any] = {}
+    for ours, theirs in NETWORKS.items():
+        table = predictor if ours == "predictor" else ENCODER
+        state = table.to_theirs(export.weights(ours), export.patch)
+        model, name = export.config.model, "predictor_pos_embed" if ours == "predictor" else "pos_embed"
+        positions = export.table(model.predictor.width if ours == "predictor" else model.vit.width)
+        if positions is not None:
+            state[name] = positions
+        content[theirs] = {f"{prefix}{name}": value for name, value in state.items()}
+    torch.save({**content, "epoch": 0, SETTINGS: export.settings}, path)
+    predictor_heads, heads = export.config.model.predictor.heads, export.config.model.vit.heads
+    note = f"the number of heads (encoder {heads}, predictor {predictor_heads}), which their code has to be told"
+    usage = f'torch.load("{path.name}") and load_state_dict of ' + ", ".join(NETWORKS.values())
+    return Written(usage, (note, *export.beside_networks))

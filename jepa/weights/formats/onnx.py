@@ -8,10 +8,16 @@ import torch
 from torch.export import Dim
 
 from jepa.weights.formats.export import Export, FormatError, Written, check_features
+from jepa.weights.formats.obstacles import in_inputs
 
 OPSETS = range(18, 24)
 INPUT, OUTPUT = "inputs", "tokens"
 _ONE_FILE = 1_800_000_000  # bytes of weights; protobuf allows files of 2 GB
+
+
+def obstacle(export: Export) -> str:
+    """What the inputs of a graph cannot be."""
+    return in_inputs(export)
 
 
 def write(export: Export, path: Path) -> Written:

@@ -12,6 +12,7 @@ from torch import Tensor
 from jepa.checkpoint import Checkpoint
 from jepa.ops.published_positions import published_sincos
 from jepa.positions import Grid, grid_positions
+from jepa.weights.formats.stored import Reading, Stored
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}  # of published encoders, by width
 VJEPA2_HEADS = {**HEADS, 1408: 22, 1664: 26}
@@ -116,6 +117,15 @@ def check_table(name: str, table: Tensor, grid: Grid) -> None:
     expected = published_sincos(grid_positions(grid), table.shape[-1])
     if table.shape != (1, *expected.shape) or not torch.allclose(table[0].float(), expected, atol=1e-3):
         raise ValueError(f"{name} is not the fixed table of sines and cosines of a grid of {grid}")
+
+
+def as_converted(stored: Stored, model: dict[str, Tensor]) -> Reading:
+    """Networks of a file that `jepa convert` wrote, with the config that it stored in the file."""
+    modality = stored.settings.get("modality")
+    if not isinstance(modality, str):
+        raise ValueError("the config that jepa convert stored in it names no modality")
+    note = "settings that no weight tells are those that jepa convert stored in it"
+    return Reading(checkpoint_of(stored.path, modality, stored.settings, model), (note,))
 
 
 def checkpoint_of(path: Path, modality: str, config: Mapping[str, Any], model: dict[str, Tensor]) -> Checkpoint:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from jepa.checkpoint import Checkpoint, CheckpointError
@@ -14,6 +14,7 @@ from jepa.checkpoint.file import read_content
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PIXELS = ("preprocessor_config.json", "video_preprocessor_config.json")
+SETTINGS = "openjepa"  # key of our config in files of other formats
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,15 @@ class Stored:
     """A weight file, or a folder with one.
 
     content: of a torch file, what it holds; of safetensors, tensors by name. Tensors are mapped: they take memory once
-    they are used. config: the folder's config.json, empty if there is none.
+    they are used. config: the folder's config.json, empty if there is none. settings: our config, if `jepa convert`
+    wrote the file; it holds what weights do not tell, such as the number of heads.
     """
 
     path: Path
     content: Any
     config: Mapping[str, Any] = field(default_factory=dict)
     pixels: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,14 @@ class Format(Protocol):
 def open_stored(path: Path) -> Stored:
     """Content of a weight file, or of a folder with config.json and weights; raises CheckpointError."""
     if not path.is_dir() and path.suffix != ".safetensors":
-        return Stored(path, read_content(path, mmap=True))
+        content = read_content(path, mmap=True)
+        settings = content.pop(SETTINGS, {}) if isinstance(content, dict) else {}
+        return Stored(path, content, settings=settings if isinstance(settings, dict) else {})
     folder = path if path.is_dir() else path.parent
     tensors = _sharded(folder) if path == folder and (folder / INDEX).exists() else _safetensors(path, folder)
     config, pixels = (_settings(folder, *names) for names in ((CONFIG,), PIXELS))
-    return Stored(path, tensors, config, pixels)
+    settings = config.pop(SETTINGS, {}) or ({} if path == folder else _metadata(path))
+    return Stored(path, tensors, config, pixels, settings)
 
 
 def _settings(folder: Path, *names: str) -> dict[str, Any]:
@@ -92,6 +98,13 @@ def _sharded(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{folder / name} has no {lacking[0]}, which {INDEX} says that it has")
         tensors |= found
     return tensors
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """Our config in the metadata of a file of safetensors, empty if there is none."""
+    with safe_open(path, "pt") as file:
+        settings: dict[str, Any] = json.loads((file.metadata() or {}).get(SETTINGS, "{}"))
+    return settings
 
 
 def _read_json(path: Path) -> dict[str, Any]:

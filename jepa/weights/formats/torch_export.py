@@ -6,6 +6,12 @@ import torch
 from torch.export import Dim
 
 from jepa.weights.formats.export import Export, Written, check_features
+from jepa.weights.formats.obstacles import in_inputs
+
+
+def obstacle(export: Export) -> str:
+    """What the inputs of a graph cannot be."""
+    return in_inputs(export)
 
 
 def write(export: Export, path: Path) -> Written:

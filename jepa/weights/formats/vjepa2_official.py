@@ -1,8 +1,19 @@
 """V-JEPA 2 as its authors publish it: a `.pt` with `encoder`, `predictor` and `target_encoder`."""
 
-from jepa.weights.formats.official import VIDEO_PREDICTOR, has_networks, read_networks
-from jepa.weights.formats.settings import VJEPA2_HEADS, checkpoint_of, encoder_width, heads_of, video_config
-from jepa.weights.formats.stored import Reading, Stored
+from pathlib import Path
+
+from jepa.weights.formats.export import Export, Written, check_weights
+from jepa.weights.formats.obstacles import in_encoder, in_predictor, not_square
+from jepa.weights.formats.official import VIDEO_PREDICTOR, has_networks, read_networks, write_networks
+from jepa.weights.formats.settings import (
+    VJEPA2_HEADS,
+    as_converted,
+    checkpoint_of,
+    encoder_width,
+    heads_of,
+    video_config,
+)
+from jepa.weights.formats.stored import Reading, Stored, open_stored
 
 NAME = "V-JEPA 2"
 PREDICTOR_HEADS = 12
@@ -17,6 +28,8 @@ def recognises(stored: Stored) -> bool:
 def read(stored: Stored) -> Reading:
     """All three networks."""
     found = read_networks(stored.content, VIDEO_PREDICTOR)
+    if stored.settings:
+        return as_converted(stored, found.model)
     size = 384 if stored.path.stem.endswith("384") else SIZE
     tubelet, patch = found.patch[1:3]
     grid = (FRAMES // tubelet, size // patch, size // patch)
@@ -29,3 +42,18 @@ def read(stored: Stored) -> Reading:
         f"left out: {', '.join([*found.left_out, *unused]) or 'nothing'}",
     )
     return Reading(checkpoint_of(stored.path, "video", config, found.model), notes)
+
+
+def obstacle(export: Export) -> str:
+    """What V-JEPA 2's code does not have."""
+    return in_encoder(export, ["rotary_vjepa2"]) or in_predictor(export) or not_square(export)
+
+
+def write(export: Export, path: Path) -> Written:
+    """Write all three networks."""
+    return write_networks(export, path, VIDEO_PREDICTOR, "module.backbone.")
+
+
+def check(path: Path, export: Export) -> str:
+    """Read the file and compare the weights with ours, as the official code is in no package."""
+    return check_weights(export, read(open_stored(path)).checkpoint.model)

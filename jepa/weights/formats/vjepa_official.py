@@ -1,15 +1,25 @@
 """V-JEPA as its authors publish it: a `.pth.tar` with `encoder`, `predictor` and `target_encoder`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from jepa.ops.published_positions import published_sincos
 from jepa.positions import Grid, grid_positions
-from jepa.weights.formats.official import VIDEO_PREDICTOR, has_networks, read_networks, without_wrappers
-from jepa.weights.formats.settings import check_table, checkpoint_of, encoder_width, heads_of, video_config
-from jepa.weights.formats.stored import Reading, Stored
+from jepa.weights.formats.export import Export, Written, check_weights
+from jepa.weights.formats.obstacles import SINCOS, in_encoder, in_predictor, not_square
+from jepa.weights.formats.official import VIDEO_PREDICTOR, has_networks, read_networks, without_wrappers, write_networks
+from jepa.weights.formats.settings import (
+    as_converted,
+    check_table,
+    checkpoint_of,
+    encoder_width,
+    heads_of,
+    video_config,
+)
+from jepa.weights.formats.stored import Reading, Stored, open_stored
 
 NAME = "V-JEPA"
 
@@ -28,6 +38,8 @@ def recognises(stored: Stored) -> bool:
 def read(stored: Stored) -> Reading:
     """All three networks; the table of positions tells frames and resolution."""
     found = read_networks(stored.content, VIDEO_PREDICTOR)
+    if stored.settings:
+        return as_converted(stored, found.model)
     grid = _grid("encoder.pos_embed", found.tables["encoder.pos_embed"])
     for name, table in found.tables.items():
         check_table(name, table, grid)
@@ -57,3 +69,18 @@ def _grids(tokens: int) -> Iterator[Grid]:
         if tokens % (side * side) == 0:
             yield (tokens // (side * side), side, side)
         side += 1
+
+
+def obstacle(export: Export) -> str:
+    """What V-JEPA's code does not have."""
+    return in_encoder(export, SINCOS) or in_predictor(export) or not_square(export)
+
+
+def write(export: Export, path: Path) -> Written:
+    """Write all three networks."""
+    return write_networks(export, path, VIDEO_PREDICTOR, "module.backbone.")
+
+
+def check(path: Path, export: Export) -> str:
+    """Read the file and compare the weights with ours, as the official code is in no package."""
+    return check_weights(export, read(open_stored(path)).checkpoint.model)
