@@ -102,7 +102,7 @@ class QueryModel:
         if not names:
             return {}
         chain = self.source.chain()
-        found = {name: index for index in range(len(chain)) if (name := chain.name(index)) in names}
+        found = {name: index for index in range(len(chain)) if (name := _written(chain.name(index))) in names}
         return {name: chain[index].inputs for name, index in found.items()}
 
     def _vector(self, views: Sequence[Any], column: str) -> Floats:
@@ -116,6 +116,11 @@ def _layers(about: Facts) -> list[str]:
     root = about.get("data", {}).get("root")
     gone = ("data.root=", "data.source=") if root and not Path(root).exists() else ()
     return [text for text in about.get("overrides", ()) if not text.startswith(gone)]
+
+
+def _written(name: str) -> str:
+    """A name as files hold it: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_file(facts: Facts) -> bool:

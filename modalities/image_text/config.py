@@ -25,13 +25,13 @@ _NAMED = ("a photo of a {}.", "a picture of a {}.", "an image of {}.")
 class ImageTextConfig(PixelSettings, LabelSettings, DataConfig):
     """Where captioned images come from, and what is hidden from the networks.
 
-    source: `scenes` (the embedded world with captions), `folder` (a list of images and captions), `webdataset` or
-    `coco`; all but `scenes` need `root`. Null means `scenes` without a `root`, and else what `root` holds. A step uses
-    one random caption per image. crop_scale, crop_aspect: ranges of the area share and of width / height of the random
-    resized crop; there is no flip, because captions distinguish left from right. pixel_mean, pixel_std: normalisation
-    of red, green and blue (white is 1); null takes what the weights, or else the architecture, expect. objectives: what
-    is hidden and predicted. masking: strategy of the hidden regions. prompts: templates for zero-shot classification,
-    with {} for the name of the class.
+    source: `scenes` (the embedded world with captions), `folder` (a list of images and captions), `webdataset`, `coco`,
+    or `images` (without captions, to embed and search them); all but `scenes` need `root`. Null means `scenes` without
+    a `root`, and else what `root` holds. A step uses one random caption per image. crop_scale, crop_aspect: ranges of
+    the area share and of width / height of the random resized crop; there is no flip, because captions distinguish left
+    from right. pixel_mean, pixel_std: normalisation of red, green and blue (white is 1); null takes what the weights,
+    or else the architecture, expect. objectives: what is hidden and predicted. masking: strategy of the hidden regions.
+    prompts: templates for zero-shot classification, with {} for the name of the class.
     """
 
     completed: ClassVar[Sequence[str]] = ("source", "pixel_mean", "pixel_std")
@@ -39,7 +39,7 @@ class ImageTextConfig(PixelSettings, LabelSettings, DataConfig):
     training_only: ClassVar[Sequence[str]] = ("crop_aspect",)
     of_networks: ClassVar[Sequence[str]] = ("pixel_mean", "pixel_std", "objectives", "masking")
 
-    source: Literal["scenes", "folder", "webdataset", "coco"] | None = None
+    source: Literal["scenes", "folder", "webdataset", "coco", "images"] | None = None
     crop_scale: ShareRange = (0.9, 1.0)
     crop_aspect: RatioRange = (3 / 4, 4 / 3)
     pixel_mean: tuple[Mean, Mean, Mean] | None = None

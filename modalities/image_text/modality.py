@@ -54,7 +54,8 @@ class ImageText(MatchedModality[ImageTextConfig]):
     contract, config_type, model_type = 1, ImageTextConfig, TowersConfig
 
     def __init__(self, config: ImageTextConfig, model: TowersConfig | None = None) -> None:
-        model, config = model or TowersConfig(), with_source(config, EVIDENCE)
+        model = model or TowersConfig()
+        config = with_source(config, EVIDENCE, "or images for those without captions")
         with torch.device("meta"):
             towers = model.build(None)
         self.mean, self.std = _statistics(config, model)
@@ -108,7 +109,9 @@ class ImageText(MatchedModality[ImageTextConfig]):
         return TwoTowers(config.build(None))
 
     def data_warnings(self) -> Sequence[str]:
-        """Deep images whose values fall into few levels, as `value_range` is not set."""
+        """Missing captions, or deep images whose values fall into few levels, as `value_range` is not set."""
+        if self.config.source == "images":
+            return ("data.source=images has no captions, so a run learns nothing about text",)
         if self.config.source == "scenes" or self.config.value_range is not None:
             return ()
         return value_range_warnings(self.dataset("train"), lambda pair: pair, 8)

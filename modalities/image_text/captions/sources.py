@@ -1,4 +1,4 @@
-"""Sources of captioned images: lists, tar shards, and the files of COCO."""
+"""Sources of captioned images: lists, tar shards, the files of COCO, and images without captions."""
 
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -7,13 +7,15 @@ from jepa.modality import Split
 from modalities.image_text.captions.coco import open_coco
 from modalities.image_text.captions.lists import open_lists
 from modalities.image_text.captions.shards import open_captioned_shards
-from modalities.storage.images import check_min_side, decode_image
+from modalities.storage.captioned import CaptionedImage
+from modalities.storage.folders import FileKind, open_folder
+from modalities.storage.images import Decode, check_min_side, decode_image, image_extensions
 from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.sources import SHARDS, Evidence, by_ending
 from modalities.storage.splits import StoredSplit
 
-SOURCES = ("folder", "webdataset", "coco")
+SOURCES = ("folder", "webdataset", "coco", "images")
 _LISTS = (".jsonl", ".csv", ".tsv")
 
 
@@ -29,6 +31,10 @@ EVIDENCE = (
 )
 
 
+def _uncaptioned(decode: Decode, path: Path) -> CaptionedImage:
+    return CaptionedImage(decode(path), ("",))
+
+
 def open_captions(
     source: str,
     root: Path,
@@ -42,9 +48,10 @@ def open_captions(
 ) -> StoredSplit:
     """One split of the captioned images at `root`: samples whose inputs are CaptionedImage, and the class names.
 
-    source: "folder" (a list of images and captions, see captions.lists), "webdataset" (tar shards, see captions.shards)
-    or "coco" (see captions.coco). captions.rules says how captions are cleaned. A caption that is not text, and an
-    image that is missing or has no caption, are bad samples when they are read.
+    source: "folder" (a list of images and captions, see captions.lists), "webdataset" (tar shards, see
+    captions.shards), "coco" (see captions.coco) or "images" (files at any depth, each with an empty caption).
+    captions.rules says how captions are cleaned. A caption that is not text, and an image that is missing or has no
+    caption in its list, are bad samples when they are read.
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
     pixels: how stored values become colours.
     seed: decides which images are carved from the training set for splits that are not stored. opened: what other
@@ -59,5 +66,8 @@ def open_captions(
             return open_captioned_shards(root, split, decode, seed, opened, labels)
         case "coco":
             return open_coco(root, split, decode, seed, opened)
+        case "images":
+            kind = FileKind("images", image_extensions())
+            return open_folder(root, split, kind, partial(_uncaptioned, decode), seed, labels, opened)
         case _:
             raise ValueError(f"unknown source of captioned images '{source}'; allowed are {', '.join(SOURCES)}")
