@@ -51,7 +51,7 @@ def _gallery(query: Tensor | None, neighbours: Sequence[Neighbour], pictures: Ma
 
 def _caption(one: Neighbour) -> str:
     label, name = label_of(one.facts), Path(place_of(one.facts)).name
-    return " ".join(filter(None, (f"{one.rank}: {one.similarity:+.3f}", label, name)))
+    return ", ".join(filter(None, (f"{one.rank}: {one.similarity:+.3f}", label, name)))
 
 
 def _table(neighbours: Sequence[Neighbour]) -> str:
