@@ -15,6 +15,7 @@ import pytest
 import torch
 from captioned import TINY, TOWERS
 from PIL import Image
+from runs import assert_same_weights, kill_after, launch_here, log_of, until_ended
 from torch import Generator
 from torch.utils.data import default_collate
 
@@ -32,7 +33,6 @@ from local_cluster import LocalCluster
 from modalities.image_text import ImageText
 from modalities.image_text.encoder import TwoTowers
 from modalities.image_text.masks import Layout, Objectives, both_regions, sample_objectives
-from runs import assert_same_weights, kill_after, launch_here, log_of, until_ended
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 220), "white": (240, 240, 240)}
 
