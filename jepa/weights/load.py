@@ -17,12 +17,11 @@ from jepa.model import JEPA
 from jepa.plugins.registry import modality_class
 from jepa.positions import grid_positions
 from jepa.training.config import Config
-from jepa.weights.demos import named
 from jepa.weights.formats import read_stored
 from jepa.weights.formats.folder import is_folder, read_folder
 from jepa.weights.formats.stored import CONFIG, open_stored
 from jepa.weights.given import with_weights
-from jepa.weights.hub import download, is_hub
+from jepa.weights.places import located
 
 Which = Literal["target_encoder", "context_encoder"]
 
@@ -30,10 +29,10 @@ Which = Literal["target_encoder", "context_encoder"]
 def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None) -> Checkpoint:
     """Checkpoint of a run directory, the latest or that of a step, or of a file, ours or of another project.
 
-    run: also a shared folder, `hf://user/name`, or a name such as `demo-image`. mmap: as in `Checkpoint.load`; tensors
-    of other projects are always mapped. Raises CheckpointError.
+    run: also a shared folder, or a name, see `located`. mmap: as in `Checkpoint.load`; tensors of other projects are
+    always mapped. Raises CheckpointError.
     """
-    path = download(run) if is_hub(run) else named(run) or Path(run)
+    path = located(run)
     if step is None and is_folder(path):
         return read_folder(path, mmap)
     is_run = (path / "checkpoints").exists() or (path / RUN_FILE).exists()

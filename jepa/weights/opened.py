@@ -26,6 +26,7 @@ from jepa.weights.load import (
     scaled_positions,
     untrained_encoder,
 )
+from jepa.weights.places import ijepa_of_timm
 from jepa.weights.trust import importing
 
 
@@ -97,7 +98,7 @@ def open_source(
     family takes images by default, and frames of videos. step, trust: as in `jepa.load`. Raises CheckpointError, and
     ConfigError for overrides that do not fit.
     """
-    if name := family_name(source):
+    if (name := family_name(source)) and not ijepa_of_timm(source):
         family = family_of(name)
         given = Checkpoint(0, 0.0, dict(config_of(family, modality or "image")), {}, {})
     else:
