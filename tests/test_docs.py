@@ -145,6 +145,19 @@ def test_the_page_on_vectors_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert all("data:image" in Path(page).read_text() for page in ("neighbours.html", "moments.html"))
 
 
+def test_the_page_on_weights_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks("weights.md")
+    names: dict[str, Any] = {}
+    for text in [text for language, text in found if language == "python"][1:]:  # the first names a released file
+        exec(text, names)
+    printed = capsys.readouterr().err
+    for text in [text for language, text in found if language == "text"]:
+        assert text in printed
+
+
 def test_the_encoder_of_the_readme_loads(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = ["data.source=folder", f"data.root={photos}", "data.image_size=16", "data.patch_size=8"]

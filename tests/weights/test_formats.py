@@ -12,6 +12,7 @@ from weight_files import hf_ijepa, random_weights, vjepa2_1_file
 
 import jepa
 from jepa.checkpoint import CheckpointError
+from jepa.masking import Masks
 from jepa.weights.load import model_of
 from jepa.weights.opened import open_source
 
@@ -111,3 +112,29 @@ def test_files_of_v_jepa_2_1_give_its_features_and_a_predictor_only_if_it_is_the
     mark, token = (networks["predictor"][f"module.backbone.{name}"] for name in ("video_mod_embed", "mask_tokens.0"))
     assert torch.equal(predictor.mask_tokens[0], (token + mark).flatten())
     assert (predictor.config.share_mask_token, len(predictor.mask_tokens)) == (True, 8)
+
+
+@torch.no_grad()
+def test_folders_of_transformers_with_v_jepa_2_give_its_features_and_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_pooler_layers": 1}
+    sizes |= {"pred_hidden_size": 48, "pred_num_hidden_layers": 2, "pred_num_attention_heads": 3}
+    config = transformers.VJEPA2Config(**sizes, crop_size=64, frames_per_clip=4)
+    classifier = random_weights(transformers.VJEPA2ForVideoClassification(config))
+    classifier.save_pretrained(tmp_path / "classifier")
+    classifier.vjepa2.save_pretrained(tmp_path / "model")
+    opened = [open_source(tmp_path / name) for name in ("classifier", "model")]
+    assert "left out: its attentive probe" in capsys.readouterr().err
+    masks = Masks(torch.arange(20).repeat(2, 1), torch.arange(20, 32).repeat(2, 1, 1))
+    theirs = classifier.vjepa2(VIDEO.transpose(1, 2), context_mask=[masks.context], target_mask=[masks.target[:, 0]])
+    for one in opened:
+        torch.testing.assert_close(one.encoder()(VIDEO), theirs.last_hidden_state, rtol=1e-5, atol=1e-5)
+        assert one.checkpoint is not None
+        networks = model_of(one.checkpoint, one.config, one.modality)
+        assert len(networks.predictor.mask_tokens) == 10
+        networks.predictor.mask_tokens[0] = networks.predictor.mask_tokens[1]  # transformers uses the second one
+        predicted = networks.predict(theirs.last_hidden_state[:, :20], masks)[:, 0, :, 0]
+        expected = theirs.predictor_output.last_hidden_state
+        torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-5)

@@ -17,10 +17,12 @@ from jepa.weights.formats.obstacles import in_encoder, in_predictor, not_square
 from jepa.weights.formats.probes import transformers as probe_names
 from jepa.weights.formats.settings import (
     VJEPA2_HEADS,
+    activation_notes,
     as_converted,
     checkpoint_of,
     encoder_width,
     heads_of,
+    pixel_statistics,
     video_config,
 )
 from jepa.weights.formats.stored import SETTINGS, Reading, Stored
@@ -80,10 +82,12 @@ def read(stored: Stored) -> Reading:
     )
     side = config.get("crop_size", SIZE) // patch[2]
     grid = (config.get("frames_per_clip", FRAMES) // patch[1], side, side)
-    notes = ["its one encoder, the context encoder of the published weights, is taken as both of ours"]
+    notes = activation_notes(config)
+    notes.append("its one encoder, the context encoder of the published weights, is taken as both of ours")
     if left_out:
         notes.append("left out: its attentive probe, which jepa convert --only-probe writes")
     settings = video_config(model, heads, grid, patch, "rotary_vjepa2", share_mask_token=True)
+    settings["data"] |= pixel_statistics(stored.pixels)
     return Reading(checkpoint_of(stored.path, "video", settings, model), tuple(notes))
 
 
