@@ -16,6 +16,7 @@ from jepa.settings.resolve import Resolved, resolve, resolve_layers
 from jepa.settings.start import Start, StartUse
 from jepa.training.checks import check_config
 from jepa.training.log import read_metrics
+from jepa.weights.convert import main as convert
 from jepa.weights.opened import open_source
 
 QUICK = ["compute.device=cpu", "optim.batch_size=8", "log_every=1", "evaluate.enabled=false", "evaluate.report=false"]
@@ -85,6 +86,21 @@ def test_a_run_trains_on_from_the_loss_of_its_source_and_resumes_without_it(
     again = Checkpoint.load(latest(run_dir))
     assert again.step == 6
     assert all(torch.equal(again.model[name], value) for name, value in ended.items())
+
+
+def test_a_run_trains_on_from_the_loss_of_a_source_converted_to_the_published_layout(
+    trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    settings = ["data.image_size=24", "data.patch_size=4", "model.size={width: 64, depth: 2, heads: 1}"]
+    settings += ["model.predictor={width: 32, depth: 1, heads: 1}", "model.positions=sincos_published"]
+    quick = ("--config", str(trained.parent / "plain.yaml"), "steps=20", "optim.peak_lr=5e-3", "momentum.start=0.9")
+    assert launch(tmp_path / "source", photos, *quick, "momentum.end=0.9", *settings) == 0
+    assert convert([str(tmp_path / "source"), str(tmp_path / "source.pth.tar"), "--to", "official"]) == 0
+    start = ("--config", "image/adapt", f"start_from={tmp_path / 'source.pth.tar'}", "steps=3", "keep_every=3")
+    assert launch(tmp_path / "adapted", photos, *start, "optim.batch_size=8") == 0
+    untrained, before = losses(tmp_path / "source")[0], fmean(losses(tmp_path / "source")[-3:])
+    assert before < 0.5 * untrained
+    assert all(abs(loss - before) < 0.2 * (untrained - before) for loss in losses(tmp_path / "adapted"))
 
 
 def test_settings_of_the_user_and_of_a_chosen_recipe_win_and_a_default_recipe_gives_way(trained: Path) -> None:
@@ -177,9 +193,7 @@ def test_a_start_of_another_modality_and_code_named_by_a_file_are_refused(weight
     assert adapted(tmp_path / "code.pt", "data.masking.kind=random").config.data.masking.kind == "random"
 
 
-def test_a_dry_run_says_what_is_taken_over_and_goes_without_a_source_that_only_its_recipe_names(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_what_is_taken_over_and_goes_without_a_source_that_only_its_recipe_names(trained: Path) -> None:
     recipe = read_recipe("image/adapt")
     without = resolve_layers("image", recipe, [], start="tried")
     assert without.notes[-1] == "nothing is taken over: start_from: no checkpoint at path/to/weights"
@@ -187,11 +201,9 @@ def test_a_dry_run_says_what_is_taken_over_and_goes_without_a_source_that_only_i
     for start, setting in uses:
         with pytest.raises(ConfigError, match=r"start_from: no checkpoint at"):
             resolve_layers("image", recipe, [setting], start=start)
-    command = ["--modality", "image", "--dry-run", "--config", "image/adapt", "optim.batch_size=8"]
-    assert main([*command, f"start_from={trained}"]) == 0
-    printed = capsys.readouterr()
-    assert f"data.image_size=16, as in {trained}" in printed.err
-    assert "tokens       16 per sample on a grid of 4 x 4" in printed.out
+    found = resolve_layers("image", recipe, [f"start_from={trained}"], start="tried")
+    assert f"data.image_size=16, as in {trained}" in found.notes
+    assert found.modality.grid == (4, 4)
 
 
 def test_the_default_run_directory_does_not_depend_on_the_source(trained: Path, tmp_path: Path) -> None:
