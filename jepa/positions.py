@@ -30,7 +30,7 @@ def sincos_table(positions: Tensor, dim: int, base: float = 10_000.0) -> Tensor:
     columns = []
     for axis in range(axes):
         share = pairs // axes + (axis < pairs % axes)
-        angles = positions[:, axis, None] * frequencies(share, base).to(positions)  # [N, share]
+        angles = positions[:, axis, None] * frequencies(share, base, positions.dtype).to(positions)  # [N, share]
         columns += [angles.sin(), angles.cos()]
     table = torch.cat(columns, dim=1)
     return torch.nn.functional.pad(table, (0, dim - table.shape[1]))
@@ -47,6 +47,6 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> T
     return torch.nn.functional.pad(angles, (0, pairs - angles.shape[1]))
 
 
-def frequencies(count: int, base: float = 10_000.0) -> Tensor:
+def frequencies(count: int, base: float = 10_000.0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Angles per unit of a coordinate, from 1 downwards: [count]."""
-    return base ** (-torch.arange(count, dtype=torch.float32) / max(count, 1))
+    return base ** (-torch.arange(count, dtype=dtype) / max(count, 1))

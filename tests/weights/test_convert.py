@@ -1,7 +1,9 @@
 """`jepa convert` writes models that other libraries load, with our features, and says what a format cannot hold."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fork_server
@@ -9,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from converted import IMAGE, VIDEO, assert_equal_features, assert_same, saved
+from official_code import needs_official_code, official
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
 
 import jepa
+from jepa.data import seeded
+from jepa.encoder import gather_tokens
 from jepa.weights.convert import main as convert
-from jepa.weights.load import read_checkpoint
+from jepa.weights.load import model_of as model_of_checkpoint, read_checkpoint
+from jepa.weights.opened import open_source
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,14 @@ def vjepa2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved("video", tmp_path_factory.mktemp("run") / "vjepa2", *settings)
 
 
+def opened_model(source: Path) -> Any:
+    """Networks and modality of a source."""
+    opened = open_source(source)
+    assert opened.checkpoint is not None
+    networks = model_of_checkpoint(opened.checkpoint, opened.config, opened.modality)
+    return SimpleNamespace(model=networks, modality=opened.modality)
+
+
 def example(source: Path) -> torch.Tensor:
     return torch.randn(2, *jepa.load_modality(source).example_view().shape)
 
@@ -142,7 +156,13 @@ def test_a_video_model_loads_in_transformers_with_its_predictor(vjepa2: Path, tm
     with torch.no_grad():
         found = theirs(clips.transpose(1, 2))
     assert_equal_features(found.last_hidden_state, jepa.load(vjepa2)(clips))
-    assert found.predictor_output.last_hidden_state.shape == (2, 8, 24)
+    ours_of_run = opened_model(vjepa2)
+    masks = replace(ours_of_run.modality.sample_masks(2, seeded(0))[0], number=1)  # transformers takes mask token 1
+    context = gather_tokens(jepa.load(vjepa2)(clips), masks.context)
+    with torch.no_grad():
+        predicted = theirs(clips.transpose(1, 2), [masks.context], [masks.target[:, 0]]).predictor_output
+        expected = ours_of_run.model.predict(context, masks)
+    assert_equal_features(predicted.last_hidden_state, expected.flatten(1, 3))
     ours, back = model_of(vjepa2), model_of(folder)
     kept = {name: value for name, value in ours.items() if name.startswith(("predictor.", "target_encoder."))}
     assert_same({name: value for name, value in back.items() if not name.startswith("context_encoder.")}, kept)
@@ -168,6 +188,44 @@ def test_official_files_keep_all_three_networks_and_our_config(
     for network in ("encoder", "predictor", "target_encoder"):
         assert_same(first[network], second[network])
     assert "root" not in first["openjepa"]["data"]
+
+
+ARCHITECTURES: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+ROTARY: dict[str, Any] = {"img_size": (16, 16), "use_rope": True, "use_sdpa": False}
+PUBLISHED = "model.positions=sincos_published"
+ON_CLIPS: dict[str, Any] = {"img_size": 16, "patch_size": 8, "num_frames": 4, "tubelet_size": 2, **ARCHITECTURES}
+
+
+@needs_official_code
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("checkout", "modality", "settings", "arguments"),
+    [
+        ("ijepa", "image", [*IMAGE, PUBLISHED], {"img_size": [16], "patch_size": 8, **ARCHITECTURES}),
+        ("jepa", "video", [*VIDEO, PUBLISHED], {**ON_CLIPS, "uniform_power": True}),
+        ("vjepa2", "video", [*VIDEO, "model.positions=rotary_vjepa2"], {**ON_CLIPS, **ROTARY}),
+    ],
+)
+def test_the_official_code_loads_our_file_and_gives_our_features(
+    checkout: str, modality: str, settings: list[str], arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    run = saved(modality, tmp_path / "run", *settings)
+    assert convert([str(run), str(tmp_path / "file.pt"), "--to", "official"]) == 0
+    content = torch.load(tmp_path / "file.pt", weights_only=True)
+    inputs = example(run)
+    with official(checkout) as load:
+        theirs = load("src.models.vision_transformer").VisionTransformer(**arguments, mlp_ratio=4, qkv_bias=True).eval()
+    for network, which in (("encoder", "context_encoder"), ("target_encoder", "target_encoder")):
+        names = ("module.", "backbone.")
+        state = {key.removeprefix(names[0]).removeprefix(names[1]): one for key, one in content[network].items()}
+        if "pos_embed" in state:
+            assert torch.equal(state["pos_embed"], theirs.pos_embed)  # the table that their code computed
+        theirs.load_state_dict(state)
+        for module in theirs.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = 1e-6  # as their vit_tiny and others set it
+        with torch.no_grad():
+            assert_equal_features(theirs(inputs), jepa.load(run, which)(inputs))
 
 
 @pytest.mark.parametrize(

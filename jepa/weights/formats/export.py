@@ -42,11 +42,14 @@ class Export:
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
     def table(self, width: int) -> Tensor | None:
-        """Table of positions [1, N, width] that is added to tokens; None if positions are rotary."""
+        """Table of positions [1, N, width] that is added to tokens; None if positions are rotary.
+
+        Computed in fp64, as the authors' code does: a published table has the same bits.
+        """
         kind = self.config.model.positions
         if not kind.startswith("sincos"):
             return None
-        return position_table(kind, self.modality.positions, width).unsqueeze(0)
+        return position_table(kind, self.modality.positions.double(), width).float().unsqueeze(0)
 
     @property
     def patch(self) -> tuple[int, ...]:

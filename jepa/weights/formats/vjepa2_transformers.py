@@ -53,6 +53,7 @@ PREDICTOR = Table(
     Entry("mask_tokens.*", ("predictor.embeddings.mask_tokens.*",), ("",), "token"),
 )
 _TOKENS = "predictor.embeddings.mask_tokens"
+_MASK_TOKEN = "the choice of a mask token: transformers' predictor always takes number 1 of several"
 _PROBE = ("pooler.", "classifier.")
 _WRAPPER = "vjepa2."  # of the networks inside VJEPA2ForVideoClassification
 _EPSILON = (
@@ -122,7 +123,7 @@ def write(export: Export, path: Path) -> Written:
     state = ENCODER.to_theirs(encoder, export.patch) | PREDICTOR.to_theirs(predictor, export.patch)
     count = export.config.model.predictor.mask_tokens
     state[_TOKENS] = torch.stack([state.pop(f"{_TOKENS}.{number}") for number in range(count)])  # [n, 1, 1, D]
-    config, name, notes = _config(export), "AutoModel", list(export.beside_networks)
+    config, name, notes = _config(export), "AutoModel", [*export.beside_networks, *[_MASK_TOKEN] * (count > 1)]
     if (probe := export.probe) is not None:
         state = {f"{_WRAPPER}{key}": value for key, value in state.items()}
         state |= probe_names(probe.blocks > 1).to_theirs(probe.weights, ())
