@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jepa.config import Tree
 from jepa.data import DataError
 from jepa.embedding.job import open_job
-from jepa.embedding.rows import RowDataset, Rows, collate_rows
+from jepa.embedding.rows import RowDataset, collate_rows
 from jepa.embedding.settings import DType, EmbedSettings, Pooling
 from jepa.embedding.tables import row_table
 from jepa.embedding.vectors import VECTOR
@@ -56,7 +56,7 @@ def embed(
     cuda = torch.cuda.is_available() and job.config.compute.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
     embedder, size = job.embedder(device), job.batch_rows(device)
-    rows = Rows(job.modality, job.chain(), job.tasks)
+    rows = job.rows(job.chain())
     dataset = RowDataset(rows, array("q", range(len(rows))))
     loaded = list[Any]()
     for batch in batches(dataset, size, job.config.compute.loaders(device), collate_rows):

@@ -20,11 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _embed(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     check_format(arguments.output)
-    data, overrides = arguments.data, list(arguments.overrides)
-    if data and "=" in data and not Path(data).exists():
-        data, overrides = None, [data, *overrides]
-    if data and any(text.startswith("data.root=") for text in overrides):
-        raise ConfigError(f"{data} and data.root both name the data; give one of them")
+    words = [*filter(None, [arguments.data]), *arguments.overrides]
+    paths = [word for word in words if "=" not in word or Path(word).exists()]
+    overrides = [word for word in words if word not in paths]
+    named = [*paths, *(text for text in overrides if text.startswith("data.root="))]
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)} both name the data; give one of them")
     settings = EmbedSettings(
         pooling=arguments.pooling,
         dtype=arguments.dtype,
@@ -41,7 +42,7 @@ def _embed(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     from jepa.embedding.job import open_job
     from jepa.embedding.run import embed_file
 
-    layers = [*([f"data.root={data}"] if data else []), *overrides]
+    layers = [*(f"data.root={path}" for path in paths), *overrides]
     job = open_job(
         arguments.source, settings, layers, modality=arguments.modality, step=arguments.step, trust=arguments.trust
     )

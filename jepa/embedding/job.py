@@ -13,7 +13,7 @@ from torch import nn
 from jepa.config import ConfigError, Tree, plain
 from jepa.config.effects import Use, check_effects
 from jepa.config.overrides import as_tree
-from jepa.embedding.rows import Chain
+from jepa.embedding.rows import Chain, Rows, WindowTable
 from jepa.embedding.settings import EmbedSettings, Extent, Pooling
 from jepa.embedding.vectors import VECTOR, Embedder, PooledByProbe, StreamEmbedder
 from jepa.embedding.windows import WindowedModality
@@ -72,6 +72,11 @@ class Source:
     def chain(self) -> Chain:
         """The samples; raises DataError."""
         return Chain.of(self.modality, self.settings.split)
+
+    def rows(self, chain: Chain, windows: WindowTable | None = None) -> Rows:
+        """The rows of these samples."""
+        streams = self._columns().values() if self.pooling == "joint" else ()
+        return Rows(self.modality, chain, self.tasks, windows, needs_text=1 in streams)
 
     def embedder(self, device: torch.device) -> Embedder | StreamEmbedder:
         """The networks on a device."""

@@ -76,12 +76,16 @@ class WindowTable:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """All rows: one for each sample, or for each window of it. tasks: whose labels are read."""
+    """All rows: one for each sample, or for each window of it.
+
+    tasks: whose labels are read. needs_text: whether samples without a second stream are bad.
+    """
 
     modality: Modality[Any]
     chain: Chain
     tasks: Sequence[Task]
     windows: WindowTable | None = None
+    needs_text: bool = False
 
     def __len__(self) -> int:
         return len(self.chain) if self.windows is None else len(self.windows.samples)
@@ -104,6 +108,9 @@ class Rows:
         elif isinstance(self.modality, MatchedModality):
             views = [self.modality.matches(sample.inputs)[0]]
             text = self.modality.descriptions(sample.inputs)[0]
+            if self.needs_text and not text:
+                reason = f"it has no text; --stream {self.modality.streams[0].name} embeds what it has"
+                raise BadSampleError(self.chain.name(row), reason)
         else:
             views = list(self.modality.evaluation_views(sample.inputs))
         labels = [_label(sample.labels, task) for task in self.tasks]

@@ -96,7 +96,7 @@ def _prepared(source: Source, parts: PartsFolder, world: World, overwrite: bool)
             if continued:
                 parts.remove_damaged()
     with world.error_barrier():
-        rows = Rows(modality, chain, source.tasks, _windows(parts) if source.settings.window else None)
+        rows = source.rows(chain, _windows(parts) if source.settings.window else None)
         size = source.batch_rows(world.device)
         if world.is_main:
             missing[0] = parts.missing(-(-len(rows) // size))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from captioned import TINY
 from pairs import SECOND
 from PIL import Image
 from safetensors import safe_open
@@ -122,16 +123,17 @@ def run(folder: Path, arguments: list[str], crash_at: str = "") -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("ending", [".parquet", ".npy"])
 def test_a_command_killed_at_file_operations_and_started_again_writes_the_same_bytes(
-    ending: str, run_dir: Path, tmp_path: Path
+    ending: str, every: int, run_dir: Path, tmp_path: Path
 ) -> None:
     name, (whole, killed) = f"features{ending}", (tmp_path / "whole", tmp_path / "killed")
     arguments = [str(run_dir), "-o", name, *COMMON, "--save-every", "0"]
     operations = run(whole, arguments)
     kills = 0
     while not (killed / name).exists() or (killed / f"{name}.parts").exists():
-        run(killed, arguments, f"main:{2 + 13 * kills}")
+        run(killed, arguments, f"main:{2 + every * kills}")
         kills += 1
     assert kills > 3, operations
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == {
@@ -241,6 +243,26 @@ def test_both_of_two_matching_streams_are_embedded_so_that_inner_products_compar
     torch.testing.assert_close(first[:5] @ second[:5].T, expected, rtol=1e-4, atol=1e-5)
     assert main([str(run), "-o", str(tmp_path / "words.npy"), "--stream", SECOND.name, *options]) == 0
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "words.npy")), second)
+
+
+def test_images_without_captions_are_embedded_alone(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = [one for one in TINY if not one.startswith("data.")]
+    run = save([*networks, f"run_dir={tmp_path / 'run'}"], "image-text", tmp_path / "run")
+    output, plain_images = tmp_path / "images.parquet", [str(pictures), "data.source=images"]
+    assert embed(run, output, *plain_images, "--stream", "image") == 0
+    columns, vectors, _ = read(output)
+    assert set(columns["label"]) == {"cat", "dog"}
+    model: Any = jepa.load(run)
+    expected = model.encode_image(columns["name"][:3])
+    torch.testing.assert_close(torch.tensor(vectors[:3]), expected, rtol=1e-4, atol=1e-5)
+    assert embed(run, tmp_path / "both.parquet", *plain_images) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert {reason for _, reason in read_bad_files(tmp_path / "both.bad.txt")} <= {
+        "it has no text; --stream image embeds what it has",
+        "not an image of a known format",
+    }
 
 
 def test_padding_is_left_out_of_means_and_marked_among_tokens(tmp_path: Path) -> None:
