@@ -124,7 +124,7 @@ def names_of(sources: Sequence[str]) -> list[str]:
 
 def _results(request: Request, again: bool) -> dict[str, Any]:
     """The results of a source: read if it names results or has been evaluated in this way, otherwise computed."""
-    if path := _holds_results(request.source):
+    if path := _holds_results(str(request.source)):
         return _read(path)
     assert request.output is not None
     path = request.output / "results.json"

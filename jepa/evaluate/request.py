@@ -10,6 +10,7 @@ from typing import Any
 from jepa.checkpoint import latest
 from jepa.checkpoint.file import find_checkpoint
 from jepa.config import Tree, plain
+from jepa.weights.families.encoder import Family
 from jepa.weights.families.names import family_name
 
 EVALUATIONS = Path("evaluations")
@@ -25,7 +26,7 @@ class Request:
     config overrides. base: settings below the overrides, which need not have an effect. output: folder of the results.
     """
 
-    source: Path | str
+    source: Path | str | Family
     tasks: Sequence[str] = ()
     layers: Sequence[Tree | str] = ()
     base: Tree = field(default_factory=dict)
@@ -42,7 +43,8 @@ class Request:
 
     def _stamp(self) -> list[int]:
         """Size and time of the weights on this machine; empty if they lie elsewhere."""
-        weights = Path(str(self.source).partition("@")[2] if family_name(self.source) else self.source).expanduser()
+        name = str(self.source)
+        weights = Path(name.partition("@")[2] if family_name(name) else name).expanduser()
         if not weights.exists():
             return []
         stat = (find_checkpoint(weights, self.step) if run_of(weights) else weights).stat()
@@ -64,11 +66,15 @@ def results_path(request: Request, run_dir: Path | None, variant: str) -> Path:
     For other settings, some tasks only, or an older checkpoint of a run: a file in its folder `evaluations`. Of any
     other source: a folder in `evaluations` of the working directory, as files that others made are left alone.
     """
-    path = Path(request.source)
+    path = Path(str(request.source))
     if request.output is not None:
         return request.output / "results.json"
     if run_dir is None:
-        return EVALUATIONS / f"{plain_name_of(request.source)}-{digest(f'{request.source} {variant}')}" / "results.json"
+        return (
+            EVALUATIONS
+            / f"{plain_name_of(str(request.source))}-{digest(f'{request.source} {variant}')}"
+            / "results.json"
+        )
     if request.step is not None:
         path = find_checkpoint(path, request.step)
     if path not in (run_dir, latest(run_dir)):

@@ -32,11 +32,12 @@ from jepa.evaluate.summary import summary
 from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
+from jepa.weights.families.encoder import Family
 from jepa.weights.load import model_of
 
 
 def evaluate_run(
-    run: Path | str, *, tasks: Sequence[str] = (), layers: Sequence[Tree | str] = (), say: bool = False
+    run: Path | str | Family, *, tasks: Sequence[str] = (), layers: Sequence[Tree | str] = (), say: bool = False
 ) -> dict[str, Any]:
     """Evaluate frozen features, print the table and write the results -> the content of results.json.
 

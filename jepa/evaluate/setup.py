@@ -98,7 +98,7 @@ def is_part_of(name: str, request: str) -> bool:
 
 def open_setup(request: Request) -> EvaluationSetup:
     """Open a source; raises ConfigError for overrides that do not fit, CheckpointError and DataError."""
-    run_dir = run_of(request.source)
+    run_dir = run_of(str(request.source))
     trust = request.trust or run_dir is not None  # a run imports what it imported in training
     given = [request.base, *request.layers]
     opened = open_source(request.source, given, modality=request.modality, step=request.step, trust=trust)

@@ -85,7 +85,7 @@ class Opened:
 
 
 def open_source(
-    source: Path | str,
+    source: Path | str | Family,
     overrides: Sequence[Tree | str] = (),
     *,
     modality: str | None = None,
@@ -94,19 +94,24 @@ def open_source(
 ) -> Opened:
     """Open a run directory, checkpoint file, weights of another project, or an encoder of another family.
 
+    A custom module is a `ModuleFamily`.
+
     overrides: changes of the config, such as `data.image_size=448`. modality: of the inputs; an encoder of another
     family takes images by default, and frames of videos. step, trust: as in `jepa.load`. Raises CheckpointError, and
     ConfigError for overrides that do not fit.
     """
-    if (name := family_name(source)) and not ijepa_of_timm(source):
+    family = source if isinstance(source, Family) else None
+    if family is None and (name := family_name(str(source))) and not ijepa_of_timm(str(source)):
         family = family_of(name)
+    if family is not None:
         given = Checkpoint(0, 0.0, dict(config_of(family, modality or "image")), {}, {})
     else:
-        family, given = None, read_checkpoint(source, mmap=True, step=step)
+        assert not isinstance(source, Family)
+        given = read_checkpoint(source, mmap=True, step=step)
     found = given.config["modality"]
     if modality not in (None, found, declared_name(found)):
         raise ConfigError(f"{source} is an encoder of modality '{found}', not '{modality}'")
-    with importing(source, given.config, trust):
+    with importing(str(source), given.config, trust):
         trained = configured(given)
         config, changed = configured(given, overrides) if overrides else trained
     checkpoint = None if family else given

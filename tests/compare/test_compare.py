@@ -9,14 +9,19 @@ import torch
 from pictures import write_class_images
 from small_runs import save_untrained
 from tiny import randomise
+from torch import Tensor, nn
 from toy_families import random_network
 
 from jepa.compare import run as compare_run
 from jepa.compare.command import main as compare
+from jepa.config import ConfigError
 from jepa.evaluate.__main__ import main as evaluate
+from jepa.evaluate.run import evaluate_run
 from jepa.ops.published_positions import published_sincos
 from jepa.positions import grid_positions
 from jepa.report.page import write_report
+from jepa.weights.families.module import ModuleFamily
+from jepa.weights.families.names import FamilyName
 
 COUNTS = {"train": 72, "validation": 24, "test": 30}
 
@@ -30,6 +35,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("given").mkdir()
     torch.save({"model": random_network("toy_mae", 32).state_dict()}, "given/mae.pth")
     return tmp_path
+
+
+class Transposed(nn.Module):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.transpose(1, 2)
 
 
 def ijepa(folder: str) -> None:
@@ -72,6 +82,20 @@ def test_any_encoder_has_the_table_and_the_report_of_a_run(here: Path, capsys: p
     assert "jepa evaluate timm:toy_mae.mae@given/mae.pth --modality image --task class/knn" in page
     assert "Nearest neighbours" in page
     assert "How training went" not in page
+
+
+def test_a_custom_module_is_evaluated_from_python(here: Path) -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 16, 4, stride=4), nn.Flatten(2), Transposed())
+
+    source = ModuleFamily(make(), make, image_size=(16, 16), name=FamilyName("module", "mine", ""))
+    found = evaluate_run(source, tasks=["class/knn"], layers=["data.root=photos"])
+    assert found["tasks"]["class/knn"]["jepa"] > 0.9
+    assert found["collapse"]["rankme"] != found["collapse"]["rankme_random_init"]
+    assert found["network"]["grid"] == [4, 4]
+    assert next(Path("evaluations").iterdir()).name.startswith("module-mine")
+    with pytest.raises(ConfigError, match=r"the module returns \[1, 256\]; expected tokens"):
+        evaluate_run(ModuleFamily(nn.Sequential(make(), nn.Flatten()), make, (16, 16)), layers=["data.root=photos"])
 
 
 def test_sources_of_every_kind_are_compared_in_one_table_and_page(

@@ -81,6 +81,9 @@ class Family(ABC):
 
     name: FamilyName
 
+    def __str__(self) -> str:
+        return str(self.name)
+
     def encoder(self, size: tuple[int, int], *, seed: int = 0, trained: bool = True) -> FamilyEncoder:
         """The encoder in evaluation mode at a resolution; untrained, or named `random`: with random weights of a seed.
 
