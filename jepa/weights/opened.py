@@ -94,9 +94,7 @@ def open_source(
 ) -> Opened:
     """Open a run directory, checkpoint file, weights of another project, or an encoder of another family.
 
-    A custom module is a `ModuleFamily`.
-
-    overrides: changes of the config, such as `data.image_size=448`. modality: of the inputs; an encoder of another
+    source: a path or name; a `ModuleFamily` for a custom module. overrides: changes of the config, such as `data.image_size=448`. modality: of the inputs; an encoder of another
     family takes images by default, and frames of videos. step, trust: as in `jepa.load`. Raises CheckpointError, and
     ConfigError for overrides that do not fit.
     """
