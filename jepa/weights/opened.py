@@ -94,9 +94,9 @@ def open_source(
 ) -> Opened:
     """Open a run directory, checkpoint file, weights of another project, or an encoder of another family.
 
-    source: a path or name; a `ModuleFamily` for a custom module. overrides: changes of the config, such as `data.image_size=448`. modality: of the inputs; an encoder of another
-    family takes images by default, and frames of videos. step, trust: as in `jepa.load`. Raises CheckpointError, and
-    ConfigError for overrides that do not fit.
+    source: a path or name; a `ModuleFamily` for a custom module. overrides: changes of the config, such as
+    `data.image_size=448`. modality: of the inputs; an encoder of another family takes images by default, and frames of
+    videos. step, trust: as in `jepa.load`. Raises CheckpointError, and ConfigError for overrides that do not fit.
     """
     family = source if isinstance(source, Family) else None
     if family is None and (name := family_name(str(source))) and not ijepa_of_timm(str(source)):
