@@ -10,7 +10,7 @@ Floats = NDArray[np.float32]
 
 
 class Nearest(NamedTuple):
-    """The k nearest of n vectors to each of Q queries, best first; equal ones in the order of the rows. Both [Q, k]."""
+    """The k nearest of n vectors to each of Q queries, best first. Both [Q, k]."""
 
     similarity: Floats  # cosine, -1 to 1
     rows: NDArray[np.int64]
@@ -22,7 +22,8 @@ def nearest(queries: Floats, blocks: Iterable[Floats], count: int) -> Nearest:
     best = Nearest(np.empty((len(wanted), 0), np.float32), np.empty((len(wanted), 0), np.int64))
     for block in blocks:
         rows = np.arange(first, first + len(block), dtype=np.int64)
-        best = _best(best, Nearest(wanted @ unit(block).T, np.broadcast_to(rows, (len(wanted), len(rows)))), count)
+        cosines = wanted @ block.T / _lengths(block)  # dividing the block first would copy it
+        best = _best(best, Nearest(cosines, np.broadcast_to(rows, (len(wanted), len(rows)))), count)
         first += len(block)
     return best
 
@@ -30,14 +31,23 @@ def nearest(queries: Floats, blocks: Iterable[Floats], count: int) -> Nearest:
 def unit(vectors: Floats) -> Floats:
     """Vectors [n, D] of length 1; a vector of zeros stays as it is, so that its cosine with every other is 0."""
     vectors = np.asarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Floats = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
+    scaled: Floats = vectors / _lengths(vectors)[:, None]
     return scaled
 
 
+def _lengths(vectors: Floats) -> Floats:
+    """Lengths [n] of vectors [n, D], 1 for those of zeros."""
+    lengths: Floats = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    lengths[lengths == 0] = 1
+    return lengths
+
+
 def _best(known: Nearest, found: Nearest, count: int) -> Nearest:
-    """The best of both, by similarity and then by row; the rows of `known` come before those of `found`."""
+    """The best of both."""
     similarity = np.concatenate([known.similarity, found.similarity], axis=1)
     rows = np.concatenate([known.rows, found.rows], axis=1)
+    if 8 * count < similarity.shape[1]:  # sorting all would take most of the time
+        near = np.sort(np.argpartition(-similarity, count, axis=1)[:, :count], axis=1)
+        similarity, rows = (np.take_along_axis(values, near, axis=1) for values in (similarity, rows))
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
     return Nearest(np.take_along_axis(similarity, order, axis=1), np.take_along_axis(rows, order, axis=1))

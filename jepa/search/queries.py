@@ -36,7 +36,7 @@ def _of_rows(name: str, rows: Sequence[int], vectors: VectorFile) -> Query:
 
 
 def _encoded(text: str, vectors: VectorFile, model: QueryModel) -> Query:
-    if _exists(text):
+    if _exists(text) and not (model.has_text and Path(text).is_dir()):  # a folder may have the name of a thing
         try:
             return Query(text, "file", model.of_file(Path(text)))
         except BadSampleError as error:

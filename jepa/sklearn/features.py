@@ -24,10 +24,11 @@ class JepaFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     """Frozen features of a trained encoder: `make_pipeline(JepaFeatures("runs/demo"), LogisticRegression())`.
 
     source: as for `jepa.load`. pooling: `mean` or `last4`, as linear probes use them; `tokens`, all of them, flattened;
-    `joint`, for captioned images, the vectors that sentences are compared with. batch_size: samples at once, fewer if
-    they have many tokens. device: such as "cuda". value_range: of images and clips given as floats, the values of black
-    and white. overrides: settings such as "data.test_clips=3", "evaluate.encoder=context_encoder" or
-    "compute.precision=fp32". step, trust: as for `jepa.load`.
+    `attentive`, by a file `probe`; `joint`, for captioned images, the vectors that sentences are compared with; `own`,
+    for other families, such as a class token. batch_size: samples at once, fewer if they have many tokens. device: such
+    as "cuda". value_range: of images and clips given as floats, the values of black and white. overrides: settings such
+    as "data.test_clips=3", "evaluate.encoder=context_encoder" or "compute.precision=fp32". step, trust: as for
+    `jepa.load`.
 
     X is an array with one sample per row ([n, H, W, 3], [n, 3, H, W] or [n, H, W] of images, with [n, T, ...] of
     videos, and in the shape of its samples for any other modality), or a list of paths, Pillow images or arrays, which
@@ -40,6 +41,7 @@ class JepaFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         source: Path | str,
         pooling: Pooling = "mean",
         *,
+        probe: Path | str | None = None,
         batch_size: int = 64,
         device: str = "cpu",
         value_range: ValueRange = (0.0, 1.0),
@@ -49,6 +51,7 @@ class JepaFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ) -> None:
         self.source = source
         self.pooling = pooling
+        self.probe = probe
         self.batch_size = batch_size
         self.device = device
         self.value_range = value_range
@@ -95,9 +98,8 @@ class JepaFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         loaded: _Loaded | None = getattr(self, "_loaded", None)
         if loaded is None or loaded.parameters != parameters:
             layers = [*self.overrides, f"evaluate.batch_size={self.batch_size}"]
-            source = open_job(
-                self.source, EmbedSettings(pooling=self.pooling), layers, step=self.step, trust=self.trust
-            )
+            settings = EmbedSettings(pooling=self.pooling, probe=None if self.probe is None else Path(self.probe))
+            source = open_job(self.source, settings, layers, step=self.step, trust=self.trust)
             self._loaded = loaded = _Loaded(parameters, source, source.embedder(torch.device(self.device)))
         return loaded
 
