@@ -172,7 +172,7 @@ class Video(Modality[VideoConfig]):
         def choose(info: VideoInfo) -> list[int]:
             return views.random_frames(self._timed(info), config.frames, self._spacing(info), generator)
 
-        frames = _as_video(inputs).clip(choose, stored_side(config.size, config.crop_scale))
+        frames = _as_video(inputs, config.fps).clip(choose, stored_side(config.size, config.crop_scale))
         return views.random_clip(frames, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
 
     def _test_clip(self, inputs: Tensor | StoredVideo, clip: int, clips: int) -> Tensor:
@@ -181,7 +181,7 @@ class Video(Modality[VideoConfig]):
         def choose(info: VideoInfo) -> list[int]:
             return views.even_frames(self._timed(info), self.config.frames, self._spacing(info), clip, clips)
 
-        return _as_video(inputs).clip(choose, min(self.config.size))
+        return _as_video(inputs, self.config.fps).clip(choose, min(self.config.size))
 
     def _timed(self, info: VideoInfo) -> VideoInfo:
         """The facts, without the times of frames if clips count frames."""
@@ -233,8 +233,11 @@ class TubeletEmbedding(PatchEmbedding):
         return super().patches((mean + self.change_scale * (frames - mean)).flatten(2, 3))
 
 
-def _as_video(inputs: Tensor | StoredVideo) -> StoredVideo:
-    """A stored video; a tensor is a clip uint8 [T, 3, H, W], or an image [3, H, W], which gives a still clip."""
+def _as_video(inputs: Tensor | StoredVideo, fps: float | None = None) -> StoredVideo:
+    """A stored video; a tensor is a clip uint8 [T, 3, H, W], or an image [3, H, W], which gives a still clip.
+
+    fps: frames per second of tensors, which have no times of their own.
+    """
     if not isinstance(inputs, Tensor):
         return inputs
-    return DecodedVideo(inputs if inputs.ndim == 4 else inputs.unsqueeze(0), fps=1.0)
+    return DecodedVideo(inputs if inputs.ndim == 4 else inputs.unsqueeze(0), fps=fps or 1.0)

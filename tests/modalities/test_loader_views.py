@@ -54,6 +54,14 @@ def test_every_view_has_the_pixel_statistics_of_the_settings(kind: Any) -> None:
         torch.testing.assert_close(view, (modality.picture(view).movedim(-1, 0) / 255 - 0.5) / 0.25)
 
 
+def test_a_clip_in_memory_has_no_times_so_fps_takes_its_frames_one_by_one() -> None:
+    clip = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    plain, timed = (Video(VideoConfig(image_size=32, patch_size=8, frames=4, fps=fps)) for fps in (None, 4.0))
+    assert torch.equal(timed.evaluation_view(clip), plain.evaluation_view(clip))
+    seed = Generator().manual_seed
+    assert torch.equal(timed.training_view(clip, seed(0)), plain.training_view(clip, seed(0)))
+
+
 def test_a_subclass_that_changes_training_views_alone_gets_them_from_the_loader() -> None:
     class Brighter:
         def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:

@@ -104,6 +104,7 @@ def test_files_of_v_jepa_2_1_give_its_features_and_a_predictor_only_if_it_is_the
     torch.testing.assert_close(opened.encoder()(VIDEO), expected, rtol=1e-5, atol=1e-5)
     assert ("predictor (it predicts" in capsys.readouterr().err) is distilled
     assert opened.checkpoint is not None
+    assert opened.config.data.fps == 4.0
     if distilled:
         with pytest.raises(CheckpointError, match="they have no predictor"):
             model_of(opened.checkpoint, opened.config, opened.modality)

@@ -25,6 +25,7 @@ def heads_of(width: int, table: Mapping[int, int] = HEADS) -> int:
 
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as in all published code
+FOUR_A_SECOND = {"fps": 4.0}  # frames of the clips of V-JEPA 2 in training
 _EPSILON = 1e-6  # of layer norms in all published code, and here
 
 
@@ -72,15 +73,20 @@ def video_config(
     grid: Grid,
     patch: tuple[int, ...],
     positions: str,
-    share_mask_token: bool = False,
+    spacing: Mapping[str, float] = FOUR_A_SECOND,
 ) -> dict[str, Any]:
-    """Config of V-JEPA and V-JEPA 2. heads: of encoder and predictor. patch: channels, frames, rows and columns."""
+    """Config of V-JEPA and V-JEPA 2. heads: of encoder and predictor. patch: channels, frames, rows and columns.
+
+    spacing: of the frames of a clip in training. V-JEPA 2 uses its first mask token for all masks.
+    """
+    share_mask_token = positions != "sincos_published"
     predictor: dict[str, Any] = {}
     if _has_predictor(model):
         predictor = {**predictor_size(model, heads[1]), "blocks": "joint", "share_mask_token": share_mask_token}
     return {
         "data": {
             **pixel_statistics({}),
+            **spacing,
             "frames": grid[0] * patch[1],
             "tubelet": patch[1],
             "image_size": grid[1] * patch[2],

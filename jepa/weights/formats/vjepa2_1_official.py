@@ -74,7 +74,7 @@ def read(stored: Stored) -> Reading:
 def _config(model: Mapping[str, Tensor], patch: tuple[int, ...]) -> dict[str, Any]:
     grid = (FRAMES // patch[1], SIZE // patch[2], SIZE // patch[2])
     heads = (heads_of(encoder_width(model), VJEPA2_HEADS), PREDICTOR_HEADS)
-    config = video_config(model, heads, grid, patch, "rotary_vjepa2_1", share_mask_token=True)
+    config = video_config(model, heads, grid, patch, "rotary_vjepa2_1")
     depth = config["model"]["size"]["depth"]
     if depth not in LEVELS:
         raise ValueError(f"its encoder has {depth} blocks; published ones have {', '.join(map(str, LEVELS))}")

@@ -34,11 +34,11 @@ def read(stored: Stored) -> Reading:
     tubelet, patch = found.patch[1:3]
     grid = (FRAMES // tubelet, size // patch, size // patch)
     heads = (heads_of(encoder_width(found.model), VJEPA2_HEADS), PREDICTOR_HEADS)
-    config = video_config(found.model, heads, grid, found.patch, "rotary_vjepa2", share_mask_token=True)
+    config = video_config(found.model, heads, grid, found.patch, "rotary_vjepa2")
     unused = [f"{name} (rotary positions need no table)" for name in found.tables]
     notes = (
         f"{heads[0]} heads in the encoder and {heads[1]} in the predictor, {FRAMES} frames of {size} x {size}, "
-        "as published; no weight tells it",
+        "4 a second, as published; no weight tells it",
         f"left out: {', '.join([*found.left_out, *unused]) or 'nothing'}",
     )
     return Reading(checkpoint_of(stored.path, "video", config, found.model), notes)

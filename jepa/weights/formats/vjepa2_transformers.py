@@ -85,9 +85,10 @@ def read(stored: Stored) -> Reading:
     grid = (config.get("frames_per_clip", FRAMES) // patch[1], side, side)
     notes = activation_notes(config)
     notes.append("its one encoder, the context encoder of the published weights, is taken as both of ours")
+    notes.append("clips of 4 frames a second, as published; no file tells it")
     if left_out:
         notes.append("left out: its attentive probe, which jepa convert --only-probe writes")
-    settings = video_config(model, heads, grid, patch, "rotary_vjepa2", share_mask_token=True)
+    settings = video_config(model, heads, grid, patch, "rotary_vjepa2")
     settings["data"] |= pixel_statistics(stored.pixels)
     return Reading(checkpoint_of(stored.path, "video", settings, model), tuple(notes))
 

@@ -44,9 +44,10 @@ def read(stored: Stored) -> Reading:
     for name, table in found.tables.items():
         check_table(name, table, grid)
     heads = heads_of(encoder_width(found.model))
-    config = video_config(found.model, (heads, heads), grid, found.patch, "sincos_published")
+    config = video_config(found.model, (heads, heads), grid, found.patch, "sincos_published", {"step": 4})
     notes = (
         f"{heads} heads in encoder and predictor, as published for that width; no weight tells it",
+        "clips of every fourth frame, as published",
         f"left out: {', '.join([*found.left_out, *found.tables])} (the positions are computed)",
     )
     return Reading(checkpoint_of(stored.path, "video", config, found.model), notes)
