@@ -7,9 +7,11 @@ from typing import Any
 from jepa.config import to_yaml
 from jepa.console import shown
 from jepa.evaluate.table import Row, best_columns, caveat_lines, columns, error_line, is_close
+from jepa.share.exports import Exports
 from jepa.share.facts import Facts
 from jepa.share.licences import UNKNOWN, licence_fields
 from jepa.share.loading import loading
+from jepa.share.privacy import REMOVED
 
 _PIPELINES = {"image": "image-feature-extraction"}  # tasks of the hub; others have the general one
 _OTHER = "feature-extraction"
@@ -17,17 +19,14 @@ _SHOWN = ("tasks", "forecast", "features", "neighbours", "errors", "matches", "l
 _SECTIONS = ("steps", "seed", "target", "curriculum", "data", "model", "loss", "optim", "momentum")
 
 
-def write_card(facts: Facts, licence: str = UNKNOWN, source: str = "", included: Sequence[str] = ()) -> str:
-    """The card in Markdown, with the YAML header that the hub reads.
-
-    source: what to give to `jepa.load`. included: exports for other libraries beside it, such as `hf`.
-    """
+def write_card(facts: Facts, licence: str, source: str, exports: Exports) -> str:
+    """The card in Markdown, with the YAML header that the hub reads; source: what to give to `jepa.load`."""
     parts = [
         _header(facts, licence),
         f"# {_plain(facts.name)}",
         _summary(facts),
         "## How to load it",
-        loading(facts, source or facts.name, included),
+        loading(facts, source, exports),
         "## Recipe",
         _recipe(facts),
         "## Data",
@@ -94,7 +93,7 @@ def _data(facts: Facts) -> str:
     if facts.generated:
         lines.append("- The samples are drawn by a program; they are not recordings of the world.")
     if start := facts.config.get("start_from"):
-        origin = start if str(start).startswith("hf://") else "other weights, whose place is not shared"
+        origin = "other weights, whose place is not shared" if start == REMOVED else start
         lines.append(f"- Training started from {_plain(origin)}: what those were trained on counts too.")
     return "\n".join(lines)
 

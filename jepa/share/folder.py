@@ -10,6 +10,7 @@ from jepa.config import ConfigError
 from jepa.disk import write_text, writing
 from jepa.report.charts import CURVES
 from jepa.share.card import write_card
+from jepa.share.exports import write_exports
 from jepa.share.facts import Facts, facts_of
 from jepa.share.licences import UNKNOWN
 from jepa.share.privacy import check_private
@@ -25,7 +26,8 @@ class Request:
 
     source: run directory, checkpoint file or any other source of networks. name: `user/name` on the hub, or any other
     name for the card. loaded_from: what the card gives to `jepa.load`. pictures: include figures that show samples of
-    data that is not generated. trust: import code that the config names, to count the data.
+    data that is not generated. formats: of `exports.FILES`, to write beside the networks. trust: import code that the
+    config names, to count the data.
     """
 
     source: str
@@ -34,6 +36,7 @@ class Request:
     licence: str = UNKNOWN
     step: int | None = None
     pictures: bool = False
+    formats: Sequence[str] = ()
     trust: bool = False
 
 
@@ -65,7 +68,8 @@ def write_shared(request: Request, folder: Path) -> list[str]:
         shutil.rmtree(aside, ignore_errors=True)
         (aside / "figures").mkdir(parents=True)
     write_folder(facts.checkpoint, aside)
-    card = write_card(facts, request.licence, request.loaded_from)
+    exports = write_exports(aside, request.formats, aside, request.trust)
+    card = write_card(facts, request.licence, request.loaded_from, exports)
     write_text(aside / "README.md", card, aside / "README.md.partial")
     if facts.results:
         text = json.dumps(facts.results, indent=1) + "\n"

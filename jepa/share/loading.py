@@ -1,19 +1,64 @@
 """How to load shared networks in three libraries, as Markdown."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
+from jepa.share.exports import FILES, Exports
 from jepa.share.facts import Facts
 
+_LIBRARIES = {"hf": "transformers", "timm": "timm", "onnx": "onnxruntime"}
 
-def loading(facts: Facts, source: str, included: Sequence[str]) -> str:
+
+def loading(facts: Facts, source: str, exports: Exports) -> str:
     """Code for jepa, transformers and timm; where a library cannot load them, a sentence says so."""
+    others = [_other(name, source, exports) for name in ("hf", "timm")]
+    if "onnx" in exports.usage:
+        others.append(_other("onnx", source, exports))
+    return "\n\n".join([_ours(facts, source, exports.matched), *others])
+
+
+def _ours(facts: Facts, source: str, matched: bool) -> str:
     modality = str(facts.config["modality"])
     trust = ", trust=True" if ":" in modality else ""
-    needs = f"It needs the package that holds `{modality}`.\n\n" if trust else ""
-    return (
-        f"With openjepa (`pip install openjepa`):\n\n{needs}```python\nimport jepa\n"
-        f"from torch.utils.data import default_collate\n\n"
-        f'encoder = jepa.load("{source}"{trust})\n'
-        f'modality = jepa.load_modality("{source}"{trust})\n'
-        "tokens = encoder(default_collate([modality.evaluation_view(inputs)]))  # [1, N, D]\n```"
+    needs = f", and the package that holds `{modality}`" if trust else ""
+    lines = ["import jepa", f'encoder = jepa.load("{source}"{trust})']
+    if not matched:
+        lines.insert(1, "from torch.utils.data import default_collate\n")
+        lines.append(f'modality = jepa.load_modality("{source}"{trust})')
+        lines.append("tokens = encoder(default_collate([modality.evaluation_view(inputs)]))  # [1, N, D]")
+    return _block(f"With openjepa (`pip install openjepa`){needs}", "\n".join(lines))
+
+
+def _other(name: str, source: str, exports: Exports) -> str:
+    library, file = _LIBRARIES[name], FILES[name]
+    if usage := exports.usage.get(name):
+        return _block(f"With {library}, from `{file}`", _code(name, source, usage))
+    if name not in exports.obstacles:
+        return f"Whether {library} can load an export of it was not tried."
+    if obstacle := exports.obstacles[name]:
+        return f"{library[0].upper()}{library[1:]} cannot load an export of it, as it has no place for {obstacle}."
+    command = f"jepa convert {source} {name}-export --to {name}"
+    return f"For {library}, `{command}` writes an export, which is not included here."
+
+
+def _code(name: str, source: str, usage: str) -> str:
+    """What `jepa convert` says of a file, with its place in the repository or folder."""
+    file = FILES[name]
+    given = f'"{Path(file).name}"'
+    call, _, remark = usage.partition("), for ")
+    usage = (
+        f"import {usage.partition('.')[0]}\n\n{call})  # for {remark}"
+        if remark
+        else f"import {usage.partition('.')[0]}\n\n{usage}"
     )
+    if not source.startswith("hf://"):
+        return usage.replace(given, f'"{source}/{file}"')
+    repository, _, revision = source.removeprefix("hf://").partition("@")
+    at = f', revision="{revision}"' if revision else ""
+    if name == "hf":
+        return usage.replace(given, f'"{repository}", subfolder="{file}"{at}')
+    download = f'hf_hub_download("{repository}", "{file}"{at})'
+    return f"from huggingface_hub import hf_hub_download\n{usage.replace(given, download)}"
+
+
+def _block(title: str, code: str) -> str:
+    return f"{title}:\n\n```python\n{code}\n```"

@@ -7,6 +7,7 @@ from jepa.console import command_parser
 from jepa.disk import write_text
 from jepa.errors import exit_status
 from jepa.share.card import write_card
+from jepa.share.exports import possible_exports
 from jepa.share.folder import Request, gather
 from jepa.share.push import add_source
 
@@ -24,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         request = Request(
             arguments.source, name, name, arguments.licence, arguments.step, pictures=False, trust=arguments.trust
         )
-        card = write_card(gather(request), arguments.licence, name)
+        exports = possible_exports(arguments.source, arguments.trust, arguments.step)
+        card = write_card(gather(request), arguments.licence, arguments.source, exports)
         if arguments.output is None:
             print(card, end="")
         else:

@@ -10,7 +10,7 @@ from typing import Any
 from jepa.errors import UserError
 
 REMOVED = "path-not-shared"  # in place of a path; a source of data that reads files still has a root
-_PATHS = {("run_dir",), ("start_from",), ("data", "root")}  # settings that hold paths, also relative ones
+_PATHS = {("run_dir",), ("data", "root")}  # settings that hold paths, also relative ones
 _SEPARATOR = re.compile(r"[/\\]")
 _ABSOLUTE = re.compile(r"^(~|/|\\|[A-Za-z]:[/\\]|\.\.?[/\\]|file:)")
 # In a sentence a path ends at a space, a quote or punctuation that is followed by a space.
@@ -94,8 +94,10 @@ def _cleaned(value: Any, place: tuple[str, ...]) -> Any:
 def _is_path(text: str, place: tuple[str, ...]) -> bool:
     if text.startswith("hf://"):
         return False
-    in_data = place[0] == "data" and bool(_SEPARATOR.search(text)) and not re.search(r"[\s{}]", text)  # no prompt
-    return place in _PATHS or in_data or bool(_ABSOLUTE.match(text))
+    relative = (
+        place[0] in ("data", "start_from") and bool(_SEPARATOR.search(text)) and not re.search(r"[\s{}]", text)
+    )  # no prompt
+    return place in _PATHS or relative or bool(_ABSOLUTE.match(text))
 
 
 def _texts(tree: Any) -> Iterator[str]:

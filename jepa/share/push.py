@@ -9,6 +9,7 @@ from typing import Any
 from jepa.config import ConfigError
 from jepa.console import CONSOLE, command_parser, shown
 from jepa.errors import UserError, exit_status
+from jepa.share.exports import FILES
 from jepa.share.folder import Request, run_dir_of, shared_files, write_shared
 from jepa.share.licences import UNKNOWN
 from jepa.weights.hub import Place, endpoint, hub_reason
@@ -31,6 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--private", action="store_true", help="create a private repository")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to, created if it is new (default: main)")
     parser.add_argument("--pictures", action="store_true", help="send figures that show samples of your data, too")
+    parser.add_argument(
+        *("--with",),
+        dest="formats",
+        action="append",
+        default=[],
+        choices=FILES,
+        help="include an export; can be repeated",
+    )
     parser.add_argument("--folder", type=Path, help="where to write the folder that is sent (default: RUN/share)")
     parser.add_argument(
         "--dry-run", action="store_true", help="write the folder and print what would be sent; needs no user/"
@@ -59,7 +68,7 @@ def _push(arguments: argparse.Namespace) -> int:
         arguments.source,
         name,
         name if stays_here else f"hf://{name}" + (f"@{place.revision}" if place.revision else ""),
-        *(arguments.licence, arguments.step, arguments.pictures, arguments.trust),
+        *(arguments.licence, arguments.step, arguments.pictures, arguments.formats, arguments.trust),
     )
     folder = arguments.folder or _default_folder(arguments.source, name)
     warnings = write_shared(request, folder)
@@ -92,7 +101,7 @@ def upload(folder: Path, place: Place, private: bool) -> str:
             folder_path=folder,
             revision=place.revision,
             commit_message="Networks and card, by jepa push",
-            delete_patterns=["figures/*", "hf/*", "timm/*"],
+            delete_patterns=["figures/*", *(f"{name}/*" for name in FILES)],
         )
     except PushError:
         raise
