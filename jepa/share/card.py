@@ -74,6 +74,8 @@ def _summary(facts: Facts) -> str:
 
 def _recipe(facts: Facts) -> str:
     tree = {key: facts.config[key] for key in _SECTIONS if key in facts.config}
+    if tree["data"].get("root"):  # sizes of generated splits have no effect
+        tree["data"] = {key: value for key, value in tree["data"].items() if not _is_generator(value)}
     rows = [
         ("steps done", f"{facts.checkpoint.step:,}"),
         ("samples seen", f"{facts.samples:,}"),
@@ -191,6 +193,10 @@ def _licence(facts: Facts, licence: str) -> str:
     if facts.config.get("start_from"):
         words += " The weights that training started from have a licence of their own, which may forbid more."
     return words
+
+
+def _is_generator(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"train", "validation", "test"} <= value.keys()
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,28 +36,26 @@ def _other(name: str, source: str, exports: Exports) -> str:
         return f"Whether {library} can load an export of it was not tried."
     if obstacle := exports.obstacles[name]:
         return f"{library[0].upper()}{library[1:]} cannot load an export of it, as it has no place for {obstacle}."
-    command = f"jepa convert {source} {name}-export --to {name}"
+    command = f"jepa convert {source} {file.rpartition('/')[2]} --to {name}"
     return f"For {library}, `{command}` writes an export, which is not included here."
 
 
 def _code(name: str, source: str, usage: str) -> str:
     """What `jepa convert` says of a file, with its place in the repository or folder."""
-    file = FILES[name]
-    given = f'"{Path(file).name}"'
     call, _, remark = usage.partition("), for ")
-    usage = (
-        f"import {usage.partition('.')[0]}\n\n{call})  # for {remark}"
-        if remark
-        else f"import {usage.partition('.')[0]}\n\n{usage}"
-    )
-    if not source.startswith("hf://"):
-        return usage.replace(given, f'"{source}/{file}"')
+    result = "features" if ".run(" in usage else "model"
+    lines = [f"# for {remark}"] * bool(remark) + [f"{result} = {call})" if remark else f"{result} = {usage}"]
+    imports, file = [f"import {usage.partition('.')[0]}"], FILES[name]
     repository, _, revision = source.removeprefix("hf://").partition("@")
     at = f', revision="{revision}"' if revision else ""
-    if name == "hf":
-        return usage.replace(given, f'"{repository}", subfolder="{file}"{at}')
-    download = f'hf_hub_download("{repository}", "{file}"{at})'
-    return f"from huggingface_hub import hf_hub_download\n{usage.replace(given, download)}"
+    if not source.startswith("hf://"):
+        place = f'"{source}/{file}"'
+    elif name == "hf":
+        place = f'"{repository}", subfolder="{file}"{at}'
+    else:
+        place = f'hf_hub_download("{repository}", "{file}"{at})'
+        imports.append("from huggingface_hub import hf_hub_download")
+    return "\n".join([*imports, "", *lines]).replace(f'"{Path(file).name}"', place)
 
 
 def _block(title: str, code: str) -> str:

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("card", "Print the model card of trained networks.", "runs/demo", "runs/demo -o README.md")
     add_source(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write instead of printing")
-    parser.add_argument("--name", help="title of the card (default: name of the run directory)")
+    parser.add_argument("--name", help="user/name, or another title (default: name of the run directory)")
     arguments = parser.parse_args(argv)
 
     def run() -> int:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.source, name, name, arguments.licence, arguments.step, pictures=False, trust=arguments.trust
         )
         exports = possible_exports(arguments.source, arguments.trust, arguments.step)
-        card = write_card(gather(request), arguments.licence, arguments.source, exports)
+        card = write_card(gather(request), arguments.licence, f"hf://{name}" if "/" in name else name, exports)
         if arguments.output is None:
             print(card, end="")
         else:

@@ -1,11 +1,14 @@
 """`jepa push` and `jepa card` on a real run, against a small hub on this machine."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 import yaml
@@ -114,8 +117,11 @@ def test_a_dry_run_sends_nothing_and_leaves_a_folder_that_loads(
     assert "is not a folder that jepa push wrote" in capsys.readouterr().err
     assert (run / "figures" / "tasks.png").exists()
 
-    assert print_card.main([str(run / "share"), "--name", "owls"]) == 0
-    assert "# owls" in capsys.readouterr().out
+    assert print_card.main([str(run / "share"), "--name", "bob/owls"]) == 0
+    card = capsys.readouterr().out
+    assert "# bob/owls" in card
+    assert "`jepa convert hf://bob/owls hf --to hf`" in card
+    assert str(run) not in card
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_what_the_hub_does_not_take_is_said_in_a_sentence(
     assert push.main([str(run), *arguments]) == 1
     *_, last = capsys.readouterr().err.strip().splitlines()
     assert last.startswith("error: ")
-    assert __import__("re").search(sentence, last), last
+    assert re.search(sentence, last), last
     assert not any("model.safetensors" in files for one in hub.repositories.values() for files in one.branches.values())
 
 
@@ -186,3 +192,26 @@ def test_a_strange_repository_executes_nothing_and_leads_to_no_other_file(run: P
     assert not (tmp_path / "executed").exists()
     cached = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_symlink()}
     assert cached == {"config.json", "model.safetensors", "results.json"}
+
+
+def test_an_export_for_other_libraries_is_part_of_a_push(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModel
+
+    assert push.main([str(run), "alice/owls", *("--with", "hf", "--with", "timm")]) == 0
+    files = hub.repositories["alice/owls"].branches["main"]
+    card = files["README.md"].decode()
+    assert {"hf/config.json", "hf/model.safetensors", "timm/model.safetensors"} < set(files)
+    assert not any(b"charlotte" in content for content in files.values())
+    assert 'transformers.AutoModel.from_pretrained("alice/owls", subfolder="hf")' in card
+    folder = huggingface_hub.snapshot_download("alice/owls", endpoint=hub.address)  # HF_ENDPOINT is read on import
+    model = AutoModel.from_pretrained(folder, subfolder="hf")
+    pixels = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(model(pixels).last_hidden_state, jepa.load("hf://alice/owls")(pixels), rtol=0, atol=1e-5)
+
+    (code,) = [block for block in card.split("```python\n") if "timm.create_model" in block]
+    names: dict[str, Any] = {}
+    here = partial(huggingface_hub.hf_hub_download, endpoint=hub.address)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", here)
+    exec(code.partition("```")[0], names)
+    expected = jepa.load("hf://alice/owls")(pixels)
+    torch.testing.assert_close(names["model"].forward_features(pixels), expected, rtol=0, atol=1e-5)
