@@ -15,6 +15,15 @@ from jepa.checkpoint import CheckpointError
 from jepa.weights.load import read_checkpoint
 
 
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of a file of I-JEPA that loads."""
+    path = ijepa_file(tmp_path_factory.mktemp("weights") / "good.pth.tar")
+    jepa.load(path)
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
+
+
 class Malicious:
     """Executes code when it is unpickled."""
 
@@ -49,17 +58,19 @@ def with_encoder(**weights: Any) -> Callable[[dict[str, Any]], Any]:
         (lambda content: {**content, "strange": 1}, "it also holds strange, which no published file has"),
         (lambda content: [content], "it holds a list instead of networks by name"),
         (lambda content: {"student": content["encoder"], "teacher": {}}, "MAE or DINO; name it as timm:NAME@FILE"),
+        (lambda content: {"encoder": {}, "predictor": {"module.action_encoder.bias": torch.zeros(1)}}, "V-JEPA 2-AC"),
         (lambda content: {"visual.conv1.weight": torch.zeros(1)}, "CLIP or SigLIP; name it as open_clip:NAME@FILE"),
         (lambda content: {**content, "opt": Malicious()}, r"names \w+.mkdir, and code in a file is never executed"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_gives_one_sentence_and_nothing_is_executed(
-    change: Callable[[dict[str, Any]], Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[dict[str, Any]], Any],
+    sentence: str,
+    content: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ijepa_file(Path("good.pth.tar"))
-    content = torch.load("good.pth.tar", weights_only=True)
-    jepa.load("good.pth.tar")
     torch.save(change(content), "bad.pth.tar")
     with pytest.raises(CheckpointError, match=sentence) as error:
         jepa.load("bad.pth.tar", "context_encoder")

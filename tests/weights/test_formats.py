@@ -58,6 +58,7 @@ def test_files_of_timm_give_its_features(tmp_path: Path) -> None:
     for name in ("timm.pth", "wrapped.pth"):
         encoder = jepa.load(tmp_path / name)
         torch.testing.assert_close(encoder(images), network.forward_features(images), rtol=1e-5, atol=1e-5)
+    assert open_source(tmp_path / "timm.pth", ["model.size.heads=6"]).config.model.vit.heads == 6
 
 
 VIDEO = torch.randn(2, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
