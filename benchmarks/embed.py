@@ -1,8 +1,8 @@
 """Time of `jepa embed`, the whole command: python -m benchmarks.embed RUN_DIR --json FILE.json
 
 The command embeds the 20,000 training images of the embedded world with the encoder of a run of `configs/image.yaml`
-(`make demo`), which must be rendered already. It starts anew each time, in a process of its own, so the time includes
-the start of Python. Ways take turns: precision, number of processes, format.
+(`make demo`), which must be rendered already; with `--split test`, its 2,000 test images. It starts anew each time, in
+a process of its own, so the time includes the start of Python. Ways take turns: precision, processes, format.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -28,6 +29,9 @@ WAYS = {
 }
 
 
+_IMAGES = {"train": 20_000, "test": 2_000}
+
+
 class Cost(NamedTuple):
     """Seconds on the clock and of the processors, and megabytes of the largest process."""
 
@@ -36,11 +40,11 @@ class Cost(NamedTuple):
     megabytes: float
 
 
-def measure(run: Path, options: list[str]) -> float:
-    """Embed the training images once -> seconds."""
+def measure(run: Path, split: str, options: list[str]) -> float:
+    """Embed the images of a split once -> seconds."""
     with TemporaryDirectory() as folder:
         output, *more = options
-        command = [sys.executable, "-m", "jepa", "embed", str(run), "-o", str(Path(folder, output)), "--split", "train"]
+        command = [sys.executable, "-m", "jepa", "embed", str(run), "-o", str(Path(folder, output)), "--split", split]
         started = time.perf_counter()
         process = subprocess.Popen([*command, *more], stderr=subprocess.PIPE)
         _, printed = process.communicate()
@@ -54,38 +58,43 @@ def main() -> None:
     """Measure all ways in turn, and write the table and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory of the demo")
+    parser.add_argument("--split", choices=["train", "test"], default="train")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     options = parser.parse_args()
     costs: dict[str, list[Cost]] = {name: [] for name in WAYS}
     for _ in range(options.rounds):
         for name, way in WAYS.items():
-            costs[name].append(_own_cost(options.run.resolve(), way))
+            costs[name].append(_own_cost(options.run.resolve(), options.split, way))
     rows = [[name, *(_spread([one[part] for one in own]) for part in range(3))] for name, own in costs.items()]
     table = provenance.table(["way", "seconds", "seconds of processors", "MB of the largest process"], rows)
     source = provenance.provenance("benchmarks.embed")
-    cores = len(os.sched_getaffinity(0))
+    cores, count = len(os.sched_getaffinity(0)), _IMAGES[options.split]
     page = (
-        f"{provenance.heading(source)}\n\n`jepa embed`, 20,000 images of 64 px, ViT-nano with 64 tokens, on {cores} "
+        f"{provenance.heading(source)}\n\n`jepa embed`, {count:,} images of 64 px, ViT-nano with 64 tokens, on {cores} "
         f"cores; medians and range of {options.rounds} rounds.\n\n{table}"
     )
     provenance.write(options.json, {**source, "cores": cores, "costs": costs}, page)
 
 
-def _own_cost(run: Path, way: list[str]) -> Cost:
+def _own_cost(run: Path, split: str, way: list[str]) -> Cost:
     """The cost of one command, with that of its processes: measured in a fork, whose only children they are."""
     receiving, sending = os.pipe()
     if not (child := os.fork()):
         try:
-            wall = measure(run, way)
+            wall = measure(run, split, way)
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
             os.write(sending, f"{wall} {used.ru_utime + used.ru_stime} {used.ru_maxrss / 1024}".encode())
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(sending)
     with os.fdopen(receiving) as answer:
         numbers = answer.read().split()
     os.waitpid(child, 0)
+    if not numbers:
+        raise RuntimeError("the command failed; its error is above")
     return Cost(*map(float, numbers))
 
 
