@@ -14,10 +14,14 @@ from converted import IMAGE, VIDEO, assert_equal_features, assert_same, saved
 from official_code import needs_official_code, official
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
+from small_runs import small
 
 import jepa
+from jepa.checkpoint import Checkpoint
+from jepa.config import plain
 from jepa.data import seeded
 from jepa.encoder import gather_tokens
+from jepa.model import JEPA
 from jepa.weights.convert import main as convert
 from jepa.weights.load import model_of as model_of_checkpoint, read_checkpoint
 from jepa.weights.opened import open_source
@@ -52,10 +56,10 @@ def test_onnxruntime_gives_our_features_for_every_batch_size(image: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["image.onnx"]
 
 
-def test_an_exported_program_loads_without_this_package(video: Path, tmp_path: Path) -> None:
-    file, encoder = tmp_path / "video.pt2", jepa.load(video)
-    assert convert([str(video), str(file), "--to", "torch-export"]) == 0
-    inputs = torch.randn(3, 3, 4, 16, 16)
+def test_an_exported_program_of_another_resolution_loads_without_this_package(video: Path, tmp_path: Path) -> None:
+    file, encoder = tmp_path / "video.pt2", open_source(video, ["data.image_size=32"]).encoder()
+    assert convert([str(video), str(file), "--to", "torch-export", "--resolution", "32"]) == 0
+    inputs = torch.randn(3, 3, 4, 32, 32)
     np.save(tmp_path / "inputs.npy", inputs.numpy())
     (tmp_path / "alone.py").write_text(
         "import sys, torch, numpy\n"
@@ -69,13 +73,6 @@ def test_an_exported_program_loads_without_this_package(video: Path, tmp_path: P
     done = fork_server.run("alone.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_equal_features(np.load(tmp_path / "tokens.npy"), encoder(inputs))
-
-
-def test_a_graph_of_another_resolution_has_interpolated_positions(image: Path, tmp_path: Path) -> None:
-    file = tmp_path / "image.pt2"
-    assert convert([str(image), str(file), "--to", "torch-export", "--resolution", "32"]) == 0
-    tokens = torch.export.load(file).module()(random_images(2, 32))
-    assert tokens.shape == (2, 16, 24)
 
 
 def test_an_existing_file_is_kept(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +106,9 @@ def model_of(source: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(source).model
 
 
-def test_an_image_encoder_loads_in_transformers_and_its_pipeline(image: Path, tmp_path: Path) -> None:
+def test_an_image_encoder_loads_in_transformers_and_its_pipeline(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     transformers: Any = pytest.importorskip("transformers")
     folder, again, encoder = tmp_path / "image-hf", tmp_path / "again-hf", jepa.load(image, "context_encoder")
     assert convert([str(image), str(folder), "--to", "hf", "--which", "context_encoder"]) == 0
@@ -127,6 +126,8 @@ def test_an_image_encoder_loads_in_transformers_and_its_pipeline(image: Path, tm
     assert_same({name: value for name, value in back.items() if not name.startswith("target_encoder.")}, kept)
     assert convert([str(folder), str(again), "--to", "hf"]) == 0
     assert_same(load_file(again / "model.safetensors"), load_file(folder / "model.safetensors"))
+    assert convert([str(folder), str(tmp_path / "image.pt"), "--to", "official"]) == 1
+    assert "--to official cannot express an encoder without a predictor" in capsys.readouterr().err
 
 
 def test_the_printed_call_creates_the_encoder_in_timm(
@@ -247,3 +248,12 @@ def test_what_a_format_cannot_express_is_one_sentence(
     assert convert([str(video), str(tmp_path / "out.pt"), "--to", to]) == 1
     assert re.search(sentence, capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_custom_modality_is_for_formats_of_any_modality(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, modality = small("modality=tiny:Noise", "model.size={width: 24, depth: 1, heads: 2}")
+    model = JEPA(config.model, modality, config.target_kinds)
+    Checkpoint(0, 0.0, plain(config), model.state_dict(), {}).save(tmp_path / "noise.pt")
+    assert convert([str(tmp_path / "noise.pt"), str(tmp_path / "noise-hf"), "--to", "hf"]) == 1
+    sentence = "--to hf cannot express modality tiny:Noise; use --to openjepa or --to onnx or --to torch-export"
+    assert sentence in capsys.readouterr().err
