@@ -14,6 +14,7 @@ from jepa.console import outside_cause
 from jepa.console.output import warn_once
 from jepa.data import BadFiles, read_bad_files
 from jepa.disk import WriteError, write_text
+from jepa.disk.tensors import save_tensors
 from modalities.storage.generated import reserve, write_once
 
 SMALLEST = [
@@ -159,3 +160,9 @@ def test_rendered_files_take_their_space_before_they_are_mapped(tmp_path: Path) 
     reserve(path)
     assert path.stat().st_blocks * 512 >= 100_000
     assert path.stat().st_size == 100_000
+
+
+def test_others_may_read_a_file_of_safetensors_as_any_new_file(tmp_path: Path) -> None:
+    save_tensors({"one": torch.ones(2)}, tmp_path / "one.safetensors", {})
+    (tmp_path / "text").touch()
+    assert (tmp_path / "one.safetensors").stat().st_mode == (tmp_path / "text").stat().st_mode

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, CheckpointError
 from jepa.disk import replacing, write_text
+from jepa.disk.tensors import save_tensors
 
 LIBRARY, FORMAT = "openjepa", 1
 CONFIG, NETWORKS = "config.json", "model.safetensors"  # fixed names: a folder cannot point to other files
@@ -36,7 +37,7 @@ def write_folder(checkpoint: Checkpoint, folder: Path) -> None:
     with replacing(networks, aside):
         aside.touch()
         mode = aside.stat().st_mode
-        save_file(tensors, aside, metadata={"format": "pt"})
+        save_tensors(tensors, aside, {"format": "pt"})
         aside.chmod(mode)  # safetensors lets only the owner read
     content = {
         "library_name": LIBRARY,

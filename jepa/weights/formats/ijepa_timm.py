@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from jepa.disk.tensors import save_tensors
 from jepa.weights.formats.export import Export, Written, check_features
 from jepa.weights.formats.obstacles import SINCOS, in_encoder
 from jepa.weights.formats.official import ENCODER
@@ -34,7 +34,7 @@ def write(export: Export, path: Path) -> Written:
     table = export.table(export.config.model.vit.width)
     assert table is not None
     state = {name: value.contiguous().clone() for name, value in {**state, "pos_embed": table}.items()}
-    save_file(state, path, {"format": "pt", SETTINGS: json.dumps(export.settings)})
+    save_tensors(state, path, {"format": "pt", SETTINGS: json.dumps(export.settings)})
     name, different = timm_model(export)
     arguments = {"checkpoint_path": path.name, "num_classes": 0, **different}
     words = ", ".join([f'"{name}"', *(f"{key}={json.dumps(value)}" for key, value in arguments.items())])

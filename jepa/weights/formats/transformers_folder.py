@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from jepa.disk.tensors import save_tensors
 from jepa.weights.formats.export import Export
 from jepa.weights.formats.stored import CONFIG, WEIGHTS
 
@@ -17,7 +17,7 @@ _BILINEAR = 2  # in Pillow
 def write_folder(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write weights and config.json to a new folder."""
     path.mkdir()
-    save_file({name: value.contiguous().clone() for name, value in state.items()}, path / WEIGHTS, {"format": "pt"})
+    save_tensors({name: value.contiguous().clone() for name, value in state.items()}, path / WEIGHTS, {"format": "pt"})
     write_json(path / CONFIG, config)
 
 
