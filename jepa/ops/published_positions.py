@@ -29,7 +29,8 @@ def vjepa2_angles(positions: Tensor, head_dim: int) -> Tensor:
 def spread(positions: Tensor, sides: int = 16) -> Tensor:
     """Coordinates [N, A] whose last two axes, rows and columns, run from 0 to sides - 1 at any resolution.
 
-    V-JEPA 2.1 scales them so, to the 16 x 16 tokens of its pretraining; time stays as it is.
+    V-JEPA 2.1 trains so, on the 16 x 16 tokens of its pretraining; time stays as it is. Its `torch.hub` scales those of
+    the encoder only, so that the predictor it gives differs from the trained one at 384 pixels.
     """
     low, high = positions.amin(dim=0), positions.amax(dim=0)
     scaled = (positions - low) * (sides - 1) / (high - low).clamp_min(1e-6)
