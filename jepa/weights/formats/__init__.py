@@ -1,5 +1,6 @@
 """Formats of weights, one module each: it recognises a file of its format, reads it and writes it."""
 
+import os
 from functools import lru_cache
 
 from jepa.checkpoint import Checkpoint, CheckpointError
@@ -52,5 +53,6 @@ def read_stored(stored: Stored) -> Checkpoint:
 
 @lru_cache
 def _say(line: str) -> None:
-    """Print a line once."""
-    CONSOLE.print(shown(line))
+    """Print a line once, in the first process of a run: the others read the same file."""
+    if os.environ.get("RANK", "0") == "0":
+        CONSOLE.print(shown(line))
