@@ -50,6 +50,8 @@ class Index:
 
     def __str__(self) -> str:
         about = self.about
+        if about.read >= about.lists / 2:
+            return "comparing with all vectors: they lie in no clusters, so an index would read most of them"
         return (
             f"reading {about.read:,} of {about.lists:,} lists of an index, which finds {about.recall:.1%} of the "
             f"{_NEIGHBOURS} nearest (measured on {_PROBES} of these vectors); --exact compares with all"

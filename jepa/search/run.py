@@ -55,4 +55,4 @@ def _index(vectors: VectorFile) -> Index | None:
         return None
     index = open_index(vectors)
     CONSOLE.print(str(index))
-    return index
+    return index if index.about.read < index.about.lists / 2 else None

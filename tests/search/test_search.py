@@ -154,6 +154,10 @@ def test_an_index_finds_nearly_all_neighbours_and_is_made_once_for_each_file(
     clustered(path, 3001)  # another file, of which the index knows nothing
     assert main([str(path), "3000"]) == 0
     assert "indexing 3,001 vectors" in capsys.readouterr().err
+    clustered(path, 3001, spread=100)
+    search(capsys, path, "3000")
+    assert main([str(path), "3000"]) == 0
+    assert "they lie in no clusters" in capsys.readouterr().err
     monkeypatch.setattr(run_module, "is_installed", lambda: False)
     assert main([str(path), "3000"]) == 0
     assert capsys.readouterr().err == (

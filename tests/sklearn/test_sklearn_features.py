@@ -50,7 +50,8 @@ def test_scikit_learn_accepts_it(rows_run: Path) -> None:
 
     results = check_estimator(JepaFeatures(rows_run, overrides=EXACT, trust=True), on_skip=None)
     passed = [one["check_name"] for one in results if one["status"] == "passed"]
-    assert [one["check_name"] for one in results if one["status"] != "passed"] == ["check_array_api_input"]
+    assert {one["status"] for one in results} <= {"passed", "skipped"}
+    assert len(passed) >= 40
     assert {"check_estimators_pickle", "check_methods_subset_invariance", "check_n_features_in"} <= set(passed)
 
 
