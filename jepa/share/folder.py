@@ -14,8 +14,10 @@ from jepa.share.exports import write_exports
 from jepa.share.facts import Facts, facts_of
 from jepa.share.licences import UNKNOWN
 from jepa.share.privacy import check_private
+from jepa.weights.families.names import family_name
 from jepa.weights.formats.folder import is_folder, write_folder
 from jepa.weights.load import read_checkpoint
+from jepa.weights.places import located
 
 _CHARTS = ("tasks", "forecast", *CURVES)  # of a report; its other figures show samples of the data
 
@@ -47,9 +49,16 @@ def run_dir_of(source: str) -> Path | None:
     return next((one for one in candidates if (one / "config.yaml").is_file()), None)
 
 
+def _record_of(source: str) -> Path | None:
+    """The folder with what is known of networks: their run directory, or a folder that was shared before."""
+    return run_dir_of(source) or next((path for path in [located(source)] if is_folder(path)), None)
+
+
 def gather(request: Request) -> Facts:
-    """What is known of the networks that are to be shared; raises CheckpointError."""
-    run_dir = run_dir_of(request.source)
+    """What is known of the networks that are to be shared; raises CheckpointError and ConfigError."""
+    if family_name(request.source):
+        raise ConfigError(f"{request.source} is an encoder of another library; only networks of a JEPA can be shared")
+    run_dir = _record_of(request.source)
     checkpoint = read_checkpoint(request.source, mmap=True, step=request.step)
     facts = facts_of(request.name, checkpoint, run_dir, request.trust)
     figures = _figures(run_dir, everything=facts.generated or request.pictures) if run_dir else []
@@ -74,7 +83,7 @@ def write_shared(request: Request, folder: Path) -> list[str]:
     if facts.results:
         text = json.dumps(facts.results, indent=1) + "\n"
         write_text(aside / "results.json", text, aside / "results.json.partial")
-    run_dir = run_dir_of(request.source)
+    run_dir = _record_of(request.source)
     with writing(folder):
         for name in facts.figures:
             shutil.copyfile(run_dir / "figures" / name, aside / "figures" / name)  # type: ignore[operator]

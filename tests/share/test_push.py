@@ -120,6 +120,7 @@ def test_a_dry_run_sends_nothing_and_leaves_a_folder_that_loads(
     assert print_card.main([str(run / "share"), "--name", "bob/owls"]) == 0
     card = capsys.readouterr().out
     assert "# bob/owls" in card
+    assert "0.610 ± 0.020" in card
     assert "`jepa convert hf://bob/owls hf --to hf`" in card
     assert str(run) not in card
 
