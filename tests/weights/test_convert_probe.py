@@ -7,6 +7,7 @@ import pytest
 import torch
 from converted import VIDEO, assert_equal_features, assert_same, saved
 from official_code import needs_official_code, official
+from safetensors.torch import load_file
 from tiny import randomise
 
 import jepa
@@ -48,6 +49,9 @@ def test_a_probed_encoder_classifies_in_transformers(run: Path, tmp_path: Path) 
     assert (found.classes, found.heads) == (CLASSES, 2)
     assert_same(found.weights, probe.weights)
     assert_equal_features(jepa.load(folder)(clips), tokens)  # the encoder below the probe
+    again = tmp_path / "again-hf"
+    assert convert([str(folder), str(again), "--to", "hf", "--probe", str(folder)]) == 0
+    assert_same(load_file(again / "model.safetensors"), load_file(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize("blocks", [1, 4])
