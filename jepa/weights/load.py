@@ -17,11 +17,7 @@ from jepa.model import JEPA
 from jepa.plugins.registry import modality_class
 from jepa.positions import grid_positions
 from jepa.training.config import Config
-from jepa.weights.formats import read_stored
-from jepa.weights.formats.folder import is_folder, read_folder
-from jepa.weights.formats.stored import CONFIG, open_stored
 from jepa.weights.given import with_weights
-from jepa.weights.places import located
 
 Which = Literal["target_encoder", "context_encoder"]
 
@@ -32,6 +28,11 @@ def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None
     run: also a shared folder, or a name, see `located`. mmap: as in `Checkpoint.load`; tensors of other projects are
     always mapped. Raises CheckpointError.
     """
+    from jepa.weights.formats import read_stored  # most runs start from no other networks
+    from jepa.weights.formats.folder import is_folder, read_folder
+    from jepa.weights.formats.stored import CONFIG, open_stored
+    from jepa.weights.places import located
+
     path = located(run)
     if step is None and is_folder(path):
         return read_folder(path, mmap)
