@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "killed one has begun.",
         "runs/demo photos -o features.parquet",
         "runs/clips videos.csv -o features.npy --window 4s --stride 2s",
-        "runs/demo photos -o features.safetensors --pooling last4 --dtype float16 data.labels=none",
+        "runs/demo photos -o features.safetensors --pooling last4 --dtype float16",
     )
     parser.add_argument("source", help="run directory, checkpoint file, or other source of `jepa.load`")
     parser.add_argument("data", nargs="?", help="folder or file of the data, as data.root (default: data of the run)")

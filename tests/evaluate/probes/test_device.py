@@ -25,7 +25,7 @@ def table(device: str) -> FeatureTable:
         columns: Any = {"jepa": vectors, "random_init": vectors.flip(1)}
         numbers = vectors.sum(dim=1)
         numbers[5] = torch.nan
-        return Features(columns, columns, {}, {}, {"class": labels.double(), "number": numbers})
+        return Features(columns, {}, columns, {}, {}, {"class": labels.double(), "number": numbers})
 
     splits = Splits(features(60), features(30), features(30))
     return FeatureTable(splits, 2, ProbeTraining(1, torch.device(device), "fp32"))
