@@ -15,7 +15,7 @@ from jepa.console import CONSOLE, shown
 from jepa.data.index import open_data, remove_index_without_run
 from jepa.distributed import join
 from jepa.distributed.peers import failing_together
-from jepa.distributed.starter import run_processes
+from jepa.distributed.starter import is_started, run_processes
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.plugins.registry import declared_name, modality_class
 from jepa.settings.arguments import launch_parser
@@ -41,9 +41,11 @@ def _launch(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         from jepa.cluster.submit import dry_run
 
         return dry_run(arguments, resolved)
-    if arguments.processes > 1:
-        status = run_processes(arguments.processes, "jepa.launch", [*given, "--processes=1", "--train-only"])
-        return status or _finish(config, True, arguments.train_only)
+    if arguments.processes > 1 and not is_started():
+        if status := run_processes(arguments.processes, "jepa.launch", ["--train-only", *given]):
+            return status
+        with locked(config.run_dir):
+            return _finish(config, True, arguments.train_only)
     try:
         world = join(config.compute.device)
     except ValueError as error:

@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import FrameType
 
 import torch
@@ -16,6 +17,7 @@ from jepa.distributed.signals import STOP_SIGNALS
 from jepa.errors import INTERRUPTED
 
 _POLL = 0.1  # seconds
+_STARTED = "JEPA_STARTED"  # in the environment of the processes that `run_processes` starts
 
 
 def run_processes(count: int, module: str, arguments: Sequence[str]) -> int:
@@ -31,16 +33,21 @@ def run_processes(count: int, module: str, arguments: Sequence[str]) -> int:
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), _STARTED: "1"}
     threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count))}
     line = [sys.executable, "-m", module, *arguments]
-    group: list[subprocess.Popen[bytes]] = []
-    with _forwarding(group):
+    group = _Group()
+    try:
         for rank in range(count):
-            environment = threads | os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            # In a session of its own, so that the interrupt of a terminal does not reach it twice.
-            group.append(subprocess.Popen(line, env=environment, start_new_session=True))
-        return _end_together(group)
+            group.start(line, threads | os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        return group.finish()
+    finally:
+        group.close()
+
+
+def is_started() -> bool:
+    """Whether `run_processes` started this process: its command line still has --processes."""
+    return _STARTED in os.environ
 
 
 def automatic_processes() -> int:
@@ -48,44 +55,54 @@ def automatic_processes() -> int:
     return torch.cuda.device_count() or min(2, torch.get_num_threads())
 
 
-def _end_together(group: Sequence["subprocess.Popen[bytes]"]) -> int:
-    """Wait for all processes -> exit status; once one fails, the others have some time to end on their own."""
-    waiting = list(group)
-    while waiting:
-        for process in waiting:
-            try:
-                process.wait(_POLL)
-            except subprocess.TimeoutExpired:
-                continue
-            waiting.remove(process)
-            if process.returncode not in (0, INTERRUPTED):
-                _end(waiting)
-                return process.returncode if process.returncode > 0 else 128 - process.returncode
-            break
-    return max(process.returncode for process in group)
+class _Group:
+    """Processes that get the stop signals of this one, and end together."""
 
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.signals: list[int] = []
+        self.before = {number: signal.signal(number, self._forward) for number in STOP_SIGNALS}
 
-def _end(group: Sequence["subprocess.Popen[bytes]"]) -> None:
-    for process in group:
-        try:
-            process.wait(2 * peers.GRACE)  # they notice the failure themselves
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    def start(self, line: Sequence[str], environment: Mapping[str, str]) -> None:
+        # In a session of its own, so that the interrupt of a terminal does not reach it twice.
+        process = subprocess.Popen(line, env=environment, start_new_session=True)
+        self.processes.append(process)
+        for number in self.signals:
+            process.send_signal(number)
 
+    def finish(self) -> int:
+        """Wait for all processes -> exit status; once one fails, the others have some time to end on their own."""
+        while (running := self._running()) and not self._failed():
+            with suppress(subprocess.TimeoutExpired):
+                running[0].wait(_POLL)
+        if failed := self._failed():
+            self._end(time.monotonic() + 2 * peers.GRACE)  # they notice the failure themselves
+            return failed if failed > 0 else 128 - failed
+        return max(process.returncode for process in self.processes)
 
-@contextmanager
-def _forwarding(group: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Pass stop signals on to the processes of the group."""
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for process in group:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def close(self) -> None:
+        """End what still runs, after an error here."""
+        self._end(time.monotonic())
+        for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def _running(self) -> list["subprocess.Popen[bytes]"]:
+        return [process for process in self.processes if process.poll() is None]
+
+    def _failed(self) -> int:
+        """Exit status of the first process that failed; 0 if none has. A run that a signal stopped has not failed."""
+        statuses = (process.poll() for process in self.processes)
+        return next((status for status in statuses if status not in (None, 0, INTERRUPTED)), 0) or 0
+
+    def _end(self, deadline: float) -> None:
+        for process in self._running():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+        for process in self._running():
+            process.send_signal(number)

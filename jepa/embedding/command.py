@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jepa.config import ConfigError
 from jepa.console import command_parser
+from jepa.distributed.starter import is_started, run_processes
 from jepa.embedding.outputs import FORMATS, check_format
 from jepa.embedding.settings import DTYPES, POOLINGS, SPLITS, EmbedSettings, Extent
 from jepa.errors import exit_status
@@ -35,10 +36,8 @@ def _embed(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         stride=Extent.parse(arguments.stride, "--stride") if arguments.stride else None,
         probe=arguments.probe,
     )
-    if arguments.processes > 1:
-        from jepa.distributed.starter import run_processes
-
-        return run_processes(arguments.processes, "jepa.embedding.command", [*given, "--processes=1"])
+    if arguments.processes > 1 and not is_started():
+        return run_processes(arguments.processes, "jepa.embedding.command", given)
     from jepa.embedding.job import open_job
     from jepa.embedding.run import embed_file
 
