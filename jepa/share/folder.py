@@ -15,7 +15,7 @@ from jepa.share.facts import Facts, facts_of
 from jepa.share.licences import UNKNOWN
 from jepa.share.privacy import check_private
 from jepa.weights.families.names import family_name
-from jepa.weights.formats.folder import is_folder, write_folder
+from jepa.weights.formats.folder import is_folder, record_files, recorded_files, write_folder
 from jepa.weights.load import read_checkpoint
 from jepa.weights.places import located
 
@@ -70,8 +70,7 @@ def write_shared(request: Request, folder: Path) -> list[str]:
 
     Raises CheckpointError, ConfigError if another folder is in the way, and PrivacyError.
     """
-    if folder.exists() and not is_folder(folder):
-        raise ConfigError(f"{folder} exists and is not a folder that jepa push wrote; choose another with --folder")
+    _check_place(folder, request.source)
     facts, aside = gather(request), folder.with_name(f"{folder.name}.partial")
     with writing(folder):
         shutil.rmtree(aside, ignore_errors=True)
@@ -89,11 +88,27 @@ def write_shared(request: Request, folder: Path) -> list[str]:
             shutil.copyfile(run_dir / "figures" / name, aside / "figures" / name)  # type: ignore[operator]
         if not facts.figures:
             (aside / "figures").rmdir()
+        record_files(aside, [name for name, _ in shared_files(aside)])
         warnings = check_private(aside)
         if folder.exists():
             shutil.rmtree(folder)
         aside.rename(folder)
     return warnings
+
+
+def _check_place(folder: Path, source: str) -> None:
+    """Raise ConfigError if writing the folder would delete the source, or files that jepa push did not write."""
+    place, from_ = folder.resolve(), located(source).resolve()
+    inside = place in from_.parents or (from_ in place.parents and run_dir_of(source) is None)
+    if place == from_ or inside:
+        raise ConfigError(f"{folder} would replace {source}, which is to be shared; choose another with --folder")
+    if not folder.exists():
+        return
+    if not is_folder(folder):
+        raise ConfigError(f"{folder} exists and is not a folder that jepa push wrote; choose another with --folder")
+    known = recorded_files(folder)
+    if strange := [name for name, _ in shared_files(folder) if name not in known]:
+        raise ConfigError(f"{folder} holds {strange[0]}, which jepa push did not write; choose another with --folder")
 
 
 def shared_files(folder: Path) -> list[tuple[str, int]]:

@@ -49,7 +49,7 @@ def cleaned_texts(tree: Any, known: list[str]) -> Any:
     if isinstance(tree, str):
         return without_paths_in_text(tree, known)
     if isinstance(tree, Mapping):
-        return {key: cleaned_texts(value, known) for key, value in tree.items()}
+        return {without_paths_in_text(str(key), known): cleaned_texts(value, known) for key, value in tree.items()}
     return [cleaned_texts(one, known) for one in tree] if isinstance(tree, list) else tree
 
 

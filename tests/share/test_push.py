@@ -47,6 +47,7 @@ def run(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "steps": 3,
         "encoder": "target_encoder",
         "tasks": {"class/linear": ROW},
+        "sources": {str(run_dir): {"steps": 3}},
         "collapse": {"target_std": 0.01, "rankme": 2.5, "cosine": 0.5, "rankme_random_init": 9.0, "samples": 24},
         "notes": [f"1 file cannot be read; it is listed in {run_dir / 'bad_files.txt'}."],
     }
@@ -116,6 +117,19 @@ def test_a_dry_run_sends_nothing_and_leaves_a_folder_that_loads(
     assert push.main([str(run), "alice/owls", "--dry-run", "--folder", str(run / "figures")]) == 1
     assert "is not a folder that jepa push wrote" in capsys.readouterr().err
     assert (run / "figures" / "tasks.png").exists()
+
+    notes = run / "share" / "NOTES.md"
+    notes.write_text("mine")
+    assert push.main([str(run), "alice/owls", "--dry-run"]) == 1
+    assert "share holds NOTES.md, which jepa push did not write" in capsys.readouterr().err
+    monkeypatch.chdir(run)
+    for folder in ("share", "share/inside", "../first"):  # the source, a folder in it, and one around it
+        assert push.main(["share", "alice/share", "--dry-run", "--folder", folder]) == 1
+        assert "would replace share, which is to be shared" in " ".join(capsys.readouterr().err.split())
+    assert push.main(["share", "alice/share", "--dry-run"]) == 1
+    assert notes.read_text() == "mine"
+    notes.unlink()
+    capsys.readouterr()
 
     assert print_card.main([str(run / "share"), "--name", "bob/owls"]) == 0
     card = capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,19 @@ def write_folder(checkpoint: Checkpoint, folder: Path) -> None:
         "config": checkpoint.config,
     }
     write_text(folder / CONFIG, json.dumps(content, indent=1) + "\n", folder / f"{CONFIG}.partial")
+
+
+def record_files(folder: Path, names: Sequence[str]) -> None:
+    """Note in config.json which files were written into the folder, so that a later writer deletes no others."""
+    text = json.dumps({**_content(folder), "files": list(names)}, indent=1) + "\n"
+    write_text(folder / CONFIG, text, folder / f"{CONFIG}.partial")
+
+
+def recorded_files(folder: Path) -> frozenset[str]:
+    """The files that `record_files` noted; of a folder without such a note, those that every folder has."""
+    found = _content(folder).get("files")
+    names = found if isinstance(found, list) else [CONFIG, NETWORKS]
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def read_folder(folder: Path, mmap: bool = False) -> Checkpoint:
