@@ -1,5 +1,6 @@
 """The report of a dry run: parameters, FLOPs, memory per GPU under DDP and FSDP, GPU hours, and warnings."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -25,7 +26,7 @@ def describe(config: Config[Any, Any], modality: Modality[Any], asked: Allocatio
     """
     flops = run_flops(config, modality)
     memory = process_memory(config, modality, asked)
-    parts = [_size(config, modality, flops), _memory_lines(config, memory, asked)]
+    parts = [_size(config, modality, flops), _memory_lines(config, modality, memory, asked)]
     parts.append(loader_lines(config, modality, asked))
     if asked.gpus:
         parts.append(_gpu_lines(config, memory, asked, flops))
@@ -88,12 +89,16 @@ def _checkpoints(config: Config[Any, Any], model: JEPA) -> str:
     return f"{_gib(size):.3g} GiB on the disk, and as much host memory while it is written{more}"
 
 
-def _memory_lines(config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation) -> list[str]:
+def _memory_lines(
+    config: Config[Any, Any], modality: Modality[Any], memory: dict[Parallel, ProcessMemory], asked: Allocation
+) -> list[str]:
+    share = config.optim.batch_size // asked.processes
     parts = config.optim.accumulate
-    batches = f"{parts} micro-batches" if parts > 1 else "a batch"
+    if (groups := modality.mask_groups) and not groups.equal and groups.size < config.optim.batch_size:
+        parts = share // math.gcd(share // parts, groups.size)  # as `step_masks` divides it
+    batches = f"{f'{parts} micro-batches' if parts > 1 else 'a batch'} of {share // parts:,} samples"
     recomputed = ", activations recomputed" if config.compute.activation_checkpointing else ""
-    samples = config.optim.batch_size // asked.processes // parts
-    title = f"peak GiB per process for {batches} of {samples:,} samples in {config.compute.precision}{recomputed}"
+    title = f"peak GiB per process for {batches} in {config.compute.precision}{recomputed}"
     lines = [f"memory       {title}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
     labels = {"copies": "weights to compute with", "buckets": "gradients to send"}
     for name in ("weights", "gradients", "optimiser", "copies", "buckets", "activations", "total"):

@@ -12,6 +12,7 @@ from jepa.console import CONSOLE, command_parser, shown
 from jepa.disk import writing
 from jepa.errors import exit_status
 from jepa.plugins.registry import declared_name
+from jepa.probe.saved import SavedProbe
 from jepa.weights.formats.export import Export, FormatError, Written
 from jepa.weights.formats.probes import check_probe, holds_probe, read_probe, write_official
 from jepa.weights.load import Which
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--probe", type=Path, metavar="FILE", help="attentive probe to put on the encoder (hf)")
     parser.add_argument("--only-probe", action="store_true", help="write the attentive probe of SRC alone")
     parser.add_argument("--number", type=int, default=0, metavar="N", help="which of several probes in a file")
+    parser.add_argument("--heads", type=int, metavar="N", help="attention heads of a probe whose file does not say")
     parser.add_argument("--trust", action="store_true", help="import code that the checkpoint names")
     arguments = parser.parse_args(argv)
     return exit_status(lambda: convert(arguments))
@@ -88,7 +90,7 @@ def convert(arguments: argparse.Namespace) -> int:
 
 def convert_probe(arguments: argparse.Namespace) -> int:
     """Write an attentive probe alone."""
-    probe, notes = read_probe(Path(arguments.source), arguments.number)
+    probe = _probe_of(Path(arguments.source), arguments)
     if arguments.to not in ("openjepa", "official"):
         raise FormatError("an attentive probe alone is for --to openjepa or official; --probe puts it on an encoder")
     if arguments.to == "official" and probe.normed:
@@ -102,10 +104,16 @@ def convert_probe(arguments: argparse.Namespace) -> int:
         else:
             probe.save(aside)
         check_probe(probe, read_probe(aside)[0])
-    for sentence in notes:
-        CONSOLE.print(shown(sentence))
     CONSOLE.print(f"all {len(probe.weights)} weights are equal\n{shown(arguments.source)} -> {shown(arguments.path)}")
     return 0
+
+
+def _probe_of(path: Path, arguments: argparse.Namespace) -> SavedProbe:
+    """The probe in a file; says what was chosen or assumed."""
+    probe, notes = read_probe(path, arguments.number, arguments.heads)
+    for sentence in notes:
+        CONSOLE.print(f"{shown(path)}: {shown(sentence)}")
+    return probe
 
 
 def export_of(arguments: argparse.Namespace, overrides: Sequence[str]) -> Export:
@@ -119,7 +127,7 @@ def export_of(arguments: argparse.Namespace, overrides: Sequence[str]) -> Export
         encoder=opened.encoder(arguments.which),
         which=arguments.which,
         opset=arguments.opset,
-        probe=None if arguments.probe is None else read_probe(arguments.probe, arguments.number)[0],
+        probe=None if arguments.probe is None else _probe_of(arguments.probe, arguments),
     )
 
 

@@ -20,7 +20,7 @@ def importing(run: Path | str, config: Mapping[str, Any], trust: bool) -> Iterat
     if names := [] if trust else _strange_code(config):
         raise CheckpointError(
             f"loading {run} would import and call {' and '.join(names)}, which no installed package declares as a "
-            "modality; if you trust its authors, pass trust=True"
+            "modality; if you trust its authors, pass trust=True (--trust in commands)"
         )
     before = list(sys.path)
     try:

@@ -66,6 +66,21 @@ def test_a_probe_comes_back_from_an_official_file(blocks: int, tmp_path: Path) -
     assert_same(first[0], second[0])
 
 
+def test_heads_that_a_file_does_not_tell_are_a_guess_which_can_be_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, back = tmp_path / "official.pt", tmp_path / "back.pt"
+    assert convert([str(probe_file(tmp_path / "probe.pt", 1)), str(there), "--to", "official"]) == 0
+    content = torch.load(there, weights_only=True)
+    torch.save({"classifiers": content["classifiers"]}, there)
+    assert convert([str(there), str(back), "--to", "openjepa", "--heads", "4"]) == 0
+    assert SavedProbe.load(back).heads == 4
+    assert "guess" not in capsys.readouterr().err
+    assert convert([str(there), str(tmp_path / "guessed.pt"), "--to", "openjepa"]) == 0
+    assert "a guess from the width" in capsys.readouterr().err
+    assert convert([str(there), str(tmp_path / "odd.pt"), "--to", "openjepa", "--heads", "5"]) == 1
+
+
 @needs_official_code
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(("checkout", "blocks"), [("vjepa2", 4), ("vjepa2", 1), ("jepa", 1)])

@@ -52,15 +52,18 @@ def transformers(has_blocks: bool) -> Table:
     return Table(*_TRANSFORMERS, *(_TRANSFORMERS_BLOCKS if has_blocks else ()))
 
 
-def read_probe(path: Path, number: int = 0) -> tuple[SavedProbe, tuple[str, ...]]:
-    """The probe in a file or folder, with notes. number: of a file with several. Raises CheckpointError."""
+def read_probe(path: Path, number: int = 0, heads: int | None = None) -> tuple[SavedProbe, tuple[str, ...]]:
+    """The probe in a file or folder, with notes. number: of a file with several. heads: of a file that does not say.
+
+    Raises CheckpointError.
+    """
     stored = open_stored(path)
     try:
         if SavedProbe.recognises(stored.content):
             return SavedProbe.load(path), ()
         if "classifier.weight" in stored.content:
             return _of_transformers(stored)
-        return _of_authors(stored, number)
+        return _of_authors(stored, number, heads)
     except ValueError as error:
         raise CheckpointError(f"{path} holds no attentive probe that is known here: {error}") from error
 
@@ -85,7 +88,7 @@ def check_probe(ours: SavedProbe, theirs: SavedProbe) -> None:
 _KEYS = ("classifiers", "classifier")  # of V-JEPA 2, with one per hyperparameters, and V-JEPA
 
 
-def _of_authors(stored: Stored, number: int) -> tuple[SavedProbe, tuple[str, ...]]:
+def _of_authors(stored: Stored, number: int, heads: int | None) -> tuple[SavedProbe, tuple[str, ...]]:
     found = next((stored.content[key] for key in _KEYS if key in stored.content), None)
     states = found if isinstance(found, list) else [found]
     if not all(isinstance(one, Mapping) for one in states):
@@ -102,11 +105,15 @@ def _of_authors(stored: Stored, number: int) -> tuple[SavedProbe, tuple[str, ...
     if has_blocks and "classifiers" not in stored.content:
         raise ValueError("V-JEPA's blocks follow the cross-attention, and the probe here has none there")
     weights = official(has_blocks).to_ours(state)
-    others = f"; it holds {len(states)} probes, and this is number {number}" if len(states) > 1 else ""
-    settings = stored.settings
-    heads = settings.get("heads") or heads_of(len(weights["query"]))
-    probe = SavedProbe(weights, heads, tuple(settings.get("classes", ())))
-    return probe, (f"{heads} heads, which no weight tells{others}",)
+    notes = [f"it holds {len(states)} probes, and this is number {number}"] if len(states) > 1 else []
+    settings, width = stored.settings, len(weights["query"])
+    known = heads or settings.get("heads")
+    heads = known or heads_of(width)
+    if width % heads:
+        raise ValueError(f"its width {width} does not divide into {heads} heads")
+    if not known:
+        notes.append(f"{heads} heads, a guess from the width, as no weight tells; --heads N sets another number")
+    return SavedProbe(weights, heads, tuple(settings.get("classes", ()))), tuple(notes)
 
 
 def _of_transformers(stored: Stored) -> tuple[SavedProbe, tuple[str, ...]]:
