@@ -26,6 +26,7 @@ default_cfgs = generate_default_cfgs(
         "toy_mae.augreg": {"hf_hub_id": "timm/", "input_size": (3, 32, 32), **_HALF},
         "toy_dinov2.lvd": {"hf_hub_id": "timm/", "input_size": (3, 42, 42), **_IMAGENET},
         "toy_dinov3.lvd": {"hf_hub_id": "timm/", "input_size": (3, 32, 32), **_IMAGENET},
+        "toy_eva02.in22k": {"hf_hub_id": "timm/", "input_size": (3, 32, 32), **_HALF},
         "toy_siglip.webli": {"hf_hub_id": "timm/", "input_size": (3, 32, 32), **_HALF},
     }
 )
@@ -49,6 +50,11 @@ def toy_dinov3(pretrained: bool = False, **kwargs: Any) -> Eva:
     own = {"patch_size": 8, "qkv_bias": False, "init_values": 0.5, "use_abs_pos_emb": False, "num_reg_tokens": 4}
     norm = {"use_fc_norm": False, "norm_layer": partial(LayerNorm, eps=1e-5)}
     return _create_eva("toy_dinov3", dynamic_img_size=True, **_SMALL, **rope, **own, **norm, **kwargs)
+
+
+@register_model
+def toy_eva02(pretrained: bool = False, **kwargs: Any) -> Eva:
+    return _create_eva("toy_eva02", **{**_SMALL, "img_size": 32, "patch_size": 8, **kwargs})
 
 
 @register_model

@@ -15,6 +15,8 @@ import jepa
 from jepa.checkpoint import CheckpointError
 from jepa.config import ConfigError
 from jepa.weights.families.encoder import FamilyEncoder
+from jepa.weights.families.names import FamilyName
+from jepa.weights.families.open_clip_towers import OpenClipFamily
 from jepa.weights.opened import open_source
 
 TIMM = [("toy_mae.mae", "toy_mae", 32), ("toy_mae.mae", "toy_dino", 32), ("toy_dinov2", "toy_dinov2", 42)]
@@ -95,6 +97,19 @@ def test_pixel_statistics_are_those_of_the_weights() -> None:
         assert view[0].min() == pytest.approx(-mean / (0.229 if tag == "mae" else 0.5), rel=1e-4)
 
 
+def test_a_named_tag_gives_the_statistics_of_a_file_of_open_clip() -> None:
+    mean, _ = OpenClipFamily(FamilyName("open_clip", "ViT-L-14.laion2b_s32b_b82k", "own.pth")).pixels
+    assert mean == (0.5, 0.5, 0.5)
+
+
+def test_a_norm_after_the_average_is_part_of_the_pooled_vector() -> None:
+    encoder, inputs = encoder_of("timm:toy_eva02@random"), images((32, 32))
+    with torch.inference_mode():
+        pooled = encoder.encode(inputs, 1).pooled
+        assert pooled is not None
+        same(pooled, encoder.network(inputs))
+
+
 def test_clips_are_encoded_frame_by_frame() -> None:
     opened = open_source("timm:toy_mae@random", ["data.frames=4"], modality="video")
     clip = torch.randn(2, 3, 4, 32, 32)
@@ -134,6 +149,8 @@ def test_wrong_names_and_files_are_one_sentence(tmp_path: Path, monkeypatch: pyt
         ("open_clip:ViT-B-33@random", "did you mean 'ViT-B-32'"),
         ("open_clip:ViT-B-32", "as in open_clip:ViT-B-32@openai"),
         ("open_clip:ViT-B-32@openai", "use open_clip:ViT-B-32-quickgelu"),
+        ("open_clip:ViT-L-14@whole.pth", "name the tag of yours, as in open_clip:ViT-L-14.openai@whole.pth"),
+        ("open_clip:ViT-L-14.metaclip@whole.pth", "no weights 'metaclip' of ViT-L-14; tags: openai,"),
         ("open_clip:RN50@random", "gives no patch tokens"),
     ):
         with pytest.raises(CheckpointError) as raised:

@@ -60,20 +60,29 @@ class OpenClipFamily(Family):
         """Raise CheckpointError for an unknown name, a name without weights, or another activation."""
         from open_clip import list_models
 
-        model, known = self.name.model, list_models()
+        model, known = self._architecture, list_models()
         if model not in known:
             near = difflib.get_close_matches(model, known, n=1)
             hint = f", did you mean '{near[0]}'?" if near else ";"
             raise CheckpointError(f"open_clip has no model '{model}'{hint} `open_clip.list_models()` lists all")
         if isinstance(self._vision.get("layers"), list):
             raise CheckpointError(f"{self.name} gives no patch tokens, as its image tower is a ResNet of open_clip")
+        if self._tag and self._tag not in self._tags:
+            raise CheckpointError(
+                f"open_clip has no weights '{self._tag}' of {model}; tags: {', '.join(self._tags) or 'none'}"
+            )
         if not self.name.weights:
             raise CheckpointError(
                 f"{self.name} names no weights; add a tag or a file, as in {self.name}@{(self._tags or ['FILE'])[0]}, "
                 f"or {self.name}@random; tags: {', '.join(self._tags) or 'none'}"
             )
-        wanted = bool(self._entry(self.name.weights).get("quick_gelu", False))
-        if self.name.weights in self._tags and wanted != bool(self._model.get("quick_gelu", False)):
+        if not self._tag and not self.name.is_random and len({self._pixels(tag) for tag in self._tags}) > 1:
+            raise CheckpointError(
+                f"{self.name}: published weights of {model} expect different pixel statistics; name the tag of yours, "
+                f"as in open_clip:{model}.{self._tags[0]}@{self.name.weights}; tags: {', '.join(self._tags)}"
+            )
+        wanted = bool(self._entry(self._tag).get("quick_gelu", False))
+        if self._tag and wanted != bool(self._model.get("quick_gelu", False)):
             other = f"{model}-quickgelu" if wanted else model.removesuffix("-quickgelu")
             raise CheckpointError(f"{self.name}: these weights expect another activation; use open_clip:{other}")
 
@@ -109,17 +118,24 @@ class OpenClipFamily(Family):
 
     @property
     def pixels(self) -> Pixels:
-        """Those of the tag; of a file, those that all tags of the model share, or CLIP's."""
-        if self.name.weights in self._tags:
-            return self._pixels(self.name.weights)
-        found = {self._pixels(tag) for tag in self._tags}
+        """Those of the tag; without one, those that all tags of the model share, or CLIP's."""
+        found = {self._pixels(tag) for tag in ([self._tag] if self._tag else self._tags)}
         return found.pop() if len(found) == 1 else self._pixels("")
+
+    @property
+    def _architecture(self) -> str:
+        return self.name.model.partition(".")[0]
+
+    @property
+    def _tag(self) -> str:
+        """The tag of the weights, `NAME@TAG` or `NAME.TAG@FILE`; empty if none is named."""
+        return self.name.weights if self.name.weights in self._tags else self.name.model.partition(".")[2]
 
     @property
     def _model(self) -> dict[str, Any]:
         from open_clip.factory import get_model_config
 
-        return get_model_config(self.name.model)  # type: ignore[no-any-return]
+        return get_model_config(self._architecture)  # type: ignore[no-any-return]
 
     @property
     def _vision(self) -> dict[str, Any]:
@@ -129,12 +145,12 @@ class OpenClipFamily(Family):
     def _tags(self) -> list[str]:
         from open_clip.pretrained import list_pretrained_tags_by_model
 
-        return list_pretrained_tags_by_model(self.name.model)  # type: ignore[no-any-return]
+        return list_pretrained_tags_by_model(self._architecture)  # type: ignore[no-any-return]
 
     def _entry(self, tag: str) -> dict[str, Any]:
         from open_clip.pretrained import get_pretrained_cfg
 
-        return get_pretrained_cfg(self.name.model, tag) if tag in self._tags else {}
+        return get_pretrained_cfg(self._architecture, tag) if tag in self._tags else {}
 
     def _pixels(self, tag: str) -> Pixels:
         from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -148,5 +164,5 @@ class OpenClipFamily(Family):
 
         entry = self._entry(self.name.weights)
         where = str(entry.get("hf_hub") or entry.get("url"))
-        name = f"open_clip:{self.name.model}"
+        name = f"open_clip:{self._architecture}"
         return downloaded(name, where, lambda: download_pretrained(entry))

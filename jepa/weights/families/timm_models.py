@@ -15,6 +15,8 @@ from jepa.weights.families.files import downloaded, load_strictly, read_weights
 _LEFT_OUT = ("head.", "head_dist.", "fc.", "classifier.", "decoder", "mask_token", "dino_head.", "ibot_head.")
 _TRANSFORMER = ("num_prefix_tokens", "blocks", "patch_embed", "forward_intermediates", "fc_norm", "set_input_size")
 
+_CLASS_TOKEN = "class token"
+
 
 class TimmEncoder(FamilyEncoder):
     """A model of timm: a vision transformer, or any other whose features are a map."""
@@ -43,14 +45,18 @@ class TimmEncoder(FamilyEncoder):
         normed = network.fc_norm(final) if isinstance(network.norm, nn.Identity) else final
         pooled = None
         if self.pooling:
-            attends = network.attn_pool is not None if hasattr(network, "attn_pool") else False
-            pooled = network.forward_head(final, pre_logits=True) if attends else normed[:, 0]
+            pooled = normed[:, 0] if self.pooling == _CLASS_TOKEN else network.forward_head(final, pre_logits=True)
         return Encoded([*layers[:-1], normed[:, network.num_prefix_tokens :]], pooled), final
 
     def _pooling(self) -> str:
-        if self.is_transformer and getattr(self.network, "attn_pool", None) is not None:
+        network = self.network
+        if self.is_transformer and getattr(network, "attn_pool", None) is not None:
             return "attention pooling"
-        return "class token" if self.is_transformer and self.network.cls_token is not None else ""
+        if not self.is_transformer or network.cls_token is None:
+            return ""
+        # Without a norm after it, timm's average is the mean of the tokens; DINOv3's own vector is its class token.
+        is_mean = network.global_pool == "avg" and isinstance(network.fc_norm, nn.Identity)
+        return _CLASS_TOKEN if is_mean or network.global_pool in ("", "token") else "average of tokens, then norm"
 
     @property
     def patch(self) -> int:
