@@ -19,7 +19,6 @@ from jepa.embedding.vectors import VECTOR, Embedder, PooledByProbe, StreamEmbedd
 from jepa.embedding.windows import WindowedModality
 from jepa.evaluate.cross_modal.vectors import StreamEncoder
 from jepa.evaluate.features import samples_at_once
-from jepa.evaluate.probes.attentive import pooling
 from jepa.matching import MatchedModality
 from jepa.modality import Modality, Task
 from jepa.probe.saved import SavedProbe
@@ -137,7 +136,7 @@ class Source:
         }
 
     def _probe(self, dim: int) -> PooledByProbe:
-        """The attentive probe of the settings; raises CheckpointError, and ConfigError for one of another width."""
+        """The attentive probe of the settings; raises CheckpointError, and ConfigError for another width or grid."""
         assert self.settings.probe is not None
         saved = SavedProbe.load(self.settings.probe)
         width = len(saved.weights["query"])
@@ -145,7 +144,11 @@ class Source:
             raise ConfigError(
                 f"{self.settings.probe} pools tokens of width {width}; those of {self.opened.source} have {dim}"
             )
-        return PooledByProbe(saved, pooling(self.modality.grid, self.config.evaluate.attentive_tokens))
+        try:
+            saved.check_grid(self.modality.grid)
+        except ConfigError as error:
+            raise ConfigError(f"{self.settings.probe}: {error}, of {self.opened.source}") from error
+        return PooledByProbe(saved)
 
     def _columns(self) -> dict[str, int]:
         """The stream of each column of vectors."""

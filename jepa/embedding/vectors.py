@@ -71,18 +71,15 @@ class Embedder:
 
 
 class PooledByProbe(nn.Module):
-    """What a trained attentive probe pools from tokens, before it classifies: [B, N, D] -> [B, D].
-
-    averages: the matrix [M, N] that averaged neighbouring tokens in its training, None if there was none.
-    """
+    """What a trained attentive probe pools from tokens, before it classifies: [B, N, D] -> [B, D]."""
 
     averages: Tensor | None
 
-    def __init__(self, saved: SavedProbe, averages: Tensor | None) -> None:
+    def __init__(self, saved: SavedProbe) -> None:
         super().__init__()
         self.probe, self.normed = saved.network(), saved.normed
         self.probe.classifier = nn.Identity()  # type: ignore[assignment]
-        self.register_buffer("averages", averages if saved.averaged else None)
+        self.register_buffer("averages", saved.averages())
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, N, D] -> [B, D]."""

@@ -22,8 +22,7 @@ Layer = Literal["last", "last4", "pooled", "tokens"]
 class FeatureTable:
     """Features of all splits; principal axes are computed once. functions: custom metrics by name.
 
-    probes: folder that keeps the attentive probes of the trained encoder, if any. averaged: whether tokens of
-    sequences were averaged with neighbours.
+    probes: folder that keeps the attentive probes of the trained encoder, if any.
     """
 
     features: Splits[Features]
@@ -32,7 +31,6 @@ class FeatureTable:
     functions: Mapping[str, FunctionTask] = field(default_factory=dict)
     projected: dict[tuple[Layer, Column], Splits[Tensor]] = field(default_factory=dict)
     probes: Path | None = None
-    averaged: bool = False
 
     def examples(self, task: Task, layer: Layer, column: Column, projected: bool) -> Splits[Examples]:
         """Labelled samples, or labelled tokens of maps, on the device of the probes.

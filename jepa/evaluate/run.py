@@ -22,7 +22,7 @@ from jepa.evaluate.feature_table import FeatureTable
 from jepa.evaluate.features import ENCODERS, Extractor, Features, TokenBudget
 from jepa.evaluate.forecast import InputBatches, build_forecaster, forecast_section
 from jepa.evaluate.labels import UnmeasurableError, size_notes
-from jepa.evaluate.probes.attentive import ProbeTraining, pooling
+from jepa.evaluate.probes.attentive import ProbeTraining
 from jepa.evaluate.reading import SPLITS, evaluated_indices, evaluation_splits, raised_limit_note
 from jepa.evaluate.ready import forecast_obstacle, no_tasks_note, used_without_tasks
 from jepa.evaluate.request import Request
@@ -32,6 +32,7 @@ from jepa.evaluate.summary import summary
 from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
+from jepa.probe.averages import averaged_grid, pooling
 from jepa.weights.families.encoder import Family
 from jepa.weights.load import model_of
 
@@ -167,15 +168,20 @@ class _Evaluation:
     def tasks(self, features: Mapping[Split, Features], rows: Sequence[TaskProbe]) -> dict[str, Any]:
         config = self.setup.config
         evaluate = config.evaluate
+        grid = tuple(self.setup.modality.grid)
         training = ProbeTraining(
-            evaluate.attentive_steps, self.setup.device, config.compute.precision, evaluate.attentive_norm
+            evaluate.attentive_steps,
+            self.setup.device,
+            config.compute.precision,
+            evaluate.attentive_norm,
+            grid,
+            averaged_grid(grid, evaluate.attentive_tokens),
         )
         splits = Splits(features["train"], features["validation"], features["test"])
         functions = {function.name: function for function in config.evaluate.functions}
         table = FeatureTable(splits, config.evaluate.low_shot_draws, training, functions)
         if evaluate.keep_probes:
             table.probes = self.setup.output.parent / "probes"
-            table.averaged = pooling(self.setup.modality.grid, evaluate.attentive_tokens) is not None
         measured = {}
         for row in rows:
             self.show(row.name)

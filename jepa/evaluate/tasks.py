@@ -155,7 +155,7 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
         outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
         if column == "jepa" and table.probes is not None:
-            saved = outcome.saved(task.classes, table.training, table.averaged)
+            saved = outcome.saved(task.classes, table.training)
             saved.save(table.probes / f"{task.label}_attentive{blocks}.pt")
         advance()
     row = _row(task, f"attentive{blocks}", table, scores, labels, count_labelled(labels.train))

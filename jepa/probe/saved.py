@@ -1,6 +1,8 @@
 """A trained attentive probe as a file."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from torch import Tensor
 
 from jepa.checkpoint import CheckpointError
 from jepa.checkpoint.file import read_content
+from jepa.config import ConfigError
 from jepa.disk import replacing
+from jepa.probe.averages import averages
 from jepa.probe.network import AttentiveProbe
 
 FORMAT = "jepa attentive probe 1"
@@ -23,7 +27,8 @@ class SavedProbe:
 
     classes: names of the outputs; none for a number, which is output * scale + centre. normed: whether its blocks need
     tokens that are layer-normed first, as those of an evaluation with `evaluate.attentive_norm` do; the published
-    probes take the tokens of the encoder. averaged: whether neighbouring tokens were averaged in training.
+    probes take the tokens of the encoder. grid, averaged: of the encoder's tokens in training, and the grid to which
+    they were averaged first, which is the same if they were not; empty if unknown, as in files of other projects.
     """
 
     weights: dict[str, Tensor]  # of AttentiveProbe
@@ -32,7 +37,8 @@ class SavedProbe:
     centre: float = 0.0
     scale: float = 1.0
     normed: bool = False
-    averaged: bool = False
+    grid: tuple[int, ...] = ()
+    averaged: tuple[int, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -52,8 +58,23 @@ class SavedProbe:
             ) from error
         return probe.eval().requires_grad_(False)
 
+    def averages(self) -> Tensor | None:
+        """The matrix [M, N] that averaged neighbouring tokens in training; None if they were not averaged."""
+        return averages(self.grid, self.averaged)
+
+    def check_grid(self, grid: Sequence[int]) -> None:
+        """Raise ConfigError unless the probe was trained on this grid of tokens, as far as that is known."""
+        if self.grid and tuple(grid) != self.grid:
+            raise ConfigError(f"the probe was trained on a grid of {_text(self.grid)} tokens; here it is {_text(grid)}")
+
     def logits(self, tokens: Tensor) -> Tensor:
-        """Outputs for the tokens of the encoder: [B, M, D] -> [B, outputs]."""
+        """Outputs for all tokens of the encoder: [B, N, D] -> [B, outputs]; raises ConfigError for another number."""
+        if self.grid and tokens.shape[1] != math.prod(self.grid):
+            raise ConfigError(
+                f"the probe was trained on a grid of {_text(self.grid)} tokens; here are {tokens.shape[1]} tokens"
+            )
+        if (matrix := self.averages()) is not None:
+            tokens = matrix.to(tokens) @ tokens
         outputs: Tensor = self.network()(F.layer_norm(tokens, tokens.shape[-1:]) if self.normed else tokens)
         return outputs
 
@@ -76,3 +97,7 @@ class SavedProbe:
     def recognises(content: Any) -> bool:
         """Whether the content of a file is such a probe."""
         return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def _text(grid: Sequence[int]) -> str:
+    return " x ".join(map(str, grid))

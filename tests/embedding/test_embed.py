@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,15 +218,24 @@ def test_windows_slide_along_videos_to_their_ends(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "frames.parquet")[1], vectors)
 
 
-def test_an_attentive_probe_pools_what_it_classifies(run_dir: Path, pictures: Path, tmp_path: Path) -> None:
+def test_an_attentive_probe_pools_what_it_classifies_from_tokens_averaged_as_in_its_training(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     probe = AttentiveProbe(24, 2, 1)
-    SavedProbe(dict(probe.state_dict()), probe.heads, ("cat", "dog")).save(tmp_path / "probe.pt")
+    saved = SavedProbe(dict(probe.state_dict()), probe.heads, ("cat", "dog"), grid=(4, 4), averaged=(2, 2))
+    saved.save(tmp_path / "probe.pt")
     options = ["--pooling", "attentive", "--probe", str(tmp_path / "probe.pt"), "--split", "test"]
     assert embed(run_dir, tmp_path / "attentive.npy", *options) == 0
     assert embed(run_dir, tmp_path / "tokens.npy", "--pooling", "tokens", "--split", "test") == 0
     tokens, pooled = (torch.from_numpy(np.load(tmp_path / f"{name}.npy")) for name in ("tokens", "attentive"))
     assert tokens.shape[1:] == (16, 24)
-    torch.testing.assert_close(probe.classifier(pooled), probe(tokens), rtol=1e-4, atol=1e-5)
+    means = tokens.unflatten(1, (2, 2, 2, 2)).mean(dim=(2, 4)).flatten(1, 2)
+    torch.testing.assert_close(probe.classifier(pooled), probe(means), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(probe.classifier(pooled), saved.logits(tokens), rtol=1e-4, atol=1e-5)
+    capsys.readouterr()
+    replace(saved, grid=(2, 8)).save(tmp_path / "probe.pt")
+    assert embed(run_dir, tmp_path / "other.npy", *options) == 1
+    assert "trained on a grid of 2 x 8 tokens; here it is 4 x 4" in " ".join(capsys.readouterr().err.split())
 
 
 def test_both_of_two_matching_streams_are_embedded_so_that_inner_products_compare_them(tmp_path: Path) -> None:

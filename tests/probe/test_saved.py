@@ -13,12 +13,16 @@ from jepa.evaluate.run import evaluate_run
 from jepa.probe.saved import SavedProbe
 
 
-@pytest.mark.parametrize("normed", [True, False])
-def test_a_kept_probe_scores_as_the_evaluation_did(normed: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("normed", "limit"), [(True, 16), (False, 4)])
+def test_a_kept_probe_scores_as_the_evaluation_did(normed: bool, limit: int, tmp_path: Path) -> None:
     write_class_images(tmp_path / "data", {"train": 12, "val": 6, "test": 6})
     run = save_untrained(tmp_path / "run", tmp_path / "data")
     settings = ["evaluate.attentive=[1,2]", "evaluate.attentive_steps=8", "evaluate.keep_probes=true"]
-    settings += [f"evaluate.attentive_norm={str(normed).lower()}", "compute.precision=fp32"]
+    settings += [
+        f"evaluate.attentive_norm={str(normed).lower()}",
+        "compute.precision=fp32",
+        f"evaluate.attentive_tokens={limit}",
+    ]
     results = evaluate_run(run, tasks=["class/attentive", "class/attentive2"], layers=settings)
     encoder, modality = jepa.load(run), jepa.load_modality(run)
     samples = [modality.dataset("test")[index] for index in range(6)]
@@ -28,6 +32,7 @@ def test_a_kept_probe_scores_as_the_evaluation_did(normed: bool, tmp_path: Path)
         probe = SavedProbe.load(run / "evaluations" / "probes" / f"class_attentive{blocks}.pt")
         assert probe.classes == tuple(modality.tasks[0].classes)
         assert probe.normed == (normed and blocks == 2)
+        assert (probe.grid, probe.averaged) == ((4, 4), (4, 4) if limit == 16 else (2, 2))
         score = (probe.logits(tokens).argmax(dim=1) == labels).float().mean().item()
         assert score == pytest.approx(results["tasks"][row]["jepa"])
 

@@ -1,7 +1,6 @@
 """Training of attentive probes on the frozen tokens of the last layer (Bardes et al. 2024, sec. 4.2)."""
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -13,7 +12,6 @@ from torch import Tensor
 from jepa.data import seeded
 from jepa.evaluate.probes.linear import accuracy, best_setting, root_mean_square_error
 from jepa.evaluate.splits import Examples, Splits
-from jepa.positions import Grid
 from jepa.probe.network import EPS, AttentiveProbe as AttentiveProbe, attend, probe_logits as probe_logits
 from jepa.probe.saved import SavedProbe
 from jepa.schedules import warmed_up
@@ -34,12 +32,17 @@ GRID = tuple(Setting(rate, decay) for rate in (1e-3, 3e-3) for decay in (0.01, 0
 
 @dataclass(frozen=True)
 class ProbeTraining:
-    """Number of steps, device and precision for training attentive probes; normed: whether tokens are layer-normed."""
+    """Number of steps, device and precision for training attentive probes; normed: whether tokens are layer-normed.
+
+    grid, averaged: of the encoder's tokens, and of those that a probe reads, as in `SavedProbe`.
+    """
 
     steps: int
     device: torch.device
     precision: Literal["bf16", "fp32"]
     normed: bool = True
+    grid: tuple[int, ...] = ()
+    averaged: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class AttentiveOutcome:
     centre: float = 0.0
     scale: float = 1.0
 
-    def saved(self, classes: Sequence[str], training: ProbeTraining, averaged: bool) -> SavedProbe:
-        """The probe as a file holds it. averaged: whether neighbouring tokens were averaged in training."""
+    def saved(self, classes: Sequence[str], training: ProbeTraining) -> SavedProbe:
+        """The probe as a file holds it."""
         probe = self.probe.cpu()
         return SavedProbe(
             weights={name: value.detach() for name, value in probe.state_dict().items()},
@@ -62,7 +65,8 @@ class AttentiveOutcome:
             centre=self.centre,
             scale=self.scale,
             normed=training.normed and len(probe.blocks) > 0,  # without blocks, the probe norms its tokens itself
-            averaged=averaged,
+            grid=training.grid,
+            averaged=training.averaged,
         )
 
 
@@ -145,21 +149,3 @@ def _predict(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTr
         outputs = outputs.softmax(dim=-1) if outputs.shape[-1] > 1 else outputs
         parts.append(outputs.unflatten(1, chunk.shape[:2]).mean(dim=2).cpu())
     return torch.cat(parts, dim=1)
-
-
-def pooling(grid: Grid, limit: int) -> Tensor | None:
-    """Matrix [M, N] that averages neighbouring tokens, M at most `limit`; None if the grid is already that small.
-
-    Halves the longest axis (on a tie, the last one) until few enough tokens are left.
-    """
-    sizes = list(grid)
-    while math.prod(sizes) > limit and max(sizes) > 1:
-        axis = max(range(len(sizes)), key=lambda axis: (sizes[axis], axis))
-        sizes[axis] = math.ceil(sizes[axis] / 2)
-    if tuple(sizes) == tuple(grid):
-        return None
-    matrix = torch.ones(1, 1)
-    for size, length in zip(sizes, grid, strict=True):
-        means = F.adaptive_avg_pool1d(torch.eye(length).unsqueeze(0), size)[0].T  # [size, length]
-        matrix = torch.kron(matrix, means)
-    return matrix

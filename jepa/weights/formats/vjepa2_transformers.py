@@ -129,7 +129,9 @@ def write(export: Export, path: Path) -> Written:
         state = {f"{_WRAPPER}{key}": value for key, value in state.items()}
         state |= probe_names(probe.blocks > 1).to_theirs(probe.weights, ())
         config, name, notes = config | _of_probe(probe), "AutoModelForVideoClassification", [*notes, _EPSILON]
-        notes += ["the average of neighbouring tokens with which the probe was trained"] * probe.averaged
+        notes += ["the average of neighbouring tokens with which the probe was trained"] * (
+            probe.averaged != probe.grid
+        )
     write_folder(path, state, {**config, SETTINGS: export.settings})
     settings = {"video_processor_type": "VJEPA2VideoProcessor", **processor(export)}
     write_json(path / "video_preprocessor_config.json", settings)
@@ -203,7 +205,7 @@ def _check_probe(export: Export, probe: SavedProbe, theirs: Any) -> str:
 class _WithProbe(torch.nn.Module):
     def __init__(self, encoder: torch.nn.Module, probe: SavedProbe) -> None:
         super().__init__()
-        self.encoder, self.probe = encoder, probe
+        self.encoder, self.probe = encoder, replace(probe, grid=(), averaged=())  # theirs has no averages
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.probe.logits(self.encoder(inputs))

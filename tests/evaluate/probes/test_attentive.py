@@ -7,8 +7,9 @@ import torch
 from tiny import randomise
 from torch import Tensor, nn
 
-from jepa.evaluate.probes.attentive import GRID, AttentiveProbe, ProbeTraining, attentive_probe, pooling, probe_logits
+from jepa.evaluate.probes.attentive import GRID, AttentiveProbe, ProbeTraining, attentive_probe, probe_logits
 from jepa.evaluate.splits import Examples, Splits
+from jepa.probe.averages import pooling
 
 FAST = ProbeTraining(steps=120, device=torch.device("cpu"), precision="fp32")
 
