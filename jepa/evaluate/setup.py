@@ -24,6 +24,7 @@ from jepa.training.checks import check_functions
 from jepa.training.config import Config
 from jepa.weights.families.encoder import FamilyEncoder
 from jepa.weights.opened import Opened, open_source
+from jepa.weights.trust import check_trusted
 
 _FREE = ("data.", "evaluate.", "compute.")  # sections that an evaluation may override
 
@@ -104,6 +105,9 @@ def open_setup(request: Request) -> EvaluationSetup:
     opened = open_source(request.source, given, modality=request.modality, step=request.step, trust=trust)
     config, modality = opened.config, opened.modality
     changes = as_tree(request.layers, Config.of(type(modality)))
+    if not trust:
+        functions = [one.function for one in config.evaluate.functions]
+        check_trusted(opened.source, functions, {"base": request.base, "changes": changes})
     changed = differences(plain(opened.trained[0]), plain(config))
     _check_changes(request, opened, changes, changed)
     try:

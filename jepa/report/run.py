@@ -121,8 +121,10 @@ def read_run(run_dir: Path, trust: bool = False) -> Run:
 
 def _open(run_dir: Path, results: Mapping[str, Any], trust: bool) -> Opened:
     request = results.get("request")
-    if run_of(run_dir) is not None or request is None:
+    if run_of(run_dir) is not None:
         return open_source(run_dir, trust=True)  # a run imports what it imported in training
+    if request is None:
+        return open_source(run_dir, trust=trust)
     layers = [request["base"], *request["layers"]]
     return open_source(request["source"], layers, modality=request["modality"], step=request["step"], trust=trust)
 

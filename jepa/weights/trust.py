@@ -1,12 +1,13 @@
 """Loading a checkpoint imports what its config names: installed modalities always, other code only if asked to."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint import CheckpointError
+from jepa.config import Tree
 from jepa.matching import MatchedModality
 from jepa.plugins.registry import declared_name, modality_class
 
@@ -27,6 +28,19 @@ def importing(run: Path | str, config: Mapping[str, Any], trust: bool) -> Iterat
         yield
     finally:
         sys.path[:] = [path for path in sys.path if path in before]
+
+
+def check_trusted(source: str, named: Iterable[str], own: Tree) -> None:
+    """Raise CheckpointError if a source that is not trusted names functions to call which the user's settings do not.
+
+    For functions that only an evaluation calls; those that loading calls are for `importing` to refuse.
+    """
+    own_functions = set(functions_in(own))
+    if strange := [name for name in dict.fromkeys(named) if name not in own_functions]:
+        raise CheckpointError(
+            f"evaluating {source} would import and call {' and '.join(strange)}, which its config names; if you trust "
+            "its authors, pass --trust, otherwise evaluate.functions=[]"
+        )
 
 
 def _strange_code(config: Mapping[str, Any]) -> list[str]:

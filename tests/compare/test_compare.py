@@ -1,6 +1,7 @@
 """Encoders of any source are evaluated on a user's images, alone and side by side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tiny import randomise
 from torch import Tensor, nn
 from toy_families import random_network
 
+from jepa.checkpoint import Checkpoint, latest
 from jepa.compare import run as compare_run
 from jepa.compare.command import main as compare
 from jepa.config import ConfigError
@@ -22,6 +24,7 @@ from jepa.positions import grid_positions
 from jepa.report.page import write_report
 from jepa.weights.families.module import ModuleFamily
 from jepa.weights.families.names import FamilyName
+from jepa.weights.formats.folder import write_folder
 
 COUNTS = {"train": 72, "validation": 24, "test": 30}
 
@@ -149,6 +152,23 @@ def test_a_comparison_that_was_cut_off_evaluates_only_what_is_missing(
     assert compare(words) == 0  # the file is another one
     assert compare([*words, "evaluate.test_samples=20"]) == 0
     assert evaluated[3:] == [words[0], words[0], "run"]
+
+
+def test_a_metric_that_a_shared_folder_names_is_called_only_if_it_is_trusted(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Checkpoint.load(latest(here / "run"))
+    metric = {"function": "strange_metric:score", "label": "class"}
+    evil = found.config | {"evaluate": found.config["evaluate"] | {"functions": [metric]}}
+    Path("evil").mkdir()
+    write_folder(replace(found, config=evil), Path("evil"))
+    Path("strange_metric.py").write_text("open('imported', 'w')\ndef score(samples):\n    return 0.5\n")
+    words = ["evil", "data.root=photos", "--task", "class/knn"]
+    assert evaluate(words) == 1
+    assert "would import and call strange_metric:score" in " ".join(capsys.readouterr().err.split())
+    assert not Path("imported").exists()
+    assert evaluate([*words, "evaluate.functions=[]"]) == 0
+    assert not Path("imported").exists()
 
 
 def test_results_under_different_protocols_are_said_to_be_incomparable(
