@@ -1,6 +1,6 @@
 """A source and a data set, opened for embedding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
@@ -135,6 +135,11 @@ class Source:
             "version": _version(),
         }
 
+    @property
+    def reads(self) -> list[str]:
+        """Paths that the source and its settings name, besides other words."""
+        return [self.opened.source, str(self.settings.probe), *_texts(plain(self.config.data))]
+
     def _probe(self, dim: int) -> PooledByProbe:
         """The attentive probe of the settings; raises CheckpointError, and ConfigError for another width or grid."""
         assert self.settings.probe is not None
@@ -205,6 +210,15 @@ def weights_digest(networks: nn.Module) -> str:
 def _without(modality: Modality[Any]) -> set[str]:
     """Settings of the data that change no vector."""
     return {"max_bad_fraction", *modality.config.training_only}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a tree."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(one)
 
 
 def _version() -> str:

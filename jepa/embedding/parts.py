@@ -113,14 +113,12 @@ class PartsFolder:
 
     def announce(self, finished: Path) -> None:
         """Note that this file is about to become the output."""
-        write_text(self._joined, json.dumps(_version(finished)), self._joined.with_suffix(".partial"))
+        content = {"facts": self._known(), "output": _version(finished)}
+        write_text(self._joined, json.dumps(content), self._joined.with_suffix(".partial"))
 
     def is_joined(self) -> bool:
-        """Whether the output holds what these parts hold."""
-        try:
-            return bool(json.loads(self._joined.read_text()) == _version(self.output))
-        except (OSError, ValueError):
-            return False
+        """Whether the output holds what these parts held: a kill came before all of them were removed."""
+        return self._joined_facts() is not None
 
     def remove(self) -> None:
         """Remove all files: first the parts, last what says whether they were joined."""
@@ -131,11 +129,21 @@ class PartsFolder:
         for path in (self.windows, self._joined):
             path.unlink(missing_ok=True)
 
+    def _joined_facts(self) -> Tree | None:
+        """The facts of the output, if it was joined from this folder."""
+        try:
+            content = json.loads(self._joined.read_text())
+            facts: Tree | None = content["facts"] if content["output"] == _version(self.output) else None
+        except (OSError, ValueError, TypeError):
+            return None
+        return facts
+
     def _known(self) -> Tree | None:
+        """The facts of what the folder holds or has become."""
         try:
             known: Tree = json.loads(self._settings.read_text())
         except FileNotFoundError:
-            return None
+            return self._joined_facts()
         return known
 
 

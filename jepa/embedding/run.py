@@ -61,11 +61,7 @@ def embed_file(source: Source, output: Path, *, overwrite: bool = False, save_ev
 
 
 def _embed(source: Source, parts: PartsFolder, world: World, overwrite: bool, save_every: float) -> None:
-    joined = [parts.is_joined()] if world.is_main else [False]
-    if world.size > 1:
-        dist.broadcast_object_list(joined, src=0, group=world.control)
-    if not joined[0]:
-        run = _prepared(source, parts, world, overwrite)
+    if run := _prepared(source, parts, world, overwrite):
         with run.progress.shown():
             run.compute(save_every)
         if world.is_main:
@@ -75,26 +71,31 @@ def _embed(source: Source, parts: PartsFolder, world: World, overwrite: bool, sa
         CONSOLE.print(shown(f"vectors: {parts.output}"))
 
 
-def _prepared(source: Source, parts: PartsFolder, world: World, overwrite: bool) -> "_Run":
-    """Open the networks and the data in all processes, and find what is missing."""
+def _prepared(source: Source, parts: PartsFolder, world: World, overwrite: bool) -> "_Run | None":
+    """Open the networks and the data in all processes, and find what is missing; None if the output is complete."""
     modality, split = source.modality, source.settings.split
     with world.error_barrier():
         if world.is_main:
-            _check_free(parts, overwrite)
+            _check_free(source, parts, overwrite)
         embedder = source.embedder(world.device)
     index = IndexFolder(parts.path / "index", (user_cache("index"),), writes=True)
     open_splits(modality, (split,) if split else SPLITS, index, world)
-    missing: list[Any] = [None]
+    joined, missing = [False], list[Any]([None])
     with world.error_barrier():
         chain = source.chain()
         if not len(chain):
             raise DataError(f"data: there are no samples in the {split or 'data'} split")
         if world.is_main:
             continued = parts.begin(source.facts(embedder.networks, chain, world.device), anew=overwrite)
-            if source.settings.window and not parts.windows.exists():
+            joined[0] = parts.is_joined()
+            if source.settings.window and not joined[0] and not parts.windows.exists():
                 _write_windows(source, chain, parts, world)
             if continued:
                 parts.remove_damaged()
+    if world.size > 1:
+        dist.broadcast_object_list(joined, src=0, group=world.control)
+    if joined[0]:
+        return None
     with world.error_barrier():
         rows = source.rows(chain, _windows(parts) if source.settings.window else None)
         size = source.batch_rows(world.device)
@@ -106,10 +107,14 @@ def _prepared(source: Source, parts: PartsFolder, world: World, overwrite: bool)
     return _Run(source, rows, embedder, parts, world, size, missing[0], progress)
 
 
-def _check_free(parts: PartsFolder, overwrite: bool) -> None:
-    """Raise ConfigError if a file would be overwritten, unless it belongs to these parts."""
-    found = [path for path in (parts.output, *beside(parts.output)) if path.exists()]
-    is_ours = parts.has_begun() and not parts.output.exists()
+def _check_free(source: Source, parts: PartsFolder, overwrite: bool) -> None:
+    """Raise ConfigError if a file would be overwritten, unless it belongs to these parts; if one is read, always."""
+    written = (parts.output, *beside(parts.output))
+    read = {Path(path).resolve() for path in source.reads}
+    if lost := [path for path in written if path.resolve() in read]:
+        raise ConfigError(f"{lost[0]} would be replaced, but this command reads it; choose another output")
+    found = [path for path in written if path.exists()]
+    is_ours = parts.is_joined() or (parts.has_begun() and not parts.output.exists())
     if found and not is_ours and not overwrite:
         raise ConfigError(f"{found[0]} exists; choose another output, or add --overwrite")
 

@@ -180,6 +180,38 @@ def test_what_changed_since_the_start_is_refused(
     assert "modality image have no windows; videos have" in refused("--window", "4s")
 
 
+def test_a_command_killed_after_its_output_was_written_is_no_excuse_for_another(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "features.parquet"
+    with monkeypatch.context() as patched:
+        patched.setattr(PartsFolder, "remove", lambda self: None)
+        assert embed(run_dir, output) == 0
+    assert (tmp_path / "features.parquet.parts" / "joined.json").exists()
+    (tmp_path / "features.parquet.parts" / "settings.json").unlink()  # removed before joined.json is
+    before = output.stat()
+    assert embed(run_dir, output, "--pooling", "last4") == 1
+    assert "pooling (mean there, last4 now)" in " ".join(capsys.readouterr().err.split())
+    shutil.copytree(tmp_path / "features.parquet.parts", tmp_path / "copy")
+    assert embed(run_dir, output) == 0
+    assert output.stat() == before
+    shutil.copytree(tmp_path / "copy", tmp_path / "features.parquet.parts")
+    assert embed(run_dir, output, "--pooling", "last4", "--overwrite") == 0
+    assert read(output)[1].shape == (59, 48)
+    assert not (tmp_path / "features.parquet.parts").exists()
+
+
+def test_what_a_command_reads_is_no_output(
+    run_dir: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.npy"
+    weights.write_bytes(latest(run_dir).read_bytes())
+    before = weights.read_bytes()
+    assert main([str(weights), str(pictures), "-o", str(weights), "--overwrite", *COMMON]) == 1
+    assert "would be replaced, but this command reads it" in " ".join(capsys.readouterr().err.split())
+    assert weights.read_bytes() == before
+
+
 def video_run(folder: Path) -> tuple[Path, Path]:
     """A run on videos of 4 frames, and a folder with arrays of 11 and 3 frames and a broken one."""
     data = folder / "videos"
