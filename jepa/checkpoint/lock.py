@@ -24,14 +24,15 @@ class RunInUseError(UserError, RuntimeError):
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path, output: Path | None = None) -> Iterator[None]:
     """Hold `run_dir/lock` against a second writer, here or on another machine; remove the directory if it stays empty.
 
     The system drops the lock when this process dies, however it dies; forked children (data loaders) close their copy.
-    If the file system has no locks, warn and run. Raises RunInUseError, which names the holder, and ConfigError if the
-    directory cannot be created or locked.
+    If the file system has no locks, warn and run. output: the file that is made in this directory, if it is no run
+    directory; messages name it. Raises RunInUseError, which names the holder, and ConfigError if the directory cannot
+    be created or locked.
     """
-    path = run_dir / "lock"
+    path, setting = run_dir / "lock", "run_dir" if output is None else "output"
     with ExitStack() as stack:
         if not run_dir.exists():
             stack.callback(_remove_if_empty, run_dir)
@@ -40,10 +41,13 @@ def locked(run_dir: Path) -> Iterator[None]:
             stack.enter_context(exclusive(path, _WITHOUT, _RETRY_SECONDS, _write_holder))
         except Timeout as error:
             raise RunInUseError(
-                f"{run_dir} is being written by {_holder(path)}; wait for it, stop it, or choose another run_dir"
+                f"{output or run_dir} is being written by {_holder(path)}; "
+                f"wait for it, stop it, or choose another {setting}"
             ) from error
         except OSError as error:
-            raise ConfigError(f"run_dir: {run_dir} cannot be created or locked: {reason_in(error) or error}") from error
+            raise ConfigError(
+                f"{setting}: {run_dir} cannot be created or locked: {reason_in(error) or error}"
+            ) from error
         try:
             yield
         finally:

@@ -117,13 +117,14 @@ class Source:
             "compute": {**compute, "rows_at_once": self.batch_rows(device)},
         }
 
-    def about(self) -> Tree:
+    def about(self, networks: nn.Module) -> Tree:
         """Metadata of the output, apart from the sizes of its vectors."""
         data, settings = self.config.data, self.settings
         windows = {"window": str(settings.window), "stride": str(self.stride)} if settings.window else {}
         return {
             "source": self.opened.source,
             "step": self.step,
+            "weights": weights_digest(networks),
             "encoder": self.config.evaluate.encoder,
             "modality": self.config.modality,
             "data": {"source": data.source, "root": None if data.root is None else str(data.root)},

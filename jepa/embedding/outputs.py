@@ -1,6 +1,7 @@
 """The three formats of the output, each written table by table, so that memory does not grow with the rows.
 
-.parquet holds everything. .npy and .safetensors hold the vectors; names and labels are in a .csv file beside them.
+.parquet holds everything. .npy and .safetensors hold the vectors; names and labels are in a .csv file beside them. The
+files beside an output begin with its whole name, so that no two outputs share them.
 """
 
 import csv
@@ -41,13 +42,8 @@ def check_format(output: Path) -> None:
 
 def beside(output: Path) -> list[Path]:
     """The files that are written beside an output."""
-    listed = [output.with_suffix(".bad.txt")]
-    match output.suffix:
-        case ".npy":
-            return [*listed, output.with_suffix(".csv"), output.with_suffix(".json")]
-        case ".safetensors":
-            return [*listed, output.with_suffix(".csv")]
-    return listed
+    endings = {".parquet": (), ".npy": (".csv", ".json"), ".safetensors": (".csv",)}[output.suffix]
+    return [_named(output, ending) for ending in (".bad.txt", *endings)]
 
 
 def write_output(
@@ -66,7 +62,7 @@ def write_output(
     if path.suffix == ".parquet":
         _write_parquet(path, shape, about, columns, tables)
         return [path]
-    listed, described = path.with_suffix(".csv"), path.with_suffix(".json")
+    listed, described = _named(path, ".csv"), _named(path, ".json")
     open_vectors = _npy if path.suffix == ".npy" else _safetensors
     with ExitStack() as stack:
         file = stack.enter_context(listed.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
@@ -80,6 +76,10 @@ def write_output(
         return [listed, path]
     described.write_text(json.dumps(about, indent=1) + "\n")
     return [listed, described, path]
+
+
+def _named(output: Path, ending: str) -> Path:
+    return output.with_name(output.name + ending)
 
 
 def _write_parquet(

@@ -51,7 +51,7 @@ def embed_file(source: Source, output: Path, *, overwrite: bool = False, save_ev
         with ExitStack() as stack:
             with world.error_barrier():
                 if world.is_main:
-                    stack.enter_context(locked(parts.path))
+                    stack.enter_context(locked(parts.path, output))
             _embed(source, parts, world, overwrite, save_every)
         if world.is_main:
             with suppress(OSError):  # it is not empty
@@ -153,7 +153,8 @@ class _Run:
             raise DataError(f"none of {len(self.rows):,} samples can be read; they are listed in {self._bad_list}")
         shape = self._shape(rows)
         table_rows = max(1, min(_TABLE_ROWS, _TABLE_BYTES // shape.row_bytes))
-        about = {**self.source.about(), "rows": rows, "bad": bad, "vectors": shape.vectors, "dtype": shape.dtype}
+        about = self.source.about(self.embedder.networks)
+        about |= {"rows": rows, "bad": bad, "vectors": shape.vectors, "dtype": shape.dtype}
         contents = (part for part in parts.contents() if len(part[1]["rows"]))
         with writing(output):
             found = write_output(

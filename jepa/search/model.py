@@ -14,7 +14,7 @@ from jepa.checkpoint.file import CheckpointError
 from jepa.config import ConfigError
 from jepa.data import DataError
 from jepa.data.given import AcceptsSentences, stored_input
-from jepa.embedding.job import Source, open_job
+from jepa.embedding.job import Source, open_job, weights_digest
 from jepa.embedding.settings import EmbedSettings
 from jepa.embedding.vectors import VECTOR, Embedder, StreamEmbedder
 from jepa.embedding.windows import WindowedModality
@@ -43,12 +43,14 @@ class QueryModel:
         except CheckpointError as error:
             hint = "" if source else f"; it made the vectors of {vectors.path}; if it has moved, name it with --source"
             raise ConfigError(f"{error}{hint}") from error
-        if (step := about.get("step", opened.step)) != opened.step:
+        embedder = opened.embedder(torch.device(device))
+        if "weights" in about and about["weights"] != weights_digest(embedder.networks):
+            step = "" if about.get("step") is None else f" at step {about['step']}"
             raise ConfigError(
-                f"{vectors.path} was made with step {step} of {name}, which is now at step {opened.step}; vectors of "
-                "different networks do not compare: run `jepa embed` again"
+                f"{vectors.path} was made with {about.get('source')}{step}; {name} has other weights, and vectors of "
+                "different networks do not compare: give the network of the file as --source, or run `jepa embed` again"
             )
-        return cls(opened, opened.embedder(torch.device(device)))
+        return cls(opened, embedder)
 
     @property
     def has_text(self) -> bool:

@@ -59,17 +59,23 @@ def open_vectors(path: Path) -> VectorFile:
             case ".parquet":
                 return _parquet(path)
             case ".npy":
-                about, array = _beside(path, ".json"), np.load(path, mmap_mode="r")
+                about, array = _described(path), np.load(path, mmap_mode="r")
             case ".safetensors":
                 about, array = _safetensors(path)
             case _:
                 raise ConfigError(f"{path}: allowed are .parquet, .npy and .safetensors, as `jepa embed` writes them")
+    except ConfigError:
+        raise
     except (OSError, ValueError, KeyError) as error:  # of cut or mislabelled files
         raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     _check_pooling(path, about)
     array = array[:, 0] if array.ndim == 3 else array  # of two streams, the first
     if array.ndim != 2 or array.dtype.kind != "f":
         raise ConfigError(f"{path} holds {array.dtype} {list(array.shape)}; vectors [n, D] are needed")
+    if about.get("rows", len(array)) != len(array):
+        raise ConfigError(
+            f"{path} has {len(array):,} vectors, and its metadata is of {about['rows']:,}; run `jepa embed` again"
+        )
     return _Array(path, about, len(array), array.shape[1], array)
 
 
@@ -98,12 +104,18 @@ class _Array(VectorFile):
         return found
 
     def _listed(self) -> Iterator[Facts]:
-        path = self.path.with_suffix(".csv")
+        """Facts of each row; raises ConfigError at the end if there are not as many as vectors."""
+        path, count = self.path.with_name(f"{self.path.name}.csv"), 0
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                yield from csv.DictReader(file)
+                for count, facts in enumerate(csv.DictReader(file), start=1):  # noqa: B007 - used below
+                    yield facts
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; it holds the names of the rows of {self.path}") from error
+        if count != self.rows:
+            raise ConfigError(
+                f"{path} has {count:,} rows, and {self.path} has {self.rows:,} vectors; run `jepa embed` again"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +192,9 @@ def _safetensors(path: Path) -> tuple[Facts, NDArray[Any]]:
     return json.loads(header.get("__metadata__", {}).get("jepa", "{}")), array
 
 
-def _beside(path: Path, suffix: str) -> Facts:
+def _described(path: Path) -> Facts:
     try:
-        about: Facts = json.loads(path.with_suffix(suffix).read_text(encoding="utf-8"))
+        about: Facts = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     return about

@@ -22,6 +22,8 @@ def items_of(estimator: Any, given: Any, reset: bool) -> Sequence[Any]:
         raise ValueError(f"X holds many samples: give a list, such as [{given!r:.80}]")
     if isinstance(given, torch.Tensor):
         given = given.detach().cpu().numpy()
+    if _is_empty(given):
+        raise ValueError("X is empty; at least one sample is needed")
     if isinstance(given, np.ndarray) and given.dtype.kind not in "OU" and given.ndim > 2:
         samples: Sequence[Any] = check_array(given, allow_nd=True)
         return samples
@@ -29,6 +31,13 @@ def items_of(estimator: Any, given: Any, reset: bool) -> Sequence[Any]:
         return items
     table: Sequence[Any] = validate_data(estimator, given, reset=reset)
     return table
+
+
+def _is_empty(given: Any) -> bool:
+    """Whether it has no rows."""
+    if isinstance(given, Sequence):
+        return len(given) == 0
+    return bool(getattr(given, "shape", (1,))[:1] == (0,))
 
 
 def _listed(given: Any) -> list[Any]:

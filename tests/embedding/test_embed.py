@@ -24,6 +24,7 @@ from torch.utils.data import default_collate
 
 import jepa
 from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint.lock import locked
 from jepa.config import plain
 from jepa.data import open_split, read_bad_files
 from jepa.embedding.command import main
@@ -80,7 +81,7 @@ def test_every_readable_sample_has_a_row_with_its_name_and_label(
     broken = str(pictures / "cat" / "06.png")
     assert sorted(columns["name"]) == sorted(str(path) for path in pictures.rglob("*.png") if str(path) != broken)
     assert columns["label"] == [Path(name).parent.name for name in columns["name"]]
-    assert [source for source, _ in read_bad_files(tmp_path / "features.bad.txt")] == [broken]
+    assert [source for source, _ in read_bad_files(tmp_path / "features.parquet.bad.txt")] == [broken]
     assert "1 of 60 cannot be read" in capsys.readouterr().err
     assert (about["rows"], about["bad"]) == (59, 1)
     assert about["vectors"] == {"vector": [24]}
@@ -107,12 +108,12 @@ def test_all_formats_hold_the_same_rows_in_the_same_order(run_dir: Path, tmp_pat
     with safe_open(tmp_path / "c.safetensors", "np") as file:
         np.testing.assert_array_equal(file.get_tensor("vector"), vectors)
         assert json.loads(file.metadata()["jepa"])["vectors"] == about["vectors"]
-    for name in ("b.csv", "c.csv"):
+    for name in ("b.npy.csv", "c.safetensors.csv"):
         with (tmp_path / name).open(newline="") as lines:
             rows = list(csv.DictReader(lines))
         assert [row["name"] for row in rows] == columns["name"]
         assert [row["label"] for row in rows] == columns["label"]
-    assert json.loads((tmp_path / "b.json").read_text())["rows"] == len(vectors)
+    assert json.loads((tmp_path / "b.npy.json").read_text())["rows"] == len(vectors)
 
 
 def run(folder: Path, arguments: list[str], crash_at: str = "") -> list[str]:
@@ -148,7 +149,7 @@ def test_several_processes_write_the_same_bytes(run_dir: Path, tmp_path: Path) -
     done = fork_server.run_group(2, "jepa.embedding.command", str(run_dir), "-o", str(tmp_path / names[1]), *common)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / names[0]).read_bytes() == (tmp_path / names[1]).read_bytes()
-    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    assert (tmp_path / "one.npy.csv").read_bytes() == (tmp_path / "two.npy.csv").read_bytes()
     assert not (tmp_path / "two.npy.parts").exists()
 
 
@@ -164,7 +165,11 @@ def test_what_changed_since_the_start_is_refused(
         return " ".join(capsys.readouterr().err.split())
 
     assert "1 of 60 samples cannot be read, more than data.max_bad_fraction=0.0" in refused("data.max_bad_fraction=0")
-    assert (tmp_path / "features.bad.txt").exists()
+    assert (tmp_path / "features.parquet.bad.txt").exists()
+    with locked(PartsFolder(output).path):
+        busy = refused()
+    assert f"{output} is being written by process" in busy
+    assert "choose another output" in busy
     assert "with other settings: pooling (mean there, last4 now)" in refused("--pooling", "last4")
     other = save_untrained(tmp_path / "other", pictures)
     checkpoint = torch.load(other / "checkpoints" / "latest.pt", weights_only=True)
@@ -301,7 +306,7 @@ def test_images_without_captions_are_embedded_alone(
     torch.testing.assert_close(torch.tensor(vectors[:3]), expected, rtol=1e-4, atol=1e-5)
     assert embed(run, tmp_path / "both.parquet", *plain_images) == 1
     assert "cannot be read" in capsys.readouterr().err
-    assert {reason for _, reason in read_bad_files(tmp_path / "both.bad.txt")} <= {
+    assert {reason for _, reason in read_bad_files(tmp_path / "both.parquet.bad.txt")} <= {
         "it has no text; --stream image embeds what it has",
         "not an image of a known format",
     }
@@ -316,7 +321,7 @@ def test_padding_is_left_out_of_means_and_marked_among_tokens(tmp_path: Path) ->
     means, tokens = np.load(tmp_path / "mean.npy"), np.load(tmp_path / "tokens.npy")
     assert np.isnan(tokens).any()
     np.testing.assert_allclose(np.nanmean(tokens, axis=1), means, rtol=1e-4, atol=1e-5)
-    assert (tmp_path / "mean.csv").read_text().splitlines()[1] == "train[0],,train"
+    assert (tmp_path / "mean.npy.csv").read_text().splitlines()[1] == "train[0],,train"
 
 
 class Numbered:

@@ -165,7 +165,7 @@ def test_an_index_finds_nearly_all_neighbours_and_is_made_once_for_each_file(
     )
 
 
-def test_a_model_that_has_moved_or_trained_on_is_not_taken_for_the_one_that_made_the_vectors(
+def test_a_model_that_has_moved_or_other_weights_is_not_taken_for_the_one_that_made_the_vectors(
     run: Path, features: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, query = tmp_path / "moved.parquet", pictures / "cat" / "00.png"
@@ -179,10 +179,31 @@ def test_a_model_that_has_moved_or_trained_on_is_not_taken_for_the_one_that_made
     ((first, *_),) = search(capsys, path, copy, "--source", tmp_path / "new_place")
     assert first == (str(query), pytest.approx(1, abs=1e-3))
     checkpoint = Checkpoint.load(latest(run))
-    Checkpoint(4, 1.5, checkpoint.config, checkpoint.model, {}).save(latest(tmp_path / "new_place"))
-    assert "now at step 4; vectors of different networks" in refused(
-        capsys, path, copy, "--source", tmp_path / "new_place"
-    )
+    Checkpoint(0, 0.0, checkpoint.config, checkpoint.model, {}).save(latest(tmp_path / "new_place"))
+    assert search(capsys, path, copy, "--source", tmp_path / "new_place")[0][0] == first  # equal weights, as of exports
+    checkpoint.model["target_encoder.norm.weight"][3] += 0.1
+    Checkpoint(3, 1.5, checkpoint.config, checkpoint.model, {}).save(latest(tmp_path / "new_place"))
+    error = refused(capsys, path, copy, "--source", tmp_path / "new_place")
+    assert f"was made with {moved} at step 3; {tmp_path / 'new_place'} has other weights" in error
+
+
+def test_names_and_metadata_beside_vectors_are_their_own(
+    features: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("f.safetensors", "f.npy"):
+        split = "test" if name == "f.npy" else "train"
+        assert embed([str(run), "-o", str(tmp_path / name), "--split", split]) == 0  # the first is not overwritten
+    train = {facts["name"] for facts in open_vectors(tmp_path / "f.safetensors").facts(range(20)).values()}
+    test = {facts["name"] for facts in open_vectors(tmp_path / "f.npy").facts(range(3)).values()}
+    assert train.isdisjoint(test)
+    listed, query = tmp_path / "f.safetensors.csv", sorted(train)[0]
+    header, *rows = listed.read_text().splitlines()
+    for wrong in (rows[:-1], [*rows, rows[0]]):
+        listed.write_text("\n".join([header, *wrong]))
+        expected = f"{listed} has {len(wrong)} rows, and {tmp_path / 'f.safetensors'} has {len(rows)} vectors"
+        assert expected in refused(capsys, tmp_path / "f.safetensors", query)
+    np.save(tmp_path / "f.npy", np.load(tmp_path / "f.npy")[1:])
+    assert "its metadata is of" in refused(capsys, tmp_path / "f.npy", query)
 
 
 def test_what_cannot_be_searched_is_refused_in_one_sentence(
@@ -199,7 +220,7 @@ def test_what_cannot_be_searched_is_refused_in_one_sentence(
         ((tokens, "a"), "holds all tokens of each sample"),
         ((tmp_path / "cut.parquet", "a"), "cut.parquet cannot be read"),
         ((tmp_path / "none.parquet", "a"), "`jepa embed SOURCE DATA -o none.parquet` writes it"),
-        ((broken, "a"), "allowed are .parquet, .npy and .safetensors"),
+        ((broken, "a"), f"error: {broken}: allowed are .parquet, .npy and .safetensors"),
         ((path, "a", "-k", "0"), "at least 1 is needed"),
     ):
         assert words in refused(capsys, *arguments)

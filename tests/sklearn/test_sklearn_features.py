@@ -128,7 +128,8 @@ def test_what_it_cannot_take_is_refused_with_a_reason(run: Path, photos: Path, t
         (np.full((2, 8, 8, 3), 255.0), "set value_range"),
         (np.zeros((2, 192)), "is no picture"),
         (photos / "00.png", "give a list"),
-        ([], "1D array"),
+        ([], "X is empty"),
+        (np.zeros((0, 8, 8, 3)), "X is empty"),
     ):
         with pytest.raises(ValueError, match=words):
             JepaFeatures(run).transform(given)
