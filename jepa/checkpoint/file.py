@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,9 @@ def read_content(path: Path, device: torch.device | str = "cpu", mmap: bool = Fa
     """Content of a file of torch.save, read without executing anything in it; raises CheckpointError."""
     try:
         is_utf8 = os.fsencode(path).decode("utf-8", "ignore") == str(path)  # torch maps no other names
-        return torch.load(path, map_location=device, weights_only=True, mmap=mmap and is_zipfile(path) and is_utf8)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read is an error
+            return torch.load(path, map_location=device, weights_only=True, mmap=mmap and is_zipfile(path) and is_utf8)
     except Exception as error:  # torch raises many exception types
         raise unreadable(path, error) from error
 

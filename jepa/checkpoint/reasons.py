@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 _CODE = re.compile(r"GLOBAL (\S+)")
+_GRAPHS = {".pt2": "torch.export.load(FILE).module()", ".onnx": "onnxruntime.InferenceSession(FILE)"}
 _AGAIN = "download or copy it again"
 
 
@@ -16,6 +17,8 @@ def why_unreadable(path: Path, error: BaseException) -> str:
         return first_line
     if not path.stat().st_size:
         return f"it is empty; {_AGAIN}"
+    if call := _GRAPHS.get(path.suffix):
+        return f"it is an exported graph, which holds no networks to take apart; load it with {call}"
     if isinstance(error, pickle.UnpicklingError) and (found := _CODE.search(text)):
         return f"it names {found[1]}, and code in a file is never executed; only tensors and plain values are read"
     if "legacy .tar format" in text:

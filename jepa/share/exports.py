@@ -17,9 +17,10 @@ FILES = {"hf": "hf", "timm": "timm/model.safetensors", "onnx": "onnx/encoder.onn
 
 @dataclass(frozen=True)
 class Exports:
-    """Formats for other libraries. usage: of those that were written. obstacles: why others cannot be; "" if they can.
+    """Formats for other libraries.
 
-    Formats in neither were not tried. matched: whether the networks are for two matching streams.
+    usage: of those that were written, as in `Written`. obstacles: why others cannot be; "" if they can. Formats in
+    neither were not tried. matched: whether the networks are for two matching streams.
     """
 
     matched: bool = False

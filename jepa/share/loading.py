@@ -1,9 +1,10 @@
 """How to load shared networks in three libraries, as Markdown."""
 
-from pathlib import Path
+import shlex
 
 from jepa.share.exports import FILES, Exports
 from jepa.share.facts import Facts
+from jepa.weights.formats.export import PLACE, quoted
 
 _LIBRARIES = {"hf": "transformers", "timm": "timm", "onnx": "onnxruntime"}
 
@@ -20,10 +21,10 @@ def _ours(facts: Facts, source: str, matched: bool) -> str:
     modality = str(facts.config["modality"])
     trust = ", trust=True" if ":" in modality else ""
     needs = f", and the package that holds `{modality}`" if trust else ""
-    lines = ["import jepa", f'encoder = jepa.load("{source}"{trust})']
+    lines = ["import jepa", f"encoder = jepa.load({quoted(source)}{trust})"]
     if not matched:
         lines.insert(1, "from torch.utils.data import default_collate\n")
-        lines.append(f'modality = jepa.load_modality("{source}"{trust})')
+        lines.append(f"modality = jepa.load_modality({quoted(source)}{trust})")
         lines.append("tokens = encoder(default_collate([modality.evaluation_view(inputs)]))  # [1, N, D]")
     return _block(f"With openjepa (`pip install openjepa`){needs}", "\n".join(lines))
 
@@ -36,7 +37,7 @@ def _other(name: str, source: str, exports: Exports) -> str:
         return f"Whether {library} can load an export of it was not tried."
     if obstacle := exports.obstacles[name]:
         return f"{library[0].upper()}{library[1:]} cannot load an export of it, as it has no place for {obstacle}."
-    command = f"jepa convert {source} {file.rpartition('/')[2]} --to {name}"
+    command = f"jepa convert {shlex.quote(source)} {file.rpartition('/')[2]} --to {name}"
     return f"For {library}, `{command}` writes an export, which is not included here."
 
 
@@ -49,13 +50,13 @@ def _code(name: str, source: str, usage: str) -> str:
     repository, _, revision = source.removeprefix("hf://").partition("@")
     at = f', revision="{revision}"' if revision else ""
     if not source.startswith("hf://"):
-        place = f'"{source}/{file}"'
+        place = quoted(f"{source}/{file}")
     elif name == "hf":
         place = f'"{repository}", subfolder="{file}"{at}'
     else:
         place = f'hf_hub_download("{repository}", "{file}"{at})'
         imports.append("from huggingface_hub import hf_hub_download")
-    return "\n".join([*imports, "", *lines]).replace(f'"{Path(file).name}"', place)
+    return "\n".join([*imports, "", *lines]).replace(PLACE, place)
 
 
 def _block(title: str, code: str) -> str:

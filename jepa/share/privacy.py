@@ -92,7 +92,7 @@ def _cleaned(value: Any, place: tuple[str, ...]) -> Any:
 
 
 def _is_path(text: str, place: tuple[str, ...]) -> bool:
-    if text.startswith("hf://"):
+    if text.lower().startswith("hf://"):
         return False
     relative = (
         place[0] in ("data", "start_from") and bool(_SEPARATOR.search(text)) and not re.search(r"[\s{}]", text)

@@ -84,7 +84,7 @@ def convert(arguments: argparse.Namespace) -> int:
     written = write(to, export_of(arguments, overrides), path)
     for sentence in written.left_out:
         CONSOLE.print(f"left out: {shown(sentence)}")
-    CONSOLE.print(f"{shown(arguments.source)} -> {shown(path)}\nload it with {written.usage}")
+    CONSOLE.print(f"{shown(arguments.source)} -> {shown(path)}\nload it with {shown(written.loaded_from(path))}")
     return 0
 
 

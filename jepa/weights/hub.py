@@ -14,7 +14,7 @@ _FILES = [
     f"model-{'[0-9]' * 5}-of-{'[0-9]' * 5}.safetensors",
 ]
 _NAME = r"[A-Za-z0-9][\w.-]*"
-_PLACE = re.compile(rf"hf:/{{1,2}}(?P<repository>{_NAME}/{_NAME})(@(?P<revision>[\w./-]+))?", re.ASCII)
+_PLACE = re.compile(rf"(?i:hf):/{{1,2}}(?P<repository>{_NAME}/{_NAME})(@(?P<revision>[\w./-]+))?", re.ASCII)
 
 
 class Place(NamedTuple):
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 def is_hub(source: Path | str) -> bool:
     """Whether a source is on the hub. A path has one slash where the text had two."""
-    return str(source).startswith("hf:/")
+    return str(source)[:4].lower() == "hf:/"
 
 
 def parsed(source: Path | str) -> Place:

@@ -30,13 +30,15 @@ def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None
     """
     from jepa.weights.formats import read_stored  # most runs start from no other networks
     from jepa.weights.formats.folder import is_folder, read_folder
-    from jepa.weights.formats.stored import CONFIG, open_stored
+    from jepa.weights.formats.stored import CONFIG, check_folder, open_stored
     from jepa.weights.places import located
 
     path = located(run)
     if step is None and is_folder(path):
         return read_folder(path, mmap)
     is_run = (path / "checkpoints").exists() or (path / RUN_FILE).exists()
+    if step is None and path.is_dir() and not is_run and not (path / "config.yaml").exists():
+        check_folder(path)
     if step is not None or is_run or not (path.is_file() or (path / CONFIG).exists()):
         return Checkpoint.load(find_checkpoint(path, step), mmap=mmap)
     stored = open_stored(path)

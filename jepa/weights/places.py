@@ -20,6 +20,8 @@ def located(source: Path | str) -> Path:
 
     Raises CheckpointError for a name that cannot be downloaded. A path need not exist.
     """
+    if source == "":
+        raise CheckpointError("the source is empty; name a run directory, a checkpoint, or other weights")
     if is_hub(source):
         return download(source)
     if ijepa := ijepa_of_timm(source):

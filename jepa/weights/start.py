@@ -38,9 +38,10 @@ def fitting(
     wanted = {name: value for name, value in own.items() if network(name) not in fresh}
     found = with_both_encoders(found)
     if missing := sorted(networks(wanted) - networks(found)):
+        needed = list(dict.fromkeys([*fresh, *missing]))
         raise ConfigError(
-            f"start_from: {source} has no {' and no '.join(missing)}; start_fresh=[{','.join(missing)}] starts "
-            f"{'it' if len(missing) == 1 else 'them'} with random weights"
+            f"start_from: {source} has no {' and no '.join(missing)}; start_fresh=[{','.join(needed)}] starts "
+            f"{'it' if len(needed) == 1 else 'them'} with random weights"
         )
     # Files of V-JEPA 2 hold up to ten mask tokens, trained only as far as there were mask sets.
     weights = {

@@ -13,7 +13,7 @@ from jepa.checkpoint import Checkpoint
 from jepa.console import outside_cause
 from jepa.console.output import warn_once
 from jepa.data import BadFiles, read_bad_files
-from jepa.disk import WriteError, write_text
+from jepa.disk import WriteError, write_text, writing
 from jepa.disk.tensors import save_tensors
 from modalities.storage.generated import reserve, write_once
 
@@ -160,6 +160,12 @@ def test_rendered_files_take_their_space_before_they_are_mapped(tmp_path: Path) 
     reserve(path)
     assert path.stat().st_blocks * 512 >= 100_000
     assert path.stat().st_size == 100_000
+
+
+def test_a_file_of_safetensors_on_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    path, sentence = tmp_path / "full", "full cannot be written: the system does not allow a file of this size"
+    with file_size_limit(1000), pytest.raises(WriteError, match=sentence), writing(path):
+        save_tensors({"one": torch.ones(2000)}, path, {})
 
 
 def test_others_may_read_a_file_of_safetensors_as_any_new_file(tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ def test_a_dry_run_sends_nothing_and_leaves_a_folder_that_loads(
     assert "0.610 ± 0.020" in card
     assert "`jepa convert hf://bob/owls hf --to hf`" in card
     assert str(run) not in card
+    assert print_card.main([str(run / "share"), "--name", "two owls"]) == 0
+    assert "`jepa convert 'two owls' hf --to hf`" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

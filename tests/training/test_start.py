@@ -150,6 +150,8 @@ def test_a_missing_network_starts_fresh_only_if_the_user_says_so(
     replace(weights, model=model).save(tmp_path / "encoder.pt")
     with pytest.raises(ConfigError, match=r"encoder\.pt has no predictor; start_fresh=\[predictor\] starts"):
         adapted(tmp_path / "encoder.pt")
+    with pytest.raises(ConfigError, match=r"no predictor; start_fresh=\[projectors,predictor\] starts them"):
+        adapted(tmp_path / "encoder.pt", "start_fresh=[projectors]")
     resolved = adapted(tmp_path / "encoder.pt", "start_fresh=[predictor]")
     assert any("has one encoder; context and target encoder start from it" in note for note in resolved.notes)
     assert resolved.config.model.predictor.width == 384  # that of new networks

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def test_a_file_that_is_not_what_its_name_says_gives_one_sentence_and_nothing_is
     assert not Path("executed").exists()
 
 
+@pytest.mark.filterwarnings("error")
 def test_truncated_and_foreign_files_give_one_sentence(tmp_path: Path) -> None:
     file = ijepa_file(tmp_path / "whole.pth.tar")
     legacy = tmp_path / "legacy.pth.tar"
@@ -88,12 +90,17 @@ def test_truncated_and_foreign_files_give_one_sentence(tmp_path: Path) -> None:
         "cut_legacy.pt": (legacy.read_bytes()[:-3000], "truncated or damaged"),
         "empty.pt": (b"", "it is empty"),
         "page.pt": (b"<!DOCTYPE html><html>", "no file of torch.save"),
+        "graph.pt2": (b"PK", r"it is an exported graph, .* load it with torch\.export\.load\(FILE\)"),
+        "graph.onnx": (b"onnx", r"it is an exported graph, .* load it with onnxruntime\.InferenceSession"),
+        "bare.pth.tar": (pickle.dumps({"epoch": 1}, protocol=4), "no file of torch.save"),
         "text.safetensors": (b"no weights", "cannot be read"),
     }
     for name, (content, sentence) in files.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=f"{name} .*{sentence}"):
             jepa.load(tmp_path / name)
+    with pytest.raises(CheckpointError, match="the source is empty"):
+        jepa.load("")
 
 
 def test_damaged_folders_give_one_sentence(tmp_path: Path) -> None:
@@ -112,6 +119,9 @@ def test_damaged_folders_give_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is a pickle, so save the model again"):
         jepa.load(tmp_path)
     (tmp_path / "moved").rename(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has model\.safetensors but no config\.json"):
+        jepa.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_act": "gelu"}))
     with pytest.raises(CheckpointError, match="'vit' of transformers, of which ijepa and vjepa2 can be read"):
         jepa.load(tmp_path)

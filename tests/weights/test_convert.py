@@ -112,6 +112,9 @@ def test_an_image_encoder_loads_in_transformers_and_its_pipeline(
     transformers: Any = pytest.importorskip("transformers")
     folder, again, encoder = tmp_path / "image-hf", tmp_path / "again-hf", jepa.load(image, "context_encoder")
     assert convert([str(image), str(folder), "--to", "hf", "--which", "context_encoder"]) == 0
+    printed = capsys.readouterr().err
+    assert f'load it with transformers.AutoModel.from_pretrained("{folder}")' in printed
+    assert "Loading weights" not in printed
     theirs = transformers.AutoModel.from_pretrained(folder).eval()
     inputs = random_images(3)
     with torch.no_grad():
@@ -135,15 +138,15 @@ def test_the_printed_call_creates_the_encoder_in_timm(
 ) -> None:
     timm = pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
-    assert convert([str(image), "image.safetensors", "--to", "timm"]) == 0
+    assert convert([str(image), "to timm/image.safetensors", "--to", "timm"]) == 0
     call = re.search(r"load it with (timm\.create_model\(.*?\)), for", capsys.readouterr().err)
     assert call is not None
     theirs, inputs, ours = eval(call[1], {"timm": timm}).eval(), random_images(3), jepa.load(image)
     with torch.no_grad():
         assert_equal_features(theirs.forward_features(inputs), ours(inputs))
         assert_equal_features(theirs(inputs), ours(inputs).mean(dim=1))
-    assert convert(["image.safetensors", "again.safetensors", "--to", "timm"]) == 0
-    assert_same(load_file("again.safetensors"), load_file("image.safetensors"))
+    assert convert(["to timm/image.safetensors", "again.safetensors", "--to", "timm"]) == 0
+    assert_same(load_file("again.safetensors"), load_file("to timm/image.safetensors"))
 
 
 def test_a_video_model_loads_in_transformers_with_its_predictor(vjepa2: Path, tmp_path: Path) -> None:

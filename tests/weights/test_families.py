@@ -59,7 +59,9 @@ def test_features_of_published_files_are_those_of_timm(model: str, layout: str, 
 
 
 @pytest.mark.parametrize("trunk", [None, "toy_siglip"])
-def test_features_of_a_whole_clip_are_those_of_its_image_tower(trunk: str | None, tmp_path: Path) -> None:
+def test_features_of_a_whole_clip_are_those_of_its_image_tower(
+    trunk: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = {"layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
     vision = own if trunk is None else {"timm_model_name": trunk, "timm_pool": "map", "timm_proj": "linear"}
     name = f"toy-clip-{trunk}"
@@ -69,6 +71,10 @@ def test_features_of_a_whole_clip_are_those_of_its_image_tower(trunk: str | None
     opened = open_source(source)
     assert opened.config.data.pixel_mean[0] == pytest.approx(0.48145466)
     encoder = encoder_of(source)
+    assert "are not of the encoder and are left out (logit_scale, text)" in capsys.readouterr().err
+    if trunk is not None:
+        jepa.load(f"timm:{trunk}@{tmp_path / 'clip.safetensors'}")
+        assert "are left out (logit_scale, text)" in capsys.readouterr().err
     with torch.inference_mode():
         layers, pooled = encoder.encode(inputs, 2)
         assert pooled is not None
@@ -131,6 +137,7 @@ def test_wrong_names_and_files_are_one_sentence(tmp_path: Path, monkeypatch: pyt
     torch.save(weights, "whole.pth")
     torch.save({key: value for key, value in weights.items() if key != "blocks.1.mlp.fc1.bias"}, "part.pth")
     torch.save({**weights, "extra.weight": torch.zeros(1)}, "more.pth")
+    torch.save({**weights, "pos_embed": torch.zeros(1, 12, 48)}, "odd.pth")
     torch.save({"epoch": 3}, "empty.pth")
     Path("code.pth").write_bytes(pickle.dumps({"model": _Executes()}))
     Path("cut.safetensors").write_bytes(b"\x10\x00\x00")
@@ -142,6 +149,7 @@ def test_wrong_names_and_files_are_one_sentence(tmp_path: Path, monkeypatch: pyt
         ("timm:toy_mae.mae@part.pth", "are missing, such as blocks.1.mlp.fc1.bias"),
         ("timm:toy_mae.mae@more.pth", "belong to no part of it, such as extra.weight"),
         ("timm:toy_dinov3@whole.pth", "the weights in whole.pth are not those of timm:toy_dinov3"),
+        ("timm:toy_mae.mae@odd.pth", "timm cannot bring them into the shapes of this model"),
         ("timm:toy_mae.mae@empty.pth", "holds no weights of a network"),
         ("timm:toy_mae.mae@code.pth", "code.pth"),
         ("timm:toy_mae.mae@cut.safetensors", "cannot be read"),

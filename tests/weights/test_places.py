@@ -30,6 +30,7 @@ def test_a_name_on_the_hub_is_downloaded_unless_a_path_has_it(hub: Hub, tmp_path
     with torch.no_grad():
         expected = classifier.ijepa(images).last_hidden_state
         torch.testing.assert_close(jepa.load("facebook/ijepa_tiny")(images), expected, rtol=1e-5, atol=1e-5)
+    assert set(read_checkpoint("HF://facebook/ijepa_tiny").model) == set(read_checkpoint("facebook/ijepa_tiny").model)
     with pytest.raises(CheckpointError, match=r"no file or folder facebook/none; .* there is no such repository"):
         jepa.load("facebook/none")
     requests = len(hub.requests)

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jepa.weights.formats.stored import open_stored
 
 # Of a file with several networks, the first of these counts.
 _NETWORKS = ("state_dict_ema", "model_ema", "teacher", "target_encoder", "state_dict", "model")
+_IMAGE_TOWERS = ("visual.", "vision_model.", "params/img/")  # of CLIP, of transformers, and of SigLIP's authors
 _WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.|backbone\.)+")  # of compiled and parallel models, and of DINO
 
 
@@ -38,11 +39,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(
-    network: nn.Module, weights: Mapping[str, Tensor], left_out: Iterable[str], path: Path, name: object
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    left_out: Iterable[str],
+    path: Path,
+    name: object,
+    dropped: Iterable[str] = (),
 ) -> None:
     """Load weights; every one of the network must be there, and others must start with a prefix of `left_out`.
 
-    Prints what is left out. Raises CheckpointError.
+    dropped: names in the file that are not among the weights any more. Prints what is left out. Raises CheckpointError.
     """
     own = network.state_dict()
     missing = [key for key in own if key not in weights]
@@ -54,9 +60,21 @@ def load_strictly(
             f"the weights in {path} are not those of {name}: {_flaw(own, weights, missing, wrong, strange)}"
         )
     network.load_state_dict({key: weights[key] for key in own})
-    if others:
-        heads = ", ".join(dict.fromkeys(key.partition(".")[0] for key in others))
-        CONSOLE.print(shown(f"{path}: {len(others)} weights are not of the encoder and are left out ({heads})"))
+    say_left_out(path, [*others, *dropped])
+
+
+def say_left_out(path: Path, names: Sequence[str]) -> None:
+    """Print how many weights of a file are left out, and of which parts they are."""
+    if names:
+        heads = ", ".join(dict.fromkeys(re.split(r"[./]", name)[0] for name in names))
+        CONSOLE.print(shown(f"{path}: {len(names)} weights are not of the encoder and are left out ({heads})"))
+
+
+def of_other_towers(names: Iterable[str]) -> list[str]:
+    """The weights of a file of CLIP or SigLIP that are not of its image tower; none for other files."""
+    names = list(names)
+    tower = next((one for one in _IMAGE_TOWERS if any(name.startswith(one) for name in names)), "")
+    return [name for name in names if not name.startswith(tower)]
 
 
 def _flaw(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jepa.checkpoint import CheckpointError
 from jepa.weights.families.encoder import Encoded, Family, FamilyEncoder, Pixels
-from jepa.weights.families.files import downloaded, load_strictly, read_weights
+from jepa.weights.families.files import downloaded, load_strictly, of_other_towers, read_weights
 from jepa.weights.families.timm_models import TimmEncoder
 
 _NO_DROPOUT = {"patch_dropout": 0.0, "timm_drop": 0.0, "timm_drop_path": None, "timm_model_pretrained": False}
@@ -106,9 +106,12 @@ class OpenClipFamily(Family):
         weights = read_weights(path)
         shell = nn.Module()
         shell.visual = encoder.visual
-        resize_pos_embed(weights, shell)
+        try:
+            resize_pos_embed(weights, shell)
+        except RuntimeError as error:
+            raise CheckpointError(f"the positions in {path} are no square grid, as those of {self.name} are") from error
         own = {key.removeprefix("visual."): value for key, value in weights.items() if key.startswith("visual.")}
-        load_strictly(encoder.visual, own, (), path, self.name)
+        load_strictly(encoder.visual, own, (), path, self.name, of_other_towers(weights))
 
     @property
     def native(self) -> tuple[int, int]:

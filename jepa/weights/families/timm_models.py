@@ -5,14 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from jepa.checkpoint import CheckpointError
 from jepa.weights.families.encoder import Encoded, Family, FamilyEncoder, Pixels
-from jepa.weights.families.files import downloaded, load_strictly, read_weights
+from jepa.weights.families.files import downloaded, load_strictly, of_other_towers, read_weights, say_left_out
 
 _LEFT_OUT = ("head.", "head_dist.", "fc.", "classifier.", "decoder", "mask_token", "dino_head.", "ibot_head.")
+_OTHER_MODEL = "the weights in {path} are not those of {name}: timm cannot bring them into the shapes of this model"
 _TRANSFORMER = ("num_prefix_tokens", "blocks", "patch_embed", "forward_intermediates", "fc_norm", "set_input_size")
 
 _CLASS_TOKEN = "class token"
@@ -164,16 +166,20 @@ def load_timm(network: Any, path: Path, name: object) -> None:
     if path.suffix == ".npz":
         try:
             network.load_pretrained(str(path))
+            with np.load(path) as arrays:
+                names = list(arrays)
         except Exception as error:  # the models raise no common type for a file that does not fit
-            raise CheckpointError(f"the weights in {path} do not fit {name}: {error}") from error
+            raise CheckpointError(_OTHER_MODEL.format(path=path, name=name)) from error
+        say_left_out(path, [key.removeprefix("params/") for key in of_other_towers(names)])
         return
     weights = read_weights(path)
     if any(key.startswith("decoder") for key in weights):  # a whole MAE, whose mask token looks like DINOv2's
         weights.pop("mask_token", None)
+    towers = of_other_towers(weights)
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if rename is not None:
         try:
             weights = rename(dict(weights), network)
         except (KeyError, RuntimeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"the weights in {path} are not those of {name}: {error!r}") from error
-    load_strictly(network, weights, _LEFT_OUT, path, name)
+            raise CheckpointError(_OTHER_MODEL.format(path=path, name=name)) from error
+    load_strictly(network, weights, _LEFT_OUT, path, name, [key for key in towers if key not in weights])

@@ -1,7 +1,9 @@
 """What a format writes: a trained model on its way to a file."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from jepa.modality import Modality
 from jepa.probe.saved import SavedProbe
 from jepa.training.config import Config
 
+PLACE = "<path>"  # in Written.usage; no name of a model or an argument holds it
 LARGEST_DIFFERENCE = 1e-5  # of features in fp32, as a share of the largest feature where that is above 1
 
 
@@ -119,8 +122,17 @@ _OF_DATA = {"source", "root", "torchvision", "scenes", "max_bad_fraction"}
 class Written(NamedTuple):
     """How to load what was written, and what it does not hold."""
 
-    usage: str
+    usage: str  # with PLACE for the path
     left_out: tuple[str, ...] = ()
+
+    def loaded_from(self, path: Path | str) -> str:
+        """How to load it from a path."""
+        return self.usage.replace(PLACE, quoted(path))
+
+
+def quoted(path: Path | str) -> str:
+    """A path as a string in Python code."""
+    return json.dumps(str(path), ensure_ascii=not str(path).isprintable())
 
 
 def check_features(export: Export, theirs: Callable[[Tensor], Tensor]) -> str:

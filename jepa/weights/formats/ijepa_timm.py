@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jepa.disk.tensors import save_tensors
-from jepa.weights.formats.export import Export, Written, check_features
+from jepa.weights.formats.export import PLACE, Export, Written, check_features
 from jepa.weights.formats.obstacles import SINCOS, in_encoder
 from jepa.weights.formats.official import ENCODER
 from jepa.weights.formats.stored import SETTINGS
@@ -36,8 +36,9 @@ def write(export: Export, path: Path) -> Written:
     state = {name: value.contiguous().clone() for name, value in {**state, "pos_embed": table}.items()}
     save_tensors(state, path, {"format": "pt", SETTINGS: json.dumps(export.settings)})
     name, different = timm_model(export)
-    arguments = {"checkpoint_path": path.name, "num_classes": 0, **different}
-    words = ", ".join([f'"{name}"', *(f"{key}={json.dumps(value)}" for key, value in arguments.items())])
+    arguments = {"num_classes": 0, **different}
+    settings = [f"{key}={json.dumps(value)}" for key, value in arguments.items()]
+    words = ", ".join([f'"{name}"', f"checkpoint_path={PLACE}", *settings])
     mean, std = export.pixels or ([], [])
     usage = f"timm.create_model({words}), for pixels with mean {tuple(mean)} and std {tuple(std)}"
     return Written(usage, (*export.other_networks, *export.beside_networks))

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from jepa.transformer import NORM_EPS
-from jepa.weights.formats.export import Export, Written, check_features
+from jepa.weights.formats.export import PLACE, Export, Written, check_features
 from jepa.weights.formats.ijepa_encoder import SAVED
 from jepa.weights.formats.obstacles import SINCOS, in_encoder
 from jepa.weights.formats.stored import SETTINGS
-from jepa.weights.formats.transformers_folder import processor, write_folder, write_json
+from jepa.weights.formats.transformers_folder import loaded, processor, write_folder, write_json
 
 
 def obstacle(export: Export) -> str:
@@ -26,15 +26,13 @@ def write(export: Export, path: Path) -> Written:
     square = len(set(export.modality.config.size)) == 1
     kind = "BitImageProcessor" if square else "ViTImageProcessor"  # which cuts no centre out
     write_json(path / "preprocessor_config.json", {"image_processor_type": kind, **processor(export)})
-    usage = f'transformers.AutoModel.from_pretrained("{path.name}")'
+    usage = f"transformers.AutoModel.from_pretrained({PLACE})"
     return Written(usage, (*export.other_networks, *export.beside_networks))
 
 
 def check(path: Path, export: Export) -> str:
     """Compare features of transformers with ours."""
-    from transformers import AutoModel
-
-    model = AutoModel.from_pretrained(path).eval()
+    model = loaded("AutoModel", path)
     return check_features(export, lambda images: model(images).last_hidden_state)
 
 

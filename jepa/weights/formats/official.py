@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from jepa.weights.formats.export import Export, Written
+from jepa.weights.formats.export import PLACE, Export, Written
 from jepa.weights.formats.names import Entry, Table, layer
 from jepa.weights.formats.stored import SETTINGS, Stored
 
@@ -99,5 +99,5 @@ def write_networks(export: Export, path: Path, predictor: Table, prefix: str) ->
     torch.save({**content, "epoch": 0, SETTINGS: export.settings}, path)
     predictor_heads, heads = export.config.model.predictor.heads, export.config.model.vit.heads
     note = f"the number of heads (encoder {heads}, predictor {predictor_heads}), which their code has to be told"
-    usage = f'torch.load("{path.name}") and load_state_dict of ' + ", ".join(NETWORKS.values())
+    usage = f"torch.load({PLACE}) and load_state_dict of " + ", ".join(NETWORKS.values())
     return Written(usage, (note, *export.beside_networks))

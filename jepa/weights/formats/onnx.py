@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
-from jepa.weights.formats.export import Export, FormatError, Written, check_features
+from jepa.weights.formats.export import PLACE, Export, FormatError, Written, check_features
 from jepa.weights.formats.obstacles import in_inputs
 
 OPSETS = range(18, 24)
@@ -42,7 +42,7 @@ def write(export: Export, path: Path) -> Written:
     program.model.metadata_props.update(export.facts)
     size = sum(value.numel() * value.element_size() for value in export.encoder.state_dict().values())
     program.save(path, external_data=size > _ONE_FILE)
-    return Written(f'onnxruntime.InferenceSession("{path.name}").run(None, {{"{INPUT}": array}})')
+    return Written(f'onnxruntime.InferenceSession({PLACE}).run(None, {{"{INPUT}": array}})')
 
 
 def check(path: Path, export: Export) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jepa.checkpoint import Checkpoint
-from jepa.weights.formats.export import Export, Written, check_weights
+from jepa.weights.formats.export import PLACE, Export, Written, check_weights
 
 
 def obstacle(export: Export) -> str:
@@ -15,7 +15,7 @@ def write(export: Export, path: Path) -> Written:
     """Write the checkpoint as one file."""
     assert export.checkpoint is not None
     export.checkpoint.save(path)
-    return Written(f'jepa.load("{path.name}")')
+    return Written(f"jepa.load({PLACE})")
 
 
 def check(path: Path, export: Export) -> str:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from jepa.checkpoint import Checkpoint, CheckpointError
-from jepa.checkpoint.file import read_content
+from jepa.checkpoint.file import RUN_FILE, read_content
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PIXELS = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -66,6 +66,20 @@ def open_stored(path: Path) -> Stored:
     config, pixels = (_settings(folder, *names) for names in ((CONFIG,), PIXELS))
     settings = config.pop(SETTINGS, {}) or ({} if path == folder else _metadata(path))
     return Stored(path, tensors, config, pixels, settings)
+
+
+def check_folder(path: Path) -> None:
+    """Raise CheckpointError if a folder without the files of a run is no folder of weights."""
+    if (path / CONFIG).exists():
+        return
+    if weights := next((name for name in (WEIGHTS, INDEX) if (path / name).exists()), None):
+        raise CheckpointError(
+            f"{path} has {weights} but no {CONFIG}, which says what the weights are; copy it from where they came from"
+        )
+    raise CheckpointError(
+        f"{path} holds no checkpoint; a folder can be a run directory (with checkpoints/latest.pt), a folder of shards "
+        f"(with {RUN_FILE}), or one of transformers or jepa push (with {CONFIG} and {WEIGHTS})"
+    )
 
 
 def _settings(folder: Path, *names: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
-from jepa.weights.formats.export import Export, Written, check_features
+from jepa.weights.formats.export import PLACE, Export, Written, check_features
 from jepa.weights.formats.obstacles import in_inputs
 
 
@@ -21,7 +21,7 @@ def write(export: Export, path: Path) -> Written:
         node.meta.pop("stack_trace", None)  # paths of this machine
     facts = "\n".join(f"{name}: {value}" for name, value in export.facts.items())
     torch.export.save(program, path, extra_files={"facts": facts})
-    return Written(f'torch.export.load("{path.name}").module()(inputs)')
+    return Written(f"torch.export.load({PLACE}).module()(inputs)")
 
 
 def check(path: Path, export: Export) -> str:

@@ -26,6 +26,20 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def loaded(kind: str, path: Path) -> Any:
+    """The model of a folder by a class of transformers, without its bar of progress; raises ImportError."""
+    import transformers
+
+    bars: Any = transformers.utils.logging
+    shows_bars = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        return getattr(transformers, kind).from_pretrained(path).eval()
+    finally:
+        if shows_bars:
+            bars.enable_progress_bar()
+
+
 def processor(export: Export) -> dict[str, Any]:
     """Settings of an image or video processor: as our evaluation view, the largest central crop, resized."""
     mean, std = export.pixels or ([], [])

@@ -11,7 +11,7 @@ from torch import Tensor
 from jepa.probe.network import EPS as PROBE_EPSILON
 from jepa.probe.saved import SavedProbe
 from jepa.transformer import NORM_EPS
-from jepa.weights.formats.export import Export, Written, check_features, largest_difference
+from jepa.weights.formats.export import PLACE, Export, Written, check_features, largest_difference
 from jepa.weights.formats.names import Entry, Table, layer
 from jepa.weights.formats.obstacles import in_encoder, in_predictor, not_square
 from jepa.weights.formats.probes import transformers as probe_names
@@ -26,7 +26,7 @@ from jepa.weights.formats.settings import (
     video_config,
 )
 from jepa.weights.formats.stored import SETTINGS, Reading, Stored
-from jepa.weights.formats.transformers_folder import processor, write_folder, write_json
+from jepa.weights.formats.transformers_folder import loaded, processor, write_folder, write_json
 from jepa.weights.formats.vjepa2_official import FRAMES, PREDICTOR_HEADS, SIZE
 
 NAME = "V-JEPA 2 of transformers"
@@ -135,17 +135,15 @@ def write(export: Export, path: Path) -> Written:
     write_folder(path, state, {**config, SETTINGS: export.settings})
     settings = {"video_processor_type": "VJEPA2VideoProcessor", **processor(export)}
     write_json(path / "video_preprocessor_config.json", settings)
-    usage = f'transformers.{name}.from_pretrained("{path.name}"), for videos [B, T, 3, H, W]'
+    usage = f"transformers.{name}.from_pretrained({PLACE}), for videos [B, T, 3, H, W]"
     return Written(usage, (export.other_encoder, *notes))
 
 
 def check(path: Path, export: Export) -> str:
     """Compare features of transformers with ours."""
-    from transformers import AutoModel, AutoModelForVideoClassification
-
     if export.probe is not None:
-        return _check_probe(export, export.probe, AutoModelForVideoClassification.from_pretrained(path).eval())
-    model = AutoModel.from_pretrained(path).eval()
+        return _check_probe(export, export.probe, loaded("AutoModelForVideoClassification", path))
+    model = loaded("AutoModel", path)
     return check_features(export, lambda videos: model(videos.transpose(1, 2), skip_predictor=True).last_hidden_state)
 
 
