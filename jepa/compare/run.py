@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,13 @@ def names_of(sources: Sequence[str]) -> list[str]:
     short = [plain_name_of(source) for source in sources]
     long = [plain_name_of(str(source).replace("/", "-")) for source in sources]
     reserved = (*_SHARED, *_BASELINES, "baselines", "spread", "draws", "results.json")
-    return [
-        whole if short.count(one) > 1 or one in reserved or not one else one
-        for one, whole in zip(short, long, strict=True)
-    ]
+    names: list[str] = []
+    for one, whole in zip(short, long, strict=True):
+        name = whole if short.count(one) > 1 or one in reserved or not one else one
+        others = {*names, *reserved}
+        numbered = (f"{name}-{number}" for number in range(2, len(sources) + len(others) + 2))
+        names.append(next(found for found in (name, *numbered) if found and found not in others))
+    return names
 
 
 def _results(request: Request, again: bool) -> dict[str, Any]:
@@ -131,7 +135,9 @@ def _results(request: Request, again: bool) -> dict[str, Any]:
     if path.exists() and not again:
         found = _read(path)
         if found.get("request") == json.loads(json.dumps(request.record())):
-            CONSOLE.print(shown(f"results exist: {path}"))
+            written = datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(" ", "minutes")
+            CONSOLE.print(shown(f"results exist, written {written}, and are read: {path}"))
+            CONSOLE.print("if the data has changed since, --again computes them anew")
             return found
     return evaluate(request, say=True)[0]
 

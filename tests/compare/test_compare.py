@@ -147,11 +147,19 @@ def test_a_comparison_that_was_cut_off_evaluates_only_what_is_missing(
     assert compare(words) == 130
     assert compare(words) == 0
     assert evaluated == [words[0], "run", "run"]
-    assert "results exist" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "results exist, written 2" in said
+    assert "--again computes them anew" in said
     torch.save({"model": random_network("toy_mae", 32).double().float().state_dict()}, "given/mae.pth")
     assert compare(words) == 0  # the file is another one
     assert compare([*words, "evaluate.test_samples=20"]) == 0
     assert evaluated[3:] == [words[0], words[0], "run"]
+
+
+def test_every_source_has_a_name_of_its_own() -> None:
+    assert compare_run.names_of(["x/b", "c/b", "x-b"]) == ["x-b", "c-b", "x-b-2"]
+    assert compare_run.names_of(["x/b", "c/b", "x-b-2", "x-b"]) == ["x-b", "c-b", "x-b-2", "x-b-3"]
+    assert compare_run.names_of(["runs/demo", "timm:vit"]) == ["demo", "timm-vit"]
 
 
 def test_a_metric_that_a_shared_folder_names_is_called_only_if_it_is_trusted(

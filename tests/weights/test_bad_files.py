@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from weight_files import hf_ijepa, ijepa_file
 
 import jepa
 from jepa.checkpoint import CheckpointError
+from jepa.weights.formats.stored import open_stored
 from jepa.weights.load import read_checkpoint
 
 
@@ -125,3 +127,17 @@ def test_damaged_folders_give_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_act": "gelu"}))
     with pytest.raises(CheckpointError, match="'vit' of transformers, of which ijepa and vjepa2 can be read"):
         jepa.load(tmp_path)
+
+
+def test_a_lone_file_does_not_take_the_settings_of_a_neighbour(tmp_path: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_text('{"model_type": "vit", "image_mean": [0.5, 0.5, 0.5]}')
+    tensors = {"weight": torch.zeros(2)}
+    for name, own in {"own.safetensors": False, "model.safetensors": True}.items():
+        save_file(tensors, tmp_path / name)
+        stored = open_stored(tmp_path / name)
+        assert bool(stored.config) == bool(stored.pixels) == own
+    for text, sentence in {"{": "metadata 'openjepa' cannot be read", "[1]": "'openjepa' is a list"}.items():
+        save_file(tensors, tmp_path / "own.safetensors", metadata={"openjepa": text})
+        with pytest.raises(CheckpointError, match=rf"own\.safetensors: .*{sentence}"):
+            open_stored(tmp_path / "own.safetensors")

@@ -63,8 +63,11 @@ def open_stored(path: Path) -> Stored:
         return Stored(path, content, settings=settings if isinstance(settings, dict) else {})
     folder = path if path.is_dir() else path.parent
     tensors = _sharded(folder) if path == folder and (folder / INDEX).exists() else _safetensors(path, folder)
-    config, pixels = (_settings(folder, *names) for names in ((CONFIG,), PIXELS))
+    described = path == folder or path.name == WEIGHTS  # settings beside another file may be those of another model
+    config, pixels = (_settings(folder, *names) if described else {} for names in ((CONFIG,), PIXELS))
     settings = config.pop(SETTINGS, {}) or ({} if path == folder else _metadata(path))
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path}: '{SETTINGS}' is a {type(settings).__name__}; expected settings by name")
     return Stored(path, tensors, config, pixels, settings)
 
 
@@ -114,11 +117,14 @@ def _sharded(folder: Path) -> dict[str, Any]:
     return tensors
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def _metadata(path: Path) -> Any:
     """Our config in the metadata of a file of safetensors, empty if there is none."""
     with safe_open(path, "pt") as file:
-        settings: dict[str, Any] = json.loads((file.metadata() or {}).get(SETTINGS, "{}"))
-    return settings
+        text = (file.metadata() or {}).get(SETTINGS, "{}")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its metadata '{SETTINGS}' cannot be read: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
