@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -48,6 +49,15 @@ def run_processes(count: int, module: str, arguments: Sequence[str]) -> int:
 def is_started() -> bool:
     """Whether `run_processes` started this process: its command line still has --processes."""
     return _STARTED in os.environ
+
+
+def process_count(text: str) -> int:
+    """What `--processes` says: a number, or `auto`."""
+    if text == "auto":
+        return automatic_processes()
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"'{text}' is neither a number from 1 on nor auto")
+    return int(text)
 
 
 def automatic_processes() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jepa.config import ConfigError
 from jepa.console import command_parser
-from jepa.distributed.starter import is_started, run_processes
+from jepa.distributed.starter import is_started, process_count, run_processes
 from jepa.embedding.outputs import FORMATS, check_format
 from jepa.embedding.settings import DTYPES, POOLINGS, SPLITS, EmbedSettings, Extent
 from jepa.errors import exit_status
@@ -81,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
         "--save-every", type=float, default=15.0, metavar="SECONDS", help="work that a kill may cost (default: 15)"
     )
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="processes that share the work, one per GPU (default: 1)"
+        "--processes",
+        type=process_count,
+        default=1,
+        metavar="N",
+        help="processes that share the work; auto: one per GPU, or two on CPUs (default: 1)",
     )
     parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
     parser.add_argument("--trust", action="store_true", help="import code that the source names")

@@ -3,7 +3,7 @@
 import argparse
 
 from jepa.console import command_parser
-from jepa.distributed.starter import automatic_processes
+from jepa.distributed.starter import process_count
 from jepa.plugins.registry import names
 
 
@@ -34,7 +34,7 @@ def launch_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--processes",
-        type=_processes,
+        type=process_count,
         default=1,
         metavar="N",
         help="processes that train, sharing the cores or GPUs here; auto: one per GPU, or two on CPUs (default: 1)",
@@ -61,11 +61,3 @@ def launch_parser() -> argparse.ArgumentParser:
     cluster.add_argument("--slurm-dry-run", action="store_true", help="write the batch script and exit")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the recipe")
     return parser
-
-
-def _processes(text: str) -> int:
-    if text == "auto":
-        return automatic_processes()
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a number from 1 on nor auto")
-    return int(text)

@@ -206,6 +206,13 @@ def test_a_command_killed_after_its_output_was_written_is_no_excuse_for_another(
     assert not (tmp_path / "features.parquet.parts").exists()
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_the_number_of_processes_is_checked(count: str, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        embed(run_dir, Path("features.npy"), f"--processes={count}")
+    assert "is neither a number from 1 on nor auto" in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_a_command_reads_is_no_output(
     run_dir: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
