@@ -1,6 +1,7 @@
 """`section.key=value` on a command line -> a layer of a config; the type of a setting decides how its value is read."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import PurePath
 from types import NoneType
@@ -24,6 +25,21 @@ def as_tree(layers: Sequence[Tree | str], config_type: Any) -> Tree:
     trees = [layer for layer in layers if not isinstance(layer, str)]
     texts = [layer for layer in layers if isinstance(layer, str)]
     return reduce(merge, [*trees, parse_overrides(texts, config_type)], {})
+
+
+def as_texts(layers: Sequence[Tree | str]) -> list[str]:
+    """Layers as `section.key=value` texts, which `as_tree` reads as the same layer."""
+    trees = [layer for layer in layers if not isinstance(layer, str)]
+    return [*(text for tree in trees for text in _leaves(tree)), *(one for one in layers if isinstance(one, str))]
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            text = "" if value is None else str(value) if isinstance(value, _TEXT) else json.dumps(value, default=str)
+            yield f"{path}{key}={text}"
 
 
 def parse_override(text: str, config_type: Any) -> Tree:

@@ -12,7 +12,7 @@ from torch import nn
 
 from jepa.config import ConfigError, Tree, plain
 from jepa.config.effects import Use, check_effects
-from jepa.config.overrides import as_tree
+from jepa.config.overrides import as_texts, as_tree
 from jepa.embedding.rows import Chain, Rows, WindowTable
 from jepa.embedding.settings import EmbedSettings, Extent, Pooling
 from jepa.embedding.vectors import VECTOR, Embedder, PooledByProbe, StreamEmbedder
@@ -128,7 +128,7 @@ class Source:
             "encoder": self.config.evaluate.encoder,
             "modality": self.config.modality,
             "data": {"source": data.source, "root": None if data.root is None else str(data.root)},
-            "overrides": list(self.overrides),
+            "overrides": as_texts(self.overrides),
             "split": settings.split or "all",
             "pooling": self.pooling,
             **({"probe": str(settings.probe)} if settings.probe else {}),

@@ -5,23 +5,29 @@ least that finds nearly all true neighbours of some of the vectors themselves.
 """
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa.console import CONSOLE, shown
-from jepa.disk import replacing, write_text
+from jepa.disk import replacing, writing
+from jepa.disk.locks import exclusive
 from jepa.search.nearest import Floats, Nearest, nearest, unit
 from jepa.search.stored import VectorFile
 
 EXACT_UP_TO = 100_000  # vectors, which are compared faster than an index is read
 RECALL = 0.99  # share of the true neighbours that a query should find
 _NEIGHBOURS, _PROBES = 10, 200  # for measuring it: neighbours per query, and queries
+_ABOUT_BYTES = 512
 _POINTS = 64  # vectors per list that k-means reads
 
 
@@ -67,20 +73,49 @@ def open_index(vectors: VectorFile) -> Index:
     """The index beside a file of vectors, made anew if there is none or the file has changed."""
     import faiss
 
-    path, status = _path(vectors), vectors.path.stat()
+    path = vectors.path.with_name(f"{vectors.path.name}.faiss")
+    if (found := _stored(path, vectors)) is not None:
+        return found
+    lock, aside = path.with_name(f"{path.name}.lock"), path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    with writing(path), exclusive(lock, "two searches may make the same index at the same time") as is_alone:
+        try:
+            if (found := _stored(path, vectors)) is not None:  # another process made it meanwhile
+                return found
+            for left in path.parent.glob(f"{escape(path.name)}.*.partial") if is_alone else ():
+                left.unlink()  # by a search that was killed
+            CONSOLE.print(shown(f"indexing {vectors.rows:,} vectors, once, into {path}"))
+            status = vectors.path.stat()
+            built, read, recall = _build(vectors)
+            about = About(status.st_size, status.st_mtime_ns, built.nlist, read, recall)
+            with replacing(path, aside):
+                faiss.write_index(built, str(aside))
+                with aside.open("ab") as file:
+                    file.write(json.dumps(asdict(about)).encode().ljust(_ABOUT_BYTES))
+            return Index(about, built)
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _stored(path: Path, vectors: VectorFile) -> Index | None:
+    """The index in a file; None if there is none, it is damaged, or the vectors have changed."""
+    import faiss
+
+    status = vectors.path.stat()
     try:
-        about = About(**json.loads(_about_path(path).read_text()))
+        about = read_about(path)
         if (about.size, about.changed) == (status.st_size, status.st_mtime_ns):
             return Index(about, faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY))
-    except (OSError, ValueError, TypeError, RuntimeError):  # none yet, or damaged
+    except (OSError, ValueError, TypeError, RuntimeError):
         pass
-    CONSOLE.print(shown(f"indexing {vectors.rows:,} vectors, once, into {path}"))
-    built, read, recall = _build(vectors)
-    with replacing(path, path.with_name(f"{path.name}.partial")):
-        faiss.write_index(built, f"{path}.partial")
-    about = About(status.st_size, status.st_mtime_ns, built.nlist, read, recall)
-    write_text(_about_path(path), json.dumps(asdict(about)), path.with_name(f"{path.name}.json.partial"))
-    return Index(about, built)
+    return None
+
+
+def read_about(path: Path) -> About:
+    """The end of the file of an index, which faiss does not read."""
+    with path.open("rb") as file:
+        file.seek(-_ABOUT_BYTES, os.SEEK_END)
+        return About(**json.loads(file.read()))
 
 
 def _build(vectors: VectorFile) -> tuple[Any, int, float]:
@@ -124,11 +159,3 @@ def _powers(lists: int) -> Iterator[int]:
         yield read
         read *= 2
     yield lists
-
-
-def _path(vectors: VectorFile) -> Path:
-    return vectors.path.with_name(f"{vectors.path.name}.faiss")
-
-
-def _about_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")

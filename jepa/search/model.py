@@ -39,7 +39,7 @@ class QueryModel:
         name, probe = source or about["source"], about.get("probe")
         settings = EmbedSettings(pooling=about.get("pooling"), probe=Path(probe) if probe else None)
         try:
-            opened = open_job(name, settings, _layers(about), trust=trust)
+            opened = open_job(name, settings, _layers(about), modality=about.get("modality"), trust=trust)
         except CheckpointError as error:
             hint = "" if source else f"; it made the vectors of {vectors.path}; if it has moved, name it with --source"
             raise ConfigError(f"{error}{hint}") from error

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa.config import ConfigError
+from jepa.embedding.vectors import VECTOR
 from jepa.search.nearest import Floats
 
-VECTOR = "vector"  # the column of the vectors
 _BLOCK_BYTES = 2**24  # vectors in memory at a time
 Facts = Mapping[str, Any]  # name, label, ... of a row
 

@@ -2,10 +2,11 @@
 
 import base64
 import io
-import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,10 @@ from small_runs import save_untrained
 
 from jepa.checkpoint import Checkpoint, latest
 from jepa.embedding.command import main as embed
-from jepa.search import index as index_module, run as run_module
+from jepa.embedding.job import Source, open_job
+from jepa.embedding.run import embed_file
+from jepa.embedding.settings import EmbedSettings
+from jepa.search import index as index_module, model as model_module, run as run_module
 from jepa.search.command import main
 from jepa.search.nearest import nearest
 from jepa.search.stored import open_vectors
@@ -144,9 +148,9 @@ def test_an_index_finds_nearly_all_neighbours_and_is_made_once_for_each_file(
     monkeypatch.setattr(run_module, "EXACT_UP_TO", 2999)
     assert main([str(path), *queries]) == 0
     assert "indexing 3,000 vectors" in capsys.readouterr().err
-    about = json.loads((tmp_path / "a.parquet.faiss.json").read_text())
-    assert about["recall"] >= index_module.RECALL
-    assert about["read"] < about["lists"] / 4
+    about = index_module.read_about(tmp_path / "a.parquet.faiss")
+    assert about.recall >= index_module.RECALL
+    assert about.read < about.lists / 4
     indexed = search(capsys, path, *queries)
     same = sum(len({*one} & {*other}) for one, other in zip(exact, indexed, strict=True))
     assert same >= 0.98 * 10 * len(queries)
@@ -163,6 +167,42 @@ def test_an_index_finds_nearly_all_neighbours_and_is_made_once_for_each_file(
     assert capsys.readouterr().err == (
         "comparing with all 3,001 vectors; pip install 'openjepa[search]' makes this faster\n"
     )
+
+
+def test_two_searches_at_once_make_one_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    clustered(tmp_path / "a.parquet")
+    (tmp_path / "a.parquet.faiss.killed.partial").touch()
+    built, build = [], index_module._build
+    monkeypatch.setattr(index_module, "_build", lambda vectors: [build(vectors), built.append(1)][0])
+    opened = open_vectors(tmp_path / "a.parquet")
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(index_module.open_index, [opened, opened])
+    assert first.about == second.about
+    assert len(built) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a.parquet", "a.parquet.faiss"}
+
+
+def test_the_model_is_opened_as_it_was_for_the_vectors(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Overrides from Python are trees; a source may serve several modalities."""
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    changes = [{"data": {"root": data, "max_bad_fraction": 0.5}, "compute": {"precision": "fp32"}}]
+    job = open_job(run, EmbedSettings(), changes)
+    embed_file(job, tmp_path / "a.parquet")
+    data.rename(tmp_path / "moved")
+    asked: list[str | None] = []
+
+    def opening(*arguments: Any, modality: str | None = None, **options: Any) -> Source:
+        asked.append(modality)
+        return open_job(*arguments, modality=modality, **options)
+
+    monkeypatch.setattr(model_module, "open_job", opening)
+    ((first, *_),) = search(capsys, tmp_path / "a.parquet", tmp_path / "moved" / "cat" / "00.png")
+    assert first == (str(data / "cat" / "00.png"), pytest.approx(1, abs=1e-3))
+    assert asked == ["image"]
 
 
 def test_a_model_that_has_moved_or_other_weights_is_not_taken_for_the_one_that_made_the_vectors(
