@@ -122,7 +122,9 @@ def check_table(name: str, table: Tensor, grid: Grid) -> None:
     """Raise ValueError if a table of positions [1, N, D] is not the fixed one of I-JEPA and V-JEPA on that grid."""
     expected = published_sincos(grid_positions(grid), table.shape[-1])
     if table.shape != (1, *expected.shape) or not torch.allclose(table[0].float(), expected, atol=1e-3):
-        raise ValueError(f"{name} is not the fixed table of sines and cosines of a grid of {grid}")
+        raise ValueError(
+            f"{name} is not the fixed table of sines and cosines of a grid of {grid}; learned positions cannot be read"
+        )
 
 
 def as_converted(stored: Stored, model: dict[str, Tensor]) -> Reading:

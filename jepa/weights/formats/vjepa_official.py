@@ -60,7 +60,7 @@ def _grid(name: str, table: Tensor) -> Grid:
         corners = grid_positions(grid)[[-1]]
         if torch.allclose(table[0, [-1]].float(), published_sincos(corners, width), atol=1e-3):
             return grid
-    raise ValueError(f"{name} is not the fixed table of sines and cosines of V-JEPA")
+    raise ValueError(f"{name} is not the fixed table of sines and cosines of V-JEPA; learned positions cannot be read")
 
 
 def _grids(tokens: int) -> Iterator[Grid]:
