@@ -174,7 +174,7 @@ class Modality(Renamed, ABC, Generic[C]):
     @property
     def positions(self) -> Tensor:
         """Coordinates of every token: [N, A]."""
-        return grid_positions(self.grid, self.config.position_grid)
+        return grid_positions(self.grid, getattr(self.config, "position_grid", None))  # a broken one has none
 
     @abstractmethod
     def dataset(self, split: Split) -> Samples:
