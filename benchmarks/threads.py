@@ -3,7 +3,7 @@
     python -m benchmarks.threads --json benchmarks/results/threads.json
 
 OpenMP's threads wait for each other in every operation. By default, they spin 300,000 times first; where another
-program needs the core, each of these waits is lost. `import jepa` sets GOMP_SPINCOUNT to 1,000. Every measurement is a
+program needs the core, each of these waits is lost. `import jepa` sets GOMP_SPINCOUNT to 10,000. Every measurement is a
 process of its own, in turn; on busy cores, one endless loop per core runs beside it.
 """
 
@@ -21,7 +21,7 @@ from statistics import median
 _VARIANTS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "two threads, 300,000 spins": {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "300000"},
-    "two threads, 1,000 spins": {"OMP_NUM_THREADS": "2"},
+    "two threads, 10,000 spins": {"OMP_NUM_THREADS": "2"},
 }
 _WARM_UP = 3  # steps
 

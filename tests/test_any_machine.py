@@ -42,7 +42,7 @@ def test_a_run_in_one_process_trains_without_posix_modules_and_signals(photos: P
 
 
 @pytest.mark.parametrize(
-    ("users", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+    ("users", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
 )
 def test_threads_do_not_hold_busy_cores_unless_the_user_says_so(users: dict[str, str], expected: str) -> None:
     """It must be set before torch is imported, which reads it once."""
