@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from jepa.embedding.arrays import embed
     from jepa.weights.opened import load, load_modality
 
-# A thread that waits for others gives its core to other programs sooner than by default, where steps on busy cores take
-# longer, beside many programs many times as long (benchmarks/threads.py). libgomp reads this when torch is imported.
+# A thread that waits for others gives its core to other programs sooner than by default, so steps on busy cores take
+# less time (benchmarks/threads.py). libgomp reads this when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
