@@ -320,6 +320,6 @@ def test_bad_files_are_counted_over_all_processes_and_attempts(tmp_path: Path) -
         done = fork_server.run_group(processes, *run)
         assert done.returncode == 1, done.stderr
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert len(errors) == processes, done.stderr
+        assert 1 <= len(errors) <= processes, done.stderr  # the group ends once its first process has failed
         sentence = "of 40 samples cannot be read, more than data.max_bad_fraction=0.06 allows"
         assert all(sentence in line for line in errors)
