@@ -13,7 +13,6 @@ from jepa.encoder import PatchEmbedding, TokenEncoder
 from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
-from jepa.plugins.functions import TargetFunction, checked_width
 
 TargetKind = str  # `latent`, `pixels`, or a function as package.module:function; beside `latent`, VISIBLE
 VISIBLE = "visible"  # representations of the context tokens, see `loss.visible`
@@ -83,6 +82,8 @@ class Custom(Target):
     """
 
     def __init__(self, kind: TargetKind, modality: Modality[Any], encoder: TokenEncoder) -> None:
+        from jepa.plugins.functions import TargetFunction, checked_width  # most runs have no custom target
+
         try:
             self.function: TargetFunction = imported(kind)
         except ValueError as error:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class WindowedModality(Protocol):
-    """A modality whose samples extend in time. Windows are told by their start and end in seconds."""
+    """A modality whose samples extend in time. A window is given by its start and end in seconds."""
 
     def windows(self, inputs: Any, length: float, stride: float, unit: str) -> Sequence[tuple[float, float]]:
         """Start and end of each window of stored inputs; the last one ends with them.

@@ -1,7 +1,6 @@
 """`jepa push RUN user/name`: share trained networks with their model card on the Hugging Face Hub."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ from jepa.errors import UserError, exit_status
 from jepa.share.exports import FILES
 from jepa.share.folder import Request, run_dir_of, shared_files, write_shared
 from jepa.share.licences import UNKNOWN
-from jepa.weights.hub import Place, endpoint, hub_reason
-
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+from jepa.weights.hub import REPOSITORY, Place, endpoint, hub_reason
 
 
 class PushError(UserError, RuntimeError):
@@ -61,7 +58,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 def _push(arguments: argparse.Namespace) -> int:
     name = arguments.repository
     stays_here = arguments.dry_run and "/" not in name
-    if not (stays_here or _NAME.fullmatch(name)):
+    if not (stays_here or REPOSITORY.fullmatch(name)):
         raise ConfigError(f"'{name}' is not of the form user/name")
     place = Place(name, arguments.revision)
     request = Request(

@@ -14,6 +14,7 @@ _FILES = [
     f"model-{'[0-9]' * 5}-of-{'[0-9]' * 5}.safetensors",
 ]
 _NAME = r"[A-Za-z0-9][\w.-]*"
+REPOSITORY = re.compile(f"{_NAME}/{_NAME}", re.ASCII)  # user/name
 _PLACE = re.compile(rf"(?i:hf):/{{1,2}}(?P<repository>{_NAME}/{_NAME})(@(?P<revision>[\w./-]+))?", re.ASCII)
 
 

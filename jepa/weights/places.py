@@ -1,7 +1,6 @@
 """Where a source of weights lies on this machine; names on the Hugging Face Hub and of timm are downloaded."""
 
 import os
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,9 +8,8 @@ from jepa.checkpoint import CheckpointError
 from jepa.weights.demos import named
 from jepa.weights.families.files import downloaded
 from jepa.weights.families.names import FamilyName, family_name
-from jepa.weights.hub import download, is_hub
+from jepa.weights.hub import REPOSITORY, download, is_hub
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILES = {".pt", ".pth", ".tar", ".safetensors", ".bin"}
 
 
@@ -47,7 +45,7 @@ def ijepa_of_timm(source: Path | str) -> FamilyName | None:
 def _is_repository(path: Path) -> bool:
     """Whether a name can be one on the hub: `user/name`, where no such path, or folder of that user, exists."""
     is_free = not os.path.lexists(path) and not path.parent.exists() and path.parent != Path("runs")
-    return is_free and path.suffix not in _FILES and _REPOSITORY.fullmatch(str(path)) is not None
+    return is_free and path.suffix not in _FILES and REPOSITORY.fullmatch(str(path)) is not None
 
 
 def _timm_file(name: FamilyName) -> Path:

@@ -1,4 +1,4 @@
-"""`make weights`: what is done is skipped, an interrupted one goes on, and the results load by name."""
+"""`make weights` skips what is done, continues an interrupted run, and its results load by name."""
 
 import sys
 from pathlib import Path

@@ -317,9 +317,9 @@ def test_bad_files_are_counted_over_all_processes_and_attempts(tmp_path: Path) -
     run += ["model.size={width: 16, depth: 1, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}"]
     run += ["evaluate.enabled=false", "evaluate.report=false"]
     for processes in (2, 1):  # each process and each attempt alone meets two of them, which would be allowed
-        done = fork_server.run_group(processes, *run)
+        done = fork_server.run_group(processes, *run, patience=10)
         assert done.returncode == 1, done.stderr
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert 1 <= len(errors) <= processes, done.stderr  # the group ends once its first process has failed
+        assert len(errors) == processes, done.stderr
         sentence = "of 40 samples cannot be read, more than data.max_bad_fraction=0.06 allows"
         assert all(sentence in line for line in errors)

@@ -124,8 +124,11 @@ def run(*command: str, cwd: Path | None = None, **environment: str) -> subproces
     return start(*command, cwd=cwd, **environment).finish()
 
 
-def run_group(size: int, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m command` in the processes of one group, as torchrun does -> the first failure, if any."""
+def run_group(size: int, *command: str, patience: float = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m command` in the processes of one group, as torchrun does -> the first failure, if any.
+
+    patience: seconds that the others have to end on their own once one has failed.
+    """
     if size == 1:
         return run(*command, **environment)
     from torch.distributed import TCPStore
@@ -138,6 +141,9 @@ def run_group(size: int, *command: str, **environment: str) -> subprocess.Comple
     while not any(process.poll() for process in group) and any(process.returncode is None for process in group):
         time.sleep(0.01)
     first = next((process for process in group if process.returncode), group[0])
+    given_up = time.monotonic() + patience
+    while any(process.poll() is None for process in group) and time.monotonic() < given_up:
+        time.sleep(0.01)
     for process in group:
         process.terminate()
     deadline = time.monotonic() + GRACE

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jepa.checkpoint import Checkpoint, CheckpointError
-from jepa.weights.formats.folder import CONFIG, NETWORKS, is_folder, read_folder, write_folder
+from jepa.weights.formats.folder import CONFIG, WEIGHTS, is_folder, read_folder, write_folder
 
 CONFIG_TREE: dict[str, Any] = {
     "modality": "image",
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_gives_back_every_bit_and_the_config_but_no_optimiser(folder: Path) -> None:
     expected = torch.load(folder.with_suffix(".expected"))
     assert is_folder(folder)
-    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, NETWORKS]
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
     for mmap in (False, True):
         found = read_folder(folder, mmap=mmap)
         assert (found.step, found.seconds, found.config, found.optimizer) == (7, 1.25, CONFIG_TREE, {})
@@ -51,14 +51,14 @@ def _change(folder: Path, **changes: Any) -> None:
 
 
 def _flip(folder: Path) -> None:
-    data = bytearray((folder / NETWORKS).read_bytes())
+    data = bytearray((folder / WEIGHTS).read_bytes())
     data[-1] ^= 1
-    (folder / NETWORKS).write_bytes(data)
+    (folder / WEIGHTS).write_bytes(data)
 
 
 def _cut(folder: Path) -> None:
-    data = (folder / NETWORKS).read_bytes()
-    (folder / NETWORKS).write_bytes(data[: len(data) // 2])
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def _cut(folder: Path) -> None:
     [
         (_cut, r"has \d+ of \d+ bytes \(49 %\|50 %\); .* again"),
         (_flip, "is not the file that config.json describes"),
-        (lambda folder: (folder / NETWORKS).unlink(), "is missing; download or copy"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "is missing; download or copy"),
         (lambda folder: (folder / CONFIG).write_text('{"library_name": "openjepa", '), "config.json cannot be read"),
         (lambda folder: (folder / CONFIG).write_text("[" * 100_000), "config.json cannot be read"),
         (lambda folder: (folder / CONFIG).write_text("[1]"), "holds a list instead of a mapping"),

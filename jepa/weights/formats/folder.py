@@ -14,9 +14,9 @@ from torch import Tensor
 from jepa.checkpoint import Checkpoint, CheckpointError
 from jepa.disk import replacing, write_text
 from jepa.disk.tensors import save_tensors
+from jepa.weights.formats.stored import CONFIG, WEIGHTS, read_json  # fixed names: a folder points to no other files
 
 LIBRARY, FORMAT = "openjepa", 1
-CONFIG, NETWORKS = "config.json", "model.safetensors"  # fixed names: a folder cannot point to other files
 _CHUNK = 1 << 24
 
 
@@ -25,7 +25,7 @@ def is_folder(path: Path) -> bool:
     if not (path / CONFIG).is_file():
         return False
     try:
-        return _content(path).get("library_name") == LIBRARY
+        return read_json(path / CONFIG).get("library_name") == LIBRARY
     except CheckpointError:
         return False
 
@@ -33,12 +33,9 @@ def is_folder(path: Path) -> bool:
 def write_folder(checkpoint: Checkpoint, folder: Path) -> None:
     """Write networks and config of a checkpoint into a folder, without the state of the optimiser."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in checkpoint.model.items()}
-    networks, aside = folder / NETWORKS, folder / f"{NETWORKS}.partial"
+    networks, aside = folder / WEIGHTS, folder / f"{WEIGHTS}.partial"
     with replacing(networks, aside):
-        aside.touch()
-        mode = aside.stat().st_mode
         save_tensors(tensors, aside, {"format": "pt"})
-        aside.chmod(mode)  # safetensors lets only the owner read
     content = {
         "library_name": LIBRARY,
         "format": FORMAT,
@@ -52,14 +49,14 @@ def write_folder(checkpoint: Checkpoint, folder: Path) -> None:
 
 def record_files(folder: Path, names: Sequence[str]) -> None:
     """Note in config.json which files were written into the folder, so that a later writer deletes no others."""
-    text = json.dumps({**_content(folder), "files": list(names)}, indent=1) + "\n"
+    text = json.dumps({**read_json(folder / CONFIG), "files": list(names)}, indent=1) + "\n"
     write_text(folder / CONFIG, text, folder / f"{CONFIG}.partial")
 
 
 def recorded_files(folder: Path) -> frozenset[str]:
     """The files that `record_files` noted; of a folder without such a note, those that every folder has."""
-    found = _content(folder).get("files")
-    names = found if isinstance(found, list) else [CONFIG, NETWORKS]
+    found = read_json(folder / CONFIG).get("files")
+    names = found if isinstance(found, list) else [CONFIG, WEIGHTS]
     return frozenset(name for name in names if isinstance(name, str))
 
 
@@ -69,7 +66,7 @@ def read_folder(folder: Path, mmap: bool = False) -> Checkpoint:
     Raises CheckpointError if a file is missing, truncated, or not the one that was written.
     """
     content = read_config(folder)
-    networks = folder / NETWORKS
+    networks = folder / WEIGHTS
     _check_networks(networks, content["networks"])
     try:
         tensors: dict[str, Tensor] = load_file(networks)
@@ -79,20 +76,9 @@ def read_folder(folder: Path, mmap: bool = False) -> Checkpoint:
     return Checkpoint(content["step"], content["seconds"], content["config"], model, {})
 
 
-def _content(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error or 'it is nested too deeply'}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} instead of a mapping")
-    return content
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """Content of config.json: step, seconds, networks (bytes, sha256), config; raises CheckpointError."""
-    path, content = folder / CONFIG, _content(folder)
+    path, content = folder / CONFIG, read_json(folder / CONFIG)
     if content.get("format") != FORMAT:
         found = content.get("format")
         raise CheckpointError(f"{path} is of format {found}, and this version reads format {FORMAT}; update openjepa")

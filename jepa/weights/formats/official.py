@@ -98,6 +98,6 @@ def write_networks(export: Export, path: Path, predictor: Table, prefix: str) ->
         content[theirs] = {f"{prefix}{name}": value for name, value in state.items()}
     torch.save({**content, "epoch": 0, SETTINGS: export.settings}, path)
     predictor_heads, heads = export.config.model.predictor.heads, export.config.model.vit.heads
-    note = f"the number of heads (encoder {heads}, predictor {predictor_heads}), which their code has to be told"
+    note = f"the number of heads (encoder {heads}, predictor {predictor_heads}), which must be given to their code"
     usage = f"torch.load({PLACE}) and load_state_dict of " + ", ".join(NETWORKS.values())
     return Written(usage, (note, *export.beside_networks))

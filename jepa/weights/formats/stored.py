@@ -88,7 +88,7 @@ def check_folder(path: Path) -> None:
 def _settings(folder: Path, *names: str) -> dict[str, Any]:
     """The first of these JSON files that exists; empty if none does."""
     path = next((folder / name for name in names if (folder / name).exists()), None)
-    return {} if path is None else _read_json(path)
+    return {} if path is None else read_json(path)
 
 
 def _safetensors(path: Path, folder: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _safetensors(path: Path, folder: Path) -> dict[str, Any]:
 
 def _sharded(folder: Path) -> dict[str, Any]:
     """Tensors of several files, as an index lists them."""
-    files = _read_json(folder / INDEX).get("weight_map")
+    files = read_json(folder / INDEX).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(one, str) and one == Path(one).name for one in files.values()):
         raise CheckpointError(f"{folder / INDEX} has no weight_map that names files of its folder")
     tensors: dict[str, Any] = {}
@@ -127,11 +127,12 @@ def _metadata(path: Path) -> Any:
         raise CheckpointError(f"{path}: its metadata '{SETTINGS}' cannot be read: {error}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; raises CheckpointError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: {error or 'it is nested too deeply'}") from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds a {type(found).__name__}; expected settings by name")
+        raise CheckpointError(f"{path} holds a {type(found).__name__} instead of a mapping")
     return found
