@@ -10,6 +10,7 @@ from runs import POLL, SLOW, arguments, assert_same_weights, launch_here, log_of
 from jepa.checkpoint import latest
 from jepa.cluster.job import read_attempts, read_job
 from jepa.cluster.profile import Profile, profile_names, read_profile
+from jepa.cluster.status import JobStatus
 from jepa.cluster.sweep import is_finished
 from jepa.config import ConfigError
 from jepa.launch import main
@@ -139,6 +140,17 @@ def test_an_array_of_two_runs_equals_the_same_sweep_without_slurm(
     assert "2 of 2 runs are finished" in capsys.readouterr().err
 
 
+def all_logs_of(ended: JobStatus, cluster: LocalCluster) -> str:
+    logs = sorted((ended.run_dir / "slurm").glob("*.*"))
+    return "\n".join(
+        [
+            f"{ended}",
+            *map(str, cluster.jobs()),
+            *(f"{path.name}:\n{path.read_text()}" for path in logs if path.suffix != ".pkl"),
+        ]
+    )
+
+
 def test_a_run_on_two_nodes_resumes_after_a_signal_equals_two_processes_here_and_is_evaluated_on_one_node(
     on_cluster: LocalCluster, profile: str, photos: Path, tmp_path: Path
 ) -> None:
@@ -150,7 +162,7 @@ def test_a_run_on_two_nodes_resumes_after_a_signal_equals_two_processes_here_and
     on_cluster.run("scancel", "--signal=USR2", read_job(run_dir)["job_id"])
     ended = until_ended(run_dir)
     log = training.read_text()
-    assert (ended.state, ended.attempts) == ("FINISHED", 2), log + ended.log.read_text()
+    assert (ended.state, ended.attempts) == ("FINISHED", 2), all_logs_of(ended, on_cluster)
     assert log.count("fresh run") == 1
     assert log.count("resumed from step") == 1
     assert "results: " not in log
