@@ -55,22 +55,26 @@ def find(folder: Path) -> list[Path]:
 
 def statuses(run_dirs: Sequence[Path]) -> list[JobStatus]:
     """Status of submitted runs, from a single query to the cluster."""
-    jobs = [_current(run_dir, read_job(run_dir)) for run_dir in run_dirs]
-    known = _cluster_states([job["job_id"] for job in jobs if job["cluster"] == "slurm"])
+    jobs = [read_job(run_dir) for run_dir in run_dirs]
+    sent = [one for job in jobs if job["cluster"] == "slurm" for one in (job, job.get("evaluation")) if one]
+    known = _cluster_states([one["job_id"] for one in sent])
     return [_status(run_dir, job, known) for run_dir, job in zip(run_dirs, jobs, strict=True)]
 
 
-def _current(run_dir: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """The job of a run that matters now: the one that trains, and then the one that evaluates, if there is one."""
-    trained = any(line["job_id"] == job["job_id"] and line.get("how") == "finished" for line in read_attempts(run_dir))
-    return {"trained_by": job["job_id"], **job, **(job.get("evaluation", {}) if trained else {})}
-
-
 def _status(run_dir: Path, job: dict[str, Any], known: dict[str, str]) -> JobStatus:
+    """Status of a run by the job that matters now: the one that trains, then the one that evaluates, if there is one.
+
+    known: states on the cluster, by job id. The attempts are read later than these, and once: a job that ends in
+    between is then known to have finished, and its successor to be the one that matters.
+    """
+    of_run = read_attempts(run_dir)
+    of_training = [line for line in of_run if line["job_id"] == job["job_id"]]
+    if "evaluation" in job and any(line.get("how") == "finished" for line in of_training):
+        job = {**job, **job["evaluation"]}
     job_id, log = job["job_id"], Path(job["log"])
     cluster_state = known.get(job_id, "") if job["cluster"] == "slurm" else _local_state(job_id)
-    begun = sum("begin" in line for line in read_attempts(run_dir) if line["job_id"] == job["trained_by"])
-    attempts = [line for line in read_attempts(run_dir) if line["job_id"] == job_id]
+    begun = sum("begin" in line for line in of_training)
+    attempts = [line for line in of_run if line["job_id"] == job_id]
     state, reason = _state(cluster_state, is_finished(run_dir), attempts)
     lines = read_metrics(run_dir)
     last = lines[-1] if lines else {}

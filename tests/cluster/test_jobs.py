@@ -10,7 +10,7 @@ import pytest
 from runs import SLOW, arguments, launch_here, log_of, status, until, until_ended
 
 from jepa.checkpoint.lock import locked
-from jepa.cluster.job import read_attempts, read_job
+from jepa.cluster.job import Attempts, read_attempts, read_job, write_job
 from jepa.cluster.status import cancel, jobs, logs
 from jepa.launch import main
 from local_cluster import LocalCluster
@@ -29,6 +29,25 @@ def start_endless(run_dir: Path, photos: Path, profile: str) -> None:
     """Submit a run that does not end soon, and wait until it trains."""
     assert main(arguments(run_dir, photos, "--slurm", profile, "steps=100000", modality=SLOW)) == 0
     until(run_dir, lambda found: found.step > 0)
+
+
+def test_a_run_whose_training_ends_during_the_query_waits_for_its_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, programs = tmp_path / "run", tmp_path / "bin"
+    evaluation = {"job_id": "2", "log": "2_0_log.out"}
+    content = {"job_id": "1", "cluster": "slurm", "log": "1_0_log.out", "evaluation": evaluation}
+    run_dir.mkdir()
+    write_job(run_dir, content)
+    Attempts(run_dir, "1", True).begin(["here"])
+    programs.mkdir()
+    squeue = programs / "squeue"  # answers, and the job ends before the answer is read
+    ended = '{"job_id": "1", "end": 0, "how": "finished"}'
+    squeue.write_text(f"#!/bin/sh\necho '1|RUNNING'\necho '2|PENDING'\necho '{ended}' >> {run_dir}/attempts.jsonl\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    found = status(run_dir)
+    assert (found.state, found.job_id, found.attempts) == ("PENDING", "2", 1)
 
 
 def test_the_reason_of_a_failed_run_is_shown(
