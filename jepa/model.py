@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils._pytree import tree_map
 
 from jepa.distributed import local_shards
 from jepa.encoder import TokenEncoder, gather_tokens
-from jepa.masking import Masks, nearest_target
+from jepa.masking import Masks, nearest_target, sets_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
 from jepa.ops.contrast import ContrastPair as ContrastPair, ContrastScale as ContrastScale
 from jepa.predictor import Predictor, PredictorTask
-from jepa.targets import VISIBLE, TargetKind, build_target
+from jepa.targets import VISIBLE, EncodedTargets, TargetKind, build_target
 from jepa.transformer import NORM_EPS
 
 
@@ -86,21 +85,21 @@ class JEPA(nn.Module):
     ) -> Output:
         """Predict the targets of every set of masks; mask set i applies to view i mod V of the V views [B, ...].
 
-        The target encoder runs once per view. The views may be as the loader sends them.
+        The target encoder runs once per view, or once per set under `target_input=hidden`. The views may be as the
+        loader sends them.
         """
         views = [self.to_network(view) for view in views]
         hidden = [kind for kind in kinds if kind != VISIBLE]
-        targets = {kind: [self.targets(view, kind) for view in views] for kind in hidden}  # [B, N, L, D]
         valid = [self.context_encoder.valid(view) for view in views]  # bool [B, N] each, or None
         masks = [one.bind(valid[number % len(views)], number) for number, one in enumerate(masks)]
+        targets = {kind: self._encoded_targets(kind, views, masks) for kind in hidden}
         span = self._span(hidden)
         contexts, predicted = self._encode_and_predict(views, masks, span, VISIBLE in kinds)
         predictions, vectors = [], []
         for number, (one, context, outputs) in enumerate(zip(masks, contexts, predicted, strict=True)):
-            view = number % len(views)
-            pairs = {kind: self._pair(kind, span, outputs[0], targets[kind][view], one) for kind in hidden}
+            pairs = {kind: self._pair(kind, span, outputs[0], targets[kind][number], one) for kind in hidden}
             if VISIBLE in kinds:
-                pairs[VISIBLE] = self._visible_pair(outputs[1], targets["latent"][view], one)
+                pairs[VISIBLE] = self._visible_pair(outputs[1], targets["latent"][number].tokens, one)
             if self.context_encoder.levels:
                 context = context[..., -self.context_encoder.dim :]
             vectors.append(self.context_encoder.pool(context, one))
@@ -112,6 +111,10 @@ class JEPA(nn.Module):
     def targets(self, inputs: Any, kind: TargetKind = "latent", masks: Masks | None = None) -> Tensor:
         """Targets of all tokens: inputs -> [B, N, L, D]; see `Target`, also for `masks`."""
         return self.target_by_kind[kind](inputs, self.target_encoder, masks)
+
+    @torch.no_grad()
+    def _encoded_targets(self, kind: TargetKind, views: Sequence[Any], masks: Sequence[Masks]) -> list[EncodedTargets]:
+        return self.target_by_kind[kind].of_sets(views, masks, self.target_encoder)
 
     def predict(self, context: Tensor, masks: Masks, kind: TargetKind = "latent") -> Tensor:
         """Predict the targets of a kind from an encoded context [B, Kc, D] -> [B, M, Kt, L, D]."""
@@ -154,16 +157,9 @@ class JEPA(nn.Module):
             pairs = zip(contexts, masks, strict=True)
             return contexts, [self._predictions(context, one, span, visible) for context, one in pairs]
         predicted = contexts.copy()
-        groups: dict[Any, list[int]] = {}
-        for number, one in enumerate(masks):
-            mask_token = number % self.config.predictor.mask_tokens
-            groups.setdefault((one.context.shape, one.target.shape, mask_token), []).append(number)
-        for numbers in groups.values():
-            together, inputs = masks[numbers[0]], views[numbers[0] % len(views)]
-            if len(numbers) > 1:
-                together = Masks.concatenate([masks[number] for number in numbers])
-                every = (views[number % len(views)] for number in numbers)
-                inputs = tree_map(lambda *leaves: torch.cat(leaves), *every)
+        tokens = self.config.predictor.mask_tokens
+        keys = [(one.context.shape, one.target.shape, number % tokens) for number, one in enumerate(masks)]
+        for numbers, inputs, together in sets_together(views, masks, keys):
             context = self.context_encoder.context(inputs, together)
             results = (context, *self._predictions(context, together, span, visible))
             of_sets = zip(*(result.chunk(len(numbers)) for result in results), strict=True)
@@ -177,9 +173,9 @@ class JEPA(nn.Module):
             return self.predictor.with_context(context, masks, span)
         return (self.predictor(context, masks, span),)
 
-    def _pair(self, kind: TargetKind, span: slice, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:
-        """Select one kind from predictor outputs [B, M, Kt, span], and its targets from those of all tokens."""
-        target = gather_tokens(targets.flatten(2), masks.target).unflatten(-1, targets.shape[-2:])
+    def _pair(self, kind: TargetKind, span: slice, outputs: Tensor, encoded: EncodedTargets, masks: Masks) -> Pair:
+        """Select one kind from predictor outputs [B, M, Kt, span], and its targets."""
+        target = gather_tokens(encoded.tokens.flatten(2), encoded.places).unflatten(-1, encoded.tokens.shape[-2:])
         return Pair(self._outputs_of(kind, span, outputs), target, masks.valid_target)
 
     def _visible_pair(self, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:

@@ -17,14 +17,17 @@ class NetworksConfig(TransformerConfig, ABC):
 
     target_layers: outputs of the target encoder that are predicted, each layer-normed. A number n means the last n (1:
     the last alone, as in I-JEPA; 0: all blocks); a list names them, 0 being the embedded input before the first block.
-    target_join: predict their `mean` (data2vec, Baevski et al. 2022) or `each` separately (V-JEPA 2.1). projector:
-    width of the two layers between pooled context and regulariser, which keep the regulariser from removing what a
-    linear probe uses (the expander of VICReg, Bardes et al. 2022); 0 for none. Each stream has its own projector.
+    target_join: predict their `mean` (data2vec, Baevski et al. 2022) or `each` separately (V-JEPA 2.1). target_input:
+    the target encoder sees `all` tokens of a view, or in training the `hidden` ones alone, which are no context (M2D,
+    Niizumi et al. 2023); evaluation encodes all. projector: width of the two layers between pooled context and
+    regulariser, which keep the regulariser from removing what a linear probe uses (the expander of VICReg, Bardes et
+    al. 2022); 0 for none. Each stream has its own projector.
     """
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     target_layers: NonNegativeInt | tuple[NonNegativeInt, ...] = 1
     target_join: Literal["mean", "each"] = "mean"
+    target_input: Literal["all", "hidden"] = "all"
     projector: NonNegativeInt = 0
 
     def __post_init__(self) -> None:

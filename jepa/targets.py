@@ -1,7 +1,8 @@
 """What the predictor learns to predict: representations, raw patches, or the values of a custom function."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 from jepa.config import ConfigError
 from jepa.config.imports import imported
 from jepa.encoder import PatchEmbedding, TokenEncoder
-from jepa.masking import Masks
+from jepa.masking import Masks, hidden_tokens, sets_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
 
@@ -23,6 +24,13 @@ def check_target(kind: str) -> str:
     if kind not in ("latent", "pixels") and ":" not in kind:
         raise ValueError(f"'{kind}' is not a target; use latent, pixels, or a function as package.module:function")
     return kind
+
+
+class EncodedTargets(NamedTuple):
+    """What a set of masks selects its targets from. places: where they are in `tokens`."""
+
+    tokens: Tensor  # [B, n, L, D]: all N tokens, or the hidden ones alone
+    places: Tensor  # [B, M, Kt]
 
 
 class Target(ABC):
@@ -43,12 +51,22 @@ class Target(ABC):
         masks: if given, `latent` encodes the tokens of `masks.context` alone -> [B, Kc, L, D]; other kinds ignore it.
         """
 
+    def of_sets(self, views: Sequence[Any], sets: Sequence[Masks], encoder: TokenEncoder) -> list[EncodedTargets]:
+        """Targets of every set of masks; set i applies to view i mod V of the V views."""
+        of_views = [self(view, encoder) for view in views]
+        return [EncodedTargets(of_views[number % len(views)], one.target) for number, one in enumerate(sets)]
+
 
 class Latent(Target):
-    """Outputs of the target encoder, layer-normed: otherwise shrinking them would lower the loss."""
+    """Outputs of the target encoder, layer-normed: otherwise shrinking them would lower the loss.
 
-    def __init__(self, config: NetworksConfig, width: int) -> None:
+    Under `target_input=hidden`, the target encoder sees in training only what the context encoder does not (M2D,
+    Niizumi et al. 2023): one pass per set of masks, those with equally many hidden tokens in one batch.
+    """
+
+    def __init__(self, config: NetworksConfig, width: int, tokens: int) -> None:
         self.layer_indices, self.width = config.target_outputs, width
+        self.hidden_only, self.tokens = config.target_input == "hidden", tokens
         self.each = config.target_join == "each"
         self.layers = len(self.layer_indices) if self.each else 1
 
@@ -60,6 +78,17 @@ class Latent(Target):
             return torch.stack(normed, dim=2)
         mean = torch.stack(normed).mean(dim=0)
         return F.layer_norm(mean, mean.shape[-1:]).unsqueeze(2)
+
+    def of_sets(self, views: Sequence[Any], sets: Sequence[Masks], encoder: TokenEncoder) -> list[EncodedTargets]:
+        """Targets of every set of masks, from passes of the whole views or of the hidden tokens."""
+        if not self.hidden_only:
+            return super().of_sets(views, sets, encoder)
+        hidden = [hidden_tokens(one, self.tokens) for one in sets]
+        passes = sets_together(views, [tokens for tokens, _ in hidden], [one.context.shape for one in sets])
+        encoded: dict[int, Tensor] = {}
+        for numbers, inputs, together in passes:
+            encoded.update(zip(numbers, self(inputs, encoder, together).chunk(len(numbers)), strict=True))
+        return [EncodedTargets(encoded[number], places) for number, (_, places) in enumerate(hidden)]
 
 
 class Pixels(Target):
@@ -99,7 +128,7 @@ def build_target(kind: TargetKind, config: NetworksConfig, modality: Modality[An
     """The target of a kind; raises ConfigError if it does not fit the modality."""
     match kind:
         case "latent":
-            return Latent(config, encoder.dim)
+            return Latent(config, encoder.dim, len(modality.positions))
         case "pixels":
             return Pixels(encoder)
         case _:

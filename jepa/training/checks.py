@@ -26,6 +26,8 @@ def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
     _check_losses(config)
     if config.loss.visible != "none":
         _check_visible(config, modality)
+    if config.model.target_input == "hidden":
+        _check_hidden(config, modality)
     check_functions(config.evaluate.functions)
 
 
@@ -48,6 +50,14 @@ def _check_visible(config: Config[Any, Any], modality: Modality[Any]) -> None:
         raise ConfigError("loss.visible: needs model.predictor.attention=self and model.predictor.blocks=joint")
     if modality.streams:
         raise ConfigError(f"loss.visible: {config.modality} data has several streams; it works with one")
+
+
+def _check_hidden(config: Config[Any, Any], modality: Modality[Any]) -> None:
+    """Raise ConfigError for what needs targets of visible tokens, or splits tokens into streams."""
+    if config.loss.visible != "none":
+        raise ConfigError("loss.visible: visible tokens have targets only under model.target_input=all")
+    if modality.streams:
+        raise ConfigError(f"model.target_input: {config.modality} data has several streams; hidden works with one")
 
 
 def check_functions(tasks: Sequence[FunctionTask]) -> None:

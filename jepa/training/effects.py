@@ -48,7 +48,7 @@ def _targets(config: Any) -> Iterator[Finding]:
                 yield f"curriculum.{name}", "target=pixels predicts pixels throughout"
     if "latent" not in config.target_kinds:
         normalised = ("loss.normalise_prediction",) if config.loss.normalise_prediction else ()
-        for name in ("model.target_layers", "model.target_join", *normalised):
+        for name in ("model.target_layers", "model.target_join", "model.target_input", *normalised):
             yield name, f"target={target} predicts no representations"
     elif model.target_join == "each" and len(model.target_outputs) == 1:
         yield "model.target_join", "model.target_layers names a single layer"
