@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from jepa.distributed import gather_rows, mean_over_processes
 from jepa.model import Output, Pair, Prediction
 from jepa.ops.contrast import Contrast, contrast_loss as contrast_loss
-from jepa.regularisers import sigreg, vicreg
+from jepa.regularisers import sigreg, vicreg, visreg
 from jepa.schedules import Fraction
 from jepa.targets import VISIBLE, TargetKind
 
@@ -25,10 +25,11 @@ class LossConfig:
     """Distance between prediction and target, and the terms added to it.
 
     normalise_prediction: layer-norm predicted representations (without affine), as the targets are. regulariser: acts
-    with weight `regulariser_weight` on the pooled contexts after `model.projector`, on each stream separately.
-    invariance: weight, inside `regulariser_weight`, of the variance between a sample's pooled contexts under different
-    mask sets. agreement: weight, inside `regulariser_weight`, of the mean squared distance between the pooled streams
-    of a sample (as Bardes et al. 2022 train on two kinds of input). prediction_weight: weight of the distance.
+    with weight `regulariser_weight` on the pooled contexts after `model.projector`, on each stream separately;
+    see regularisers.py. invariance: weight, inside `regulariser_weight`, of the variance between a sample's pooled
+    contexts under different mask sets. agreement: weight, inside `regulariser_weight`, of the mean squared distance
+    between the pooled streams of a sample (as Bardes et al. 2022 train on two kinds of input). prediction_weight:
+    weight of the distance.
     contrast_weight: weight of `model.contrast`, if there is one. visible: predict the representations of the context
     tokens too, for features that are good at every place (V-JEPA 2.1, Mur-Labadia et al. 2026): every token weighs the
     same under `uniform`; under `distance` its weight is 1 / sqrt(distance to the nearest hidden token). visible_weight:
@@ -37,7 +38,7 @@ class LossConfig:
 
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
     normalise_prediction: bool = False
-    regulariser: Literal["none", "vicreg", "sigreg"] = "none"
+    regulariser: Literal["none", "vicreg", "sigreg", "visreg"] = "none"
     regulariser_weight: NonNegativeFloat = 0.05
     invariance: NonNegativeFloat = 0.0
     agreement: NonNegativeFloat = 0.0
@@ -125,14 +126,21 @@ def regularisation(predictions: Sequence[Prediction], config: LossConfig, genera
 
 def _regulariser_of_stream(sets: Sequence[Tensor], config: LossConfig, generator: Generator) -> Tensor:
     """Regulariser and invariance of one stream, from its pooled contexts [B, P], one per set of masks -> scalar."""
-    if config.regulariser == "vicreg":
-        terms = [vicreg(pooled) for pooled in sets]
-    else:
-        terms = [sigreg(pooled, generator) for pooled in sets]
-    total = torch.stack(terms).mean()
+    total = torch.stack([_regulariser(pooled, config, generator) for pooled in sets]).mean()
     if config.invariance and len(sets) > 1:
         total = total + config.invariance * torch.stack(list(sets)).var(dim=0).mean()
     return total
+
+
+def _regulariser(pooled: Tensor, config: LossConfig, generator: Generator) -> Tensor:
+    """Regulariser of the global batch of one set of masks, [B, P] -> scalar."""
+    match config.regulariser:
+        case "sigreg":
+            return sigreg(pooled, generator)
+        case "visreg":
+            return visreg(pooled, generator)
+        case _:
+            return vicreg(pooled)
 
 
 def _stream_distance(streams: Sequence[Sequence[Tensor]]) -> Tensor:

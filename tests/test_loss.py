@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from torch import Generator, Tensor
 from jepa.collapse import collapse_signs, rankme
 from jepa.loss import LossConfig, added_loss, contrast_loss, prediction_loss, regularisation
 from jepa.model import ContrastPair, ContrastScale, Output, Pair, Prediction
-from jepa.regularisers import sigreg, vicreg
+from jepa.regularisers import sigreg, vicreg, visreg
 
 LATENT = {"latent": 1.0}
 
@@ -115,7 +117,49 @@ def test_sigreg_does_not_depend_on_the_number_of_samples() -> None:
     torch.testing.assert_close(repeated, sigreg(features, generator()))
 
 
-@pytest.mark.parametrize("kind", ["vicreg", "sigreg"])
+def test_visreg_equals_its_three_terms_in_numpy() -> None:
+    features, slices = torch.randn(40, 5) * 2 + 1, 300
+    directions = torch.randn(5, slices, generator=generator()).numpy().astype(np.float64)
+    values = features.numpy().astype(np.float64)
+    standardised = (values - values.mean(axis=0)) / values.std(axis=0)
+    projected = np.sort(standardised @ (directions / np.linalg.norm(directions, axis=0)), axis=0)
+    normal = np.array([NormalDist().inv_cdf((place + 0.5) / 40) for place in range(40)])
+    shape = np.square(projected - normal[:, None]).mean()
+    expected = np.square(values.mean(axis=0)).mean() + np.square(1 - values.std(axis=0)).mean() + shape
+    assert float(visreg(features, generator(), slices=slices)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_visreg_is_small_for_a_standard_normal_and_larger_for_everything_else() -> None:
+    normal = torch.randn(4000, 8)
+    value = float(visreg(normal, generator()))
+    assert value < 5e-3
+    halves = torch.randn(4000, 8) * 0.2 + torch.randint(2, (4000, 1)) * 4
+    others = (torch.zeros(4000, 8), 3 * normal, normal + 1, normal[:, :1].expand(-1, 8), halves, torch.rand(4000, 8))
+    for other in others:
+        assert float(visreg(other, generator())) > 10 * value
+    torch.testing.assert_close(visreg(normal[torch.randperm(4000)], generator()), visreg(normal, generator()))
+
+
+def test_at_collapse_the_gradient_of_visreg_stays_alive_and_that_of_sigreg_vanishes() -> None:
+    spread = torch.randn(64, 8) / 64**0.5
+    spread -= spread.mean(dim=0)
+
+    def growth(regulariser: Callable[[Tensor, Generator], Tensor], scale: float) -> float:
+        """How fast the regulariser falls when features that vary by `scale` grow apart."""
+        features = (spread * scale).requires_grad_()
+        regulariser(features, generator()).backward()
+        assert features.grad is not None
+        return -float((features.grad * spread).sum())
+
+    assert growth(visreg, 1e-3) > 0.5 * growth(visreg, 0.1) > 0
+    assert 0 < growth(sigreg, 1e-3) < 0.05 * growth(sigreg, 0.1)
+    constant = torch.ones(16, 8, requires_grad=True)  # all inputs alike
+    visreg(constant, generator()).backward()
+    assert constant.grad is not None
+    assert constant.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["vicreg", "sigreg", "visreg"])
 def test_a_regulariser_spreads_collapsed_features_out(kind: str) -> None:
     features = (torch.randn(64, 1) @ torch.randn(1, 4) * 0.1 + 5).requires_grad_()
     config = LossConfig(regulariser=kind, regulariser_weight=1.0)

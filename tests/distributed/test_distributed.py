@@ -41,7 +41,7 @@ from modalities.video.config import VideoConfig
 from modalities.video.modality import Video
 
 ROWS = torch.randn(12, 6, generator=Generator().manual_seed(1))
-REGULARISERS = ("vicreg", "sigreg")
+REGULARISERS = ("vicreg", "sigreg", "visreg")
 
 
 def gradient(kind: str, world: World) -> Tensor:
