@@ -6,6 +6,7 @@ from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,
     FunctionMaskConfig,
+    InverseBlockMaskConfig,
     MaskingConfig,
     RandomMaskConfig,
     RandomTubeMaskConfig,

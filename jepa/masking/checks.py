@@ -12,6 +12,7 @@ from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,
     FunctionMaskConfig,
+    InverseBlockMaskConfig,
     RandomMaskConfig,
     RandomTubeMaskConfig,
     Strategy,
@@ -60,12 +61,10 @@ def check_masking(grid: Grid, config: Strategy) -> None:
         case RandomTubeMaskConfig():
             space = math.prod(grid[-2:])
             _check_split(round(config.ratio * space), space, f"hiding {config.ratio:.0%}")
+        case InverseBlockMaskConfig():
+            _check_inverse_block(grid, config)
         case CausalMaskConfig():
-            if config.axis >= len(grid):
-                raise ValueError(f"axis {config.axis} does not exist: the grid has {len(grid)} axes, counted from 0")
-            for cut in config.cut:
-                tokens = grid[config.axis]
-                _check_split(round(cut * tokens), tokens, f"a cut at {cut:.0%} of axis {config.axis}")
+            _check_causal(grid, config)
         case FunctionMaskConfig():
             _check_function(grid, config)
 
@@ -118,3 +117,17 @@ def _check_tube(grid: Grid, config: TubeMaskConfig) -> None:
         raise ValueError(f"the masks of V-JEPA need a grid of 3 axes, not {grid}")
     for size in possible_block_sizes(grid[-2:], (config.scale, config.scale), config.aspect):
         context_windows(tube_blocks(grid, config, size))
+
+
+def _check_inverse_block(grid: Grid, config: InverseBlockMaskConfig) -> None:
+    visible = 1 - config.ratio
+    for size in possible_block_sizes(grid, (visible, visible), config.aspect):
+        _check_split(math.prod(size), math.prod(grid), f"hiding all but a block of {visible:.0%}")
+
+
+def _check_causal(grid: Grid, config: CausalMaskConfig) -> None:
+    if config.axis >= len(grid):
+        raise ValueError(f"axis {config.axis} does not exist: the grid has {len(grid)} axes, counted from 0")
+    for cut in config.cut:
+        tokens = grid[config.axis]
+        _check_split(round(cut * tokens), tokens, f"a cut at {cut:.0%} of axis {config.axis}")
