@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa.config import ConfigError
 from jepa.loss import LossConfig
-from jepa.masking import Masks
+from jepa.masking import Masks, RandomMaskConfig, sample_masks
 from jepa.modality import Stream
 from jepa.model import JEPA
 from jepa.training.checks import check_config
@@ -52,6 +52,17 @@ def test_hidden_targets_are_those_of_an_encoder_that_sees_only_what_is_no_contex
                 else:
                     assert pair.valid is not None
                     assert not pair.valid[row, block, place]
+
+
+def test_hidden_tokens_that_are_not_predicted_are_still_seen_by_the_target_encoder() -> None:
+    model = JEPA(HIDDEN, Noise(NoiseConfig()))
+    every = sample_masks((4, 6), RandomMaskConfig(ratio=0.5), 3, torch.Generator().manual_seed(0))
+    some = sample_masks((4, 6), RandomMaskConfig(ratio=0.5, predicted=0.4), 3, torch.Generator().manual_seed(0))
+    whole, part = (model([noise(3)], [masks]).predictions[0].pairs["latent"] for masks in (every, some))
+    assert part.predicted.shape == (3, 1, 5, 2, 24)
+    for row in range(3):
+        places = torch.searchsorted(every.target[row, 0], some.target[row, 0])
+        torch.testing.assert_close(part.target[row, 0], whole.target[row, 0, places], atol=1e-5, rtol=1e-5)
 
 
 def test_outside_of_training_the_target_encoder_sees_all_tokens() -> None:

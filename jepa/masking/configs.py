@@ -24,7 +24,18 @@ RatioRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_asce
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockMaskConfig:
+class StrategyConfig:
+    """Settings of every strategy.
+
+    predicted: share of the tokens of each target that are predicted, drawn at random for each sample; the others are
+    neither context nor target, which makes the predictor cheaper (CAPI, Darcet et al. 2025, predicts 5 %).
+    """
+
+    predicted: Share = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockMaskConfig(StrategyConfig):
     """Several target blocks, and one large context block minus the targets (Assran et al. 2023, sec. 3).
 
     Block sizes are drawn once per batch, block positions once per sample. Scales are shares of the grid; aspects are
@@ -48,7 +59,7 @@ class BlockMaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TubeMaskConfig:
+class TubeMaskConfig(StrategyConfig):
     """The union of several blocks is the target, all other tokens are the context (Bardes et al. 2024, sec. 3.2).
 
     A block covers the share `scale` of the last two axes, the share `time_scale` of the first axis, and all of the axes
@@ -71,7 +82,7 @@ class TubeMaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomMaskConfig:
+class RandomMaskConfig(StrategyConfig):
     """Each sample hides the share `ratio` of its tokens, all equally likely (He et al. 2022)."""
 
     kind: Literal["random"] = "random"
@@ -79,7 +90,7 @@ class RandomMaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomTubeMaskConfig:
+class RandomTubeMaskConfig(StrategyConfig):
     """Random masks over the last two axes, repeated along the axes before (Tong et al. 2022)."""
 
     kind: Literal["random_tube"] = "random_tube"
@@ -87,7 +98,7 @@ class RandomTubeMaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InverseBlockMaskConfig:
+class InverseBlockMaskConfig(StrategyConfig):
     """One block is the context, all other tokens are the target (data2vec 2.0, Baevski et al. 2023).
 
     The block continues at the opposite edge of the grid, so that no token is privileged (CAPI, Darcet et al. 2025).
@@ -104,7 +115,7 @@ class InverseBlockMaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalMaskConfig:
+class CausalMaskConfig(StrategyConfig):
     """The context lies before a cut across `axis`, the target after it; the cut is drawn once per batch.
 
     cut: range of its position as a share of the axis, drawn uniformly; both ends may be equal.
@@ -116,7 +127,7 @@ class CausalMaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionMaskConfig:
+class FunctionMaskConfig(StrategyConfig):
     """A custom strategy: `package.module:function`, (grid, batch_size, generator, **options) -> Masks."""
 
     kind: Literal["function"] = "function"

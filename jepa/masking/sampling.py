@@ -6,6 +6,7 @@ comes from the generator that is passed in. The `legacy` masks depart from this;
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -29,6 +30,15 @@ from jepa.positions import Grid
 
 def sample_masks(grid: Grid, config: Strategy, batch_size: int, generator: Generator) -> Masks:
     """Draw the masks of a batch, or of one of its groups; the generator must be on the CPU."""
+    masks = _every_target(grid, config, batch_size, generator)
+    if config.predicted == 1:
+        return masks
+    count = max(1, round(config.predicted * masks.target.shape[2]))
+    chosen = random_tokens(torch.ones_like(masks.target, dtype=torch.bool), count, own_generator(generator))
+    return replace(masks, target=masks.target[chosen].view(*masks.target.shape[:2], count))
+
+
+def _every_target(grid: Grid, config: Strategy, batch_size: int, generator: Generator) -> Masks:
     own = own_generator(generator)
     match config:
         case BlockMaskConfig(legacy="ijepa"):

@@ -3,6 +3,7 @@
 import math
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -188,6 +189,29 @@ def test_full_tubes_span_all_of_time_and_shorter_ones_do_not() -> None:
     short = sample_masks(grid, TubeMaskConfig(time_scale=0.5), 16, seeded(0)).target[:, 0]
     frames = chosen(short, 8 * space).view(16, 8, space)
     assert not torch.equal(frames, frames[:, :1].expand_as(frames))
+
+
+@strategies([*EVERY, BlockMaskConfig(legacy="ijepa")])
+def test_a_share_of_every_target_is_predicted_and_the_rest_is_hidden_all_the_same(config: Any) -> None:
+    grid, batch_size, part = (14, 14), 64, replace(config, predicted=0.3)
+    check_masking(grid, part)
+    seen, expected = torch.zeros(196), torch.zeros(196)
+    for seed in range(20):
+        whole, some, again = (sample_masks(grid, one, batch_size, seeded(seed)) for one in (config, part, part))
+        assert torch.equal(some.context, whole.context)
+        assert torch.equal(some.target, again.target)
+        assert some.target.shape == (*whole.target.shape[:2], round(0.3 * whole.target.shape[2]))
+        assert_sound(some, grid, batch_size)
+        for block in range(whole.target.shape[1]):
+            every, few = (chosen(masks.target[:, block], 196) for masks in (whole, some))
+            assert (few <= every).all()
+            seen += few.sum(0)
+            expected += every.sum(0) * some.target.shape[2] / whole.target.shape[2]
+    assert ((seen - expected).abs() <= 5 * expected.sqrt()).all()  # every token of a target is equally likely
+
+
+def test_of_a_small_target_at_least_one_token_is_predicted() -> None:
+    assert sample_masks((2, 2), RandomMaskConfig(ratio=0.5, predicted=0.01), 3, seeded(0)).target.shape == (3, 1, 1)
 
 
 @pytest.mark.parametrize("grid", [(16,), (4, 6), (4, 6, 5)], ids=str)
