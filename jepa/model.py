@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jepa.distributed import local_shards
-from jepa.encoder import TokenEncoder, gather_tokens
+from jepa.encoder import TokenEncoder
 from jepa.masking import Masks, nearest_target, sets_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
@@ -85,8 +85,8 @@ class JEPA(nn.Module):
     ) -> Output:
         """Predict the targets of every set of masks; mask set i applies to view i mod V of the V views [B, ...].
 
-        The target encoder runs once per view, or once per set under `target_input=hidden`. The views may be as the
-        loader sends them.
+        The target encoder runs once, on all views, or once per set under `target_input=hidden`. The views may be as
+        the loader sends them.
         """
         views = [self.to_network(view) for view in views]
         hidden = [kind for kind in kinds if kind != VISIBLE]
@@ -99,7 +99,7 @@ class JEPA(nn.Module):
         for number, (one, context, outputs) in enumerate(zip(masks, contexts, predicted, strict=True)):
             pairs = {kind: self._pair(kind, span, outputs[0], targets[kind][number], one) for kind in hidden}
             if VISIBLE in kinds:
-                pairs[VISIBLE] = self._visible_pair(outputs[1], targets["latent"][number].tokens, one)
+                pairs[VISIBLE] = self._visible_pair(outputs[1], targets["latent"][number], one)
             if self.context_encoder.levels:
                 context = context[..., -self.context_encoder.dim :]
             vectors.append(self.context_encoder.pool(context, one))
@@ -175,15 +175,15 @@ class JEPA(nn.Module):
 
     def _pair(self, kind: TargetKind, span: slice, outputs: Tensor, encoded: EncodedTargets, masks: Masks) -> Pair:
         """Select one kind from predictor outputs [B, M, Kt, span], and its targets."""
-        target = gather_tokens(encoded.tokens.flatten(2), encoded.places).unflatten(-1, encoded.tokens.shape[-2:])
+        target = self.target_by_kind[kind].selected(encoded.raw, encoded.places)
         return Pair(self._outputs_of(kind, span, outputs), target, masks.valid_target)
 
-    def _visible_pair(self, outputs: Tensor, targets: Tensor, masks: Masks) -> Pair:
+    def _visible_pair(self, outputs: Tensor, encoded: EncodedTargets, masks: Masks) -> Pair:
         """The pair of the context tokens, from predictor outputs [B, 1, Kc, values] and targets of all tokens."""
-        target = gather_tokens(targets.flatten(2), masks.context).unflatten(-1, targets.shape[-2:]).unsqueeze(1)
+        target = self.target_by_kind["latent"].selected(encoded.raw, masks.context.unsqueeze(1))
         valid = None if masks.valid_context is None else masks.valid_context.unsqueeze(1)
         nearest = nearest_target(masks, self.get_buffer("positions")).unsqueeze(1)
-        return Pair(outputs.unflatten(-1, targets.shape[-2:]), target, valid, nearest)
+        return Pair(outputs.unflatten(-1, target.shape[-2:]), target, valid, nearest)
 
     def _span(self, kinds: Sequence[TargetKind]) -> slice:
         """The predictor outputs from those of the first to those of the last of some kinds of target."""

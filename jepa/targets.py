@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.config import ConfigError
 from jepa.config.imports import imported
-from jepa.encoder import PatchEmbedding, TokenEncoder
+from jepa.encoder import PatchEmbedding, TokenEncoder, gather_tokens
 from jepa.masking import Masks, hidden_tokens, sets_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
@@ -27,9 +28,9 @@ def check_target(kind: str) -> str:
 
 
 class EncodedTargets(NamedTuple):
-    """What a set of masks selects its targets from. places: where they are in `tokens`."""
+    """What a set of masks selects its targets from. places: where they are among the n tokens."""
 
-    tokens: Tensor  # [B, n, L, D]: all N tokens, or the hidden ones alone
+    raw: Sequence[Tensor]  # tensors [B, n, D], see `Target.raw`; n: all N tokens, or the hidden ones alone
     places: Tensor  # [B, M, Kt]
 
 
@@ -44,17 +45,32 @@ class Target(ABC):
         """Outputs of the predictor for each token."""
         return self.layers * self.width
 
-    @abstractmethod
     def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
         """Targets of all tokens: inputs, target encoder -> [B, N, L, D].
 
         masks: if given, `latent` encodes the tokens of `masks.context` alone -> [B, Kc, L, D]; other kinds ignore it.
         """
+        return self.finished(self.raw(inputs, encoder, masks))
+
+    @abstractmethod
+    def raw(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Sequence[Tensor]:
+        """Tensors [B, N, D] that `finished` turns into the targets of all tokens."""
+
+    @abstractmethod
+    def finished(self, raw: Sequence[Tensor]) -> Tensor:
+        """Targets of any tokens from their values in `raw`, [..., D] each -> [..., L, D]."""
+
+    def selected(self, raw: Sequence[Tensor], places: Tensor) -> Tensor:
+        """Targets of the tokens at some places: [B, n, D] each, [B, ...] -> [B, ..., L, D]."""
+        return self.finished([gather_tokens(one, places) for one in raw])
 
     def of_sets(self, views: Sequence[Any], sets: Sequence[Masks], encoder: TokenEncoder) -> list[EncodedTargets]:
         """Targets of every set of masks; set i applies to view i mod V of the V views."""
-        of_views = [self(view, encoder) for view in views]
+        of_views = self._of_views(views, encoder)
         return [EncodedTargets(of_views[number % len(views)], one.target) for number, one in enumerate(sets)]
+
+    def _of_views(self, views: Sequence[Any], encoder: TokenEncoder) -> list[Sequence[Tensor]]:
+        return [self.raw(view, encoder) for view in views]
 
 
 class Latent(Target):
@@ -70,14 +86,17 @@ class Latent(Target):
         self.each = config.target_join == "each"
         self.layers = len(self.layer_indices) if self.each else 1
 
-    def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
-        """Representations of the whole input, or of the tokens of `masks.context` when only they are encoded."""
-        outputs = encoder.select(inputs, masks, self.layer_indices)
-        normed = [F.layer_norm(output, output.shape[-1:]) for output in outputs]
+    def raw(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Sequence[Tensor]:
+        """Layers of the whole input, or of the tokens of `masks.context` when only they are encoded."""
+        return encoder.select(inputs, masks, self.layer_indices)
+
+    def finished(self, raw: Sequence[Tensor]) -> Tensor:
+        """The layer-normed layers, or their mean."""
+        normed = [F.layer_norm(output, output.shape[-1:]) for output in raw]
         if self.each or len(normed) == 1:
-            return torch.stack(normed, dim=2)
+            return torch.stack(normed, dim=-2)
         mean = torch.stack(normed).mean(dim=0)
-        return F.layer_norm(mean, mean.shape[-1:]).unsqueeze(2)
+        return F.layer_norm(mean, mean.shape[-1:]).unsqueeze(-2)
 
     def of_sets(self, views: Sequence[Any], sets: Sequence[Masks], encoder: TokenEncoder) -> list[EncodedTargets]:
         """Targets of every set of masks, from passes of the whole views or of the hidden tokens."""
@@ -85,10 +104,18 @@ class Latent(Target):
             return super().of_sets(views, sets, encoder)
         hidden = [hidden_tokens(one, self.tokens) for one in sets]
         passes = sets_together(views, [tokens for tokens, _ in hidden], [one.context.shape for one in sets])
-        encoded: dict[int, Tensor] = {}
+        encoded: dict[int, Sequence[Tensor]] = {}
         for numbers, inputs, together in passes:
-            encoded.update(zip(numbers, self(inputs, encoder, together).chunk(len(numbers)), strict=True))
+            encoded.update(zip(numbers, _parts(self.raw(inputs, encoder, together), len(numbers)), strict=True))
         return [EncodedTargets(encoded[number], places) for number, (_, places) in enumerate(hidden)]
+
+    def _of_views(self, views: Sequence[Any], encoder: TokenEncoder) -> list[Sequence[Tensor]]:
+        """Views of one shape are one larger batch: small batches cost more per sample."""
+        shapes = [[leaf.shape for leaf in tree_leaves(view)] for view in views]
+        if len(views) == 1 or shapes.count(shapes[0]) < len(views):
+            return super()._of_views(views, encoder)
+        together = tree_map(lambda *leaves: torch.cat(leaves), *views)
+        return _parts(self.raw(together, encoder), len(views))
 
 
 class Pixels(Target):
@@ -97,10 +124,13 @@ class Pixels(Target):
     def __init__(self, encoder: TokenEncoder) -> None:
         self.width = _patch_embedding(encoder).values
 
-    def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
-        """Normalised patches of all tokens."""
-        patches = _patch_embedding(encoder).patches(inputs).unsqueeze(2)
-        return F.layer_norm(patches, patches.shape[-1:])
+    def raw(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Sequence[Tensor]:
+        """Patches of all tokens."""
+        return [_patch_embedding(encoder).patches(inputs)]
+
+    def finished(self, raw: Sequence[Tensor]) -> Tensor:
+        """Normalised patches."""
+        return F.layer_norm(raw[0], raw[0].shape[-1:]).unsqueeze(-2)
 
 
 class Custom(Target):
@@ -119,9 +149,13 @@ class Custom(Target):
             raise ConfigError(f"target: {error}") from error
         self.width = checked_width(kind, self.function, modality, encoder)
 
-    def __call__(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Tensor:
+    def raw(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Sequence[Tensor]:
         """Values of all tokens."""
-        return self.function(inputs, encoder).unsqueeze(2)
+        return [self.function(inputs, encoder)]
+
+    def finished(self, raw: Sequence[Tensor]) -> Tensor:
+        """The values unchanged."""
+        return raw[0].unsqueeze(-2)
 
 
 def build_target(kind: TargetKind, config: NetworksConfig, modality: Modality[Any], encoder: TokenEncoder) -> Target:
@@ -133,6 +167,11 @@ def build_target(kind: TargetKind, config: NetworksConfig, modality: Modality[An
             return Pixels(encoder)
         case _:
             return Custom(kind, modality, encoder)
+
+
+def _parts(tensors: Sequence[Tensor], count: int) -> list[Sequence[Tensor]]:
+    """The tensors of each of `count` equal parts of a batch."""
+    return list(zip(*(tensor.chunk(count) for tensor in tensors), strict=True))
 
 
 def _patch_embedding(encoder: TokenEncoder) -> PatchEmbedding:

@@ -20,6 +20,7 @@ from jepa.training.config import Config
 from jepa.training.data_record import announce_data
 from jepa.training.finite import FiniteCheck
 from jepa.training.log import RunLog, Stopwatch
+from jepa.training.memory import keep_freed_memory
 from jepa.training.networks import initial_model
 from jepa.training.numerics import numerics
 from jepa.training.resume import checkpoint_to_resume
@@ -54,6 +55,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         say_finished(config, world)
         return True
     announce_data(config, modality, samples, world)
+    keep_freed_memory(world.device)
     if config.compute.compile:
         model.compile()
     forward = world.data_parallel(model, varying=bool(model.streams))
