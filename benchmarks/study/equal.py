@@ -1,0 +1,33 @@
+"""Runs of equal budget with the best settings of each arm: finals with several seeds, and curves over the budget."""
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.study.arms import Arm
+from benchmarks.study.budget import Budget, step_costs
+from benchmarks.study.log import Record
+from benchmarks.study.search import best
+from benchmarks.study.trials import Part, Split, Study, Trial, finish
+
+MINUTES = (1, 3, 10, 30, 100)  # of two cores
+
+
+def equal_runs(
+    study: Study, arms: Sequence[Arm], part: Part, budgets: Sequence[Budget], seeds: int, split: Split
+) -> Iterator[Record]:
+    """Make the missing runs, those of small budgets first, and yield the records.
+
+    Each budget is a run of its own, as schedules end with the run: what a user gets who trains for so long.
+    """
+    settings = {arm.name: best(study, arm) for arm in arms}
+    planned = []
+    for budget in budgets:
+        costs = step_costs(budget.kind, study, arms, settings)
+        planned += [
+            Trial(
+                *(study, part, arm, settings[arm.name], max(1, round(budget.amount / costs[arm.name])), seed, split),
+                {"budget": budget.amount, "unit": budget.kind},
+            )
+            for seed in range(seeds)
+            for arm in arms
+        ]
+    yield from finish(planned, study)

@@ -1,0 +1,43 @@
+"""The log of a study: a file of JSON lines, one per trial, to which several processes append at once."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """Name of a trial by all that decides its outcome."""
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def append(path: Path, record: Record) -> None:
+    """Add a record, unless one with its key is there; a line that a kill cut short is ended first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        if record["key"] in _records(text):
+            return
+        file.write(("\n" if text and not text.endswith("\n") else "") + json.dumps(record) + "\n")
+
+
+def read(path: Path) -> dict[str, Record]:
+    """All records by key, in the order in which they were made."""
+    return _records(path.read_text()) if path.exists() else {}
+
+
+def _records(text: str) -> dict[str, Record]:
+    records = {}
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut short by a kill: the trial is not logged, so it is made again
+        records[record["key"]] = record
+    return records

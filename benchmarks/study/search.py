@@ -1,0 +1,73 @@
+"""Successive halving: many short trials of each arm, then the best third with three times the images, and so on.
+
+A trial of the next rung is a separate run, not the earlier one continued: learning rate, stages and teacher are
+functions of the share of the run that is done, so the first third of a long run is another run than a short one.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+from benchmarks.study.arms import Arm, Changes, design
+from benchmarks.study.log import Record, read
+from benchmarks.study.trials import Study, Trial, finish, identity, resolved
+from jepa.config import ConfigError
+
+RANKED_BY = ("class/linear", "class/knn", "class/low_shot_12")
+FACTOR = 3  # of the images from rung to rung; as many times fewer trials
+
+
+def search(study: Study, arms: Sequence[Arm], trials: int, images: int) -> Iterator[Record]:
+    """Make the trials of all arms, rung by rung, and yield their records."""
+    points = {arm.name: design(arm.search, trials) for arm in arms if arm.search}
+    for rung in range(rungs(trials)):
+        planned = [
+            _trial(study, arm, changes, images * FACTOR**rung, rung)
+            for number in range(trials)
+            for arm in arms
+            for changes in points.get(arm.name, [])[number : number + 1]
+        ]
+        records = []
+        for record in finish(planned, study):
+            records.append(record)
+            yield record
+        points = {name: _best_third([one for one in records if one["arm"] == name]) for name in points}
+
+
+def rungs(trials: int) -> int:
+    """Number of rungs until one trial is left."""
+    return 1 if trials == 1 else 1 + rungs(math.ceil(trials / FACTOR))
+
+
+def best(study: Study, arm: Arm) -> Changes:
+    """The best settings of the last rung that an arm has reached on this data; raises ConfigError if there is none."""
+    if not arm.search:
+        return {}
+    records = [one for one in read(study.log).values() if _is_of(one, study, arm)]
+    if not records:
+        raise ConfigError(f"{study.log} has no trial of {arm.name} as its file now is; run the search first")
+    last = max(one["rung"] for one in records)
+    changes: Changes = max((one for one in records if one["rung"] == last), key=ranking)["changes"]
+    return changes
+
+
+def ranking(record: Record) -> float:
+    """Mean of linear probe, k-NN and few labels of the trained encoder; a failed trial is the last."""
+    if "failed" in record:
+        return -math.inf
+    return fmean(record["scores"][row]["jepa"] for row in RANKED_BY)
+
+
+def _is_of(record: Record, study: Study, arm: Arm) -> bool:
+    """Whether a record is a trial of the search of an arm as its file now is."""
+    return record["part"] == "search" and identity(study, arm, record["changes"]).items() <= record.items()
+
+
+def _best_third(records: Sequence[Record]) -> list[Changes]:
+    ranked = sorted(records, key=lambda one: (-ranking(one), one["key"]))  # the key: records come in any order
+    return [one["changes"] for one in ranked[: math.ceil(len(ranked) / FACTOR)]]
+
+
+def _trial(study: Study, arm: Arm, changes: Mapping[str, object], images: int, rung: int) -> Trial:
+    batch = resolved(study, arm, changes, 1)[0].optim.batch_size
+    return Trial(study, "search", arm, dict(changes), round(images / batch), 0, "validation", {"rung": rung})

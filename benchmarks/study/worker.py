@@ -1,0 +1,128 @@
+"""The process of one trial: python -m benchmarks.study.worker JOB.json
+
+It trains, or resumes, evaluates, and appends the record to the log of the study. Or it measures costs of steps.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import provenance, supervised
+from benchmarks.study.arms import LOOPS
+from benchmarks.study.budget import LONG, ROUNDS, SHORT
+from benchmarks.study.log import Record, append
+from jepa.distributed import join
+from jepa.errors import INTERRUPTED, exit_status
+from jepa.evaluate.run import evaluate_run
+from jepa.evaluate.table import columns
+from jepa.settings.resolve import resolve
+from jepa.training.finite import NonFiniteLossError
+
+
+def main(argv: list[str]) -> int:
+    """Do a job -> exit status."""
+    path = Path(argv[0])
+    job = json.loads(path.read_text())
+    return exit_status(lambda: _costs(job) if "costs" in job else _trial(job, path.with_suffix(".cpu")))
+
+
+def _trial(job: dict[str, Any], clock: Path) -> int:
+    record = job["record"]
+    loop = LOOPS[record["loop"]]
+    config, modality = resolve(record["modality"], record["recipe"], job["settings"])
+    world = join(config.compute.device)
+    outcome: dict[str, Any]
+    try:
+        with _timed(clock):
+            finished = loop.train(config, modality, world)
+        if not finished:
+            return INTERRUPTED
+        outcome = _scores(evaluate_run(config.run_dir))
+        if record["loop"] == "supervised":
+            outcome["head"] = supervised.head_accuracy(config, modality, world.device)
+    except NonFiniteLossError as error:  # an outcome of its settings, which would repeat
+        outcome = {"failed": str(error)}
+    facts = {
+        "steps": config.steps,
+        "images": config.steps * config.optim.batch_size,
+        "flops": loop.flops(config, modality),
+        "cpu_seconds": _cpu_seconds(clock),
+        "cpu": provenance.hardware()["cpu"],
+        "git": provenance.commit(),
+    }
+    append(Path(job["log"]), {**record, **facts, **outcome})
+    return 0
+
+
+def _costs(job: dict[str, Any]) -> int:
+    """Measure the CPU seconds of a step of several arms in turn, and log their medians."""
+    rounds = [
+        [_step_cost(record, settings, Path(job["folder"])) for record, settings in _pairs(job)] for _ in range(ROUNDS)
+    ]
+    for (record, _), costs in zip(_pairs(job), zip(*rounds, strict=True), strict=True):
+        facts = {"cpu": provenance.hardware()["cpu"], "git": provenance.commit()}
+        append(Path(job["log"]), {**record, "cpu_seconds_a_step": median(costs), "rounds": costs, **facts})
+    return 0
+
+
+def _pairs(job: dict[str, Any]) -> list[tuple[Record, list[str]]]:
+    """What is measured: each record with its settings."""
+    return [*zip(job["costs"], job["settings"], strict=True)]
+
+
+def _step_cost(record: Record, settings: list[str], folder: Path) -> float:
+    """CPU seconds of one step: what a long run takes more than a short one, by step."""
+    steps, seconds = [], []
+    for images in (SHORT, LONG):
+        batch = resolve(record["modality"], record["recipe"], [*settings, "steps=1"])[0].optim.batch_size
+        steps.append(max(1, images // batch))
+        with tempfile.TemporaryDirectory(dir=folder) as run_dir:
+            words = [*settings, f"steps={steps[-1]}", f"run_dir={run_dir}/run"]
+            config, modality = resolve(record["modality"], record["recipe"], words)
+            before = time.process_time()
+            if not LOOPS[record["loop"]].train(config, modality, join(config.compute.device)):
+                raise SystemExit(INTERRUPTED)
+            seconds.append(time.process_time() - before)
+    return (seconds[1] - seconds[0]) / (steps[1] - steps[0])
+
+
+def _scores(results: dict[str, Any]) -> dict[str, Any]:
+    """Scores by row and column (the trained encoder is `jepa`), and signs of collapse."""
+    names = columns(results["tasks"])
+    rows = {
+        row: {name: round(scores[name], 5) for name in names if scores.get(name) is not None}
+        for row, scores in results["tasks"].items()
+    }
+    signs = results["collapse"]
+    rank = {"jepa": signs["rankme"], "random_init": signs["rankme_random_init"]}
+    return {"scores": {**rows, "rankme": rank}, "target_std": signs["target_std"]}
+
+
+@contextmanager
+def _timed(path: Path) -> Iterator[None]:
+    """Note the start of an attempt to train, and its CPU seconds at its end."""
+    with path.open("a") as file:
+        file.write("started\n")
+    before = time.process_time()
+    try:
+        yield
+    finally:
+        with path.open("a") as file:
+            file.write(f"{time.process_time() - before:.3f}\n")
+
+
+def _cpu_seconds(path: Path) -> float | None:
+    """CPU seconds of training over all attempts; None if a kill took the time of one."""
+    lines = path.read_text().splitlines()
+    ended = [float(line) for line in lines if line != "started"]
+    return round(sum(ended), 1) if len(ended) == lines.count("started") else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
