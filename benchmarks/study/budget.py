@@ -17,7 +17,7 @@ from benchmarks.study.trials import RunFailedError, Study, identity, overrides, 
 from jepa.console import CONSOLE
 
 CPU_SECONDS_A_MINUTE = 90.0
-SHORT, LONG = 640, 3200  # images of the two runs whose difference is measured, without start and end
+IMAGES = [640, 3200]  # of the short and the long run whose difference is measured
 ROUNDS = 3
 BudgetKind = Literal["minutes", "flops", "images"]
 Settings = Mapping[str, Changes]  # by arm
@@ -65,6 +65,6 @@ def _measure(study: Study, identities: Mapping[str, dict[str, Any]], lock: int) 
     folder = study.work / f"costs-{time.time_ns()}"
     records = [{"key": key_of(one), **one} for one in identities.values()]
     place = [[*one["settings"], *study.place, *overrides(one["changes"])] for one in records]
-    job = {"costs": records, "settings": place, "log": str(study.log), "folder": str(folder)}
+    job = {"costs": records, "settings": place, "log": str(study.log)} | {"images": IMAGES, "rounds": ROUNDS}
     if status := start_worker(job, folder, lock).wait():
         raise RunFailedError(f"measuring costs ended with status {status}; see {folder.with_suffix('.log')}")

@@ -15,7 +15,6 @@ from typing import Any
 
 from benchmarks import provenance, supervised
 from benchmarks.study.arms import LOOPS
-from benchmarks.study.budget import LONG, ROUNDS, SHORT
 from benchmarks.study.log import Record, append
 from jepa.distributed import join
 from jepa.errors import INTERRUPTED, exit_status
@@ -62,28 +61,22 @@ def _trial(job: dict[str, Any], clock: Path) -> int:
 
 def _costs(job: dict[str, Any]) -> int:
     """Measure the CPU seconds of a step of several arms in turn, and log their medians."""
-    rounds = [
-        [_step_cost(record, settings, Path(job["folder"])) for record, settings in _pairs(job)] for _ in range(ROUNDS)
-    ]
-    for (record, _), costs in zip(_pairs(job), zip(*rounds, strict=True), strict=True):
+    pairs: list[tuple[Record, list[str]]] = [*zip(job["costs"], job["settings"], strict=True)]
+    rounds = [[_step_cost(*pair, job["images"]) for pair in pairs] for _ in range(job["rounds"])]
+    for (record, _), costs in zip(pairs, zip(*rounds, strict=True), strict=True):
         facts = {"cpu": provenance.hardware()["cpu"], "git": provenance.commit()}
         append(Path(job["log"]), {**record, "cpu_seconds_a_step": median(costs), "rounds": costs, **facts})
     return 0
 
 
-def _pairs(job: dict[str, Any]) -> list[tuple[Record, list[str]]]:
-    """What is measured: each record with its settings."""
-    return [*zip(job["costs"], job["settings"], strict=True)]
-
-
-def _step_cost(record: Record, settings: list[str], folder: Path) -> float:
-    """CPU seconds of one step: what a long run takes more than a short one, by step."""
+def _step_cost(record: Record, settings: list[str], images: list[int]) -> float:
+    """CPU seconds of one step: the difference of a long and a short run, which start and end alike."""
     steps, seconds = [], []
-    for images in (SHORT, LONG):
+    for count in images:
         batch = resolve(record["modality"], record["recipe"], [*settings, "steps=1"])[0].optim.batch_size
-        steps.append(max(1, images // batch))
-        with tempfile.TemporaryDirectory(dir=folder) as run_dir:
-            words = [*settings, f"steps={steps[-1]}", f"run_dir={run_dir}/run"]
+        steps.append(max(1, count // batch))
+        with tempfile.TemporaryDirectory() as folder:
+            words = [*settings, f"steps={steps[-1]}", f"run_dir={folder}/run"]
             config, modality = resolve(record["modality"], record["recipe"], words)
             before = time.process_time()
             if not LOOPS[record["loop"]].train(config, modality, join(config.compute.device)):

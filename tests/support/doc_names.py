@@ -20,8 +20,14 @@ SETTING = re.compile(rf"(?<![\w.])(?:{SECTIONS})\.(\w+)(?![\w(])")
 RECIPE = re.compile(r"--config ([\w/.-]+)")
 PLACEHOLDERS = {
     *("jepa.modalities", "tides/jepa_tides/modality.py"),  # an entry-point group; a file that the reader writes
-    *("fused", "JEPA.guess", "bnads", "peek_lr"),  # removed and former names; misspelt ones in error messages
-    *("py", "NAME", "FILE", "video/NAME", "large"),
+    *(
+        "fused",
+        "JEPA.guess",
+        "benchmarks.learning",
+        "bnads",
+        "peek_lr",
+    ),  # removed and former names; misspelt ones in error messages
+    *("py", "json", "NAME", "FILE", "video/NAME", "large"),
 }
 
 
