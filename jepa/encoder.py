@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,43 +16,16 @@ from jepa.masking import Masks
 from jepa.ops.patches import (
     PatchEmbedding as PatchEmbedding,
     gather_tokens as gather_tokens,
+    mean_tokens as mean_tokens,
     patch_embedding as patch_embedding,
 )
-from jepa.ops.published_positions import published_sincos, spread, vjepa2_angles
-from jepa.positions import rotary_angles, sincos_table
+from jepa.ops.position_tables import (
+    PositionKind as PositionKind,
+    head_angles as head_angles,
+    position_table as position_table,
+)
+from jepa.ops.sizes import SIZES as SIZES, SizeName as SizeName, VitSize as VitSize
 from jepa.transformer import NORM_EPS, Block, Initialisation, LayerNorm, in_stream, initialise, rotation
-
-
-@dataclass(frozen=True, kw_only=True)
-class VitSize:
-    """Size of a vision transformer."""
-
-    width: PositiveInt
-    depth: PositiveInt
-    heads: PositiveInt
-    mlp_ratio: PositiveFloat = 4.0
-
-    def __post_init__(self) -> None:
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} does not divide into {self.heads} heads of even size")
-
-
-SizeName = Literal[
-    "vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_huge", "vit_giant", "vit_giant_22_heads",
-    "vit_gigantic",
-]  # fmt: skip
-SIZES: dict[SizeName, VitSize] = {  # as in I-JEPA (Assran et al. 2023), except nano, which is for CPUs
-    "vit_nano": VitSize(width=128, depth=4, heads=4),
-    "vit_tiny": VitSize(width=192, depth=12, heads=3),
-    "vit_small": VitSize(width=384, depth=12, heads=6),
-    "vit_base": VitSize(width=768, depth=12, heads=12),
-    "vit_large": VitSize(width=1024, depth=24, heads=16),
-    "vit_huge": VitSize(width=1280, depth=32, heads=16),
-    "vit_giant": VitSize(width=1408, depth=40, heads=16, mlp_ratio=48 / 11),
-    "vit_giant_22_heads": VitSize(width=1408, depth=40, heads=22, mlp_ratio=48 / 11),  # V-JEPA 2's g
-    "vit_gigantic": VitSize(width=1664, depth=48, heads=26, mlp_ratio=64 / 13),  # V-JEPA 2.1's G
-}
-PositionKind = Literal["sincos", "sincos_published", "rotary", "rotary_vjepa2", "rotary_vjepa2_1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +122,14 @@ class TokenEncoder(RenamedEncoder, nn.Module, ABC):
         """Set the coordinates [N, A] of the tokens, e.g. of another resolution; raises ConfigError if impossible."""
         raise ConfigError("this encoder only works on the token grid that it was trained on")
 
+    def position_table(self, positions: Tensor) -> Tensor:
+        """What `encode_local` needs of tokens at coordinates [N, A]: [N, ...]; raises ConfigError if impossible."""
+        raise ConfigError("data.local_views: this encoder only works on one token grid")
+
+    def encode_local(self, inputs: Any, table: Tensor) -> Tensor:
+        """Encode all tokens of inputs on another grid, from its `position_table` -> [B, N, D], normed."""
+        raise NotImplementedError
+
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
@@ -179,13 +160,19 @@ class Encoder(TokenEncoder):
 
     def set_positions(self, positions: Tensor) -> None:
         """Set the coordinates [N, A] of the tokens; fractional ones lie between those of the training grid."""
-        device = self.norm.weight.device
+        name = "table" if self.position_kind.startswith("sincos") else "angles"
+        table = self.position_table(positions).to(self.norm.weight.device)
+        self.register_buffer(name, table, persistent=False)
+
+    def position_table(self, positions: Tensor) -> Tensor:
+        """The table that is added to tokens at these coordinates, or the angles of their rotation."""
         if self.position_kind.startswith("sincos"):
-            table = position_table(self.position_kind, positions, self.dim).to(device)
-            self.register_buffer("table", table, persistent=False)
-        else:
-            angles = head_angles(self.position_kind, positions, self.dim // self.heads)
-            self.register_buffer("angles", angles.to(device), persistent=False)
+            return position_table(self.position_kind, positions, self.dim)
+        return head_angles(self.position_kind, positions, self.dim // self.heads)
+
+    def encode_local(self, inputs: Any, table: Tensor) -> Tensor:
+        """Encode all tokens of inputs on another grid, from its `position_table` -> [B, N, D], normed."""
+        return self._run(inputs, None, [-1], table)[0]
 
     def outputs(self, inputs: Any, masks: Masks | None = None) -> list[Tensor]:
         """The embedded inputs without positions, then the `layers`: depth + 1 times [B, N or Kc, D]."""
@@ -203,17 +190,22 @@ class Encoder(TokenEncoder):
             return super().last_layers(inputs, masks, count)
         return self.select(inputs, masks, range(-min(count, len(self.blocks)), 0))
 
-    def _run(self, inputs: Any, masks: Masks | None, wanted: Iterable[int]) -> list[Tensor]:
+    def _run(
+        self, inputs: Any, masks: Masks | None, wanted: Iterable[int], table: Tensor | None = None
+    ) -> list[Tensor]:
         valid, keep = self.valid(inputs), None if masks is None else masks.context
         if valid is not None and keep is not None:
             valid = valid.gather(1, keep)
         embedded = tokens = self.embedding(inputs, keep)
         tokens = in_stream(tokens)
-        if self.position_kind.startswith("sincos"):
+        added = self.position_kind.startswith("sincos")
+        if table is None:
+            table = self.table if added else self.angles
+        if added:
             turned = None
-            tokens = tokens + (self.table if keep is None else self.table[keep])
+            tokens = tokens + (table if keep is None else table[keep])
         else:
-            turned = rotation(self.angles.unsqueeze(0) if keep is None else self.angles[keep], self.dim // self.heads)
+            turned = rotation(table.unsqueeze(0) if keep is None else table[keep], self.dim // self.heads)
         numbers = [index % (len(self.blocks) + 1) for index in wanted]
         outputs = {0: embedded} if 0 in numbers else {}
         for number, block in enumerate(self.blocks, start=1):
@@ -239,26 +231,6 @@ class Encoder(TokenEncoder):
     def fsdp_units(self) -> Iterable[nn.Module]:
         """The transformer blocks."""
         return self.blocks.children()
-
-
-def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of the valid tokens, or of all if none is valid: [B, N, D], bool [B, N] or None -> [B, D]."""
-    if valid is None:
-        return tokens.mean(dim=1)
-    weights = (valid | ~valid.any(dim=1, keepdim=True)).to(tokens.dtype).unsqueeze(-1)
-    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def position_table(kind: PositionKind, positions: Tensor, dim: int) -> Tensor:
-    """The table added to tokens at coordinates [N, A] -> [N, dim]."""
-    return (published_sincos if kind == "sincos_published" else sincos_table)(positions, dim)
-
-
-def head_angles(kind: PositionKind, positions: Tensor, head_dim: int) -> Tensor:
-    """Rotary angles of queries and keys at coordinates [N, A] -> [N, head_dim / 2 or head_dim]."""
-    if kind == "rotary_vjepa2_1":
-        positions = spread(positions)
-    return (vjepa2_angles if kind == "rotary_vjepa2" else rotary_angles)(positions, head_dim)
 
 
 def run_block(block: Callable[..., Tensor], checkpointed: bool, *arguments: Tensor | int | None) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Generator, Tensor
 
 from jepa.distributed import gather_rows, mean_over_processes
 from jepa.model import Output, Pair, Prediction
+from jepa.multiview.distance import Vectors, views_distance
 from jepa.ops.contrast import Contrast, contrast_loss as contrast_loss
 from jepa.regularisers import sigreg, vicreg, visreg
 from jepa.schedules import Fraction
-from jepa.targets import VISIBLE, TargetKind
+from jepa.targets import VIEWS, VISIBLE, TargetKind
 
 _NORMALISED = ("latent", VISIBLE)
 
@@ -59,17 +60,25 @@ class LossConfig:
 
 
 def prediction_loss(
-    predictions: Sequence[Prediction], config: LossConfig, weights: Mapping[TargetKind, float]
+    predictions: Sequence[Prediction],
+    config: LossConfig,
+    weights: Mapping[TargetKind, float],
+    local: Sequence[Vectors] = (),
 ) -> Tensor:
     """Mean distance between predictions and targets, averaged over sets of masks -> scalar.
 
-    weights: weight of each kind of target. Targets that a sample lacks do not count.
+    weights: weight of each kind of target. Targets that a sample lacks do not count. local: vectors of
+    smaller views, which the kind `views` compares.
     """
     losses = [
         weight * _mean_distance(prediction.pairs[kind], config, config.normalise_prediction and kind in _NORMALISED)
         for prediction in predictions
         for kind, weight in weights.items()
+        if kind != VIEWS
     ]
+    if VIEWS in weights:
+        whole = [prediction.pooled for prediction in predictions]
+        losses.append(weights[VIEWS] * len(whole) * views_distance(whole, local))
     return torch.stack(losses).sum() / len(predictions)
 
 
@@ -103,17 +112,22 @@ def distances(pair: Pair, config: LossConfig, normalise: bool, reduction: str) -
 
 def added_loss(output: Output, config: LossConfig, contrast: Contrast, generator: Generator) -> Tensor:
     """The terms added to the prediction loss, with their weights: regulariser and contrast -> scalar."""
-    total = regularisation(output.predictions, config, generator)
+    total = regularisation(output.predictions, config, generator, output.local)
     if output.contrast is not None:
         total = total + config.contrast_weight * contrast_loss(output.contrast, contrast)
     return total
 
 
-def regularisation(predictions: Sequence[Prediction], config: LossConfig, generator: Generator) -> Tensor:
-    """The weighted regulariser of the pooled contexts of the global batch, summed over streams -> scalar."""
+def regularisation(
+    predictions: Sequence[Prediction], config: LossConfig, generator: Generator, local: Sequence[Vectors] = ()
+) -> Tensor:
+    """The weighted regulariser of the pooled contexts of the global batch, summed over streams -> scalar.
+
+    local: those of smaller views, each of which is regularised like that of a set of masks.
+    """
     streams: dict[str, list[Tensor]] = {}
-    for prediction in predictions:
-        for stream, pooled in prediction.pooled.items():
+    for of_view in (*(prediction.pooled for prediction in predictions), *local):
+        for stream, pooled in of_view.items():
             streams.setdefault(stream, []).append(pooled)
     if config.regulariser == "none":
         return next(iter(streams.values()))[0].new_zeros(())

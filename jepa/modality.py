@@ -137,7 +137,8 @@ class Modality(Renamed, ABC, Generic[C]):
     `jepa.testing.check_modality` checks the whole contract.
 
     streams: kinds of tokens, if there are several; the tokens of the first stream come first and lie on `grid`, and
-    probes use that stream alone. views: crops per sample and step; mask set i applies to view i mod views.
+    probes use that stream alone. views: crops per sample and step; mask set i applies to view i mod views. local_views:
+    smaller views per sample and step, on `local_grid`, for the target `views`; `local_view` draws one.
     forecast_axis: index of the grid's time axis, if any; evaluation then predicts later tokens from earlier ones.
     mask_groups: how `sample_masks` may draw parts of a batch, see jepa/masking/groups.py; None: whole batches only.
     index_folder: set by the core: where `dataset` may store the list of its samples for other processes and later
@@ -151,6 +152,8 @@ class Modality(Renamed, ABC, Generic[C]):
     streams: Sequence[Stream] = ()
     tasks: Sequence[Task] = ()
     views: int = 1
+    local_views: int = 0
+    local_grid: Grid = ()
     forecast_axis: int | None = None
     mask_groups: MaskGroups | None = None
     index_folder: IndexFolder | None = None
@@ -175,6 +178,11 @@ class Modality(Renamed, ABC, Generic[C]):
     def positions(self) -> Tensor:
         """Coordinates of every token: [N, A]."""
         return grid_positions(self.grid, getattr(self.config, "position_grid", None))  # a broken one has none
+
+    @property
+    def local_positions(self) -> Tensor:
+        """Coordinates of every token of a smaller view, scaled to the extent of the whole grid: [N, A]."""
+        return grid_positions(self.local_grid, self.config.position_grid or self.grid)
 
     @abstractmethod
     def dataset(self, split: Split) -> Samples:
@@ -203,6 +211,14 @@ class Modality(Renamed, ABC, Generic[C]):
     def loader_view(self, inputs: Any, generator: Generator) -> Any:
         """A training view as workers send it, such as uint8 pixels, which `to_network` completes for a batch."""
         return self.training_view(inputs, generator)
+
+    def local_view(self, inputs: Any, generator: Generator) -> Any:
+        """A smaller training view as workers send it; override it if there are `local_views`."""
+        raise NotImplementedError(f"{type(self).__name__} has no smaller views")
+
+    def example_local_view(self) -> Any:
+        """A smaller view whose shapes and types are representative; override it together with `local_view`."""
+        raise NotImplementedError(f"{type(self).__name__} has no smaller views")
 
     def to_network(self, views: Any) -> Any:
         """A batch of loader views, on its device -> training views; a batch of training views stays as it is."""

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ from jepa.encoder import TokenEncoder
 from jepa.masking import Masks, nearest_target, sets_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
+from jepa.multiview.vectors import joined, local_vectors, projected
 from jepa.ops.contrast import ContrastPair as ContrastPair, ContrastScale as ContrastScale
+from jepa.ops.projector import projector
 from jepa.predictor import Predictor, PredictorTask
-from jepa.targets import VISIBLE, EncodedTargets, TargetKind, build_target
-from jepa.transformer import NORM_EPS
+from jepa.targets import VIEWS, VISIBLE, EncodedTargets, TargetKind, build_target
 
 
 class Pair(NamedTuple):
@@ -40,10 +42,11 @@ class Prediction(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Results of a forward pass: one prediction per set of masks, and the vectors of the contrast, if there is one."""
+    """Results of a forward pass: one prediction per set of masks, and vectors of the contrast and of smaller views."""
 
     predictions: list[Prediction]
     contrast: ContrastPair | None
+    local: Sequence[Mapping[str, Tensor]] = ()  # `pooled` of each smaller view, if their distance is learned
 
 
 class JEPA(nn.Module):
@@ -60,11 +63,11 @@ class JEPA(nn.Module):
         super().__init__()
         self.config, self.to_network = config, modality.to_network
         self.context_encoder: TokenEncoder = modality.encoder(config)
-        hidden = [kind for kind in targets if kind != VISIBLE]
+        hidden = [kind for kind in targets if kind not in (VISIBLE, VIEWS)]
         self.target_by_kind = {kind: build_target(kind, config, modality, self.context_encoder) for kind in hidden}
         task = PredictorTask(
             inputs=self.context_encoder.dim,
-            outputs=sum(target.values for target in self.target_by_kind.values()),
+            outputs=sum(target.values for target in self.target_by_kind.values()) or 1,
             positions=modality.positions,
             position_kind=config.positions,
             initialisation=config.initialisation,
@@ -73,39 +76,51 @@ class JEPA(nn.Module):
         )
         if VISIBLE in targets:
             self.register_buffer("positions", modality.positions, persistent=False)
-        self.predictor = Predictor(config.predictor, task)
+        self.predictor = Predictor(config.predictor, task).requires_grad_(bool(hidden))
         self.streams = [stream.name for stream in modality.streams]
-        dim, width = self.context_encoder.dim, config.projector
-        self.projectors = nn.ModuleDict({name: projector(dim, width) for name in self.streams or ["tokens"]})
+        make = partial(projector, self.context_encoder.dim, config.projector, config.projector_norm)
+        self.projectors = nn.ModuleDict({name: make() for name in self.streams or ["tokens"]})
+        if modality.local_views:
+            table = self.context_encoder.position_table(modality.local_positions)
+            self.register_buffer("local_table", table, persistent=False)
         self.contrast = ContrastScale(config.contrast) if config.contrast != "none" else None
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
 
     def forward(
-        self, views: Sequence[Any], masks: Sequence[Masks], kinds: Sequence[TargetKind] = ("latent",)
+        self,
+        views: Sequence[Any],
+        masks: Sequence[Masks],
+        kinds: Sequence[TargetKind] = ("latent",),
+        local: Sequence[Any] = (),
     ) -> Output:
         """Predict the targets of every set of masks; mask set i applies to view i mod V of the V views [B, ...].
 
         The target encoder runs once, on all views, or once per set under `target_input=hidden`. The views may be as
-        the loader sends them.
+        the loader sends them. local: smaller views [B, ...], which only the kind `views` needs.
         """
         views = [self.to_network(view) for view in views]
-        hidden = [kind for kind in kinds if kind != VISIBLE]
+        hidden = [kind for kind in kinds if kind not in (VISIBLE, VIEWS)]
         valid = [self.context_encoder.valid(view) for view in views]  # bool [B, N] each, or None
         masks = [one.bind(valid[number % len(views)], number) for number, one in enumerate(masks)]
         targets = {kind: self._encoded_targets(kind, views, masks) for kind in hidden}
         span = self._span(hidden)
         contexts, predicted = self._encode_and_predict(views, masks, span, VISIBLE in kinds)
-        predictions, vectors = [], []
+        pairs: list[dict[TargetKind, Pair]] = []
+        vectors: list[Mapping[str, Tensor]] = []
         for number, (one, context, outputs) in enumerate(zip(masks, contexts, predicted, strict=True)):
-            pairs = {kind: self._pair(kind, span, outputs[0], targets[kind][number], one) for kind in hidden}
+            pairs.append({kind: self._pair(kind, span, outputs[0], targets[kind][number], one) for kind in hidden})
             if VISIBLE in kinds:
-                pairs[VISIBLE] = self._visible_pair(outputs[1], targets["latent"][number], one)
+                pairs[-1][VISIBLE] = self._visible_pair(outputs[1], targets["latent"][number], one)
             if self.context_encoder.levels:
                 context = context[..., -self.context_encoder.dim :]
             vectors.append(self.context_encoder.pool(context, one))
-            pooled = {stream: self.projectors[stream](vector) for stream, vector in vectors[-1].items()}
-            predictions.append(Prediction(pairs, pooled))
-        return Output(predictions, self._contrast_pair(vectors, masks) if self.contrast is not None else None)
+        contrast = self._contrast_pair(vectors, masks) if self.contrast is not None else None
+        if local and VIEWS in kinds:
+            inputs, table = self.to_network(joined(local)), self.get_buffer("local_table")
+            vectors += local_vectors(self.context_encoder, inputs, len(local), table)
+        pooled = projected(self.projectors, vectors)
+        predictions = [Prediction(*both) for both in zip(pairs, pooled, strict=False)]
+        return Output(predictions, contrast, pooled[len(masks) :])
 
     @torch.no_grad()
     def targets(self, inputs: Any, kind: TargetKind = "latent", masks: Masks | None = None) -> Tensor:
@@ -168,7 +183,9 @@ class JEPA(nn.Module):
         return contexts, predicted
 
     def _predictions(self, context: Tensor, masks: Masks, span: slice, visible: bool) -> tuple[Tensor, ...]:
-        """Predictor outputs [B, M, Kt, span]; if `visible`, those of the context tokens too."""
+        """Predictor outputs [B, M, Kt, span], none for an empty span; if `visible`, those of the context tokens too."""
+        if span.start == span.stop:
+            return ()
         if visible:
             return self.predictor.with_context(context, masks, span)
         return (self.predictor(context, masks, span),)
@@ -186,7 +203,9 @@ class JEPA(nn.Module):
         return Pair(outputs.unflatten(-1, target.shape[-2:]), target, valid, nearest)
 
     def _span(self, kinds: Sequence[TargetKind]) -> slice:
-        """The predictor outputs from those of the first to those of the last of some kinds of target."""
+        """The predictor outputs from those of the first to those of the last of some kinds of target, if any."""
+        if not kinds:
+            return slice(0, 0)
         ends = list(accumulate((target.values for target in self.target_by_kind.values()), initial=0))
         numbers = [list(self.target_by_kind).index(kind) for kind in kinds]
         return slice(ends[min(numbers)], ends[max(numbers) + 1])
@@ -207,13 +226,3 @@ class JEPA(nn.Module):
             chosen.append(vectors[most][stream])
         first, second = chosen
         return ContrastPair((first, second), *self.contrast())
-
-
-def projector(dim: int, width: int) -> nn.Module:
-    """Network between pooled contexts and the regulariser: [B, dim] -> [B, width], or the identity if width is 0.
-
-    Departs from the expander of VICReg: layer norm instead of batch norm, which needs larger batches.
-    """
-    if not width:
-        return nn.Identity()
-    return nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.LayerNorm(width, NORM_EPS), nn.Linear(width, width))

@@ -17,6 +17,7 @@ from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
 
 TargetKind = str  # `latent`, `pixels`, or a function as package.module:function; beside `latent`, VISIBLE
+VIEWS = "views"  # no target: the distance of a sample's views from each other, see `views_distance` in loss.py
 VISIBLE = "visible"  # representations of the context tokens, see `loss.visible`
 
 

@@ -126,8 +126,8 @@ def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], b
     for number, part in enumerate(parts, start=1):
         with gradients_shared(forward, shared=number == len(parts)):
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                output = forward(part.views, part.masks, tuple(weights))
-            loss = prediction_loss(output.predictions, config.loss, weights)
+                output = forward(part.views, part.masks, tuple(weights), part.local)
+            loss = prediction_loss(output.predictions, config.loss, weights, output.local)
             added = added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
             total = config.loss.prediction_weight * loss + added
             scaled = total / len(parts)

@@ -49,13 +49,16 @@ def _counter_of(
 ) -> Callable[[list[Masks]], int]:
     """A function from masks of one sample to its FLOPs."""
     view, model = example_view(modality), networks(config, modality)
-    inputs = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype, device="meta"), view)
+    inputs, local = (
+        tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype, device="meta"), one)
+        for one in (view, local_views(modality))
+    )
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
 
     def count(masks: list[Masks]) -> int:
         with FlopCounterMode(display=False) as counter:
-            output = model([inputs] * modality.views, masks, tuple(weights))
-            prediction_loss(output.predictions, config.loss, weights).backward()
+            output = model([inputs] * modality.views, masks, tuple(weights), local)
+            prediction_loss(output.predictions, config.loss, weights, output.local).backward()
         flops: int = counter.get_total_flops()
         return flops
 
@@ -109,3 +112,8 @@ def example_view(modality: Modality[Any], from_loader: bool = False) -> Any:
         return modality.example_loader_view() if from_loader else modality.example_view()
     except (OSError, ValueError, IndexError, BadSampleError) as error:
         raise DataError(f"data: no sample shows the shape of a view: {error}") from error
+
+
+def local_views(modality: Modality[Any]) -> list[Any]:
+    """The smaller views of a sample, as the loader sends them; only their shapes matter."""
+    return [modality.example_local_view() for _ in range(modality.local_views)]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from jepa.cost.flops import DRAWS, example_view, networks
+from jepa.cost.flops import DRAWS, example_view, local_views, networks
 from jepa.cost.step_memory import Usage, measure, trained
 from jepa.data import Batch
 from jepa.data.masks import step_masks
@@ -70,8 +70,11 @@ def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Al
     order = batch_order(config, World(0, allocation.processes, torch.device("cpu")))
     masks = max((step_masks(modality, order, step) for step in range(DRAWS)), key=_tokens)
     example, samples = example_view(modality, from_loader=True), len(order.rows)
-    view = tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape), device="meta"), example)
-    batch = Batch([view] * modality.views, masks, [])
+    view, local = (
+        tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape), device="meta"), one)
+        for one in (example, local_views(modality))
+    )
+    batch = Batch([view] * modality.views, masks, [], local)
     return measure(config, modality, batch, "cuda" if allocation.gpus else "cpu")
 
 

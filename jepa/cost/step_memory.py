@@ -153,7 +153,7 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
         model.to_empty(device="cpu")
         step = _Step(model, adamw(model, config.optim), config, device)
         masks = [replace(one, context=_empty(one.context), target=_empty(one.target)) for one in batch.masks]
-        fake = Batch(_empty(batch.views), masks, [])
+        fake = Batch(_empty(batch.views), masks, [], _empty(batch.local))
         return max((step.usage(fake, stage) for stage in config.stages), key=lambda usage: usage.total)
 
 
@@ -175,7 +175,7 @@ class _Step:
 
     def usage(self, batch: Batch, stage: Stage) -> Usage:
         counted = self.counted
-        for tensor in tree_leaves((batch.views, [(one.context, one.target) for one in batch.masks])):
+        for tensor in tree_leaves((batch.views, batch.local, [(one.context, one.target) for one in batch.masks])):
             counted.register(tensor, "activations")
         hooks = [parameter.register_post_accumulate_grad_hook(counted.gradient) for parameter in trained(self.model)]
         counted.forget_peaks()
@@ -197,8 +197,8 @@ class _Step:
         # For a GPU, float16 replaces bf16: same size, and `attend` has no CPU special case for it.
         low = torch.float16 if self.device == "cuda" else torch.bfloat16
         with torch.autocast("cpu", low, enabled=self.config.compute.precision == "bf16"):
-            output = self.model(batch.views, batch.masks, tuple(stage.weights))
-        loss = prediction_loss(output.predictions, self.config.loss, stage.weights)
+            output = self.model(batch.views, batch.masks, tuple(stage.weights), batch.local)
+        loss = prediction_loss(output.predictions, self.config.loss, stage.weights, output.local)
         total = loss + added_loss(output, self.config.loss, self.config.model.contrast, seeded("slices"))
         # Like total.backward(), but a TorchFunctionMode stays active while blocks are recomputed.
         torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))

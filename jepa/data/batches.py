@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -61,10 +61,12 @@ class Batch:
     views: list[Any]  # loader views, each a tensor [B, ...] or a nested structure of them
     masks: list[Masks]
     bad: list[tuple[str, str]]  # source and reason of unreadable samples, which were replaced
+    local: list[Any] = field(default_factory=list)  # smaller views, see `Modality.local_views`
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, asynchronously from pinned memory."""
-        return Batch(to_device(self.views, device), [masks.to(device) for masks in self.masks], self.bad)
+        masks = [masks.to(device) for masks in self.masks]
+        return Batch(to_device(self.views, device), masks, self.bad, to_device(self.local, device))
 
     def split(self, count: int) -> list["Batch"]:
         """Split into `count` equal micro-batches, in order; the first one carries `bad`.
@@ -73,12 +75,13 @@ class Batch:
         """
         count = math.lcm(count, *(len(masks.counts) or 1 for masks in self.masks))
         size = len(self.masks[0]) // count
+
+        def rows(views: list[Any], part: int) -> list[Any]:
+            chosen: list[Any] = tree_map(lambda leaf: leaf[part * size : (part + 1) * size], views)
+            return chosen
+
         return [
-            Batch(
-                tree_map(lambda leaf, rows=slice(part * size, (part + 1) * size): leaf[rows], self.views),
-                list(masks),
-                [] if part else self.bad,
-            )
+            Batch(rows(self.views, part), list(masks), [] if part else self.bad, rows(self.local, part))
             for part, masks in enumerate(zip(*(one.split(count) for one in self.masks), strict=True))
         ]
 
@@ -93,8 +96,9 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Pinned copy, made by the loader's pinning thread."""
-        views: list[Any] = tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, self.views)
-        return Batch(views, [masks.pin_memory() for masks in self.masks], self.bad)
+        pair: tuple[list[Any], list[Any]] = (self.views, self.local)
+        views, local = tree_map(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, pair)
+        return Batch(views, [masks.pin_memory() for masks in self.masks], self.bad, local)
 
 
 def to_device(tree: Any, device: torch.device) -> Any:
@@ -133,18 +137,23 @@ class TrainingBatches(Dataset[Batch | UserError]):
         bad: list[tuple[str, str]] = []
         samples = [self._views(number, bad) for number in self.order.numbers(step)]
         views = [collated(of_samples) for of_samples in zip(*samples, strict=True)]
-        return Batch(views, step_masks(self.modality, self.order, step), bad)
+        whole = self.modality.views
+        return Batch(views[:whole], step_masks(self.modality, self.order, step), bad, views[whole:])
 
     def _views(self, number: int, bad: list[tuple[str, str]]) -> list[Any]:
-        """Views of sample `number`, counted over the run, or of the next readable one; raises DataError."""
-        count = len(self.samples)
+        """Views of sample `number`, counted over the run, or of the next readable one; raises DataError.
+
+        The smaller views come last.
+        """
+        modality, count = self.modality, len(self.samples)
         epoch, place = divmod(number, count)
         first = int(permutation(self.order.seed, epoch, count)[place])
         for attempt in range(self.attempts + 1):
             generator = seeded("view", self.order.seed, number)
             try:
                 inputs = self.samples[(first + attempt) % count].inputs
-                return [self.modality.loader_view(inputs, generator) for _ in range(self.modality.views)]
+                views = [modality.loader_view(inputs, generator) for _ in range(modality.views)]
+                return views + [modality.local_view(inputs, generator) for _ in range(modality.local_views)]
             except BadSampleError as error:
                 bad.append((error.source, error.reason))
         source, reason = bad[-1]

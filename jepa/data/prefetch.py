@@ -12,8 +12,14 @@ _MOST = 4  # batches of a worker: more would not hide a slow one any better
 
 def batch_bytes(modality: Modality[Any], samples: int) -> int:
     """Bytes of the views of a batch, as the workers send them."""
-    leaves = tree_leaves(modality.example_loader_view())
-    return samples * modality.views * sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+    size = modality.views * _bytes(modality.example_loader_view())
+    if modality.local_views:
+        size += modality.local_views * _bytes(modality.example_local_view())
+    return samples * size
+
+
+def _bytes(view: Any) -> int:
+    return sum(leaf.nbytes for leaf in tree_leaves(view) if isinstance(leaf, Tensor))
 
 
 def batches_ahead(size: int, workers: int, megabytes: float) -> int:

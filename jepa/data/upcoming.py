@@ -72,5 +72,5 @@ class Upcoming:
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    leaves: list[Any] = tree_leaves((batch.views, [(one.context, one.target) for one in batch.masks]))
+    leaves: list[Any] = tree_leaves((batch.views, batch.local, [(one.context, one.target) for one in batch.masks]))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]

@@ -49,3 +49,11 @@ def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
     first = torch.arange(len(tokens), device=tokens.device) * tokens.shape[1]
     rows = indices.flatten(1) + first.unsqueeze(1)  # numbers in [B * N, D]: faster than `Tensor.gather`
     return tokens.flatten(0, 1).index_select(0, rows.flatten()).view(*indices.shape, tokens.shape[-1])
+
+
+def mean_tokens(tokens: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of the valid tokens, or of all if none is valid: [B, N, D], bool [B, N] or None -> [B, D]."""
+    if valid is None:
+        return tokens.mean(dim=1)
+    weights = (valid | ~valid.any(dim=1, keepdim=True)).to(tokens.dtype).unsqueeze(-1)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)

@@ -47,8 +47,8 @@ def _shard(model: JEPA, world: World, bf16: bool) -> None:
     fully_shard(model, mesh=mesh, mp_policy=policy)
     for method in ("outputs", "select"):
         register_fsdp_forward_method(model.target_encoder, method)
-    for network, method in ((model.context_encoder, "contexts"), (model.context_encoder, "context")):
-        register_fsdp_forward_method(network, method)
+    for method in ("contexts", "context", "encode_local"):
+        register_fsdp_forward_method(model.context_encoder, method)
     register_fsdp_forward_method(model.predictor, "with_context")
 
 

@@ -14,16 +14,10 @@ from jepa.encoder import patch_embedding
 from jepa.masking import Masks, check_masking, mask_groups, sample_masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
+from modalities.image.colour import jittered
 from modalities.image.config import ImageConfig
 from modalities.image.sources import EVIDENCE, open_source
-from modalities.image.views import (
-    center_view,
-    denormalise,
-    normalise,
-    normalise_bytes,
-    random_resized_crop,
-    stored_side,
-)
+from modalities.image.views import center_view, denormalise, normalise, normalise_bytes, random_resized_crop
 from modalities.storage.given import given_pixels
 from modalities.storage.images import decode_image
 from modalities.storage.opened import Opened
@@ -44,12 +38,12 @@ class Image(Modality[ImageConfig]):
     def __init__(self, config: ImageConfig) -> None:
         config = with_source(config, EVIDENCE, "or the name of a torchvision data set")
         super().__init__(config)
-        height, width = config.size
-        if height % config.patch_size or width % config.patch_size:
-            raise ValueError(f"patch_size {config.patch_size} does not divide image_size {height} x {width}")
+        self.grid = _grid("image_size", config.size, config.patch_size)
+        if config.local_views:
+            self.local_grid = _grid("local_size", config.size_of_local, config.patch_size)
         if config.mask_sets % config.views:
             raise ValueError(f"mask_sets {config.mask_sets} do not divide among {config.views} views")
-        self.grid, self.views = (height // config.patch_size, width // config.patch_size), config.views
+        self.views, self.local_views = config.views, config.local_views
         check_masking(self.grid, config.masking)
         self.mask_groups = mask_groups([config.masking])
         self._opened = Opened()
@@ -95,11 +89,15 @@ class Image(Modality[ImageConfig]):
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
-        return self._normalised(self._crop(inputs, generator))
+        return self._normalised(self.loader_view(inputs, generator))
 
     def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> uint8 [3, H, W]."""
-        return self._crop(inputs, generator)
+        return self._crop(inputs, self.config.size, self.config.crop_scale, generator)
+
+    def local_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        """Smaller random resized crop, uint8 [3, H', W'] -> uint8 [3, h, w]."""
+        return self._crop(inputs, self.config.size_of_local, self.config.local_scale, generator)
 
     def to_network(self, views: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> float [B, 3, H, W]."""
@@ -117,6 +115,10 @@ class Image(Modality[ImageConfig]):
         """An empty image: uint8 [3, H, W]."""
         return torch.zeros(3, *self.config.size, dtype=torch.uint8)
 
+    def example_local_view(self) -> Tensor:
+        """An empty smaller image: uint8 [3, h, w]."""
+        return torch.zeros(3, *self.config.size_of_local, dtype=torch.uint8)
+
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged to at most 32 x 32: [3, H, W] -> [F]."""
         height, width = (min(side, _RAW_SIDE) for side in self.config.size)
@@ -125,8 +127,7 @@ class Image(Modality[ImageConfig]):
     def stored_input(self, given: Any, value_range: ValueRange) -> Tensor:
         """A path, an array or a Pillow image -> uint8 [3, H', W']."""
         if isinstance(given, str | Path):
-            side = stored_side(self.config.size, self.config.crop_scale)
-            return decode_image(Path(given), side, pixels=self.config)
+            return decode_image(Path(given), self.config.stored_side, pixels=self.config)
         return given_pixels(given, 3, value_range, self.config)
 
     def picture(self, view: Tensor) -> Tensor:
@@ -136,21 +137,29 @@ class Image(Modality[ImageConfig]):
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.config.pixel_mean, self.config.pixel_std)
 
-    def _crop(self, inputs: Tensor, generator: Generator) -> Tensor:
+    def _crop(self, inputs: Tensor, size: tuple[int, int], scale: tuple[float, float], generator: Generator) -> Tensor:
         config = self.config
-        return random_resized_crop(inputs, config.size, config.crop_scale, config.crop_aspect, config.flip, generator)
+        view = random_resized_crop(inputs, size, scale, config.crop_aspect, config.flip, generator)
+        return view if config.colour is None else jittered(view, config.colour, generator)
 
     def _open(self, split: Split) -> StoredSplit:
         config, (source, root) = self.config, source_and_root(self.config)
         open_split = partial(
             open_source,
-            min_side=stored_side(config.size, config.crop_scale),
+            min_side=config.stored_side,
             pixels=config,
             arguments=config.torchvision,
             opened=self._opened.at(self.index_folder),
             labels=config.reads_labels,
         )
         return self._opened.once((split, self.index_folder), lambda: open_split(source, root, split))
+
+
+def _grid(setting: str, size: tuple[int, int], patch: int) -> Grid:
+    """Tokens of an image; raises ValueError if patches do not fill it."""
+    if size[0] % patch or size[1] % patch:
+        raise ValueError(f"patch_size {patch} does not divide {setting} {size[0]} x {size[1]}")
+    return size[0] // patch, size[1] // patch
 
 
 class _Scenes:

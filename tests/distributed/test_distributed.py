@@ -29,6 +29,7 @@ from jepa.distributed.world import PeerError, reason_of
 from jepa.loss import LossConfig, regularisation
 from jepa.modality import Modality
 from jepa.model import JEPA, Prediction
+from jepa.ops.projector import projector
 from jepa.optim import OptimConfig
 from jepa.predictor import PredictorConfig
 from jepa.probe.protocol import EvaluateConfig
@@ -45,17 +46,16 @@ REGULARISERS = ("vicreg", "sigreg", "visreg")
 
 
 def gradient(kind: str, world: World) -> Tensor:
-    """Gradient of a regulariser for a linear layer, from this process's share of the rows."""
+    """Gradient of a regulariser for a projector with batch norm, from this process's share of the rows."""
     torch.manual_seed(0)
-    layer = nn.Linear(6, 4)
+    layer = projector(6, (5, 4), "batch")
     share = len(ROWS) // world.size
     rows = ROWS[world.rank * share : (world.rank + 1) * share]
     forward = world.data_parallel(layer)
     features = forward(rows)
     config = LossConfig(regulariser=kind, regulariser_weight=1.0)
     regularisation([Prediction({}, {"tokens": features})], config, Generator().manual_seed(2)).backward()
-    assert layer.weight.grad is not None
-    return layer.weight.grad
+    return torch.cat([one.grad.flatten() for one in layer.parameters() if one.grad is not None])
 
 
 def steps() -> dict[str, tuple[Config[Any, Any], Modality[Any]]]:

@@ -1,0 +1,145 @@
+"""Several views of a sample without a teacher: data, encoder, projector, loss and gradients."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pictures import write_class_images
+from torch import Tensor
+
+from jepa.data import Batch, Order, TrainingBatches, open_split
+from jepa.encoder import VitSize
+from jepa.loss import LossConfig, added_loss, prediction_loss
+from jepa.masking import RandomMaskConfig
+from jepa.model import JEPA
+from jepa.model_config import ModelConfig
+from jepa.ops.projector import BatchNorm, projector
+from jepa.predictor import PredictorConfig
+from modalities.image import Image, ImageConfig
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    write_class_images(root, {"train": 4})
+    return root
+
+
+def image(photos: Path, **settings: Any) -> Image:
+    usual: dict[str, Any] = {"image_size": 16, "patch_size": 4, "local_size": 8, "views": 2, "mask_sets": 2}
+    usual["masking"] = RandomMaskConfig(ratio=0.25)
+    return Image(ImageConfig(source="folder", root=photos, **{**usual, **settings}))
+
+
+def batch_of(modality: Image, rank: int = 0, processes: int = 1) -> Batch:
+    order = Order(seed=3, batch_size=8, rank=rank, world_size=processes, accumulate=1)
+    batch = TrainingBatches(modality, open_split(modality, "train"), order, 0.1)[2]
+    assert isinstance(batch, Batch)
+    return batch
+
+
+def test_smaller_views_come_with_the_batch_and_change_nothing_else(photos: Path) -> None:
+    batch, without = batch_of(image(photos, local_views=3)), batch_of(image(photos))
+    assert [view.shape for view in batch.local] == [(8, 3, 8, 8)] * 3
+    assert {view.dtype for view in (*batch.views, *batch.local)} == {torch.uint8}
+    assert all(torch.equal(one, other) for one, other in zip(batch.views, without.views, strict=True))
+    halves = [batch_of(image(photos, local_views=3), rank, 2) for rank in range(2)]
+    for number, view in enumerate(batch.local):
+        assert torch.equal(view, torch.cat([half.local[number] for half in halves]))
+        assert torch.equal(view, torch.cat([part.local[number] for part in batch.split(2)]))
+    assert not torch.equal(*batch.local[:2])
+
+
+def networks(**settings: Any) -> ModelConfig:
+    predictor = PredictorConfig(width=16, depth=1, heads=2)
+    return ModelConfig(size=VitSize(width=32, depth=2, heads=2), predictor=predictor, **settings)
+
+
+def plain_encoder(weights: dict[str, Tensor], patches: Tensor, where: Tensor) -> Tensor:
+    """A vision transformer, written plainly: patches [B, K, C] at (row, column) [B, K, 2] -> mean token [B, 32]."""
+
+    def linear(name: str, values: Tensor) -> Tensor:
+        return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(name: str, values: Tensor) -> Tensor:
+        return F.layer_norm(values, (32,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
+
+    frequencies = 10_000.0 ** (-torch.arange(8) / 8)
+    angles = where.unsqueeze(-1) * frequencies  # [B, K, 2, 8]
+    table = torch.cat([angles[:, :, 0].sin(), angles[:, :, 0].cos(), angles[:, :, 1].sin(), angles[:, :, 1].cos()], -1)
+    tokens = linear("embedding.project", patches) + table
+    for block in ("blocks.0", "blocks.1"):
+        split = linear(f"{block}.attention.qkv", norm(f"{block}.norm1", tokens)).chunk(3, dim=-1)
+        query, key, value = (part.unflatten(-1, (2, 16)).transpose(1, 2) for part in split)
+        scores = (query @ key.transpose(-1, -2) / 4).softmax(dim=-1)
+        tokens = tokens + linear(f"{block}.attention.proj", (scores @ value).transpose(1, 2).flatten(2))
+        hidden = F.gelu(linear(f"{block}.mlp.0", norm(f"{block}.norm2", tokens)))
+        tokens = tokens + linear(f"{block}.mlp.2", hidden)
+    return norm("norm", tokens).mean(dim=1)
+
+
+def plain_loss(weights: dict[str, Tensor], batch: Batch, modality: Image, share: float) -> Tensor:
+    """LeJEPA's loss: (1 - share) * distance to the mean of the whole views + share * SIGReg of each, times B."""
+    vectors = []
+    for number, view in enumerate([*batch.views, *batch.local]):
+        size = 16 if number < 2 else 8
+        pixels = (view / 255 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]).div(
+            torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+        )
+        patches = pixels.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        centres = (torch.arange(size // 4) + 0.5) * (16 / size) - 0.5  # the small grid spans the large one
+        where = torch.cartesian_prod(centres, centres).expand(len(view), -1, -1)
+        if number < 2:
+            keep = batch.masks[number].context
+            patches, where = (
+                torch.stack([rows[k] for rows, k in zip(one, keep, strict=True)]) for one in (patches, where)
+            )
+        vectors.append(plain_encoder(weights, patches, where))
+    rows = torch.cat(vectors)
+    for layer in (0, 3):
+        rows = rows @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
+        rows = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + 1e-5).sqrt()
+        rows = F.relu(rows * weights[f"{layer + 1}.weight"] + weights[f"{layer + 1}.bias"])
+    views = (rows @ weights["6.weight"].T + weights["6.bias"]).unflatten(0, (4, len(batch.masks[0])))
+    distance = (views - views[:2].mean(dim=0)).square().mean()
+    generator, t, spread = torch.Generator().manual_seed(7), torch.linspace(-3, 3, 33), []
+    for view in views:
+        directions = F.normalize(torch.randn(6, 256, generator=generator), dim=0)
+        empirical = torch.exp(1j * (view @ directions).unsqueeze(-1) * t).mean(dim=0)
+        error = (empirical - torch.exp(-(t**2) / 2)).abs().square()
+        spread.append(torch.trapezoid(error * torch.exp(-(t**2) / 2), t, dim=-1).mean())
+    return (1 - share) * distance + share * len(views[0]) * torch.stack(spread).mean()
+
+
+def test_loss_and_gradients_are_those_of_lejepa_written_plainly(photos: Path) -> None:
+    """Two whole views without a quarter of their tokens and two smaller ones; gradients flow through all of them."""
+    torch.manual_seed(0)
+    modality, share = image(photos, local_views=2), 0.1
+    batch = batch_of(modality)
+    model = JEPA(networks(projector=(24, 12, 6), projector_norm="batch"), modality, ("views",))
+    config = LossConfig(regulariser="sigreg", regulariser_weight=share * 8)
+    output = model(batch.views, batch.masks, ("views",), batch.local)
+    total = prediction_loss(output.predictions, config, {"views": 1 - share}, output.local)
+    total = total + added_loss(output, config, "none", torch.Generator().manual_seed(7))
+    total.backward()
+    trained = {**dict(model.context_encoder.named_parameters()), **dict(model.projectors["tokens"].named_parameters())}
+    weights = {name: one.detach().clone().requires_grad_() for name, one in trained.items()}
+    expected = plain_loss(weights, batch, modality, share)
+    expected.backward()
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-6)
+    for name, one in trained.items():
+        torch.testing.assert_close(one.grad, weights[name].grad, rtol=1e-4, atol=1e-5, msg=name)
+    others = [*model.target_encoder.parameters(), *model.predictor.parameters()]
+    assert not any(one.requires_grad for one in others)  # nothing waits for their gradients or decays them
+
+
+def test_projectors_have_the_widths_of_the_config_and_batch_norm_that_of_torch() -> None:
+    shapes = [tuple(one.shape) for one in projector(8, (32, 16, 4), "batch").parameters() if one.dim() == 2]
+    assert shapes == [(32, 8), (16, 32), (4, 16)]
+    names = [name for name, _ in projector(8, 6).named_parameters()]
+    assert names == [f"{layer}.{part}" for layer in (0, 2, 3) for part in ("weight", "bias")]
+    assert list(projector(8, 0).parameters()) == []
+    rows = torch.randn(16, 5) * 3 + 1
+    torch.testing.assert_close(BatchNorm(5)(rows), torch.nn.BatchNorm1d(5)(rows))
