@@ -114,7 +114,8 @@ class JEPA(nn.Module):
             if self.context_encoder.levels:
                 context = context[..., -self.context_encoder.dim :]
             vectors.append(self.context_encoder.pool(context, one))
-        contrast = self._contrast_pair(vectors, masks) if self.contrast is not None else None
+        kept = [one.context.shape[1] for one in masks]
+        contrast = None if self.contrast is None else self.contrast.pair(self.streams, vectors, kept)
         if local and VIEWS in kinds:
             inputs, table = self.to_network(joined(local)), self.get_buffer("local_table")
             vectors += local_vectors(self.context_encoder, inputs, len(local), table)
@@ -215,14 +216,3 @@ class JEPA(nn.Module):
         target, first = self.target_by_kind[kind], self._span([kind]).start - span.start
         of_kind: Tensor = outputs.narrow(-1, first, target.values).unflatten(-1, (target.layers, target.width))
         return of_kind
-
-    def _contrast_pair(self, vectors: Sequence[Mapping[str, Tensor]], masks: Sequence[Masks]) -> ContrastPair:
-        """For each of the two streams, the vector from the set of masks that keeps most of it in the context."""
-        assert self.contrast is not None
-        chosen = []
-        for stream in self.streams:
-            sets = [number for number, of_set in enumerate(vectors) if stream in of_set]
-            most = max(sets, key=lambda number: (len(vectors[number]) == 1, masks[number].context.shape[1]))
-            chosen.append(vectors[most][stream])
-        first, second = chosen
-        return ContrastPair((first, second), *self.contrast())

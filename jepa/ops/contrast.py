@@ -1,6 +1,7 @@
 """The contrast of two matching streams: their vectors, its learned scale and shift, and its loss."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -37,6 +38,21 @@ class ContrastScale(nn.Module):
         # A copy, not the parameter: an output without a node in the graph looks unused to DDP, which then refuses its
         # gradient, and FSDP would add another hook to it at every step.
         return self.log_scale.exp(), self.shift.clone()
+
+    def pair(
+        self, streams: Sequence[str], vectors: Sequence[Mapping[str, Tensor]], kept: Sequence[int]
+    ) -> ContrastPair:
+        """For each of the two streams, the vector [B, D] from the set of masks that keeps most of it in the context.
+
+        vectors: by stream, of each set. kept: number of context tokens of each set.
+        """
+        chosen = []
+        for stream in streams:
+            sets = [number for number, of_set in enumerate(vectors) if stream in of_set]
+            most = max(sets, key=lambda number: (len(vectors[number]) == 1, kept[number]))
+            chosen.append(vectors[most][stream])
+        first, second = chosen
+        return ContrastPair((first, second), *self())
 
     @torch.no_grad()
     def clamp(self) -> None:
