@@ -3,6 +3,8 @@
     python -m benchmarks.study search --data cifar10=FOLDER --arms masked_autoencoder,latent --images 20000 --jobs 2
     python -m benchmarks.study finals --data cifar10=FOLDER --arms masked_autoencoder,latent --minutes 10
     python -m benchmarks.study curves --data cifar10=FOLDER --arms masked_autoencoder,latent --until 30
+    python -m benchmarks.study report cifar10
+    python -m benchmarks.study nuisance FOLDER NEW_FOLDER --noise 64
 
 An arm is a file in benchmarks/study/arms/, or the path of such a file. Every trial is added to
 benchmarks/results/study_NAME.jsonl when it ends. The same command makes what is missing; several may run at once.
@@ -18,13 +20,17 @@ from benchmarks.study.arms import Arm, read_arm
 from benchmarks.study.budget import Budget, BudgetKind
 from benchmarks.study.equal import MINUTES, equal_runs
 from benchmarks.study.log import Record
+from benchmarks.study.nuisance import FolderImages, Nuisance, SceneImages, write
+from benchmarks.study.report import report
 from benchmarks.study.search import RANKED_BY, search
 from benchmarks.study.trials import RunFailedError, StoppedError, Study
 from jepa.config import ConfigError
 from jepa.console import CONSOLE
 from jepa.errors import INTERRUPTED, exit_status
+from modalities.worlds.scenes.dataset import ScenesConfig
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+IMAGES = RESULTS.parent.parent / "docs" / "images"
 SIZES = {"cifar10": ("data.image_size=32", "data.patch_size=4")}  # by the start of a name; others have 64 px and 8
 _OPTION_OF = {  # the option that sets a setting of a study
     "data.source": "--data",
@@ -44,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (key := text.partition("=")[0]) in _OPTION_OF:
             parser.error(f"{key} is not a setting of a study: it is set by {_OPTION_OF[key]}")
     try:
-        return exit_status(lambda: _done(options))
+        return exit_status(lambda: int(options.act(options) or 0))
     except RunFailedError as error:
         CONSOLE.print(f"error: {error}", style="bold red", highlight=False, markup=False)
         return 1
@@ -53,26 +59,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _done(options: argparse.Namespace) -> int:
-    records: Iterable[Record] = options.records(options)
+def _print(records: Iterable[Record]) -> None:
     for number, record in enumerate(records, start=1):
         CONSOLE.print(f"{number}: {_line(record)}", highlight=False, markup=False)
-    return 0
 
 
-def _search(options: argparse.Namespace) -> Iterable[Record]:
-    return search(_study(options), options.arms, options.trials, options.images)
+def _search(options: argparse.Namespace) -> None:
+    _print(search(_study(options), options.arms, options.trials, options.images))
 
 
-def _finals(options: argparse.Namespace) -> Iterable[Record]:
+def _finals(options: argparse.Namespace) -> None:
     kind = next(kind for kind in get_args(BudgetKind) if getattr(options, kind) is not None)
     budget = Budget(kind, getattr(options, kind))
-    return equal_runs(_study(options), options.arms, "final", [budget], options.seeds, options.split)
+    _print(equal_runs(_study(options), options.arms, "final", [budget], options.seeds, options.split))
 
 
-def _curves(options: argparse.Namespace) -> Iterable[Record]:
+def _curves(options: argparse.Namespace) -> None:
     budgets = [Budget("minutes", minutes) for minutes in MINUTES if minutes <= options.until]
-    return equal_runs(_study(options), options.arms, "curve", budgets, options.seeds, options.split)
+    _print(equal_runs(_study(options), options.arms, "curve", budgets, options.seeds, options.split))
+
+
+def _report(options: argparse.Namespace) -> None:
+    for name in options.names:
+        report(name, RESULTS / f"study_{name}.jsonl", RESULTS, IMAGES)
+
+
+def _nuisance(options: argparse.Namespace) -> None:
+    scenes = options.source == "scenes"
+    images = SceneImages(ScenesConfig(), options.size) if scenes else FolderImages(Path(options.source))
+    nuisance = Nuisance(options.background, options.patches, options.noise, options.seed)
+    CONSOLE.print(f"{write(images, options.out, nuisance):,} images in {options.out}", highlight=False)
 
 
 def _study(options: argparse.Namespace) -> Study:
@@ -99,21 +115,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = commands.add_parser("search", help="successive halving over the search space of each arm")
-    one.set_defaults(records=_search)
+    one.set_defaults(act=_search)
     one.add_argument("--trials", type=_positive(int), default=9, help="of each arm in the first rung (default: 9)")
     one.add_argument("--images", type=_positive(int), required=True, help="that a trial of the first rung sees")
     _add_common(one)
     one = commands.add_parser("finals", help="the best settings of each arm with several seeds, on the test split")
-    one.set_defaults(records=_finals)
+    one.set_defaults(act=_finals)
     budget = one.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=_positive(float), help="of two cores, 90 CPU seconds each")
     budget.add_argument("--flops", type=_positive(float), help="floating-point operations")
     budget.add_argument("--images", type=_positive(int), help="images seen")
     _add_common(one, seeds=3, split="test")
     one = commands.add_parser("curves", help="the best settings of each arm at 1, 3, 10, 30 and 100 minutes")
-    one.set_defaults(records=_curves)
+    one.set_defaults(act=_curves)
     one.add_argument("--until", type=_positive(float), default=MINUTES[-1], help="largest budget, in minutes")
     _add_common(one, seeds=1, split="validation")
+    one = commands.add_parser("report", help="tables and figures of the trials that are logged")
+    one.set_defaults(act=_report)
+    one.add_argument("names", nargs="+", metavar="NAME", help="of the data, as in --data")
+    one = commands.add_parser("nuisance", help="write images with noise, other backgrounds, pasted patches")
+    one.set_defaults(act=_nuisance)
+    one.add_argument("source", metavar="FOLDER|scenes", help="images by split and class")
+    one.add_argument("out", type=Path, metavar="NEW_FOLDER")
+    one.add_argument("--noise", type=float, default=0, help="standard deviation of Gaussian noise, of 255")
+    one.add_argument("--background", type=float, default=0, help="share of another image at the border, 0 to 1")
+    one.add_argument("--patches", type=int, default=0, help="pasted squares of other images")
+    one.add_argument("--size", type=_positive(int), default=64, help="pixels per side of scenes (default: 64)")
+    one.add_argument("--seed", type=int, default=0)
     return parser
 
 

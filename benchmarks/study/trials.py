@@ -70,9 +70,11 @@ class Trial:
     @cached_property
     def own_settings(self) -> list[str]:
         """Settings of this trial over those of its arm and study."""
-        rows = "evaluate.attentive=[]" if self.part == "search" else "evaluate.attentive=[1]"
+        protocol = ["evaluate.attentive=[1]"]
+        if self.part == "search":  # cheaper: an evaluation takes as long as a short trial
+            protocol = ["evaluate.attentive=[]", "evaluate.train_samples=5000", "evaluate.validation_samples=1000"]
         run = [f"seed={self.seed}", f"steps={self.steps}", f"evaluate.scored_split={self.split}"]
-        return [rows, *overrides(self.changes), *run]
+        return [*protocol, *overrides(self.changes), *run]
 
     @cached_property
     def identity(self) -> Record:
