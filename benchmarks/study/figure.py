@@ -48,10 +48,9 @@ def draw(name: str, curves: Sequence[Record], path: Path) -> None:
 
 def _curve(panel: Any, runs: Sequence[Record], row: str, style: tuple[str, str]) -> None:
     """The mean over seeds at each budget, with its standard error."""
-    points = []
-    for minutes in sorted({one["budget"] for one in runs}):
-        if scores := values([one for one in runs if one["budget"] == minutes], row, "jepa"):
-            points.append((minutes, fmean(scores), error(scores)))
+    budgets = sorted({one["budget"] for one in runs})
+    scores = {minutes: values([one for one in runs if one["budget"] == minutes], row, "jepa") for minutes in budgets}
+    points = [(minutes, fmean(of_seeds), error(of_seeds)) for minutes, of_seeds in scores.items() if of_seeds]
     if points:
         x, y, spread = zip(*points, strict=True)
         colour, marker = style

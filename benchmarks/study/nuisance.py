@@ -60,7 +60,8 @@ def border_share(height: int, width: int) -> NDArray[np.float32]:
     """Weight of a background: 0 within half of the distance from the centre to the sides, 1 at the sides: [H, W]."""
     y, x = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
     radius = np.hypot(y[:, None], x[None, :])
-    return np.clip(2 * radius - 1, 0, 1).astype(np.float32)
+    share: NDArray[np.float32] = np.clip(2 * radius - 1, 0, 1).astype(np.float32)
+    return share
 
 
 def _paste(pixels: NDArray[np.float32], other: NDArray[np.float32], random: np.random.Generator) -> None:
@@ -81,9 +82,9 @@ class OtherImages:
         """Another image than `name`, resized to its shape."""
         if len(self.names) < 2:
             raise NuisanceError(f"{name} is the only image of its split, so there is no other to take")
-        other = self.names[random.integers(len(self.names))]
+        other = self.names[int(random.integers(len(self.names)))]
         while other == name:
-            other = self.names[random.integers(len(self.names))]
+            other = self.names[int(random.integers(len(self.names)))]
         picture = Image.fromarray(self.images.pixels(other))
         return np.asarray(picture.resize((shape[1], shape[0])), dtype=np.float32)
 

@@ -25,7 +25,7 @@ ROWS = {
 
 
 def report(name: str, log: Path, results: Path, images: Path) -> None:
-    """Write results/study_NAME.md and, if there are curves, images/study_NAME.svg; raises ConfigError without trials."""
+    """Write the page study_NAME.md and, if there are curves, its figure; raises ConfigError without trials."""
     records = [record for record in read(log).values() if record["part"] != "cost"]
     if not records:
         raise ConfigError(f"{log} has no trials; run the search first")

@@ -193,3 +193,29 @@ def test_finals_need_a_search(colours: Path, tmp_path: Path, capsys: pytest.Capt
     command = words(FOLDER / "latent.yaml", colours, tmp_path)
     assert study.main(["finals", "--images", "32", *command]) == 1
     assert "has no trial of latent as its file now is; run the search first" in capsys.readouterr().err
+
+
+def test_a_report_shows_means_with_errors_and_draws_small_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "IMAGES", tmp_path)
+    floors = {"random_init": 0.25, "raw_input": 0.35}
+    facts = {"changes": {}, "git": "abc", "cpu": "a CPU", "flops": 1e12, "cpu_seconds": 90.0, "split": "validation"}
+    for arm, first in (("latent", 0.4), ("masked_autoencoder", 0.5)):
+        for minutes in (1, 10):
+            for seed in range(2):
+                score = {"jepa": first + minutes / 100 + seed / 50, **floors}
+                rows = {"class/linear": score, "class/knn": score, "rankme": {"jepa": 30.0}}
+                run = {"part": "curve", "arm": arm, "seed": seed, "budget": minutes, "unit": "minutes", "scores": rows}
+                append(tmp_path / "study_tiny.jsonl", {**facts, **run, "key": f"{arm}{minutes}{seed}", "images": 900})
+    assert study.main(["report", "tiny"]) == 0
+    page = (tmp_path / "study_tiny.md").read_text()
+    assert "| latent | 0.420 ± 0.010 | 0.420 ± 0.010 | 30.0 ± 0.0 | 900 | 1e+12 | 90 | 2 |" in page
+    assert "| untrained | 0.250 ± 0.000 | 0.250 ± 0.000 |" in page
+    figure = tmp_path / "study_tiny.svg"
+    drawn = figure.read_bytes()
+    assert len(drawn) < 100_000
+    assert b"masked autoencoder" in drawn
+    assert study.main(["report", "tiny"]) == 0
+    assert figure.read_bytes() == drawn
