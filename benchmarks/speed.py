@@ -31,7 +31,6 @@ from jepa.launch import resolve
 from jepa.loss import added_loss, prediction_loss
 from jepa.model import JEPA
 from jepa.optim import set_schedule
-from jepa.schedules import teacher_momentum
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
 
@@ -62,8 +61,7 @@ def straightforward(config: Config[Any, Any], modality: Any, workers: int) -> di
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        length = config.steps * config.optim.schedule_length
-        momentum = teacher_momentum(step, length, config.optim.batch_size, config.momentum)
+        momentum = config.target_update(step).after  # the recipe has no snapshots
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:

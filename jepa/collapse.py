@@ -34,7 +34,7 @@ class CollapseSigns:
             problems.append(f"representations of all inputs are nearly parallel (mean cosine {self.cosine:.3f})")
         if not problems:
             return ""
-        advice = "try a smaller optim.peak_lr, a momentum nearer 1, or loss.regulariser=vicreg"
+        advice = "try a smaller optim.peak_lr, a slower or a snapshot teacher, or loss.regulariser=vicreg"
         if not stream:  # encoders of several streams may only have a last layer
             advice += ", or model.target_layers=0"
         return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(problems)}; {advice}"

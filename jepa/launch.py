@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint.lock import locked
+from jepa.compat.stages import current
 from jepa.config import ConfigError
 from jepa.config.recipes import default_recipe, read_recipe, recipes
 from jepa.console import CONSOLE, shown
@@ -92,7 +93,8 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
         overrides.append(f"run_dir={arguments.run_dir}")
     tree = read_recipe(recipe, modality_type) if recipe else {}
-    # The config.yaml of a run names its modality; it holds all settings, also those without effect.
+    # The config.yaml of a run names its modality; it holds all settings, also former ones and those without effect.
+    tree = current(tree) if "modality" in tree else tree
     ours = recipes(modality_type)
     is_ours = recipe in ours or (recipe is not None and Path(recipe).resolve() in map(Path.resolve, ours.values()))
     is_users_file = recipe is not None and not is_ours and "modality" not in tree

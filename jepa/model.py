@@ -139,7 +139,12 @@ class JEPA(nn.Module):
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """Update the target encoder: target = momentum * target + (1 - momentum) * context, for every weight."""
+        """Update the target encoder: target = momentum * target + (1 - momentum) * context, for every weight.
+
+        Momentum 1 changes nothing, 0 copies the context encoder.
+        """
+        if momentum == 1:
+            return
         update = get_ema_multi_avg_fn(momentum)
         update(local_shards(self.target_encoder), local_shards(self.context_encoder), 0)
 

@@ -30,9 +30,10 @@ class OptimConfig:
     that of the whole batch, but a regulariser or contrast sees one micro-batch (of all processes) at a time, and where
     samples lack targets (padding), all micro-batches weigh the same. warmup: as a share of the steps. Learning rate:
     start_lr -> peak_lr over the warm-up, then by `decay` to final_lr (`constant` stays). Weight decay: a cosine from
-    weight_decay to final_weight_decay, on matrices only. schedule_length: length of the schedules of learning rate,
-    weight decay and momentum, relative to the run; above 1 the run ends first (V-JEPA: 1.25). max_gradient_norm: null
-    for no clipping. rate_factors: parts of the networks with a different learning rate; the last match counts.
+    weight_decay to final_weight_decay, on matrices only. schedule_length: length of the schedules of learning rate and
+    weight decay, relative to the run, and of teachers, relative to their stage; above 1 these end first (V-JEPA: 1.25).
+    max_gradient_norm: null for no clipping. rate_factors: parts of the networks with another learning rate; the last
+    match counts.
     """
 
     removed_settings: ClassVar[Sequence[str]] = ("fused",)

@@ -147,7 +147,7 @@ class Custom(Target):
         try:
             self.function: TargetFunction = imported(kind)
         except ValueError as error:
-            raise ConfigError(f"target: {error}") from error
+            raise ConfigError(f"stages: {error}") from error
         self.width = checked_width(kind, self.function, modality, encoder)
 
     def raw(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Sequence[Tensor]:
@@ -178,5 +178,5 @@ def _parts(tensors: Sequence[Tensor], count: int) -> list[Sequence[Tensor]]:
 def _patch_embedding(encoder: TokenEncoder) -> PatchEmbedding:
     embedding = getattr(encoder, "embedding", None)
     if not isinstance(embedding, PatchEmbedding):
-        raise ConfigError("target=pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
+        raise ConfigError("predicting pixels needs a modality whose tokens are patches of raw values (PatchEmbedding)")
     return embedding

@@ -14,7 +14,6 @@ from jepa.distributed import World, gradients_shared, stop_on_signals
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.optim import adamw, clip_gradient, set_schedule
-from jepa.schedules import teacher_momentum
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.data_record import announce_data
@@ -80,17 +79,17 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         for step in steps:
             # Schedules, masks and batches are functions of (config, step, rank), so a resumed run repeats them.
             rate = set_schedule(optimizer, step, config.steps, config.optim)
-            length = config.steps * config.optim.schedule_length
-            momentum = teacher_momentum(step, length, config.optim.batch_size, config.momentum)
+            update = config.target_update(step)
 
             # Nothing from here to `upcoming.fetch` may wait for the device.
+            model.update_target(update.before)
             batch = upcoming.take()
             loss, total = backward(config, step, forward, batch)
             gradient_norm = clip_gradient(optimizer, config.optim.max_gradient_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             model.clamp_contrast()
-            model.update_target(momentum)
+            model.update_target(update.after)
 
             upcoming.fetch()
             finite.add(step, total, gradient_norm)
@@ -101,9 +100,10 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             if logging or saving:
                 finite.check()
             if logging:
-                rates = {"learning_rate": rate, "momentum": momentum, "gradient_norm": float(gradient_norm)}
+                rates = {"learning_rate": rate, "momentum": update.before * update.after}
+                rates["gradient_norm"] = float(gradient_norm)
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
-                signs = logged_signs(model, batch, config.compute.precision, world)
+                signs = logged_signs(model, config.evaluated_encoder, batch, config.compute.precision, world)
                 values = {"loss": float(world.mean(loss)), **rates, **flat_signs(signs), **batch.sizes()}
                 log.write(done, {**values, "seconds": clock.total()})
                 log.warn(done, collapse_warning(signs))

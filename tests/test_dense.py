@@ -31,6 +31,7 @@ from jepa.predictor import PredictorConfig
 from jepa.targets import VISIBLE
 from jepa.training.checks import check_config
 from jepa.training.config import Config
+from jepa.training.stages import StageConfig
 from modalities.video import Video, VideoConfig
 
 State = dict[str, Tensor]
@@ -311,7 +312,7 @@ def test_levels_that_do_not_rise_to_the_last_block_are_refused(levels: tuple[int
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"target": "pixels"}, "needs target=latent"),
+        ({"stages": (StageConfig(predict={"pixels": 1.0}),)}, "every stage must predict latent"),
         ({"model": replace(MODEL, predictor=replace(MODEL.predictor, blocks="separate"))}, "blocks=joint"),
         ({"model": replace(MODEL, predictor=replace(MODEL.predictor, attention="cross"))}, "attention=self"),
     ],

@@ -186,7 +186,7 @@ def test_pixel_targets_need_patches() -> None:
         def embedding(self, dim: int) -> nn.Module:
             return nn.Embedding(100, dim)
 
-    with pytest.raises(ValueError, match="target=pixels needs a modality whose tokens are patches"):
+    with pytest.raises(ValueError, match="predicting pixels needs a modality whose tokens are patches"):
         JEPA(MODEL, Words(NoiseConfig()), ("pixels",))
 
 

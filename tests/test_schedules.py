@@ -11,7 +11,8 @@ from torch import nn
 from jepa.config import ConfigError
 from jepa.model import JEPA
 from jepa.optim import OptimConfig, RateFactor, adamw, set_schedule
-from jepa.schedules import Decay, HalfLifeMomentum, LinearMomentum, cosine, teacher_momentum, warmed_up
+from jepa.schedules import Decay, cosine, warmed_up
+from jepa.training.teachers import EmaTeacher, HalfLifeTeacher, SnapshotTeacher, target_update
 
 
 @pytest.mark.parametrize(
@@ -59,21 +60,32 @@ def test_the_first_step_has_a_rate_above_that_of_the_start_and_the_warm_up_ends_
 
 
 def test_linear_momentum_is_linear_in_the_step() -> None:
-    config = LinearMomentum(start=0.99, end=1.0)
-    assert [teacher_momentum(step, 10, 64, config) for step in (0, 5, 10, 11)] == pytest.approx([0.99, 0.995, 1.0, 1.0])
+    teacher = EmaTeacher(start=0.99, end=1.0)
+    updates = [target_update(step, 5, 2.0, 64, teacher) for step in (0, 5, 10, 11)]
+    assert [update.after for update in updates] == pytest.approx([0.99, 0.995, 1.0, 1.0])
+    assert all(update.before == 1 for update in updates)
 
 
 @pytest.mark.parametrize("batch_size", [50, 200])
 def test_half_of_the_old_weights_is_left_after_the_half_life(batch_size: int) -> None:
-    config = HalfLifeMomentum(start_samples=1000.0, end_samples=1000.0)
-    kept = [teacher_momentum(step, 100, batch_size, config) for step in range(1000 // batch_size)]
+    teacher = HalfLifeTeacher(start_samples=1000.0, end_samples=1000.0)
+    kept = [target_update(step, 100, 1.0, batch_size, teacher).after for step in range(1000 // batch_size)]
     assert math.prod(kept) == pytest.approx(0.5)
 
 
 def test_the_half_life_grows_geometrically() -> None:
-    config = HalfLifeMomentum(start_samples=100.0, end_samples=10_000.0)
-    half_lives = [math.log(0.5) / math.log(teacher_momentum(step, 4, 10, config)) * 10 for step in range(5)]
+    teacher = HalfLifeTeacher(start_samples=100.0, end_samples=10_000.0)
+    half_lives = [math.log(0.5) / math.log(target_update(step, 4, 1.0, 10, teacher).after) * 10 for step in range(5)]
     assert half_lives == pytest.approx([100, 100 * 10**0.5, 1000, 1000 * 10**0.5, 10_000])
+
+
+@pytest.mark.parametrize(("steps", "refreshes", "copies"), [(10, 0, [0]), (10, 4, [0, 2, 4, 6, 8]), (3, 1, [0, 2])])
+def test_a_snapshot_is_made_before_the_first_step_and_renewed_at_even_distances(
+    steps: int, refreshes: int, copies: list[int]
+) -> None:
+    updates = [target_update(step, steps, 1.25, 8, SnapshotTeacher(refreshes=refreshes)) for step in range(steps)]
+    assert [step for step, update in enumerate(updates) if update.before == 0] == copies
+    assert all(update.before in (0, 1) and update.after == 1 for update in updates)
 
 
 def test_weight_decay_spares_biases_norms_and_the_mask_token() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jepa.checkpoint.reasons import why_unreadable
+from jepa.compat.stages import current
 from jepa.disk import replacing
 from jepa.errors import UserError
 
@@ -81,7 +82,8 @@ class Checkpoint:
         if not isinstance(content, dict) or content.get("format") != FORMAT or set(content) != {"format", *names}:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT} of this framework (found: {found})")
-        return cls(**{name: content[name] for name in names})
+        fields = {name: content[name] for name in names}
+        return cls(**{**fields, "config": current(fields["config"])})
 
 
 def read_content(path: Path, device: torch.device | str = "cpu", mmap: bool = False) -> Any:
@@ -163,7 +165,7 @@ def read_run(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder} is not a readable checkpoint: {error}") from error
     if content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{folder} is not a checkpoint of format {FORMAT} of this framework")
-    return Checkpoint(model={}, **content)
+    return Checkpoint(model={}, **{**content, "config": current(content["config"])})
 
 
 def flatten(model: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -34,7 +34,8 @@ class _Loader(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 raise ConfigError(f"duplicate key '{key}' (line {node.start_mark.line + 1})")
-        return super().construct_mapping(node, deep)
+        found = super().construct_mapping(node, deep)
+        return {str(key) if type(key) is int else key: value for key, value in found.items()}  # an index of a list
 
 
 def _construct_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
@@ -70,21 +71,28 @@ def read_yaml(path: Path) -> Tree:
     return tree
 
 
-def merge(base: Any, layer: Any) -> Any:
+def merge(base: Any, layer: Any, path: str = "") -> Any:
     """Merge a layer into a tree: mappings merge, `list.0` replaces an item, every other value is replaced.
 
     A mapping with another `kind` replaces the old one, since each kind has its own keys. A key called `kind` must
-    therefore select a config class.
+    therefore select a config class. path: where the tree lies, for the ConfigError of an item that a list lacks.
     """
     if isinstance(base, list) and isinstance(layer, dict) and layer:
         items = {str(key): value for key, value in layer.items()}
-        if items.keys() <= {*map(str, range(len(base)))}:
-            return [merge(item, items.get(str(index), item)) for index, item in enumerate(base)]
+        if beyond := [key for key in items if key.isdecimal() and int(key) >= len(base)]:
+            count = f"{len(base)} item{'s' if len(base) != 1 else ''}"
+            raise ConfigError(f"{path} has {count}, so there is no {path}.{beyond[0]}; give the whole list")
+        if all(key.isdecimal() for key in items):
+            return [merge(item, items.get(str(index), item), f"{path}.{index}") for index, item in enumerate(base)]
     if not (isinstance(base, dict) and isinstance(layer, dict)):
         return layer
     if "kind" in layer and layer["kind"] != base.get("kind", layer["kind"]):
         return layer
-    return {**base, **{key: merge(base[key], value) if key in base else value for key, value in layer.items()}}
+    merged = {
+        key: merge(base[key], value, f"{path}.{key}".lstrip(".")) if key in base else value
+        for key, value in layer.items()
+    }
+    return {**base, **merged}
 
 
 T = TypeVar("T")
@@ -94,6 +102,7 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
     """Merge layers over the defaults of a config dataclass -> a validated instance.
 
     A dataclass lists settings of earlier versions in `removed_settings`; they are dropped, as saved configs hold them.
+    Its `moved` says how others are written now.
     Raises ConfigError for unknown keys (naming the nearest and all allowed), wrong types and values out of range.
     """
     tree = plain(reduce(merge, layers, defaults(config_type)))
@@ -137,6 +146,9 @@ def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
     if any(key in getattr(section, "removed_settings", ()) for section in sections):
         del reduce(getitem, path, tree)[key]  # type: ignore[arg-type]
         return
+    for section in sections:
+        if now := getattr(section, "moved", lambda setting, tree: "")(key, tree):
+            raise ConfigError(f"'{key}' has become part of other settings: write {now}; see docs/settings.md")
     allowed = list(dict.fromkeys(name for section in sections for name in type_hints(section)))
     near = difflib.get_close_matches(key, allowed, n=1)
     prefix = "".join(f"{part}." for part in path)

@@ -76,6 +76,7 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
         f"about {context} context, {target} target" + (f" in each of {sets} sets" if sets > 1 else ""),
         f"FLOPs        {per_sample} G per sample, {per_step} T per step of {batch:,} samples, {flops:.3g} in total",
         f"run          {config.steps:,} steps, {samples:,} samples",
+        *(f"{'' if number else 'stages':<13}{stage.described()}" for number, stage in enumerate(config.timeline)),
         f"checkpoint   {_checkpoints(config, model)}",
     ]
 

@@ -25,7 +25,7 @@ _FEW_BLOCKS = 8  # in the shallow networks that stand for a deep one
 
 def run_flops(config: Config[Any, Any], modality: Modality[Any]) -> float:
     """FLOPs of a run; a multiply-add counts as two."""
-    steps = sum(stage.steps * sample_flops(config, modality, stage.weights) for stage in config.stages)
+    steps = sum(stage.steps * sample_flops(config, modality, stage.weights) for stage in config.timeline)
     return steps * config.optim.batch_size
 
 
@@ -74,7 +74,9 @@ def _shallow(config: Config[Any, Any], modality: Modality[Any]) -> list[tuple[in
     model = config.model
     blocks, predicting = model.depth, model.predictor.depth
     is_plain = type(model) is ModelConfig and type(modality).encoder is Modality.encoder
-    is_usual = is_plain and model.target_layers in (1, model.levels) and config.target in ("latent", "pixels")
+    is_usual = (
+        is_plain and model.target_layers in (1, model.levels) and not any(":" in kind for kind in config.target_kinds)
+    )
     if not is_usual or blocks + predicting <= _FEW_BLOCKS:
         return [(1, config)]
     least = max(1, len(model.levels))

@@ -23,8 +23,9 @@ from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.optim import adamw
-from jepa.training.config import Config, Stage
+from jepa.training.config import Config
 from jepa.training.signs import collapse_signs_of
+from jepa.training.stages import Stage
 
 Kind = Literal["weights", "gradients", "optimiser", "copies", "activations"]
 Device = Literal["cuda", "cpu"]
@@ -154,7 +155,7 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
         step = _Step(model, adamw(model, config.optim), config, device)
         masks = [replace(one, context=_empty(one.context), target=_empty(one.target)) for one in batch.masks]
         fake = Batch(_empty(batch.views), masks, [], _empty(batch.local))
-        return max((step.usage(fake, stage) for stage in config.stages), key=lambda usage: usage.total)
+        return max((step.usage(fake, stage) for stage in config.timeline), key=lambda usage: usage.total)
 
 
 class _Step:
@@ -187,7 +188,7 @@ class _Step:
             self.optimizer.zero_grad(set_to_none=True)
             self.model.update_target(0.5)
             with _UnknownNumbers():  # type: ignore[no-untyped-call]
-                collapse_signs_of(self.model, batch, bf16=False)
+                collapse_signs_of(self.model, self.config.evaluated_encoder, batch, bf16=False)
         for hook in hooks:
             hook.remove()
         peak = {str(kind): size for kind, size in counted.at_peak.items()}

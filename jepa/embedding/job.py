@@ -79,7 +79,7 @@ class Source:
 
     def embedder(self, device: torch.device) -> Embedder | StreamEmbedder:
         """The networks on a device."""
-        config, modality, which = self.config, self.modality, self.config.evaluate.encoder
+        config, modality, which = self.config, self.modality, self.config.evaluated_encoder
         bf16, float16 = config.compute.precision == "bf16", self.settings.dtype == "float16"
         if self.pooling == "joint":
             assert isinstance(modality, MatchedModality)
@@ -125,7 +125,7 @@ class Source:
             "source": self.opened.source,
             "step": self.step,
             "weights": weights_digest(networks),
-            "encoder": self.config.evaluate.encoder,
+            "encoder": self.config.evaluated_encoder,
             "modality": self.config.modality,
             "data": {"source": data.source, "root": None if data.root is None else str(data.root)},
             "overrides": as_texts(self.overrides),

@@ -111,7 +111,7 @@ def open_setup(request: Request) -> EvaluationSetup:
     changed = differences(plain(opened.trained[0]), plain(config))
     _check_changes(request, opened, changes, changed)
     try:
-        trained = opened.token_encoder(config.evaluate.encoder)
+        trained = opened.token_encoder()
     except RuntimeError as error:
         raise ConfigError(
             f"the encoder of {request.source} does not fit this data section: {str(error).splitlines()[-1]}"

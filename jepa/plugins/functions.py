@@ -25,15 +25,15 @@ def checked_width(kind: str, function: TargetFunction, modality: Modality[Any], 
         values = function(given, encoder)
     except Exception as error:  # custom code may raise anything
         hint = "; a dry run and parallel=fsdp call it on tensors without values" if is_meta else ""
-        raise ConfigError(f"target: {kind} fails on a view: {describe_error(error)}{hint}") from error
+        raise ConfigError(f"stages: {kind} fails on a view: {describe_error(error)}{hint}") from error
     is_floats = isinstance(values, Tensor) and values.is_floating_point()
     if not is_floats or values.dim() != 3 or values.shape[:2] != (1, tokens):
         form = f"{values.dtype} {list(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
         expected = f"a tensor of floats [1, {tokens}, V], values for every token"
-        raise ConfigError(f"target: {kind} returns {form} for a batch of one; expected {expected}")
+        raise ConfigError(f"stages: {kind} returns {form} for a batch of one; expected {expected}")
     if not is_meta and not all(
         torch.equal(before.nan_to_num(), after.nan_to_num())
         for before, after in zip(tree_leaves(view), tree_leaves(given), strict=True)
     ):
-        raise ConfigError(f"target: {kind} changes its inputs, which the encoder needs afterwards; work on a copy")
+        raise ConfigError(f"stages: {kind} changes its inputs, which the encoder needs afterwards; work on a copy")
     return int(values.shape[2])

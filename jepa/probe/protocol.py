@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+Which = Literal["target_encoder", "context_encoder"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionTask:
@@ -31,7 +33,8 @@ class EvaluateConfig:
     """Evaluation on frozen features after training.
 
     enabled: evaluate at the end of a run. report: write report.html at the end of a run.
-    encoder: the encoder to evaluate; published results are of the target encoder.
+    encoder: the encoder to evaluate; null for the target encoder if it is a moving average in the last stage, as in
+    published results, otherwise for the context encoder.
     scored_split: `validation` leaves the test split unread while you search for a recipe: the validation split gives
     the scores, and training samples that train no probe choose the settings.
     train_samples, validation_samples, test_samples: limits on the labelled samples that train the probes, choose their
@@ -53,7 +56,7 @@ class EvaluateConfig:
 
     enabled: bool = True
     report: bool = True
-    encoder: Literal["target_encoder", "context_encoder"] = "target_encoder"
+    encoder: Which | None = None
     scored_split: Literal["validation", "test"] = "test"
     train_samples: PositiveInt | None = None
     validation_samples: PositiveInt = 1_000

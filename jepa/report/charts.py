@@ -37,7 +37,7 @@ CURVES = {
     "rankme": ("RankMe", "effective number of dimensions"),
     "cosine": ("cosine", "mean cosine of two inputs; near 1 means collapse"),
     "learning_rate": ("learning rate", "of AdamW"),
-    "momentum": ("momentum", "of the target encoder"),
+    "momentum": ("momentum", "of the target encoder; 0 at a copy"),
     "gradient_norm": ("gradient norm", "over all parameters, before clipping"),
 }
 _NOISY = ("loss", "gradient_norm", "target_std", "rankme", "cosine")

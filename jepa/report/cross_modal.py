@@ -44,7 +44,7 @@ def retrieve(run: Run, samples: Samples) -> PictureRetrieval | None:
     modality = run.modality
     if not isinstance(modality, MatchedModality) or "latent" not in run.config.target_kinds:
         return None
-    encoder = StreamEncoder(run.networks(), modality, run.config.evaluate.encoder)
+    encoder = StreamEncoder(run.networks(), modality, run.config.evaluated_encoder)
     pictures: list[Tensor] = []
     descriptions: list[str] = []
     firsts, seconds = [], []

@@ -114,7 +114,7 @@ def read_run(run_dir: Path, trust: bool = False) -> Run:
     opened.modality.index_folder = index_of_run(run_dir)
     config = opened.config
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
-    trained, untrained = opened.token_encoder(config.evaluate.encoder), opened.untrained_encoder()
+    trained, untrained = opened.token_encoder(), opened.untrained_encoder()
     encoders = {"trained": trained.to(device), "untrained": untrained.to(device)}
     return Run(run_dir, opened, encoders, read_metrics(run_dir), results)
 

@@ -14,6 +14,7 @@ from jepa.config import plain, to_yaml
 from jepa.evaluate.table import Row, best_columns, columns, is_close
 from jepa.report.charts import percent, task_title
 from jepa.report.run import Run
+from jepa.targets import VISIBLE
 from jepa.training.config import Config
 
 
@@ -67,13 +68,14 @@ def _tokens(run: Run) -> str:
 
 
 def _predicted(config: Config[Any, Any]) -> str:
-    """The targets: the values, the representation, or both, perhaps one from a later step on."""
-    stages = config.stages
-    first, last = stages[0], stages[-1]
-    named = {"pixels": "the values", "latent": "the representation"}
-    words = " and ".join(named.get(kind, f"the output of {kind}") for kind in last.weights)
-    later = named.get(config.target, config.target)
-    return words if len(stages) == 1 else f"the values (from step {first.steps:,} on, also {later})"
+    """The targets of each stage: the values, the representation, or both."""
+    named = {"pixels": "the values", "latent": "the representation", VISIBLE: "that of visible ones"}
+    parts = [
+        (stage.first_step, " and ".join(named.get(kind, f"the output of {kind}") for kind in stage.weights))
+        for stage in config.timeline
+    ]
+    later = [f"from step {first:,} on {words}" for first, words in parts[1:]]
+    return parts[0][1] + (f" ({', '.join(later)})" if later else "")
 
 
 def notices(run: Run) -> str:

@@ -81,6 +81,14 @@ class _Described(GenerateJsonSchema):
                 found["properties"][name]["description"] = text
         return {**found, "additionalProperties": False}
 
+    def tuple_schema(self, schema: Any) -> dict[str, Any]:
+        """The schema of a list, of whose sections a mapping may change some: the key 0 changes the first."""
+        found = super().tuple_schema(schema)
+        if "$ref" not in found.get("items", {}):
+            return found
+        changes = {"type": "object", "patternProperties": {"^[0-9]+$": found["items"]}, "additionalProperties": False}
+        return {"anyOf": [found, changes]}
+
 
 def _simplified(schema: Any) -> Any:
     """A schema for partial files: nothing is required, a part may fit several kinds, and titles are left out."""
@@ -94,7 +102,7 @@ def _simplified(schema: Any) -> Any:
         key: value
         if key in ("default", "enum", "const")
         else {name: _simplified(part) for name, part in value.items()}
-        if key in ("properties", "$defs")
+        if key in ("properties", "patternProperties", "$defs")
         else _simplified(value)
         for key, value in kept.items()
     }

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jepa.config import ConfigError, Tree, build, differences, plain, read_yaml
+from jepa.compat.stages import current
+from jepa.config import ConfigError, Tree, build, differences, merge, plain, read_yaml
 from jepa.config.effects import is_set, value_at
 from jepa.data import seeded
 from jepa.modality import Modality
@@ -18,10 +19,10 @@ from jepa.settings.layers import Layers
 from jepa.training.config import Config, one_spelling
 from jepa.weights.load import construct
 from jepa.weights.start import ENCODERS, fitting, networks, read_start
-from jepa.weights.trust import functions_in
+from jepa.weights.trust import functions_in, predicted_functions
 
 StartUse = Literal["ignored", "tried", "read"]
-_SECTIONS = ("modality", "run_dir", "data", "model", "loss", "target", "curriculum")
+_SECTIONS = ("modality", "run_dir", "data", "model", "loss", "stages")
 _ALWAYS_SAID = ("data.", "model.size", "model.positions", "model.predictor")
 
 
@@ -66,7 +67,9 @@ class Start:
         known, notes = layers.before_start(), []
         if not {*ENCODERS} <= networks(self.weights):
             notes.append(f"start_from: {self.source} has one encoder; context and target encoder start from it")
-        for path, value in _settings(layers.taken, ("data", "model", "loss", "curriculum")):
+        stages = {str(number): stage for number, stage in enumerate(layers.taken["stages"])}
+        taken = {**layers.taken, "stages": stages}
+        for path, value in _settings(taken, ("data", "model", "loss", "stages", *(f"stages.{one}" for one in stages))):
             is_news = path.startswith(_ALWAYS_SAID) or value != value_at(known, path)
             if is_news and not is_set(layers.chosen, path):
                 text = value if isinstance(value, str) else json.dumps(value)
@@ -83,7 +86,7 @@ def with_start(layers: Layers, use: StartUse) -> tuple[Layers, Start | None, lis
     if source is None or use == "ignored":
         return layers, None, []
     run = layers.run_dir / "config.yaml"
-    if run.exists() and (saved := read_yaml(run)).get("start_from") == one_spelling(source):
+    if run.exists() and (saved := current(read_yaml(run))).get("start_from") == one_spelling(source):
         names = (*layers.modality_type.config_type.of_networks, "position_grid")
         return replace(layers, taken=_taken(saved, names, layers.chosen)), None, []
     try:
@@ -116,8 +119,7 @@ def _taken(config: Tree, data: Sequence[str], chosen: Tree) -> Tree:
         "data": {name: value for name, value in config["data"].items() if name in data},
         "model": model,
         "loss": config["loss"],
-        "target": config["target"],
-        "curriculum": {**config["curriculum"], "latent_from": 0.0},  # as in their last stage
+        "stages": [{**config["stages"][-1], "until": 1.0}],  # as they were trained last
     }
 
 
@@ -143,12 +145,11 @@ def _without_code(config: Tree, source: str, users: Tree) -> Tree:
     """The sections that matter here; the user must set what names code in them. Raises ConfigError."""
     tree = {name: config[name] for name in _SECTIONS if name in config}
     named = {f"data.{name}": one for name, value in tree["data"].items() for one in functions_in({name: value})}
-    if ":" in tree.get("target", ""):
-        named["target"] = tree["target"]
+    if last := predicted_functions({"stages": tree.get("stages", [])[-1:]}):
+        named["stages.0.predict"] = " and ".join(last)
     for path, function in named.items():
         if not is_set(users, path):
             raise ConfigError(f"start_from: {source} names the function {function}; set {path} to use it, or another")
     data = {name: value for name, value in tree["data"].items() if f"data.{name}" not in named}
-    own = {path.rpartition(".")[2]: value_at(users, path) for path in named}
-    tree["data"] = data | {name: value for name, value in own.items() if name != "target"}
-    return tree | ({"target": own["target"]} if "target" in own else {})
+    tree["data"] = data | {path.removeprefix("data."): value_at(users, path) for path in named if path[:5] == "data."}
+    return merge(tree, {"stages": users["stages"]}) if "stages.0.predict" in named else tree

@@ -16,7 +16,7 @@ from jepa.share.privacy import REMOVED
 _PIPELINES = {"image": "image-feature-extraction"}  # tasks of the hub; others have the general one
 _OTHER = "feature-extraction"
 _SHOWN = ("tasks", "forecast", "features", "neighbours", "errors", "matches", "loss")  # figures; others lie beside
-_SECTIONS = ("steps", "seed", "target", "curriculum", "data", "model", "loss", "optim", "momentum")
+_SECTIONS = ("steps", "seed", "stages", "data", "model", "loss", "optim")
 
 
 def write_card(facts: Facts, licence: str, source: str, exports: Exports) -> str:

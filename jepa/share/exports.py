@@ -63,6 +63,6 @@ def _export(source: Path | str, trust: bool, step: int | None = None) -> Export:
         config=opened.config,
         modality=opened.modality,
         encoder=opened.encoder(),
-        which="target_encoder",
+        which=opened.config.evaluated_encoder,
         opset=18,
     )

@@ -44,8 +44,8 @@ def _check_losses(config: Config[Any, Any]) -> None:
 def _check_visible(config: Config[Any, Any], modality: Modality[Any]) -> None:
     """Raise ConfigError for networks or targets that a loss on visible tokens cannot be used with."""
     predictor = config.model.predictor
-    if "latent" not in config.target_kinds or config.curriculum.latent_from:
-        raise ConfigError("loss.visible: predicts representations; it needs target=latent, curriculum.latent_from=0")
+    if not all("latent" in stage.predict for stage in config.stages):
+        raise ConfigError("loss.visible: predicts representations; every stage must predict latent")
     if predictor.attention != "self" or predictor.blocks != "joint":
         raise ConfigError("loss.visible: needs model.predictor.attention=self and model.predictor.blocks=joint")
     if modality.streams:

@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, NonNegativeInt, PositiveInt
 
+from jepa.compat.stages import FORMER, new_spelling
+from jepa.config import Tree
 from jepa.config.effects import Use
 from jepa.loss import LossConfig
 from jepa.modality import C, Modality
 from jepa.model_config import NetworksConfig
 from jepa.optim import OptimConfig
-from jepa.probe.protocol import EvaluateConfig
-from jepa.schedules import LinearMomentum, MomentumConfig
-from jepa.targets import VISIBLE, TargetKind, check_target
+from jepa.probe.protocol import EvaluateConfig, Which
+from jepa.targets import VISIBLE, TargetKind
 from jepa.training.effects import run_effects
+from jepa.training.stages import Stage, StageConfig, check_stages, in_order, in_steps
+from jepa.training.teachers import TargetUpdate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,31 +57,6 @@ class ComputeConfig:
         return 4 if device.type == "cuda" else 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurriculumConfig:
-    """Pixels as additional targets, or as the only ones at first: a random encoder gives poor representations.
-
-    pixel_weight: weight of raw patches as additional targets, throughout the run; 0 for none. latent_from: share of the
-    steps that predict pixels alone, before representations join. As in SALT (Li et al. 2025), the teacher first learns
-    from pixels; departs from SALT: there is no second student.
-    """
-
-    pixel_weight: NonNegativeFloat = 0.0
-    latent_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    def __post_init__(self) -> None:
-        if self.latent_from and not self.pixel_weight:
-            raise ValueError("latent_from: needs pixel_weight above 0, as the first stage predicts pixels alone")
-
-
-class Stage(NamedTuple):
-    """A part of a run with one set of targets, each with its weight."""
-
-    first_step: int
-    steps: int
-    weights: dict[TargetKind, float]
-
-
 M = TypeVar("M", bound=NetworksConfig)
 
 
@@ -94,8 +72,8 @@ class Config(Generic[C, M]):
     keep_every: keep the checkpoint of every N-th step as checkpoints/step_N.pt; null keeps only the latest. start_from:
     run directory, checkpoint, released file, folder or hub name whose networks the run takes as its initial ones, for a
     cooldown or to adapt to other data, with the settings that belong to them (docs/adapt.md); null for random ones.
-    start_fresh: networks that start with random weights all the same. target: `latent`, `pixels`, or a custom function
-    `package.module:function`; see targets.py.
+    start_fresh: networks that start with random weights all the same. stages: parts of the run, in order, each with its
+    targets and its teacher.
     """
 
     modality: str
@@ -107,19 +85,25 @@ class Config(Generic[C, M]):
     keep_every: PositiveInt | None = None
     start_from: Annotated[str, AfterValidator(one_spelling)] | None = None
     start_fresh: tuple[Literal["predictor", "projectors", "contrast"], ...] = ()
-    target: Annotated[TargetKind, AfterValidator(check_target)] = "latent"
-    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    stages: tuple[StageConfig, ...] = (StageConfig(),)
     data: C
     model: M
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    momentum: MomentumConfig = field(default_factory=LinearMomentum)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        check_stages(self.stages)
 
     def no_effect(self, use: Use) -> dict[str, str]:
         """Settings of all sections but `data` that have no effect, with the reason."""
         return run_effects(self, use)
+
+    @staticmethod
+    def moved(setting: str, tree: Tree) -> str:
+        """How to write a setting of earlier versions now, empty for others; tree: all settings, as they were given."""
+        return new_spelling(tree) if setting in FORMER else ""
 
     @staticmethod
     def of(modality_type: type[Modality[Any]]) -> "type[Config[Any, Any]]":
@@ -135,27 +119,32 @@ class Config(Generic[C, M]):
         return done % self.checkpoint_every == 0 or self.keeps(done)
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages of the run, in order."""
-        if self.target == "pixels":
-            return (Stage(0, self.steps, {"pixels": 1.0}),)
-        weight = self.curriculum.pixel_weight
-        pixels: dict[TargetKind, float] = {"pixels": weight} if weight else {}
-        before = round(self.curriculum.latent_from * self.steps)
+    def timeline(self) -> tuple[Stage, ...]:
+        """The stages in steps of the run, in order."""
         visible = {} if self.loss.visible == "none" else {VISIBLE: self.loss.visible_weight}
-        main = Stage(before, self.steps - before, {**pixels, self.target: 1.0, **visible})
-        return (Stage(0, before, pixels), main) if before else (main,)
+        return tuple(in_steps(self.stages, self.steps, visible))
 
     def stage(self, step: int) -> Stage:
         """The stage that a step belongs to."""
-        return next(stage for stage in reversed(self.stages) if step >= stage.first_step)
+        return next(stage for stage in reversed(self.timeline) if step >= stage.first_step)
 
     def weights(self, step: int) -> dict[TargetKind, float]:
         """The weight of each kind of target at a step."""
         weights = self.stage(step).weights
         return weights | {VISIBLE: self.loss.visible_at(step / self.steps)} if VISIBLE in weights else weights
 
+    def target_update(self, step: int) -> TargetUpdate:
+        """What a step does to the target encoder."""
+        return self.stage(step).target_update(step, self.optim)
+
     @property
     def target_kinds(self) -> tuple[TargetKind, ...]:
-        """Every kind of target that the run predicts at some step."""
-        return tuple(self.stages[-1].weights)
+        """Every kind of target that the run predicts at some step, in the order of the predictor's outputs."""
+        kinds = sorted({kind for stage in self.stages for kind in stage.predict}, key=in_order)
+        return (*kinds, *(() if self.loss.visible == "none" else (VISIBLE,)))
+
+    @property
+    def evaluated_encoder(self) -> Which:
+        """The encoder to evaluate, export and embed with, and to watch for signs of collapse."""
+        default: Which = "target_encoder" if self.stages[-1].averages else "context_encoder"
+        return self.evaluate.encoder or default

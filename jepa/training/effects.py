@@ -11,12 +11,14 @@ from jepa.config.effects import Use
 from jepa.data import seeded
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
+from jepa.training.stages import unread_teachers
 
 Finding = tuple[str, str]  # setting, reason
 _TRAINING_ONLY = (
     *("compute.parallel", "compute.compile", "compute.activation_checkpointing"),
     *("compute.cache_mb", "compute.prefetch_mb"),
 )
+_NO_LATENT = "no stage predicts representations"
 _LABELLED = (
     *("train_samples", "validation_samples", "low_shot_draws"),
     *("attentive", "attentive_samples", "attentive_tokens", "attentive_steps", "keep_probes"),
@@ -41,15 +43,14 @@ def _positions(config: Any, use: Use) -> Iterator[Finding]:
 
 
 def _targets(config: Any) -> Iterator[Finding]:
-    target, curriculum, model = config.target, config.curriculum, config.model
-    if target == "pixels":
-        for name in ("pixel_weight", "latent_from"):
-            if getattr(curriculum, name):
-                yield f"curriculum.{name}", "target=pixels predicts pixels throughout"
+    model = config.model
+    for number in unread_teachers(config.stages):
+        reason = f"stages.{number} needs no target encoder, and stages.{number + 1} starts with a copy"
+        yield f"stages.{number}.teacher", reason
     if "latent" not in config.target_kinds:
         normalised = ("loss.normalise_prediction",) if config.loss.normalise_prediction else ()
         for name in ("model.target_layers", "model.target_join", "model.target_input", *normalised):
-            yield name, f"target={target} predicts no representations"
+            yield name, _NO_LATENT
     elif model.target_join == "each" and len(model.target_outputs) == 1:
         yield "model.target_join", "model.target_layers names a single layer"
 
@@ -75,9 +76,9 @@ def _loss(config: Any, use: Use) -> Iterator[Finding]:
     if model.contrast == "none":
         yield "loss.contrast_weight", "there is no model.contrast"
     if not loss.prediction_weight:
-        pixels = ("curriculum.pixel_weight", "curriculum.latent_from") if config.curriculum.pixel_weight else ()
         normalised = ("loss.normalise_prediction",) if loss.normalise_prediction else ()
-        for name in ("loss.distance", *normalised, *pixels):
+        predicted = [f"stages.{number}.predict" for number in range(len(config.stages))]
+        for name in ("loss.distance", *normalised, *predicted):
             yield name, "loss.prediction_weight is 0"
 
 
@@ -109,7 +110,7 @@ def _forecasts(config: Any, use: Use) -> Iterator[Finding]:
     elif use.modality.grid[axis] < 2:
         reason = "the time axis has a single token"
     elif "latent" not in config.target_kinds:
-        reason = f"target={config.target} predicts no representations"
+        reason = _NO_LATENT
     if reason and evaluate.forecast_samples:
         yield "evaluate.forecast_samples", reason
     if reason or not evaluate.forecast_samples:
@@ -122,7 +123,7 @@ def _streams(config: Any, use: Use) -> Iterator[Finding]:
     if not isinstance(modality, MatchedModality):
         reason = f"{config.modality} data lacks two matching streams"
     elif "latent" not in config.target_kinds:
-        reason = f"target={config.target} predicts no representations"
+        reason = _NO_LATENT
     if reason and evaluate.gallery is not None:
         yield "evaluate.gallery", reason
     if not reason and use.is_set("evaluate.gain_samples") and isinstance(modality, MatchedModality):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, cast
 
+from jepa.compat.stages import current
 from jepa.config import ConfigError, build, differences, plain, read_yaml, to_yaml
 from jepa.console import CONSOLE, shown
 from jepa.disk import write_text
@@ -31,7 +32,7 @@ def saved_config(config: Config[Any, Any]) -> Config[Any, Any] | None:
     path = config.run_dir / "config.yaml"
     if not path.exists():
         return None
-    tree = read_yaml(path)
+    tree = current(read_yaml(path))
     config_type: Any = Config[type(config.data), type(config.model)]  # type: ignore[misc]
     try:
         return cast(Config[Any, Any], build(config_type, [tree]))

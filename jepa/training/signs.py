@@ -8,28 +8,30 @@ from torch.utils._pytree import tree_map
 from jepa.collapse import CollapseSigns, collapse_signs
 from jepa.data import Batch
 from jepa.distributed import World, is_sharded
+from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
 from jepa.model import JEPA
+from jepa.probe.protocol import Which
 
 
 def logged_signs(
-    model: JEPA, batch: Batch, precision: Literal["bf16", "fp32"], world: World
+    model: JEPA, which: Which, batch: Batch, precision: Literal["bf16", "fp32"], world: World
 ) -> dict[str, CollapseSigns]:
     """Signs of collapse for the log of rank 0; the other ranks only help to gather shards, and may get none."""
     if is_sharded(model):
-        return collapse_signs_of(model, batch, precision == "bf16")
-    return collapse_signs_of(model, batch, bf16=False) if world.is_main else {}
+        return collapse_signs_of(model, which, batch, precision == "bf16")
+    return collapse_signs_of(model, which, batch, bf16=False) if world.is_main else {}
 
 
 @torch.no_grad()
-def collapse_signs_of(model: JEPA, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
-    """Signs of collapse of the target encoder on the first samples of a batch, by stream; "" if there is one stream.
+def collapse_signs_of(model: JEPA, which: Which, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
+    """Signs of collapse of an encoder on the first samples of a batch, by stream; "" if there is one stream.
 
     bf16: for shards gathered in bf16; otherwise in fp32 (TF32 on GPUs), as bf16 would hide a collapse. Measured
     on all tokens of 32 samples. With several streams, or samples that lack tokens, on the pooled vectors of 128
     samples, as their number limits `rankme`.
     """
-    encoder = model.target_encoder
+    encoder: TokenEncoder = getattr(model, which)
     inputs = model.to_network(tree_map(lambda leaf: leaf[:128], batch.views[0]))
     if not model.streams and encoder.valid(inputs) is None:
         inputs = tree_map(lambda leaf: leaf[:32], inputs)

@@ -12,10 +12,10 @@ from jepa.console import CONSOLE, command_parser, shown
 from jepa.disk import writing
 from jepa.errors import exit_status
 from jepa.plugins.registry import declared_name
+from jepa.probe.protocol import Which
 from jepa.probe.saved import SavedProbe
 from jepa.weights.formats.export import Export, FormatError, Written
 from jepa.weights.formats.probes import check_probe, holds_probe, read_probe, write_official
-from jepa.weights.load import Which
 from jepa.weights.opened import open_source
 
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("path", metavar="DST", type=Path, help="file or folder to write; an existing one is kept")
     formats = "; ".join(f"{name}: {target.about}{' '.join(['', *target.endings])}" for name, target in TARGETS.items())
     parser.add_argument("--to", required=True, choices=TARGETS, help=formats)
-    parser.add_argument("--which", choices=get_args(Which), default="target_encoder", help="the encoder to write")
+    parser.add_argument("--which", choices=get_args(Which), help="the encoder to write (default: the evaluated one)")
     parser.add_argument("--resolution", type=int, metavar="PIXELS", help="pixels per side of a graph")
     parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
     parser.add_argument("--opset", type=int, default=18, metavar="N", help="operator set of ONNX (default: 18)")
@@ -119,13 +119,14 @@ def _probe_of(path: Path, arguments: argparse.Namespace) -> SavedProbe:
 def export_of(arguments: argparse.Namespace, overrides: Sequence[str]) -> Export:
     """The model that the command line names."""
     opened = open_source(arguments.source, overrides, step=arguments.step, trust=arguments.trust)
+    which: Which = arguments.which or opened.config.evaluated_encoder
     return Export(
         source=opened.source,
         checkpoint=opened.checkpoint,
         config=opened.config,
         modality=opened.modality,
-        encoder=opened.encoder(arguments.which),
-        which=arguments.which,
+        encoder=opened.encoder(which),
+        which=which,
         opset=arguments.opset,
         probe=None if arguments.probe is None else _probe_of(arguments.probe, arguments),
     )

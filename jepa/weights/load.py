@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +16,9 @@ from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.plugins.registry import modality_class
 from jepa.positions import grid_positions
+from jepa.probe.protocol import Which
 from jepa.training.config import Config
 from jepa.weights.given import with_weights
-
-Which = Literal["target_encoder", "context_encoder"]
 
 
 def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None) -> Checkpoint:
@@ -120,7 +119,7 @@ def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modalit
 
 
 def untrained_encoder(config: Config[Any, Any], modality: Modality[Any]) -> TokenEncoder:
-    """The target encoder at step 0 of a run, without pretrained weights: same seed, same initialisation."""
+    """The encoders at step 0 of a run, which are equal, without pretrained weights: same seed, same initialisation."""
     return untrained_model(config, modality).target_encoder
 
 

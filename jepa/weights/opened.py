@@ -13,19 +13,12 @@ from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
 from jepa.plugins.registry import declared_name
+from jepa.probe.protocol import Which
 from jepa.training.config import Config
 from jepa.weights.families.encoder import Family
 from jepa.weights.families.names import family_name
 from jepa.weights.families.source import config_of, encoder_at, family_of
-from jepa.weights.load import (
-    Which,
-    configured,
-    encoder_of,
-    model_of,
-    read_checkpoint,
-    scaled_positions,
-    untrained_encoder,
-)
+from jepa.weights.load import configured, encoder_of, model_of, read_checkpoint, scaled_positions, untrained_encoder
 from jepa.weights.places import ijepa_of_timm
 from jepa.weights.trust import importing
 
@@ -45,21 +38,25 @@ class Opened:
     checkpoint: Checkpoint | None
     family: Family | None = None
 
-    def encoder(self, which: Which = "target_encoder") -> nn.Module:
-        """The encoder in evaluation mode: inputs -> [B, N, D]; of two matching streams, their `inference_model`."""
+    def encoder(self, which: Which | None = None) -> nn.Module:
+        """The encoder in evaluation mode: inputs -> [B, N, D]; of two matching streams, their `inference_model`.
+
+        which: by default `Config.evaluated_encoder`.
+        """
         if not isinstance(self.modality, MatchedModality):
             return self.token_encoder(which)
         assert self.checkpoint is not None
         with importing(self.source, self.checkpoint.config, trust=True):  # as `open_source` was
-            return self.modality.inference_model(model_of(self.checkpoint, self.config, self.modality), which)
+            model = model_of(self.checkpoint, self.config, self.modality)
+            return self.modality.inference_model(model, which or self.config.evaluated_encoder)
 
-    def token_encoder(self, which: Which = "target_encoder") -> TokenEncoder:
+    def token_encoder(self, which: Which | None = None) -> TokenEncoder:
         """The encoder itself, also of two matching streams."""
         if self.family is not None:
             return encoder_at(self.family, self.config, self.modality, trained=True)
         assert self.checkpoint is not None
         with importing(self.source, self.checkpoint.config, trust=True):
-            return encoder_of(self.checkpoint, self.config, self.modality, which)
+            return encoder_of(self.checkpoint, self.config, self.modality, which or self.config.evaluated_encoder)
 
     def untrained_encoder(self) -> TokenEncoder:
         """The same architecture with random weights, for the same inputs."""
@@ -119,16 +116,12 @@ def open_source(
 
 
 def load(
-    run: Path | str,
-    which: Which = "target_encoder",
-    device: str = "cpu",
-    *,
-    step: int | None = None,
-    trust: bool = False,
+    run: Path | str, which: Which | None = None, device: str = "cpu", *, step: int | None = None, trust: bool = False
 ) -> nn.Module:
     """Encoder of a run directory, checkpoint file or other source, in evaluation mode: inputs -> [B, N, D].
 
-    step: of a run directory, load the checkpoint that was kept of this step (keep_every) instead of the latest.
+    which: by default the encoder that the run evaluates (`Config.evaluated_encoder`). step: of a run directory, the
+    checkpoint that was kept of this step (keep_every) instead of the latest one.
     trust: whether to import code that the checkpoint names, beyond installed modalities.
     `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
     `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint, or without trust.

@@ -51,10 +51,15 @@ def _strange_code(config: Mapping[str, Any]) -> list[str]:
     modality = config["modality"]
     known = ":" not in modality or modality.partition(":")[0] in sys.modules or declared_name(modality) != modality
     functions = list(dict.fromkeys(functions_in(config["data"])))
-    target = config.get("target", "")
-    if ":" in target and known and issubclass(modality_class(modality), MatchedModality):  # others load an encoder
-        functions.append(target)
+    if known and issubclass(modality_class(modality), MatchedModality):  # others load an encoder
+        functions += predicted_functions(config)
     return functions if known else [modality, *functions]
+
+
+def predicted_functions(config: Mapping[str, Any]) -> list[str]:
+    """Custom functions whose values a config names as targets."""
+    kinds = [kind for stage in config.get("stages", ()) for kind in stage.get("predict", ())]
+    return [kind for kind in dict.fromkeys(kinds) if ":" in kind]
 
 
 def functions_in(tree: Any) -> Iterator[str]:

@@ -29,8 +29,8 @@ from jepa.launch import resolve
 from jepa.masking import RandomMaskConfig, TubeMaskConfig
 from jepa.modality import DataConfig
 from jepa.model_config import ModelConfig
-from jepa.schedules import HalfLifeMomentum
 from jepa.training.config import Config
+from jepa.training.teachers import HalfLifeTeacher
 
 NEEDED: Tree = {"modality": "noise", "run_dir": "somewhere"}
 
@@ -58,15 +58,18 @@ def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, Mo
         ("seed=-1", "seed: should be greater than or equal to 0, not -1"),
         ("optim.warmup=1.5", "optim.warmup: should be less than or equal to 1, not 1.5"),
         ("optim.betas.1=7", "optim.betas.1: should be less than or equal to 1, not 7"),
-        ("optim.betas.2=0.5", "optim.betas: should be a valid array, not {'2': 0.5}"),
+        ("optim.betas.2=0.5", "optim.betas has 2 items, so there is no optim.betas.2"),
         ("optim.peak_lr=.nan", "optim.peak_lr: should be greater than 0, not nan"),
         ("optim.peak_lr.x=1", "optim.peak_lr: should be a valid number, not {'x': 1}"),
         ("optim=5", "optim: should be an object, not 5"),
         ("evaluate.enabled=1", "evaluate.enabled: should be a valid boolean, not 1"),
-        ("target=pixel", "target: 'pixel'"),
+        ("stages.0.predict=pixel", "stages.0.predict: 'pixel'"),
         ("model.size=vit_bas", "model.size: should be 'vit_nano', 'vit_tiny', 'vit_small', 'vit_base', 'vit_large'"),
         ("model.predictor.heads=5", "model.predictor: "),
-        ("momentum.kind=half_life", "momentum.start_samples: field required; momentum.end_samples: field required"),
+        (
+            "stages.0.teacher.kind=half_life",
+            "stages.0.teacher.start_samples: field required; stages.0.teacher.end_samples: field required",
+        ),
         ("data.masking.kind=tub", "does not match any of the expected tags: 'block', 'tube', 'random'"),
         ("data.root.x=1", "data.root: should be a valid string, not {'x': 1}"),
         ("data.rot=/x: y #2", "unknown key 'data.rot', did you mean 'data.root'?"),
@@ -227,8 +230,8 @@ def test_another_kind_replaces_a_section_and_the_same_kind_merges() -> None:
     assert built("data.masking.kind=random", recipe=recipe).data.masking == RandomMaskConfig()
     assert built("data.masking.kind=tube", recipe=recipe).data.masking == TubeMaskConfig(blocks=3, scale=0.2)
     assert built("data.masking.blocks=4", recipe=recipe).data.masking == TubeMaskConfig(blocks=4, scale=0.2)
-    config = built("momentum.kind=half_life", "momentum.start_samples=10", "momentum.end_samples=1e3")
-    assert config.momentum == HalfLifeMomentum(start_samples=10.0, end_samples=1000.0)
+    config = built(*(f"stages.0.teacher.{one}" for one in ("kind=half_life", "start_samples=10", "end_samples=1e3")))
+    assert config.stages[0].teacher == HalfLifeTeacher(start_samples=10.0, end_samples=1000.0)
 
 
 def test_one_key_of_a_section_leaves_the_others() -> None:

@@ -16,7 +16,6 @@ from jepa.data import seeded
 from jepa.launch import resolve
 from jepa.masking import BlockMaskConfig
 from jepa.optim import set_schedule
-from jepa.schedules import teacher_momentum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +204,8 @@ def test_a_published_recipe_has_the_published_length_and_ends_of_its_schedules(n
     start, peak, last = published.rates
 
     def values(step: int) -> tuple[float, float, float]:
-        length = config.steps * config.optim.schedule_length
         rate = set_schedule(optimizer, step, config.steps, config.optim)
-        momentum = teacher_momentum(step, length, config.optim.batch_size, config.momentum)
-        return rate, optimizer.param_groups[0]["weight_decay"], momentum
+        return rate, optimizer.param_groups[0]["weight_decay"], config.target_update(step).after
 
     first, warm, end = values(0), values(max(0, warmup - 1)), values(steps - 1)
     assert first[0] == pytest.approx(start + (peak - start) / warmup if warmup else peak, rel=1e-3)

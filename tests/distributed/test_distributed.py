@@ -150,7 +150,7 @@ def test_one_of_two_processes_reads_the_list_of_a_large_data_set(tmp_path: Path)
 
 SETTINGS = """
     data.source=folder data.image_size=32 data.patch_size=4
-    data.masking.kind=block data.masking.targets=2 data.views=2 curriculum.latent_from=0.5
+    data.masking.kind=block data.masking.targets=2 data.views=2 stages.0.until=0.5
     model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
     model.predictor.depth=2 optim.batch_size=8 optim.peak_lr=1e-3 optim.warmup=0
     steps=6 log_every=1 compute.precision=fp32

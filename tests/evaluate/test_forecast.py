@@ -145,7 +145,7 @@ def test_padding_changes_no_forecast_and_is_not_counted() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "moving"
-    settings = (f"run_dir={run_dir}", "steps=60", "optim.peak_lr=2e-3", "momentum={kind: linear, start: 0.9}", *SMALL)
+    settings = (f"run_dir={run_dir}", "steps=60", "optim.peak_lr=2e-3", "stages.0.teacher.start=0.9", *SMALL)
     train(*resolve("moving:UnlabelledMoving", {}, settings), join("cpu"))
     return run_dir
 
@@ -166,7 +166,7 @@ def untrained(run_dir: Path, name: str, *more: str) -> Path:
     """A run with initial weights."""
     config, modality = resolve(name, {}, (f"run_dir={run_dir}", *more, *SMALL))
     model = JEPA(config.model, modality, config.target_kinds)
-    assert can_forecast(modality, config) == (config.target == "latent")
+    assert can_forecast(modality, config) == ("latent" in config.target_kinds)
     Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(run_dir))
     return run_dir
 
@@ -175,7 +175,7 @@ def test_forecasts_that_cannot_be_measured_are_omitted_with_a_note(trained: Path
     longer = evaluate_run(trained, layers=["data.moments=12"])
     assert "forecast" not in longer
     assert any("token grid of training" in note for note in longer["notes"])
-    pixels = untrained(tmp_path / "pixels", "moving:UnlabelledMoving", "target=pixels")
+    pixels = untrained(tmp_path / "pixels", "moving:UnlabelledMoving", "stages.0.predict=pixels")
     results = evaluate_run(pixels)
     assert "forecast" not in results
     assert any("did not predict representations" in note for note in results["notes"])

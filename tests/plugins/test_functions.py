@@ -79,19 +79,20 @@ def test_a_custom_target_equal_to_a_built_in_one_gives_the_same_training(named: 
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("laten", r"target: 'laten' .* use latent, pixels, or a function as package.module:function"),
-        ("own_functions:patch", "target: 'own_functions:patch' does not exist: .* did you mean 'patches'?"),
+        ("laten", r"stages.0.predict: 'laten' .* use latent, pixels, or a function as package.module:function"),
+        ("own_functions:patch", "stages: 'own_functions:patch' does not exist: .* did you mean 'patches'?"),
         ("own_functions:of_sample", r"of_sample returns .* \[1, 32\] for .*; expected .* \[1, 24, V\]"),
         ("own_functions:of_numpy", r"of_numpy returns a ndarray for .*; expected a tensor of floats \[1, 24, V\]"),
         ("own_functions:of_classes", r"of_classes returns torch.int64 .* expected a tensor of floats"),
         ("own_functions:in_place", "in_place changes its inputs"),
-        ("own_functions:halves", "target: own_functions:halves fails on a view: TypeError"),
+        ("own_functions:halves", "stages: own_functions:halves fails on a view: TypeError"),
     ],
 )
 def test_invalid_custom_targets_are_refused_before_a_run(
     target: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--modality", "tiny:Noise", "--run-dir", str(tmp_path / "run"), *SMALL, f"target={target}"]) == 1
+    command = ["--modality", "tiny:Noise", "--run-dir", str(tmp_path / "run"), *SMALL]
+    assert main([*command, f"stages.0.predict={target}"]) == 1
     message = " ".join(capsys.readouterr().err.split())
     assert re.search(sentence, message), message
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -99,7 +100,7 @@ def test_invalid_custom_targets_are_refused_before_a_run(
 
 def test_a_target_that_depends_on_values_trains_and_a_dry_run_refuses_it(tmp_path: Path) -> None:
     """Holds even if the first sample of the data cannot be read."""
-    own = [*SMALL, "target=own_functions:by_value", "data.bad=[0]", f"run_dir={tmp_path / 'run'}"]
+    own = [*SMALL, "stages.0.predict=own_functions:by_value", "data.bad=[0]", f"run_dir={tmp_path / 'run'}"]
     config, modality = resolve("tiny:Noise", {}, own)
     assert train(config, modality, join("cpu"))
     with pytest.raises(ConfigError, match=r"by_value fails on a view: .*; a dry run and parallel=fsdp call it on"):
@@ -120,7 +121,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     masking = MASKING.replace('{"swap": 0.5}', "{}")
     own = [
         masking,
-        "target=own_functions:last_layer",
+        "stages.0.predict=own_functions:last_layer",
         "evaluate.low_shot_draws=1",
         f"evaluate.functions={json.dumps(functions)}",
     ]
@@ -151,7 +152,7 @@ def test_a_failing_metric_is_noted_and_others_are_computed(run: Path) -> None:
 def test_report_and_cost_support_custom_functions(run: Path) -> None:
     page = write_report(run).read_text()
     assert "own_functions:last_layer" in page
-    config, modality = resolve("tiny:Noise", {}, [*SMALL, "target=own_functions:patches", MASKING])
+    config, modality = resolve("tiny:Noise", {}, [*SMALL, "stages.0.predict=own_functions:patches", MASKING])
     assert "FLOP" in describe(config, modality, Allocation())
 
 

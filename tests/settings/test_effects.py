@@ -17,7 +17,10 @@ from jepa.training.config import Config
 GEN = "is generated and reads no files"
 FILES = ["data.source=folder", "data.root=somewhere"]
 NPY = ["data.source=npy", "data.root=somewhere"]
-NO_LATENT = "target=pixels predicts no representations"
+ONLY_PIXELS = "stages=[{predict: pixels}]"
+PIXELS = "stages.0.predict=pixels"
+NO_LATENT = "no stage predicts representations"
+COPIED = "[{until: 0.5, predict: pixels, teacher: {kind: frozen}}, {teacher: {kind: snapshot}}]"
 ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
 
 
@@ -48,9 +51,10 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ("image-text", ["data.objectives={regions: 0, drop_caption: 1}"], "data.objectives.drop_caption"),
         ("image-text", ["data.objectives.hidden_words=0.2"], "data.objectives.hidden_words"),
         ("image-text", ["data.objectives.regions=0", "data.masking.targets=2"], "data.masking"),
-        ("image", ["target=pixels", "curriculum.pixel_weight=2"], "curriculum.pixel_weight: has no effect: target"),
-        ("image", ["target=pixels", "model.target_layers=2"], f"model.target_layers: has no effect: {NO_LATENT}"),
-        ("image", ["target=pixels", "loss.normalise_prediction=true"], "loss.normalise_prediction"),
+        ("image", [f"stages={COPIED}"], "stages.0.teacher: has no effect: stages.0 needs no target encoder"),
+        ("image", ["loss.prediction_weight=0", ONE_SET[1], PIXELS], "stages.0.predict: has no effect"),
+        ("image", [PIXELS, "model.target_layers=2"], f"model.target_layers: has no effect: {NO_LATENT}"),
+        ("image", [PIXELS, "loss.normalise_prediction=true"], "loss.normalise_prediction"),
         ("image", ["model.target_join=each"], "model.target_join: has no effect: model.target_layers names a single"),
         ("image", ["model.projector=8"], "model.projector: has no effect: there is no loss.regulariser"),
         ("image", ["loss.regulariser_weight=8"], "loss.regulariser_weight"),
@@ -64,7 +68,7 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ("image", ["compute.parallel=fsdp"], "compute.parallel: has no effect: there is one process"),
         ("image", ["evaluate.forecast_cut=0.3"], "evaluate.forecast_cut: has no effect: image data has no time axis"),
         ("video", ["evaluate.forecast_samples=0", "evaluate.forecast_cut=0.3"], "evaluate.forecast_samples is 0"),
-        ("video", ["target=pixels", "evaluate.forecast_samples=3"], NO_LATENT),
+        ("video", [PIXELS, "evaluate.forecast_samples=3"], NO_LATENT),
         ("image", ["evaluate.gallery=10"], "evaluate.gallery: has no effect: image data lacks two matching streams"),
         ("video", ["evaluate.gain_samples=10"], "evaluate.gain_samples"),
         ("tiny:Noise", ["evaluate.train_samples=9"], "evaluate.train_samples: has no effect: the data has no labels"),
@@ -85,7 +89,7 @@ def test_a_setting_of_the_user_without_effect_is_one_sentence(
     ("modality", "overrides"),
     [
         ("image", ["evaluate.forecast_samples=0", "evaluate.gain_samples=0"]),  # they switch off what is off
-        ("image", ["target=pixels", "momentum.start=0.9"]),  # evaluation reads the moving average
+        ("image", ["stages=[{predict: pixels, teacher: {start: 0.9}}]"]),  # evaluation reads the moving average
         ("video", [*FILES, "data.decoder=pyav", "data.step=2", "evaluate.forecast_cut=0.4"]),
         ("image-text", ["evaluate.gallery=9", "data.objectives.words=0.5", "data.objectives.hidden_words=0.2"]),
         ("image", ["data.mask_sets=2", "loss.regulariser=vicreg", "loss.invariance=1", "model.projector=8"]),
@@ -104,16 +108,13 @@ def test_recipes_need_no_notes(name: str) -> None:
 
 
 def test_an_override_that_switches_settings_of_a_recipe_off_is_noted_once_for_each_reason() -> None:
-    resolved = resolve_layers("image", read_recipe("image"), ["target=pixels", "loss.regulariser=none"], processes=1)
+    resolved = resolve_layers("image", read_recipe("image"), [ONLY_PIXELS, "loss.regulariser=none"], processes=1)
     assert resolved.notes == (
-        "no effect here: curriculum.pixel_weight, curriculum.latent_from of the recipe, as target=pixels predicts "
-        "pixels throughout",
         f"no effect here: model.target_layers, model.target_join of the recipe, as {NO_LATENT}",
         "no effect here: loss.invariance, model.projector, loss.regulariser_weight of the recipe, as there is no "
         "loss.regulariser",
     )
     assert resolved.config.model.projector == 0
-    assert resolved.config.curriculum.pixel_weight == 1.0
 
 
 def test_a_recipe_may_be_named_by_its_path() -> None:
@@ -126,16 +127,16 @@ def test_settings_without_effect_even_alone_are_errors_in_a_file_of_the_user(
 ) -> None:
     file = tmp_path / "own.yaml"
     command = ["--modality", "image", "--config", str(file), "--dry-run", "run_dir=unused"]
-    file.write_text("target: pixels\ncurriculum: {pixel_weight: 2}\n")
+    file.write_text("stages: [{predict: pixels}]\nmodel: {target_layers: 2}\n")
     assert main(command) == 1
     error = capsys.readouterr().err
-    assert "curriculum.pixel_weight: has no effect: target=pixels predicts pixels throughout" in error
-    resolved = resolve_layers("image", {"curriculum": {"pixel_weight": 2.0}}, ["target=pixels"], is_users_file=True)
-    assert resolved.notes[0].startswith("no effect here: curriculum.pixel_weight of the recipe")
+    assert f"model.target_layers: has no effect: {NO_LATENT}" in error
+    resolved = resolve_layers("image", {"model": {"target_layers": 2}}, [ONLY_PIXELS], is_users_file=True)
+    assert resolved.notes[0].startswith("no effect here: model.target_layers of the recipe")
 
-    complete = resolve("image", read_recipe("image"), ["target=pixels", "run_dir=unused"])[0]
-    tree: Tree = {"modality": "image", "curriculum": {"pixel_weight": complete.curriculum.pixel_weight}}
-    assert resolve_layers("image", {"target": "pixels", **tree}, []).notes == ()  # as config.yaml of a run
+    complete = resolve("image", read_recipe("image"), [ONLY_PIXELS, "run_dir=unused"])[0]
+    tree: Tree = {"modality": "image", "model": {"target_layers": complete.model.target_layers}}
+    assert resolve_layers("image", {"stages": [{"predict": "pixels"}], **tree}, []).notes == ()  # config.yaml of a run
 
 
 @pytest.mark.parametrize(

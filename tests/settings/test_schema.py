@@ -7,7 +7,8 @@ import pytest
 
 from jepa.config.recipes import FOLDER, read_recipe, recipes
 from jepa.settings.schema import config_schema, descriptions, main
-from jepa.training.config import Config, CurriculumConfig
+from jepa.training.config import Config
+from jepa.training.stages import StageConfig
 
 TYPES = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool}
 
@@ -26,6 +27,7 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
         return False
     if isinstance(value, dict):
         known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        known = known | {key: part for part in schema.get("patternProperties", {}).values() for key in value}
         parts = {key: known.get(key, others) for key in value}
         return all(part is True or (part and fits(value[key], part, root)) for key, part in parts.items())
     if isinstance(value, list):
@@ -56,10 +58,10 @@ def test_the_schema_of_a_modality_is_current_and_fits_its_recipes(
 
 
 def test_docstrings_and_comments_describe_settings() -> None:
-    found = descriptions(CurriculumConfig)
-    assert found["pixel_weight"] == "weight of raw patches as additional targets, throughout the run; 0 for none."
-    assert found["latent_from"].startswith("share of the steps")
-    assert "pixel_weight" not in found["latent_from"]
+    found = descriptions(StageConfig)
+    assert found["until"] == "share of the steps at which the stage ends; the last one ends at 1."
+    assert found["predict"].startswith("kinds of target with weights")
+    assert "teacher" not in found["predict"]
     assert "null for random ones" in descriptions(Config)["start_from"]
     anything = config_schema(None)
     assert fits({"data": {"key_of_a_plug_in": 3}, "steps": 5}, anything, anything)

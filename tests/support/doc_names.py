@@ -9,7 +9,7 @@ from jepa.config.recipes import recipes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CODE = ("jepa", "modalities", "tests", "configs", "benchmarks", "docs", "examples", "slurm", ".ci")
-SECTIONS = "curriculum|data|model|loss|optim|momentum|compute|evaluate"
+SECTIONS = "data|model|loss|optim|compute|evaluate"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")

@@ -32,7 +32,7 @@ from jepa.weights.opened import load
 
 SETTINGS = """
     data.source=folder data.image_size=32 data.patch_size=4 data.views=2
-    data.masking.kind=block data.masking.targets=2 curriculum.latent_from=0.5
+    data.masking.kind=block data.masking.targets=2 stages.0.until=0.5
     model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
     model.predictor.depth=2 model.projector=16 optim.batch_size=24 optim.peak_lr=1e-3 optim.warmup=0
     steps=4 log_every=1 checkpoint_every=2 compute.precision=fp32
@@ -93,8 +93,13 @@ def test_two_processes_with_half_of_the_weights_each_train_like_one_process(shar
 
 def test_sharding_works_with_bf16_micro_batches_and_recomputed_activations(photos: Path, tmp_path: Path) -> None:
     more = ["compute.precision=bf16", "optim.accumulate=3", "compute.activation_checkpointing=true"]
-    more += ["model.positions=rotary", "loss.regulariser=sigreg", "checkpoint_every=4", "curriculum.latent_from=0"]
-    more += ["loss.visible=distance", "model.levels=[1,2]", "model.predictor.blocks=joint"]
+    more += ["model.positions=rotary", "loss.regulariser=sigreg", "checkpoint_every=4"]
+    more += [
+        "stages=[{predict: {pixels: 1, latent: 1}}]",
+        "loss.visible=distance",
+        "model.levels=[1,2]",
+        "model.predictor.blocks=joint",
+    ]
     train(2, tmp_path / "sharded", photos, *more, "compute.parallel=fsdp")
     train(1, tmp_path / "alone", photos, *more)
     lines = [read_metrics(tmp_path / run) for run in ("sharded", "alone")]
@@ -259,7 +264,8 @@ def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(machines:
 def test_a_sharded_run_starts_from_the_networks_of_another_run(
     sharded: Path, alone: Path, photos: Path, tmp_path: Path
 ) -> None:
-    still = ["steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", "momentum.start=1", "compute.parallel=fsdp"]
+    still = ["steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", "compute.parallel=fsdp"]
+    still += ["stages=[{predict: {pixels: 1, latent: 1}, teacher: {kind: frozen}}]"]
     for name, start in {"of_a_file": alone, "of_shards": sharded}.items():
         train(2, tmp_path / name, photos, *still, f"start_from={start}")
         weights, expected = (Checkpoint.load(latest(run)).model for run in (tmp_path / name, start))

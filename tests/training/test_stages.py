@@ -26,27 +26,28 @@ def config_of(photos: Path, *overrides: str) -> Config[Any, Any]:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 10, 37])
 def test_latent_targets_join_pixels_at_their_share_of_the_steps(photos: Path, share: float, steps: int) -> None:
-    config = config_of(photos, f"steps={steps}", f"curriculum={{pixel_weight: 0.5, latent_from: {share}}}")
+    both = "{predict: {latent: 1, pixels: 0.5}}"
+    stages = f"[{{until: {share}, predict: {{pixels: 0.5}}}}, {both}]" if share else f"[{both}]"
+    config = config_of(photos, f"steps={steps}", f"stages={stages}")
     weights = [config.stage(step).weights for step in range(steps)]
     before = round(share * steps)
     assert weights == [{"pixels": 0.5}] * before + [{"pixels": 0.5, "latent": 1.0}] * (steps - before)
-    assert sum(stage.steps for stage in config.stages) == steps
+    assert sum(stage.steps for stage in config.timeline) == steps
     assert config.target_kinds == ("pixels", "latent")
 
 
-def test_without_a_curriculum_every_step_predicts_one_kind_of_target(photos: Path) -> None:
+def test_with_one_stage_every_step_predicts_one_kind_of_target(photos: Path) -> None:
     for target in ("latent", "pixels"):
-        config = config_of(photos, "steps=10", f"target={target}")
+        config = config_of(photos, "steps=10", f"stages.0.predict={target}")
         assert [config.stage(step).weights for step in range(10)] == [{target: 1.0}] * 10
         assert config.target_kinds == (target,)
 
 
 def test_until_latent_targets_join_a_run_equals_one_on_pixels_alone(photos: Path, tmp_path: Path) -> None:
-    both = [*SMALL, f"data.root={photos}", "steps=6", "curriculum={pixel_weight: 1, latent_from: 0.5}"]
+    stages = "stages=[{until: 0.5, predict: pixels}, {predict: {pixels: 1, latent: 1}}]"
+    both = [*SMALL, f"data.root={photos}", "steps=6", stages]
     assert main(["--modality", "image", "--run-dir", str(tmp_path / "both"), *both]) == 0
-    assert (
-        main(["--modality", "image", "--run-dir", str(tmp_path / "pixels"), *both, "curriculum.latent_from=0.99"]) == 0
-    )
+    assert main(["--modality", "image", "--run-dir", str(tmp_path / "pixels"), *both, "stages.0.until=0.99"]) == 0
     losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("both", "pixels")]
     assert losses[0][:3] == losses[1][:3]
     assert all(one > other for one, other in zip(losses[0][3:], losses[1][3:], strict=True))
@@ -58,22 +59,27 @@ def test_until_latent_targets_join_a_run_equals_one_on_pixels_alone(photos: Path
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("curriculum.latent_from=1.0", r"curriculum\.latent_from: .* less than 1"),
-        ("curriculum.latent_from=0.5", r"curriculum: latent_from: .* pixel_weight"),
-        ("loss.regulariser=none model.projector=8", r"^model\.projector: .* loss\.regulariser"),
+        ("stages.0.until=1.5", r"stages\.0\.until: .* less than or equal to 1"),
+        ("stages.0.until=0.5", r"stages\.0\.until: 0\.5, but the last stage ends at 1"),
+        ("stages=[{until: 0.5}, {until: 0.5}, {}]", r"^stages\.0\.until: 0\.5 must be below .* 0\.5"),
+        ("stages.0.predict.latent=0", r"stages\.0\.predict: a stage predicts at least one kind"),
+        ("stages.0.teacher.strat=0.9", r"did you mean 'stages\.0\.teacher\.start'\?"),
+        ("stages.1.predict=pixels", r"^stages has 1 item, so there is no stages\.1"),
+        ("loss.regulariser=none;model.projector=8", r"^model\.projector: .* loss\.regulariser"),
         ("data.views=2", r"mask_sets 1 do not divide among 2 views"),
     ],
 )
 def test_settings_that_contradict_one_another_are_refused(photos: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config_of(photos, *override.split())
+        config_of(photos, *override.split(";"))
 
 
 def test_a_run_that_starts_from_another_has_its_networks_and_its_own_schedule(photos: Path, tmp_path: Path) -> None:
     command = ["--modality", "image", *SMALL, f"data.root={photos}"]
     assert main([*command, "--run-dir", str(tmp_path / "first"), "steps=5"]) == 0
     resumed = [*command, "steps=4", f"start_from={tmp_path / 'first'}", "optim.decay=linear", "optim.final_lr=0"]
-    assert main([*resumed, "--run-dir", str(tmp_path / "frozen"), "optim.peak_lr=1e-12", "momentum.start=1"]) == 0
+    still = "stages.0.teacher={kind: frozen}"
+    assert main([*resumed, "--run-dir", str(tmp_path / "frozen"), "optim.peak_lr=1e-12", still]) == 0
     first, frozen = (Checkpoint.load(latest(tmp_path / name)) for name in ("first", "frozen"))
     assert frozen.step == 4
     for name, value in first.model.items():

@@ -20,10 +20,13 @@ from jepa.weights.convert import main as convert
 from jepa.weights.opened import open_source
 
 QUICK = ["compute.device=cpu", "optim.batch_size=8", "log_every=1", "evaluate.enabled=false", "evaluate.report=false"]
+BOTH = "stages=[{predict: {pixels: 1, latent: 1}}]"
+SLOW = "teacher: {start: 0.9, end: 0.9}"
+STAGES = f"stages=[{{until: 0.5, predict: pixels, {SLOW}}}, {{predict: {{pixels: 1, latent: 1}}, {SLOW}}}]"
 SHAPE = [
     *("data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
     *("model.predictor={width: 16, depth: 1, heads: 2}", "data.masking={kind: random, ratio: 0.6}"),
-    *("loss.distance=l2", "curriculum={pixel_weight: 1, latent_from: 0.5}", "data.pixel_mean=[0.5,0.5,0.5]"),
+    *("loss.distance=l2", STAGES, "data.pixel_mean=[0.5,0.5,0.5]"),
 ]
 
 
@@ -40,7 +43,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "trained"
     recipe = run_dir.parent / "plain.yaml"
     recipe.write_text("{}")
-    settings = ("--config", str(recipe), "steps=40", "optim.peak_lr=5e-3", "momentum.start=0.9", "momentum.end=0.9")
+    settings = ("--config", str(recipe), "steps=40", "optim.peak_lr=5e-3")
     assert launch(run_dir, photos, *settings, *SHAPE) == 0
     return run_dir
 
@@ -71,11 +74,13 @@ def test_a_run_trains_on_from_the_loss_of_its_source_and_resumes_without_it(
     ):
         assert line in printed
     theirs, own = read_yaml(trained / "config.yaml"), read_yaml(run_dir / "config.yaml")
-    assert all(own[name] == theirs[name] for name in ("model", "loss", "target"))
+    assert all(own[name] == theirs[name] for name in ("model", "loss"))
+    assert own["stages"] == [{**theirs["stages"][1], "teacher": own["stages"][0]["teacher"]}]
+    assert own["stages"][0]["teacher"]["kind"] == "half_life"
     assert own["optim"]["weight_decay"] == 0.04
 
     fresh = tmp_path / "fresh"
-    assert launch(fresh, photos, "steps=3", "optim.peak_lr=1e-4", *SHAPE, "curriculum.latent_from=0") == 0
+    assert launch(fresh, photos, "steps=3", "optim.peak_lr=1e-4", *SHAPE, BOTH) == 0
     before, first, untrained = fmean(losses(trained)[-6:]), fmean(losses(run_dir)[:3]), fmean(losses(fresh)[:3])
     assert abs(first - before) < 0.2 * abs(untrained - before)
 
@@ -93,8 +98,8 @@ def test_a_run_trains_on_from_the_loss_of_a_source_converted_to_the_published_la
 ) -> None:
     settings = ["data.image_size=24", "data.patch_size=4", "model.size={width: 64, depth: 2, heads: 1}"]
     settings += ["model.predictor={width: 32, depth: 1, heads: 1}", "model.positions=sincos_published"]
-    quick = ("--config", str(trained.parent / "plain.yaml"), "steps=20", "optim.peak_lr=5e-3", "momentum.start=0.9")
-    assert launch(tmp_path / "source", photos, *quick, "momentum.end=0.9", *settings) == 0
+    quick = ("--config", str(trained.parent / "plain.yaml"), "steps=20", "optim.peak_lr=5e-3")
+    assert launch(tmp_path / "source", photos, *quick, f"stages.0.{SLOW}".replace(": ", "=", 1), *settings) == 0
     assert convert([str(tmp_path / "source"), str(tmp_path / "source.pth.tar"), "--to", "official"]) == 0
     start = ("--config", "image/adapt", f"start_from={tmp_path / 'source.pth.tar'}", "steps=3", "keep_every=3")
     assert launch(tmp_path / "adapted", photos, *start, "optim.batch_size=8") == 0
@@ -104,12 +109,19 @@ def test_a_run_trains_on_from_the_loss_of_a_source_converted_to_the_published_la
 
 
 def test_settings_of_the_user_and_of_a_chosen_recipe_win_and_a_default_recipe_gives_way(trained: Path) -> None:
-    recipe = {"data": {"pixel_mean": [0.1] * 3}, "model": {"target_join": "each"}, "momentum": {"start": 0.5}}
+    recipe = {
+        "data": {"pixel_mean": [0.1] * 3},
+        "model": {"target_join": "each"},
+        "stages": {"0": {"teacher": {"start": 0.5}}},
+    }
     settings = [f"start_from={trained}", "run_dir=unused", "loss.distance=l1"]
     chosen = resolve_layers("image", recipe, settings, start="read").config
-    assert (chosen.data.pixel_mean, chosen.loss.distance, chosen.momentum.start) == ((0.1,) * 3, "l1", 0.5)
+    assert (chosen.data.pixel_mean, chosen.loss.distance) == ((0.1,) * 3, "l1")
+    assert chosen.stages[0].predict == {"pixels": 1, "latent": 1}
+    assert (chosen.stages[0].teacher.start, chosen.stages[0].teacher.end) == (0.5, 0.9)
     default = resolve_layers("image", recipe, settings, start="read", is_default=True).config
-    assert (default.data.pixel_mean, default.loss.distance, default.momentum.start) == ((0.5,) * 3, "l1", 0.5)
+    assert (default.data.pixel_mean, default.loss.distance) == ((0.5,) * 3, "l1")
+    assert (default.stages[0].until, default.stages[0].teacher.start) == (1, 0.9)
     assert default.model == chosen.model.__class__(**{**vars(chosen.model), "target_join": "mean"})
 
 
@@ -170,7 +182,7 @@ def test_a_missing_network_starts_fresh_only_if_the_user_says_so(
     ("overrides", "sentence"),
     [
         (["model.size={width: 48, depth: 2, heads: 2}"], r" there, .* now\); settings that differ: model\.size"),
-        (["curriculum.pixel_weight=0"], r"the first is predictor\.project\.bias .* differ: curriculum\."),
+        (["stages.0.predict=latent"], r"the first is predictor\.project\.bias .* differ: stages"),
         (["data.position_grid=[2,2,2]"], r"data\.position_grid: has 3 axes, and tokens lie on a grid of 4 x 4"),
     ],
 )

@@ -14,8 +14,8 @@ _QUIET = 0.01  # amplitude below which a logarithmic spectrum is flat; values ha
 class ChannelEmbedding(PatchEmbedding):
     """Embedding of inputs (values [B, C, T], present [B, C]): a token is `patch` values of one channel.
 
-    It embeds the values. As prediction targets beside representations (`curriculum.pixel_weight`) or instead of them
-    (`target`), it gives their spectrum, because the phase of a hidden segment cannot be predicted.
+    It embeds the values. As prediction targets (`predict: pixels`), beside representations or instead of them, it gives
+    their spectrum, because the phase of a hidden segment cannot be predicted.
     """
 
     def __init__(self, patch: int, dim: int) -> None:

@@ -128,7 +128,7 @@ def test_pictures_have_a_row_per_channel_and_missing_channels_are_grey(modality:
 
 
 def test_a_run_trains_and_is_evaluated_and_reported(tmp_path: Path) -> None:
-    settings = ["steps=6", "curriculum.latent_from=0.5", "optim.batch_size=4", "compute.device=cpu"]
+    settings = ["steps=6", "stages.0.until=0.5", "optim.batch_size=4", "compute.device=cpu"]
     settings += ["data.activities={train: 80, validation: 40, test: 40}", "evaluate.low_shot_draws=1"]
     settings += ["model.size={width: 24, depth: 2, heads: 2}"]
     name = "jepa_time_series.modality:TimeSeries"

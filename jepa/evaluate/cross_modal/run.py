@@ -63,7 +63,7 @@ def evaluate_streams(
         return {}, {}
     model = model_of(setup.checkpoint, config, modality).to(setup.device)
     encoders = {
-        column: StreamEncoder(networks, modality, config.evaluate.encoder, config.compute.precision == "bf16")
+        column: StreamEncoder(networks, modality, config.evaluated_encoder, config.compute.precision == "bf16")
         for column, networks in (("jepa", model), ("random_init", untrained_model(config, modality).to(setup.device)))
     }
     at_once = max(1, samples_at_once(modality, config.evaluate.batch_size) // 4)  # each sample has several views

@@ -12,6 +12,7 @@ from jepa.data import to_device
 from jepa.masking import Masks
 from jepa.matching import MatchedModality
 from jepa.model import JEPA
+from jepa.probe.protocol import Which
 
 Similarity = Literal["predicted", "direct"]
 
@@ -34,7 +35,7 @@ class StreamEncoder:
 
     model: JEPA
     modality: MatchedModality[Any]
-    encoder: Literal["target_encoder", "context_encoder"] = "target_encoder"
+    encoder: Which = "target_encoder"
     bf16: bool = False
 
     @torch.inference_mode()

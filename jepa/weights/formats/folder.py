@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, CheckpointError
+from jepa.compat.stages import current
 from jepa.disk import replacing, write_text
 from jepa.disk.tensors import save_tensors
 from jepa.weights.formats.stored import CONFIG, WEIGHTS, read_json  # fixed names: a folder points to no other files
@@ -73,7 +74,7 @@ def read_folder(folder: Path, mmap: bool = False) -> Checkpoint:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{networks} cannot be read: {error}") from error
     model = tensors if mmap else {name: value.clone() for name, value in tensors.items()}
-    return Checkpoint(content["step"], content["seconds"], content["config"], model, {})
+    return Checkpoint(content["step"], content["seconds"], current(content["config"]), model, {})
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def in_predictor(export: Export) -> str:
         return f"model.predictor.attention={predictor.attention}"
     if export.config.target_kinds != ("latent",):
         kinds = " and ".join(export.config.target_kinds)
-        return f"predictions of {kinds} (it predicts latent alone; see target and curriculum)"
+        return f"predictions of {kinds} (it predicts latent alone; see stages)"
     if len(export.weights("predictor")["project.weight"]) != export.config.model.vit.width:
         return f"model.target_join={model.target_join} of several model.target_layers"
     return ""

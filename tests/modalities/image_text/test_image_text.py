@@ -270,7 +270,7 @@ def test_one_command_trains_evaluates_and_reports_on_captioned_images(captioned:
 # The averaged weights are evaluated; they must not lag behind in such short runs.
 LEARNING = [
     *("steps=100", "checkpoint_every=100", "log_every=100", "optim.batch_size=16", "optim.peak_lr=3e-3"),
-    *("optim.warmup=0.05", "optim.final_weight_decay=0.04", "data.objectives.regions=0", "momentum.start=0.9"),
+    *("optim.warmup=0.05", "optim.final_weight_decay=0.04", "data.objectives.regions=0", "stages.0.teacher.start=0.9"),
 ]
 
 
@@ -450,7 +450,7 @@ def test_a_run_can_start_from_pretrained_towers_that_stay_fixed_as_targets(capti
     """The file of weights is read once; evaluation needs only the run."""
     file = tmp_path / "towers.pt"
     towers = saved_towers(file)
-    frozen = ["momentum.start=1", "momentum.end=1", "steps=3", f"model.pretrained={file}"]
+    frozen = ["stages.0.teacher={kind: frozen}", "steps=3", f"model.pretrained={file}"]
     slower = ["optim.rate_factors=[{prefix: context_encoder.text, factor: 1.0e-9}]", "optim.weight_decay=0"]
     assert main(arguments(tmp_path / "run", captioned, *frozen, *slower, "optim.final_weight_decay=0")) == 0
     file.unlink()

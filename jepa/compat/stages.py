@@ -1,0 +1,94 @@
+"""The settings `target`, `curriculum` and `momentum` of earlier versions as `stages`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+FORMER = ("target", "curriculum", "momentum")
+Tree = dict[str, Any]
+
+
+def current(config: Mapping[str, Any]) -> Tree:
+    """A stored config, perhaps of an earlier version, in the settings of this one."""
+    kept = {name: value for name, value in config.items() if name not in FORMER}
+    return kept if len(kept) == len(config) else {**kept, "stages": _stages(config)}
+
+
+def new_spelling(tree: Tree) -> str:
+    """What a user wrote with settings of earlier versions, as overrides of this one.
+
+    tree: a config with both the former settings that the user wrote, and `stages`.
+    """
+    if "target" in tree or "curriculum" in tree:
+        stages = _stages({**tree, "curriculum": _complete(tree)})
+        if "momentum" not in tree:
+            stages = [{name: value for name, value in stage.items() if name != "teacher"} for stage in stages]
+        return f"stages=[{', '.join(_flow(stage) for stage in stages)}]"
+    steps, ends = tree.get("steps", 10_000), [0]
+    ends += [round(stage.get("until", 1) * steps) for stage in tree["stages"]]
+    teachers = _teachers(tree, ends)
+    return " ".join(f"stages.{number}.teacher={_flow(teacher)}" for number, teacher in enumerate(teachers))
+
+
+def _complete(tree: Tree) -> Tree:
+    """The curriculum that a user wrote; before representations start, something else was predicted."""
+    curriculum = _section(tree, "curriculum")
+    return {"pixel_weight": 1.0, **curriculum} if curriculum.get("latent_from") else {**curriculum}
+
+
+def _stages(config: Mapping[str, Any]) -> list[Tree]:
+    target, curriculum = config.get("target", "latent"), _section(config, "curriculum")
+    weight, share = curriculum.get("pixel_weight", 0.0), curriculum.get("latent_from", 0.0)
+    steps = config.get("steps", 10_000)
+    before = round(share * steps)
+    if target == "pixels" or not before:
+        predict = {"pixels": weight, target: 1.0} if weight and target != "pixels" else {target: 1.0}
+        return [{"predict": predict, "teacher": _teachers(config, (0, steps))[0]}]
+    first, last = _teachers(config, (0, before, steps))
+    return [
+        {"until": share, "predict": {"pixels": weight}, "teacher": first},
+        {"predict": {"pixels": weight, target: 1.0}, "teacher": last},
+    ]
+
+
+def _teachers(config: Mapping[str, Any], ends: Sequence[int]) -> list[Tree]:
+    """The momentum over a whole run as a teacher of each stage, with the values of the run at the stages' ends.
+
+    ends: the first step, and the end of every stage. As schedules may be longer than a run, and are then longer than a
+    stage by the same factor, the last value of a teacher may lie beyond its stage.
+    """
+    momentum, steps = _section(config, "momentum"), ends[-1]
+    length = _section(config, "optim").get("schedule_length", 1.0)
+    is_linear = momentum.get("kind", "linear") == "linear"
+    names = ("start", "end") if is_linear else ("start_samples", "end_samples")
+    start, end = (momentum.get(name, default) for name, default in zip(names, (0.996, 1.0), strict=True))
+
+    def value(from_: float, share: float) -> float:
+        if start == end:
+            return float(start)
+        # Rounded, as 0.98 + 0.02 must not lie above 1.
+        return float(round(from_ + (end - start) * share if is_linear else from_ * (end / start) ** share, 15))
+
+    found = []
+    for first, last in pairwise(ends):
+        begin = value(start, first / (steps * length))
+        stop = value(begin, (last - first) / steps)
+        found.append({"kind": "ema" if is_linear else "half_life", names[0]: begin, names[1]: stop})
+    return found
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _flow(value: Any) -> str:
+    """Plain data as YAML in one line; a lone kind of target has weight 1."""
+    if isinstance(value, Mapping):
+        parts = (
+            f"{key}: {next(iter(one)) if key == 'predict' and list(one.values()) == [1.0] else _flow(one)}"
+            for key, one in value.items()
+        )
+        return f"{{{', '.join(parts)}}}"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,143 @@
+"""The stages of a run: what is predicted in each, and how the target encoder follows the context encoder."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat
+
+from jepa.optim import OptimConfig
+from jepa.targets import TargetKind, check_target
+from jepa.training.teachers import (
+    EmaTeacher,
+    FrozenTeacher,
+    HalfLifeTeacher,
+    SnapshotTeacher,
+    TargetUpdate,
+    Teacher,
+    target_update,
+)
+
+_AVERAGES = (EmaTeacher, HalfLifeTeacher)
+
+
+def _weighted(value: Any) -> Any:
+    """A lone kind of target has weight 1."""
+    return {value: 1.0} if isinstance(value, str) else value
+
+
+def _checked(weights: dict[TargetKind, float]) -> dict[TargetKind, float]:
+    """Weights above 0, pixels first and then by name: the order of the predictor's outputs."""
+    used = {kind: weights[kind] for kind in sorted(weights, key=in_order) if weights[kind]}
+    for kind in used:
+        check_target(kind)
+    if not used:
+        raise ValueError("a stage predicts at least one kind of target, with a weight above 0")
+    return used
+
+
+def in_order(kind: TargetKind) -> tuple[bool, bool, str]:
+    """A key that sorts kinds of target: pixels, functions by name, representations."""
+    return kind != "pixels", kind == "latent", kind
+
+
+def _with_kind(value: Any) -> Any:
+    """A teacher without a kind is a moving average with a momentum per step."""
+    return {"kind": "ema", **value} if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """A part of a run with one set of targets and one teacher.
+
+    until: share of the steps at which the stage ends; the last one ends at 1. predict: kinds of target with weights:
+    `latent` (representations), `pixels` (raw patches), custom functions `package.module:function`; a lone kind has
+    weight 1. teacher: how the target encoder follows the context encoder: `ema` and `half_life` are moving averages,
+    `snapshot` a copy that is renewed now and then, `frozen` never changes. Its schedule runs over the stage.
+    """
+
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    predict: Annotated[
+        dict[TargetKind, NonNegativeFloat],
+        BeforeValidator(_weighted, json_schema_input_type=dict[TargetKind, NonNegativeFloat] | TargetKind),
+        AfterValidator(_checked),
+    ] = field(default_factory=lambda: {"latent": 1.0})
+    teacher: Annotated[Teacher, Field(discriminator="kind"), BeforeValidator(_with_kind)] = field(
+        default_factory=EmaTeacher
+    )
+
+    @property
+    def reads_target_encoder(self) -> bool:
+        """Whether some target of the stage is computed with the target encoder."""
+        return set(self.predict) != {"pixels"}
+
+    @property
+    def averages(self) -> bool:
+        """Whether the target encoder is a moving average of the context encoder."""
+        return isinstance(self.teacher, _AVERAGES)
+
+
+class Stage(NamedTuple):
+    """A stage in steps of a run, with the weight of each kind of target."""
+
+    first_step: int
+    steps: int
+    weights: dict[TargetKind, float]
+    teacher: Teacher
+
+    def target_update(self, step: int, optim: OptimConfig) -> TargetUpdate:
+        """What a step of the run does to the target encoder."""
+        return target_update(step - self.first_step, self.steps, optim.schedule_length, optim.batch_size, self.teacher)
+
+    def described(self) -> str:
+        """The steps, the targets and the teacher in words."""
+        targets = " + ".join(kind if weight == 1 else f"{weight:g} x {kind}" for kind, weight in self.weights.items())
+        return f"steps {self.first_step:,} to {self.first_step + self.steps - 1:,}: {targets}; {_words(self.teacher)}"
+
+
+def _words(teacher: Teacher) -> str:
+    match teacher:
+        case EmaTeacher(start=start, end=end):
+            return f"target encoder: moving average, momentum {start:g} to {end:g}"
+        case HalfLifeTeacher(start_samples=start, end_samples=end):
+            return f"target encoder: moving average, half-life {start:,.0f} to {end:,.0f} samples"
+        case SnapshotTeacher(refreshes=count):
+            return f"target encoder: copy of the context encoder at the start, renewed {count} times"
+        case _:
+            return "target encoder: frozen"
+
+
+def check_stages(stages: Sequence[StageConfig]) -> None:
+    """Raise ValueError for stages that do not follow each other up to the end of the run."""
+    if not stages:
+        raise ValueError("stages: a run needs at least one")
+    for number, (one, following) in enumerate(pairwise(stages)):
+        if one.until >= following.until:
+            raise ValueError(
+                f"stages.{number}.until: {one.until:g} must be below that of the next stage, {following.until:g}"
+            )
+    if stages[-1].until != 1:
+        last = len(stages) - 1
+        raise ValueError(f"stages.{last}.until: {stages[-1].until:g}, but the last stage ends at 1; leave it out")
+
+
+def in_steps(stages: Sequence[StageConfig], steps: int, more: dict[TargetKind, float]) -> Iterator[Stage]:
+    """The stages of a run of so many steps, without those that are shorter than a step; more: weights in each."""
+    unread = unread_teachers(stages)
+    first = 0
+    for number, one in enumerate(stages):
+        end = round(one.until * steps)
+        if end > first:
+            teacher = FrozenTeacher() if number in unread else one.teacher
+            yield Stage(first, end - first, {**one.predict, **more}, teacher)
+        first = end
+
+
+def unread_teachers(stages: Sequence[StageConfig]) -> list[int]:
+    """The stages that do not read the target encoder, and after which a copy replaces it; it need not be updated."""
+    return [
+        number
+        for number, (stage, following) in enumerate(pairwise(stages))
+        if not stage.reads_target_encoder and isinstance(following.teacher, SnapshotTeacher)
+    ]
