@@ -1,4 +1,4 @@
-"""The transformer of encoder and predictor: attention, feed-forward layers, blocks, initialisation."""
+"""The transformer of encoder and predictor: attention, feed-forward layers, blocks."""
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +94,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """[B, N, D] -> [B, N - first, D], the tokens from `first` on; outputs at invalid tokens are meaningless."""
         if cpu_bf16.applies(tokens) and self._is_plain():  # the same arithmetic with fewer saved tensors
+            if not torch.is_grad_enabled():
+                return cpu_bf16.block_without_gradients(tokens, self, rotation, valid, first)
             tokens = cpu_bf16.attention_branch(tokens, self.norm1, self.attention, rotation, valid, first)
             return cpu_bf16.feed_forward_branch(tokens, self.norm2, self.mlp)
         tokens = tokens[:, first:] + self.attention(self.norm1(tokens), rotation, valid, first)

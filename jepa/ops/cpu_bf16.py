@@ -5,6 +5,8 @@ cheap, norms and GELU; to pay for it, biases are part of the products (torch cop
 attention copies queries, keys and values once. Each branch saves its standardised input in bf16 instead of the fp32
 residual stream; attention saves queries, keys, values, attention weights and what was attended; the feed-forward layers
 save the hidden layer before the GELU.
+
+Without gradients, as in the target encoder, `block_without_gradients` computes both branches and keeps nothing.
 """
 
 from functools import cache
@@ -39,6 +41,21 @@ def _has_bf16_products() -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+@torch.no_grad()
+def block_without_gradients(
+    tokens: Tensor, block: Any, rotation: Tensor | None, valid: Tensor | None, first: int
+) -> Tensor:
+    """A whole block: [B, N, D] -> [B, N - first, D]."""
+    attention, mlp = block.attention, block.mlp
+    joined = _linear(_normed(tokens, block.norm1), attention.qkv.weight.to(_LOW), attention.qkv.bias)
+    bias = None if valid is None else attention_bias(valid, _LOW)
+    rotation = None if rotation is None else rotation.to(_LOW)
+    attended = _attended(joined, attention.heads, first, rotation, bias)[-1]
+    tokens = tokens[:, first:] + _linear(attended, attention.proj.weight.to(_LOW), attention.proj.bias)
+    hidden = _linear(_normed(tokens, block.norm2), mlp[0].weight.to(_LOW), mlp[0].bias, "gelu")
+    return tokens.add_(_linear(hidden, mlp[2].weight.to(_LOW), mlp[2].bias))
+
+
 def attention_branch(
     tokens: Tensor, norm: nn.LayerNorm, attention: Any, rotation: Tensor | None, valid: Tensor | None, first: int
 ) -> Tensor:
@@ -65,20 +82,10 @@ class _Attention(Function):
         qkv_low, proj_low = qkv.to(_LOW), proj.to(_LOW)
         standard, deviation = _standardised(tokens, eps)
         joined = _linear(_affine(standard, scale, shift), qkv_low, qkv_bias)
-        parts = list(joined.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4))  # [B, H, N, C] each
-        if rotation is not None:
-            parts[:2] = (rotate(part, rotation) for part in parts[:2])
-        parts[0] = parts[0][:, :, first:]
-        query, key, value = (part.flatten(0, 1).contiguous() for part in parts)  # [B * H, N, C]
-        scores = _product(query, key.mT, query.shape[-1] ** -0.5)
-        if bias is not None:
-            scores.unflatten(0, (-1, heads)).add_(bias)
-        weights = scores.softmax(dim=-1)
-        attended = (weights @ value).unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)  # [B, N - first, D]
-        of_attention = (query, key, value, weights, attended, rotation)
-        ctx.save_for_backward(standard, deviation, scale, shift, qkv_low, proj_low, *of_attention)
+        of_attention = _attended(joined, heads, first, rotation, bias)
+        ctx.save_for_backward(standard, deviation, scale, shift, qkv_low, proj_low, *of_attention, rotation)
         ctx.heads, ctx.first, ctx.type = heads, first, qkv.dtype
-        return tokens[:, first:] + _linear(attended, proj_low, proj_bias)
+        return tokens[:, first:] + _linear(of_attention[-1], proj_low, proj_bias)
 
     @staticmethod
     @once_differentiable
@@ -109,8 +116,6 @@ class _FeedForward(Function):
         first_low, second_low = first.to(_LOW), second.to(_LOW)
         standard, deviation = _standardised(tokens, eps)
         normed = _affine(standard, scale, shift)
-        if not any(ctx.needs_input_grad):
-            return tokens + _linear(_linear(normed, first_low, first_bias, "gelu"), second_low, second_bias)
         hidden = _linear(normed, first_low, first_bias)
         ctx.save_for_backward(standard, deviation, scale, shift, first_low, second_low, hidden)
         ctx.type = first.dtype
@@ -127,6 +132,28 @@ class _FeedForward(Function):
         return of_tokens.add_(gradient), *of_norm, *of_first, *of_second, None
 
 
+def _attended(
+    joined: Tensor, heads: int, first: int, rotation: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Queries, keys, values, weights [B * H, N, ...], and what was attended [B, N - first, D], from [B, N, 3 D]."""
+    parts = joined.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, H, N, C]
+    if rotation is not None:
+        parts = torch.cat((rotate(parts[:2], rotation), parts[2:]))
+    query, key, value = parts.reshape(3, -1, *parts.shape[3:]).unbind()
+    query = query[:, first:]
+    scores = _product(query, key.mT, query.shape[-1] ** -0.5)
+    if bias is not None:
+        scores.unflatten(0, (-1, heads)).add_(bias)
+    weights = scores.softmax(dim=-1)
+    attended = (weights @ value).unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+    return query, key, value, weights, attended
+
+
+def _normed(tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """The layer norm of tokens [B, N, D] in bf16."""
+    return F.layer_norm(tokens, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps).to(_LOW)
+
+
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
     """`F.linear`, then an activation (`none` or `gelu`), with the bias inside the product."""
     outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias.to(_LOW), activation, [], "none")
@@ -141,7 +168,8 @@ def _linear_gradients(gradient: Tensor, inputs: Tensor, weight: Tensor, dtype: t
 
 def _standardised(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Tokens with mean 0 and deviation 1 in bf16 [B, N, D], and the inverse of their deviation [B, N, 1]."""
-    standard, _, deviation = torch.native_layer_norm(tokens, tokens.shape[-1:], None, None, eps)
+    scale, shift = tokens.new_ones(tokens.shape[-1]), tokens.new_zeros(tokens.shape[-1])  # twice as fast as with None
+    standard, _, deviation = torch.native_layer_norm(tokens, tokens.shape[-1:], scale, shift, eps)
     return standard.to(_LOW), deviation
 
 
