@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -15,6 +14,7 @@ from jepa.encoder import PatchEmbedding, TokenEncoder, gather_tokens
 from jepa.masking import Masks, hidden_tokens, sets_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
+from jepa.ops.norms import standardised
 
 TargetKind = str  # `latent`, `pixels`, or a function as package.module:function; beside `latent`, VISIBLE
 VIEWS = "views"  # no target: the distance of a sample's views from each other, see `views_distance` in loss.py
@@ -93,11 +93,8 @@ class Latent(Target):
 
     def finished(self, raw: Sequence[Tensor]) -> Tensor:
         """The layer-normed layers, or their mean."""
-        normed = [F.layer_norm(output, output.shape[-1:]) for output in raw]
-        if self.each or len(normed) == 1:
-            return torch.stack(normed, dim=-2)
-        mean = torch.stack(normed).mean(dim=0)
-        return F.layer_norm(mean, mean.shape[-1:]).unsqueeze(-2)
+        normed = standardised(torch.stack(list(raw), dim=-2))
+        return normed if self.each or len(raw) == 1 else standardised(normed.mean(dim=-2, keepdim=True))
 
     def of_sets(self, views: Sequence[Any], sets: Sequence[Masks], encoder: TokenEncoder) -> list[EncodedTargets]:
         """Targets of every set of masks, from passes of the whole views or of the hidden tokens."""
@@ -131,7 +128,7 @@ class Pixels(Target):
 
     def finished(self, raw: Sequence[Tensor]) -> Tensor:
         """Normalised patches."""
-        return F.layer_norm(raw[0], raw[0].shape[-1:]).unsqueeze(-2)
+        return standardised(raw[0]).unsqueeze(-2)
 
 
 class Custom(Target):

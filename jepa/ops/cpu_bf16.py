@@ -19,6 +19,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from jepa.ops.attention import attention_bias, is_short, rotate, rotate_gradient
+from jepa.ops.norms import layer_norm
 
 _LOW = torch.bfloat16
 
@@ -168,8 +169,7 @@ def _linear_gradients(gradient: Tensor, inputs: Tensor, weight: Tensor, dtype: t
 
 def _standardised(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Tokens with mean 0 and deviation 1 in bf16 [B, N, D], and the inverse of their deviation [B, N, 1]."""
-    scale, shift = tokens.new_ones(tokens.shape[-1]), tokens.new_zeros(tokens.shape[-1])  # twice as fast as with None
-    standard, _, deviation = torch.native_layer_norm(tokens, tokens.shape[-1:], scale, shift, eps)
+    standard, deviation = layer_norm(tokens, eps)
     return standard.to(_LOW), deviation
 
 
