@@ -147,7 +147,8 @@ def random_tokens(candidates: Tensor, count: int, generator: Generator) -> Tenso
 
 def token_indices(mask: Tensor) -> Tensor:
     """Indices of the True values of each row, ascending: bool [..., N] with K True per row -> int64 [..., K]."""
-    return mask.nonzero()[:, -1].reshape(*mask.shape[:-1], -1).clone()
+    found = mask.nonzero()[:, -1]
+    return found.reshape(*mask.shape[:-1], len(found) // mask.shape[:-1].numel()).clone()
 
 
 def _product(size: Grid) -> str:

@@ -83,10 +83,13 @@ class TubeMaskConfig(StrategyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomMaskConfig(StrategyConfig):
-    """Each sample hides the share `ratio` of its tokens, all equally likely (He et al. 2022)."""
+    """Each sample hides the share `ratio` of its tokens, all equally likely (He et al. 2022).
+
+    Where nothing is predicted, only views are compared, this drops tokens; 0 then keeps all.
+    """
 
     kind: Literal["random"] = "random"
-    ratio: Share = 0.75
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
