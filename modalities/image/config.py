@@ -30,7 +30,8 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     crop, the only augmentation unless `flip` mirrors half of the views and `colour` changes their colours. views: crops
     per sample and step. mask_sets: mask sets per sample and step; mask set i applies to view i mod `views`, and all
     sets of a view share one pass of the target encoder. local_views: smaller crops per sample and step, encoded whole,
-    for the target `views`. local_size: their pixels, as `image_size`. local_scale: as `crop_scale`, for them.
+    for the target `views`. local_size: their pixels, as `image_size`; null for half of it, in whole patches.
+    local_scale: as `crop_scale`, for them.
     """
 
     completed: ClassVar[Sequence[str]] = ("source",)
@@ -55,7 +56,7 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     mask_sets: PositiveInt = 1
     views: PositiveInt = 1
     local_views: NonNegativeInt = 0
-    local_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 96
+    local_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     local_scale: ShareRange = (0.05, 0.3)
     masking: MaskingConfig = field(default_factory=BlockMaskConfig)
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
@@ -77,7 +78,10 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     @property
     def size_of_local(self) -> tuple[int, int]:
         """Height and width of the smaller views in pixels."""
-        return _sides(self.local_size)
+        if self.local_size is not None:
+            return _sides(self.local_size)
+        height, width = (max(1, side // self.patch_size // 2) * self.patch_size for side in self.size)
+        return height, width
 
     @property
     def stored_side(self) -> int:
