@@ -16,15 +16,16 @@ from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
 from jepa.ops.norms import standardised
 
-TargetKind = str  # `latent`, `pixels`, or a function as package.module:function; beside `latent`, VISIBLE
-VIEWS = "views"  # no target: the distance of a sample's views from each other, see `views_distance` in loss.py
+TargetKind = str  # `latent`, `pixels`, VIEWS, or a function as package.module:function; beside `latent`, VISIBLE
+VIEWS = "views"  # no tokens are predicted: the views of a sample are drawn together, see jepa/multiview/distance.py
 VISIBLE = "visible"  # representations of the context tokens, see `loss.visible`
 
 
 def check_target(kind: str) -> str:
     """Return `kind` unchanged; raises ValueError if it is not a kind of target."""
-    if kind not in ("latent", "pixels") and ":" not in kind:
-        raise ValueError(f"'{kind}' is not a target; use latent, pixels, or a function as package.module:function")
+    if kind not in ("latent", "pixels", VIEWS) and ":" not in kind:
+        known = "latent, pixels, views, or a function as package.module:function"
+        raise ValueError(f"'{kind}' is not a target; use {known}")
     return kind
 
 

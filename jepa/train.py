@@ -57,7 +57,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     keep_freed_memory(world.device)
     if config.compute.compile:
         model.compile()
-    forward = world.data_parallel(model, varying=bool(model.streams))
+    forward = world.data_parallel(model, varying=bool(model.streams) or config.changes_networks)
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
     cached = SampleCache(samples, config.compute.cache_mb)
     training_set = TrainingBatches(modality, cached, order, config.data.max_bad_fraction)

@@ -66,14 +66,16 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
     model, drawn = networks(config, modality), first_masks(config, modality)
     context = round(fmean(one.context.shape[1] for masks in drawn for one in masks))
     target = round(fmean(one.target.shape[1:].numel() for masks in drawn for one in masks))
-    sets, batch = len(drawn[0]), config.optim.batch_size
+    sets, batch, local = len(drawn[0]), config.optim.batch_size, modality.local_views
     samples = config.steps * batch
     per_sample, per_step = _short(flops / samples / 1e9), _short(flops / config.steps / 1e12)
     encoder, predictor = count(model.context_encoder.parameters()), count(model.predictor.parameters())
     return [
         f"parameters   encoder {encoder:,}, predictor {predictor:,}",
         f"tokens       {len(modality.positions)} per sample on a grid of {' x '.join(map(str, modality.grid))}; "
-        f"about {context} context, {target} target" + (f" in each of {sets} sets" if sets > 1 else ""),
+        f"about {context} context, {target} target"
+        + (f" in each of {sets} sets" if sets > 1 else "")
+        + (f"; {math.prod(modality.local_grid)} in each of {local} smaller views" if local else ""),
         f"FLOPs        {per_sample} G per sample, {per_step} T per step of {batch:,} samples, {flops:.3g} in total",
         f"run          {config.steps:,} steps, {samples:,} samples",
         *(f"{'' if number else 'stages':<13}{stage.described()}" for number, stage in enumerate(config.timeline)),

@@ -10,20 +10,28 @@ from jepa.data import Order, seeded
 from jepa.distributed import World
 from jepa.modality import Modality
 from jepa.probe.protocol import FunctionTask
+from jepa.targets import VIEWS
 from jepa.training.config import Config
 
 
 def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
     """Raise ConfigError for settings that do not fit together or do not fit the modality."""
     tokens, is_shared = config.model.predictor.mask_tokens, config.model.predictor.share_mask_token
-    sets = len(modality.sample_masks(1, seeded("masks", config.seed, 0)))
+    drawn = modality.sample_masks(1, seeded("masks", config.seed, 0))
+    sets = len(drawn)
     if tokens > sets:
         raise ConfigError(f"model.predictor.mask_tokens: {sets} sets of masks cannot use {tokens} mask tokens")
     if tokens > 1 and is_shared:
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but share_mask_token trains one; it must be 1")
     if tokens > 1 and modality.streams:  # sets differ from step to step, and evaluation's masks belong to no set
         raise ConfigError(f"model.predictor.mask_tokens: {tokens}, but it must be 1 with several streams")
+    if not drawn[0].target.numel() and any(stage.predicts_tokens for stage in config.stages):
+        raise ConfigError(
+            "data.masking: hides no tokens to predict; only runs that predict nothing but views can do so"
+        )
     _check_losses(config)
+    if VIEWS in config.target_kinds:
+        _check_views(config, sets + modality.local_views)
     if config.loss.visible != "none":
         _check_visible(config, modality)
     if config.model.target_input == "hidden":
@@ -34,11 +42,22 @@ def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
 def _check_losses(config: Config[Any, Any]) -> None:
     """Raise ConfigError if nothing trains the networks, or if a part of them is not trained."""
     loss, contrast = config.loss, config.model.contrast != "none"
-    if config.model.projector and loss.regulariser == "none":  # several processes would wait for its gradient
+    needless = loss.regulariser == "none" and VIEWS not in config.target_kinds
+    if config.model.projector and needless:  # several processes would wait for its gradient
         raise ConfigError("model.projector: has no effect without a loss.regulariser; set one, or projector=0")
     regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
     if not (loss.prediction_weight or regularised or (contrast and loss.contrast_weight)):
         raise ConfigError("loss.prediction_weight: at 0 only a regulariser or a contrast could train the networks")
+
+
+def _check_views(config: Config[Any, Any], views: int) -> None:
+    """Raise ConfigError if there is one view of a sample, or if nothing keeps samples apart."""
+    if views < 2:
+        raise ConfigError("stages: predict=views compares views of a sample; set data.mask_sets or data.local_views")
+    loss = config.loss
+    spread = loss.regulariser != "none" and loss.regulariser_weight > 0
+    if not spread and not all(stage.predicts_tokens for stage in config.stages):
+        raise ConfigError("loss.regulariser: views alone collapse without one; set sigreg, visreg or vicreg")
 
 
 def _check_visible(config: Config[Any, Any], modality: Modality[Any]) -> None:

@@ -15,7 +15,7 @@ from jepa.modality import C, Modality
 from jepa.model_config import NetworksConfig
 from jepa.optim import OptimConfig
 from jepa.probe.protocol import EvaluateConfig, Which
-from jepa.targets import VISIBLE, TargetKind
+from jepa.targets import VIEWS, VISIBLE, TargetKind
 from jepa.training.effects import run_effects
 from jepa.training.stages import Stage, StageConfig, check_stages, in_order, in_steps
 from jepa.training.teachers import TargetUpdate
@@ -142,6 +142,11 @@ class Config(Generic[C, M]):
         """Every kind of target that the run predicts at some step, in the order of the predictor's outputs."""
         kinds = sorted({kind for stage in self.stages for kind in stage.predict}, key=in_order)
         return (*kinds, *(() if self.loss.visible == "none" else (VISIBLE,)))
+
+    @property
+    def changes_networks(self) -> bool:
+        """Whether a network may be trained in some stages only: `views` need no predictor, others no projector."""
+        return len(self.stages) > 1 and VIEWS in self.target_kinds
 
     @property
     def evaluated_encoder(self) -> Which:

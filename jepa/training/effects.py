@@ -11,6 +11,7 @@ from jepa.config.effects import Use
 from jepa.data import seeded
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
+from jepa.targets import VIEWS
 from jepa.training.stages import unread_teachers
 
 Finding = tuple[str, str]  # setting, reason
@@ -34,7 +35,18 @@ def run_effects(config: Any, use: Use) -> dict[str, str]:
         only_training = dict.fromkeys(_TRAINING_ONLY, "only training uses it")
         at_end = dict.fromkeys(("evaluate.enabled", "evaluate.report"), "it is for the end of a training")
         return {**only_training, **at_end, **evaluation}
-    return dict([*_targets(config), *_loss(config, use), *_networks(config, use), *_schedule(config, use)]) | evaluation
+    return (
+        dict(
+            [
+                *_targets(config),
+                *_views(config, use),
+                *_loss(config, use),
+                *_networks(config, use),
+                *_schedule(config, use),
+            ]
+        )
+        | evaluation
+    )
 
 
 def _positions(config: Any, use: Use) -> Iterator[Finding]:
@@ -55,13 +67,20 @@ def _targets(config: Any) -> Iterator[Finding]:
         yield "model.target_join", "model.target_layers names a single layer"
 
 
+def _views(config: Any, use: Use) -> Iterator[Finding]:
+    if use.modality.local_views and VIEWS not in config.target_kinds:
+        yield "data.local_views", "no stage predicts views"
+    if not any(stage.predicts_tokens for stage in config.stages):
+        yield "loss.distance", "no stage predicts tokens"
+
+
 def _loss(config: Any, use: Use) -> Iterator[Finding]:
     loss, model = config.loss, config.model
     regularised = loss.regulariser != "none" and loss.regulariser_weight > 0
     reason = "there is no loss.regulariser" if loss.regulariser == "none" else "loss.regulariser_weight is 0"
     if not regularised:
         yield from ((f"loss.{name}", reason) for name in ("invariance", "agreement") if getattr(loss, name))
-        if model.projector:
+        if model.projector and VIEWS not in config.target_kinds:
             yield "model.projector", reason
         if loss.regulariser == "none":
             yield "loss.regulariser_weight", reason

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat
 
 from jepa.optim import OptimConfig
-from jepa.targets import TargetKind, check_target
+from jepa.targets import VIEWS, TargetKind, check_target
 from jepa.training.teachers import (
     EmaTeacher,
     FrozenTeacher,
@@ -52,7 +52,8 @@ class StageConfig:
     """A part of a run with one set of targets and one teacher.
 
     until: share of the steps at which the stage ends; the last one ends at 1. predict: kinds of target with weights:
-    `latent` (representations), `pixels` (raw patches), custom functions `package.module:function`; a lone kind has
+    `latent` (representations), `pixels` (raw patches), custom functions `package.module:function`, and `views`, which
+    draws the views of a sample together without a target encoder (LeJEPA, Balestriero & LeCun 2025); a lone kind has
     weight 1. teacher: how the target encoder follows the context encoder: `ema` and `half_life` are moving averages,
     `snapshot` a copy that is renewed now and then, `frozen` never changes. Its schedule runs over the stage.
     """
@@ -70,7 +71,12 @@ class StageConfig:
     @property
     def reads_target_encoder(self) -> bool:
         """Whether some target of the stage is computed with the target encoder."""
-        return set(self.predict) != {"pixels"}
+        return not set(self.predict) <= {"pixels", VIEWS}
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether some target of the stage needs the predictor."""
+        return set(self.predict) != {VIEWS}
 
     @property
     def averages(self) -> bool:
