@@ -3,6 +3,7 @@
 A config is Any here, as its dataclass imports this module.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,18 +36,8 @@ def run_effects(config: Any, use: Use) -> dict[str, str]:
         only_training = dict.fromkeys(_TRAINING_ONLY, "only training uses it")
         at_end = dict.fromkeys(("evaluate.enabled", "evaluate.report"), "it is for the end of a training")
         return {**only_training, **at_end, **evaluation}
-    return (
-        dict(
-            [
-                *_targets(config),
-                *_views(config, use),
-                *_loss(config, use),
-                *_networks(config, use),
-                *_schedule(config, use),
-            ]
-        )
-        | evaluation
-    )
+    found = [_targets(config), _views(config, use), _loss(config, use), _networks(config, use), _schedule(config, use)]
+    return dict(itertools.chain(*found)) | evaluation
 
 
 def _positions(config: Any, use: Use) -> Iterator[Finding]:
