@@ -25,28 +25,33 @@ ROWS = {
 
 
 def report(name: str, log: Path, results: Path, images: Path) -> None:
-    """Write the page study_NAME.md and, if there are curves, its figure; raises ConfigError without trials."""
+    """Write the pages study_NAME.md and study_NAME_search.md, and the figure of the curves; raises ConfigError."""
     records = [record for record in read(log).values() if record["part"] != "cost"]
     if not records:
         raise ConfigError(f"{log} has no trials; run the search first")
     curves = [record for record in records if record["part"] == "curve" and "failed" not in record]
-    lines = [f"# Study: {name}", "", f"`python -m benchmarks.study report {name}`", "", _about(records), ""]
+    command = f"`python -m benchmarks.study report {name}`"
     if curves:
         figure = images / f"study_{name}.svg"
         draw(name, curves, figure)
         CONSOLE.print(f"{figure}", highlight=False)
-    lines += [*_equal(records, "final", "Finals"), *_equal(records, "curve", "Curves"), *_searches(records)]
-    path = results / f"study_{name}.md"
+    lines = [command, "", _about(name, records), "", *_equal(records, "final", "Finals")]
+    _write(results / f"study_{name}.md", [*lines, *_equal(records, "curve", "Curves")])
+    if searches := _searches(records):
+        _write(results / f"study_{name}_search.md", [f"# Searches on {name}", "", command, "", *searches])
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
     path.write_text("\n".join(lines).rstrip("\n") + "\n")
     CONSOLE.print(f"{path}", highlight=False)
 
 
-def _about(records: Sequence[Record]) -> str:
+def _about(name: str, records: Sequence[Record]) -> str:
     commits, machines = sorted({one["git"] for one in records}), sorted({one["cpu"] for one in records})
     return (
         f"{len(records)} trials, one thread each, on {', '.join(machines)}; commits {', '.join(commits)}. Numbers are "
         "means over seeds ± standard error; one seed has no error. A minute of two cores is 90 CPU seconds. Settings, "
-        "CPU seconds and all scores of every trial are in the file of the same name that ends in jsonl."
+        f"CPU seconds and all scores of every trial: study_{name}.jsonl; trials of the search: study_{name}_search.md."
     )
 
 
@@ -57,7 +62,7 @@ def _equal(records: Sequence[Record], part: str, title: str) -> list[str]:
     for unit, amount, split in sorted({(one["unit"], one["budget"], one["split"]) for one in runs}):
         group = [one for one in runs if (one["unit"], one["budget"], one["split"]) == (unit, amount, split)]
         words = f"{amount:g} minutes of two cores" if unit == "minutes" else f"{amount:.3g} {unit}"
-        lines += [f"## {title}: {words}, {split} split", "", _table(group), ""]
+        lines += [f"**{title}: {words}, {split} split**", "", _table(group), ""]
     return lines
 
 
@@ -98,7 +103,7 @@ def _searches(records: Sequence[Record]) -> list[str]:
     trials = [one for one in records if one["part"] == "search"]
     if not trials:
         return []
-    lines = ["## Searches", "", "Seed 0, validation split; ordered by the mean of linear, k-NN and 12 labels.", ""]
+    lines = ["Seed 0, validation split; ordered by the mean of linear, k-NN and 12 labels.", ""]
     for arm in dict.fromkeys(one["arm"] for one in trials):
         of_arm = sorted((one for one in trials if one["arm"] == arm), key=lambda one: (-one["rung"], -ranking(one)))
         cells = [[_changes(one), f"{one['images']:,}", *_trial_cells(one)] for one in of_arm]

@@ -213,6 +213,7 @@ def test_a_report_shows_means_with_errors_and_draws_small_figures(
     page = (tmp_path / "study_tiny.md").read_text()
     assert "| latent | 0.420 ± 0.010 | 0.420 ± 0.010 | 30.0 ± 0.0 | 900 | 1e+12 | 90 | 2 |" in page
     assert "| untrained | 0.250 ± 0.000 | 0.250 ± 0.000 |" in page
+    assert "**Curves: 10 minutes of two cores, validation split**" in page
     figure = tmp_path / "study_tiny.svg"
     drawn = figure.read_bytes()
     assert len(drawn) < 100_000
