@@ -27,7 +27,7 @@ from jepa.data import seeded
 from jepa.distributed import join, local
 from jepa.launch import resolve
 from jepa.loss import prediction_loss
-from jepa.optim import adamw
+from jepa.optim import build_optimizer
 from jepa.training.networks import initial_model
 
 _SETTINGS = ("data.source=scenes", "data.image_size=64", "data.patch_size=8", "compute.precision=fp32")
@@ -57,7 +57,7 @@ def measure(parallel: str, size: str, folder: Path) -> None:
     world = join("cpu")
     started = _peak()
     model = initial_model(config, modality, world)
-    optimizer = adamw(model, config.optim)
+    optimizer = build_optimizer(model, config.optim)
     forward = world.data_parallel(model)
     held: dict[str, int] = {}
     for step in range(3):

@@ -34,7 +34,7 @@ from jepa.launch import resolve
 from jepa.masking import Masks
 from jepa.modality import Modality, Sample, Samples, Task
 from jepa.model_config import ModelConfig
-from jepa.optim import adamw, set_schedule
+from jepa.optim import build_optimizer, set_schedule
 from jepa.probe.protocol import EvaluateConfig
 from jepa.training.config import Config
 from jepa.training.log import RunLog, Stopwatch
@@ -126,7 +126,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     torch.manual_seed(config.seed)  # the encoder is drawn first: it starts from the weights of the pretraining runs
     model = Classifier(config.model, modality).to(world.device)
     prepare_run_dir(config)
-    optimizer = adamw(model, config.optim)
+    optimizer = build_optimizer(model, config.optim)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
     first_step, seconds_before = saver.restore(latest(config.run_dir) if latest(config.run_dir).exists() else None)
     if first_step == config.steps:

@@ -1,8 +1,8 @@
-"""AdamW with parameter groups, and the schedule that sets their rates."""
+"""The optimiser with its parameter groups, and the schedule that sets their rates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from jepa.config import ConfigError
 from jepa.distributed import whole
+from jepa.ops.muon import Muon, block_matrices
 from jepa.schedules import Decay, Fraction, cosine, warmed_up
 
 
@@ -24,8 +25,10 @@ class RateFactor:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with a warm-up, then a cosine or another decay.
+    """AdamW or Muon with a warm-up, then a cosine or another decay.
 
+    kind: `muon` orthogonalises the updates of matrices in transformer blocks, at AdamW's rates and weight decay; all
+    other weights (embeddings, heads, projectors, norms, biases, tokens) use AdamW, as do `betas`.
     batch_size: samples per step over all processes. accumulate: micro-batches per step, to save memory. The gradient is
     that of the whole batch, but a regulariser or contrast sees one micro-batch (of all processes) at a time, and where
     samples lack targets (padding), all micro-batches weigh the same. warmup: as a share of the steps. Learning rate:
@@ -38,6 +41,7 @@ class OptimConfig:
 
     removed_settings: ClassVar[Sequence[str]] = ("fused",)
 
+    kind: Literal["adamw", "muon"] = "adamw"
     batch_size: PositiveInt = 256
     peak_lr: PositiveFloat = 1e-3
     start_lr: NonNegativeFloat = 0.0
@@ -53,28 +57,37 @@ class OptimConfig:
     accumulate: PositiveInt = 1
 
 
-def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters, without weight decay on biases, norms and other vectors.
+def build_optimizer(model: nn.Module, config: OptimConfig, bf16: bool = False) -> torch.optim.AdamW:
+    """AdamW or Muon over all trainable parameters, without weight decay on biases, norms and other vectors.
 
+    bf16: whether Muon may orthogonalise in bf16.
     Raises ConfigError for a rate factor that applies to no parameter.
     """
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matches = {name: _last_match(name, config.rate_factors) for name in trained}
     _check_used(config.rate_factors, matches)
+    orthogonal = set(muon_matrices(model, config))
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {(False, True, 1.0): [], (False, False, 1.0): []}
     for name, parameter in trained.items():
         match = matches[name]
         factor = 1.0 if match is None else config.rate_factors[match].factor
-        groups.setdefault((parameter.ndim > 1, factor), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "decayed": decayed, "factor": factor, **({} if decayed else {"weight_decay": 0.0})}
-            for (decayed, factor), parameters in groups.items()
-        ],
-        lr=config.peak_lr,
-        betas=config.betas,
-        fused=True,
-    )
+        groups.setdefault((parameter in orthogonal, parameter.ndim > 1, factor), []).append(parameter)
+    listed = [_group(parameters, *key) for key, parameters in groups.items()]
+    settings: dict[str, Any] = {"lr": config.peak_lr, "betas": config.betas, "fused": True}
+    return Muon(listed, bf16=bf16, **settings) if config.kind == "muon" else torch.optim.AdamW(listed, **settings)
+
+
+def _group(parameters: list[nn.Parameter], orthogonal: bool, decayed: bool, factor: float) -> dict[str, Any]:
+    group = {"params": parameters, "orthogonal": orthogonal, "decayed": decayed, "factor": factor}
+    return group if decayed else {**group, "weight_decay": 0.0}
+
+
+def muon_matrices(model: nn.Module, config: OptimConfig) -> list[nn.Parameter]:
+    """The parameters that Muon updates: matrices in the blocks that the networks name in `fsdp_units`."""
+    if config.kind != "muon":
+        return []
+    blocks: Iterable[nn.Module] = model.fsdp_units()  # type: ignore[operator]
+    return block_matrices(blocks)
 
 
 def clip_gradient(optimizer: torch.optim.AdamW, max_norm: float | None) -> Tensor:

@@ -13,7 +13,7 @@ from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, o
 from jepa.distributed import World, gradients_shared, stop_on_signals
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
-from jepa.optim import adamw, clip_gradient, set_schedule
+from jepa.optim import build_optimizer, clip_gradient, set_schedule
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.data_record import announce_data
@@ -45,7 +45,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     model = initial_model(config, modality, world, is_replaced=checkpoint is not None or start is not None)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with world.error_barrier():
-        optimizer = adamw(model, config.optim)
+        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16")
         if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)

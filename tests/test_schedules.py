@@ -10,7 +10,7 @@ from torch import nn
 
 from jepa.config import ConfigError
 from jepa.model import JEPA
-from jepa.optim import OptimConfig, RateFactor, adamw, set_schedule
+from jepa.optim import OptimConfig, RateFactor, build_optimizer, set_schedule
 from jepa.schedules import Decay, cosine, warmed_up
 from jepa.training.teachers import EmaTeacher, HalfLifeTeacher, SnapshotTeacher, target_update
 
@@ -27,7 +27,7 @@ def test_other_decays_are_linear_or_constant_and_a_run_may_end_before_its_schedu
     ends, steps = (0.0, 1.0, 0.2), (10, 60, 100)
     assert [warmed_up(step, 100, 20, ends, "linear") for step in steps] == pytest.approx([0.5, 0.6, 0.2])
     assert [warmed_up(step, 100, 20, ends, "constant") for step in steps] == pytest.approx([0.5, 1.0, 1.0])
-    optimizer = adamw(nn.Linear(3, 3), OptimConfig())
+    optimizer = build_optimizer(nn.Linear(3, 3), OptimConfig())
     longer = OptimConfig(peak_lr=1.0, final_lr=0.0, warmup=0.1, decay="linear", schedule_length=1.9)
     rates = [set_schedule(optimizer, step, 100, longer) for step in (4, 10, 100)]  # the warm-up is not stretched
     assert rates == pytest.approx([0.5, 1.0, 0.5])
@@ -54,7 +54,7 @@ def test_the_first_step_has_a_rate_above_that_of_the_start_and_the_warm_up_ends_
     """As the schedulers of I-JEPA and V-JEPA, which count a step before they give its rate."""
     for warmup, expected in ((0.4, [0.25, 0.5, 0.75, 1.0, 1.0]), (0.25, [0.4, 0.8, 1.0]), (0.05, [1.0])):
         config = OptimConfig(peak_lr=1.0, warmup=warmup)
-        rates = [set_schedule(adamw(nn.Linear(3, 3), config), step, 10, config) for step in range(10)]
+        rates = [set_schedule(build_optimizer(nn.Linear(3, 3), config), step, 10, config) for step in range(10)]
         assert rates[: len(expected)] == pytest.approx(expected)
         assert all(one > other for one, other in pairwise(rates[len(expected) - 1 :]))
 
@@ -90,7 +90,7 @@ def test_a_snapshot_is_made_before_the_first_step_and_renewed_at_even_distances(
 
 def test_weight_decay_spares_biases_norms_and_the_mask_token() -> None:
     model = JEPA(MODEL, Noise(NoiseConfig()))
-    optimizer = adamw(model, OptimConfig())
+    optimizer = build_optimizer(model, OptimConfig())
     set_schedule(optimizer, 0, 10, OptimConfig(weight_decay=0.04))
     decay = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
@@ -103,7 +103,7 @@ def test_weight_decay_spares_biases_norms_and_the_mask_token() -> None:
 
 def test_a_step_sets_all_learning_rates_and_the_decay_of_decayed_weights() -> None:
     config = OptimConfig(peak_lr=1.0, final_lr=0.0, warmup=0.0, weight_decay=0.0, final_weight_decay=0.2)
-    optimizer = adamw(nn.Linear(3, 3), config)
+    optimizer = build_optimizer(nn.Linear(3, 3), config)
     assert set_schedule(optimizer, 5, 10, config) == pytest.approx(0.5)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5])
     assert [group["weight_decay"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.0])
@@ -113,7 +113,7 @@ def test_rate_factors_scale_the_learning_rate_of_parts_of_the_networks() -> None
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     slower = RateFactor(prefix="0.", factor=0.1), RateFactor(prefix="0.bias", factor=10.0)
     config = OptimConfig(peak_lr=1.0, warmup=0.0, rate_factors=slower, weight_decay=0.5)
-    optimizer = adamw(model, config)
+    optimizer = build_optimizer(model, config)
     set_schedule(optimizer, 0, 10, config)
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     rates = {name: groups[id(parameter)]["lr"] for name, parameter in model.named_parameters()}
@@ -126,7 +126,7 @@ def test_a_rate_factor_without_effect_is_refused_and_prefixes_match_whole_names(
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(12)))
     model[2].requires_grad_(False)
     one = OptimConfig(rate_factors=(RateFactor(prefix="1", factor=0.5),))
-    slow = [group["params"] for group in adamw(model, one).param_groups if group["factor"] == 0.5]
+    slow = [group["params"] for group in build_optimizer(model, one).param_groups if group["factor"] == 0.5]
     assert {id(parameter) for parameters in slow for parameter in parameters} == {*map(id, model[1].parameters())}
     for prefixes, words in (
         (["20"], r"rate_factors: .* below '20'; there are 0\.bias, 0\.weight, 1\."),
@@ -135,14 +135,14 @@ def test_a_rate_factor_without_effect_is_refused_and_prefixes_match_whole_names(
     ):
         factors = tuple(RateFactor(prefix=prefix, factor=0.1) for prefix in prefixes)
         with pytest.raises(ConfigError, match=words):
-            adamw(model, OptimConfig(rate_factors=factors))
+            build_optimizer(model, OptimConfig(rate_factors=factors))
 
 
-def test_decay_without_gradients_shrinks_weights_as_defined_by_adamw() -> None:
+def test_decay_without_gradients_shrinks_weights_as_defined_by_build_optimizer() -> None:
     layer = nn.Linear(3, 3)
     before = layer.weight.detach().clone(), layer.bias.detach().clone()
     config = OptimConfig(peak_lr=0.1, warmup=0.0, weight_decay=0.5, final_weight_decay=0.5)
-    optimizer = adamw(layer, config)
+    optimizer = build_optimizer(layer, config)
     set_schedule(optimizer, 0, 10, config)
     for parameter in layer.parameters():
         parameter.grad = torch.zeros_like(parameter)

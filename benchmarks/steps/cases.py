@@ -13,7 +13,7 @@ from jepa.data import Batch, seeded
 from jepa.distributed import World
 from jepa.launch import resolve
 from jepa.modality import Modality
-from jepa.optim import adamw, clip_gradient
+from jepa.optim import build_optimizer, clip_gradient
 from jepa.train import backward
 from jepa.training.config import Config
 from jepa.training.networks import initial_model
@@ -147,7 +147,7 @@ class Ours:
         self.config, self.batch = config, batch.to(world.device)
         self.model = initial_model(config, modality, world)
         self.model.set_activation_checkpointing(config.compute.activation_checkpointing)
-        self.optimizer = adamw(self.model, config.optim)
+        self.optimizer = build_optimizer(self.model, config.optim, config.compute.precision == "bf16")
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
         if config.compute.compile:

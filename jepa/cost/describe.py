@@ -14,6 +14,7 @@ from jepa.cost.step_memory import trained
 from jepa.data import batch_bytes, batches_ahead
 from jepa.modality import Modality
 from jepa.model import JEPA
+from jepa.optim import muon_matrices
 from jepa.training.config import Config
 
 __all__ = ["Allocation", "describe", "warnings"]
@@ -84,9 +85,10 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
 
 
 def _checkpoints(config: Config[Any, Any], model: JEPA) -> str:
-    """Size on the disk: all networks, and two moments of each trained weight."""
+    """Size on the disk: all networks, and two moments of each trained weight, or one of those that Muon updates."""
     size = sum(one.numel() * one.element_size() for one in model.state_dict().values())
     size += 2 * sum(one.numel() * one.element_size() for one in trained(model))
+    size -= sum(one.numel() * one.element_size() for one in muon_matrices(model, config.optim))
     kept = config.steps // config.keep_every if config.keep_every else 0
     more = f"; keep_every={config.keep_every} keeps {kept:,} more, {_gib(kept * size):.3g} GiB" if kept else ""
     return f"{_gib(size):.3g} GiB on the disk, and as much host memory while it is written{more}"

@@ -17,6 +17,7 @@ from jepa.distributed import World
 from jepa.masking import Masks
 from jepa.modality import Modality
 from jepa.model import JEPA
+from jepa.optim import muon_matrices
 from jepa.training.checks import batch_order
 from jepa.training.config import Config
 
@@ -90,7 +91,7 @@ def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, A
     Three parts are gathered at the same time: the parameters outside blocks, one block, and the next block, which is
     prefetched. The gradients of one block (with micro-batches, of all blocks) wait in fp32 to be sent.
     """
-    weights, learned = list(model.parameters()), trained(model)
+    weights, learned, single = list(model.parameters()), trained(model), muon_matrices(model, config.optim)
     whole = usage.weights - _bytes(weights)  # tables of positions
     blocks = model.fsdp_units()
     largest = max(count(block.parameters()) for block in blocks)
@@ -99,7 +100,9 @@ def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, A
     return ProcessMemory(
         weights=whole + shard_bytes(weights, processes),
         gradients=shard_bytes(learned, processes),
-        optimiser=2 * shard_bytes(learned, processes) + 4 * len(learned),
+        optimiser=2 * shard_bytes(learned, processes)
+        - shard_bytes(single, processes)
+        + 4 * (len(learned) - len(single)),
         copies=low * (2 * largest + outside),
         buckets=4 * largest if config.optim.accumulate == 1 else _bytes(learned),
         activations=usage.most_activations,

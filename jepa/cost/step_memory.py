@@ -22,7 +22,7 @@ from jepa.data import Batch, seeded
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.model import JEPA
-from jepa.optim import adamw
+from jepa.optim import build_optimizer
 from jepa.training.config import Config
 from jepa.training.signs import collapse_signs_of
 from jepa.training.stages import Stage
@@ -152,7 +152,8 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        step = _Step(model, adamw(model, config.optim), config, device)
+        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16")
+        step = _Step(model, optimizer, config, device)
         masks = [replace(one, context=_empty(one.context), target=_empty(one.target)) for one in batch.masks]
         fake = Batch(_empty(batch.views), masks, [], _empty(batch.local))
         return max((step.usage(fake, stage) for stage in config.timeline), key=lambda usage: usage.total)

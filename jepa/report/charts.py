@@ -36,7 +36,7 @@ CURVES = {
     "target_std": ("target std", "spread of the targets over inputs; near 0 means collapse"),
     "rankme": ("RankMe", "effective number of dimensions"),
     "cosine": ("cosine", "mean cosine of two inputs; near 1 means collapse"),
-    "learning_rate": ("learning rate", "of AdamW"),
+    "learning_rate": ("learning rate", "of the optimiser"),
     "momentum": ("momentum", "of the target encoder; 0 at a copy"),
     "gradient_norm": ("gradient norm", "over all parameters, before clipping"),
 }

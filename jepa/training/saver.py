@@ -29,6 +29,7 @@ from jepa.checkpoint.file import (
 from jepa.console import warn_once
 from jepa.disk import WriteError
 from jepa.distributed import World, is_sharded
+from jepa.ops.muon import empty_state
 from jepa.training.host_copy import host_copy
 
 Start = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # weights of a run -> those that it starts from
@@ -212,16 +213,10 @@ class Saver:
         return int(progress[0]), float(progress[1])
 
     def _empty_state(self) -> dict[int, dict[str, Tensor]]:
-        """AdamW state of every parameter, to be filled with what was saved."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return {
-            index: {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter).detach(),
-                "exp_avg_sq": torch.zeros_like(parameter).detach(),
-            }
-            for index, parameter in enumerate(parameters)
-        }
+        """The optimiser's state of every parameter, to be filled with what was saved."""
+        groups = self.optimizer.param_groups
+        states = (empty_state(group, parameter) for group in groups for parameter in group["params"])
+        return dict(enumerate(states))
 
 
 def _saved(tensors: Mapping[str, Tensor], saved: Collection[str]) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ OPTIONS = [
     [],
     ["compute.precision=fp32"],
     ["compute.activation_checkpointing=true", "optim.batch_size=64"],
-    ["optim.accumulate=4", "optim.batch_size=96", "optim.max_gradient_norm=1"],
+    ["optim.accumulate=4", "optim.batch_size=96", "optim.max_gradient_norm=1", "optim.kind=muon"],
     ["data.sets=2", "loss.regulariser=sigreg", "model.projector=64", "stages.0.predict.pixels=1"],
 ]
 

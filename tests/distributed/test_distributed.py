@@ -192,11 +192,11 @@ def assert_same_training(run_dir: Path, expected: Path) -> None:
         torch.testing.assert_close(weights[1][name], value, atol=2e-4, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("accumulate", "kind"), [(1, "adamw"), (2, "muon")])
 def test_two_processes_with_half_the_batch_each_train_like_one_with_all_of_it(
-    accumulate: int, photos: Path, tmp_path: Path
+    accumulate: int, kind: str, photos: Path, tmp_path: Path
 ) -> None:
-    settings = ["loss.regulariser=vicreg", "model.projector=16", f"optim.accumulate={accumulate}"]
+    settings = ["loss.regulariser=vicreg", "model.projector=16", f"optim.accumulate={accumulate}", f"optim.kind={kind}"]
     done = together(tmp_path / "together", photos, *settings)
     assert done.returncode == 0, done.stderr
     assert alone(tmp_path / "alone", photos, *settings) == 0

@@ -17,7 +17,7 @@ from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.checkpoint.file import find_checkpoint, kept, kept_steps, read_step
 from jepa.disk import WriteError
 from jepa.distributed import World
-from jepa.optim import OptimConfig, adamw
+from jepa.optim import OptimConfig, build_optimizer
 from jepa.train import train
 from jepa.training.networks import initial_model
 from jepa.training.saver import Saver
@@ -31,7 +31,7 @@ WORLD = World(0, 1, torch.device("cpu"))
 def saver(tmp_path: Path) -> Saver:
     config, modality = small("model.size={width: 24, depth: 1, heads: 2}")
     model = initial_model(config, modality, WORLD)
-    return Saver(tmp_path, {}, model, adamw(model, OptimConfig()), WORLD)
+    return Saver(tmp_path, {}, model, build_optimizer(model, OptimConfig()), WORLD)
 
 
 def test_a_save_ignores_later_changes_of_the_weights(saver: Saver, tmp_path: Path) -> None:
