@@ -51,6 +51,7 @@ class EvaluationSetup:
     requested: Sequence[str]  # names of tasks or rows; all if empty
     output: Path
     record: dict[str, Any]  # of the request
+    trained_run: Path | None  # the run directory, if the data is that of its training
 
     @property
     def config(self) -> Config[Any, Any]:
@@ -128,7 +129,10 @@ def open_setup(request: Request) -> EvaluationSetup:
         rows = possible_rows(modality, config, isinstance(trained, FamilyEncoder) and bool(trained.pooling))
     except (OSError, ValueError) as error:
         raise DataError(f"data: {error}") from error
-    return EvaluationSetup(opened, encoders, rows, request.tasks, output, request.record())
+    same_data = not any(line.startswith("data.") for line in changed)
+    return EvaluationSetup(
+        opened, encoders, rows, request.tasks, output, request.record(), run_dir if same_data else None
+    )
 
 
 def _check_changes(request: Request, opened: Opened, changes: Tree, changed: Sequence[str]) -> None:

@@ -13,6 +13,8 @@ from jepa.distributed import World
 from jepa.modality import Modality, Samples
 from jepa.training.config import Config
 
+RECORD = "data.json"
+
 
 def announce_data(config: Config[Any, Any], modality: Modality[Any], samples: Samples, world: World) -> None:
     """Print what a run reads, and record its training samples; raises DataError, and PeerError in other processes."""
@@ -24,20 +26,31 @@ def announce_data(config: Config[Any, Any], modality: Modality[Any], samples: Sa
 
 def record_data(run_dir: Path, samples: Samples) -> None:
     """Write the number of training samples and a digest of their names; warn if a resumed run had others."""
-    path, noun = run_dir / "data.json", summary_of(samples).noun
-    record = {"samples": len(samples), "digest": digest_of(samples)}
-    before = _recorded(path) or record
-    if before != record and latest(run_dir).exists():
-        had, has = before["samples"], record["samples"]
-        others = f"had {had:,} {noun} and now has {has:,}" if had != has else f"still has {has:,} {noun}, but others"
+    if (change := data_change(run_dir, samples)) and latest(run_dir).exists():
         CONSOLE.print(
             shown(
-                f"warning: the training data has changed since the run was started or last resumed: it {others}; "
-                "the order of samples differs from that of an uninterrupted run"
+                "warning: the training data has changed since the run was started or last resumed: "
+                f"{change}; the order of samples differs from that of an uninterrupted run"
             ),
             style="yellow",
         )
-    write_text(path, json.dumps(record) + "\n", path.with_suffix(".partial"))
+    path = run_dir / RECORD
+    write_text(path, json.dumps(_record(samples)) + "\n", path.with_suffix(".partial"))
+
+
+def data_change(run_dir: Path, samples: Samples) -> str:
+    """How training samples differ from the recorded ones of a run, as a clause; empty if they do not."""
+    has, had = _record(samples), _recorded(run_dir / RECORD)
+    if not had or had == has:
+        return ""
+    summary, count = summary_of(samples), has["samples"]
+    if had["samples"] != count:
+        return f"it had {had['samples']:,} {summary.noun} and now has {count:,}"
+    return f"it now has {count:,} other {summary.noun} {summary.where}".rstrip()
+
+
+def _record(samples: Samples) -> dict[str, Any]:
+    return {"samples": len(samples), "digest": digest_of(samples)}
 
 
 def _recorded(path: Path) -> dict[str, Any]:

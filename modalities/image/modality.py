@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from jepa.data.given import ValueRange
+from jepa.data.summary import SplitSummary
 from jepa.encoder import patch_embedding
 from jepa.masking import Masks, check_masking, mask_groups, sample_masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
@@ -24,7 +25,7 @@ from modalities.storage.opened import Opened
 from modalities.storage.sources import source_and_root, with_source
 from modalities.storage.splits import StoredSplit
 from modalities.storage.value_ranges import value_range_warnings
-from modalities.worlds.scenes.dataset import Scenes, default_cache_dir
+from modalities.worlds.scenes.dataset import SCENES_VERSION, Scenes, default_cache_dir
 from modalities.worlds.scenes.shapes import CLASSES
 
 _RAW_SIDE = 32  # pixels per side of the raw-input baseline
@@ -167,9 +168,14 @@ class _Scenes:
 
     def __init__(self, scenes: Scenes, grid: Grid) -> None:
         self.scenes, (self.rows, self.columns) = scenes, grid
+        self.summary = SplitSummary(noun="scenes", where=f"of version {SCENES_VERSION} of the embedded world")
 
     def __len__(self) -> int:
         return len(self.scenes)
+
+    def digest(self) -> str:
+        """What a run records of its data: another version renders other scenes."""
+        return f"scenes {SCENES_VERSION}"
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.scenes[index]

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def test_a_run_a_dry_run_and_an_evaluation_say_what_they_read(
     assert capsys.readouterr().err.splitlines()[:3:2] == [train, test]
     assert json.loads((tmp_path / "run" / "data.json").read_text())["samples"] == 12
 
+    (tmp_path / "run" / "data.json").write_text('{"samples": 12, "digest": "of other names"}')
+    assert evaluate([str(tmp_path / "run"), "--task", "class/knn"]) == 0
+    note = f"the data is not that on which {tmp_path / 'run'} was trained: it now has 12 other images below"
+    assert note in capsys.readouterr().err
+
 
 def test_warnings_of_a_modality_are_printed_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -80,7 +86,7 @@ def test_a_resumed_run_warns_once_that_its_data_has_changed(tmp_path: Path, caps
     latest(run_dir).touch()
     assert warning() == ""
     (photos / "0.png").rename(photos / "new.png")
-    assert "it still has 13 images, but others; the order of samples differs" in warning()
+    assert re.search(r"it now has 13 other images below \S+; the order of samples differs", warning())
     (photos / "new.png").unlink()
     assert warning().startswith(
         "warning: the training data has changed since the run was started or last resumed: it had 13 images and now "

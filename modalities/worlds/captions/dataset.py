@@ -18,7 +18,7 @@ class CaptionedScenes:
     """
 
     def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
-        self._scenes = Scenes(config, split, size, cache_dir)
+        self._scenes = Scenes(config, split, size, cache_dir, captioned=True)
         self._seed, self._held_out = config.seed, split != "train"
 
     def __len__(self) -> int:

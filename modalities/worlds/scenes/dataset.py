@@ -13,7 +13,8 @@ from modalities.storage.generated import user_cache
 from modalities.worlds.cache import MappedArrays, RenderJob, check_split, rendered_folder
 from modalities.worlds.scenes.worker import CHUNK, DEPTH_MAPS, IMAGES, LABELS, OBJECTS, create_files
 
-WORLD_VERSION = 6  # raise it with every change of a pixel, a label or anything else that is stored
+WORLD_VERSION = 6  # raise it with every change of a pixel, a label or anything else that is stored, in any world
+SCENES_VERSION = 7  # raise it with every change of the scenes without captions alone
 _SPAN = 50 << 24  # scene indices per split, far more than anybody renders; a multiple of 50 keeps labels balanced
 _FIRST: dict[Split, int] = {"train": 0, "validation": _SPAN, "test": 2 * _SPAN}
 
@@ -34,19 +35,20 @@ class Scenes:
     inputs: uint8 [3, size, size], RGB. class: index in CLASSES of the shape of the main (nearest) object. count: 1 to 5
     objects that cover at least 0.3 % of the image. depth: metres from the camera to the nearest visible point of the
     main object. depth_map: float32 [D, D] with D = ceil(size / 4): distance in metres along the ray, at most 20,
-    averaged over the pixels of a cell.
+    averaged over the pixels of a cell. captioned: the scenes of the world of captions, see `sample_scenes`.
     """
 
-    def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path) -> None:
+    def __init__(self, config: ScenesConfig, split: Split, size: int, cache_dir: Path, captioned: bool = False) -> None:
         count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
         check_split(config.seed, split, count, _SPAN, "images")
         self.first = _FIRST[split]  # index in the world of the first scene
+        version = (WORLD_VERSION,) if captioned else (WORLD_VERSION, SCENES_VERSION)
         job = RenderJob(
             name=f"{split}-{size}px",
             title=f"rendering scenes {size} px: {split}",
-            key=(WORLD_VERSION, config.seed, self.first, count, size),
+            key=(*version, config.seed, self.first, count, size),
             module="modalities.worlds.scenes.worker",
-            arguments=(config.seed, self.first),
+            arguments=(int(captioned), config.seed, self.first),
             count=count,
             chunk=CHUNK,
             create=partial(create_files, count=count, size=size),

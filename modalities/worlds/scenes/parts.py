@@ -1,6 +1,6 @@
 """The parts of scenes and clips: solids, their colours and patterns, light and backdrop, drawn independently."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,20 @@ _PATTERN_OF = {  # each shape has its own pattern, which identifies it as well a
     "cross": "crosses",
 }
 _MARKINGS = np.array([PATTERNS.index(_PATTERN_OF[name]) for name in CLASSES])
+_BOLD_FREQUENCY = {  # of the pattern on the unit solid: low enough to be seen in images of 64 pixels
+    "sphere": 7.0,
+    "cube": 8.0,
+    "cylinder": 6.5,
+    "cone": 6.0,
+    "torus": 7.0,
+    "pyramid": 9.0,
+    "capsule": 5.0,
+    "dome": 7.0,
+    "prism": 7.0,
+    "cross": 6.0,
+}
+_BOLD_FREQUENCIES = np.array([_BOLD_FREQUENCY[name] for name in CLASSES], dtype=np.float32)
+_LUMINANCE = np.array([0.3, 0.59, 0.11], dtype=np.float32)
 _GROUNDS = np.array([PATTERNS.index(kind) for kind in ("plain", "clouds")])
 
 
@@ -101,6 +115,34 @@ def draw_objects(draws: Draws, count: Ints, solids: Solids, position: Floats) ->
     )
 
 
+def bold(draws: Draws, objects: Objects) -> Objects:
+    """The same objects with patterns that stand out: each with a scale of its own, in colours of strong contrast.
+
+    Either colour may be the ground of the pattern, so that bright and dark parts say nothing of the shape.
+    """
+    named = np.sqrt(objects.rgb[:, :, 0])  # [B, K, 3]
+    opposite = ((named @ _LUMINANCE)[..., None] < 0.5).astype(np.float32)  # white or black
+    other = named + (opposite - named) * draws.uniform(MAX_OBJECTS, 1, low=0.75)
+    swapped = draws.uniform(MAX_OBJECTS, 1, 1) < 0.5
+    pair = np.stack([named, other], axis=2)
+    frequency = _BOLD_FREQUENCIES[objects.shape] * draws.uniform(MAX_OBJECTS, low=0.9, high=1.1)
+    return replace(objects, rgb=np.where(swapped, pair[:, :, ::-1], pair) ** 2, frequency=frequency)
+
+
+def draw_rotations(draws: Draws, count: int) -> Floats:
+    """Rotations [B, K, 3, 3], uniformly distributed (Shoemake 1992)."""
+    share = draws.uniform(count)
+    one, other = draws.uniform(count, high=2 * np.pi), draws.uniform(count, high=2 * np.pi)
+    near, far = np.sqrt(1 - share), np.sqrt(share)
+    x, y, z, w = near * np.sin(one), near * np.cos(one), far * np.sin(other), far * np.cos(other)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
 def draw_resting_rotations(draws: Draws, shape: Ints) -> Floats:
     """Random resting poses, rotated about the vertical: [B, K] -> [B, K, 3, 3]."""
     most = max(map(len, RESTING_TILTS))
@@ -161,6 +203,14 @@ def draw_backdrop(draws: Draws) -> Backdrop:
         rgb=_from_hsv(hue, saturation, np.clip(value, 0.08, 0.95)) ** 2,
         sky=_from_hsv(sky_hue, draws.uniform(2, low=0.05, high=0.5), sky_value) ** 2,
     )
+
+
+def muted(draws: Draws, backdrop: Backdrop) -> Backdrop:
+    """The same planes and sky in pale colours of their own, without patterns."""
+    shade = draws.uniform(3, 1, low=0.4, high=0.75) + draws.uniform(3, 2, low=-0.05, high=0.05)
+    hue, saturation = draws.uniform(3, 1) + draws.uniform(3, 2, high=0.08), draws.uniform(3, 1, high=0.25)
+    rgb = _from_hsv(hue, np.broadcast_to(saturation, hue.shape), shade) ** 2  # [B, ground, wall and sky, 2, 3]
+    return replace(backdrop, pattern=np.zeros_like(backdrop.pattern), rgb=rgb[:, :2], sky=rgb[:, 2])
 
 
 def _from_hsv(hue: Floats, saturation: Floats, value: Floats) -> Floats:

@@ -9,26 +9,34 @@ from modalities.worlds.scenes.shapes import CLASSES, Floats, Ints
 
 _NEAREST = (2.0, 3.6)  # metres to the nearest point of the main object
 _BEHIND = (0.25, 7.0)  # metres by which the others are farther away
-_MAIN_SIZE, _OTHER_SIZE = (0.9, 1.15), (0.35, 0.6)
+_MAIN_SIZE, _OTHER_SIZE = (1.0, 1.25), (0.35, 0.6)
+_RESTING_SIZE = (0.9, 1.15)  # of the main object of captioned scenes
+_ROOM = 0.5  # how far from the image centre the main object may be, in halves of the width
 _SMALLEST = 0.12  # radius of the other objects in the image, in halves of its width
 _LARGEST = 0.5  # the same, relative to the main object
 _CANDIDATES = 80  # positions tried for each of the other objects
 
 
-def sample_scenes(seed: int, indices: Ints) -> SceneBatch:
+def sample_scenes(seed: int, indices: Ints, captioned: bool = False) -> SceneBatch:
     """Scenes [B] by their indices [B].
 
-    Each shape has its own pattern, in any colours and at any scale. Class of the main object, number of objects,
-    distance, size, position in the image, colours, materials, light and backdrop are drawn independently; any 50
-    consecutive indices from a multiple of 50 contain every pair of class and count once. The main object is the
-    nearest: the nearest points of the others are at least 0.25 m farther away.
+    Each shape has its own pattern, in any colours. Class of the main object, number of objects, distance, size, pose,
+    position in the image, colours, materials, light and backdrop are drawn independently; any 50 consecutive indices
+    from a multiple of 50 contain every pair of class and count once. The main object is the nearest: the nearest points
+    of the others are at least 0.25 m farther away. Objects touch the ground in any pose, the main one anywhere in the
+    image, partly outside it if it is near an edge; patterns are bold, backdrops pale.
+
+    captioned: the scenes of the world of captions. Objects rest on the ground, the main one is inside the image;
+    patterns may be faint, in any scale; backdrops have any colours and patterns.
     """
     draws = Draws(seed, 0, indices)
     count, main_shape = _balanced_labels(seed, indices)
-    solids = _draw_solids(draws, main_shape)
-    camera, position = _draw_positions(draws, solids)
+    solids = _draw_solids(draws, main_shape, captioned)
+    camera, position = _draw_positions(draws, solids, captioned)
     objects = parts.draw_objects(draws, count, solids, position)
     light, backdrop = parts.draw_light(draws), parts.draw_backdrop(draws)
+    if not captioned:
+        objects, backdrop = parts.bold(draws, objects), parts.muted(draws, backdrop)
     return SceneBatch(objects=objects, camera=camera, light=light, backdrop=backdrop)
 
 
@@ -41,16 +49,18 @@ def _balanced_labels(seed: int, indices: Ints) -> tuple[Ints, Ints]:
     return pair // len(CLASSES) + 1, pair % len(CLASSES)
 
 
-def _draw_solids(draws: Draws, main_shape: Ints) -> Solids:
+def _draw_solids(draws: Draws, main_shape: Ints, captioned: bool) -> Solids:
     shape = draws.integers(len(CLASSES), MAX_OBJECTS)
     shape[:, 0] = main_shape
+    low, high = _RESTING_SIZE if captioned else _MAIN_SIZE
     size = draws.uniform(MAX_OBJECTS, low=_OTHER_SIZE[0], high=_OTHER_SIZE[1])
-    size[:, 0] = draws.uniform(low=_MAIN_SIZE[0], high=_MAIN_SIZE[1])
+    size[:, 0] = draws.uniform(low=low, high=high)
     stretch = draws.uniform(MAX_OBJECTS, low=STRETCH[0], high=STRETCH[1])
-    return parts.make_solids(shape, size, stretch, parts.draw_resting_rotations(draws, shape))
+    resting = parts.draw_resting_rotations(draws, shape)
+    return parts.make_solids(shape, size, stretch, resting if captioned else parts.draw_rotations(draws, MAX_OBJECTS))
 
 
-def _draw_positions(draws: Draws, solids: Solids) -> tuple[Camera, Floats]:
+def _draw_positions(draws: Draws, solids: Solids, captioned: bool) -> tuple[Camera, Floats]:
     """A camera and object positions [B, K, 3]: the main object at a random distance, the others behind it."""
     position = np.zeros_like(solids.scale)
     focal = draws.uniform(low=1.9, high=2.3)
@@ -58,11 +68,14 @@ def _draw_positions(draws: Draws, solids: Solids) -> tuple[Camera, Floats]:
     eye[:, 2] = draws.uniform(low=1.7, high=3.8)
     nearest = draws.uniform(low=_NEAREST[0], high=_NEAREST[1])
 
-    # How far from the image centre the main object may be. It depends on size alone: position must not reveal class.
     half = np.float32(1.35) * solids.scale[:, 0, 0] / SIZES[solids.shape[:, 0]]
-    room = np.maximum(np.float32(0.95) - focal * half / (nearest + half), 0)
-    across = draws.uniform(low=-1.0, high=1.0) * room
-    above = draws.uniform() * (room + np.minimum(room, np.float32(0.3))) - room
+    if captioned:
+        # How far from the image centre the main object may be: by size alone, as position must not reveal class.
+        room = np.maximum(np.float32(0.95) - focal * half / (nearest + half), 0)
+        across = draws.uniform(low=-1.0, high=1.0) * room
+        above = draws.uniform() * (room + np.minimum(room, np.float32(0.3))) - room
+    else:
+        across, above = draws.uniform(low=-_ROOM, high=_ROOM), draws.uniform(low=-_ROOM, high=_ROOM)
     away = nearest + half
     for _ in range(3):  # its nearest point depends on the view; iterate until that has the drawn distance
         position[:, 0] = _ground_point(eye, across / focal, away, solids.height[:, 0])

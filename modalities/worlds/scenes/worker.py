@@ -6,6 +6,7 @@ It needs numpy only, so that it starts in a fraction of a second.
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,14 +101,14 @@ def depth_cells(depth: NDArray[np.float32]) -> NDArray[np.float16]:
     return (sums / np.outer(extent, extent)).astype(np.float16)
 
 
-def render_chunk(folder: Path, seed: int, first: int, chunk: int) -> int:
+def render_chunk(folder: Path, seed: int, first: int, chunk: int, *, captioned: bool) -> int:
     """Render one chunk of a split whose first scene has index `first`; return the number of images in it."""
     names = (IMAGES, LABELS, DEPTH_MAPS, OBJECTS)
     images, labels, depth_maps, objects = (np.load(folder / name, mmap_mode="r+") for name in names)
     start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, len(images))
     for begin in range(start, stop, _BATCH):
         part = slice(begin, min(begin + _BATCH, stop))
-        scenes = sample_scenes(seed, first + np.arange(part.start, part.stop))
+        scenes = sample_scenes(seed, first + np.arange(part.start, part.stop), captioned)
         rendered = render(scenes, images.shape[-1])
         images[part], depth_maps[part] = rendered.images, depth_cells(rendered.depth)
         labels[part], objects[part] = scene_labels(scenes, rendered), object_records(scenes, rendered)
@@ -122,4 +123,5 @@ def main(render: Callable[[Path, int, int, int], int], folder: str, seed: str, f
 
 
 if __name__ == "__main__":
-    main(render_chunk, *sys.argv[1:])
+    folder, captioned, *others = sys.argv[1:]
+    main(partial(render_chunk, captioned=bool(int(captioned))), folder, *others)

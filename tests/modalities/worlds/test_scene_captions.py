@@ -30,14 +30,14 @@ SEED = 3
 
 @pytest.fixture(scope="module")
 def rendered() -> tuple[SceneBatch, RenderedScenes]:
-    scenes = sample_scenes(SEED, np.arange(100))
+    scenes = sample_scenes(SEED, np.arange(100), captioned=True)
     return scenes, render(scenes, 48)
 
 
 @pytest.fixture(scope="module")
 def worlds() -> np.ndarray:
     """Objects of many scenes: [1600, K]."""
-    scenes = (sample_scenes(SEED, np.arange(start, start + 50)) for start in range(0, 1600, 50))
+    scenes = (sample_scenes(SEED, np.arange(start, start + 50), captioned=True) for start in range(0, 1600, 50))
     return np.concatenate([object_records(each, render(each, 32)) for each in scenes])
 
 
@@ -304,7 +304,8 @@ def test_captions_are_functions_of_the_scene_and_its_index(worlds: np.ndarray) -
 
 def test_the_data_set_has_images_captions_and_labels_of_the_same_scene(tmp_path: Path) -> None:
     config = ScenesConfig(train=12, validation=12)
-    scenes, captioned = (kind(config, "validation", 32, tmp_path) for kind in (Scenes, CaptionedScenes))
+    captioned = CaptionedScenes(config, "validation", 32, tmp_path)
+    scenes = Scenes(config, "validation", 32, tmp_path, captioned=True)
     again = pickle.loads(pickle.dumps(captioned))
     assert len(captioned) == 12
     for index in range(12):

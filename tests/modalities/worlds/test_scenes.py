@@ -161,10 +161,23 @@ def test_labels_agree_with_the_images(rendered: tuple[SceneBatch, RenderedScenes
         assert found[number]["count"] == (pixels >= 0.003 * objects.size).sum() <= scenes.objects.count[number]
         assert found[number]["depth"] == depth[objects == 0].min() == depth[objects >= 0].min()
         assert CLASSES[found[number]["class"]] == CLASSES[scenes.objects.shape[number, 0]]
-    assert (found["count"] == scenes.objects.count).mean() > 0.93
+    assert (found["count"] == scenes.objects.count).mean() > 0.88  # some objects are hidden
     assert np.corrcoef(found["depth"], found["class"])[0, 1] == pytest.approx(0, abs=0.2)
     assert found["depth"].min() > 1.95
     assert found["depth"].max() < 3.9
+
+
+def test_raw_pixels_hardly_reveal_the_class() -> None:
+    scenes = [sample_scenes(2, np.arange(start, start + 50)) for start in range(0, 900, 50)]
+    classes = np.concatenate([each.objects.shape[:, 0] for each in scenes])
+    pixels = np.concatenate([render(each, 16).images for each in scenes]).reshape(len(classes), -1).astype(np.float32)
+    squares = (pixels**2).sum(axis=1)
+    distance = squares[:, None] + squares - 2 * pixels @ pixels.T
+    np.fill_diagonal(distance, np.inf)
+    nearest = classes[distance.argsort(axis=1)[:, :5]]  # [S, 5]
+    assert (
+        nearest == classes[:, None]
+    ).mean() < 0.13  # by chance 0.1 with a deviation of 0.005; upright solids give 0.15
 
 
 def test_depth_cells_are_means_at_every_size(rendered: tuple[SceneBatch, RenderedScenes]) -> None:
