@@ -116,17 +116,23 @@ def draw_objects(draws: Draws, count: Ints, solids: Solids, position: Floats) ->
 
 
 def bold(draws: Draws, objects: Objects) -> Objects:
-    """The same objects with patterns that stand out: each with a scale of its own, in colours of strong contrast.
+    """The same objects, of which the main one alone has a pattern: of strong contrast, at a scale of its shape.
 
-    Either colour may be the ground of the pattern, so that bright and dark parts say nothing of the shape.
+    Either colour may be the ground of the pattern, so that bright and dark parts say nothing of the shape. No object is
+    a mirror, which would hide its pattern.
     """
     named = np.sqrt(objects.rgb[:, :, 0])  # [B, K, 3]
     opposite = ((named @ _LUMINANCE)[..., None] < 0.5).astype(np.float32)  # white or black
     other = named + (opposite - named) * draws.uniform(MAX_OBJECTS, 1, low=0.75)
     swapped = draws.uniform(MAX_OBJECTS, 1, 1) < 0.5
-    pair = np.stack([named, other], axis=2)
-    frequency = _BOLD_FREQUENCIES[objects.shape] * draws.uniform(MAX_OBJECTS, low=0.9, high=1.1)
-    return replace(objects, rgb=np.where(swapped, pair[:, :, ::-1], pair) ** 2, frequency=frequency)
+    pair, main = np.stack([named, other], axis=2), np.arange(MAX_OBJECTS) == 0
+    return replace(
+        objects,
+        rgb=np.where(swapped, pair[:, :, ::-1], pair) ** 2,
+        frequency=_BOLD_FREQUENCIES[objects.shape] * draws.uniform(MAX_OBJECTS, low=0.9, high=1.1),
+        pattern=np.where(main, objects.pattern, PATTERNS.index("plain")),
+        material=draws.integers(MATERIALS.index("metal"), MAX_OBJECTS),
+    )
 
 
 def draw_rotations(draws: Draws, count: int) -> Floats:

@@ -11,7 +11,7 @@ _NEAREST = (2.0, 3.6)  # metres to the nearest point of the main object
 _BEHIND = (0.25, 7.0)  # metres by which the others are farther away
 _MAIN_SIZE, _OTHER_SIZE = (1.0, 1.25), (0.35, 0.6)
 _RESTING_SIZE = (0.9, 1.15)  # of the main object of captioned scenes
-_ROOM = 0.5  # how far from the image centre the main object may be, in halves of the width
+_ROOM = 0.55  # how far from the image centre the main object may be, in halves of the width
 _SMALLEST = 0.12  # radius of the other objects in the image, in halves of its width
 _LARGEST = 0.5  # the same, relative to the main object
 _CANDIDATES = 80  # positions tried for each of the other objects
@@ -24,7 +24,7 @@ def sample_scenes(seed: int, indices: Ints, captioned: bool = False) -> SceneBat
     position in the image, colours, materials, light and backdrop are drawn independently; any 50 consecutive indices
     from a multiple of 50 contain every pair of class and count once. The main object is the nearest: the nearest points
     of the others are at least 0.25 m farther away. Objects touch the ground in any pose, the main one anywhere in the
-    image, partly outside it if it is near an edge; patterns are bold, backdrops pale.
+    image, partly outside it if it is near an edge. It alone has a pattern, a bold one; backdrops are pale.
 
     captioned: the scenes of the world of captions. Objects rest on the ground, the main one is inside the image;
     patterns may be faint, in any scale; backdrops have any colours and patterns.
