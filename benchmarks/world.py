@@ -20,19 +20,20 @@ import torch
 from torch import Tensor
 
 from benchmarks import provenance
-from benchmarks.learning_runs import read_method
 from benchmarks.supervised import Classifier, class_task, head_accuracy, train
 from jepa.checkpoint import Checkpoint, latest
+from jepa.config.recipes import read_recipe
 from jepa.distributed import join
 from jepa.errors import INTERRUPTED, exit_status
 from jepa.evaluate.feature_table import FeatureTable
-from jepa.evaluate.features import Extractor, TokenBudget
+from jepa.evaluate.features import Extractor, Features, TokenBudget
 from jepa.evaluate.labels import LOW_SHOT
 from jepa.evaluate.probes.attentive import ProbeTraining
 from jepa.evaluate.reading import evaluated_indices, evaluation_splits, sample_limits
 from jepa.evaluate.splits import Splits
 from jepa.evaluate.tasks import measure
 from jepa.launch import resolve
+from jepa.modality import Split
 from jepa.training.config import Config
 from modalities.image.config import ImageConfig
 from modalities.image.modality import Image
@@ -56,7 +57,7 @@ class WithColours(Image):
 def settings(options: argparse.Namespace, labels: int, seed: int) -> tuple[Config[ImageConfig, Any], WithColours]:
     """The config of a supervised run and its modality."""
     overrides = ["data.source=scenes", *options.overrides, f"evaluate.train_samples={labels}", f"seed={seed}"]
-    recipe = read_method("supervised").recipe
+    recipe = read_recipe("image")
     batch = resolve("image", recipe, overrides)[0].optim.batch_size
     overrides += [f"steps={options.images // batch}", f"run_dir={options.work / f'{labels}-{seed}'}"]
     config, modality = resolve("image", recipe, overrides)
@@ -90,14 +91,15 @@ def frozen_scores(config: Config[ImageConfig, Any], modality: WithColours) -> Sc
     protocol, task = resolve("image", {}, ["data.source=scenes"])[0].evaluate, class_task(modality)
     extractor = Extractor(modality, encoders, [task], protocol.batch_size, config.compute, lambda _: None)
     samples, limits = evaluation_splits(modality, config.evaluate), sample_limits(modality, protocol)
-    features = Splits("train", "validation", "test").map(
-        lambda split: extractor.extract(
-            samples[split], evaluated_indices(len(samples[split]), limits[split], split), TokenBudget()
-        )
-    )
+
+    def features(split: Split) -> Features:
+        indices = evaluated_indices(len(samples[split]), limits[split], split)
+        return extractor.extract(samples[split], indices, TokenBudget())
+
+    splits = Splits(features("train"), features("validation"), features("test"))
     training = ProbeTraining(protocol.attentive_steps, device, config.compute.precision, True, (1,), (1,))
-    table = FeatureTable(features, protocol.low_shot_draws, training)
-    scores: Scores = {column: {} for column in features.test.columns}
+    table = FeatureTable(splits, protocol.low_shot_draws, training)
+    scores: Scores = {column: {} for column in splits.test.columns}
     for title, probe in PROBES.items():
         row = measure(task, probe, table, lambda: None)
         for column in scores:
@@ -157,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=96_000, help="images that a run sees")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each number of labels")
     parser.add_argument("--work", type=Path, default=Path("runs/world"), help="folder of the runs")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings over the supervised method")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings over the recipe of images")
     options = parser.parse_intermixed_args(argv)
     return exit_status(lambda: measured(options))
 
