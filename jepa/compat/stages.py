@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 FORMER = ("target", "curriculum", "momentum")
+_MOMENTA = {"ema": ("linear", "start", "end"), "half_life": ("half_life", "start_samples", "end_samples")}
 Tree = dict[str, Any]
 
 
@@ -15,6 +16,34 @@ def current(config: Mapping[str, Any]) -> Tree:
     return kept if len(kept) == len(config) else {**kept, "stages": _stages(config)}
 
 
+def former(config: Tree) -> Tree:
+    """A config with `stages` as the settings of earlier versions, in their order, if these can express it.
+
+    Names of run directories are hashes of settings; a run started by an earlier version keeps its name.
+    """
+    stages = config["stages"]
+    first, last = stages[0], stages[-1]
+    kind = last["teacher"]["kind"]
+    if any(stage["teacher"]["kind"] != kind for stage in stages) or kind not in _MOMENTA:
+        return config
+    target = next((one for one in last["predict"] if one != "pixels"), "pixels")
+    weight = last["predict"].get("pixels", 0.0) if target != "pixels" else 0.0
+    name, start, end = _MOMENTA[kind]
+    settings = {
+        "target": target,
+        "curriculum": {"pixel_weight": weight, "latent_from": first["until"] if len(stages) > 1 else 0.0},
+        "momentum": {"kind": name, start: first["teacher"][start], end: last["teacher"][end]},
+    }
+    if _stages({**config, **settings}) != stages:
+        return config
+    before = {"stages": ("target", "curriculum"), "compute": ("momentum",)}  # where they stood
+    ordered: Tree = {}
+    for key, value in config.items():
+        ordered |= {one: settings[one] for one in before.get(key, ())}
+        ordered |= {key: value} if key != "stages" else {}
+    return ordered
+
+
 def new_spelling(tree: Tree) -> str:
     """What a user wrote with settings of earlier versions, as overrides of this one.
 
@@ -22,9 +51,9 @@ def new_spelling(tree: Tree) -> str:
     """
     if "target" in tree or "curriculum" in tree:
         stages = _stages({**tree, "curriculum": _complete(tree)})
-        if "momentum" not in tree:
-            stages = [{name: value for name, value in stage.items() if name != "teacher"} for stage in stages]
-        return f"stages=[{', '.join(_flow(stage) for stage in stages)}]"
+        given = ("until", "predict", "teacher") if "momentum" in tree else ("until", "predict")
+        shown = [{name: stage[name] for name in given if stage[name] != 1.0} for stage in stages]
+        return f"stages=[{', '.join(map(_flow, shown))}]"
     steps, ends = tree.get("steps", 10_000), [0]
     ends += [round(stage.get("until", 1) * steps) for stage in tree["stages"]]
     teachers = _teachers(tree, ends)
@@ -44,11 +73,11 @@ def _stages(config: Mapping[str, Any]) -> list[Tree]:
     before = round(share * steps)
     if target == "pixels" or not before:
         predict = {"pixels": weight, target: 1.0} if weight and target != "pixels" else {target: 1.0}
-        return [{"predict": predict, "teacher": _teachers(config, (0, steps))[0]}]
+        return [{"until": 1.0, "predict": predict, "teacher": _teachers(config, (0, steps))[0]}]
     first, last = _teachers(config, (0, before, steps))
     return [
         {"until": share, "predict": {"pixels": weight}, "teacher": first},
-        {"predict": {"pixels": weight, target: 1.0}, "teacher": last},
+        {"until": 1.0, "predict": {"pixels": weight, target: 1.0}, "teacher": last},
     ]
 
 

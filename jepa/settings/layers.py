@@ -7,6 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from jepa.compat.stages import former
 from jepa.config import ConfigError, Tree, build, defaults, differences, merge, plain
 from jepa.config.recipes import plain_name
 from jepa.modality import Modality
@@ -63,7 +64,7 @@ class Layers:
 
     def _digest(self) -> str:
         """A hash of the settings. Defaults are left out, so that a setting added later does not rename runs."""
-        known, settings = defaults(self.config_type), self._as_given()
+        known, settings = former(defaults(self.config_type)), former(self._as_given())
         for tree in (known, settings):  # a null source was the name of the generated data, and runs keep their names
             tree["data"]["source"] = tree["data"].get("source") or self.modality_type.config_type.world
         text = json.dumps(differences(known, settings))

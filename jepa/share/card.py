@@ -202,6 +202,8 @@ def _is_generator(value: Any) -> bool:
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by their full names; what is null is left out."""
     for key, value in tree.items():
+        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:

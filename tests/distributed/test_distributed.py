@@ -148,9 +148,14 @@ def test_one_of_two_processes_reads_the_list_of_a_large_data_set(tmp_path: Path)
     assert digest == same
 
 
+# A moving average, then a copy that is renewed once.
+STAGES = (
+    "stages=[{until: 0.5, predict: {pixels: 1, latent: 1}, teacher: {start: 0.9}},"
+    " {predict: {pixels: 1, latent: 1}, teacher: {kind: snapshot, refreshes: 1}}]"
+)
 SETTINGS = """
     data.source=folder data.image_size=32 data.patch_size=4
-    data.masking.kind=block data.masking.targets=2 data.views=2 stages.0.until=0.5
+    data.masking.kind=block data.masking.targets=2 data.views=2
     model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
     model.predictor.depth=2 optim.batch_size=8 optim.peak_lr=1e-3 optim.warmup=0
     steps=6 log_every=1 compute.precision=fp32
@@ -159,7 +164,7 @@ SETTINGS = """
 
 
 def command(run_dir: Path, photos: Path, *more: str) -> list[str]:
-    run = ["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split()]
+    run = ["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), STAGES]
     return ["jepa.launch", *run, f"data.root={photos}", *more]
 
 

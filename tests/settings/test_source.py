@@ -87,9 +87,9 @@ def test_an_ambiguous_source_is_refused_with_the_choices(root: Path, modality: s
 
 def test_default_run_directories_keep_their_names(root: Path) -> None:
     for overrides, name in {
-        (): "image-33f6484f",
-        ("data.source=scenes",): "image-33f6484f",
-        ("data.source=folder", "data.root=/nowhere"): "image-ff4ef42e",
+        (): "image-5f269c1b",
+        ("data.source=scenes",): "image-5f269c1b",
+        ("data.source=folder", "data.root=/nowhere"): "image-180fc70e",
     }.items():
         assert resolve("image", read_recipe("image"), overrides)[0].run_dir.name == name
 

@@ -30,9 +30,14 @@ from jepa.training.saver import Saver
 from jepa.weights.export import main as export
 from jepa.weights.opened import load
 
+# A moving average, then a copy that is renewed after a step.
+STAGES = (
+    "stages=[{until: 0.5, predict: {pixels: 1, latent: 1}, teacher: {start: 0.9}},"
+    " {predict: {pixels: 1, latent: 1}, teacher: {kind: snapshot, refreshes: 1}}]"
+)
 SETTINGS = """
     data.source=folder data.image_size=32 data.patch_size=4 data.views=2
-    data.masking.kind=block data.masking.targets=2 stages.0.until=0.5
+    data.masking.kind=block data.masking.targets=2
     model.size.width=48 model.size.depth=2 model.size.heads=2 model.predictor.width=32 model.predictor.heads=2
     model.predictor.depth=2 model.projector=16 optim.batch_size=24 optim.peak_lr=1e-3 optim.warmup=0
     steps=4 log_every=1 checkpoint_every=2 compute.precision=fp32
@@ -41,7 +46,7 @@ SETTINGS = """
 
 
 def arguments(run_dir: Path, photos: Path, *more: str) -> list[str]:
-    return ["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), f"data.root={photos}", *more]
+    return ["--modality", "image", "--run-dir", str(run_dir), *SETTINGS.split(), STAGES, f"data.root={photos}", *more]
 
 
 def train(processes: int, run_dir: Path, photos: Path, *more: str) -> str:

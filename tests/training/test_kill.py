@@ -17,6 +17,7 @@ from jepa.checkpoint.file import kept, read_step
 from jepa.training.log import read_metrics
 
 STEPS = 24
+STAGES = "stages=[{until: 0.25, predict: pixels}, {predict: latent, teacher: {kind: snapshot, refreshes: 4}}]"
 SMALLEST = [
     *("model.size={width: 16, depth: 1, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}", "steps=2"),
     *(
@@ -128,7 +129,7 @@ def arguments(photos: Path, run_dir: Path, workers: int) -> list[str]:
         optim.batch_size=8 steps={STEPS} log_every=1 checkpoint_every=1 compute.workers={workers}
         evaluate.enabled=false evaluate.report=false
     """
-    return ["jepa.launch", "--modality", "image", "--run-dir", str(run_dir), *settings.split()]
+    return ["jepa.launch", "--modality", "image", "--run-dir", str(run_dir), *settings.split(), STAGES]
 
 
 def kill_once(photos: Path, run_dir: Path, chance: random.Random, in_write: bool) -> None:

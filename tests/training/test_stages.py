@@ -7,10 +7,16 @@ import pytest
 import torch
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.config import ConfigError
+from jepa.config import ConfigError, plain
+from jepa.data import Batch
+from jepa.distributed import join
 from jepa.launch import main, resolve
+from jepa.model import JEPA
+from jepa.probe.protocol import Which
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
+from jepa.training.signs import logged_signs
+from jepa.weights.opened import load, open_source
 
 SMALL = [
     *("data.source=folder", "data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
@@ -41,6 +47,66 @@ def test_with_one_stage_every_step_predicts_one_kind_of_target(photos: Path) -> 
         config = config_of(photos, "steps=10", f"stages.0.predict={target}")
         assert [config.stage(step).weights for step in range(10)] == [{target: 1.0}] * 10
         assert config.target_kinds == (target,)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "encoder"),
+    [
+        ("{kind: ema}", "target_encoder"),
+        ("{kind: half_life, start_samples: 9, end_samples: 9}", "target_encoder"),
+        ("{kind: snapshot}", "context_encoder"),
+        ("{kind: frozen}", "context_encoder"),
+    ],
+)
+def test_the_evaluated_encoder_follows_the_last_teacher_unless_one_is_chosen(
+    teacher: str, encoder: str, photos: Path, tmp_path: Path
+) -> None:
+    settings = [f"stages=[{{until: 0.5, predict: pixels}}, {{teacher: {teacher}}}]", f"run_dir={tmp_path / 'run'}"]
+    config, modality = resolve("image", {}, [*SMALL, f"data.root={photos}", *settings])
+    model = JEPA(config.model, modality, config.target_kinds)
+    with torch.no_grad():
+        for parameter in model.target_encoder.parameters():
+            parameter.zero_()
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+
+    def is_zero(*which: Which) -> bool:
+        return not any(parameter.any() for parameter in load(config.run_dir, *which).parameters())
+
+    assert is_zero() == (encoder == "target_encoder")
+    assert is_zero("target_encoder")
+    other = "target_encoder" if encoder == "context_encoder" else "context_encoder"
+    assert open_source(config.run_dir, [f"evaluate.encoder={other}"]).config.evaluated_encoder == other
+    batch = Batch([torch.randn(4, 3, 16, 16)], modality.sample_masks(4, torch.Generator()), [])
+    signs = logged_signs(model, config.evaluated_encoder, batch, "fp32", join("cpu"))[""]
+    assert (signs.target_std < 0.1) == (encoder == "target_encoder")
+
+
+def test_a_run_copies_the_context_encoder_at_its_renewals_only(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run starts from encoders that differ, so the copy before its first step changes the targets."""
+    copies: list[tuple[bool, bool]] = []
+    update = JEPA.update_target
+
+    def spied(model: JEPA, momentum: float) -> None:
+        before = [one.clone() for one in model.target_encoder.parameters()]
+        update(model, momentum)
+        pairs = zip(model.target_encoder.parameters(), before, model.context_encoder.parameters(), strict=True)
+        kept, copied = zip(*((torch.equal(now, old), torch.equal(now, new)) for now, old, new in pairs), strict=True)
+        copies.append((all(kept), all(copied)))
+
+    command = ["--modality", "image", *SMALL, f"data.root={photos}"]
+    first = ["stages=[{predict: latent}]", "steps=2", "--run-dir", str(tmp_path / "first")]
+    assert main([*command, *first]) == 0
+    monkeypatch.setattr(JEPA, "update_target", spied)
+    stages = "stages=[{predict: latent, teacher: {kind: snapshot, refreshes: 1}}]"
+    second = [stages, f"start_from={tmp_path / 'first'}", "steps=6", "--run-dir", str(tmp_path / "second")]
+    assert main([*command, *second]) == 0
+    before, after = copies[::2], copies[1::2]
+    renewed = [step for step, (kept, copied) in enumerate(before) if copied and not kept]
+    assert renewed == [0, 3]
+    assert all(kept for kept, _ in after)
+    assert [line["momentum"] for line in read_metrics(tmp_path / "second")] == [0, 1, 1, 0, 1, 1]
 
 
 def test_until_latent_targets_join_a_run_equals_one_on_pixels_alone(photos: Path, tmp_path: Path) -> None:
