@@ -47,7 +47,7 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 
 
 def _about(name: str, records: Sequence[Record]) -> str:
-    commits, machines = sorted({one["git"] for one in records}), sorted({one["cpu"] for one in records})
+    commits, machines = sorted({one["git"] for one in records}), sorted({one["machine"] for one in records})
     return (
         f"{len(records)} trials, one thread each, on {', '.join(machines)}; commits {', '.join(commits)}. Numbers are "
         "means over seeds ± standard error; one seed has no error. A minute of two cores is 90 CPU seconds. Settings, "

@@ -52,7 +52,7 @@ def _trial(job: dict[str, Any], clock: Path) -> int:
         "images": config.steps * config.optim.batch_size,
         "flops": loop.flops(config, modality),
         "cpu_seconds": _cpu_seconds(clock),
-        "cpu": provenance.hardware()["cpu"],
+        "machine": _machine(),
         "git": provenance.commit(),
     }
     append(Path(job["log"]), {**record, **facts, **outcome})
@@ -64,7 +64,7 @@ def _costs(job: dict[str, Any]) -> int:
     pairs: list[tuple[Record, list[str]]] = [*zip(job["costs"], job["settings"], strict=True)]
     rounds = [[_step_cost(*pair, job["images"]) for pair in pairs] for _ in range(job["rounds"])]
     for (record, _), costs in zip(pairs, zip(*rounds, strict=True), strict=True):
-        facts = {"cpu": provenance.hardware()["cpu"], "git": provenance.commit()}
+        facts = {"machine": provenance.hardware()["cpu"], "git": provenance.commit()}
         append(Path(job["log"]), {**record, "cpu_seconds_a_step": median(costs), "rounds": costs, **facts})
     return 0
 
@@ -76,7 +76,7 @@ def _step_cost(record: Record, settings: list[str], images: list[int]) -> float:
         batch = resolve(record["modality"], record["recipe"], [*settings, "steps=1"])[0].optim.batch_size
         steps.append(max(1, count // batch))
         with tempfile.TemporaryDirectory() as folder:
-            words = [*settings, f"steps={steps[-1]}", f"run_dir={folder}/run"]
+            words = [*settings, f"steps={steps[-1]}", f"run_dir={folder}/run", "compute.device=cpu"]
             config, modality = resolve(record["modality"], record["recipe"], words)
             before = time.process_time()
             if not LOOPS[record["loop"]].train(config, modality, join(config.compute.device)):
@@ -95,6 +95,11 @@ def _scores(results: dict[str, Any]) -> dict[str, Any]:
     signs = results["collapse"]
     rank = {"jepa": signs["rankme"], "random_init": signs["rankme_random_init"]}
     return {"scores": {**rows, "rankme": rank}, "target_std": signs["target_std"]}
+
+
+def _machine() -> str:
+    hardware = provenance.hardware()
+    return str(hardware["gpu"] or hardware["cpu"])
 
 
 @contextmanager

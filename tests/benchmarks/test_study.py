@@ -201,7 +201,7 @@ def test_a_report_shows_means_with_errors_and_draws_small_figures(
     monkeypatch.setattr(study, "RESULTS", tmp_path)
     monkeypatch.setattr(study, "IMAGES", tmp_path)
     floors = {"random_init": 0.25, "raw_input": 0.35}
-    facts = {"changes": {}, "git": "abc", "cpu": "a CPU", "flops": 1e12, "cpu_seconds": 90.0, "split": "validation"}
+    facts = {"changes": {}, "git": "abc", "machine": "a CPU", "flops": 1e12, "cpu_seconds": 90.0, "split": "validation"}
     for arm, first in (("latent", 0.4), ("masked_autoencoder", 0.5)):
         for minutes in (1, 10):
             for seed in range(2):
