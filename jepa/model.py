@@ -219,5 +219,7 @@ class JEPA(nn.Module):
     def _outputs_of(self, kind: TargetKind, span: slice, outputs: Tensor) -> Tensor:
         """The values of a kind of target: predictor outputs [..., span] -> [..., L, D]."""
         target, first = self.target_by_kind[kind], self._span([kind]).start - span.start
-        of_kind: Tensor = outputs.narrow(-1, first, target.values).unflatten(-1, (target.layers, target.width))
+        if target.values < outputs.shape[-1]:  # otherwise the backward pass would copy the gradient into zeros
+            outputs = outputs.narrow(-1, first, target.values)
+        of_kind: Tensor = outputs.unflatten(-1, (target.layers, target.width))
         return of_kind

@@ -145,7 +145,11 @@ def test_all_sets_of_masks_share_one_pass_of_the_target_encoder() -> None:
 def test_mask_set_i_applies_to_view_i_mod_views(alike: bool) -> None:
     model, views = jepa_of(), [noise(3, seed=1), noise(3, seed=2)]
     masks = [random_masks(3, seed=seed, size=4 if alike else 2 + seed) for seed in range(4)]
-    for number, prediction in enumerate(model(views, masks).predictions):
+    passes: list[int] = []
+    model.target_encoder.embedding.register_forward_hook(lambda *call: passes.append(len(call[-1])))
+    together = model(views, masks).predictions
+    assert passes == [6]  # both views at once
+    for number, prediction in enumerate(together):
         alone = model([views[number % 2]], [masks[number]]).predictions[0]
         torch.testing.assert_close(prediction.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
         for found, expected in zip(prediction.pairs["latent"], alone.pairs["latent"], strict=True):

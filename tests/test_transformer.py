@@ -143,6 +143,21 @@ def test_a_block_in_bf16_has_outputs_and_gradients_of_the_one_in_fp32(
             assert (one - other).norm() < 0.02 * other.norm()
 
 
+@pytest.mark.parametrize("first", [0, 5])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_a_block_in_bf16_without_gradients_has_the_outputs_of_the_one_in_fp32(first: int, rotary: bool) -> None:
+    block, tokens = randomised(Block(DIM, HEADS, 4.0)), torch.randn(3, 20, DIM)
+    given, valid = tokens.clone(), torch.rand(3, 20) > 0.3
+    turned = rotation(torch.rand(1, 20, DIM // HEADS // 2), DIM // HEADS) if rotary else None
+    with torch.no_grad():
+        expected = block(tokens, turned, valid, first)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = block(tokens, turned, valid, first)
+    assert found.dtype == torch.float32
+    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert torch.equal(tokens, given)
+
+
 def test_a_block_trains_on_tokens_in_bf16() -> None:
     block, tokens = Block(DIM, HEADS, 4.0), torch.randn(2, 9, DIM).bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
