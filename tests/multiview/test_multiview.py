@@ -1,5 +1,6 @@
 """Several views of a sample without a teacher: data, encoder, projector, loss and gradients."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,20 @@ import torch.nn.functional as F
 from pictures import write_class_images
 from torch import Tensor
 
+from jepa.checkpoint import Checkpoint, latest
+from jepa.config import ConfigError
+from jepa.cost.flops import run_flops
+from jepa.cost.process_memory import Allocation, process_memory
 from jepa.data import Batch, Order, TrainingBatches, open_split
 from jepa.encoder import VitSize
+from jepa.launch import main, resolve
 from jepa.loss import LossConfig, added_loss, prediction_loss
 from jepa.masking import RandomMaskConfig
 from jepa.model import JEPA
 from jepa.model_config import ModelConfig
 from jepa.ops.projector import BatchNorm, projector
 from jepa.predictor import PredictorConfig
+from jepa.training.checks import check_config
 from modalities.image import Image, ImageConfig
 
 
@@ -143,3 +150,61 @@ def test_projectors_have_the_widths_of_the_config_and_batch_norm_that_of_torch()
     assert list(projector(8, 0).parameters()) == []
     rows = torch.randn(16, 5) * 3 + 1
     torch.testing.assert_close(BatchNorm(5)(rows), torch.nn.BatchNorm1d(5)(rows))
+
+
+SMALL = [
+    *("data.source=folder", "data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
+    *("model.predictor={width: 16, depth: 1, heads: 2}", "data.mask_sets=2", "data.views=2", "data.local_views=2"),
+    *("data.masking={kind: random, ratio: 0.5}", "loss.regulariser=sigreg", "model.projector=[16,8]"),
+    *("optim.batch_size=4", "evaluate.enabled=false", "evaluate.report=false", "compute.workers=0"),
+]
+
+
+def config_of(photos: Path, *overrides: str) -> tuple[Any, Any]:
+    return resolve("image", {}, [*SMALL, f"data.root={photos}", *overrides])
+
+
+def test_a_stage_of_views_leaves_the_predictor_alone_and_a_run_resumes_exactly(photos: Path, tmp_path: Path) -> None:
+    stages = "stages=[{until: 0.5, predict: views}, {predict: {latent: 1, views: 0.2}}]"
+    command = [*SMALL, f"data.root={photos}", "steps=4", "keep_every=1", "optim.warmup=0", stages]
+    command = ["--modality", "image", "--run-dir", str(tmp_path), *command]
+    assert main(command) == 0
+    first, half, end = (Checkpoint.load(tmp_path / f"checkpoints/step_{step}.pt").model for step in (1, 2, 4))
+    for name, value in half.items():
+        if name.startswith(("context_encoder.", "projectors.")):
+            assert not value.equal(first[name])
+        elif name.startswith("predictor."):  # neither trained nor decayed at first
+            assert value.equal(first[name])
+            assert not value.equal(end[name])
+    shutil.copy(tmp_path / "checkpoints/step_2.pt", latest(tmp_path))
+    assert main(command) == 0
+    again = Checkpoint.load(latest(tmp_path))
+    assert all(torch.equal(value, end[name]) for name, value in again.model.items())
+
+
+def test_views_alone_may_hide_no_token_and_cost_nothing_but_the_encoder(photos: Path) -> None:
+    alone = ["stages.0.predict=views", "data.masking.ratio=0"]
+    configs = [config_of(photos, *alone, f"data.local_views={count}") for count in (1, 2, 3)]
+    for config, modality in configs:
+        check_config(config, modality)
+    flops = [run_flops(*one) for one in configs]
+    assert flops[2] - flops[1] == flops[1] - flops[0] > 0
+    deeper = config_of(photos, *alone, "data.local_views=1", "model.predictor.depth=3")
+    assert run_flops(*deeper) == flops[0]
+    fewest, most = (process_memory(*one, Allocation(gpus=0))["ddp"].activations for one in configs[::2])
+    assert fewest < most
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.masking.ratio=0", "stages.0.predict={latent: 1, views: 1}"], r"^data\.masking: hides no tokens"),
+        (["data.mask_sets=1", "data.views=1", "data.local_views=0"], r"^stages: .*data\.local_views$"),
+        (["loss.regulariser=none"], r"^loss\.regulariser: views alone collapse"),
+        (["data.local_size=6"], r"patch_size 4 does not divide local_size 6 x 6"),
+        (["stages.0.predict=latent"], r"^data\.local_views: has no effect: no stage predicts views"),
+    ],
+)
+def test_views_that_cannot_be_learned_from_are_refused(photos: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_config(*config_of(photos, "stages.0.predict=views", *overrides))
