@@ -79,7 +79,7 @@ def test_a_custom_target_equal_to_a_built_in_one_gives_the_same_training(named: 
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("laten", r"stages.0.predict: 'laten' .* use latent, pixels, or a function as package.module:function"),
+        ("laten", r"stages.0.predict: 'laten' .* use latent, pixels, views, or a function as package.module:function"),
         ("own_functions:patch", "stages: 'own_functions:patch' does not exist: .* did you mean 'patches'?"),
         ("own_functions:of_sample", r"of_sample returns .* \[1, 32\] for .*; expected .* \[1, 24, V\]"),
         ("own_functions:of_numpy", r"of_numpy returns a ndarray for .*; expected a tensor of floats \[1, 24, V\]"),
