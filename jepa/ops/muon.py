@@ -62,19 +62,19 @@ class Muon(AdamW):
         Optimizer.__setstate__(self, state)  # AdamW's expects its own state of every parameter
 
     def _update(self, group: dict[str, Any]) -> None:
-        not_finite: Tensor | None = getattr(self, "found_inf", None)  # as in AdamW: 1 to change nothing, on the device
-        rate = group["lr"] if not_finite is None else group["lr"] * (1 - not_finite)
+        device = group["params"][0].device
+        # As in AdamW, the device knows whether the gradient is finite, and the host need not: 1 to update, 0 to stay.
+        finite = 1 - getattr(self, "found_inf", torch.zeros((), device=device))
+        weight, rate = (1 - MOMENTUM) * finite, group["lr"] * finite
         for parameters in _of_equal_shape(group["params"]):
             shards = [local(parameter) for parameter in parameters]
             momenta = [local(self._momentum(parameter)) for parameter in parameters]
-            momentum = torch.stack(momenta)
-            gradient = torch.stack([local(one.grad) for one in parameters if one.grad is not None])
-            if not_finite is not None:
-                gradient = torch.where(not_finite > 0, momentum, gradient)  # which leaves the momentum as it is
-            momentum.lerp_(gradient, 1 - MOMENTUM)
-            torch._foreach_copy_(momenta, list(momentum.unbind()))
-            update = gradient.lerp_(momentum, MOMENTUM)  # Nesterov's
-            low = self.bf16 and _has_fast_bf16(update.device.type)
+            update = torch.stack([local(one.grad) for one in parameters if one.grad is not None])
+            update.masked_fill_(finite == 0, 0)
+            views = list(update.unbind())
+            torch._foreach_lerp_(momenta, views, [weight] * len(views))
+            torch._foreach_lerp_(views, momenta, MOMENTUM)  # Nesterov's
+            low = self.bf16 and _has_fast_bf16(device.type)
             update = _orthogonal(update.to(torch.bfloat16) if low else update, parameters[0])
             torch._foreach_mul_(shards, 1 - rate * group["weight_decay"])
             update = update.float() * (-0.2 * math.sqrt(max(parameters[0].shape)) * rate)
