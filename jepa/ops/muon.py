@@ -76,8 +76,8 @@ class Muon(AdamW):
             torch._foreach_lerp_(views, momenta, MOMENTUM)  # Nesterov's
             low = self.bf16 and _has_fast_bf16(device.type)
             update = _orthogonal(update.to(torch.bfloat16) if low else update, parameters[0])
+            update = update.float().mul_(-0.2 * math.sqrt(max(parameters[0].shape)) * rate)
             torch._foreach_mul_(shards, 1 - rate * group["weight_decay"])
-            update = update.float() * (-0.2 * math.sqrt(max(parameters[0].shape)) * rate)
             torch._foreach_add_(shards, list(update.unbind()))
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
