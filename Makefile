@@ -31,9 +31,8 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) -e ".[dev]"
 	@touch $@
 
-# Twice the recipe's batch keeps two processes busy, in three quarters of its steps.
 demo: $(VENV)/.installed
-	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto steps=3000 optim.batch_size=32
+	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto
 
 # WEIGHTS names some of them, such as demo-image. WEIGHTS_STEPS trains for fewer steps, to try the commands.
 weights: $(VENV)/.installed
