@@ -10,7 +10,7 @@ itself is written to head.json.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,10 @@ class Classifier(nn.Module):
         """Inputs [B, ...] -> scores [B, K] of the classes."""
         scores: Tensor = self.head(self.context_encoder(inputs).mean(dim=1))
         return scores
+
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        """The blocks of the encoder, whose matrices Muon updates."""
+        return self.context_encoder.fsdp_units()
 
 
 class Labelled(Modality[Any]):
