@@ -104,7 +104,8 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 rates["gradient_norm"] = float(gradient_norm)
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
                 signs = logged_signs(model, config.evaluated_encoder, batch, config.compute.precision, world)
-                values = {"loss": float(world.mean(loss)), **rates, **flat_signs(signs), **batch.sizes()}
+                losses = {"loss": float(world.mean(loss)), "total_loss": float(world.mean(total))}
+                values = {**losses, **rates, **flat_signs(signs), **batch.sizes()}
                 log.write(done, {**values, "seconds": clock.total()})
                 log.warn(done, collapse_warning(signs))
             if saving:

@@ -32,15 +32,16 @@ FORECASTS = {  # legend, colour, line
     "mean": ("training mean", "fifth", "s-"),
 }
 CURVES = {
-    "loss": ("loss", "prediction loss of the batch"),
-    "target_std": ("target std", "spread of the targets over inputs; near 0 means collapse"),
+    "loss": ("loss", "distance to what is predicted, or between views, in the batch"),
+    "total_loss": ("total loss", "what is minimised: with the regulariser and the contrast, each with its weight"),
+    "target_std": ("target std", "spread of the evaluated encoder over inputs; near 0 means collapse"),
     "rankme": ("RankMe", "effective number of dimensions"),
     "cosine": ("cosine", "mean cosine of two inputs; near 1 means collapse"),
     "learning_rate": ("learning rate", "of the optimiser"),
     "momentum": ("momentum", "of the target encoder; 0 at a copy"),
     "gradient_norm": ("gradient norm", "over all parameters, before clipping"),
 }
-_NOISY = ("loss", "gradient_norm", "target_std", "rankme", "cosine")
+_NOISY = ("loss", "total_loss", "gradient_norm", "target_std", "rankme", "cosine")
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -1,9 +1,10 @@
 """A run directory -> report.html: results, training curves, pictures of what was learned, how to reproduce it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -80,7 +81,7 @@ def _forecast(run: Run) -> str:
 
 
 def _curves(run: Run) -> str:
-    named = [name for name in CURVES if any(name in line for line in run.metrics)]
+    named = [name for name in CURVES if _says_something(name, run.metrics)]
     if not named:
         return ""
     charts, streams = {}, [stream.name for stream in run.modality.streams]
@@ -96,6 +97,14 @@ def _curves(run: Run) -> str:
     )
     loss = charts.pop("loss", "")
     return f'<h2>How training went</h2>\n<p>{words}</p>\n{loss}\n<div class="panels">{"".join(charts.values())}</div>'
+
+
+def _says_something(name: str, metrics: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a curve was logged; not the momentum of a frozen target encoder or a total that is the loss."""
+    lines = [line for line in metrics if name in line]
+    if name == "momentum":
+        return any(line[name] != 1 for line in lines)
+    return any(name != "total_loss" or line[name] != line["loss"] for line in lines)
 
 
 def _pictures(run: Run) -> str:
@@ -115,7 +124,8 @@ def _pictures(run: Run) -> str:
         )
         colours = feature_gallery(samples, run.modality.grid)
         features = _gallery(run, "features", "Features as colours", words, colours, 20)
-        parts += [_masks(run, samples) if run.opened.has_predictor else "", features, _errors(run, samples)]
+        predicts = run.opened.has_predictor and any(stage.predicts_tokens for stage in run.config.stages)
+        parts += [_masks(run, samples) if predicts else "", features, _errors(run, samples)]
     else:
         axes = f"the grid has {len(run.modality.grid)} axes, the pictures have {samples.pictures[0].dim() - 1}"
         parts.append(_section("What it learned", f"Masks and features are not drawn: {axes}."))

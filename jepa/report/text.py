@@ -14,7 +14,7 @@ from jepa.config import plain, to_yaml
 from jepa.evaluate.table import Row, best_columns, columns, is_close
 from jepa.report.charts import percent, task_title
 from jepa.report.run import Run
-from jepa.targets import VISIBLE
+from jepa.targets import VIEWS, VISIBLE
 from jepa.training.config import Config
 
 
@@ -44,7 +44,7 @@ def _of_run(run: Run, checkpoint: Checkpoint) -> str:
         f"{_networks(run)}, trained on {config.modality} data{_data(run)} for "
         f"{checkpoint.step:,} steps of {config.optim.batch_size:,} samples, "
         f"{checkpoint.step * config.optim.batch_size:,} in all, in {_duration(checkpoint.seconds)}. Each input has "
-        f"{_tokens(run)}. From visible tokens it learned to predict {_predicted(config)} of hidden ones."
+        f"{_tokens(run)}. {_learned(config)}"
     )
 
 
@@ -67,15 +67,23 @@ def _tokens(run: Run) -> str:
     return " and ".join([*parts, *(f"{len(other.tokens)} of {other.name}" for other in others)])
 
 
-def _predicted(config: Config[Any, Any]) -> str:
-    """The targets of each stage: the values, the representation, or both."""
-    named = {"pixels": "the values", "latent": "the representation", VISIBLE: "that of visible ones"}
-    parts = [
-        (stage.first_step, " and ".join(named.get(kind, f"the output of {kind}") for kind in stage.weights))
-        for stage in config.timeline
-    ]
+def _learned(config: Config[Any, Any]) -> str:
+    """What each stage trains, as a sentence."""
+    parts = [(stage.first_step, _objective(tuple(stage.weights))) for stage in config.timeline]
     later = [f"from step {first:,} on {words}" for first, words in parts[1:]]
-    return parts[0][1] + (f" ({', '.join(later)})" if later else "")
+    return "; ".join([f"It learned {parts[0][1]}", *later]) + "."
+
+
+def _objective(kinds: Sequence[str]) -> str:
+    """The targets of a stage: values and representations of hidden tokens, the agreement of views, or both."""
+    named = {"pixels": "the values", "latent": "the representation"}
+    hidden = [named.get(kind, f"the output of {kind}") for kind in kinds if kind not in (VIEWS, VISIBLE)]
+    parts = [f"to predict {' and '.join(hidden)} of hidden tokens from visible ones"] if hidden else []
+    if VISIBLE in kinds:
+        parts.append("to predict the representation of visible tokens")
+    if VIEWS in kinds:
+        parts.append("to give several views of a sample the same representation")
+    return " and ".join(parts)
 
 
 def notices(run: Run) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pages import Page
 from pictures import write_class_images
 from torch import Tensor
 
@@ -23,7 +24,9 @@ from jepa.model import JEPA
 from jepa.model_config import ModelConfig
 from jepa.ops.projector import BatchNorm, projector
 from jepa.predictor import PredictorConfig
+from jepa.report.page import write_report
 from jepa.training.checks import check_config
+from jepa.training.log import read_metrics
 from modalities.image import Image, ImageConfig
 
 
@@ -180,6 +183,21 @@ def test_a_stage_of_views_leaves_the_predictor_alone_and_a_run_resumes_exactly(p
     assert main(command) == 0
     again = Checkpoint.load(latest(tmp_path))
     assert all(torch.equal(value, end[name]) for name, value in again.model.items())
+
+
+def test_a_run_of_views_alone_logs_what_it_minimises_and_its_report_names_no_predictions(
+    photos: Path, tmp_path: Path
+) -> None:
+    alone = ["stages=[{predict: views, teacher: {kind: frozen}}]", "steps=3", "log_every=1"]
+    settings = [one for one in SMALL if "predictor" not in one]
+    command = ["--modality", "image", "--run-dir", str(tmp_path), *settings, f"data.root={photos}", *alone]
+    assert main(command) == 0
+    assert all(line["total_loss"] > line["loss"] for line in read_metrics(tmp_path))
+    report = Page(write_report(tmp_path)).text
+    assert "It learned to give several views of a sample the same representation." in report
+    assert "total loss" in report
+    for absent in ("What it had to predict", "momentum", "to predict", "targets over inputs"):
+        assert absent not in report.split("How to reproduce it")[0]
 
 
 def test_views_alone_may_hide_no_token_and_cost_nothing_but_the_encoder(photos: Path) -> None:
