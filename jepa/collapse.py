@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FEW = 8  # samples; fewer vary in so few dimensions that it would look like a collapse
+
 
 @dataclass(frozen=True)
 class CollapseSigns:
@@ -23,19 +25,26 @@ class CollapseSigns:
     rankme: float
     cosine: float
 
-    def warning(self, stream: str = "") -> str:
-        """A warning about a stream; empty if it looks healthy."""
+    def warning(self, stream: str = "", samples: int = FEW, teacher: bool = True) -> str:
+        """A warning about a stream; empty if it looks healthy.
+
+        samples: measured ones; few vary in few dimensions. teacher: whether the run learns from a target encoder.
+        """
         problems = []
         if self.target_std < 0.1:
-            problems.append(f"targets barely differ between inputs (std {self.target_std:.3f}, healthy above 0.3)")
-        if self.rankme < 4:
+            problems.append(
+                f"representations barely differ between inputs (std {self.target_std:.3f}, healthy above 0.3)"
+            )
+        if self.rankme < 4 and samples >= FEW:
             problems.append(f"they vary in only {self.rankme:.1f} dimensions")
         if self.cosine > 0.99:
             problems.append(f"representations of all inputs are nearly parallel (mean cosine {self.cosine:.3f})")
         if not problems:
             return ""
-        advice = "try a smaller optim.peak_lr, a slower or a snapshot teacher, or loss.regulariser=vicreg"
-        if not stream:  # encoders of several streams may only have a last layer
+        advice = "try a smaller optim.peak_lr, or a larger loss.regulariser_weight"
+        if teacher:
+            advice = "try a smaller optim.peak_lr, a slower or a snapshot teacher, or loss.regulariser=vicreg"
+        if teacher and not stream:  # encoders of several streams may only have a last layer
             advice += ", or model.target_layers=0"
         return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(problems)}; {advice}"
 
@@ -49,9 +58,9 @@ def flat_signs(streams: Mapping[str, CollapseSigns]) -> dict[str, float]:
     }
 
 
-def collapse_warning(streams: Mapping[str, CollapseSigns]) -> str:
+def collapse_warning(streams: Mapping[str, CollapseSigns], samples: int, teacher: bool) -> str:
     """Warnings about all streams; empty if they look healthy."""
-    return ". ".join(warning for stream, signs in streams.items() if (warning := signs.warning(stream)))
+    return ". ".join(filter(None, (signs.warning(stream, samples, teacher) for stream, signs in streams.items())))
 
 
 @torch.no_grad()

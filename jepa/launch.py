@@ -11,7 +11,7 @@ from typing import Any
 from jepa.checkpoint.lock import locked
 from jepa.compat.stages import current
 from jepa.config import ConfigError
-from jepa.config.recipes import default_recipe, read_recipe, recipes
+from jepa.config.recipes import default_recipe, read_recipe, recipes, without_base
 from jepa.console import CONSOLE, shown
 from jepa.data.index import open_data, remove_index_without_run
 from jepa.distributed import join
@@ -97,9 +97,10 @@ def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     tree = current(tree) if "modality" in tree else tree
     ours = recipes(modality_type)
     is_ours = recipe in ours or (recipe is not None and Path(recipe).resolve() in map(Path.resolve, ours.values()))
-    is_users_file = recipe is not None and not is_ours and "modality" not in tree
+    is_users_file = not is_ours and "modality" not in tree
     processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", arguments.processes))
-    known: dict[str, Any] = {"is_users_file": is_users_file, "is_default": arguments.config is None}
+    users_file = without_base(recipe) if is_users_file and recipe is not None else None
+    known: dict[str, Any] = {"users_file": users_file, "is_default": arguments.config is None}
     known |= {"keeps_unused": arguments.keep_unused, "start": "tried" if arguments.dry_run else "read"}
     return resolve_layers(arguments.modality, tree, overrides, processes=processes, **known)
 

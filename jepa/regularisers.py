@@ -25,7 +25,7 @@ def sigreg(features: Tensor, generator: Generator, slices: int = 256, knots: int
     the number of samples, so that its weight does not depend on the batch size.
     """
     directions = random_directions(features, slices, generator)
-    t = torch.linspace(0, 3, knots).to(features)
+    t = torch.linspace(0, 3, knots, device=features.device, dtype=features.dtype)
     normal = (-t.square() / 2).exp()
     angles = (features @ directions).unsqueeze(-1) * t  # [B, slices, knots]
     distance = (angles.cos().mean(dim=0) - normal).square() + angles.sin().mean(dim=0).square()  # [slices, knots]
@@ -44,11 +44,13 @@ def visreg(features: Tensor, generator: Generator, slices: int = 256) -> Tensor:
     centred = features - mean
     deviation = (centred.square().mean(dim=0) + 1e-8).sqrt()
     projected = (centred / deviation.clamp_min(0.01)) @ random_directions(features, slices, generator)
-    quantiles = torch.special.ndtri((torch.arange(len(features)).to(features) + 0.5) / len(features))
+    ranks = torch.arange(len(features), device=features.device, dtype=features.dtype)
+    quantiles = torch.special.ndtri((ranks + 0.5) / len(features))
     shape: Tensor = (projected.sort(dim=0).values - quantiles.unsqueeze(1)).square().mean()
     return mean.square().mean() + (1 - deviation).square().mean() + shape
 
 
 def random_directions(features: Tensor, slices: int, generator: Generator) -> Tensor:
     """Random unit vectors for features [B, D], in their type and on their device: [D, slices]."""
-    return F.normalize(torch.randn(features.shape[1], slices, generator=generator), dim=0).to(features)
+    drawn = torch.randn(features.shape[1], slices, generator=generator, pin_memory=features.is_cuda)
+    return F.normalize(drawn.to(features.device, non_blocking=True), dim=0).to(features.dtype)

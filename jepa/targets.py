@@ -17,7 +17,7 @@ from jepa.model_config import NetworksConfig
 from jepa.ops.norms import standardised
 
 TargetKind = str  # `latent`, `pixels`, VIEWS, or a function as package.module:function; beside `latent`, VISIBLE
-VIEWS = "views"  # no tokens are predicted: the views of a sample are drawn together, see jepa/multiview/distance.py
+VIEWS = "views"  # no tokens are predicted: the views of a sample are pulled together, see jepa/multiview/distance.py
 VISIBLE = "visible"  # representations of the context tokens, see `loss.visible`
 
 

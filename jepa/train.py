@@ -107,7 +107,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 losses = {"loss": float(world.mean(loss)), "total_loss": float(world.mean(total))}
                 values = {**losses, **rates, **flat_signs(signs), **batch.sizes()}
                 log.write(done, {**values, "seconds": clock.total()})
-                log.warn(done, collapse_warning(signs))
+                log.warn(done, collapse_warning(signs, len(batch.masks[0].context), config.has_teacher))
             if saving:
                 saver.save(done, clock.total(), config.keeps(done))
             if stopping:

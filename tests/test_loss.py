@@ -246,9 +246,10 @@ def test_identical_representations_of_all_inputs_are_a_collapse() -> None:
 def test_tokens_that_differ_by_position_only_are_a_collapse() -> None:
     signs = collapse_signs(torch.randn(1, 10, 32) + 1e-3 * torch.randn(6, 10, 32))
     assert signs.target_std < 0.01
-    assert "targets barely differ between inputs (std 0.001, healthy above 0.3)" in signs.warning()
+    assert "representations barely differ between inputs (std 0.001, healthy above 0.3)" in signs.warning()
     assert "representations of all inputs are nearly parallel (mean cosine 1.000)" in signs.warning()
     assert signs.warning().endswith("loss.regulariser=vicreg, or model.target_layers=0")
+    assert signs.warning(teacher=False).endswith("a smaller optim.peak_lr, or a larger loss.regulariser_weight")
 
 
 def test_tokens_that_vary_along_one_direction_are_a_collapse_of_dimensions() -> None:
@@ -256,6 +257,7 @@ def test_tokens_that_vary_along_one_direction_are_a_collapse_of_dimensions() -> 
     assert signs.target_std > 0.5
     assert signs.rankme < 2
     assert signs.warning().startswith("signs of collapse: they vary in only 1.")
+    assert "they vary" not in signs.warning(samples=4)
 
 
 def test_independent_tokens_are_no_collapse() -> None:

@@ -57,19 +57,21 @@ def those_in(tree: Tree, found: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_recipe(
-    found: Mapping[str, str], recipe: Tree, defaults: Tree, alone: Callable[[], Mapping[str, str]], own: bool
+    found: Mapping[str, str], recipe: Tree, defaults: Tree, alone: Callable[[], Mapping[str, str]], own: Tree | None
 ) -> list[str]:
     """Notes on settings of a recipe that overrides switch off.
 
-    found: settings without effect. alone: those of the recipe without overrides. own: the recipe is a file of the user,
-    in which settings that have no effect even alone are errors.
+    found: settings without effect. alone: those of the recipe without overrides. own: what stands in the recipe's file
+    itself, if that is a file of the user: there, settings that have no effect even alone are errors. Those of its base
+    are noted.
     """
     paths = [path for path in those_in(recipe, found) if value_at(recipe, path) != value_at(defaults, path)]
     before = alone() if paths else {}
-    refuse({path: before[path] for path in paths if path in before and own}, " from the file of --config")
+    written = those_in(own or {}, before)
+    refuse({path: written[path] for path in paths if path in written}, " from the file of --config")
     by_reason: dict[str, list[str]] = {}
     for path in paths:
-        if path not in before:
+        if path not in before or own is not None:
             by_reason.setdefault(found[path], []).append(path)
     return [f"no effect here: {', '.join(names)} of the recipe, as {reason}" for reason, names in by_reason.items()]
 

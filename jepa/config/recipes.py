@@ -22,6 +22,12 @@ def read_recipe(name_or_path: str, modality_type: type | None = None) -> Tree:
     return _read("--config", name_or_path, recipes(modality_type), ())
 
 
+def without_base(path: str) -> Tree:
+    """The settings that stand in the YAML file of a recipe itself, not in those that it starts from."""
+    tree = read_yaml(Path(path))
+    return {key: value for key, value in tree.items() if key != "base"}
+
+
 def _read(asked: str, name_or_path: str, known: Mapping[str, Path], above: tuple[Path, ...]) -> Tree:
     """A recipe over its bases; `above` are the files that start from it, the last one directly."""
     path = known.get(name_or_path, (above[-1].parent if above else Path()) / name_or_path)

@@ -70,9 +70,10 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
     sets, batch, local = len(drawn[0]), config.optim.batch_size, modality.local_views
     samples = config.steps * batch
     per_sample, per_step = _short(flops / samples / 1e9), _short(flops / config.steps / 1e12)
-    encoder, predictor = count(model.context_encoder.parameters()), count(model.predictor.parameters())
+    parts = {"encoder": model.context_encoder, "predictor": model.predictor, "projector": model.projectors}
+    trained_parts = {name: count(one for one in part.parameters() if one.requires_grad) for name, part in parts.items()}
     return [
-        f"parameters   encoder {encoder:,}, predictor {predictor:,}",
+        "parameters   " + ", ".join(f"{name} {number:,}" for name, number in trained_parts.items() if number),
         f"tokens       {len(modality.positions)} per sample on a grid of {' x '.join(map(str, modality.grid))}; "
         f"about {context} context, {target} target"
         + (f" in each of {sets} sets" if sets > 1 else "")

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from jepa.distributed.collectives import is_sharded, mean_over_processes
 from jepa.errors import UserError
 
-_TABLES = ("table", "angles", "local_table")  # constant buffers of our networks, equal on all ranks
+_TABLES = ("table", "angles", "local_table", "positions")  # constant buffers of our networks, equal on all ranks
 # A file system may stall for longer than NCCL's collectives may take; the death of a process is noticed at once.
 _PATIENCE = timedelta(hours=2)
 

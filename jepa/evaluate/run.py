@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from jepa.collapse import collapse_signs, rankme
 from jepa.config import ConfigError, Tree
 from jepa.console import CONSOLE, shown, warn_once
-from jepa.data import BadFiles, DataError, open_split
+from jepa.data import BadFiles, DataError
 from jepa.data.summary import say_data
 from jepa.disk import write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
@@ -33,7 +33,7 @@ from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
 from jepa.probe.averages import averaged_grid, pooling
-from jepa.training.data_record import data_change
+from jepa.training.data_record import evaluated_data_change
 from jepa.weights.families.encoder import Family
 from jepa.weights.load import model_of
 
@@ -65,7 +65,7 @@ def evaluate(request: Request, *, say: bool = False) -> tuple[dict[str, Any], Pa
     setup = open_setup(request)
     if say:
         say_data(setup.modality, replace(setup.config.evaluate, enabled=True))
-    if setup.trained_run and (change := data_change(setup.trained_run, open_split(setup.modality, "train"))):
+    if setup.trained_run and (change := evaluated_data_change(setup.trained_run, setup.modality)):
         warn_once(f"the data is not that on which {setup.trained_run} was trained: {change}")
     names = [*(row.name for row in setup.available), *possible_stream_rows(setup)]
     for task in setup.requested:

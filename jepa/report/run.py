@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from jepa.checkpoint import Checkpoint
-from jepa.collapse import CollapseSigns
+from jepa.collapse import FEW, CollapseSigns
 from jepa.data import open_split
 from jepa.data.index import index_of_run
 from jepa.encoder import TokenEncoder
@@ -23,7 +23,6 @@ from jepa.weights.load import model_of
 from jepa.weights.opened import Opened, open_source
 
 _MAX_SAMPLES, _MIN_SAMPLES = 500, 32  # encoded for pictures
-_FEW = 8  # samples; fewer show no signs of collapse
 _CPU_FLOPS = 2e11  # spent on pictures without a GPU, so large encoders get fewer samples
 
 
@@ -90,15 +89,16 @@ class Run:
         """Signs of collapse in words, from the evaluation or else the last logged step; empty if there are none."""
         names = ("target_std", "rankme", "cosine")
         logged, evaluated = self.metrics[-1] if self.metrics else {}, self.results.get("collapse", {})
-        if evaluated.get("samples", _FEW) < _FEW:
+        if evaluated.get("samples", FEW) < FEW:
             evaluated = {}  # RankMe of n samples is at most n - 1, which alone would look like a collapse
         streams = [stream.name for stream in self.modality.streams] or [""]
         warnings = []
         for number, stream in enumerate(streams):
             keys = [f"{stream}_{name}" if number else name for name in names]
-            for signs in (evaluated, logged):
+            for signs, samples in ((evaluated, FEW), (logged, self.config.optim.batch_size)):
                 if all(key in signs for key in keys):
-                    warnings.append(CollapseSigns(*(signs[key] for key in keys)).warning(stream))
+                    found = CollapseSigns(*(signs[key] for key in keys))
+                    warnings.append(found.warning(stream, samples, self.config.has_teacher))
                     break
         return ". ".join(filter(None, warnings))
 

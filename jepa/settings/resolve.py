@@ -46,7 +46,7 @@ def resolve_layers(
     recipe: Tree,
     overrides: Sequence[str],
     *,
-    is_users_file: bool = False,
+    users_file: Tree | None = None,
     processes: int | None = None,
     keeps_unused: bool = False,
     start: StartUse = "ignored",
@@ -54,8 +54,9 @@ def resolve_layers(
 ) -> Resolved:
     """As `resolve`, with notes, among them settings of the recipe that overrides switch off.
 
-    is_users_file: the recipe is a file of the user. processes: of the training, None if unknown. Raises ConfigError for
-    settings of the user that have no effect; keeps_unused: overrides among them only give notes. start: whether a new
+    users_file: the settings that stand in the recipe's file, without its base, if it is a file of the user. processes:
+    of the training, None if unknown. Raises ConfigError for settings of the user that have no effect; keeps_unused:
+    overrides among them only give notes. start: whether a new
     run takes over the settings of `start_from`; they give way to overrides and to a recipe, unless it is the
     modality's default one (is_default).
     """
@@ -66,7 +67,7 @@ def resolve_layers(
     config, modality, notes = _constructed(layers, start)
 
     def use(config: Config[Any, Any], modality: Modality[Any], changes: Tree) -> Use:
-        users = merge(recipe, changes) if is_users_file else changes
+        users = merge(users_file or {}, changes)
         return Use(config, modality, False, processes, users, recipe)
 
     def alone() -> dict[str, str]:
@@ -83,7 +84,7 @@ def resolve_layers(
     if not keeps_unused:
         refuse(unused)
     notes += [f"no effect here: {path}, as {reason}" for path, reason in unused.items()]
-    notes += check_recipe(of_recipe, recipe, defaults(config_type), alone if changes else lambda: found, is_users_file)
+    notes += check_recipe(of_recipe, recipe, defaults(config_type), alone if changes else lambda: found, users_file)
     if "model.projector" in found and config.loss.regulariser == "none":  # DDP refuses parts that nothing trains
         config = replace(config, model=replace(config.model, projector=0))
     return Resolved(config, modality, tuple(notes), unused)

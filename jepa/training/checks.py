@@ -53,7 +53,10 @@ def _check_losses(config: Config[Any, Any]) -> None:
 def _check_views(config: Config[Any, Any], views: int) -> None:
     """Raise ConfigError if there is one view of a sample, or if nothing keeps samples apart."""
     if views < 2:
-        raise ConfigError("stages: predict=views compares views of a sample; set data.mask_sets or data.local_views")
+        more = "give data.masking two entries, and set data.views=2"
+        if hasattr(config.data, "mask_sets"):
+            more = "set data.mask_sets=2 and data.views=2, or data.local_views"
+        raise ConfigError(f"stages: predict=views compares views of a sample, and there is one; {more}")
     loss = config.loss
     spread = loss.regulariser != "none" and loss.regulariser_weight > 0
     if not spread and not all(stage.predicts_tokens for stage in config.stages):

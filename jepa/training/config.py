@@ -149,6 +149,11 @@ class Config(Generic[C, M]):
         return len(self.stages) > 1 and VIEWS in self.target_kinds
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether some target is computed with the target encoder."""
+        return any(stage.reads_target_encoder for stage in self.stages)
+
+    @property
     def evaluated_encoder(self) -> Which:
         """The encoder to evaluate, export and embed with, and to watch for signs of collapse."""
         default: Which = "target_encoder" if self.stages[-1].averages else "context_encoder"

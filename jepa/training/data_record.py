@@ -6,7 +6,7 @@ from typing import Any
 
 from jepa.checkpoint import latest
 from jepa.console import CONSOLE, shown, warn_once
-from jepa.data import say_data
+from jepa.data import DataError, open_split, say_data
 from jepa.data.summary import digest_of, summary_of
 from jepa.disk import write_text
 from jepa.distributed import World
@@ -26,7 +26,7 @@ def announce_data(config: Config[Any, Any], modality: Modality[Any], samples: Sa
 
 def record_data(run_dir: Path, samples: Samples) -> None:
     """Write the number of training samples and a digest of their names; warn if a resumed run had others."""
-    if (change := data_change(run_dir, samples)) and latest(run_dir).exists():
+    if (change := _change(_recorded(run_dir / RECORD), samples)) and latest(run_dir).exists():
         CONSOLE.print(
             shown(
                 "warning: the training data has changed since the run was started or last resumed: "
@@ -38,10 +38,20 @@ def record_data(run_dir: Path, samples: Samples) -> None:
     write_text(path, json.dumps(_record(samples)) + "\n", path.with_suffix(".partial"))
 
 
-def data_change(run_dir: Path, samples: Samples) -> str:
-    """How training samples differ from the recorded ones of a run, as a clause; empty if they do not."""
-    has, had = _record(samples), _recorded(run_dir / RECORD)
-    if not had or had == has:
+def evaluated_data_change(run_dir: Path, modality: Modality[Any]) -> str:
+    """How the training samples of a modality differ from those of a run; without a record, none are opened."""
+    had = _recorded(run_dir / RECORD)
+    if not had:
+        return ""
+    try:
+        return _change(had, open_split(modality, "train"))
+    except DataError as error:  # an evaluation may read other splits only
+        return f"it has no training samples to compare ({error})"
+
+
+def _change(had: dict[str, Any], samples: Samples) -> str:
+    """How samples differ from recorded ones, as a clause; empty if they do not, or if nothing is recorded."""
+    if not had or had == (has := _record(samples)):
         return ""
     summary, count = summary_of(samples), has["samples"]
     if had["samples"] != count:

@@ -14,6 +14,7 @@ from jepa.matching import MatchedModality
 from jepa.modality import Modality
 from jepa.targets import VIEWS
 from jepa.training.stages import unread_teachers
+from jepa.training.teachers import SnapshotTeacher
 
 Finding = tuple[str, str]  # setting, reason
 _TRAINING_ONLY = (
@@ -50,6 +51,10 @@ def _targets(config: Any) -> Iterator[Finding]:
     for number in unread_teachers(config.stages):
         reason = f"stages.{number} needs no target encoder, and stages.{number + 1} starts with a copy"
         yield f"stages.{number}.teacher", reason
+    last = config.stages[-1]
+    if isinstance(last.teacher, SnapshotTeacher) and not last.reads_target_encoder and config.evaluate.encoder is None:
+        reason = "the last stage needs no target encoder; {kind: frozen} evaluates the context encoder as well"
+        yield f"stages.{len(config.stages) - 1}.teacher", reason
     if "latent" not in config.target_kinds:
         normalised = ("loss.normalise_prediction",) if config.loss.normalise_prediction else ()
         for name in ("model.target_layers", "model.target_join", "model.target_input", *normalised):
@@ -62,7 +67,11 @@ def _views(config: Any, use: Use) -> Iterator[Finding]:
     if use.modality.local_views and VIEWS not in config.target_kinds:
         yield "data.local_views", "no stage predicts views"
     if not any(stage.predicts_tokens for stage in config.stages):
-        yield "loss.distance", "no stage predicts tokens"
+        masking = config.data.masking if hasattr(config.data, "masking") else ()
+        sets = range(len(masking)) if isinstance(masking, tuple) else ()
+        predicted = ["data.masking.predicted", *(f"data.masking.{number}.predicted" for number in sets)]
+        for name in ("loss.distance", "model.predictor", *predicted):
+            yield name, "no stage predicts tokens"
 
 
 def _loss(config: Any, use: Use) -> Iterator[Finding]:
@@ -94,6 +103,8 @@ def _loss(config: Any, use: Use) -> Iterator[Finding]:
 
 def _networks(config: Any, use: Use) -> Iterator[Finding]:
     predictor = config.model.predictor
+    if not config.model.projector:
+        yield "model.projector_norm", "there is no model.projector"
     if predictor.attention == "cross":
         yield "model.predictor.blocks", "under attention=cross, targets never see each other"
     if config.compute.parallel == "fsdp" and use.processes == 1:

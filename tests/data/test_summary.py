@@ -5,6 +5,7 @@ import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictures import write_class_images, write_images
@@ -19,7 +20,7 @@ from jepa.data import open_split
 from jepa.data.summary import counted, generated_line, say_data, summary_lines
 from jepa.evaluate.__main__ import main as evaluate
 from jepa.probe.protocol import EvaluateConfig
-from jepa.training.data_record import record_data
+from jepa.training.data_record import evaluated_data_change, record_data
 from modalities.image import Image, ImageConfig
 from modalities.storage.folders import FileKind, open_folder
 from modalities.video.config import VideoConfig
@@ -93,6 +94,20 @@ def test_a_resumed_run_warns_once_that_its_data_has_changed(tmp_path: Path, caps
         "has 12; "
     )
     assert warning() == ""
+
+
+def test_an_evaluation_opens_training_samples_for_a_record_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(self: Noise, split: str) -> Any:
+        raise FileNotFoundError("no folder train")
+
+    monkeypatch.setattr(Noise, "dataset", missing)
+    modality = Noise(NoiseConfig(samples=7))
+    assert evaluated_data_change(tmp_path, modality) == ""
+    (tmp_path / "data.json").write_text('{"samples": 7, "digest": ""}')
+    change = "it has no training samples to compare (data: no folder train)"
+    assert evaluated_data_change(tmp_path, modality) == change
 
 
 def test_a_digest_is_of_names_below_the_root_and_of_their_order(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ ONLY_PIXELS = "stages=[{predict: pixels}]"
 PIXELS = "stages.0.predict=pixels"
 NO_LATENT = "no stage predicts representations"
 COPIED = "[{until: 0.5, predict: pixels, teacher: {kind: frozen}}, {teacher: {kind: snapshot}}]"
+VIEWS = ["stages.0.predict=views", "data.mask_sets=2", "data.views=2", "loss.regulariser=sigreg"]
 ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
 
 
@@ -55,6 +56,10 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ("image", ["loss.prediction_weight=0", ONE_SET[1], PIXELS], "stages.0.predict: has no effect"),
         ("image", [PIXELS, "model.target_layers=2"], f"model.target_layers: has no effect: {NO_LATENT}"),
         ("image", [PIXELS, "loss.normalise_prediction=true"], "loss.normalise_prediction"),
+        ("image", [*VIEWS, "model.predictor.depth=1"], "model.predictor: has no effect: no stage predicts tokens"),
+        ("image", [*VIEWS, "data.masking={kind: random, predicted: 0.5}"], "data.masking.predicted: has no effect"),
+        ("image", ["model.projector_norm=batch"], "model.projector_norm: has no effect: there is no model.projector"),
+        ("image", ["stages=[{predict: pixels, teacher: {kind: snapshot}}]"], "stages.0.teacher: has no effect: the"),
         ("image", ["model.target_join=each"], "model.target_join: has no effect: model.target_layers names a single"),
         ("image", ["model.projector=8"], "model.projector: has no effect: there is no loss.regulariser"),
         ("image", ["loss.regulariser_weight=8"], "loss.regulariser_weight"),
@@ -131,12 +136,25 @@ def test_settings_without_effect_even_alone_are_errors_in_a_file_of_the_user(
     assert main(command) == 1
     error = capsys.readouterr().err
     assert f"model.target_layers: has no effect: {NO_LATENT}" in error
-    resolved = resolve_layers("image", {"model": {"target_layers": 2}}, [ONLY_PIXELS], is_users_file=True)
+    recipe = {"model": {"target_layers": 2}}
+    resolved = resolve_layers("image", recipe, [ONLY_PIXELS], users_file=recipe)
     assert resolved.notes[0].startswith("no effect here: model.target_layers of the recipe")
 
     complete = resolve("image", read_recipe("image"), [ONLY_PIXELS, "run_dir=unused"])[0]
     tree: Tree = {"modality": "image", "model": {"target_layers": complete.model.target_layers}}
     assert resolve_layers("image", {"stages": [{"predict": "pixels"}], **tree}, []).notes == ()  # config.yaml of a run
+
+
+def test_settings_of_a_base_that_the_file_of_the_user_switches_off_are_noted(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    arguments = launch_parser().parse_args(["--modality", "image", "--config", str(file)])
+    alone = "base: image\nstages: [{predict: views, teacher: {kind: frozen}}]\nloss: {regulariser: sigreg}\n"
+    file.write_text(alone)
+    notes = _configured(arguments, []).notes
+    assert "no effect here: loss.distance, model.predictor of the recipe, as no stage predicts tokens" in notes
+    file.write_text(f"{alone}model: {{predictor: {{depth: 1}}}}\n")
+    with pytest.raises(ConfigError, match=r"^model\.predictor: has no effect: .* from the file of --config, or"):
+        _configured(arguments, [])
 
 
 @pytest.mark.parametrize(
