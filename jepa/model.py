@@ -1,4 +1,4 @@
-"""A JEPA: context encoder, predictor and target encoder, and the moving average that updates the target encoder."""
+"""A JEPA: context encoder, predictor, and the target encoder, which is updated from the context encoder."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class JEPA(nn.Module):
 
     targets: the kinds of target that the predictor has outputs for; each step learns some of them, see targets.py.
     `pixels` gives the masked autoencoder (He et al. 2022) on the same encoder, masks and predictor. Departs from the
-    masked autoencoder: the loss is that of the config, and a moving average of the weights is kept.
+    masked autoencoder: the loss is that of the config, and a target encoder is kept.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class JEPA(nn.Module):
         super().__init__()
         self.config, self.to_network = config, modality.to_network
         self.context_encoder: TokenEncoder = modality.encoder(config)
-        hidden = [kind for kind in targets if kind not in (VISIBLE, VIEWS)]
-        self.target_by_kind = {kind: build_target(kind, config, modality, self.context_encoder) for kind in hidden}
+        token_kinds = [kind for kind in targets if kind not in (VISIBLE, VIEWS)]
+        self.target_by_kind = {kind: build_target(kind, config, modality, self.context_encoder) for kind in token_kinds}
         task = PredictorTask(
             inputs=self.context_encoder.dim,
             outputs=sum(target.values for target in self.target_by_kind.values()) or 1,
@@ -76,7 +76,7 @@ class JEPA(nn.Module):
         )
         if VISIBLE in targets:
             self.register_buffer("positions", modality.positions, persistent=False)
-        self.predictor = Predictor(config.predictor, task).requires_grad_(bool(hidden))
+        self.predictor = Predictor(config.predictor, task).requires_grad_(bool(token_kinds))
         self.streams = [stream.name for stream in modality.streams]
         make = partial(projector, self.context_encoder.dim, config.projector, config.projector_norm)
         self.projectors = nn.ModuleDict({name: make() for name in self.streams or ["tokens"]})
@@ -99,16 +99,16 @@ class JEPA(nn.Module):
         the loader sends them. local: smaller views [B, ...], which only the kind `views` needs.
         """
         views = [self.to_network(view) for view in views]
-        hidden = [kind for kind in kinds if kind not in (VISIBLE, VIEWS)]
+        token_kinds = [kind for kind in kinds if kind not in (VISIBLE, VIEWS)]
         valid = [self.context_encoder.valid(view) for view in views]  # bool [B, N] each, or None
         masks = [one.bind(valid[number % len(views)], number) for number, one in enumerate(masks)]
-        targets = {kind: self._encoded_targets(kind, views, masks) for kind in hidden}
-        span = self._span(hidden)
+        targets = {kind: self._encoded_targets(kind, views, masks) for kind in token_kinds}
+        span = self._span(token_kinds)
         contexts, predicted = self._encode_and_predict(views, masks, span, VISIBLE in kinds)
         pairs: list[dict[TargetKind, Pair]] = []
         vectors: list[Mapping[str, Tensor]] = []
         for number, (one, context, outputs) in enumerate(zip(masks, contexts, predicted, strict=True)):
-            pairs.append({kind: self._pair(kind, span, outputs[0], targets[kind][number], one) for kind in hidden})
+            pairs.append({kind: self._pair(kind, span, outputs[0], targets[kind][number], one) for kind in token_kinds})
             if VISIBLE in kinds:
                 pairs[-1][VISIBLE] = self._visible_pair(outputs[1], targets["latent"][number], one)
             if self.context_encoder.levels:
@@ -198,7 +198,7 @@ class JEPA(nn.Module):
 
     def _pair(self, kind: TargetKind, span: slice, outputs: Tensor, encoded: EncodedTargets, masks: Masks) -> Pair:
         """Select one kind from predictor outputs [B, M, Kt, span], and its targets."""
-        target = self.target_by_kind[kind].selected(encoded.raw, encoded.places)
+        target = self.target_by_kind[kind].selected(encoded.raw, encoded.indices)
         return Pair(self._outputs_of(kind, span, outputs), target, masks.valid_target)
 
     def _visible_pair(self, outputs: Tensor, encoded: EncodedTargets, masks: Masks) -> Pair:

@@ -30,10 +30,10 @@ def check_target(kind: str) -> str:
 
 
 class EncodedTargets(NamedTuple):
-    """What a set of masks selects its targets from. places: where they are among the n tokens."""
+    """What a set of masks selects its targets from. indices: where they are among the n tokens."""
 
     raw: Sequence[Tensor]  # tensors [B, n, D], see `Target.raw`; n: all N tokens, or the hidden ones alone
-    places: Tensor  # [B, M, Kt]
+    indices: Tensor  # [B, M, Kt]
 
 
 class Target(ABC):
@@ -62,9 +62,9 @@ class Target(ABC):
     def finished(self, raw: Sequence[Tensor]) -> Tensor:
         """Targets of any tokens from their values in `raw`, [..., D] each -> [..., L, D]."""
 
-    def selected(self, raw: Sequence[Tensor], places: Tensor) -> Tensor:
-        """Targets of the tokens at some places: [B, n, D] each, [B, ...] -> [B, ..., L, D]."""
-        return self.finished([gather_tokens(one, places) for one in raw])
+    def selected(self, raw: Sequence[Tensor], indices: Tensor) -> Tensor:
+        """Targets of the tokens with some indices: [B, n, D] each, [B, ...] -> [B, ..., L, D]."""
+        return self.finished([gather_tokens(one, indices) for one in raw])
 
     def of_sets(self, views: Sequence[Any], sets: Sequence[Masks], encoder: TokenEncoder) -> list[EncodedTargets]:
         """Targets of every set of masks; set i applies to view i mod V of the V views."""
@@ -106,7 +106,7 @@ class Latent(Target):
         encoded: dict[int, Sequence[Tensor]] = {}
         for numbers, inputs, together in passes:
             encoded.update(zip(numbers, _parts(self.raw(inputs, encoder, together), len(numbers)), strict=True))
-        return [EncodedTargets(encoded[number], places) for number, (_, places) in enumerate(hidden)]
+        return [EncodedTargets(encoded[number], indices) for number, (_, indices) in enumerate(hidden)]
 
     def _of_views(self, views: Sequence[Any], encoder: TokenEncoder) -> list[Sequence[Tensor]]:
         """Views of one shape are one larger batch: small batches cost more per sample."""
