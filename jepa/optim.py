@@ -27,8 +27,8 @@ class RateFactor:
 class OptimConfig:
     """AdamW or Muon with a warm-up, then a cosine or another decay.
 
-    kind: `muon` orthogonalises the updates of matrices in transformer blocks, at AdamW's rates and weight decay; all
-    other weights (embeddings, heads, projectors, norms, biases, tokens) use AdamW, as do `betas`.
+    optimizer: `muon` orthogonalises the updates of matrices in transformer blocks, at AdamW's rates and weight decay;
+    all other weights (embeddings, heads, projectors, norms, biases, tokens) use AdamW, as do `betas`.
     batch_size: samples per step over all processes. accumulate: micro-batches per step, to save memory. The gradient is
     that of the whole batch, but a regulariser or contrast sees one micro-batch (of all processes) at a time, and where
     samples lack targets (padding), all micro-batches weigh the same. warmup: as a share of the steps. Learning rate:
@@ -41,7 +41,7 @@ class OptimConfig:
 
     removed_settings: ClassVar[Sequence[str]] = ("fused",)
 
-    kind: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     batch_size: PositiveInt = 256
     peak_lr: PositiveFloat = 1e-3
     start_lr: NonNegativeFloat = 0.0
@@ -74,7 +74,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, bf16: bool = False) -
         groups.setdefault((parameter in orthogonal, parameter.ndim > 1, factor), []).append(parameter)
     listed = [_group(parameters, *key) for key, parameters in groups.items()]
     settings: dict[str, Any] = {"lr": config.peak_lr, "betas": config.betas, "fused": True}
-    return Muon(listed, bf16=bf16, **settings) if config.kind == "muon" else torch.optim.AdamW(listed, **settings)
+    return Muon(listed, bf16=bf16, **settings) if config.optimizer == "muon" else torch.optim.AdamW(listed, **settings)
 
 
 def _group(parameters: list[nn.Parameter], orthogonal: bool, decayed: bool, factor: float) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _group(parameters: list[nn.Parameter], orthogonal: bool, decayed: bool, fact
 
 def muon_matrices(model: nn.Module, config: OptimConfig) -> list[nn.Parameter]:
     """The parameters that Muon updates: matrices in the blocks that the networks name in `fsdp_units`."""
-    if config.kind != "muon":
+    if config.optimizer != "muon":
         return []
     blocks: Iterable[nn.Module] = model.fsdp_units()  # type: ignore[operator]
     return block_matrices(blocks)

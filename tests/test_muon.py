@@ -25,7 +25,7 @@ WORLD = World(0, 1, torch.device("cpu"))
 def test_muon_updates_the_matrices_of_blocks_and_adamw_everything_else() -> None:
     model = JEPA(MODEL, Noise(NoiseConfig()))
     factor = RateFactor(prefix="context_encoder.blocks.0", factor=0.5)
-    config = OptimConfig(kind="muon", rate_factors=(factor,))
+    config = OptimConfig(optimizer="muon", rate_factors=(factor,))
     optimizer = build_optimizer(model, config)
     set_schedule(optimizer, 0, 10, config)
     groups = {id(one): group for group in optimizer.param_groups for one in group["params"]}
@@ -74,7 +74,7 @@ def test_the_updates_are_those_of_torch() -> None:
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_no_state() -> None:
     model = JEPA(MODEL, Noise(NoiseConfig()))
-    optimizer = build_optimizer(model, OptimConfig(kind="muon", peak_lr=0.1))
+    optimizer = build_optimizer(model, OptimConfig(optimizer="muon", peak_lr=0.1))
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for number in range(2):
         for parameter in weights:
@@ -94,15 +94,15 @@ def tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Te
 def test_a_resumed_run_ends_with_the_same_bits_and_the_other_optimiser_is_refused(tmp_path: Path) -> None:
     size = ("model.size={width: 24, depth: 2, heads: 2}", "model.predictor={width: 16, depth: 1, heads: 2}")
     config, modality = small(
-        "modality=tiny:Noise", *size, "steps=4", "keep_every=2", "optim.batch_size=8", "optim.kind=muon"
+        "modality=tiny:Noise", *size, "steps=4", "keep_every=2", "optim.batch_size=8", "optim.optimizer=muon"
     )
     config = replace(config, run_dir=tmp_path / "run")
     assert train(config, modality, WORLD)
     ended = Checkpoint.load(latest(config.run_dir))
     assert {len(state) for state in ended.optimizer["state"].values()} == {1, 3}
     shutil.copy(kept(config.run_dir, 2), latest(config.run_dir))
-    with pytest.raises(ConfigError, match=r"another config: optim\.kind \(muon"):
-        train(replace(config, optim=replace(config.optim, kind="adamw")), modality, WORLD)
+    with pytest.raises(ConfigError, match=r"another config: optim\.optimizer \(muon"):
+        train(replace(config, optim=replace(config.optim, optimizer="adamw")), modality, WORLD)
     assert train(config, modality, WORLD)
     again = Checkpoint.load(latest(config.run_dir))
     assert all(torch.equal(value, ended.model[name]) for name, value in again.model.items())

@@ -22,6 +22,8 @@ def former(config: Tree) -> Tree:
     Names of run directories are hashes of settings; a run started by an earlier version keeps its name.
     """
     stages = config["stages"]
+    if not all(isinstance(stage, Mapping) and _is_whole(stage) for stage in stages):
+        return config  # settings that were not validated
     first, last = stages[0], stages[-1]
     kind = last["teacher"]["kind"]
     if any(stage["teacher"]["kind"] != kind for stage in stages) or kind not in _MOMENTA:
@@ -42,6 +44,14 @@ def former(config: Tree) -> Tree:
         ordered |= {one: settings[one] for one in before.get(key, ())}
         ordered |= {key: value} if key != "stages" else {}
     return ordered
+
+
+def _is_whole(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage has all its settings, written out."""
+    teacher = stage.get("teacher")
+    written = isinstance(stage.get("predict"), Mapping) and isinstance(teacher, Mapping) and "until" in stage
+    names = _MOMENTA.get(teacher.get("kind", ""), ()) if isinstance(teacher, Mapping) else ()
+    return written and all(name in (teacher or {}) for name in ("kind", *names[1:]))
 
 
 def new_spelling(tree: Tree) -> str:

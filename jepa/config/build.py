@@ -71,11 +71,15 @@ def read_yaml(path: Path) -> Tree:
     return tree
 
 
-def merge(base: Any, layer: Any, path: str = "") -> Any:
+_REPLACED = re.compile(r"stages\.[0-9]+\.predict")  # the keys of this mapping are values: what a stage predicts
+
+
+def merge(base: Any, layer: Any, path: str = "", replaced: bool = True) -> Any:
     """Merge a layer into a tree: mappings merge, `list.0` replaces an item, every other value is replaced.
 
     A mapping with another `kind` replaces the old one, since each kind has its own keys. A key called `kind` must
-    therefore select a config class. path: where the tree lies, for the ConfigError of an item that a list lacks.
+    therefore select a config class. What a stage predicts is replaced too, unless `replaced` is false. path: where the
+    tree lies, for the ConfigError of an item that a list lacks.
     """
     if isinstance(base, list) and isinstance(layer, dict) and layer:
         items = {str(key): value for key, value in layer.items()}
@@ -83,13 +87,14 @@ def merge(base: Any, layer: Any, path: str = "") -> Any:
             count = f"{len(base)} item{'s' if len(base) != 1 else ''}"
             raise ConfigError(f"{path} has {count}, so there is no {path}.{beyond[0]}; give the whole list")
         if all(key.isdecimal() for key in items):
-            return [merge(item, items.get(str(index), item), f"{path}.{index}") for index, item in enumerate(base)]
-    if not (isinstance(base, dict) and isinstance(layer, dict)):
+            pairs = [(item, items.get(str(index), item)) for index, item in enumerate(base)]
+            return [merge(*pair, f"{path}.{index}", replaced) for index, pair in enumerate(pairs)]
+    if not (isinstance(base, dict) and isinstance(layer, dict)) or (replaced and _REPLACED.fullmatch(path)):
         return layer
     if "kind" in layer and layer["kind"] != base.get("kind", layer["kind"]):
         return layer
     merged = {
-        key: merge(base[key], value, f"{path}.{key}".lstrip(".")) if key in base else value
+        key: merge(base[key], value, f"{path}.{key}".lstrip("."), replaced) if key in base else value
         for key, value in layer.items()
     }
     return {**base, **merged}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import PurePath
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -17,7 +17,8 @@ _TEXT, _NUMBERS = (str, PurePath), (bool, int, float)
 
 def parse_overrides(texts: Sequence[str], config_type: Any) -> Tree:
     """All overrides of a command line as one layer, so that their order does not matter if one changes a `kind`."""
-    return reduce(merge, (parse_override(text, config_type) for text in texts), {})
+    trees = (parse_override(text, config_type) for text in texts)
+    return reduce(partial(merge, replaced=False), trees, {})
 
 
 def as_tree(layers: Sequence[Tree | str], config_type: Any) -> Tree:

@@ -67,6 +67,8 @@ class Layers:
         known, settings = former(defaults(self.config_type)), former(self._as_given())
         for tree in (known, settings):  # a null source was the name of the generated data, and runs keep their names
             tree["data"]["source"] = tree["data"].get("source") or self.modality_type.config_type.world
+            if isinstance(tree["data"].get("masking"), list):  # lists are compared whole, with what was added later
+                tree["data"]["masking"] = [_without_later_default(one) for one in tree["data"]["masking"]]
         text = json.dumps(differences(known, settings))
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
@@ -82,3 +84,10 @@ class Layers:
     def _trees(self, taken: Tree) -> list[Tree]:
         between = [self.recipe, taken] if self.is_default else [taken, self.recipe]
         return [{"run_dir": ""}, *between, self.changes, {"modality": self.modality_name}]
+
+
+def _without_later_default(masking: Any) -> Any:
+    """A masking strategy without a setting that came after names of runs, at its default."""
+    if not isinstance(masking, dict) or masking.get("predicted") != 1:
+        return masking
+    return {name: value for name, value in masking.items() if name != "predicted"}

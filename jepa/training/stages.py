@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from jepa.optim import OptimConfig
 from jepa.targets import VIEWS, TargetKind, check_target
@@ -20,6 +20,7 @@ from jepa.training.teachers import (
 )
 
 _AVERAGES = (EmaTeacher, HalfLifeTeacher)
+_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _weighted(value: Any) -> Any:
@@ -43,7 +44,9 @@ def in_order(kind: TargetKind) -> tuple[bool, bool, str]:
 
 
 def _with_kind(value: Any) -> Any:
-    """A teacher without a kind is a moving average with a momentum per step."""
+    """A lone word is a kind of teacher; a teacher without a kind is a moving average with a momentum per step."""
+    if isinstance(value, str):
+        return {"kind": value}
     return {"kind": "ema", **value} if isinstance(value, dict) else value
 
 
@@ -60,8 +63,8 @@ class StageConfig:
 
     until: Annotated[float, Field(gt=0, le=1)] = 1.0
     predict: Annotated[
-        dict[TargetKind, NonNegativeFloat],
-        BeforeValidator(_weighted, json_schema_input_type=dict[TargetKind, NonNegativeFloat] | TargetKind),
+        dict[TargetKind, _Weight],
+        BeforeValidator(_weighted, json_schema_input_type=dict[TargetKind, _Weight] | TargetKind),
         AfterValidator(_checked),
     ] = field(default_factory=lambda: {"latent": 1.0})
     teacher: Annotated[Teacher, Field(discriminator="kind"), BeforeValidator(_with_kind)] = field(
@@ -119,6 +122,8 @@ def check_stages(stages: Sequence[StageConfig]) -> None:
     if not stages:
         raise ValueError("stages: a run needs at least one")
     for number, (one, following) in enumerate(pairwise(stages)):
+        if one.until == following.until == 1:
+            raise ValueError(f"stages.{number}: another stage follows; give stages.{number} an until below 1")
         if one.until >= following.until:
             raise ValueError(
                 f"stages.{number}.until: {one.until:g} must be below that of the next stage, {following.until:g}"

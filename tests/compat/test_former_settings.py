@@ -43,6 +43,8 @@ def test_a_former_config_has_its_targets_and_its_momentum_at_every_step(
     np.testing.assert_array_equal(*shares)
     assert all(one.before == 1 for one in updates)
     assert current(former(plain(config))) == plain(config)
+    for stage in ({"predict": "latent"}, {"until": 1.0, "predict": {"latent": 1.0}, "teacher": {"kind": "ema"}}):
+        assert former({**stored, "stages": [stage]}) == {**stored, "stages": [stage]}  # not validated
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,11 @@ def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, Mo
     [
         (
             "optim.peek_lr=1",
-            "unknown key 'optim.peek_lr', did you mean 'optim.peak_lr'? 'optim' takes: batch_size, peak",
+            "unknown key 'optim.peek_lr', did you mean 'optim.peak_lr'? 'optim' takes: optimizer, batch_size, peak",
         ),
         ("optm.peak_lr=1", "unknown key 'optm', did you mean 'optim'? the config takes: modality, run_dir, steps"),
         ("zzz=1", "unknown key 'zzz'. the config takes: modality, run_dir, steps"),
-        ("data.masking.targets=3", "unknown key 'data.masking.targets'. 'data.masking' takes: kind, ratio"),
+        ("data.masking.targets=3", "unknown key 'data.masking.targets'. 'data.masking' takes: predicted, kind, ratio"),
         ("model.size={width: 96, depth: 2, heads: 2, hats: 1}", "unknown key 'model.size.hats', did you mean"),
         ("steps=many", "steps: should be a valid integer, not 'many'"),
         ("steps=1.5", "steps: should be a valid integer, not 1.5"),

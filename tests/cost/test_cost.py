@@ -39,8 +39,8 @@ OPTIONS = [
     [],
     ["compute.precision=fp32"],
     ["compute.activation_checkpointing=true", "optim.batch_size=64"],
-    ["optim.accumulate=4", "optim.batch_size=96", "optim.max_gradient_norm=1", "optim.kind=muon"],
-    ["data.sets=2", "loss.regulariser=sigreg", "model.projector=64", "stages.0.predict.pixels=1"],
+    ["optim.accumulate=4", "optim.batch_size=96", "optim.max_gradient_norm=1", "optim.optimizer=muon"],
+    ["data.sets=2", "loss.regulariser=sigreg", "model.projector=64", "stages.0.predict={latent: 1, pixels: 1}"],
 ]
 
 
@@ -195,7 +195,7 @@ def test_recomputed_activations_cost_flops_and_save_memory() -> None:
 DENSE = ("model.levels=[2, 4, 7]", "model.target_layers=[2, 4, 7]", "model.target_join=each", "loss.visible=distance")
 
 
-@pytest.mark.parametrize("more", [("stages.0.predict.pixels=1",), DENSE])
+@pytest.mark.parametrize("more", [("stages.0.predict={latent: 1, pixels: 1}",), DENSE])
 def test_flops_of_deep_networks_are_those_of_all_their_blocks(
     more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

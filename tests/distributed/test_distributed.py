@@ -202,7 +202,12 @@ def assert_same_training(run_dir: Path, expected: Path) -> None:
 def test_two_processes_with_half_the_batch_each_train_like_one_with_all_of_it(
     accumulate: int, kind: str, photos: Path, tmp_path: Path
 ) -> None:
-    settings = ["loss.regulariser=vicreg", "model.projector=16", f"optim.accumulate={accumulate}", f"optim.kind={kind}"]
+    settings = [
+        "loss.regulariser=vicreg",
+        "model.projector=16",
+        f"optim.accumulate={accumulate}",
+        f"optim.optimizer={kind}",
+    ]
     done = together(tmp_path / "together", photos, *settings)
     assert done.returncode == 0, done.stderr
     assert alone(tmp_path / "alone", photos, *settings) == 0

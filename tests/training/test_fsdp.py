@@ -187,7 +187,7 @@ def compare(folder: str) -> None:
     build = partial(JEPA, MODEL, Noise(NoiseConfig()))
     torch.manual_seed(5)
     model = sharded_model(build, world, bf16=False)
-    optimizer = build_optimizer(model, OptimConfig(kind="muon"))
+    optimizer = build_optimizer(model, OptimConfig(optimizer="muon"))
     assert model.context_encoder.norm.weight.device_mesh.shape == ((2,) if world.size == 2 else (2, 2))
     output = model([noise(4, seed=rank)], [random_masks(4)])
     prediction_loss(output.predictions, LossConfig(), {"latent": 1.0}).backward()
@@ -217,7 +217,7 @@ def compare(folder: str) -> None:
         Checkpoint.load(latest(Path(folder))).save(latest(Path(folder) / "file"))
     dist.barrier()
     for run_dir in (Path(folder), Path(folder) / "file"):
-        again = build_optimizer(model, OptimConfig(kind="muon"))
+        again = build_optimizer(model, OptimConfig(optimizer="muon"))
         assert Saver(run_dir, {}, model, again, world).restore(latest(run_dir)) == (2, 0.0)
         assert again.state.keys() == optimizer.state.keys()
         for parameter, state in again.state.items():
@@ -252,7 +252,7 @@ def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(machines:
     model = JEPA(MODEL, Noise(NoiseConfig()))
     for name, buffer in model.named_buffers():  # not in checkpoints, so every start must create them
         assert all(torch.equal(process["buffers"][name], buffer) for process in found)
-    optimizer = build_optimizer(model, OptimConfig(kind="muon"))
+    optimizer = build_optimizer(model, OptimConfig(optimizer="muon"))
     parts = [noise(4, seed=rank) for rank in range(2 * machines)]
     output = model([torch.cat(parts)], [Masks.concatenate([random_masks(4)] * len(parts))])
     prediction_loss(output.predictions, LossConfig(), {"latent": 1.0}).backward()

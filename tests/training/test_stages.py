@@ -7,16 +7,20 @@ import pytest
 import torch
 
 from jepa.checkpoint import Checkpoint, latest
-from jepa.config import ConfigError, plain
+from jepa.config import ConfigError, build, plain
 from jepa.data import Batch
 from jepa.distributed import join
 from jepa.launch import main, resolve
 from jepa.model import JEPA
+from jepa.optim import OptimConfig
 from jepa.probe.protocol import Which
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
 from jepa.training.signs import logged_signs
+from jepa.training.stages import StageConfig
+from jepa.training.teachers import FrozenTeacher, SnapshotTeacher
 from jepa.weights.opened import load, open_source
+from modalities.image.modality import Image
 
 SMALL = [
     *("data.source=folder", "data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
@@ -123,12 +127,50 @@ def test_until_latent_targets_join_a_run_equals_one_on_pixels_alone(photos: Path
 
 
 @pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ({"pixels": 1, "latent": 1}, ["stages.1.predict={latent: 0.5}"]),
+        ("pixels", ["stages.1.predict={latent: 0.5}"]),
+        ({"pixels": 1, "latent": 1}, ["stages.1.predict.latent=0.5"]),
+    ],
+)
+def test_what_a_stage_predicts_is_replaced_whole(recipe: Any, overrides: list[str]) -> None:
+    stages = {"stages": [{"until": 0.5, "predict": "pixels"}, {"predict": recipe, "teacher": {"kind": "snapshot"}}]}
+
+    def predicted(*overrides: str) -> dict[str, float]:
+        stage = resolve("image", stages, overrides)[0].stages[1]
+        assert stage.teacher == SnapshotTeacher()
+        return stage.predict
+
+    assert predicted(*overrides) == {"latent": 0.5}
+    assert predicted("stages.1.predict=latent") == {"latent": 1}
+    both = ["stages.1.predict.latent=0.5", "stages.1.predict.pixels=2"]
+    assert predicted(*both) == predicted("stages.1.predict={pixels: 2, latent: 0.5}") == {"pixels": 2, "latent": 0.5}
+    layered = build(
+        Config.of(Image), [{"modality": "image", "run_dir": "."}, stages, {"stages": {"1": {"predict": {"latent": 1}}}}]
+    )
+    assert layered.stages[1].predict == {"latent": 1}
+
+
+def test_an_optimiser_or_a_lone_word_for_a_teacher_keeps_the_other_settings_of_a_recipe() -> None:
+    recipe = {
+        "optim": {"batch_size": 32, "peak_lr": 0.002},
+        "stages": [{"predict": "pixels", "teacher": {"start": 0.9}}],
+    }
+    config = resolve("image", recipe, ["optim.optimizer=muon", "stages.0.teacher=frozen"])[0]
+    assert config.optim == OptimConfig(optimizer="muon", batch_size=32, peak_lr=0.002)
+    assert config.stages == (StageConfig(predict={"pixels": 1.0}, teacher=FrozenTeacher()),)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("stages.0.until=1.5", r"stages\.0\.until: .* less than or equal to 1"),
         ("stages.0.until=0.5", r"stages\.0\.until: 0\.5, but the last stage ends at 1"),
         ("stages=[{until: 0.5}, {until: 0.5}, {}]", r"^stages\.0\.until: 0\.5 must be below .* 0\.5"),
         ("stages.0.predict.latent=0", r"stages\.0\.predict: a stage predicts at least one kind"),
+        ("stages.0.predict={latent: .inf}", r"stages\.0\.predict\.latent: .*finite"),
+        ("stages=[{}, {}]", r"^stages\.0: another stage follows; give stages\.0 an until below 1"),
         ("stages.0.teacher.strat=0.9", r"did you mean 'stages\.0\.teacher\.start'\?"),
         ("stages.1.predict=pixels", r"^stages has 1 item, so there is no stages\.1"),
         ("loss.regulariser=none;model.projector=8", r"^model\.projector: .* loss\.regulariser"),
