@@ -41,7 +41,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         order = batch_order(config, world)
         check_config(config, modality)
     checkpoint = checkpoint_to_resume(config, samples, world)
-    start = partial(start_weights, config.start_from, fresh=config.start_fresh) if config.start_from else None
+    start = partial(start_weights, config, modality) if config.start_from else None
     model = initial_model(config, modality, world, is_replaced=checkpoint is not None or start is not None)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with world.error_barrier():

@@ -100,8 +100,7 @@ def _constructed(layers: Layers, use: StartUse) -> tuple[Config[Any, Any], Modal
         if more := start.fitted(config, modality, layers.chosen):
             layers = replace(layers, taken=merge(layers.taken, more))
             config, modality = construct(layers.modality_type, layers.built())
-        start.check(config, modality)
-        notes += start.notes(layers)
+        notes += [*start.check(config, modality), *start.notes(layers)]
     return config, modality, [*source_notes(given.data, config.data), *notes]
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
+from jepa.checkpoint import Checkpoint
 from jepa.compat.stages import current
 from jepa.config import ConfigError, Tree, build, differences, merge, plain, read_yaml
 from jepa.config.effects import is_set, value_at
@@ -18,6 +18,7 @@ from jepa.plugins.registry import declared_name
 from jepa.settings.layers import Layers
 from jepa.training.config import Config, one_spelling
 from jepa.weights.load import construct
+from jepa.weights.outputs import with_outputs
 from jepa.weights.start import ENCODERS, fitting, networks, read_start
 from jepa.weights.trust import functions_in, predicted_functions
 
@@ -31,7 +32,7 @@ class Start:
     """Networks to start from. settings: a layer of a config with what belongs to them. modality: theirs."""
 
     source: str
-    weights: dict[str, Tensor]
+    checkpoint: Checkpoint
     settings: Tree
     modality: Modality[Any]
 
@@ -50,22 +51,27 @@ class Start:
             layer["model"] = {"predictor": {"mask_tokens": sets}}
         return layer
 
-    def check(self, config: Config[Any, Any], modality: Modality[Any]) -> None:
-        """Raise ConfigError if a network is missing, or if the config asks for networks of other sizes."""
+    def check(self, config: Config[Any, Any], modality: Modality[Any]) -> list[str]:
+        """What to print about the predictor's outputs.
+
+        Raises ConfigError if a network is missing, or if the config asks for networks of other sizes.
+        """
+        weights, notes = with_outputs(self.source, self.checkpoint, config, modality)
         with torch.device("meta"):
             model = JEPA(config.model, modality, config.target_kinds)
         try:
-            fitting(self.source, self.weights, model.state_dict(), config.start_fresh)
+            fitting(self.source, weights, model.state_dict(), config.start_fresh)
         except ConfigError as error:
             changed = differences(self.settings, _same_keys(plain(config), self.settings))
             changed.sort(key=lambda line: not line.startswith("model."))
             hint = f"; settings that differ: {', '.join(changed[:3])}" if changed else ""
             raise ConfigError(f"{error}{hint}") from error
+        return notes
 
     def notes(self, layers: Layers) -> list[str]:
         """What to print: a line for each setting of input and networks, and for others that it changes."""
         known, notes = layers.before_start(), []
-        if not {*ENCODERS} <= networks(self.weights):
+        if not {*ENCODERS} <= networks(self.checkpoint.model):
             notes.append(f"start_from: {self.source} has one encoder; context and target encoder start from it")
         stages = {str(number): stage for number, stage in enumerate(layers.taken["stages"])}
         taken = {**layers.taken, "stages": stages}
@@ -107,7 +113,7 @@ def _read(layers: Layers, source: str) -> Start:
     tree = {**_without_code(checkpoint.config, source, chosen), "modality": layers.modality_name}
     config, modality = construct(layers.modality_type, build(layers.config_type, [tree]))
     settings = _taken(plain(config), config.data.of_networks, chosen)
-    return Start(source, checkpoint.model, settings, modality)
+    return Start(source, checkpoint, settings, modality)
 
 
 def _taken(config: Tree, data: Sequence[str], chosen: Tree) -> Tree:

@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, CheckpointError
 from jepa.config import ConfigError
+from jepa.modality import Modality
+from jepa.training.config import Config
 from jepa.weights.load import read_checkpoint
+from jepa.weights.outputs import with_outputs
 
 ENCODERS = ("context_encoder", "target_encoder")
 
@@ -23,9 +27,11 @@ def read_start(source: str) -> Checkpoint:
         raise ConfigError(f"start_from: {error}") from error
 
 
-def start_weights(source: str, own: Mapping[str, Tensor], fresh: Sequence[str]) -> dict[str, Tensor]:
-    """The weights that a source gives to the networks `own` of a run; raises ConfigError."""
-    return fitting(source, read_start(source).model, own, fresh)
+def start_weights(config: Config[Any, Any], modality: Modality[Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that its source gives to the networks `own` of a run; raises ConfigError."""
+    assert config.start_from is not None
+    found = with_outputs(config.start_from, read_start(config.start_from), config, modality)[0]
+    return fitting(config.start_from, found, own, config.start_fresh)
 
 
 def fitting(

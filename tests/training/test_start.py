@@ -146,7 +146,7 @@ def test_released_rotations_go_on_beyond_the_trained_grid_and_a_shared_mask_toke
     grids = [resolve("image", {}, ["data.patch_size=4", f"data.image_size={size}"])[1] for size in (16, 32)]
     predictor = "model.predictor={mask_tokens: 8, share_mask_token: true, width: 24, depth: 1, heads: 2}"
     config = resolve("image", {}, [f"model.positions={positions}", predictor, "data.mask_sets=2"])[0]
-    layer = Start("released.pt", {}, {}, grids[0]).fitted(config, grids[1], {})
+    layer = Start("released.pt", Checkpoint(0, 0.0, {}, {}, {}), {}, grids[0]).fitted(config, grids[1], {})
     assert layer.get("data") == (None if "vjepa2" in positions else {"position_grid": [4, 4]})
     assert layer["model"] == {"predictor": {"mask_tokens": 1}}
     with pytest.raises(ConfigError, match=r"mask_tokens: 8, but share_mask_token trains one"):
@@ -182,7 +182,6 @@ def test_a_missing_network_starts_fresh_only_if_the_user_says_so(
     ("overrides", "sentence"),
     [
         (["model.size={width: 48, depth: 2, heads: 2}"], r" there, .* now\); settings that differ: model\.size"),
-        (["stages.0.predict=latent"], r"the first is predictor\.project\.bias .* differ: stages"),
         (["data.position_grid=[2,2,2]"], r"data\.position_grid: has 3 axes, and tokens lie on a grid of 4 x 4"),
     ],
 )
@@ -192,6 +191,41 @@ def test_settings_that_contradict_the_networks_are_refused_in_one_sentence(
     with pytest.raises(ConfigError, match=sentence) as refused:
         adapted(trained, *overrides)
     assert "\n" not in str(refused.value)
+
+
+def test_a_start_takes_the_outputs_of_the_kinds_that_it_predicts_and_draws_those_of_new_ones(
+    trained: Path, weights: Checkpoint, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source.pt"
+    stages = [{"until": 0.4, "predict": {"pixels": 1.0}}, {"predict": {"latent": 1.0}}]
+    replace(weights, config={**weights.config, "stages": stages}).save(source)  # rows: 48 of pixels, 24 of latent
+    still = ("--config", str(trained.parent / "plain.yaml"), "steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0")
+    theirs = weights.model["predictor.project.weight"]
+    assert len(theirs) == 48 + 24
+
+    def outputs(start: Path, *more: str) -> torch.Tensor:
+        run_dir = tmp_path / start.stem
+        assert launch(run_dir, photos, *still, f"start_from={start}", *more) == 0
+        found = Checkpoint.load(latest(run_dir)).model
+        block = "predictor.blocks.0.mlp.0.weight"
+        torch.testing.assert_close(found[block], weights.model[block], rtol=0, atol=1e-6)
+        return found["predictor.project.weight"]
+
+    torch.testing.assert_close(outputs(source), theirs[48:], rtol=0, atol=1e-6)
+    assert "the predictor's outputs for pixels are left out" in " ".join(capsys.readouterr().err.split())
+    pixels = {**weights.config, "stages": [{"predict": {"pixels": 1.0}}]}
+    model = {name: one[:48] if "predictor.project." in name else one for name, one in weights.model.items()}
+    replace(weights, config=pixels, model=model).save(tmp_path / "pixels.pt")
+    found = outputs(tmp_path / "pixels.pt", BOTH)
+    torch.testing.assert_close(found[:48], theirs[:48], rtol=0, atol=1e-6)
+    assert 0.01 < found[48:].std() < 0.03
+    assert "outputs for latent have random weights" in " ".join(capsys.readouterr().err.split())
+    views = {**weights.config, "stages": [{"predict": {"views": 1.0}}]}
+    model = {name: one[:1] if "predictor.project." in name else one for name, one in weights.model.items()}
+    replace(weights, config=views, model=model).save(tmp_path / "views.pt")
+    assert any(
+        "did not train its pred" in one for one in adapted(tmp_path / "views.pt", "stages.0.predict=latent").notes
+    )
 
 
 def test_a_start_of_another_modality_and_code_named_by_a_file_are_refused(weights: Checkpoint, tmp_path: Path) -> None:
