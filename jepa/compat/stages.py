@@ -5,13 +5,29 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from jepa.config import ConfigError
+
 FORMER = ("target", "curriculum", "momentum")
 _MOMENTA = {"ema": ("linear", "start", "end"), "half_life": ("half_life", "start_samples", "end_samples")}
 Tree = dict[str, Any]
+# Numbers that the translation computes with: the least, whether that itself is excluded, and the largest.
+_RANGES = {
+    "steps": (1, False, float("inf")),
+    "curriculum.pixel_weight": (0, False, float("inf")),
+    "curriculum.latent_from": (0, False, 1),
+    "momentum.start": (0, False, 1),
+    "momentum.end": (0, False, 1),
+    "momentum.start_samples": (0, True, float("inf")),
+    "momentum.end_samples": (0, True, float("inf")),
+    "optim.schedule_length": (0, True, float("inf")),
+}
 
 
 def current(config: Mapping[str, Any]) -> Tree:
-    """A stored config, perhaps of an earlier version, in the settings of this one."""
+    """A stored config, perhaps of an earlier version, in the settings of this one.
+
+    Raises ConfigError for a former setting that has no meaning.
+    """
     kept = {name: value for name, value in config.items() if name not in FORMER}
     return kept if len(kept) == len(config) else {**kept, "stages": _stages(config)}
 
@@ -59,6 +75,7 @@ def new_spelling(tree: Tree) -> str:
 
     tree: a config with both the former settings that the user wrote, and `stages`.
     """
+    _check(tree)
     if "target" in tree or "curriculum" in tree:
         stages = _stages({**tree, "curriculum": _complete(tree)})
         given = ("until", "predict", "teacher") if "momentum" in tree else ("until", "predict")
@@ -76,7 +93,28 @@ def _complete(tree: Tree) -> Tree:
     return {"pixel_weight": 1.0, **curriculum} if curriculum.get("latent_from") else {**curriculum}
 
 
+def _check(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a former setting, or one that its translation reads, that has no meaning."""
+    for name in ("curriculum", "momentum", "optim"):
+        if not isinstance(section := config.get(name, {}), Mapping):
+            raise ConfigError(f"{name}: should be a section of settings, not {section!r}")
+    target, kind = config.get("target", "latent"), _section(config, "momentum").get("kind", "linear")
+    if not isinstance(target, str):
+        raise ConfigError(f"target: should be the name of a kind of target, not {target!r}")
+    if kind not in ("linear", "half_life"):
+        raise ConfigError(f"momentum.kind: should be linear or half_life, not {kind!r}")
+    for path, (least, is_excluded, largest) in _RANGES.items():
+        section, name = path.rpartition(".")[::2]
+        value = (_section(config, section) if section else config).get(name, 1)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not least <= value <= largest or value == float("inf") or (is_excluded and value == least):
+            words = f"above {least}" if is_excluded else f"of at least {least}"
+            words += "" if largest == float("inf") else f" and at most {largest}"
+            raise ConfigError(f"{path}: should be a number {words}, not {value!r}")
+
+
 def _stages(config: Mapping[str, Any]) -> list[Tree]:
+    _check(config)
     target, curriculum = config.get("target", "latent"), _section(config, "curriculum")
     weight, share = curriculum.get("pixel_weight", 0.0), curriculum.get("latent_from", 0.0)
     steps = config.get("steps", 10_000)

@@ -71,3 +71,22 @@ def test_a_former_setting_of_a_user_is_an_error_that_says_how_to_write_it_now(
     with pytest.raises(ConfigError, match="write stages"):
         resolve("image", {"curriculum": {"latent_from": 0.5}}, [])
     assert resolve("image", {}, now)[0].timeline
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"momentum": {**HALF_LIFE, "start_samples": 0}}, r"^momentum\.start_samples: .* above 0, not 0$"),
+        ({"momentum": {**LINEAR, "start": "a"}}, r"^momentum\.start: .* at least 0 and at most 1, not 'a'$"),
+        ({"momentum": {**LINEAR, "kind": "weird"}}, r"^momentum\.kind: should be linear or half_life, not 'weird'$"),
+        ({"steps": 0}, r"^steps: .* at least 1, not 0$"),
+        ({"steps": "x"}, r"^steps: .* at least 1, not 'x'$"),
+        ({"curriculum": 5}, r"^curriculum: should be a section of settings, not 5$"),
+        ({"curriculum": {"latent_from": True}}, r"^curriculum\.latent_from: "),
+        ({"target": ["latent"]}, r"^target: "),
+        ({"optim": {"schedule_length": 0}}, r"^optim\.schedule_length: "),
+    ],
+)
+def test_a_former_setting_without_a_meaning_is_refused_by_name(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        current({"modality": "image", "steps": 100, "momentum": LINEAR, **settings})

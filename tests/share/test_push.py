@@ -18,6 +18,9 @@ from small_runs import save_untrained
 import jepa
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.share import print_card, push
+from jepa.share.card import write_card
+from jepa.share.exports import Exports
+from jepa.share.facts import Facts
 from jepa.weights.load import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=.*:DeprecationWarning")  # of huggingface_hub's uploads
@@ -232,3 +235,15 @@ def test_an_export_for_other_libraries_is_part_of_a_push(run: Path, hub: Hub, mo
     exec(code.partition("```")[0], names)
     expected = jepa.load("hf://alice/owls")(pixels)
     torch.testing.assert_close(names["model"].forward_features(pixels), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("predict", "words"),
+    [("latent", "predicts the representation"), ("pixels", "predicts raw values"), ("views", "several")],
+)
+def test_a_card_says_what_the_last_stage_learned(predict: str, words: str) -> None:
+    stages = [{"until": 0.5, "predict": {"latent": 1.0, "pixels": 1.0}}, {"predict": {predict: 1.0}}]
+    checkpoint = Checkpoint(1, 1.0, {"modality": "image", "data": {}, "stages": stages}, {}, {})
+    card = write_card(Facts("tiny", checkpoint, (), False), "mit", "tiny", Exports())
+    assert words in card
+    assert ("(JEPA)" in card) == (predict == "latent")
