@@ -92,11 +92,13 @@ class JEPA(nn.Module):
         masks: Sequence[Masks],
         kinds: Sequence[TargetKind] = ("latent",),
         local: Sequence[Any] = (),
+        project: bool = True,
     ) -> Output:
         """Predict the targets of every set of masks; mask set i applies to view i mod V of the V views [B, ...].
 
         The target encoder runs once, on all views, or once per set under `target_input=hidden`. The views may be as
-        the loader sends them. local: smaller views [B, ...], which only the kind `views` needs.
+        the loader sends them. local: smaller views [B, ...], which only the kind `views` needs. project: whether
+        the loss reads projected contexts, so that projectors are trained.
         """
         views = [self.to_network(view) for view in views]
         token_kinds = [kind for kind in kinds if kind not in (VISIBLE, VIEWS)]
@@ -119,7 +121,7 @@ class JEPA(nn.Module):
         if local and VIEWS in kinds:
             inputs, table = self.to_network(joined(local)), self.get_buffer("local_table")
             vectors += local_vectors(self.context_encoder, inputs, len(local), table)
-        pooled = projected(self.projectors, vectors)
+        pooled = projected(self.projectors, vectors) if project else [dict(of_view) for of_view in vectors]
         predictions = [Prediction(*both) for both in zip(pairs, pooled, strict=False)]
         return Output(predictions, contrast, pooled[len(masks) :])
 

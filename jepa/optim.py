@@ -60,13 +60,15 @@ class OptimConfig:
 def build_optimizer(model: nn.Module, config: OptimConfig, bf16: bool = False) -> torch.optim.AdamW:
     """AdamW or Muon over all trainable parameters, without weight decay on biases, norms and other vectors.
 
-    bf16: whether Muon may orthogonalise in bf16.
-    Raises ConfigError for a rate factor that applies to no parameter.
+    bf16: whether Muon orthogonalises in bf16; the same in all processes.
+    Raises ConfigError for a rate factor that applies to no parameter, and for Muon without matrices.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matches = {name: _last_match(name, config.rate_factors) for name in trained}
     _check_used(config.rate_factors, matches)
     orthogonal = set(muon_matrices(model, config))
+    if config.optimizer == "muon" and not orthogonal:
+        raise ConfigError("optim.optimizer: muon finds no matrices to train in the networks' fsdp_units; use adamw")
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {(False, True, 1.0): [], (False, False, 1.0): []}
     for name, parameter in trained.items():
         match = matches[name]

@@ -13,7 +13,9 @@ from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, o
 from jepa.distributed import World, gradients_shared, stop_on_signals
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
+from jepa.ops.muon import has_fast_bf16
 from jepa.optim import build_optimizer, clip_gradient, set_schedule
+from jepa.targets import VIEWS
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.data_record import announce_data
@@ -44,8 +46,9 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     start = partial(start_weights, config, modality) if config.start_from else None
     model = initial_model(config, modality, world, is_replaced=checkpoint is not None or start is not None)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
+    is_slow = world.any(not has_fast_bf16(world.device.type))  # machines may differ; all must compute one update
     with world.error_barrier():
-        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16")
+        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16" and not is_slow)
         if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
@@ -123,11 +126,12 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a step, one micro-batch after another -> prediction loss and total loss, scalars."""
     weights, parts = config.weights(step), batch.split(config.optim.accumulate)
+    projects = VIEWS in weights or config.loss.regulariser != "none"
     losses, totals = [], []
     for number, part in enumerate(parts, start=1):
         with gradients_shared(forward, shared=number == len(parts)):
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                output = forward(part.views, part.masks, tuple(weights), part.local)
+                output = forward(part.views, part.masks, tuple(weights), part.local, projects)
             loss = prediction_loss(output.predictions, config.loss, weights, output.local)
             added = added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
             total = config.loss.prediction_weight * loss + added

@@ -72,6 +72,13 @@ def test_the_updates_are_those_of_torch() -> None:
         assert (weight - other).norm() < 0.02 * (other - before).norm()  # bf16 rounds to 0.004
 
 
+def test_networks_without_matrices_for_muon_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = JEPA(MODEL, Noise(NoiseConfig()))
+    monkeypatch.setattr(JEPA, "fsdp_units", lambda model: [])
+    with pytest.raises(ConfigError, match=r"^optim\.optimizer: muon finds no matrices"):
+        build_optimizer(model, OptimConfig(optimizer="muon"))
+
+
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_no_state() -> None:
     model = JEPA(MODEL, Noise(NoiseConfig()))
     optimizer = build_optimizer(model, OptimConfig(optimizer="muon", peak_lr=0.1))

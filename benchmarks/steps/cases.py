@@ -13,6 +13,7 @@ from jepa.data import Batch, seeded
 from jepa.distributed import World
 from jepa.launch import resolve
 from jepa.modality import Modality
+from jepa.ops.muon import has_fast_bf16
 from jepa.optim import build_optimizer, clip_gradient
 from jepa.train import backward
 from jepa.training.config import Config
@@ -147,7 +148,8 @@ class Ours:
         self.config, self.batch = config, batch.to(world.device)
         self.model = initial_model(config, modality, world)
         self.model.set_activation_checkpointing(config.compute.activation_checkpointing)
-        self.optimizer = build_optimizer(self.model, config.optim, config.compute.precision == "bf16")
+        low = config.compute.precision == "bf16" and has_fast_bf16(world.device.type)
+        self.optimizer = build_optimizer(self.model, config.optim, low)
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
         if config.compute.compile:

@@ -22,6 +22,7 @@ from jepa.data import Batch, seeded
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.model import JEPA
+from jepa.ops.muon import has_fast_bf16
 from jepa.optim import build_optimizer
 from jepa.training.config import Config
 from jepa.training.signs import collapse_signs_of
@@ -152,7 +153,7 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16")
+        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16" and has_fast_bf16("cpu"))
         step = _Step(model, optimizer, config, device)
         masks = [replace(one, context=_empty(one.context), target=_empty(one.target)) for one in batch.masks]
         fake = Batch(_empty(batch.views), masks, [], _empty(batch.local))

@@ -37,8 +37,8 @@ class Muon(AdamW):
     """Muon for groups of matrices whose `orthogonal` is true, AdamW for the other groups.
 
     Joined weights, such as those of queries, keys and values, count as one matrix. Sharded matrices (FSDP) are gathered
-    in the precision of the iteration, and every process computes the whole update. bf16: iterate in bf16 where its
-    products are fast: on GPUs and on CPUs with AMX.
+    in the precision of the iteration, and every process computes the whole update. bf16: iterate in bf16, which must be
+    the same in all processes; see `has_fast_bf16`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, bf16: bool = False, **settings: Any) -> None:
@@ -74,8 +74,7 @@ class Muon(AdamW):
             views = list(update.unbind())
             torch._foreach_lerp_(momenta, views, [weight] * len(views))
             torch._foreach_lerp_(views, momenta, MOMENTUM)  # Nesterov's
-            low = self.bf16 and _has_fast_bf16(device.type)
-            update = _orthogonal(update.to(torch.bfloat16) if low else update, parameters[0])
+            update = _orthogonal(update.to(torch.bfloat16) if self.bf16 else update, parameters[0])
             update = update.float().mul_(-0.2 * math.sqrt(max(parameters[0].shape)) * rate)
             torch._foreach_mul_(shards, 1 - rate * group["weight_decay"])
             torch._foreach_add_(shards, list(update.unbind()))
@@ -127,7 +126,8 @@ def _orthogonal(shards: Tensor, parameter: nn.Parameter) -> Tensor:
 
 
 @cache
-def _has_fast_bf16(device: str) -> bool:
+def has_fast_bf16(device: str) -> bool:
+    """Whether products in bf16 are fast: on GPUs, and on CPUs with AMX."""
     return device == "cuda" or (device == "cpu" and bool(torch.cpu._is_amx_tile_supported()))
 
 

@@ -48,8 +48,8 @@ def _positions(config: Any, use: Use) -> Iterator[Finding]:
 
 def _targets(config: Any) -> Iterator[Finding]:
     model = config.model
-    for number in unread_teachers(config.stages):
-        reason = f"stages.{number} needs no target encoder, and stages.{number + 1} starts with a copy"
+    for number, following in unread_teachers(config.stages, config.steps):
+        reason = f"stages.{number} needs no target encoder, and stages.{following} starts with a copy"
         yield f"stages.{number}.teacher", reason
     last = config.stages[-1]
     if isinstance(last.teacher, SnapshotTeacher) and not last.reads_target_encoder and config.evaluate.encoder is None:

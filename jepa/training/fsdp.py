@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jepa.distributed import World
@@ -29,6 +29,11 @@ def sharded(build: Callable[[], JEPA], world: World, bf16: bool) -> JEPA:
     model.to_empty(device=world.device)
     for name, tensor in _named_tensors(model):
         spread(source.get(name), tensor)
+    for module in model.predictor.modules():
+        # A network that was never gathered cannot leave gradients unshared; a stage of views alone does not run it.
+        if isinstance(module, FSDPModule):
+            module.unshard()
+            module.reshard()
     return model
 
 

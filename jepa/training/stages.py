@@ -94,10 +94,13 @@ class Stage(NamedTuple):
     steps: int
     weights: dict[TargetKind, float]
     teacher: Teacher
+    copies: bool = False  # whether the target encoder starts the stage as a copy of the context encoder
 
     def target_update(self, step: int, optim: OptimConfig) -> TargetUpdate:
         """What a step of the run does to the target encoder."""
-        return target_update(step - self.first_step, self.steps, optim.schedule_length, optim.batch_size, self.teacher)
+        of_stage = step - self.first_step
+        update = target_update(of_stage, self.steps, optim.schedule_length, optim.batch_size, self.teacher)
+        return update._replace(before=0.0) if self.copies and not of_stage else update
 
     def described(self) -> str:
         """The steps, the targets and the teacher in words."""
@@ -134,21 +137,29 @@ def check_stages(stages: Sequence[StageConfig]) -> None:
 
 
 def in_steps(stages: Sequence[StageConfig], steps: int, more: dict[TargetKind, float]) -> Iterator[Stage]:
-    """The stages of a run of so many steps, without those that are shorter than a step; more: weights in each."""
-    unread = unread_teachers(stages)
-    first = 0
-    for number, one in enumerate(stages):
-        end = round(one.until * steps)
-        if end > first:
-            teacher = FrozenTeacher() if number in unread else one.teacher
-            yield Stage(first, end - first, {**one.predict, **more}, teacher)
-        first = end
+    """The stages of a run of so many steps, without those that are shorter than a step; more: weights in each.
+
+    A moving average that follows stages which neither read nor update the target encoder starts from a copy.
+    """
+    unread = {number for number, _ in unread_teachers(stages, steps)}
+    is_current = True
+    for number, (first, end) in lasting(stages, steps).items():
+        one = stages[number]
+        teacher = FrozenTeacher() if number in unread else one.teacher
+        yield Stage(first, end - first, {**one.predict, **more}, teacher, one.averages and not is_current)
+        is_current = one.averages or one.reads_target_encoder or (is_current and first > 0)
 
 
-def unread_teachers(stages: Sequence[StageConfig]) -> list[int]:
-    """The stages that do not read the target encoder, and after which a copy replaces it; it need not be updated."""
+def lasting(stages: Sequence[StageConfig], steps: int) -> dict[int, tuple[int, int]]:
+    """First step, and the step after the last, of each stage by number, without those that are shorter than a step."""
+    ends = [0, *(round(one.until * steps) for one in stages)]
+    return {number: (first, end) for number, (first, end) in enumerate(pairwise(ends)) if end > first}
+
+
+def unread_teachers(stages: Sequence[StageConfig], steps: int) -> list[tuple[int, int]]:
+    """The stages that neither read the target encoder nor need to update it, and the next ones, whose copy replaces it."""
     return [
-        number
-        for number, (stage, following) in enumerate(pairwise(stages))
-        if not stage.reads_target_encoder and isinstance(following.teacher, SnapshotTeacher)
+        (number, following)
+        for number, following in pairwise(lasting(stages, steps))
+        if not stages[number].reads_target_encoder and isinstance(stages[following].teacher, SnapshotTeacher)
     ]

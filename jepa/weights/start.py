@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, CheckpointError
-from jepa.config import ConfigError
+from jepa.config import ConfigError, build
 from jepa.modality import Modality
 from jepa.training.config import Config
+from jepa.training.stages import StageConfig, lasting
 from jepa.weights.load import read_checkpoint
 from jepa.weights.outputs import with_outputs
 
@@ -22,9 +24,23 @@ def read_start(source: str) -> Checkpoint:
     The tensors may be mapped: use them before the file is replaced.
     """
     try:
-        return read_checkpoint(os.path.expanduser(source), mmap=True)  # noqa: PTH111 - not every source is a path
+        found = read_checkpoint(os.path.expanduser(source), mmap=True)  # noqa: PTH111 - not every source is a path
     except CheckpointError as error:
         raise ConfigError(f"start_from: {error}") from error
+    return replace(found, model=_with_a_trained_target(found))
+
+
+def _with_a_trained_target(found: Checkpoint) -> dict[str, Tensor]:
+    """The weights, both encoders from the evaluated one unless the target encoder was an average until the end.
+
+    A target encoder that was frozen, or an earlier copy, may hold random weights, from which no run should average.
+    """
+    stages = [build(StageConfig, [{**stage, "predict": "latent"}]) for stage in found.config.get("stages", ())]
+    if not stages or stages[max(lasting(stages, found.config.get("steps", 1)))].averages:
+        return found.model
+    encoder = found.config.get("evaluate", {}).get("encoder") or "context_encoder"
+    other = next(name for name in ENCODERS if name != encoder)
+    return with_both_encoders({name: value for name, value in found.model.items() if network(name) != other})
 
 
 def start_weights(config: Config[Any, Any], modality: Modality[Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

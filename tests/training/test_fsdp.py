@@ -278,3 +278,12 @@ def test_a_sharded_run_starts_from_the_networks_of_another_run(
         weights, expected = (Checkpoint.load(latest(run)).model for run in (tmp_path / name, start))
         for key, value in expected.items():
             torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-6, msg=key)
+
+
+def test_sharded_stages_of_views_alone_share_gradients_after_the_last_part_of_a_step(
+    photos: Path, tmp_path: Path
+) -> None:
+    stages = "stages=[{until: 0.5, predict: views, teacher: frozen}, {predict: {latent: 1, views: 1}}]"
+    settings = (stages, "steps=2", "optim.accumulate=2", "loss.regulariser=visreg", "data.mask_sets=2")
+    train(2, tmp_path / "run", photos, *settings, "compute.parallel=fsdp")
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2]

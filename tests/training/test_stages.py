@@ -20,6 +20,7 @@ from jepa.training.signs import logged_signs
 from jepa.training.stages import StageConfig
 from jepa.training.teachers import FrozenTeacher, SnapshotTeacher
 from jepa.weights.opened import load, open_source
+from jepa.weights.start import start_weights
 from modalities.image.modality import Image
 
 SMALL = [
@@ -203,3 +204,36 @@ def test_a_missing_start_and_one_with_other_networks_are_refused(
     wider = ["model.predictor.width=24", f"start_from={tmp_path / start}"]
     assert main([*command, *wider, "--run-dir", str(tmp_path / "second")]) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_an_average_after_an_unread_frozen_teacher_starts_from_a_copy_and_short_stages_do_not_count(
+    photos: Path,
+) -> None:
+    def copies(stages: str, *more: str) -> list[int]:
+        config = config_of(photos, "steps=10", f"stages={stages}", *more)
+        return [step for step in range(10) if config.target_update(step).before == 0]
+
+    assert copies("[{until: 0.4, predict: pixels, teacher: frozen}, {predict: latent}]") == [4]
+    assert copies("[{until: 0.4, predict: pixels}, {predict: latent}]") == []
+    assert copies("[{until: 0.4, predict: latent, teacher: frozen}, {predict: latent}]") == []
+    short = "[{until: 0.5, predict: pixels}, {until: 0.51, predict: latent}, {teacher: {kind: snapshot}}]"
+    config = config_of(photos, "steps=10", f"stages={short}")
+    assert [type(stage.teacher) for stage in config.timeline] == [FrozenTeacher, SnapshotTeacher]
+    config = config_of(photos, "steps=10", "stages=[{until: 0.99, predict: latent}, {teacher: frozen}]")
+    assert config.evaluated_encoder == "target_encoder"
+
+
+@pytest.mark.parametrize(("teacher", "is_kept"), [("frozen", False), ("{kind: ema, start: 0.5}", True)])
+def test_a_start_from_a_run_without_an_averaged_teacher_takes_its_context_encoder_twice(
+    photos: Path, tmp_path: Path, teacher: str, is_kept: bool
+) -> None:
+    settings = [f"stages=[{{predict: latent, teacher: {teacher}}}]", f"run_dir={tmp_path / 'run'}"]
+    config, modality = resolve("image", {}, [*SMALL, f"data.root={photos}", *settings])
+    model = JEPA(config.model, modality, config.target_kinds)
+    with torch.no_grad():
+        for parameter in model.target_encoder.parameters():
+            parameter.zero_()
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+    weights = start_weights(str(config.run_dir), model.state_dict(), ())
+    name = "blocks.0.mlp.0.weight"
+    assert weights[f"target_encoder.{name}"].equal(weights[f"context_encoder.{name}"]) is not is_kept
