@@ -157,7 +157,7 @@ def lasting(stages: Sequence[StageConfig], steps: int) -> dict[int, tuple[int, i
 
 
 def unread_teachers(stages: Sequence[StageConfig], steps: int) -> list[tuple[int, int]]:
-    """The stages that neither read the target encoder nor need to update it, and the next ones, whose copy replaces it."""
+    """The stages that do not read the target encoder, each with the next one, whose copy replaces it: no updates."""
     return [
         (number, following)
         for number, following in pairwise(lasting(stages, steps))

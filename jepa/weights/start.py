@@ -39,6 +39,8 @@ def _with_a_trained_target(found: Checkpoint) -> dict[str, Tensor]:
     if not stages or stages[max(lasting(stages, found.config.get("steps", 1)))].averages:
         return found.model
     encoder = found.config.get("evaluate", {}).get("encoder") or "context_encoder"
+    if encoder not in networks(found.model):
+        return found.model
     other = next(name for name in ENCODERS if name != encoder)
     return with_both_encoders({name: value for name, value in found.model.items() if network(name) != other})
 

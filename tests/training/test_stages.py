@@ -206,9 +206,7 @@ def test_a_missing_start_and_one_with_other_networks_are_refused(
     assert sentence in capsys.readouterr().err
 
 
-def test_an_average_after_an_unread_frozen_teacher_starts_from_a_copy_and_short_stages_do_not_count(
-    photos: Path,
-) -> None:
+def test_an_average_after_a_frozen_teacher_starts_from_a_copy_and_short_stages_do_not_count(photos: Path) -> None:
     def copies(stages: str, *more: str) -> list[int]:
         config = config_of(photos, "steps=10", f"stages={stages}", *more)
         return [step for step in range(10) if config.target_update(step).before == 0]
