@@ -97,8 +97,7 @@ class JEPA(nn.Module):
         """Predict the targets of every set of masks; mask set i applies to view i mod V of the V views [B, ...].
 
         The target encoder runs once, on all views, or once per set under `target_input=hidden`. The views may be as
-        the loader sends them. local: smaller views [B, ...], which only the kind `views` needs. project: whether
-        the loss reads projected contexts, so that projectors are trained.
+        the loader sends them. local: smaller views, which only `views` needs. project: if the loss reads `pooled`.
         """
         views = [self.to_network(view) for view in views]
         token_kinds = [kind for kind in kinds if kind not in (VISIBLE, VIEWS)]

@@ -13,9 +13,7 @@ from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, o
 from jepa.distributed import World, gradients_shared, stop_on_signals
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
-from jepa.ops.muon import has_fast_bf16
 from jepa.optim import build_optimizer, clip_gradient, set_schedule
-from jepa.targets import VIEWS
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
 from jepa.training.data_record import announce_data
@@ -23,7 +21,7 @@ from jepa.training.finite import FiniteCheck
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.memory import keep_freed_memory
 from jepa.training.networks import initial_model
-from jepa.training.numerics import numerics
+from jepa.training.numerics import bf16_everywhere, numerics
 from jepa.training.resume import checkpoint_to_resume
 from jepa.training.run_dir import prepare_run_dir, say_finished
 from jepa.training.saver import Saver
@@ -46,9 +44,9 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     start = partial(start_weights, config, modality) if config.start_from else None
     model = initial_model(config, modality, world, is_replaced=checkpoint is not None or start is not None)
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
-    is_slow = world.any(not has_fast_bf16(world.device.type))  # machines may differ; all must compute one update
+    bf16 = bf16_everywhere(config.compute, world)
     with world.error_barrier():
-        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16" and not is_slow)
+        optimizer = build_optimizer(model, config.optim, bf16)
         if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)
@@ -83,7 +81,6 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             # Schedules, masks and batches are functions of (config, step, rank), so a resumed run repeats them.
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             update = config.target_update(step)
-
             # Nothing from here to `upcoming.fetch` may wait for the device.
             model.update_target(update.before)
             batch = upcoming.take()
@@ -93,7 +90,6 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             optimizer.zero_grad(set_to_none=True)
             model.clamp_contrast()
             model.update_target(update.after)
-
             upcoming.fetch()
             finite.add(step, total, gradient_norm)
             done = step + 1
@@ -126,12 +122,11 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a step, one micro-batch after another -> prediction loss and total loss, scalars."""
     weights, parts = config.weights(step), batch.split(config.optim.accumulate)
-    projects = VIEWS in weights or config.loss.regulariser != "none"
     losses, totals = [], []
     for number, part in enumerate(parts, start=1):
         with gradients_shared(forward, shared=number == len(parts)):
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
-                output = forward(part.views, part.masks, tuple(weights), part.local, projects)
+                output = forward(part.views, part.masks, tuple(weights), part.local, config.projects(weights))
             loss = prediction_loss(output.predictions, config.loss, weights, output.local)
             added = added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
             total = config.loss.prediction_weight * loss + added

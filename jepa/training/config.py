@@ -1,5 +1,6 @@
 """The config of a run and its sections that belong to no other module."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -132,6 +133,10 @@ class Config(Generic[C, M]):
         """The weight of each kind of target at a step."""
         weights = self.stage(step).weights
         return weights | {VISIBLE: self.loss.visible_at(step / self.steps)} if VISIBLE in weights else weights
+
+    def projects(self, kinds: Collection[TargetKind]) -> bool:
+        """Whether the loss of these kinds of target reads projected contexts."""
+        return VIEWS in kinds or self.loss.regulariser != "none"
 
     def target_update(self, step: int) -> TargetUpdate:
         """What a step does to the target encoder."""

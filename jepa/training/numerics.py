@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils import deterministic as _deterministic
 
+from jepa.distributed import World
+from jepa.ops.muon import has_fast_bf16
 from jepa.training.config import ComputeConfig
 
 deterministic: Any = _deterministic  # torch declares no types for it
@@ -33,3 +35,8 @@ def numerics(compute: ComputeConfig, device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before[0])
         torch.use_deterministic_algorithms(before[1])
         deterministic.fill_uninitialized_memory = filled
+
+
+def bf16_everywhere(compute: ComputeConfig, world: World) -> bool:
+    """Whether Muon iterates in bf16: only if it is fast in all processes, as all must compute one update."""
+    return compute.precision == "bf16" and not world.any(not has_fast_bf16(world.device.type))
