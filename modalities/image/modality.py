@@ -90,11 +90,11 @@ class Image(Modality[ImageConfig]):
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
-        return self._normalised(self.loader_view(inputs, generator))
+        return self._normalised(self._whole_crop(inputs, generator))
 
     def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> uint8 [3, H, W]."""
-        return self._crop(inputs, self.config.size, self.config.crop_scale, generator)
+        return self._whole_crop(inputs, generator)
 
     def local_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Smaller random resized crop, uint8 [3, H', W'] -> uint8 [3, h, w]."""
@@ -137,6 +137,9 @@ class Image(Modality[ImageConfig]):
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.config.pixel_mean, self.config.pixel_std)
+
+    def _whole_crop(self, inputs: Tensor, generator: Generator) -> Tensor:
+        return self._crop(inputs, self.config.size, self.config.crop_scale, generator)
 
     def _crop(self, inputs: Tensor, size: tuple[int, int], scale: tuple[float, float], generator: Generator) -> Tensor:
         config = self.config

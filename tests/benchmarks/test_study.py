@@ -56,7 +56,7 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("arms") / "pixels.yaml"
     path.write_text(
         f"base: {FOLDER.parent / 'base.yaml'}\nsearch: {{optim.peak_lr: [1.0e-3, 1.0e+30, 2.0e-3]}}\n"
-        "stages: [{predict: pixels}]\noptim: {warmup: 0}\nevaluate: {attentive_steps: 20}\n"
+        "stages: [{predict: pixels}]\noptim: {optimizer: adamw, batch_size: 16, warmup: 0}\nevaluate: {attentive_steps: 20}\n"
     )
     return path
 
@@ -125,7 +125,7 @@ def test_arms_are_valid_and_a_step_of_each_has_its_cost(colours: Path, tmp_path:
     arms = [read_arm(path.stem) for path in sorted(FOLDER.glob("*.yaml"))]
     place = ("data.source=folder", f"data.root={colours}")
     grid = ("data.image_size=16", "data.patch_size=2")
-    tiny = Study("tiny", place, (*grid, *SETTINGS[2:]), tmp_path / "log.jsonl", tmp_path, jobs=1)
+    tiny = Study("tiny", place, (*grid, SETTINGS[2]), tmp_path / "log.jsonl", tmp_path, jobs=1)
     same = {arm.name: {"optim.batch_size": 8} for arm in arms}
     costs = step_costs("flops", tiny, arms, same)
     assert costs["latent"] > costs["both"] > costs["pixels_vicreg"] > costs["masked_autoencoder"]
