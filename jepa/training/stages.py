@@ -56,7 +56,7 @@ class StageConfig:
 
     until: share of the steps at which the stage ends; the last one ends at 1. predict: kinds of target with weights:
     `latent` (representations), `pixels` (raw patches), custom functions `package.module:function`, and `views`, which
-    draws the views of a sample together without a target encoder (LeJEPA, Balestriero & LeCun 2025); a lone kind has
+    pulls the views of a sample together without a target encoder (LeJEPA, Balestriero & LeCun 2025); a lone kind has
     weight 1. teacher: how the target encoder follows the context encoder: `ema` and `half_life` are moving averages,
     `snapshot` a copy that is renewed now and then, `frozen` never changes. Its schedule runs over the stage.
     """

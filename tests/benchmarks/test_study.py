@@ -56,7 +56,8 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("arms") / "pixels.yaml"
     path.write_text(
         f"base: {FOLDER.parent / 'base.yaml'}\nsearch: {{optim.peak_lr: [1.0e-3, 1.0e+30, 2.0e-3]}}\n"
-        "stages: [{predict: pixels}]\noptim: {optimizer: adamw, batch_size: 16, warmup: 0}\nevaluate: {attentive_steps: 20}\n"
+        "stages: [{predict: pixels}]\noptim: {optimizer: adamw, batch_size: 16, warmup: 0}\n"
+        "evaluate: {attentive_steps: 20}\n"
     )
     return path
 
