@@ -429,7 +429,7 @@ def test_the_report_shows_retrieval_gain_and_masks(run: Path, results: dict[str,
         "context: all 2 tokens of <word>; targets: 1 of 5 tokens of cells",
         "retrieval, cells to <word>, top 1",
         "Each input has 5 tokens of cells (2 x 2 of them on a grid) and 2 of <word>.",
-        " to predict the representation of hidden ones.",
+        " to predict the representation of hidden tokens from visible ones.",
     ):
         assert words in page.text, words
     images = [attributes for tag, attributes in page.elements if tag == "img"]
