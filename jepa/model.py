@@ -12,10 +12,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jepa.distributed import local_shards
 from jepa.encoder import TokenEncoder
-from jepa.masking import Masks, nearest_target, sets_together
+from jepa.masking import Masks, nearest_target, sets_together, views_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
-from jepa.multiview.vectors import joined, local_vectors, projected
+from jepa.multiview.vectors import local_vectors, projected
 from jepa.ops.contrast import ContrastPair as ContrastPair, ContrastScale as ContrastScale
 from jepa.ops.projector import projector
 from jepa.predictor import Predictor, PredictorTask
@@ -118,7 +118,7 @@ class JEPA(nn.Module):
         kept = [one.context.shape[1] for one in masks]
         contrast = None if self.contrast is None else self.contrast.pair(self.streams, vectors, kept)
         if local and VIEWS in kinds:
-            inputs, table = self.to_network(joined(local)), self.get_buffer("local_table")
+            inputs, table = self.to_network(views_together(local)), self.get_buffer("local_table")
             vectors += local_vectors(self.context_encoder, inputs, len(local), table)
         pooled = projected(self.projectors, vectors) if project else [dict(of_view) for of_view in vectors]
         predictions = [Prediction(*both) for both in zip(pairs, pooled, strict=False)]

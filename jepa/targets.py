@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from jepa.config import ConfigError
 from jepa.config.imports import imported
 from jepa.encoder import PatchEmbedding, TokenEncoder, gather_tokens
-from jepa.masking import Masks, hidden_tokens, sets_together
+from jepa.masking import Masks, hidden_tokens, sets_together, views_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
 from jepa.ops.norms import standardised
@@ -113,8 +113,7 @@ class Latent(Target):
         shapes = [[leaf.shape for leaf in tree_leaves(view)] for view in views]
         if len(views) == 1 or shapes.count(shapes[0]) < len(views):
             return super()._of_views(views, encoder)
-        together = tree_map(lambda *leaves: torch.cat(leaves), *views)
-        return _parts(self.raw(together, encoder), len(views))
+        return _parts(self.raw(views_together(views), encoder), len(views))
 
 
 class Pixels(Target):

@@ -18,4 +18,4 @@ from jepa.masking.hidden import hidden_tokens
 from jepa.masking.masks import Masks
 from jepa.masking.nearest import nearest_target
 from jepa.masking.sampling import sample_masks
-from jepa.masking.together import sets_together
+from jepa.masking.together import sets_together, views_together

@@ -1,12 +1,17 @@
-"""Several sets of masks as one larger batch."""
+"""Several views, and several sets of masks, as one larger batch."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
 from jepa.masking.masks import Masks
+
+
+def views_together(views: Iterable[Any]) -> Any:
+    """Several views as one larger batch: n times [B, ...] -> [n * B, ...]."""
+    return tree_map(lambda *leaves: torch.cat(leaves), *views)
 
 
 def sets_together(
@@ -24,7 +29,6 @@ def sets_together(
         together, inputs = sets[numbers[0]], views[numbers[0] % len(views)]
         if len(numbers) > 1:
             together = Masks.concatenate([sets[number] for number in numbers])
-            every = (views[number % len(views)] for number in numbers)
-            inputs = tree_map(lambda *leaves: torch.cat(leaves), *every)
+            inputs = views_together(views[number % len(views)] for number in numbers)
         joined.append((numbers, inputs, together))
     return joined

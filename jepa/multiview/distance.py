@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-Vectors = Mapping[str, Tensor]  # [B, P] by stream
+Vectors = Mapping[str, Tensor]  # [B, D] by stream, or [B, P] projected
 
 
 def views_distance(whole: Sequence[Vectors], local: Sequence[Vectors]) -> Tensor:

@@ -1,21 +1,14 @@
 """One vector per view: smaller views through the encoder, and all of them through the projectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
-
-Vectors = Mapping[str, Tensor]  # [B, D] by stream
-
-
-def joined(views: Sequence[Any]) -> Any:
-    """Several views as one larger batch: n times [B, ...] -> [n * B, ...]."""
-    return tree_map(lambda *leaves: torch.cat(leaves), *views)
+from jepa.multiview.distance import Vectors
 
 
 def local_vectors(encoder: TokenEncoder, inputs: Any, count: int, table: Tensor) -> list[dict[str, Tensor]]:

@@ -54,6 +54,16 @@ def test_with_one_stage_every_step_predicts_one_kind_of_target(photos: Path) -> 
         assert config.target_kinds == (target,)
 
 
+def saved_with_a_target_of_zeros(photos: Path, *settings: str) -> tuple[Config[Any, Any], Image, JEPA]:
+    config, modality = resolve("image", {}, [*SMALL, f"data.root={photos}", *settings])
+    model = JEPA(config.model, modality, config.target_kinds)
+    with torch.no_grad():
+        for parameter in model.target_encoder.parameters():
+            parameter.zero_()
+    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+    return config, modality, model
+
+
 @pytest.mark.parametrize(
     ("teacher", "encoder"),
     [
@@ -67,12 +77,7 @@ def test_the_evaluated_encoder_follows_the_last_teacher_unless_one_is_chosen(
     teacher: str, encoder: str, photos: Path, tmp_path: Path
 ) -> None:
     settings = [f"stages=[{{until: 0.5, predict: pixels}}, {{teacher: {teacher}}}]", f"run_dir={tmp_path / 'run'}"]
-    config, modality = resolve("image", {}, [*SMALL, f"data.root={photos}", *settings])
-    model = JEPA(config.model, modality, config.target_kinds)
-    with torch.no_grad():
-        for parameter in model.target_encoder.parameters():
-            parameter.zero_()
-    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+    config, modality, model = saved_with_a_target_of_zeros(photos, *settings)
 
     def is_zero(*which: Which) -> bool:
         return not any(parameter.any() for parameter in load(config.run_dir, *which).parameters())
@@ -227,12 +232,7 @@ def test_a_start_from_a_run_without_an_averaged_teacher_takes_its_context_encode
     photos: Path, tmp_path: Path, teacher: str, is_kept: bool
 ) -> None:
     settings = [f"stages=[{{predict: latent, teacher: {teacher}}}]", f"run_dir={tmp_path / 'run'}"]
-    config, modality = resolve("image", {}, [*SMALL, f"data.root={photos}", *settings])
-    model = JEPA(config.model, modality, config.target_kinds)
-    with torch.no_grad():
-        for parameter in model.target_encoder.parameters():
-            parameter.zero_()
-    Checkpoint(1, 1.0, plain(config), model.state_dict(), {}).save(latest(config.run_dir))
+    config, _, _ = saved_with_a_target_of_zeros(photos, *settings)
     weights = read_start(str(config.run_dir)).model
     name = "blocks.0.mlp.0.weight"
     assert weights[f"target_encoder.{name}"].equal(weights[f"context_encoder.{name}"]) is not is_kept

@@ -156,16 +156,7 @@ def _room(draws: Draws, ends: Floats) -> Floats:
 def _random_rotations(draws: Draws, count: int) -> Floats:
     """Uniformly random rotations: [B, count, 3, 3] (Shoemake 1992)."""
     share, one, other = np.moveaxis(draws.uniform(count, 3), -1, 0)
-    one, other = 2 * np.pi * one, 2 * np.pi * other
-    inner, outer = np.sqrt(1 - share), np.sqrt(share)
-    x, y, z, w = inner * np.sin(one), inner * np.cos(one), outer * np.sin(other), outer * np.cos(other)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    matrices: Floats = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2).astype(np.float32)
-    return matrices
+    return parts.rotations_of(share, 2 * np.pi * one, 2 * np.pi * other)
 
 
 def middle_scene(draws: Draws, cast: Cast, others: Ints) -> SceneBatch:

@@ -139,6 +139,11 @@ def draw_rotations(draws: Draws, count: int) -> Floats:
     """Rotations [B, K, 3, 3], uniformly distributed (Shoemake 1992)."""
     share = draws.uniform(count)
     one, other = draws.uniform(count, high=2 * np.pi), draws.uniform(count, high=2 * np.pi)
+    return rotations_of(share, one, other)
+
+
+def rotations_of(share: Floats, one: Floats, other: Floats) -> Floats:
+    """Rotations [B, K, 3, 3] from a number in [0, 1) and two angles, uniform if these [B, K] are (Shoemake 1992)."""
     near, far = np.sqrt(1 - share), np.sqrt(share)
     x, y, z, w = near * np.sin(one), near * np.cos(one), far * np.sin(other), far * np.cos(other)
     rows = [
