@@ -6,7 +6,6 @@ from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,
     FunctionMaskConfig,
-    InverseBlockMaskConfig,
     MaskingConfig,
     RandomMaskConfig,
     RandomTubeMaskConfig,

@@ -18,19 +18,16 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # edges of the windows of context cou
 OVERDRAW = 5  # placements drawn for each missing one; about one in four or five falls into a window
 
 
-def place_blocks(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator, wrapped: bool = False) -> Tensor:
+def place_blocks(grid: Grid, size: Grid, shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Place blocks of one size on a grid; every placement that fits is equally likely.
 
-    grid (g_1..g_A), size (s_1..s_A) -> bool [*shape, N], True inside the block. wrapped: blocks continue at the
-    opposite edge, so that every placement fits and covers every token equally often.
+    grid (g_1..g_A), size (s_1..s_A) -> bool [*shape, N], True inside the block.
     """
     inside = torch.ones(*shape, 1, dtype=torch.uint8)  # bytes: torch broadcasts & twice as fast over them as over bool
     for tokens, extent in zip(grid, size, strict=True):  # one axis at a time: a block is a product of intervals
-        start = torch.randint(tokens if wrapped else tokens - extent + 1, shape, generator=generator).unsqueeze(-1)
+        start = torch.randint(tokens - extent + 1, shape, generator=generator).unsqueeze(-1)
         along = torch.arange(tokens)
         interval = (along >= start) & (along < start + extent)
-        if wrapped:
-            interval |= along < start + extent - tokens
         inside = (inside.unsqueeze(-1) & interval.view(torch.uint8).unsqueeze(-2)).flatten(-2)
     return inside.view(torch.bool)
 

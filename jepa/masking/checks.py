@@ -12,7 +12,6 @@ from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,
     FunctionMaskConfig,
-    InverseBlockMaskConfig,
     RandomMaskConfig,
     RandomTubeMaskConfig,
     Strategy,
@@ -63,8 +62,6 @@ def check_masking(grid: Grid, config: Strategy) -> None:
         case RandomTubeMaskConfig():
             space = math.prod(grid[-2:])
             _check_split(round(config.ratio * space), space, f"hiding {config.ratio:.0%}")
-        case InverseBlockMaskConfig():
-            _check_inverse_block(grid, config)
         case CausalMaskConfig():
             _check_causal(grid, config)
         case FunctionMaskConfig():
@@ -119,12 +116,6 @@ def _check_tube(grid: Grid, config: TubeMaskConfig) -> None:
         raise ValueError(f"the masks of V-JEPA need a grid of 3 axes, not {grid}")
     for size in possible_block_sizes(grid[-2:], (config.scale, config.scale), config.aspect):
         context_windows(tube_blocks(grid, config, size))
-
-
-def _check_inverse_block(grid: Grid, config: InverseBlockMaskConfig) -> None:
-    visible = 1 - config.ratio
-    for size in possible_block_sizes(grid, (visible, visible), config.aspect):
-        _check_split(math.prod(size), math.prod(grid), f"hiding all but a block of {visible:.0%}")
 
 
 def _check_causal(grid: Grid, config: CausalMaskConfig) -> None:

@@ -101,23 +101,6 @@ class RandomTubeMaskConfig(StrategyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InverseBlockMaskConfig(StrategyConfig):
-    """One block is the context, all other tokens are the target (data2vec 2.0, Baevski et al. 2023).
-
-    The block continues at the opposite edge of the grid, so that no token is privileged (CAPI, Darcet et al. 2025).
-    Its size is drawn once per batch. ratio: share of the tokens that are hidden. aspect: as for blocks.
-    """
-
-    kind: Literal["inverse_block"] = "inverse_block"
-    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.65
-    aspect: RatioRange = (0.75, 1.5)
-
-    def no_effect(self, use: Use) -> dict[str, str]:
-        """Settings without effect, each with the reason."""
-        return {"aspect": "the grid has one axis"} if len(use.modality.grid) < 2 else {}
-
-
-@dataclass(frozen=True, kw_only=True)
 class CausalMaskConfig(StrategyConfig):
     """The context lies before a cut across `axis`, the target after it; the cut is drawn once per batch.
 
@@ -144,12 +127,6 @@ class FunctionMaskConfig(StrategyConfig):
 
 
 Strategy = (
-    BlockMaskConfig
-    | TubeMaskConfig
-    | RandomMaskConfig
-    | RandomTubeMaskConfig
-    | InverseBlockMaskConfig
-    | CausalMaskConfig
-    | FunctionMaskConfig
+    BlockMaskConfig | TubeMaskConfig | RandomMaskConfig | RandomTubeMaskConfig | CausalMaskConfig | FunctionMaskConfig
 )
 MaskingConfig = Annotated[Strategy, Field(discriminator="kind")]

@@ -12,12 +12,11 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.masking import published
-from jepa.masking.blocks import Blocks, draw_block_size, draw_blocks, place_blocks, random_tokens, token_indices
+from jepa.masking.blocks import Blocks, draw_block_size, draw_blocks, random_tokens, token_indices
 from jepa.masking.configs import (
     BlockMaskConfig,
     CausalMaskConfig,
     FunctionMaskConfig,
-    InverseBlockMaskConfig,
     RandomMaskConfig,
     RandomTubeMaskConfig,
     Strategy,
@@ -63,10 +62,6 @@ def _every_target(grid: Grid, config: Strategy, batch_size: int, generator: Gene
             every = torch.ones(batch_size, tokens, dtype=torch.bool)
             target = random_tokens(every, round(config.ratio * tokens), own)
             return _repeated(grid, ~target, target.unsqueeze(1))
-        case InverseBlockMaskConfig():
-            size = draw_block_size(grid, (1 - config.ratio, 1 - config.ratio), config.aspect, generator)
-            context = place_blocks(grid, size, (batch_size,), own, wrapped=True)
-            return Masks(token_indices(context), token_indices(~context).unsqueeze(1))
         case CausalMaskConfig():
             low, high = config.cut
             cut = low + float(torch.rand((), generator=generator)) * (high - low)

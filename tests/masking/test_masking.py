@@ -16,7 +16,6 @@ from torch import Generator, Tensor
 from jepa.masking import (
     BlockMaskConfig,
     CausalMaskConfig,
-    InverseBlockMaskConfig,
     MaskingConfig,
     Masks,
     RandomMaskConfig,
@@ -26,7 +25,7 @@ from jepa.masking import (
     place_blocks,
     sample_masks,
 )
-from jepa.masking.blocks import Blocks, draw_block_size, possible_block_sizes
+from jepa.masking.blocks import Blocks, draw_block_size
 from jepa.positions import Grid, grid_positions
 
 GRIDS = [(14, 14), (8, 14, 14), (8, 32), (16,), (4, 6)]
@@ -38,7 +37,6 @@ SYMMETRIC = [
     TubeMaskConfig(time_scale=0.5),
     RandomMaskConfig(),
     RandomTubeMaskConfig(),
-    InverseBlockMaskConfig(),
 ]
 EVERY = [*SYMMETRIC, CausalMaskConfig(), CausalMaskConfig(cut=(0.3, 0.7))]
 
@@ -76,11 +74,6 @@ def uses(grid: Grid, config: Any, calls: int, batch_size: int) -> tuple[Tensor, 
 def chosen(indices: Tensor, tokens: int) -> Tensor:
     """Indices [B, K] -> how often each token was named [B, tokens]."""
     return torch.zeros(len(indices), tokens, dtype=torch.int64).scatter_add_(1, indices, torch.ones_like(indices))
-
-
-def _padding(size: Grid, grid: Grid) -> list[int]:
-    """Arguments of `pad` that extend a block at the first corner to the whole grid."""
-    return [side for part, whole in zip(reversed(size), reversed(grid), strict=True) for side in (0, whole - part)]
 
 
 def assert_sound(masks: Masks, grid: Grid, batch_size: int) -> None:
@@ -214,26 +207,6 @@ def test_of_a_small_target_at_least_one_token_is_predicted() -> None:
     assert sample_masks((2, 2), RandomMaskConfig(ratio=0.5, predicted=0.01), 3, seeded(0)).target.shape == (3, 1, 1)
 
 
-@pytest.mark.parametrize("grid", [(16,), (4, 6), (4, 6, 5)], ids=str)
-def test_an_inverse_block_shows_one_block_and_privileges_no_token(grid: Grid) -> None:
-    """Against brute force: rolled to some place, the context is the block of one of the sizes that can be drawn."""
-    config, tokens, axes = InverseBlockMaskConfig(ratio=0.75), math.prod(grid), tuple(range(len(grid)))
-    sizes = possible_block_sizes(grid, (0.25, 0.25), config.aspect)
-    blocks = [place_blocks(size, size, (), seeded(0)).view(size) for size in sizes]
-    corners = [torch.nn.functional.pad(one, _padding(one.shape, grid)) for one in blocks]
-    places = grid_positions(grid).int().tolist()
-    for seed in range(3):
-        masks = sample_masks(grid, config, 2, seeded(seed))
-        shown = chosen(masks.context, tokens).bool().view(2, *grid)
-        for one in shown:
-            assert any(torch.equal(one.roll(place, axes), corner) for corner in corners for place in places)
-    context, target = uses(grid, config, calls=200, batch_size=32)
-    assert (context + target == 32).all()
-    shares = context.float().mean(0) / 32
-    spread = (context.float() / 32).std(0) / math.sqrt(200)
-    assert ((shares - shares.mean()).abs() <= 4.5 * spread).all()
-
-
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_causal_context_is_all_before_the_cut_and_the_target_all_after(axis: int) -> None:
     grid, cuts = (8, 6, 4), set()
@@ -263,7 +236,6 @@ def test_block_sizes_are_those_of_the_paper() -> None:
         st.builds(TubeMaskConfig, blocks=st.integers(1, 6), scale=st.floats(0.05, 1), time_scale=st.floats(0.1, 1)),
         st.builds(RandomMaskConfig, ratio=st.floats(0.05, 1)),
         st.builds(RandomTubeMaskConfig, ratio=st.floats(0.05, 1)),
-        st.builds(InverseBlockMaskConfig, ratio=st.floats(0.02, 0.98)),
         st.builds(CausalMaskConfig, axis=st.integers(0, 2), cut=st.tuples(st.floats(0.1, 0.5), st.floats(0.5, 1))),
     ),
     seed=st.integers(0, 10**6),
@@ -286,7 +258,6 @@ def test_any_grid_gives_valid_masks_or_an_error(grid: Grid, config: Any, seed: i
         ((14, 14), TubeMaskConfig(scale=1.0), "8 target blocks of 14 x 14 tokens .* leave no context in 100%"),
         ((4, 4), RandomMaskConfig(ratio=0.99), "hiding 99% splits 16 tokens into 16 and 0"),
         ((8, 2, 2), RandomTubeMaskConfig(ratio=0.1), "hiding 10% splits 4 tokens into 0 and 4"),
-        ((2, 2), InverseBlockMaskConfig(ratio=0.05), "all but a block of 95% splits 4 tokens into 4 and 0"),
         ((8, 14), CausalMaskConfig(cut=(0.5, 0.99)), "a cut at 99% of axis 0 splits 8 tokens into 8 and 0"),
         ((8, 14), CausalMaskConfig(axis=2), "axis 2 does not exist: the grid has 2"),
         ((8, 14, 14), BlockMaskConfig(legacy="ijepa"), "2 axes"),
