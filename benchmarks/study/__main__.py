@@ -1,6 +1,6 @@
 """A fair study of ways to pretrain on small data.
 
-    python -m benchmarks.study search --data cifar10=FOLDER --arms masked_autoencoder,latent --images 20000 --jobs 2
+    python -m benchmarks.study search --data cifar10=FOLDER --arms masked_autoencoder,latent --minutes .5 --jobs 2
     python -m benchmarks.study finals --data cifar10=FOLDER --arms masked_autoencoder,latent --minutes 10
     python -m benchmarks.study curves --data cifar10=FOLDER --arms masked_autoencoder,latent --until 30
     python -m benchmarks.study report cifar10
@@ -65,13 +65,11 @@ def _print(records: Iterable[Record]) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    _print(search(_study(options), options.arms, options.trials, options.images))
+    _print(search(_study(options), options.arms, options.trials, _budget(options)))
 
 
 def _finals(options: argparse.Namespace) -> None:
-    kind = next(kind for kind in get_args(BudgetKind) if getattr(options, kind) is not None)
-    budget = Budget(kind, getattr(options, kind))
-    _print(equal_runs(_study(options), options.arms, "final", [budget], options.seeds, options.split))
+    _print(equal_runs(_study(options), options.arms, "final", [_budget(options)], options.seeds, options.split))
 
 
 def _curves(options: argparse.Namespace) -> None:
@@ -89,6 +87,11 @@ def _nuisance(options: argparse.Namespace) -> None:
     images = SceneImages(ScenesConfig(), options.size) if scenes else FolderImages(Path(options.source))
     nuisance = Nuisance(options.background, options.patches, options.noise, options.seed)
     CONSOLE.print(f"{write(images, options.out, nuisance):,} images in {options.out}", highlight=False)
+
+
+def _budget(options: argparse.Namespace) -> Budget:
+    kind = next(kind for kind in get_args(BudgetKind) if getattr(options, kind) is not None)
+    return Budget(kind, getattr(options, kind))
 
 
 def _study(options: argparse.Namespace) -> Study:
@@ -117,14 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("search", help="successive halving over the search space of each arm")
     one.set_defaults(act=_search)
     one.add_argument("--trials", type=_positive(int), default=9, help="of each arm in the first rung (default: 9)")
-    one.add_argument("--images", type=_positive(int), required=True, help="that a trial of the first rung sees")
+    _add_budget(one)
     _add_common(one)
     one = commands.add_parser("finals", help="the best settings of each arm with several seeds, on the test split")
     one.set_defaults(act=_finals)
-    budget = one.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=_positive(float), help="of two cores, 90 CPU seconds each")
-    budget.add_argument("--flops", type=_positive(float), help="floating-point operations")
-    budget.add_argument("--images", type=_positive(int), help="images seen")
+    _add_budget(one)
     _add_common(one, seeds=3, split="test")
     one = commands.add_parser("curves", help="the best settings of each arm at 1, 3, 10, 30 and 100 minutes")
     one.set_defaults(act=_curves)
@@ -143,6 +143,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=_positive(int), default=64, help="pixels per side of scenes (default: 64)")
     one.add_argument("--seed", type=int, default=0)
     return parser
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    """The budget of a run; of a search, that of a trial of the first rung."""
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--minutes", type=_positive(float), help="of two cores, 90 CPU seconds each")
+    budget.add_argument("--flops", type=_positive(float), help="floating-point operations")
+    budget.add_argument("--images", type=_positive(int), help="images seen")
 
 
 def _add_common(parser: argparse.ArgumentParser, seeds: int = 0, split: str = "") -> None:

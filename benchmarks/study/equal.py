@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from benchmarks.study.arms import Arm
-from benchmarks.study.budget import Budget, step_costs
+from benchmarks.study.budget import EXACT, Budget, step_costs
 from benchmarks.study.log import Record
 from benchmarks.study.search import best
 from benchmarks.study.trials import Part, Split, Study, Trial, finish
@@ -18,16 +18,13 @@ def equal_runs(
 
     Each budget is a run of its own, as schedules end with the run: what a user gets who trains for so long.
     """
-    settings = {arm.name: best(study, arm) for arm in arms}
+    points = [(arm, best(study, arm)) for arm in arms]
     planned = []
     for budget in budgets:
-        costs = step_costs(budget.kind, study, arms, settings)
+        costs = step_costs(budget.kind, study, points, EXACT)
         planned += [
-            Trial(
-                *(study, part, arm, settings[arm.name], max(1, round(budget.amount / costs[arm.name])), seed, split),
-                {"budget": budget.amount, "unit": budget.kind},
-            )
+            Trial(study, part, *point, budget.steps(cost), seed, split, budget.facts)
             for seed in range(seeds)
-            for arm in arms
+            for point, cost in zip(points, costs, strict=True)
         ]
     yield from finish(planned, study)

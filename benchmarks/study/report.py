@@ -26,7 +26,7 @@ ROWS = {
 
 def report(name: str, log: Path, results: Path, images: Path) -> None:
     """Write the pages study_NAME.md and study_NAME_search.md, and the figure of the curves; raises ConfigError."""
-    records = [record for record in read(log).values() if record["part"] != "cost"]
+    records = [record for record in read(log).values() if "scores" in record or "failed" in record]
     if not records:
         raise ConfigError(f"{log} has no trials; run the search first")
     curves = [record for record in records if record["part"] == "curve" and "failed" not in record]

@@ -1,31 +1,39 @@
-"""Successive halving: many short trials of each arm, then the best third with three times the images, and so on.
+"""Successive halving: many short trials of each arm, then the best third with three times the budget, and so on.
 
 A trial of the next rung is a separate run, not the earlier one continued: learning rate, stages and teacher are
 functions of the share of the run that is done, so the first third of a long run is another run than a short one.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from benchmarks.study.arms import Arm, Changes, design
+from benchmarks.study.budget import ROUGH, Budget, step_costs
 from benchmarks.study.log import Record, read
-from benchmarks.study.trials import Study, Trial, finish, identity, resolved
+from benchmarks.study.trials import Study, Trial, finish, identity
 from jepa.config import ConfigError
 
 RANKED_BY = ("class/linear", "class/knn", "class/low_shot_12")
-FACTOR = 3  # of the images from rung to rung; as many times fewer trials
+FACTOR = 3  # of the budget from rung to rung; as many times fewer trials
 
 
-def search(study: Study, arms: Sequence[Arm], trials: int, images: int) -> Iterator[Record]:
-    """Make the trials of all arms, rung by rung, and yield their records."""
+def search(study: Study, arms: Sequence[Arm], trials: int, budget: Budget) -> Iterator[Record]:
+    """Make the trials of all arms, rung by rung, and yield their records. budget: of a trial of the first rung."""
     points = {arm.name: design(arm.search, trials) for arm in arms if arm.search}
     for rung in range(rungs(trials)):
-        planned = [
-            _trial(study, arm, changes, images * FACTOR**rung, rung)
+        of_rung = [
+            (arm, changes)
             for number in range(trials)
             for arm in arms
             for changes in points.get(arm.name, [])[number : number + 1]
+        ]
+        costs = step_costs(budget.kind, study, of_rung, ROUGH)
+        larger = Budget(budget.kind, budget.amount * FACTOR**rung)
+        about = {"rung": rung, **larger.facts}
+        planned = [
+            Trial(study, "search", *point, larger.steps(cost), 0, "validation", about)
+            for point, cost in zip(of_rung, costs, strict=True)
         ]
         records = []
         for record in finish(planned, study):
@@ -66,8 +74,3 @@ def _is_of(record: Record, study: Study, arm: Arm) -> bool:
 def _best_third(records: Sequence[Record]) -> list[Changes]:
     ranked = sorted(records, key=lambda one: (-ranking(one), one["key"]))  # the key: records come in any order
     return [one["changes"] for one in ranked[: math.ceil(len(ranked) / FACTOR)]]
-
-
-def _trial(study: Study, arm: Arm, changes: Mapping[str, object], images: int, rung: int) -> Trial:
-    batch = resolved(study, arm, changes, 1)[0].optim.batch_size
-    return Trial(study, "search", arm, dict(changes), round(images / batch), 0, "validation", {"rung": rung})

@@ -60,29 +60,27 @@ def _trial(job: dict[str, Any], clock: Path) -> int:
 
 
 def _costs(job: dict[str, Any]) -> int:
-    """Measure the CPU seconds of a step of several arms in turn, and log their medians."""
+    """Measure the CPU seconds of a step at several points in turn, and log their medians."""
     pairs: list[tuple[Record, list[str]]] = [*zip(job["costs"], job["settings"], strict=True)]
-    rounds = [[_step_cost(*pair, job["images"]) for pair in pairs] for _ in range(job["rounds"])]
+    rounds = [[_step_cost(*pair, job["steps"]) for pair in pairs] for _ in range(job["rounds"])]
     for (record, _), costs in zip(pairs, zip(*rounds, strict=True), strict=True):
         facts = {"machine": provenance.hardware()["cpu"], "git": provenance.commit()}
         append(Path(job["log"]), {**record, "cpu_seconds_a_step": median(costs), "rounds": costs, **facts})
     return 0
 
 
-def _step_cost(record: Record, settings: list[str], images: list[int]) -> float:
+def _step_cost(record: Record, settings: list[str], lengths: list[int]) -> float:
     """CPU seconds of one step: the difference of a long and a short run, which start and end alike."""
-    steps, seconds = [], []
-    for count in images:
-        batch = resolve(record["modality"], record["recipe"], [*settings, "steps=1"])[0].optim.batch_size
-        steps.append(max(1, count // batch))
+    seconds = []
+    for steps in lengths:
         with tempfile.TemporaryDirectory() as folder:
-            words = [*settings, f"steps={steps[-1]}", f"run_dir={folder}/run", "compute.device=cpu"]
+            words = [*settings, f"steps={steps}", f"run_dir={folder}/run", "compute.device=cpu"]
             config, modality = resolve(record["modality"], record["recipe"], words)
             before = time.process_time()
             if not LOOPS[record["loop"]].train(config, modality, join(config.compute.device)):
                 raise SystemExit(INTERRUPTED)
             seconds.append(time.process_time() - before)
-    return (seconds[1] - seconds[0]) / (steps[1] - steps[0])
+    return (seconds[1] - seconds[0]) / (lengths[1] - lengths[0])
 
 
 def _scores(results: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import fork_server
 import pytest
 from pictures import write_class_images
 
-from benchmarks.study import __main__ as study, budget
+from benchmarks.study import __main__ as study, budget, equal, search
 from benchmarks.study.arms import FOLDER, design, read_arm
-from benchmarks.study.budget import step_costs
+from benchmarks.study.budget import EXACT, Measurement, step_costs
 from benchmarks.study.log import append, read
 from benchmarks.study.search import ranking
 from benchmarks.study.trials import Study, Trial, finish, resolved
@@ -39,8 +39,8 @@ def _quick_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.study.trials.subprocess", forking)
         patch.setattr("jepa.cost.flops.DRAWS", 1)
-        patch.setattr(budget, "IMAGES", [16, 48])
-        patch.setattr(budget, "ROUNDS", 2)
+        patch.setattr(equal, "EXACT", Measurement("cost", (1, 3), rounds=2))
+        patch.setattr(search, "ROUGH", Measurement("rough cost", (2, 8), rounds=1))
         yield
 
 
@@ -122,13 +122,28 @@ def test_budgets_in_minutes_are_cpu_seconds_measured_once(searched: Path, arm: P
     assert "class/attentive" in run["scores"]
 
 
+def test_trials_of_a_search_in_minutes_take_equal_cpu_seconds(arm: Path, colours: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text(f"base: {arm}\nsearch: {{optim.peak_lr: [1.0e-3], optim.batch_size: [4, 16]}}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "CPU_SECONDS_A_MINUTE", 0.2)
+        assert study.main(["search", "--trials", "2", "--minutes", "1", *words(small, colours, tmp_path)]) == 0
+    records = [*read(tmp_path / "log.jsonl").values()]
+    costs = {one["changes"]["optim.batch_size"]: one for one in records if one["part"] == "rough cost"}
+    trials = [one for one in records if one["part"] == "search"]
+    assert {one["changes"]["optim.batch_size"] for one in trials if one["rung"] == 0} == {4, 16}
+    for one in trials:
+        cost = costs[one["changes"]["optim.batch_size"]]["cpu_seconds_a_step"]
+        assert one["steps"] == max(1, round(0.2 * 3 ** one["rung"] / cost))
+
+
 def test_arms_are_valid_and_a_step_of_each_has_its_cost(colours: Path, tmp_path: Path) -> None:
     arms = [read_arm(path.stem) for path in sorted(FOLDER.glob("*.yaml"))]
     place = ("data.source=folder", f"data.root={colours}")
     grid = ("data.image_size=16", "data.patch_size=2")
     tiny = Study("tiny", place, (*grid, SETTINGS[2]), tmp_path / "log.jsonl", tmp_path, jobs=1)
-    same = {arm.name: {"optim.batch_size": 8} for arm in arms}
-    costs = step_costs("flops", tiny, arms, same)
+    names, points = [arm.name for arm in arms], [(arm, {"optim.batch_size": 8}) for arm in arms]
+    costs = dict(zip(names, step_costs("flops", tiny, points, EXACT), strict=True))
     assert costs["latent"] > costs["both"] > costs["pixels_vicreg"] > costs["masked_autoencoder"]
     ablations = [read_arm(str(path)) for path in sorted((FOLDER.parents[1] / "ablations").glob("*.yaml"))]
     for arm in (*arms, *ablations):
