@@ -43,8 +43,8 @@ def search(study: Study, arms: Sequence[Arm], trials: int, budget: Budget) -> It
 
 
 def rungs(trials: int) -> int:
-    """Number of rungs until one trial is left."""
-    return 1 if trials == 1 else 1 + rungs(math.ceil(trials / FACTOR))
+    """Number of rungs: the last one has at most three trials, of which the best is the result."""
+    return 1 if trials <= FACTOR else 1 + rungs(math.ceil(trials / FACTOR))
 
 
 def best(study: Study, arm: Arm) -> Changes:
