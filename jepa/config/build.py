@@ -15,11 +15,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
+from jepa.config.findings import Location, explained, path_of
 from jepa.config.raw_bytes import hidden, restored
 from jepa.errors import UserError
 
 Tree = dict[str, Any]  # nested plain data, as read from YAML
-Location = tuple[str | int, ...]  # of pydantic: keys, indices and, in between, names of union members
 
 
 class ConfigError(UserError, ValueError):
@@ -120,7 +120,7 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
         # An unknown key is the likely cause of other errors, so it is reported first.
         unknown = next((one["loc"] for one in findings if one["type"] == "unexpected_keyword_argument"), None)
         if unknown is None:
-            raise ConfigError(_explain(findings, tree)) from error
+            raise ConfigError(explained(findings, tree)) from error
         _drop_removed(config_type, tree, unknown)
     return build(config_type, [tree])
 
@@ -146,7 +146,7 @@ def defaults(config_type: Any) -> Tree:
 
 def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
     """Delete an unknown key from the tree if its section lists it as removed; raises ConfigError if not."""
-    path, key = _path(tree, location[:-1]), str(location[-1])
+    path, key = path_of(tree, location[:-1]), str(location[-1])
     sections = _sections(config_type, location[:-1])
     if any(key in getattr(section, "removed_settings", ()) for section in sections):
         del reduce(getitem, path, tree)[key]  # type: ignore[arg-type]
@@ -158,7 +158,8 @@ def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
     near = difflib.get_close_matches(key, allowed, n=1)
     prefix = "".join(f"{part}." for part in path)
     hint = f", did you mean '{prefix}{near[0]}'?" if near else "."
-    owner = f"'{prefix[:-1]}'" if path else "the config"
+    kind = reduce(getitem, path, tree).get("kind")  # type: ignore[arg-type]
+    owner = f"'{prefix[:-1]}'{f' of kind {kind}' if isinstance(kind, str) else ''}" if path else "the config"
     raise ConfigError(f"unknown key '{prefix}{key}'{hint} {owner} takes: {', '.join(allowed) or 'nothing'}")
 
 
@@ -209,29 +210,3 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = [*old, *(key for key in new if key not in old)]
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [f"{path} ({old} there, {new} now)"]
-
-
-def _explain(findings: Sequence[Any], tree: Tree) -> str:
-    """Pydantic's findings as one sentence per key."""
-    sentences: dict[str, list[str]] = {}
-    for finding in findings:
-        missing = finding["type"] == "missing"
-        path = [*_path(tree, finding["loc"]), *(finding["loc"][-1:] if missing else ())]
-        message = finding["msg"].removeprefix("Value error, ")
-        message = (message[0].lower() + message[1:]).removeprefix("input ")
-        shown = "" if missing or finding["type"] == "value_error" else f", not {finding['input']!r}"
-        if finding["type"] == "string_type" and isinstance(finding["input"], int | float):
-            shown += " (in YAML, text that reads as a number or as true or false needs quotes)"
-        sentences.setdefault(".".join(map(str, path)), []).append(message + shown)
-    lines = (f"{path}: {', or '.join(dict.fromkeys(messages))}" for path, messages in sentences.items())
-    return "; ".join(line.removeprefix(": ") for line in lines)
-
-
-def _path(tree: Any, location: Location) -> list[str | int]:
-    """The keys and indices in a location of pydantic, without its names of union members."""
-    path = []
-    for part in location:
-        if part in (tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()):
-            tree = tree[part]
-            path.append(part)
-    return path

@@ -24,7 +24,11 @@ _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _weighted(value: Any) -> Any:
-    """A lone kind of target has weight 1."""
+    """A lone kind of target has weight 1; raises ValueError for what are no kinds."""
+    if not isinstance(value, str | dict):
+        raise ValueError(
+            f"should be a kind of target, or kinds with weights as {{latent: 1, pixels: 0.5}}, not {value!r}"
+        )
     return {value: 1.0} if isinstance(value, str) else value
 
 
@@ -44,10 +48,13 @@ def in_order(kind: TargetKind) -> tuple[bool, bool, str]:
 
 
 def _with_kind(value: Any) -> Any:
-    """A lone word is a kind of teacher; a teacher without a kind is a moving average with a momentum per step."""
-    if isinstance(value, str):
-        return {"kind": value}
-    return {"kind": "ema", **value} if isinstance(value, dict) else value
+    """A lone word is a kind of teacher; a teacher without a kind is a moving average with a momentum per step.
+
+    Raises ValueError for anything but a kind and a section of settings.
+    """
+    if not isinstance(value, str | dict):
+        raise ValueError(f"should be ema, half_life, snapshot, frozen, or a section with a kind, not {value!r}")
+    return {"kind": value} if isinstance(value, str) else {"kind": "ema", **value}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, Mo
         ),
         ("optm.peak_lr=1", "unknown key 'optm', did you mean 'optim'? the config takes: modality, run_dir, steps"),
         ("zzz=1", "unknown key 'zzz'. the config takes: modality, run_dir, steps"),
-        ("data.masking.targets=3", "unknown key 'data.masking.targets'. 'data.masking' takes: predicted, kind, ratio"),
+        ("data.masking.targets=3", "unknown key 'data.masking.targets'. 'data.masking' of kind random takes: pred"),
         ("model.size={width: 96, depth: 2, heads: 2, hats: 1}", "unknown key 'model.size.hats', did you mean"),
         ("steps=many", "steps: should be a valid integer, not 'many'"),
         ("steps=1.5", "steps: should be a valid integer, not 1.5"),
@@ -61,16 +61,16 @@ def built(*overrides: str, recipe: Tree | None = None) -> Config[NoiseConfig, Mo
         ("optim.betas.2=0.5", "optim.betas has 2 items, so there is no optim.betas.2"),
         ("optim.peak_lr=.nan", "optim.peak_lr: should be greater than 0, not nan"),
         ("optim.peak_lr.x=1", "optim.peak_lr: should be a valid number, not {'x': 1}"),
-        ("optim=5", "optim: should be an object, not 5"),
+        ("optim=5", "optim: should be a section of settings, not 5"),
         ("evaluate.enabled=1", "evaluate.enabled: should be a valid boolean, not 1"),
         ("stages.0.predict=pixel", "stages.0.predict: 'pixel'"),
         ("model.size=vit_bas", "model.size: should be 'vit_nano', 'vit_tiny', 'vit_small', 'vit_base', 'vit_large'"),
         ("model.predictor.heads=5", "model.predictor: "),
         (
             "stages.0.teacher.kind=half_life",
-            "stages.0.teacher.start_samples: field required; stages.0.teacher.end_samples: field required",
+            "stages.0.teacher.start_samples: must be set; stages.0.teacher.end_samples: must be set",
         ),
-        ("data.masking.kind=tub", "does not match any of the expected tags: 'block', 'tube', 'random'"),
+        ("data.masking.kind=tub", "data.masking.kind: should be 'block', 'tube', 'random'"),
         ("data.root.x=1", "data.root: should be a valid string, not {'x': 1}"),
         ("data.rot=/x: y #2", "unknown key 'data.rot', did you mean 'data.root'?"),
         ("steps=5 #2", "steps: in '5 #2' the '#' begins a YAML comment, so the text after it would be lost"),
@@ -162,7 +162,7 @@ def test_null_lists_mappings_and_numbers_have_one_spelling_each(override: str, v
 
 
 def test_a_missing_key_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^modality: field required; run_dir: field required$"):
+    with pytest.raises(ConfigError, match=r"^modality: must be set; run_dir: must be set$"):
         build(Config[NoiseConfig, ModelConfig], [])
 
 
@@ -308,9 +308,15 @@ class FilterConfig(DataConfig):
     ("override", "sentence"),
     [
         ("filters=[{kind: band}, {kind: notch, dept: 2}]", "'filters.1.dept', did you mean 'filters.1.depth'?"),
-        ("filters=[{kind: band, depth: 2}]", "unknown key 'filters.0.depth'. 'filters.0' takes: kind, hertz"),
+        (
+            "filters=[{kind: band, depth: 2}]",
+            "unknown key 'filters.0.depth'. 'filters.0' of kind band takes: kind, hertz",
+        ),
         ("named={a: {hertz: 2}}", "unknown key 'named.a.hertz'. 'named.a' takes: kind, depth"),
-        ("first.hert=2", "unknown key 'first.hert', did you mean 'first.hertz'? 'first' takes: kind, hertz"),
+        (
+            "first.hert=2",
+            "unknown key 'first.hert', did you mean 'first.hertz'? 'first' of kind band takes: kind, hertz",
+        ),
         ("last={hert: 2, kind: 3}", "unknown key 'last.hert', did you mean 'last.hertz'? 'last' takes: kind, hertz"),
         ("named={a: {depth: '2'}}", "named.a.depth: should be a valid integer, not '2'"),
     ],
@@ -328,7 +334,7 @@ def test_a_removed_setting_is_dropped_from_its_own_section_only() -> None:
     config = build(FilterConfig, [saved])
     assert config == FilterConfig(filters=(Notch(depth=2),), named={"a": Notch()})
     assert saved["filters"][0]["width"] == 3
-    with pytest.raises(ConfigError, match=r"unknown key 'first.width'\. 'first' takes: kind, hertz"):
+    with pytest.raises(ConfigError, match=r"unknown key 'first.width'\. 'first' of kind band takes: kind, hertz"):
         build(FilterConfig, [saved, {"first": {"width": 3}}])
 
 
