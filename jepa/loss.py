@@ -28,9 +28,9 @@ class LossConfig:
     normalise_prediction: layer-norm predicted representations (without affine), as the targets are. regulariser: acts
     with weight `regulariser_weight` on the pooled contexts after `model.projector`, on each stream separately;
     see regularisers.py. invariance: weight, inside `regulariser_weight`, of the variance between a sample's pooled
-    contexts under different mask sets. agreement: weight, inside `regulariser_weight`, of the mean squared distance
-    between the pooled streams of a sample (as Bardes et al. 2022 train on two kinds of input). prediction_weight:
-    weight of the distance.
+    contexts under different mask sets; in a stage that predicts `views`, their weight replaces it. agreement: weight,
+    inside `regulariser_weight`, of the mean squared distance between the pooled streams of a sample (as Bardes et al.
+    2022 train on two kinds of input). prediction_weight: weight of the distance.
     contrast_weight: weight of `model.contrast`, if there is one. visible: predict the representations of the context
     tokens too, for features that are good at every place (V-JEPA 2.1, Mur-Labadia et al. 2026): every token weighs the
     same under `uniform`; under `distance` its weight is 1 / sqrt(distance to the nearest hidden token). visible_weight:

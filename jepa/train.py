@@ -121,15 +121,15 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 
 def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], batch: Batch) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a step, one micro-batch after another -> prediction loss and total loss, scalars."""
-    weights, parts = config.weights(step), batch.split(config.optim.accumulate)
+    weights, parts, terms = config.weights(step), batch.split(config.optim.accumulate), config.loss_at(step)
     losses, totals = [], []
     for number, part in enumerate(parts, start=1):
         with gradients_shared(forward, shared=number == len(parts)):
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
                 output = forward(part.views, part.masks, tuple(weights), part.local, config.projects(weights))
-            loss = prediction_loss(output.predictions, config.loss, weights, output.local)
-            added = added_loss(output, config.loss, config.model.contrast, seeded("slices", config.seed, step))
-            total = config.loss.prediction_weight * loss + added
+            loss = prediction_loss(output.predictions, terms, weights, output.local)
+            added = added_loss(output, terms, config.model.contrast, seeded("slices", config.seed, step))
+            total = terms.prediction_weight * loss + added
             scaled = total / len(parts)
             scaled.backward(scaled.detach() * 0 + 1)  # 1; NaN if the loss is not finite, so that every rank sees it
         losses.append(loss.detach())

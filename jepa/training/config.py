@@ -1,7 +1,7 @@
 """The config of a run and its sections that belong to no other module."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -133,6 +133,10 @@ class Config(Generic[C, M]):
         """The weight of each kind of target at a step."""
         weights = self.stage(step).weights
         return weights | {VISIBLE: self.loss.visible_at(step / self.steps)} if VISIBLE in weights else weights
+
+    def loss_at(self, step: int) -> LossConfig:
+        """The loss at a step: where `views` are predicted, their weight replaces `invariance`, which means the same."""
+        return replace(self.loss, invariance=0.0) if VIEWS in self.stage(step).weights else self.loss
 
     def projects(self, kinds: Collection[TargetKind]) -> bool:
         """Whether the loss of these kinds of target reads projected contexts."""

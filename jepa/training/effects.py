@@ -13,7 +13,7 @@ from jepa.data import seeded
 from jepa.matching import MatchedModality
 from jepa.modality import Modality
 from jepa.targets import VIEWS
-from jepa.training.stages import unread_teachers
+from jepa.training.stages import lasting, unread_teachers
 from jepa.training.teachers import SnapshotTeacher
 
 Finding = tuple[str, str]  # setting, reason
@@ -37,7 +37,14 @@ def run_effects(config: Any, use: Use) -> dict[str, str]:
         only_training = dict.fromkeys(_TRAINING_ONLY, "only training uses it")
         at_end = dict.fromkeys(("evaluate.enabled", "evaluate.report"), "it is for the end of a training")
         return {**only_training, **at_end, **evaluation}
-    found = [_targets(config), _views(config, use), _loss(config, use), _networks(config, use), _schedule(config, use)]
+    found = [
+        _stages(config),
+        _targets(config),
+        _views(config, use),
+        _loss(config, use),
+        _networks(config, use),
+        _schedule(config, use),
+    ]
     return dict(itertools.chain(*found)) | evaluation
 
 
@@ -46,15 +53,27 @@ def _positions(config: Any, use: Use) -> Iterator[Finding]:
         yield "data.position_grid", f"{config.modality} data places tokens in its own way"
 
 
-def _targets(config: Any) -> Iterator[Finding]:
-    model = config.model
+def _stages(config: Any) -> Iterator[Finding]:
+    ends = lasting(config.stages, config.steps)
+    for number, stage in enumerate(config.stages):
+        if number not in ends:
+            yield f"stages.{number}", f"its share of the run's {config.steps:,} steps rounds to none"
+            continue
+        steps, teacher = ends[number][1] - ends[number][0], stage.teacher
+        if isinstance(teacher, SnapshotTeacher) and teacher.refreshes >= steps:
+            reason = f"the stage has room for {steps - 1:,}, which is a copy before every step"
+            yield f"stages.{number}.teacher.refreshes", reason
     for number, following in unread_teachers(config.stages, config.steps):
         reason = f"stages.{number} needs no target encoder, and stages.{following} starts with a copy"
         yield f"stages.{number}.teacher", reason
-    last = config.stages[-1]
+    last = config.stages[max(ends)]
     if isinstance(last.teacher, SnapshotTeacher) and not last.reads_target_encoder and config.evaluate.encoder is None:
         reason = "the last stage needs no target encoder; {kind: frozen} evaluates the context encoder as well"
-        yield f"stages.{len(config.stages) - 1}.teacher", reason
+        yield f"stages.{max(ends)}.teacher", reason
+
+
+def _targets(config: Any) -> Iterator[Finding]:
+    model = config.model
     if "latent" not in config.target_kinds:
         normalised = ("loss.normalise_prediction",) if config.loss.normalise_prediction else ()
         for name in ("model.target_layers", "model.target_join", "model.target_input", *normalised):
@@ -66,6 +85,8 @@ def _targets(config: Any) -> Iterator[Finding]:
 def _views(config: Any, use: Use) -> Iterator[Finding]:
     if use.modality.local_views and VIEWS not in config.target_kinds:
         yield "data.local_views", "no stage predicts views"
+    if config.loss.invariance and all(VIEWS in stage.predict for stage in config.stages):
+        yield "loss.invariance", "every stage predicts views, whose weight replaces it"
     if not any(stage.predicts_tokens for stage in config.stages):
         masking = config.data.masking if hasattr(config.data, "masking") else ()
         sets = range(len(masking)) if isinstance(masking, tuple) else ()

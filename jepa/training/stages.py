@@ -112,17 +112,21 @@ class Stage(NamedTuple):
     def described(self) -> str:
         """The steps, the targets and the teacher in words."""
         targets = " + ".join(kind if weight == 1 else f"{weight:g} x {kind}" for kind, weight in self.weights.items())
-        return f"steps {self.first_step:,} to {self.first_step + self.steps - 1:,}: {targets}; {_words(self.teacher)}"
+        teacher = _words(self.teacher, self.steps)
+        return f"steps {self.first_step:,} to {self.first_step + self.steps - 1:,}: {targets}; {teacher}"
 
 
-def _words(teacher: Teacher) -> str:
+def _words(teacher: Teacher, steps: int) -> str:
+    """A teacher of a stage of so many steps in words."""
     match teacher:
         case EmaTeacher(start=start, end=end):
             return f"target encoder: moving average, momentum {start:g} to {end:g}"
         case HalfLifeTeacher(start_samples=start, end_samples=end):
             return f"target encoder: moving average, half-life {start:,.0f} to {end:,.0f} samples"
-        case SnapshotTeacher(refreshes=count):
-            return f"target encoder: copy of the context encoder at the start, renewed {count} times"
+        case SnapshotTeacher():
+            count = min(teacher.refreshes, steps - 1)
+            times = "" if not count else ", renewed once" if count == 1 else f", renewed {count:,} times"
+            return f"target encoder: copy of the context encoder at the start{times}"
         case _:
             return "target encoder: frozen"
 

@@ -17,6 +17,7 @@ from jepa.config import ConfigError
 from jepa.cost.flops import run_flops
 from jepa.cost.process_memory import Allocation, process_memory
 from jepa.data import Batch, Order, TrainingBatches, open_split
+from jepa.distributed import World
 from jepa.encoder import VitSize
 from jepa.launch import main, resolve
 from jepa.loss import LossConfig, added_loss, prediction_loss
@@ -26,8 +27,10 @@ from jepa.model_config import ModelConfig
 from jepa.ops.projector import BatchNorm, projector
 from jepa.predictor import PredictorConfig
 from jepa.report.page import write_report
+from jepa.train import backward
 from jepa.training.checks import check_config
 from jepa.training.log import read_metrics
+from jepa.training.networks import initial_model
 from modalities.image import Image, ImageConfig
 
 
@@ -199,6 +202,19 @@ def test_a_run_of_views_alone_logs_what_it_minimises_and_its_report_names_no_pre
     assert "total loss" in report
     for absent in ("What it had to predict", "momentum", "to predict", "targets over inputs"):
         assert absent not in report.split("How to reproduce it")[0]
+
+
+def test_the_weight_of_views_replaces_that_of_invariance(photos: Path) -> None:
+    """Both pull the views of a sample together; a stage that predicts `views` does so once, by its weight."""
+    settings = ["steps=4", "stages=[{until: 0.5, predict: latent}, {predict: {latent: 1, views: 0.5}}]"]
+    totals = []
+    for invariance in (0, 100):
+        config, modality = config_of(photos, *settings, f"loss.invariance={invariance}")
+        model = initial_model(config, modality, World(0, 1, torch.device("cpu")))
+        totals.append([backward(config, step, model, batch_of(modality))[1] for step in (0, 2)])
+    (without, views), (pulled, again) = totals
+    assert pulled > 1.01 * without
+    assert again == views
 
 
 def test_views_alone_may_hide_no_token_and_cost_nothing_but_the_encoder(photos: Path) -> None:

@@ -21,6 +21,8 @@ ONLY_PIXELS = "stages=[{predict: pixels}]"
 PIXELS = "stages.0.predict=pixels"
 NO_LATENT = "no stage predicts representations"
 COPIED = "[{until: 0.5, predict: pixels, teacher: {kind: frozen}}, {teacher: {kind: snapshot}}]"
+SHORT = "[{until: 0.1, predict: pixels}, {predict: latent}]"
+REFRESHED = "stages=[{teacher: {kind: snapshot, refreshes: 3}}]"
 VIEWS = ["stages.0.predict=views", "data.mask_sets=2", "data.views=2", "loss.regulariser=sigreg"]
 ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
 
@@ -53,6 +55,13 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ("image-text", ["data.objectives.hidden_words=0.2"], "data.objectives.hidden_words"),
         ("image-text", ["data.objectives.regions=0", "data.masking.targets=2"], "data.masking"),
         ("image", [f"stages={COPIED}"], "stages.0.teacher: has no effect: stages.0 needs no target encoder"),
+        (
+            "image",
+            ["steps=5", f"stages={SHORT}"],
+            "stages.0: has no effect: its share of the run's 5 steps rounds to none",
+        ),
+        ("image", ["steps=3", REFRESHED], "stages.0.teacher.refreshes: has no effect: the stage has room for 2, which"),
+        ("image", [*VIEWS, "loss.invariance=1"], "loss.invariance: has no effect: every stage predicts views, whose"),
         ("image", ["loss.prediction_weight=0", ONE_SET[1], PIXELS], "stages.0.predict: has no effect"),
         ("image", [PIXELS, "model.target_layers=2"], f"model.target_layers: has no effect: {NO_LATENT}"),
         ("image", [PIXELS, "loss.normalise_prediction=true"], "loss.normalise_prediction"),
@@ -99,6 +108,8 @@ def test_a_setting_of_the_user_without_effect_is_one_sentence(
         ("image-text", ["evaluate.gallery=9", "data.objectives.words=0.5", "data.objectives.hidden_words=0.2"]),
         ("image", ["data.mask_sets=2", "loss.regulariser=vicreg", "loss.invariance=1", "model.projector=8"]),
         ("image", ["model.target_layers=2", "model.target_join=each", "evaluate.attentive=[2]"]),
+        ("image", ["steps=6", f"stages={SHORT}"]),
+        ("image", ["steps=4", REFRESHED]),
         ("image", ["data.masking={kind: block, targets: 2}", "model.predictor.blocks=joint"]),
     ],
 )
@@ -120,6 +131,11 @@ def test_an_override_that_switches_settings_of_a_recipe_off_is_noted_once_for_ea
         "loss.regulariser",
     )
     assert resolved.config.model.projector == 0
+    assert resolve_layers("image", read_recipe("image"), ["steps=4"], processes=1).notes == (
+        "no effect here: stages.0 of the recipe, as its share of the run's 4 steps rounds to none",
+        "no effect here: stages.1.teacher.refreshes of the recipe, as the stage has room for 3, which is a copy before "
+        "every step",
+    )
 
 
 def test_a_recipe_may_be_named_by_its_path() -> None:

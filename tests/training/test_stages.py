@@ -14,6 +14,7 @@ from jepa.launch import main, resolve
 from jepa.model import JEPA
 from jepa.optim import OptimConfig
 from jepa.probe.protocol import Which
+from jepa.settings.resolve import resolve_layers
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
 from jepa.training.signs import logged_signs
@@ -31,7 +32,8 @@ SMALL = [
 
 
 def config_of(photos: Path, *overrides: str) -> Config[Any, Any]:
-    return resolve("image", {}, [*SMALL, f"data.root={photos}", *overrides])[0]
+    """The config of a run that may be too short for some of its settings."""
+    return resolve_layers("image", {}, [*SMALL, f"data.root={photos}", *overrides], keeps_unused=True).config
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])
@@ -123,7 +125,20 @@ def test_until_latent_targets_join_a_run_equals_one_on_pixels_alone(photos: Path
     stages = "stages=[{until: 0.5, predict: pixels}, {predict: {pixels: 1, latent: 1}}]"
     both = [*SMALL, f"data.root={photos}", "steps=6", stages]
     assert main(["--modality", "image", "--run-dir", str(tmp_path / "both"), *both]) == 0
-    assert main(["--modality", "image", "--run-dir", str(tmp_path / "pixels"), *both, "stages.0.until=0.99"]) == 0
+    assert (
+        main(
+            [
+                "--modality",
+                "image",
+                "--run-dir",
+                str(tmp_path / "pixels"),
+                *both,
+                "stages.0.until=0.99",
+                "--keep-unused",
+            ]
+        )
+        == 0
+    )
     losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("both", "pixels")]
     assert losses[0][:3] == losses[1][:3]
     assert all(one > other for one, other in zip(losses[0][3:], losses[1][3:], strict=True))
@@ -189,7 +204,7 @@ def test_an_optimiser_or_a_lone_word_for_a_teacher_keeps_the_other_settings_of_a
 )
 def test_settings_that_contradict_one_another_are_refused(photos: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config_of(photos, *override.split(";"))
+        resolve("image", {}, [*SMALL, f"data.root={photos}", *override.split(";")])
 
 
 def test_a_run_that_starts_from_another_has_its_networks_and_its_own_schedule(photos: Path, tmp_path: Path) -> None:
