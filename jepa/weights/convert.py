@@ -15,6 +15,7 @@ from jepa.plugins.registry import declared_name
 from jepa.probe.protocol import Which
 from jepa.probe.saved import SavedProbe
 from jepa.weights.formats.export import Export, FormatError, Written
+from jepa.weights.formats.obstacles import in_positions
 from jepa.weights.formats.probes import check_probe, holds_probe, read_probe, write_official
 from jepa.weights.opened import open_source
 
@@ -158,8 +159,9 @@ def suited(to: str, export: Export) -> tuple[Any, str]:
     if not names:
         return None, f"modality {modality}"
     modules = [import_module(f"jepa.weights.formats.{name}") for name in names]
-    found = [(module, module.obstacle(export)) for module in modules]
-    return min(found, key=lambda one: len(one[1]) > 0)
+    kinds = {module: getattr(module, "POSITIONS", ()) for module in modules}  # none: of any kind
+    module = next((one for one, known in kinds.items() if export.config.model.positions in known), modules[0])
+    return module, module.obstacle(export) or in_positions(export, [one for known in kinds.values() for one in known])
 
 
 def check_new(path: Path) -> None:

@@ -43,6 +43,21 @@ def with_weights(build: Callable[[], N], weights: Mapping[str, Tensor]) -> N:
     return network.eval().requires_grad_(False)
 
 
+def check_networks(networks: Callable[[], nn.Module], weights: Mapping[str, Tensor], unknown: str = "") -> None:
+    """Raise MismatchError if some network is there in part, or does not fit; `networks` are built without values.
+
+    unknown: the layer whose shape only code would tell that is not imported. A whole network may be missing.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]), _NoInitialValues():
+        state = networks().state_dict()
+    given = {name.partition(".")[0] for name in weights}
+    shapes = {name: value.shape for name, value in state.items() if name.partition(".")[0] in given}
+    if unknown:
+        shapes |= {name: value.shape for name, value in weights.items() if name.startswith(unknown)}
+    if flaw := _flaw(shapes, weights):
+        raise MismatchError(f"the weights do not fit the networks of their config: {flaw}")
+
+
 def _flaw(shapes: Mapping[str, torch.Size], weights: Mapping[str, Tensor]) -> str:
     """The first weight that is missing, has another shape, or has no place; "" if all fit."""
     if missing := [name for name in shapes if name not in weights]:

@@ -18,7 +18,7 @@ from jepa.plugins.registry import modality_class
 from jepa.positions import grid_positions
 from jepa.probe.protocol import Which
 from jepa.training.config import Config
-from jepa.weights.given import with_weights
+from jepa.weights.given import check_networks, with_weights
 
 
 def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None) -> Checkpoint:
@@ -96,9 +96,13 @@ def construct(modality_type: type[Modality[Any]], config: Config[Any, Any]) -> t
 def encoder_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modality[Any], which: Which) -> TokenEncoder:
     """Trained encoder in evaluation mode; positions are interpolated if the token grid differs from training.
 
-    Those of released V-JEPA 2 weights go on beyond the trained grid instead, as in its code.
+    Those of released V-JEPA 2 weights go on beyond the trained grid instead, as in its code. Raises MismatchError if
+    any network of the checkpoint does not fit, also one that is not asked for.
     """
-    trained = configured(checkpoint)[1]
+    trained_config, trained = configured(checkpoint)
+    known = tuple(kind for kind in trained_config.target_kinds if ":" not in kind)  # functions are not imported
+    unknown = "" if known == trained_config.target_kinds else "predictor.project."
+    check_networks(lambda: JEPA(trained_config.model, trained, known), checkpoint.model, unknown)
     prefix = f"{which}."
     weights = {name.removeprefix(prefix): one for name, one in checkpoint.model.items() if name.startswith(prefix)}
     encoder = with_weights(lambda: modality.encoder(config.model), weights)

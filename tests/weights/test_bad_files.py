@@ -41,11 +41,13 @@ def without(name: str) -> Callable[[dict[str, Any]], Any]:
     return change
 
 
+def with_network(network: str, **weights: Any) -> Callable[[dict[str, Any]], Any]:
+    names = {name.replace("__", "."): one for name, one in weights.items()}
+    return lambda content: {**content, network: {**content[network], **names}}
+
+
 def with_encoder(**weights: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda content: {
-        **content,
-        "encoder": content["encoder"] | {k.replace("__", "."): one for k, one in weights.items()},
-    }
+    return with_network("encoder", **weights)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,8 @@ def with_encoder(**weights: Any) -> Callable[[dict[str, Any]], Any]:
         (with_encoder(pos_embed=torch.ones(1, 16, 192)), "encoder.pos_embed is not the fixed table of sines"),
         (with_encoder(pos_embed=torch.ones(1, 15, 192)), "has 15 positions, which are no square grid"),
         (with_encoder(blocks__0__norm1__bias=torch.zeros(7)), r"has shape \[7\], expected \[192\]"),
+        (with_network("predictor", predictor_norm__bias=torch.zeros(7)), r"predictor\.norm\.bias has shape \[7\], exp"),
+        (with_network("target_encoder", norm__bias=torch.zeros(7)), r"target_encoder\.norm\.bias has shape \[7\], exp"),
         (with_encoder(norm__bias="text"), "encoder.norm.bias is no tensor of floats"),
         (lambda content: {**content, "strange": 1}, "it also holds strange, which no published file has"),
         (lambda content: [content], "it holds a list instead of networks by name"),

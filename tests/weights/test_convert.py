@@ -194,6 +194,30 @@ def test_official_files_keep_all_three_networks_and_our_config(
     assert "root" not in first["openjepa"]["data"]
 
 
+STAGES = "stages=[{until: 0.1, predict: pixels}, {predict: {pixels: 1, latent: 1}, teacher: snapshot}]"
+LAYERS = ["model.target_layers=[0,2,1]", "model.target_join=each"]
+
+
+@pytest.mark.parametrize("to", ["official", "hf"])
+def test_the_outputs_of_a_predictor_for_the_last_layer_are_kept_and_others_left_out(
+    to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [STAGES, *LAYERS, "model.projector=8", "loss.regulariser=vicreg"]
+    modality, shape = ("image", IMAGE) if to == "official" else ("video", [*VIDEO, "model.positions=rotary_vjepa2"])
+    run, there = saved(modality, tmp_path / "run", *shape, *settings), tmp_path / "there.pt"
+    assert convert([str(run), str(there), "--to", to]) == 0
+    printed = capsys.readouterr().err
+    assert "left out: the predictor's outputs for pixels and layers 0, 1 (the format predicts the last layer" in printed
+    assert "left out: projectors" in printed
+    ours, theirs = opened_model(run), opened_model(there)
+    masks = replace(ours.modality.sample_masks(2, seeded(0))[0], number=1)
+    context = torch.randn(*masks.context.shape, 24)
+    expected = ours.model.predict(context, masks)[..., 1:2, :]  # of layers 0, 2 and 1
+    assert_equal_features(theirs.model.predict(context, masks), expected)
+    inputs = example(run)
+    assert_equal_features(jepa.load(there)(inputs), jepa.load(run)(inputs))
+
+
 ARCHITECTURES: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 ROTARY: dict[str, Any] = {"img_size": (16, 16), "use_rope": True, "use_sdpa": False}
 PUBLISHED = "model.positions=sincos_published"
@@ -235,13 +259,10 @@ def test_the_official_code_loads_our_file_and_gives_our_features(
 @pytest.mark.parametrize(
     ("to", "sentence"),
     [
-        (
-            "hf",
-            r"--to hf cannot express model.positions=rotary \(it has rotary_vjepa2\); use --to openjepa or --to onnx",
-        ),
+        ("hf", r"--to hf cannot express model.positions=rotary \(for modality video it has rotary_vjepa2\); use --to"),
         (
             "official",
-            r"--to official cannot express model.positions=rotary \(it has sincos and sincos_published\); use --to",
+            r"positions=rotary \(for modality video it has sincos, sincos_published and rotary_vjepa2\); use --to",
         ),
     ],
 )

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from jepa.weights.formats.export import Export, Written, check_weights
+from jepa.weights.formats.export import Export, Written
 from jepa.weights.formats.obstacles import SINCOS, in_encoder, in_predictor, not_square, several_mask_tokens
-from jepa.weights.formats.official import IMAGE_PREDICTOR, has_networks, read_networks, write_networks
+from jepa.weights.formats.official import IMAGE_PREDICTOR, check_networks, has_networks, read_networks, write_networks
 from jepa.weights.formats.settings import (
     as_converted,
     check_table,
@@ -18,6 +18,7 @@ from jepa.weights.formats.settings import (
 from jepa.weights.formats.stored import Reading, Stored, open_stored
 
 NAME = "I-JEPA"
+POSITIONS = SINCOS
 
 
 def recognises(stored: Stored) -> bool:
@@ -46,7 +47,7 @@ def read(stored: Stored) -> Reading:
 
 def obstacle(export: Export) -> str:
     """What I-JEPA's code does not have."""
-    return in_encoder(export, SINCOS) or in_predictor(export) or not_square(export) or several_mask_tokens(export)
+    return in_encoder(export) or in_predictor(export) or not_square(export) or several_mask_tokens(export)
 
 
 def write(export: Export, path: Path) -> Written:
@@ -56,4 +57,4 @@ def write(export: Export, path: Path) -> Written:
 
 def check(path: Path, export: Export) -> str:
     """Read the file and compare the weights with ours, as the official code is in no package."""
-    return check_weights(export, read(open_stored(path)).checkpoint.model)
+    return check_networks(export, read(open_stored(path)).checkpoint.model)

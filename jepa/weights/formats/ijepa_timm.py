@@ -13,6 +13,7 @@ from jepa.weights.formats.obstacles import SINCOS, in_encoder
 from jepa.weights.formats.official import ENCODER
 from jepa.weights.formats.stored import SETTINGS
 
+POSITIONS = SINCOS
 # Models of timm without a class token, and their arguments.
 _MODELS = {
     "vit_base_patch16_gap_224": (224, 16, 768, 12, 12, 4.0),
@@ -25,7 +26,7 @@ _ARGUMENTS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_
 
 def obstacle(export: Export) -> str:
     """What timm's vision transformers do not have."""
-    return in_encoder(export, SINCOS)
+    return in_encoder(export)
 
 
 def write(export: Export, path: Path) -> Written:

@@ -10,10 +10,12 @@ from jepa.weights.formats.obstacles import SINCOS, in_encoder
 from jepa.weights.formats.stored import SETTINGS
 from jepa.weights.formats.transformers_folder import loaded, processor, write_folder, write_json
 
+POSITIONS = SINCOS
+
 
 def obstacle(export: Export) -> str:
     """What IJepaModel does not have."""
-    return in_encoder(export, SINCOS) or ("" if export.probe is None else "an attentive probe on images")
+    return in_encoder(export) or ("" if export.probe is None else "an attentive probe on images")
 
 
 def write(export: Export, path: Path) -> Written:

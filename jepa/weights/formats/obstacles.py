@@ -7,21 +7,32 @@ from torch import Tensor
 from jepa.encoder import Encoder
 from jepa.ops.patches import PatchEmbedding
 from jepa.weights.formats.export import Export
+from jepa.weights.formats.last_layer import predicted_layers
 
 SINCOS = ("sincos", "sincos_published")  # tables, which the files hold
 
 
-def in_encoder(export: Export, positions: Sequence[str]) -> str:
-    """The setting of the encoder that a format with these `model.positions` lacks; "" if it has all."""
+def in_encoder(export: Export) -> str:
+    """The setting of the encoder that the formats of other projects lack, beside positions; "" if they have all."""
     encoder = export.encoder
     if export.checkpoint is None:
         return "an encoder of another family"
     if type(encoder) is not Encoder or not isinstance(encoder.embedding, PatchEmbedding):
         return f"an encoder of type {type(encoder).__name__}"
-    if encoder.position_kind not in positions:
-        return f"model.positions={encoder.position_kind} (it has {' and '.join(positions)})"
     scale = getattr(export.modality.config, "change_scale", 1)
     return "" if scale == 1 else f"data.change_scale={scale}"
+
+
+def in_positions(export: Export, kinds: Sequence[str]) -> str:
+    """The setting of positions that a format with these `model.positions` lacks; "" if it has them.
+
+    kinds: none for a format of any positions.
+    """
+    kind = export.config.model.positions
+    if not kinds or kind in kinds:
+        return ""
+    known = " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+    return f"model.positions={kind} (for modality {export.config.modality} it has {known})"
 
 
 def in_predictor(export: Export) -> str:
@@ -35,11 +46,11 @@ def in_predictor(export: Export) -> str:
         return f"loss.visible={visible}"
     if predictor.attention != "self":
         return f"model.predictor.attention={predictor.attention}"
-    if export.config.target_kinds != ("latent",):
+    if "latent" not in export.config.target_kinds:
         kinds = " and ".join(export.config.target_kinds)
-        return f"predictions of {kinds} (it predicts latent alone; see stages)"
-    if len(export.weights("predictor")["project.weight"]) != export.config.model.vit.width:
-        return f"model.target_join={model.target_join} of several model.target_layers"
+        return f"a predictor of {kinds} (it has one of latent; see stages)"
+    if model.depth not in predicted_layers(export):
+        return f"model.target_layers={list(model.target_outputs)} without the last layer ({model.depth})"
     return ""
 
 

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from jepa.weights.formats.export import PLACE, Export, Written
+from jepa.config import plain
+from jepa.weights.formats.export import PLACE, Export, Written, check_weights
+from jepa.weights.formats.last_layer import with_last_layer
 from jepa.weights.formats.names import Entry, Table, layer
 from jepa.weights.formats.stored import SETTINGS, Stored
 
@@ -88,6 +90,8 @@ def write_networks(export: Export, path: Path, predictor: Table, prefix: str) ->
     prefix: of the names, from DDP and from wrappers for several masks.
     """
     content: dict[str, Any] = {}
+    beside = export.beside_networks
+    export, left_out = with_last_layer(export)
     for ours, theirs in NETWORKS.items():
         table = predictor if ours == "predictor" else ENCODER
         state = table.to_theirs(export.weights(ours), export.patch)
@@ -96,8 +100,15 @@ def write_networks(export: Export, path: Path, predictor: Table, prefix: str) ->
         if positions is not None:
             state[name] = positions
         content[theirs] = {f"{prefix}{name}": value for name, value in state.items()}
-    torch.save({**content, "epoch": 0, SETTINGS: export.settings}, path)
+    tree = plain(export.config)
+    settings = {**export.settings, "stages": tree["stages"], "evaluate": {"encoder": export.config.evaluated_encoder}}
+    torch.save({**content, "epoch": 0, SETTINGS: settings}, path)
     predictor_heads, heads = export.config.model.predictor.heads, export.config.model.vit.heads
     note = f"the number of heads (encoder {heads}, predictor {predictor_heads}), which must be given to their code"
     usage = f"torch.load({PLACE}) and load_state_dict of " + ", ".join(NETWORKS.values())
-    return Written(usage, (note, *export.beside_networks))
+    return Written(usage, (note, *left_out, *beside))
+
+
+def check_networks(export: Export, found: Mapping[str, Tensor]) -> str:
+    """Compare the weights that are read back, under our names, with those that were written; raises FormatError."""
+    return check_weights(with_last_layer(export)[0], found)

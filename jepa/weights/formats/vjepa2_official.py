@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from jepa.weights.formats.export import Export, Written, check_weights
+from jepa.weights.formats.export import Export, Written
 from jepa.weights.formats.obstacles import in_encoder, in_predictor, not_square
-from jepa.weights.formats.official import VIDEO_PREDICTOR, has_networks, read_networks, write_networks
+from jepa.weights.formats.official import VIDEO_PREDICTOR, check_networks, has_networks, read_networks, write_networks
 from jepa.weights.formats.settings import (
     VJEPA2_HEADS,
     as_converted,
@@ -16,6 +16,7 @@ from jepa.weights.formats.settings import (
 from jepa.weights.formats.stored import Reading, Stored, open_stored
 
 NAME = "V-JEPA 2"
+POSITIONS = ("rotary_vjepa2",)
 PREDICTOR_HEADS = 12
 FRAMES, SIZE = 64, 256  # of published weights, unless their name ends in another size, as in vitg-384.pt
 
@@ -46,7 +47,7 @@ def read(stored: Stored) -> Reading:
 
 def obstacle(export: Export) -> str:
     """What V-JEPA 2's code does not have."""
-    return in_encoder(export, ["rotary_vjepa2"]) or in_predictor(export) or not_square(export)
+    return in_encoder(export) or in_predictor(export) or not_square(export)
 
 
 def write(export: Export, path: Path) -> Written:
@@ -56,4 +57,4 @@ def write(export: Export, path: Path) -> Written:
 
 def check(path: Path, export: Export) -> str:
     """Read the file and compare the weights with ours, as the official code is in no package."""
-    return check_weights(export, read(open_stored(path)).checkpoint.model)
+    return check_networks(export, read(open_stored(path)).checkpoint.model)

@@ -12,6 +12,7 @@ from jepa.probe.network import EPS as PROBE_EPSILON
 from jepa.probe.saved import SavedProbe
 from jepa.transformer import NORM_EPS
 from jepa.weights.formats.export import PLACE, Export, Written, check_features, largest_difference
+from jepa.weights.formats.last_layer import with_last_layer
 from jepa.weights.formats.names import Entry, Table, layer
 from jepa.weights.formats.obstacles import in_encoder, in_predictor, not_square
 from jepa.weights.formats.probes import transformers as probe_names
@@ -27,7 +28,7 @@ from jepa.weights.formats.settings import (
 )
 from jepa.weights.formats.stored import SETTINGS, Reading, Stored
 from jepa.weights.formats.transformers_folder import loaded, processor, write_folder, write_json
-from jepa.weights.formats.vjepa2_official import FRAMES, PREDICTOR_HEADS, SIZE
+from jepa.weights.formats.vjepa2_official import FRAMES, POSITIONS as POSITIONS, PREDICTOR_HEADS, SIZE
 
 NAME = "V-JEPA 2 of transformers"
 
@@ -114,17 +115,19 @@ def from_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def obstacle(export: Export) -> str:
     """What VJEPA2Model does not have."""
     probe = export.probe
-    of_networks = in_encoder(export, ["rotary_vjepa2"]) or in_predictor(export) or not_square(export)
+    of_networks = in_encoder(export) or in_predictor(export) or not_square(export)
     return of_networks or ("" if probe is None else _in_probe(probe, export.config.model.vit.heads))
 
 
 def write(export: Export, path: Path) -> Written:
     """Write a folder that `AutoModel.from_pretrained` loads: one encoder and the predictor, or with a probe on top."""
+    beside = export.beside_networks
+    export, left_out = with_last_layer(export)
     encoder, predictor = export.weights(export.which), export.weights("predictor")
     state = ENCODER.to_theirs(encoder, export.patch) | PREDICTOR.to_theirs(predictor, export.patch)
     count = export.config.model.predictor.mask_tokens
     state[_TOKENS] = torch.stack([state.pop(f"{_TOKENS}.{number}") for number in range(count)])  # [n, 1, 1, D]
-    config, name, notes = _config(export), "AutoModel", [*export.beside_networks, *[_MASK_TOKEN] * (count > 1)]
+    config, name, notes = _config(export), "AutoModel", [*left_out, *beside, *[_MASK_TOKEN] * (count > 1)]
     if (probe := export.probe) is not None:
         state = {f"{_WRAPPER}{key}": value for key, value in state.items()}
         state |= probe_names(probe.blocks > 1).to_theirs(probe.weights, ())

@@ -8,9 +8,16 @@ from torch import Tensor
 
 from jepa.ops.published_positions import published_sincos
 from jepa.positions import Grid, grid_positions
-from jepa.weights.formats.export import Export, Written, check_weights
+from jepa.weights.formats.export import Export, Written
 from jepa.weights.formats.obstacles import SINCOS, in_encoder, in_predictor, not_square
-from jepa.weights.formats.official import VIDEO_PREDICTOR, has_networks, read_networks, without_wrappers, write_networks
+from jepa.weights.formats.official import (
+    VIDEO_PREDICTOR,
+    check_networks,
+    has_networks,
+    read_networks,
+    without_wrappers,
+    write_networks,
+)
 from jepa.weights.formats.settings import (
     as_converted,
     check_table,
@@ -22,6 +29,7 @@ from jepa.weights.formats.settings import (
 from jepa.weights.formats.stored import Reading, Stored, open_stored
 
 NAME = "V-JEPA"
+POSITIONS = SINCOS
 
 
 def recognises(stored: Stored) -> bool:
@@ -74,7 +82,7 @@ def _grids(tokens: int) -> Iterator[Grid]:
 
 def obstacle(export: Export) -> str:
     """What V-JEPA's code does not have."""
-    return in_encoder(export, SINCOS) or in_predictor(export) or not_square(export)
+    return in_encoder(export) or in_predictor(export) or not_square(export)
 
 
 def write(export: Export, path: Path) -> Written:
@@ -84,4 +92,4 @@ def write(export: Export, path: Path) -> Written:
 
 def check(path: Path, export: Export) -> str:
     """Read the file and compare the weights with ours, as the official code is in no package."""
-    return check_weights(export, read(open_stored(path)).checkpoint.model)
+    return check_networks(export, read(open_stored(path)).checkpoint.model)
