@@ -168,7 +168,8 @@ def test_a_missing_network_starts_fresh_only_if_the_user_says_so(
     assert any("has one encoder; context and target encoder start from it" in note for note in resolved.notes)
     assert resolved.config.model.predictor.width == 384  # that of new networks
     plain_recipe = ("--config", str(trained.parent / "plain.yaml"))
-    settings = (*plain_recipe, "start_fresh=[predictor]", "steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", *SHAPE)
+    still = ("steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", *SHAPE, BOTH)
+    settings = (*plain_recipe, "start_fresh=[predictor]", *still)
     for name, start in (("adapted", f"start_from={tmp_path / 'encoder.pt'}"), ("random", "start_from=")):
         assert launch(tmp_path / name, photos, start, *settings) == 0
     found, random = (Checkpoint.load(latest(tmp_path / name)).model for name in ("adapted", "random"))
