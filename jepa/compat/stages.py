@@ -1,6 +1,6 @@
 """The settings `target`, `curriculum` and `momentum` of earlier versions as `stages`."""
 
-import json
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,6 +10,7 @@ from jepa.config import ConfigError
 FORMER = ("target", "curriculum", "momentum")
 _MOMENTA = {"ema": ("linear", "start", "end"), "half_life": ("half_life", "start_samples", "end_samples")}
 Tree = dict[str, Any]
+_EMA = {"kind": "ema", "start": 0.996, "end": 1.0}  # the default teacher
 # Numbers that the translation computes with: the least, whether that itself is excluded, and the largest.
 _RANGES = {
     "steps": (1, False, float("inf")),
@@ -40,19 +41,8 @@ def former(config: Tree) -> Tree:
     stages = config["stages"]
     if not all(isinstance(stage, Mapping) and _is_whole(stage) for stage in stages):
         return config  # settings that were not validated
-    first, last = stages[0], stages[-1]
-    kind = last["teacher"]["kind"]
-    if any(stage["teacher"]["kind"] != kind for stage in stages) or kind not in _MOMENTA:
-        return config
-    target = next((one for one in last["predict"] if one != "pixels"), "pixels")
-    weight = last["predict"].get("pixels", 0.0) if target != "pixels" else 0.0
-    name, start, end = _MOMENTA[kind]
-    settings = {
-        "target": target,
-        "curriculum": {"pixel_weight": weight, "latent_from": first["until"] if len(stages) > 1 else 0.0},
-        "momentum": {"kind": name, start: first["teacher"][start], end: last["teacher"][end]},
-    }
-    if _stages({**config, **settings}) != stages:
+    settings = {**_former_targets(stages), "momentum": _former_momentum(stages)}
+    if not settings["momentum"] or _stages({**config, **settings}) != stages:
         return config
     before = {"stages": ("target", "curriculum"), "compute": ("momentum",)}  # where they stood
     ordered: Tree = {}
@@ -62,35 +52,106 @@ def former(config: Tree) -> Tree:
     return ordered
 
 
+def _former_targets(stages: Sequence[Mapping[str, Any]]) -> Tree:
+    """What the last of whole stages predicts, and for how long the first predicts pixels alone, as former settings."""
+    first, last = stages[0], stages[-1]["predict"]
+    target = next((kind for kind in last if kind != "pixels"), "pixels")
+    weight = last.get("pixels", 0.0) if target != "pixels" else 0.0
+    return {
+        "target": target,
+        "curriculum": {"pixel_weight": weight, "latent_from": first["until"] if len(stages) > 1 else 0.0},
+    }
+
+
+def _former_momentum(stages: Sequence[Mapping[str, Any]]) -> Tree:
+    """The moving average of whole stages from the first to the last; empty if some have another teacher."""
+    teachers = [stage["teacher"] for stage in stages]
+    if len({teacher["kind"] for teacher in teachers}) > 1 or teachers[0]["kind"] not in _MOMENTA:
+        return {}
+    name, start, end = _MOMENTA[teachers[0]["kind"]]
+    return {"kind": name, start: teachers[0][start], end: teachers[-1][end]}
+
+
 def _is_whole(stage: Mapping[str, Any]) -> bool:
-    """Whether a stage has all its settings, written out."""
-    teacher = stage.get("teacher")
-    written = isinstance(stage.get("predict"), Mapping) and isinstance(teacher, Mapping) and "until" in stage
-    names = _MOMENTA.get(teacher.get("kind", ""), ()) if isinstance(teacher, Mapping) else ()
-    return written and all(name in (teacher or {}) for name in ("kind", *names[1:]))
+    """Whether a stage has all its settings, written out, and its numbers are some."""
+    predict, teacher = stage.get("predict"), stage.get("teacher")
+    if not (isinstance(predict, Mapping) and predict and isinstance(teacher, Mapping) and "kind" in teacher):
+        return False
+    names = _MOMENTA.get(str(teacher["kind"]), ("",))[1:]
+    return all(map(_is_number, [stage.get("until"), *predict.values(), *map(teacher.get, names)]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def new_spelling(tree: Tree) -> str:
-    """What a user wrote with settings of earlier versions, as overrides of this one.
+    """What a user wrote with settings of earlier versions, as overrides of this one, quoted for a shell.
 
-    tree: a config with both the former settings that the user wrote, and `stages`.
+    tree: a config with both the former settings that the user wrote, and the `stages` that these change.
     """
     _check(tree)
+    recipe = _completed(tree["stages"])
+    known, given = _former_momentum(recipe), _section(tree, "momentum")
+    is_same_kind = given.get("kind", known.get("kind")) == known.get("kind")
+    momentum = {**(known if is_same_kind else {}), **given}
+    if momentum.get("kind") == "half_life" and not {"start_samples", "end_samples"} <= momentum.keys():
+        raise ConfigError("momentum: half_life needs start_samples and end_samples, numbers of samples")
     if "target" in tree or "curriculum" in tree:
-        stages = _stages({**tree, "curriculum": _complete(tree)})
-        given = ("until", "predict", "teacher") if "momentum" in tree else ("until", "predict")
-        shown = [{name: stage[name] for name in given if stage[name] != 1.0} for stage in stages]
-        return f"stages=[{', '.join(map(_flow, shown))}]"
-    steps, ends = tree.get("steps", 10_000), [0]
-    ends += [round(stage.get("until", 1) * steps) for stage in tree["stages"]]
-    teachers = _teachers(tree, ends)
-    return " ".join(f"stages.{number}.teacher={_flow(teacher)}" for number, teacher in enumerate(teachers))
+        stages = _stages({**tree, **_targets(tree, recipe), "momentum": momentum})
+        if not momentum:
+            _set_teachers(stages, recipe)
+        return shlex.quote(f"stages=[{', '.join(map(_shown, stages))}]")
+    ends = [0, *(round(stage["until"] * tree.get("steps", 10_000)) for stage in recipe)]
+    teachers = _teachers({**tree, "momentum": momentum}, ends)
+    return shlex.join(f"stages.{number}.teacher={_flow(teacher)}" for number, teacher in enumerate(teachers))
 
 
-def _complete(tree: Tree) -> Tree:
-    """The curriculum that a user wrote; before representations start, something else was predicted."""
-    curriculum = _section(tree, "curriculum")
-    return {"pixel_weight": 1.0, **curriculum} if curriculum.get("latent_from") else {**curriculum}
+def _completed(stages: Any) -> list[Tree]:
+    """Stages as users may write them, with all that they may leave out; the default one if some are not valid."""
+    found = [_with_defaults(stage) for stage in stages] if isinstance(stages, Sequence) else []
+    return found if found and all(map(_is_whole, found)) else [_with_defaults({})]
+
+
+def _with_defaults(stage: Any) -> Tree:
+    if not isinstance(stage, Mapping):
+        return {}
+    predict, teacher = stage.get("predict", "latent"), stage.get("teacher", {})
+    predict = {predict: 1.0} if isinstance(predict, str) else predict
+    teacher = {"kind": teacher} if isinstance(teacher, str) else teacher
+    if isinstance(teacher, Mapping) and teacher.get("kind", "ema") == "ema":
+        teacher = {**_EMA, **teacher}
+    return {"until": stage.get("until", 1.0), "predict": predict, "teacher": teacher}
+
+
+def _targets(tree: Tree, recipe: Sequence[Tree]) -> Tree:
+    """The former `target` and `curriculum` that a user wrote over those of a recipe."""
+    known, given = _former_targets(recipe), _section(tree, "curriculum")
+    is_known = [stage["predict"] for stage in recipe] == [stage["predict"] for stage in _stages({**tree, **known})]
+    known = known if is_known else {"target": "latent", "curriculum": {}}
+    curriculum = {**known["curriculum"], **given}
+    if given.get("latent_from") and "pixel_weight" not in given:  # until then, something else was predicted
+        curriculum["pixel_weight"] = curriculum.get("pixel_weight") or 1.0
+    if not curriculum.get("pixel_weight"):
+        curriculum["latent_from"] = 0.0
+    return {"target": tree.get("target", known["target"]), "curriculum": curriculum}
+
+
+def _set_teachers(stages: Sequence[Tree], recipe: Sequence[Tree]) -> None:
+    """Give stages the teachers of a recipe, unless they would have no effect there."""
+    stages[0]["teacher"] = recipe[0]["teacher"]
+    stages[-1]["teacher"] = recipe[-1]["teacher"]
+    if recipe[-1]["teacher"]["kind"] != "snapshot":
+        return
+    if set(stages[-1]["predict"]) == {"pixels"}:
+        stages[-1]["teacher"] = {"kind": "frozen"}  # evaluates the context encoder too
+    elif len(stages) > 1:
+        stages[0]["teacher"] = _EMA  # the copy for the next stage replaces it
+
+
+def _shown(stage: Tree) -> str:
+    """A stage as YAML in one line, without what is the default."""
+    return _flow({name: value for name, value in stage.items() if value not in (1.0, _EMA)})
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -106,8 +167,8 @@ def _check(config: Mapping[str, Any]) -> None:
     for path, (least, is_excluded, largest) in _RANGES.items():
         section, name = path.rpartition(".")[::2]
         value = (_section(config, section) if section else config).get(name, 1)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not least <= value <= largest or value == float("inf") or (is_excluded and value == least):
+        is_within = _is_number(value) and least <= value <= largest and value < float("inf")
+        if not is_within or (is_excluded and value == least):
             words = f"above {least}" if is_excluded else f"of at least {least}"
             words += "" if largest == float("inf") else f" and at most {largest}"
             raise ConfigError(f"{path}: should be a number {words}, not {value!r}")
@@ -168,4 +229,4 @@ def _flow(value: Any) -> str:
             for key, one in value.items()
         )
         return f"{{{', '.join(parts)}}}"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else f"{value:.12g}"  # without what is left of roundings

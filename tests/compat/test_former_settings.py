@@ -1,5 +1,7 @@
 """Configs with the former settings `target`, `curriculum` and `momentum` mean what they meant."""
 
+import re
+import shlex
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from jepa.compat.stages import current, former
 from jepa.config import ConfigError, build, plain
+from jepa.config.recipes import read_recipe
 from jepa.settings.resolve import resolve
 from jepa.training.config import Config
 from modalities.image.modality import Image
@@ -47,30 +50,79 @@ def test_a_former_config_has_its_targets_and_its_momentum_at_every_step(
         assert former({**stored, "stages": [stage]}) == {**stored, "stages": [stage]}  # not validated
 
 
+NONE: dict[str, Any] = {}
+SNAPSHOT = "teacher: {kind: snapshot, refreshes: 4}"
+COPIES = read_recipe("image")  # pixels, then pixels and representations of a snapshot
+AVERAGES = {
+    "stages": [
+        {"until": 0.8, "predict": "pixels", "teacher": {"start": 0.98, "end": 0.99}},
+        {"predict": {"pixels": 1, "latent": 1}, "teacher": {"start": 0.99}},
+    ]
+}
+
+
 @pytest.mark.parametrize(
-    ("overrides", "now"),
+    ("recipe", "overrides", "now"),
     [
-        (["target=pixels"], ["stages=[{predict: pixels}]"]),
+        (NONE, ["target=pixels"], ["stages=[{predict: pixels}]"]),
+        (NONE, ["curriculum={pixel_weight: 2}"], ["stages=[{predict: {pixels: 2, latent: 1}}]"]),
         (
-            ["curriculum={pixel_weight: 2, latent_from: 0.5}"],
-            ["stages=[{until: 0.5, predict: {pixels: 2}}, {predict: {pixels: 2, latent: 1.0}}]"],
+            NONE,
+            ["curriculum={pixel_weight: 2, latent_from: 0.5}", "momentum.start=1"],
+            [
+                "stages=[{until: 0.5, predict: {pixels: 2}, teacher: {kind: ema, start: 1, end: 1}}, "
+                "{predict: {pixels: 2, latent: 1}, teacher: {kind: ema, start: 1, end: 1}}]"
+            ],
         ),
         (
+            NONE,
             ["target=own:function", "momentum.start=0.9"],
-            ["stages=[{predict: own:function, teacher: {kind: ema, start: 0.9, end: 1.0}}]"],
+            ["stages=[{predict: own:function, teacher: {kind: ema, start: 0.9, end: 1}}]"],
         ),
-        (["momentum.start=0.9"], ["stages.0.teacher={kind: ema, start: 0.9, end: 1.0}"]),
+        (NONE, ["momentum.start=0.9"], ["stages.0.teacher={kind: ema, start: 0.9, end: 1}"]),
+        (COPIES, ["target=pixels"], ["stages=[{predict: pixels, teacher: {kind: frozen}}]"]),
+        (COPIES, ["curriculum.pixel_weight=0"], [f"stages=[{{predict: latent, {SNAPSHOT}}}]"]),
+        (
+            COPIES,
+            ["curriculum.latent_from=0.3"],
+            [f"stages=[{{until: 0.3, predict: pixels}}, {{predict: {{pixels: 1, latent: 1}}, {SNAPSHOT}}}]"],
+        ),
+        (
+            COPIES,
+            ["momentum={kind: half_life, start_samples: 10, end_samples: 100000}"],
+            [
+                "stages.0.teacher={kind: half_life, start_samples: 10, end_samples: 25.1188643151}",
+                "stages.1.teacher={kind: half_life, start_samples: 25.1188643151, end_samples: 100000}",
+            ],
+        ),
+        (AVERAGES, ["target=pixels"], ["stages=[{predict: pixels, teacher: {kind: ema, start: 0.98, end: 1}}]"]),
+        (
+            AVERAGES,
+            ["momentum.end=0.99"],
+            [
+                "stages.0.teacher={kind: ema, start: 0.98, end: 0.988}",
+                "stages.1.teacher={kind: ema, start: 0.988, end: 0.99}",
+            ],
+        ),
     ],
 )
 def test_a_former_setting_of_a_user_is_an_error_that_says_how_to_write_it_now(
-    overrides: list[str], now: list[str]
+    recipe: dict[str, Any], overrides: list[str], now: list[str]
 ) -> None:
+    """What it prints is accepted over the recipe, and it changes nothing that the user did not name."""
     with pytest.raises(ConfigError) as refused:
-        resolve("image", {}, overrides)
-    assert f"write {' '.join(now)}; see docs/settings.md" in str(refused.value)
-    with pytest.raises(ConfigError, match="write stages"):
-        resolve("image", {"curriculum": {"latent_from": 0.5}}, [])
-    assert resolve("image", {}, now)[0].timeline
+        resolve("image", recipe, overrides)
+    printed = re.search("other settings: write (.*); see docs/settings.md$", str(refused.value))
+    assert printed
+    assert shlex.split(printed[1]) == now
+    assert resolve("image", recipe, now)[0].timeline
+
+
+def test_a_former_setting_in_a_recipe_is_refused_and_one_that_lacks_numbers_says_which() -> None:
+    with pytest.raises(ConfigError, match="write 'stages"):
+        resolve("image", {"curriculum": {"latent_from": 0.5}, "stages": "none"}, [])
+    with pytest.raises(ConfigError, match=r"^momentum: half_life needs start_samples and end_samples"):
+        resolve("image", COPIES, ["momentum.kind=half_life"])
 
 
 @pytest.mark.parametrize(
