@@ -78,14 +78,21 @@ def _curves(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.log and len(options.names) > 1:
+        raise ConfigError(
+            f"--log: is the file of one data set, not of {' and '.join(options.names)}; report each alone"
+        )
     for name in options.names:
-        report(name, RESULTS / f"study_{name}.jsonl", RESULTS, IMAGES)
+        if options.log:
+            report(name, options.log, options.log.parent, f"{name} --log {options.log}")
+        else:
+            report(name, RESULTS / f"study_{name}.jsonl", IMAGES, name)
 
 
 def _nuisance(options: argparse.Namespace) -> None:
+    nuisance = Nuisance(options.background, options.patches, options.noise, options.seed)
     scenes = options.source == "scenes"
     images = SceneImages(ScenesConfig(), options.size) if scenes else FolderImages(Path(options.source))
-    nuisance = Nuisance(options.background, options.patches, options.noise, options.seed)
     CONSOLE.print(f"{write(images, options.out, nuisance):,} images in {options.out}", highlight=False)
 
 
@@ -133,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("report", help="tables and figures of the trials that are logged")
     one.set_defaults(act=_report)
     one.add_argument("names", nargs="+", metavar="NAME", help="of the data, as in --data")
+    one.add_argument("--log", type=Path, help="file of the trials; pages and figure are written beside it")
     one = commands.add_parser("nuisance", help="write images with noise, other backgrounds, pasted patches")
     one.set_defaults(act=_nuisance)
     one.add_argument("source", metavar="FOLDER|scenes", help="images by split and class")

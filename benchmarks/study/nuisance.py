@@ -42,6 +42,15 @@ class Nuisance:
     noise: float = 0.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raise NuisanceError if nothing would be added, or less than nothing."""
+        if not (self.background or self.patches or self.noise):
+            raise NuisanceError("no nuisance is chosen; set --noise, --background or --patches")
+        if not 0 <= self.background <= 1:
+            raise NuisanceError(f"--background: should be a share of at least 0 and at most 1, not {self.background}")
+        if min(self.patches, self.noise) < 0:
+            raise NuisanceError("--noise and --patches: should not be below 0")
+
     def applied(self, name: str, own: Pixels, others: "OtherImages") -> Pixels:
         """The image of a file with its nuisance."""
         random = np.random.default_rng(_number(self.seed, name))

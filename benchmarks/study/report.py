@@ -24,21 +24,24 @@ ROWS = {
 }
 
 
-def report(name: str, log: Path, results: Path, images: Path) -> None:
-    """Write the pages study_NAME.md and study_NAME_search.md, and the figure of the curves; raises ConfigError."""
+def report(name: str, log: Path, images: Path, words: str) -> None:
+    """Write the pages study_NAME.md and study_NAME_search.md beside the log, and the figure of the curves to `images`.
+
+    words: of the command line. Raises ConfigError.
+    """
     records = [record for record in read(log).values() if "scores" in record or "failed" in record]
     if not records:
         raise ConfigError(f"{log} has no trials; run the search first")
     curves = [record for record in records if record["part"] == "curve" and "failed" not in record]
-    command = f"`python -m benchmarks.study report {name}`"
+    command = f"`python -m benchmarks.study report {words}`"
     if curves:
         figure = images / f"study_{name}.svg"
         draw(name, curves, figure)
         CONSOLE.print(f"{figure}", highlight=False)
-    lines = [command, "", _about(name, records), "", *_equal(records, "final", "Finals")]
-    _write(results / f"study_{name}.md", [*lines, *_equal(records, "curve", "Curves")])
+    lines = [command, "", _about(name, log, records), "", *_equal(records, "final", "Finals")]
+    _write(log.with_name(f"study_{name}.md"), [*lines, *_equal(records, "curve", "Curves")])
     if searches := _searches(records):
-        _write(results / f"study_{name}_search.md", [f"# Searches on {name}", "", command, "", *searches])
+        _write(log.with_name(f"study_{name}_search.md"), [f"# Searches on {name}", "", command, "", *searches])
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
@@ -46,12 +49,12 @@ def _write(path: Path, lines: Sequence[str]) -> None:
     CONSOLE.print(f"{path}", highlight=False)
 
 
-def _about(name: str, records: Sequence[Record]) -> str:
+def _about(name: str, log: Path, records: Sequence[Record]) -> str:
     commits, machines = sorted({one["git"] for one in records}), sorted({one["machine"] for one in records})
     return (
         f"{len(records)} trials, one thread each, on {', '.join(machines)}; commits {', '.join(commits)}. Numbers are "
         "means over seeds ± standard error; one seed has no error. A minute of two cores is 90 CPU seconds. Settings, "
-        f"CPU seconds and all scores of every trial: study_{name}.jsonl; trials of the search: study_{name}_search.md."
+        f"CPU seconds and all scores of every trial: {log.name}; trials of the search: study_{name}_search.md."
     )
 
 

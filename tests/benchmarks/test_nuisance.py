@@ -75,6 +75,22 @@ def test_the_same_command_writes_the_same_files_and_another_seed_others(
     assert "exists already; choose another folder, or remove it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "no nuisance is chosen; set --noise, --background or --patches"),
+        (["--background", "2"], "--background: should be a share of at least 0 and at most 1, not 2.0"),
+        (["--noise", "-1"], "--noise and --patches: should not be below 0"),
+    ],
+)
+def test_no_or_impossible_nuisance_is_refused(
+    options: list[str], sentence: str, grey: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study.main(["nuisance", str(grey), str(tmp_path / "out"), *options]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_without_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "train" / "a" / "one.png"
     path.parent.mkdir(parents=True)

@@ -241,3 +241,10 @@ def test_a_report_shows_means_with_errors_and_draws_small_figures(
     assert b"masked autoencoder" in drawn
     assert study.main(["report", "tiny"]) == 0
     assert figure.read_bytes() == drawn
+    other = (tmp_path / "study_tiny.jsonl").rename(tmp_path / "other.jsonl")
+    (tmp_path / "study_tiny.md").unlink()
+    assert study.main(["report", "tiny", "--log", str(other)]) == 0
+    page = (tmp_path / "study_tiny.md").read_text()
+    assert page.startswith(f"`python -m benchmarks.study report tiny --log {other}`\n")
+    assert "every trial: other.jsonl" in page
+    assert study.main(["report", "tiny", "tinier", "--log", str(other)]) == 1
