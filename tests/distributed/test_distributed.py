@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,6 +38,7 @@ from jepa.train import backward
 from jepa.training.checks import batch_order
 from jepa.training.config import ComputeConfig, Config
 from jepa.training.log import read_metrics
+from jepa.training.numerics import bf16_everywhere
 from modalities.video import lists
 from modalities.video.config import VideoConfig
 from modalities.video.modality import Video
@@ -105,6 +107,9 @@ def process(folder: str) -> None:
     found["scores"] = [call.args[0].shape for call in scored.call_args_list]
     found["mean"] = world.mean(torch.tensor([1.0 + rank]))
     found["any"] = torch.tensor([world.any(rank == 1), world.any(False)])
+    for name, fast in {"one is fast": rank == 0, "both are fast": True}.items():
+        with patch("jepa.training.numerics.has_fast_bf16", return_value=fast):
+            found[name] = torch.tensor(bf16_everywhere(ComputeConfig(), world))
     forwards: Any = [world.data_parallel(module) for module in (Tables(), nn.BatchNorm1d(4))]
     found["broadcast"] = [forward.broadcast_buffers for forward in forwards]
     torch.save(found, f"{folder}/{rank}.pt")
@@ -124,6 +129,7 @@ def test_two_processes_have_the_losses_and_gradients_of_the_global_batch(tmp_pat
         assert found["scores"] == [(6, 12), (6, 12)]  # own rows of the global batch, both ways
         assert found["mean"].item() == 1.5
         assert found["any"].tolist() == [True, False]
+        assert [found[name].item() for name in ("one is fast", "both are fast")] == [False, True]  # of Muon
         assert found["broadcast"] == [False, True]  # constant tables are equal anyway, running statistics are not
 
 
@@ -198,16 +204,18 @@ def assert_same_training(run_dir: Path, expected: Path) -> None:
             torch.testing.assert_close(weights[1][name], value, atol=2e-4, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize(("accumulate", "kind"), [(1, "adamw"), (2, "muon")])
+REGULARISED = ("loss.regulariser=vicreg",)
+# Half of the steps do not run the projector.
+VIEWS_LATER = ("loss.regulariser=none", "stages=[{until: 0.5, predict: latent}, {predict: {latent: 1, views: 1}}]")
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "kind", "more"), [(1, "adamw", REGULARISED), (2, "muon", REGULARISED), (2, "adamw", VIEWS_LATER)]
+)
 def test_two_processes_with_half_the_batch_each_train_like_one_with_all_of_it(
-    accumulate: int, kind: str, photos: Path, tmp_path: Path
+    accumulate: int, kind: str, more: Sequence[str], photos: Path, tmp_path: Path
 ) -> None:
-    settings = [
-        "loss.regulariser=vicreg",
-        "model.projector=16",
-        f"optim.accumulate={accumulate}",
-        f"optim.optimizer={kind}",
-    ]
+    settings = ["model.projector=16", f"optim.accumulate={accumulate}", f"optim.optimizer={kind}", *more]
     done = together(tmp_path / "together", photos, *settings)
     assert done.returncode == 0, done.stderr
     assert alone(tmp_path / "alone", photos, *settings) == 0
