@@ -37,8 +37,10 @@ class Muon(AdamW):
     """Muon for groups of matrices whose `orthogonal` is true, AdamW for the other groups.
 
     Joined weights, such as those of queries, keys and values, count as one matrix. Sharded matrices (FSDP) are gathered
-    in the precision of the iteration, and every process computes the whole update. bf16: iterate in bf16, which must be
-    the same in all processes; see `has_fast_bf16`.
+    in the precision of the iteration, and every process computes the whole update. Public code divides the matrices
+    among the processes and gathers their updates; with small matrices that exchange costs more than it saves, as the
+    iteration takes about 4 * width / (tokens of the process) of the operations of a forward and backward pass.
+    bf16: iterate in bf16, which must be the same in all processes; see `has_fast_bf16`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, bf16: bool = False, **settings: Any) -> None:
