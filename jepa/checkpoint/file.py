@@ -14,9 +14,16 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor
 
+from jepa.checkpoint.places import (
+    Step as Step,
+    best as best,
+    kept as kept,
+    latest as latest,
+    shards_folder as shards_folder,
+)
 from jepa.checkpoint.reasons import why_unreadable
 from jepa.compat.stages import current
-from jepa.disk import replacing
+from jepa.disk import replacing, writing
 from jepa.errors import UserError
 
 FORMAT = 1  # raised when a field changes its meaning
@@ -37,10 +44,10 @@ class Checkpoint:
     model: dict[str, Tensor]  # context encoder, predictor, target encoder
     optimizer: dict[str, Any]
 
-    def save(self, path: Path, keep: Path | None = None) -> None:
+    def save(self, path: Path, *others: Path) -> None:
         """Write to a second file, then rename it: `path` is complete or absent, whenever the process dies.
 
-        keep: a second name of the file, which stays when `path` is replaced.
+        others: further names of the file, which stay when `path` is replaced.
         """
         aside = path.with_name(path.name + ".partial")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -50,8 +57,8 @@ class Checkpoint:
                 torch.save({"format": FORMAT, **fields}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            if keep is not None:
-                _link(aside, keep)
+            for other in others:
+                _link(aside, other)
         _sync_folder(path.parent)
 
     @classmethod
@@ -99,17 +106,12 @@ def read_content(path: Path, device: torch.device | str = "cpu", mmap: bool = Fa
 
 def read_step(path: Path) -> int:
     """Steps completed in a checkpoint, without its tensors; raises CheckpointError."""
-    return read_run(path).step if path.is_dir() else Checkpoint.load(path, mmap=True).step
+    return read_facts(path).step
 
 
-def latest(run_dir: Path) -> Path:
-    """Path of the checkpoint from which a run resumes: a file, or a link to a folder of shards."""
-    return run_dir / "checkpoints" / "latest.pt"
-
-
-def kept(run_dir: Path, step: int) -> Path:
-    """Path of a checkpoint that stays when later ones are written: a file, or a folder of shards."""
-    return run_dir / "checkpoints" / f"step_{step}.pt"
+def read_facts(path: Path) -> Checkpoint:
+    """A checkpoint whose tensors are not read, or only mapped; raises CheckpointError."""
+    return read_run(path) if path.is_dir() else Checkpoint.load(path, mmap=True)
 
 
 def kept_steps(run_dir: Path) -> list[int]:
@@ -118,7 +120,7 @@ def kept_steps(run_dir: Path) -> list[int]:
     return sorted(int(path.stem[5:]) for path in paths if path.stem[5:].isdecimal() and _is_whole(path))
 
 
-def find_checkpoint(path: Path, step: int | None = None) -> Path:
+def find_checkpoint(path: Path, step: Step | None = None) -> Path:
     """The path itself; of a run directory its latest checkpoint, or that of a step. Raises CheckpointError."""
     is_run_dir = path.is_dir() and not (path / RUN_FILE).exists()
     if step is None:
@@ -127,33 +129,37 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
         return latest(path) if is_run_dir else path
     if not is_run_dir:
         raise CheckpointError(f"{path} is no run directory, in which to look for the checkpoint of step {step}")
-    last = read_step(latest(path)) if latest(path).exists() else None
-    if last == step:
+    if step == "best":
+        if best(path).exists():
+            return best(path)
+        raise CheckpointError(f"{path} holds no best checkpoint; a run keeps one if it has a probe (probe.every)")
+    named = {name: read_step(one) for name, one in (("latest", latest(path)), ("best", best(path))) if one.exists()}
+    if named.get("latest") == step:
         return latest(path)
-    if (steps := kept_steps(path)) and step in steps:
+    if step in (steps := kept_steps(path)):
         return kept(path, step)
-    found = ", ".join([*map(str, steps), *([f"{last} (the latest)"] if last is not None else [])]) or "none"
+    if named.get("best") == step:
+        return best(path)
+    found = ", ".join([*map(str, steps), *(f"{one} (the {name})" for name, one in named.items())]) or "none"
     raise CheckpointError(f"{path} holds no checkpoint of step {step}; steps with one: {found}")
 
 
-def shards_folder(run_dir: Path, step: int, keep: bool = False) -> Path:
-    return kept(run_dir, step) if keep else run_dir / "checkpoints" / f"step_{step}"
-
-
-def publish_shards(folder: Path, run: Checkpoint, path: Path) -> None:
-    """Add everything but the tensors to a folder of shards, and make `path` a link to it, replacing what was there.
+def publish_shards(folder: Path, run: Checkpoint, path: Path, *others: Path) -> None:
+    """Add everything but the tensors to a folder of shards, and make all paths links to it, `path` last.
 
     run: without `model`; its `optimizer` holds only the parameter groups.
     """
     content = {"step": run.step, "seconds": run.seconds, "config": run.config, "optimizer": run.optimizer}
-    aside = path.with_name(path.name + ".partial")
-    with replacing(path, aside):
+    with writing(folder):
         with (folder / RUN_FILE).open("w") as file:
             json.dump({"format": FORMAT, **content}, file)
             file.flush()
             os.fsync(file.fileno())
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(folder.name, target_is_directory=True)
+    for link in (*others, path):
+        aside = link.with_name(link.name + ".partial")
+        with replacing(link, aside):
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(folder.name, target_is_directory=True)
     _sync_folder(path.parent)
 
 
@@ -191,10 +197,10 @@ def unflatten(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[in
 
 
 def remove_other_shards(run_dir: Path) -> None:
-    """Remove all folders of shards but the latest checkpoint and those that stay: older and incomplete ones."""
-    last = latest(run_dir).resolve()
+    """Remove all folders of shards but the latest, the best and those that stay: older and incomplete ones."""
+    linked = (latest(run_dir).resolve(), best(run_dir).resolve())
     for folder in latest(run_dir).parent.glob("step_*"):
-        stays = folder.resolve() == last or (folder.suffix == ".pt" and _is_whole(folder))
+        stays = folder.resolve() in linked or (folder.suffix == ".pt" and _is_whole(folder))
         if not stays:
             shutil.rmtree(folder)
 

@@ -2,6 +2,6 @@
 
 from jepa.console.causes import outside_cause
 from jepa.console.output import CONSOLE, UNSAFE, printer, shown, warn_once
-from jepa.console.parser import command_parser
+from jepa.console.parser import add_step, command_parser
 
-__all__ = ["CONSOLE", "UNSAFE", "command_parser", "outside_cause", "printer", "shown", "warn_once"]
+__all__ = ["CONSOLE", "UNSAFE", "add_step", "command_parser", "outside_cause", "printer", "shown", "warn_once"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa.config import ConfigError
-from jepa.console import command_parser
+from jepa.console import add_step, command_parser
 from jepa.distributed.starter import is_started, process_count, run_processes
 from jepa.embedding.outputs import FORMATS, check_format
 from jepa.embedding.settings import DTYPES, POOLINGS, SPLITS, EmbedSettings, Extent
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes that share the work; auto: one per GPU, or two on CPUs (default: 1)",
     )
-    parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
+    add_step(parser)
     parser.add_argument("--trust", action="store_true", help="import code that the source names")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that override the run's")
     return parser

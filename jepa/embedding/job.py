@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from jepa.checkpoint.file import Step
 from jepa.config import ConfigError, Tree, plain
 from jepa.config.effects import Use, check_effects
 from jepa.config.overrides import as_texts, as_tree
@@ -170,7 +171,7 @@ def open_job(
     layers: Sequence[Tree | str] = (),
     *,
     modality: str | None = None,
-    step: int | None = None,
+    step: Step | None = None,
     trust: bool = False,
 ) -> Source:
     """Open a source on the data of the overrides; raises ConfigError for settings that do not fit together."""

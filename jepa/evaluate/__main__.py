@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jepa.console import command_parser
+from jepa.console import add_step, command_parser
 from jepa.errors import exit_status
 from jepa.evaluate.request import Request
 from jepa.evaluate.run import evaluate_and_print
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_options(parser)
     parser.add_argument("source", help="run directory, or any other source of an encoder")
-    parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
+    add_step(parser)
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint import latest
-from jepa.checkpoint.file import find_checkpoint
+from jepa.checkpoint.file import Step, find_checkpoint
 from jepa.config import Tree, plain
 from jepa.weights.families.encoder import Family
 from jepa.weights.families.names import family_name
 
 EVALUATIONS = Path("evaluations")
-_CHECKPOINT = re.compile(r"latest\.pt|step_\d+(\.pt)?")  # in the folder `checkpoints` of a run
+_CHECKPOINT = re.compile(r"(latest|best)\.pt|step_\d+(\.pt)?")  # in the folder `checkpoints` of a run
 _ENDINGS = (".pt", ".pth", ".tar", ".bin", ".npz", ".safetensors", ".json")  # of files of weights or results
 
 
@@ -31,7 +31,7 @@ class Request:
     layers: Sequence[Tree | str] = ()
     base: Tree = field(default_factory=dict)
     modality: str | None = None
-    step: int | None = None
+    step: Step | None = None
     trust: bool = False
     output: Path | None = None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jepa.checkpoint import CheckpointError
+from jepa.checkpoint.file import Step
 from jepa.config import ConfigError
 from jepa.matching import MatchedModality
 from jepa.plugins.registry import UnknownModalityError
@@ -42,7 +43,7 @@ def write_exports(source: Path | str, wanted: Sequence[str], folder: Path, trust
     return Exports(_matched(export), usage, others)
 
 
-def possible_exports(source: Path | str, trust: bool, step: int | None = None) -> Exports:
+def possible_exports(source: Path | str, trust: bool, step: Step | None = None) -> Exports:
     """Which formats networks can be written in; empty if their modality cannot be imported."""
     try:
         export = _export(source, trust, step)
@@ -55,7 +56,7 @@ def _matched(export: Export) -> bool:
     return isinstance(export.modality, MatchedModality)
 
 
-def _export(source: Path | str, trust: bool, step: int | None = None) -> Export:
+def _export(source: Path | str, trust: bool, step: Step | None = None) -> Export:
     opened = open_source(source, step=step, trust=trust)
     return Export(
         source=str(source),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jepa.checkpoint.file import Step
 from jepa.config import ConfigError
 from jepa.disk import write_text, writing
 from jepa.report.charts import CURVES
@@ -36,7 +37,7 @@ class Request:
     name: str
     loaded_from: str
     licence: str = UNKNOWN
-    step: int | None = None
+    step: Step | None = None
     pictures: bool = False
     formats: Sequence[str] = ()
     trust: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import ConfigError
-from jepa.console import CONSOLE, command_parser, shown
+from jepa.console import CONSOLE, add_step, command_parser, shown
 from jepa.errors import UserError, exit_status
 from jepa.share.exports import FILES
 from jepa.share.folder import Request, run_dir_of, shared_files, write_shared
@@ -51,7 +51,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("--licence", "--license"), default=UNKNOWN, metavar="ID", help="licence of the weights, such as apache-2.0"
     )
-    parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
+    add_step(parser)
     parser.add_argument("--trust", action="store_true", help="import code that the run names, to count its data")
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from torch.utils.data import Dataset, default_collate
 
+from jepa.checkpoint.file import Step
 from jepa.data.given import ValueRange, stored_input
 from jepa.embedding.job import Source, open_job
 from jepa.embedding.settings import EmbedSettings, Pooling
@@ -46,7 +47,7 @@ class JepaFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         device: str = "cpu",
         value_range: ValueRange = (0.0, 1.0),
         overrides: Sequence[str] = (),
-        step: int | None = None,
+        step: Step | None = None,
         trust: bool = False,
     ) -> None:
         self.source = source

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.checkpoint.file import (
+    best,
     flatten,
     kept,
     last_checkpoint,
@@ -86,15 +87,17 @@ class Saver:
         else:
             self.model.load_state_dict({**own, **found})
 
-    def save(self, step: int, seconds: float, keep: bool = False) -> None:
+    def save(self, step: int, seconds: float, keep: bool = False, is_best: bool = False) -> None:
         """Copy the current state and start to write the copy; every process must call, and may train on at once.
 
-        keep: whether the checkpoint stays when later ones are written. Waits for the save before. Raises its error or
-        that of the copy, and PeerError if another process raised one.
+        keep: whether the checkpoint stays when later ones are written. is_best: whether it stays until a better one is
+        written. Waits for the save before. Raises its error or that of the copy, and PeerError if another process
+        raised one.
         """
         self.wait()
         run = Checkpoint(step, seconds, self.config, {}, {})
-        write = self._shards(run, keep) if self.sharded else self._file(run, keep)
+        others = [best(self.run_dir)] * is_best
+        write = self._shards(run, keep, others) if self.sharded else self._file(run, keep, others)
         pool = ThreadPoolExecutor(1, "checkpoint")
         self.unfinished = pool.submit(write)
         pool.shutdown(wait=False)  # its thread ends with the save: a process with threads is bad to fork
@@ -133,7 +136,7 @@ class Saver:
             wait([self.unfinished])
         return last_checkpoint(self.run_dir)
 
-    def _file(self, run: Checkpoint, keep: bool) -> Callable[[], None]:
+    def _file(self, run: Checkpoint, keep: bool, others: list[Path]) -> Callable[[], None]:
         """What writes a checkpoint file of the current state."""
         with self.world.error_barrier():
             if not self.world.is_main:
@@ -142,14 +145,13 @@ class Saver:
             model, optimizer = host_copy(state, self.world.device)
 
         def write() -> None:
-            replace(run, model=model, optimizer=optimizer).save(
-                latest(self.run_dir), kept(self.run_dir, run.step) if keep else None
-            )
+            names = [*others, *([kept(self.run_dir, run.step)] * keep)]
+            replace(run, model=model, optimizer=optimizer).save(latest(self.run_dir), *names)
             remove_other_shards(self.run_dir)
 
         return write
 
-    def _shards(self, run: Checkpoint, keep: bool) -> Callable[[], None]:
+    def _shards(self, run: Checkpoint, keep: bool, others: list[Path]) -> Callable[[], None]:
         """What finishes the writing of shards of the current state, which this call starts."""
         from jepa.checkpoint.shards import start_writing
 
@@ -162,9 +164,9 @@ class Saver:
         state = self.optimizer.state_dict()
         written = start_writing(flatten(self.model.state_dict(), state), folder, self.group)
         groups = {"param_groups": json.loads(json.dumps(state["param_groups"]))}  # a copy
-        return partial(self._finish, written, folder, replace(run, optimizer=groups))
+        return partial(self._finish, written, folder, replace(run, optimizer=groups), others)
 
-    def _finish(self, written: Future[Any], folder: Path, run: Checkpoint) -> None:
+    def _finish(self, written: Future[Any], folder: Path, run: Checkpoint, others: list[Path]) -> None:
         from jepa.checkpoint.shards import ShardsError, finish_writing
 
         try:
@@ -176,7 +178,7 @@ class Saver:
                 raise
             raise CheckpointError(f"{folder} cannot be written: {error}") from error
         if self.world.is_main:
-            publish_shards(folder, run, latest(self.run_dir))
+            publish_shards(folder, run, latest(self.run_dir), *others)
             remove_other_shards(self.run_dir)
 
     def _restore_shards(self, path: Path) -> tuple[int, float]:

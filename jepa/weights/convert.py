@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from jepa.console import CONSOLE, command_parser, shown
+from jepa.console import CONSOLE, add_step, command_parser, shown
 from jepa.disk import writing
 from jepa.errors import exit_status
 from jepa.plugins.registry import declared_name
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", required=True, choices=TARGETS, help=formats)
     parser.add_argument("--which", choices=get_args(Which), help="the encoder to write (default: the evaluated one)")
     parser.add_argument("--resolution", type=int, metavar="PIXELS", help="pixels per side of a graph")
-    parser.add_argument("--step", type=int, metavar="N", help="a step whose checkpoint was kept (keep_every)")
+    add_step(parser)
     parser.add_argument("--opset", type=int, default=18, metavar="N", help="operator set of ONNX (default: 18)")
     parser.add_argument("--probe", type=Path, metavar="FILE", help="attentive probe to put on the encoder (hf)")
     parser.add_argument("--only-probe", action="store_true", help="write the attentive probe of SRC alone")

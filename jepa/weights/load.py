@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint
-from jepa.checkpoint.file import RUN_FILE, find_checkpoint
+from jepa.checkpoint.file import RUN_FILE, Step, find_checkpoint
 from jepa.config import ConfigError, Tree, as_tree, build
 from jepa.encoder import TokenEncoder
 from jepa.modality import Modality
@@ -21,7 +21,7 @@ from jepa.training.config import Config
 from jepa.weights.given import check_networks, with_weights
 
 
-def read_checkpoint(run: Path | str, mmap: bool = False, step: int | None = None) -> Checkpoint:
+def read_checkpoint(run: Path | str, mmap: bool = False, step: Step | None = None) -> Checkpoint:
     """Checkpoint of a run directory, the latest or that of a step, or of a file, ours or of another project.
 
     run: also a shared folder, or a name, see `located`. mmap: as in `Checkpoint.load`; tensors of other projects are

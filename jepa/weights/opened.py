@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from jepa.checkpoint import Checkpoint
+from jepa.checkpoint.file import Step
 from jepa.config import ConfigError, Tree
 from jepa.encoder import TokenEncoder
 from jepa.matching import MatchedModality
@@ -86,7 +87,7 @@ def open_source(
     overrides: Sequence[Tree | str] = (),
     *,
     modality: str | None = None,
-    step: int | None = None,
+    step: Step | None = None,
     trust: bool = False,
 ) -> Opened:
     """Open a run directory, checkpoint file, weights of another project, or an encoder of another family.
@@ -116,12 +117,13 @@ def open_source(
 
 
 def load(
-    run: Path | str, which: Which | None = None, device: str = "cpu", *, step: int | None = None, trust: bool = False
+    run: Path | str, which: Which | None = None, device: str = "cpu", *, step: Step | None = None, trust: bool = False
 ) -> nn.Module:
     """Encoder of a run directory, checkpoint file or other source, in evaluation mode: inputs -> [B, N, D].
 
     which: by default the encoder that the run evaluates (`Config.evaluated_encoder`). step: of a run directory, the
-    checkpoint that was kept of this step (keep_every) instead of the latest one.
+    checkpoint that was kept of this step (keep_every) instead of the latest one; "best": that with the best score of
+    the probe during training.
     trust: whether to import code that the checkpoint names, beyond installed modalities.
     `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
     `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint, or without trust.
