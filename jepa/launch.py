@@ -58,12 +58,12 @@ def _launch(arguments: argparse.Namespace, given: Sequence[str]) -> int:
                     stack.enter_context(locked(config.run_dir))
                     stack.callback(remove_index_without_run, config.run_dir)
                     say(resolved.notes)
-            open_data(modality, config.evaluate, config.run_dir, world)
+            open_data(modality, config.evaluate, config.run_dir, world, config.probe.every > 0)
             with world.error_barrier():
                 if world.is_main:
                     from jepa.evaluate.ready import announce_evaluation
 
-                    announce_evaluation(config, modality)
+                    announce_evaluation(config, modality, resolved.asks_for_probe)
             finished = train(config, modality, world)
             world.leave()
         return _finish(config, finished, arguments.train_only or not world.is_main)

@@ -11,6 +11,7 @@ from jepa.collapse import collapse_warning, flat_signs
 from jepa.config import plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, stop_on_signals
+from jepa.evaluate.online.probe import OnlineProbe
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.optim import build_optimizer, clip_gradient, set_schedule
@@ -55,6 +56,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         say_finished(config, world)
         return True
     announce_data(config, modality, samples, world)
+    probe = OnlineProbe(config, modality, model, world, first_step)
     keep_freed_memory(world.device)
     if config.compute.compile:
         model.compile()
@@ -95,7 +97,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             done = step + 1
             stopping = upcoming.agree() or done == config.steps  # SLURM asks before it kills
             log.advance(done)
-            logging, saving = done % config.log_every == 0 or stopping, config.saves(done) or stopping
+            logging, saving = config.logs(done) or stopping, config.saves(done) or stopping
             if logging or saving:
                 finite.check()
             if logging:
@@ -104,11 +106,10 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
                 signs = logged_signs(model, config.evaluated_encoder, batch, config.compute.precision, world)
                 losses = {"loss": float(world.mean(loss)), "total_loss": float(world.mean(total))}
-                values = {**losses, **rates, **flat_signs(signs), **batch.sizes()}
-                log.write(done, {**values, "seconds": clock.total()})
+                log.write(done, clock.total(), losses, rates, flat_signs(signs), batch.sizes(), probe.scores(done))
                 log.warn(done, collapse_warning(signs, len(batch.masks[0].context), config.has_teacher))
-            if saving:
-                saver.save(done, clock.total(), config.keeps(done))
+            if saving or probe.is_best(done):
+                saver.save(done, clock.total(), config.keeps(done), probe.is_best(done))
             if stopping:
                 break
         saver.wait()

@@ -150,11 +150,10 @@ def publish_shards(folder: Path, run: Checkpoint, path: Path, *others: Path) -> 
     run: without `model`; its `optimizer` holds only the parameter groups.
     """
     content = {"step": run.step, "seconds": run.seconds, "config": run.config, "optimizer": run.optimizer}
-    with writing(folder):
-        with (folder / RUN_FILE).open("w") as file:
-            json.dump({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
+    with writing(folder), (folder / RUN_FILE).open("w") as file:
+        json.dump({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
     for link in (*others, path):
         aside = link.with_name(link.name + ".partial")
         with replacing(link, aside):

@@ -25,7 +25,6 @@ from jepa.data import open_split, say_data
 from jepa.data.summary import generated_line
 from jepa.distributed import World
 from jepa.evaluate.ready import announce_evaluation
-from jepa.modality import Modality
 from jepa.plugins.registry import modality_class
 from jepa.settings.resolve import Resolved, say
 from jepa.training.checks import batch_order, check_config
@@ -113,7 +112,7 @@ def dry_run(arguments: argparse.Namespace, resolved: Resolved) -> int:
     print(f"{to_yaml(config)}\n{cost}")
     if reason := _why_unopened(config.data.root, arguments.overrides):
         CONSOLE.print(shown(generated_line(modality.config) or f"the data is not opened: {reason}"))
-    _check(config, modality, allocation.processes, with_data=not reason)
+    _check(resolved, allocation.processes, with_data=not reason)
     return 0
 
 
@@ -168,21 +167,22 @@ def _checked(resolved: Resolved, processes: int, opened: set[str]) -> Config[Any
     """
     config, modality = resolved.config, resolved.modality
     say(resolved.notes)
-    data = json.dumps([plain(config.data), plain(config.evaluate)])
-    _check(config, modality, processes, with_data=data not in opened)
+    data = json.dumps([plain(config.data), plain(config.evaluate), plain(config.probe)])
+    _check(resolved, processes, with_data=data not in opened)
     opened.add(data)
     networks(config, modality)
     return config
 
 
-def _check(config: Config[Any, Any], modality: Modality[Any], processes: int, with_data: bool) -> None:
+def _check(resolved: Resolved, processes: int, with_data: bool) -> None:
     """Check all that a run checks before its first step, except that pretrained weights are not downloaded."""
+    config, modality = resolved.config, resolved.modality
     check_config(config, modality)
     batch_order(config, World(0, processes, torch.device("cpu")))
     if with_data:
         open_split(modality, "train")
-        say_data(modality, config.evaluate)
-        announce_evaluation(config, modality)
+        say_data(modality, config.evaluate, config.probe.every > 0)
+        announce_evaluation(config, modality, resolved.asks_for_probe)
 
 
 def _command(arguments: argparse.Namespace, variant: Variant, folder: Path, keeps_unused: bool) -> list[str]:

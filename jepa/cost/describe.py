@@ -6,8 +6,9 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
-from jepa.cost.flops import first_masks, networks, run_flops
+from jepa.cost.flops import encoder_flops, example_view, first_masks, networks, run_flops
 from jepa.cost.gpus import GPUS, RESERVED, UTILISATION, Gpu
 from jepa.cost.process_memory import Allocation, Parallel, ProcessMemory, count, process_memory
 from jepa.cost.step_memory import trained
@@ -82,6 +83,7 @@ def _size(config: Config[Any, Any], modality: Modality[Any], flops: float) -> li
         f"run          {config.steps:,} steps, {samples:,} samples",
         *(f"{'' if number else 'stages':<13}{stage.described()}" for number, stage in enumerate(config.timeline)),
         f"checkpoint   {_checkpoints(config, model)}",
+        *_probe(config, modality, flops),
     ]
 
 
@@ -92,7 +94,23 @@ def _checkpoints(config: Config[Any, Any], model: JEPA) -> str:
     size -= sum(one.numel() * one.element_size() for one in muon_matrices(model, config.optim))
     kept = config.steps // config.keep_every if config.keep_every else 0
     more = f"; keep_every={config.keep_every} keeps {kept:,} more, {_gib(kept * size):.3g} GiB" if kept else ""
+    more += "; the best one is kept too" if config.probe.every else ""
     return f"{_gib(size):.3g} GiB on the disk, and as much host memory while it is written{more}"
+
+
+def _probe(config: Config[Any, Any], modality: Modality[Any], flops: float) -> list[str]:
+    """What the probe during training costs: its share of the FLOPs of the run, and memory for decoded samples."""
+    probe = config.probe
+    if not probe.every:
+        return []
+    samples, times = probe.train_samples + probe.validation_samples, probe.count(config.steps)
+    share = times * samples * encoder_flops(config, modality) / flops
+    view = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(example_view(modality)))
+    stored = min(samples * view / 2**20, config.compute.cache_mb)
+    return [
+        f"probe        {times:,} times k-NN of {probe.validation_samples:,} validation among {probe.train_samples:,} "
+        f"training samples, {share:.2g} times the FLOPs of the run; their views take up to {stored:,.0f} MiB in memory"
+    ]
 
 
 def _memory_lines(

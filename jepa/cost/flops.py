@@ -94,6 +94,16 @@ def _shallow(config: Config[Any, Any], modality: Modality[Any]) -> list[tuple[in
     ]
 
 
+def encoder_flops(config: Config[Any, Any], modality: Modality[Any]) -> int:
+    """FLOPs to embed all tokens of one sample with the evaluated encoder."""
+    encoder = getattr(networks(config, modality), config.evaluated_encoder)
+    view = tree_map(lambda leaf: torch.empty(1, *leaf.shape, dtype=leaf.dtype, device="meta"), example_view(modality))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(view)
+    flops: int = counter.get_total_flops()
+    return flops
+
+
 def networks(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:
     """The networks of a run on the meta device."""
     with torch.device("meta"):

@@ -53,7 +53,7 @@ class SampleCache:
         if not self.is_useful:
             return self.prepared.read_once(index) if self.prepared else self.samples[index]
         sample = self.samples[index]
-        size = sum(map(_size, tree_leaves(sample.inputs)))
+        size = sum(map(size_of, tree_leaves(sample.inputs)))
         self._survey(size)
         if self.is_useful and size <= self.bytes_left:
             self.cached[index] = sample
@@ -68,6 +68,6 @@ class SampleCache:
             self.cached.clear()
 
 
-def _size(leaf: Any) -> int:
+def size_of(leaf: Any) -> int:
     """Bytes of one leaf of a sample: exact for tensors, arrays, text and bytes; of other objects without contents."""
     return int(leaf.nbytes) if hasattr(leaf, "nbytes") else sys.getsizeof(leaf)

@@ -21,9 +21,11 @@ def index_of_run(run_dir: Path, writes: bool = False) -> IndexFolder:
     return IndexFolder(run_dir / "index", (user_cache("index"),), writes)
 
 
-def open_data(modality: Modality[Any], evaluate: EvaluateConfig, run_dir: Path, world: World) -> None:
+def open_data(
+    modality: Modality[Any], evaluate: EvaluateConfig, run_dir: Path, world: World, probes: bool = False
+) -> None:
     """Open every split that a run and its evaluation read, as `open_splits` does."""
-    open_splits(modality, splits_of(evaluate), index_of_run(run_dir, writes=True), world)
+    open_splits(modality, splits_of(evaluate, probes), index_of_run(run_dir, writes=True), world)
 
 
 def open_splits(modality: Modality[Any], splits: Sequence[Split], index: IndexFolder, world: World) -> None:

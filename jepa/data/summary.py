@@ -79,16 +79,16 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
     return whole.hexdigest()
 
 
-def splits_of(evaluate: EvaluateConfig) -> tuple[Split, ...]:
-    """The splits that a run and its evaluation read."""
+def splits_of(evaluate: EvaluateConfig, probes: bool = False) -> tuple[Split, ...]:
+    """The splits that a run and its evaluation read; probes: whether there are probes during training."""
     if not evaluate.enabled:
-        return ("train",)
+        return ("train", "validation") if probes else ("train",)
     return ("train", "validation", "test") if evaluate.scored_split == "test" else ("train", "validation")
 
 
-def say_data(modality: Modality[Any], evaluate: EvaluateConfig) -> None:
+def say_data(modality: Modality[Any], evaluate: EvaluateConfig, probes: bool = False) -> None:
     """Print what a run and its evaluation read, and warnings; raises DataError if a split cannot be opened."""
-    for line in summary_lines(modality, splits_of(evaluate)):
+    for line in summary_lines(modality, splits_of(evaluate, probes)):
         CONSOLE.print(shown(line))
     for warning in modality.data_warnings():
         warn_once(warning)

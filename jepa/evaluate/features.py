@@ -146,12 +146,24 @@ def grid_layers(modality: Modality[Any], encoder: TokenEncoder, views: Any, coun
     With several streams, only the first is encoded.
     """
     views = to_device(views, encoder.device)
+    layers = encoder.last_layers(views, _first_stream(modality, views, encoder.device), count)
+    return [layer[:, : math.prod(modality.grid)] for layer in layers]
+
+
+def pooled_grid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Tensor:
+    """Mean of the last layer of `grid_layers`, by the encoder's forward pass, as FSDP needs: [B, ...] -> [B, D]."""
+    views = to_device(views, encoder.device)
+    tokens = encoder(views, _first_stream(modality, views, encoder.device))[:, : math.prod(modality.grid)]
+    return mean_tokens(tokens.float(), grid_valid(modality, encoder, views))
+
+
+def _first_stream(modality: Modality[Any], views: Any, device: torch.device) -> Masks | None:
+    """Masks that show the first of several streams; None if there is one."""
     if not modality.streams:
-        return encoder.last_layers(views, None, count)
+        return None
     first = modality.streams[0]
-    tokens = first.tokens.to(encoder.device).expand(len(tree_leaves(views)[0]), -1)
-    masks = Masks.of_context(tokens, first.parts)
-    return [layer[:, : math.prod(modality.grid)] for layer in encoder.last_layers(views, masks, count)]
+    tokens = first.tokens.to(device).expand(len(tree_leaves(views)[0]), -1)
+    return Masks.of_context(tokens, first.parts)
 
 
 def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Tensor | None:

@@ -11,6 +11,7 @@ from jepa.data import DataError
 from jepa.evaluate.cross_modal.rows import row_names
 from jepa.evaluate.forecast import can_forecast
 from jepa.evaluate.labels import UnmeasurableError, caveats_of, check_labels
+from jepa.evaluate.online.samples import announce_probe
 from jepa.evaluate.reading import (
     SPLITS,
     ViewDataset,
@@ -30,12 +31,13 @@ from jepa.training.config import Config
 _TRIED, _MOST_TRIED = 8, 100  # samples of a split that are read; more until one can be read
 
 
-def announce_evaluation(config: Config[Any, Any], modality: Modality[Any]) -> None:
-    """Check the evaluation at the end of a run, and print what it will not measure.
+def announce_evaluation(config: Config[Any, Any], modality: Modality[Any], asks_for_probe: bool = False) -> None:
+    """Check the probe during a run and the evaluation at its end, and print what they will not measure.
 
     Opens the splits and reads a few samples of each. Raises ConfigError and DataError if the evaluation, or the report,
-    would fail.
+    would fail, or if there can be no probe and the user asks for one.
     """
+    announce_probe(config, modality, asks_for_probe)
     if config.evaluate.report and find_spec("matplotlib") is None:
         raise ConfigError("evaluate.report: needs matplotlib, which is not installed; install it, or set it to false")
     for note in evaluation_notes(config, modality) if config.evaluate.enabled else ():

@@ -150,7 +150,7 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
     for column in table.features.train.sequences:
         examples, outputs = table.sequences(task, column), 1
         if task.kind == "class":
-            examples, outputs = _with_classes(task, examples)
+            examples, outputs = with_classes(task, examples)
             outputs = max(2, outputs)
         outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
@@ -163,7 +163,7 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
     return row
 
 
-def _with_classes(task: Task, examples: Splits[Examples]) -> tuple[Splits[Examples], int]:
+def with_classes(task: Task, examples: Splits[Examples]) -> tuple[Splits[Examples], int]:
     """Examples labelled with the numbers of their classes, and how many classes there are.
 
     Labels that the task does not name are numbered in order, so that 7 and 30,000 are two classes. Those that occur
@@ -183,7 +183,7 @@ def _with_classes(task: Task, examples: Splits[Examples]) -> tuple[Splits[Exampl
 
 def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
     """Outcomes of a probe, one per draw, and the number of its training examples."""
-    examples, classes = _with_classes(task, examples)
+    examples, classes = with_classes(task, examples)
     labels = examples.train.labels
     if probe == "knn":
         return [knn(examples, classes)], len(labels)

@@ -1,4 +1,4 @@
-"""The evaluation protocol: the `evaluate` section of a config."""
+"""The protocol of evaluation, during training (`probe`) and after it (`evaluate`): sections of a config."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -75,3 +75,26 @@ class EvaluateConfig:
     gain_samples: NonNegativeInt = 512
     functions: tuple[FunctionTask, ...] = ()
     batch_size: PositiveInt = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """A probe during training: k-NN accuracy of the encoder that the run evaluates, which shows whether it learns.
+
+    every: steps from one probe to the next; the last step has one too; 0 for none. The checkpoint of the best one is
+    kept as checkpoints/best.pt. train_samples: labelled training samples, the neighbours that vote. validation_samples:
+    samples of the validation split that are classified. Both are the same samples every time; nothing reads the test
+    split.
+    """
+
+    every: NonNegativeInt = 0
+    train_samples: PositiveInt = 2_000
+    validation_samples: PositiveInt = 1_000
+
+    def is_due(self, done: int, steps: int) -> bool:
+        """Whether there is a probe after so many steps of a run of `steps`."""
+        return bool(self.every) and (done % self.every == 0 or done == steps)
+
+    def count(self, steps: int) -> int:
+        """Number of probes of a run."""
+        return -(-steps // self.every) if self.every else 0

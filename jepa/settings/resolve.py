@@ -21,13 +21,15 @@ from jepa.weights.load import construct
 class Resolved:
     """A config and its modality.
 
-    notes: sentences to print when the run starts. unused: overrides without effect, with the reason.
+    notes: sentences to print when the run starts. unused: overrides without effect, with the reason. asks_for_probe:
+    whether the user set `probe.every`, and not a recipe.
     """
 
     config: Config[Any, Any]
     modality: Modality[Any]
     notes: tuple[str, ...] = ()
     unused: Mapping[str, str] = field(default_factory=dict)
+    asks_for_probe: bool = False
 
 
 def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple[Config[Any, Any], Modality[Any]]:
@@ -87,7 +89,8 @@ def resolve_layers(
     notes += check_recipe(of_recipe, recipe, defaults(config_type), alone if changes else lambda: found, users_file)
     if "model.projector" in found and config.loss.regulariser == "none":  # DDP refuses parts that nothing trains
         config = replace(config, model=replace(config.model, projector=0))
-    return Resolved(config, modality, tuple(notes), unused)
+    asks_for_probe = use(config, modality, changes).is_set_by_user("probe.every")
+    return Resolved(config, modality, tuple(notes), unused, asks_for_probe)
 
 
 def _constructed(layers: Layers, use: StartUse) -> tuple[Config[Any, Any], Modality[Any], list[str]]:

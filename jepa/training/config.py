@@ -15,7 +15,7 @@ from jepa.loss import LossConfig
 from jepa.modality import C, Modality
 from jepa.model_config import NetworksConfig
 from jepa.optim import OptimConfig
-from jepa.probe.protocol import EvaluateConfig, Which
+from jepa.probe.protocol import EvaluateConfig, ProbeConfig, Which
 from jepa.targets import VIEWS, VISIBLE, TargetKind
 from jepa.training.effects import run_effects
 from jepa.training.stages import Stage, StageConfig, check_stages, in_order, in_steps, lasting
@@ -92,6 +92,7 @@ class Config(Generic[C, M]):
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
@@ -110,6 +111,10 @@ class Config(Generic[C, M]):
     def of(modality_type: type[Modality[Any]]) -> "type[Config[Any, Any]]":
         """The config type of a modality."""
         return Config[modality_type.config_type, modality_type.model_type]  # type: ignore[name-defined]
+
+    def logs(self, done: int) -> bool:
+        """Whether a line of the log is due after so many steps."""
+        return done % self.log_every == 0 or self.probe.is_due(done, self.steps)
 
     def keeps(self, done: int) -> bool:
         """Whether the checkpoint after so many steps stays when later ones are written."""

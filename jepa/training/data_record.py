@@ -20,7 +20,7 @@ def announce_data(config: Config[Any, Any], modality: Modality[Any], samples: Sa
     """Print what a run reads, and record its training samples; raises DataError, and PeerError in other processes."""
     with world.error_barrier():
         if world.is_main:
-            say_data(modality, config.evaluate)
+            say_data(modality, config.evaluate, config.probe.every > 0)
             record_data(config.run_dir, samples)
 
 

@@ -142,6 +142,8 @@ def _schedule(config: Any, use: Use) -> Iterator[Finding]:
         yield "optim.final_lr", "optim.decay=constant stays at the peak"
     if config.keep_every and config.keep_every > config.steps:
         yield "keep_every", f"the run has {config.steps} steps"
+    if not config.probe.every:
+        yield from ((f"probe.{name}", "probe.every is 0") for name in ("train_samples", "validation_samples"))
 
 
 def _forecasts(config: Any, use: Use) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from jepa.console import CONSOLE, shown
 from jepa.disk import write_text, writing
 from jepa.training.events import Events
 
+PROBE = "knn_accuracy"  # the score of the probe during training
+
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, without a last line that a kill cut short."""
@@ -42,7 +44,7 @@ class RunLog:
             disable=not enabled or not CONSOLE.is_terminal,
         )
         self.task = self.progress.add_task("", total=steps, completed=first_step, status="")
-        self.steps = steps
+        self.steps, self.probed = steps, ""
         if enabled:
             self._drop_lines_after(first_step)
             self.events = Events(run_dir / "tensorboard", first_step)
@@ -59,18 +61,21 @@ class RunLog:
     def advance(self, step: int) -> None:
         self.progress.update(self.task, completed=step)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values of a step, which include `loss`, `samples_per_second` and `seconds`."""
+    def write(self, step: int, seconds: float, *groups: Mapping[str, float]) -> None:
+        """Log groups of values of a step, which include `loss` and `samples_per_second`."""
         if not self.enabled:
             return
+        values = {name: value for group in groups for name, value in group.items()} | {"seconds": seconds}
         path = self.run_dir / "metrics.jsonl"
         with writing(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self.events.add(step, values)
-        status = f"loss {values['loss']:.4f}  {values['samples_per_second']:.0f} samples/s"
+        if PROBE in values:
+            self.probed = f"  k-NN {100 * values[PROBE]:.1f} %"
+        status = f"loss {values['loss']:.4f}{self.probed}  {values['samples_per_second']:.0f} samples/s"
         self.progress.update(self.task, status=status)
         if not CONSOLE.is_terminal:
-            left = values["seconds"] / step * (self.steps - step)
+            left = seconds / step * (self.steps - step)
             self.say(f"step {step}/{self.steps}  {status}  {left / 60:.1f} min left")
 
     def warn(self, step: int, warning: str) -> None:

@@ -17,7 +17,8 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
     Raises ConfigError if it holds a run with another config; settings that do not change the weights may differ.
     """
     saved = saved_config(config)
-    free = ["run_dir", "log_every", "checkpoint_every", "keep_every", "compute.", "evaluate.", "data.max_bad_fraction"]
+    free = ["run_dir", "log_every", "checkpoint_every", "keep_every"]
+    free += ["compute.", "probe.", "evaluate.", "data.max_bad_fraction"]
     if config.loss.regulariser == config.model.contrast == "none":  # both depend on the micro-batch
         free.append("optim.accumulate")
     changed = differences(plain(completed(saved, config)), plain(config)) if saved else []

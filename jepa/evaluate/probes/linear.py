@@ -52,6 +52,12 @@ def knn(examples: Splits[Examples], classes: int) -> Outcome:
     return Outcome(accuracy(vote, examples.test.labels), k)
 
 
+def knn_accuracy(train: Examples, queries: Examples, classes: int, neighbours: int) -> float:
+    """Accuracy of the same vote of so many neighbours, or of all if there are fewer."""
+    k = min(neighbours, len(train))
+    return accuracy(_votes(train, queries.features, [k], classes)[0], queries.labels)
+
+
 def _votes(train: Examples, queries: Tensor, neighbours: Sequence[int], classes: int) -> list[Tensor]:
     """Votes for each class, one table per number of neighbours: queries [q, F] -> [q, K] each."""
     keys = F.normalize(train.features, dim=1)
