@@ -108,8 +108,9 @@ def _probe(config: Config[Any, Any], modality: Modality[Any], flops: float) -> l
     view = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(example_view(modality)))
     stored = min(samples * view / 2**20, config.compute.cache_mb)
     return [
-        f"probe        {times:,} times k-NN of {probe.validation_samples:,} validation among {probe.train_samples:,} "
-        f"training samples, {share:.2g} times the FLOPs of the run; their views take up to {stored:,.0f} MiB in memory"
+        f"probe        {times:,} times k-NN of up to {probe.validation_samples:,} validation among "
+        f"{probe.train_samples:,} training samples, {share:.2g} times the FLOPs of the run; their views take up to "
+        f"{stored:,.0f} MiB in memory"
     ]
 
 

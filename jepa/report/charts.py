@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from jepa.console import shown
 from jepa.evaluate.labels import percentage
 from jepa.evaluate.table import Row, columns
+from jepa.training.log import PROBE
 
 # On the page these colours become CSS variables, so that charts follow the light or dark theme.
 _COLOURS = {"ink": "#1c2128", "soft": "#59636e", "line": "#d5dae0", "accent": "#2f5fd0", "second": "#8a939e"}
@@ -32,6 +33,7 @@ FORECASTS = {  # legend, colour, line
     "mean": ("training mean", "fifth", "s-"),
 }
 CURVES = {
+    PROBE: ("k-NN accuracy", "of the probe on validation samples; the dot is its best one"),
     "loss": ("loss", "distance to what is predicted, or between views, in the batch"),
     "total_loss": ("total loss", "what is minimised: with the regulariser and the contrast, each with its weight"),
     "target_std": ("target std", "spread of the evaluated encoder over inputs; near 0 means collapse"),
@@ -159,6 +161,10 @@ def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool, streams: 
     axes.set_title(CURVES[name][0], loc="left", color=_COLOURS["ink"], fontweight="bold")
     axes.locator_params(nbins=5)
     axes.ticklabel_format(useOffset=False, axis="y", scilimits=(-3, 4))
+    if name == PROBE:
+        top = max((line for line in metrics if PROBE in line), key=lambda line: line[PROBE])
+        axes.plot(top["step"], top[PROBE], "o", color=_COLOURS["accent"], markersize=5)
+        axes.yaxis.set_major_formatter(lambda value, _: percent(value))
     if wide:
         axes.set_xlabel("step")
     _plain(axes)

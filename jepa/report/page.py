@@ -25,8 +25,10 @@ from jepa.report.galleries import (
     same_class,
 )
 from jepa.report.html import cards_html, write_page
+from jepa.report.probe import probe_words
 from jepa.report.run import Run, read_run, report_samples
 from jepa.report.text import forecast_words, heading, notices, reproduction, task_table
+from jepa.training.log import PROBE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,16 +89,17 @@ def _curves(run: Run) -> str:
     charts, streams = {}, [stream.name for stream in run.modality.streams]
     for name in named:
         title, meaning = CURVES[name]
-        kind = "wide" if name == "loss" else ""
+        kind = "wide" if name in ("loss", PROBE) else ""
         drawn = _chart(run, name, curve(run.metrics, name, bool(kind), streams), f"{title} by step", kind)
         charts[name] = drawn.replace("</figure>", f"<figcaption>{meaning}</figcaption></figure>")
-    words = (
+    words = probe_words(run.metrics, run.config)
+    words += (
         "The loss alone does not show how good a representation is: its targets change during training, and the loss "
         "of a collapsed encoder is near 0. Target std, RankMe and cosine show whether the representation still "
         "separates inputs."
     )
-    loss = charts.pop("loss", "")
-    return f'<h2>How training went</h2>\n<p>{words}</p>\n{loss}\n<div class="panels">{"".join(charts.values())}</div>'
+    wide = charts.pop(PROBE, "") + charts.pop("loss", "")
+    return f'<h2>How training went</h2>\n<p>{words}</p>\n{wide}\n<div class="panels">{"".join(charts.values())}</div>'
 
 
 def _says_something(name: str, metrics: Sequence[Mapping[str, Any]]) -> bool:

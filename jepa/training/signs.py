@@ -12,6 +12,7 @@ from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
 from jepa.model import JEPA
 from jepa.probe.protocol import Which
+from jepa.training.measuring import measuring
 
 
 def logged_signs(
@@ -23,7 +24,6 @@ def logged_signs(
     return collapse_signs_of(model, which, batch, bf16=False) if world.is_main else {}
 
 
-@torch.no_grad()
 def collapse_signs_of(model: JEPA, which: Which, batch: Batch, bf16: bool) -> dict[str, CollapseSigns]:
     """Signs of collapse of an encoder on the first samples of a batch, by stream; "" if there is one stream.
 
@@ -35,7 +35,7 @@ def collapse_signs_of(model: JEPA, which: Which, batch: Batch, bf16: bool) -> di
     inputs = model.to_network(tree_map(lambda leaf: leaf[:128], batch.views[0]))
     if not model.streams and encoder.valid(inputs) is None:
         inputs = tree_map(lambda leaf: leaf[:32], inputs)
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+    with measuring(encoder, batch.device), torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
         tokens, valid = encoder(inputs), encoder.valid(inputs)
         if not model.streams and valid is None:
             return {"": collapse_signs(tokens)}

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from jepa.encoder import VitSize, patch_embedding
 from jepa.masking import MaskingConfig, Masks, RandomMaskConfig, check_masking, sample_masks
-from jepa.modality import BadSampleError, DataConfig, Modality, Sample, Samples, Split
+from jepa.modality import BadSampleError, DataConfig, Modality, Sample, Samples, Split, Task
 from jepa.model_config import ModelConfig
 from jepa.positions import Grid
 from jepa.predictor import PredictorConfig
@@ -70,6 +70,16 @@ class Noise(Modality[NoiseConfig]):
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         return inputs + torch.rand(1, generator=generator)
+
+
+class Labelled(Noise):
+    """Noise with classes; nothing may open the test split."""
+
+    tasks = (Task(label="class", kind="class", classes=("even", "odd")),)
+
+    def dataset(self, split: Split) -> Samples:
+        assert split != "test"
+        return super().dataset(split)
 
 
 def noise(batch: int, grid: Grid = (4, 6), seed: int = 0) -> Tensor:

@@ -1,8 +1,7 @@
 """The probe during training: k-NN accuracy on the same samples every time, shared among all processes."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +24,7 @@ from jepa.evaluate.tasks import with_classes
 from jepa.modality import Modality, Split, Task
 from jepa.training.config import Config
 from jepa.training.log import PROBE, read_metrics
+from jepa.training.measuring import measuring
 
 NEIGHBOURS = 20  # that vote on a sample
 
@@ -52,7 +52,7 @@ class OnlineProbe:
         """The accuracy if a probe is due after so many steps, otherwise nothing; every process must call."""
         if not (self.is_on and self.config.probe.is_due(done, self.config.steps)):
             return {}
-        with _undisturbed(self.encoder, self.world.device):
+        with measuring(self.encoder, self.world.device):
             train, validation = (self._embedded(split) for split in PROBED)
         found: list[Any] = [None, False]
         with self.world.error_barrier():
@@ -167,16 +167,3 @@ def best_before(config: Config[Any, Any], step: int) -> float:
 def _protocol(config: dict[str, Any]) -> list[Any]:
     """What makes scores comparable."""
     return [{**config.get("probe", {}), "every": None}, config.get("evaluate", {}).get("encoder")]
-
-
-@contextmanager
-def _undisturbed(encoder: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode without gradients; modes and random state are afterwards as before."""
-    modes = [(module, module.training) for module in encoder.modules()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        encoder.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode

@@ -1,0 +1,28 @@
+"""Words about the probe during training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jepa.evaluate.online.probe import NEIGHBOURS
+from jepa.report.charts import percent
+from jepa.training.config import Config
+from jepa.training.log import PROBE
+
+
+def probe_words(metrics: Sequence[Mapping[str, Any]], config: Config[Any, Any]) -> str:
+    """What the probe measured, and at which step it was best, as HTML that ends in a space; empty without a probe."""
+    lines = [line for line in metrics if PROBE in line]
+    if not lines:
+        return ""
+    probe, best, last = config.probe, max(lines, key=lambda line: line[PROBE]), lines[-1]
+    words = (
+        f"Every {probe.every:,} steps, a probe classified up to {probe.validation_samples:,} validation samples by "
+        f"their {NEIGHBOURS} nearest neighbours among up to {probe.train_samples:,} training samples. "
+    )
+    if best is last:
+        return f"{words}It was best at its last step, {last['step']:,}: {percent(best[PROBE], 1)}. "
+    return (
+        f"{words}It was best at step {best['step']:,}: {percent(best[PROBE], 1)}, against {percent(last[PROBE], 1)} at "
+        f"step {last['step']:,}. The checkpoint of that step is <code>checkpoints/best.pt</code>; "
+        "<code>--step best</code> names it. "
+    )
