@@ -21,6 +21,7 @@ _STEPS = 5
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5
 _EPS = 1e-7
 _MOST = 2**24  # numbers that are orthogonalised at once, which bounds the memory
+_LAYERS = nn.Linear, nn.MultiheadAttention  # the latter keeps the weights of queries, keys and values itself
 
 
 def block_matrices(blocks: Iterable[nn.Module]) -> list[nn.Parameter]:
@@ -28,9 +29,6 @@ def block_matrices(blocks: Iterable[nn.Module]) -> list[nn.Parameter]:
     layers = (layer for block in blocks for layer in block.modules())
     weights = (one for layer in layers if isinstance(layer, _LAYERS) for one in layer.parameters(recurse=False))
     return list(dict.fromkeys(one for one in weights if one.ndim == 2 and one.requires_grad))
-
-
-_LAYERS = nn.Linear, nn.MultiheadAttention  # the latter keeps the weights of queries, keys and values itself
 
 
 class Muon(AdamW):

@@ -18,7 +18,7 @@ from jepa.optim import OptimConfig
 from jepa.probe.protocol import EvaluateConfig, ProbeConfig, Which
 from jepa.targets import VIEWS, VISIBLE, TargetKind
 from jepa.training.effects import run_effects
-from jepa.training.stages import Stage, StageConfig, check_stages, in_order, in_steps, lasting
+from jepa.training.stages import Stage, StageConfig, check_stages, in_order, in_steps, last_stage
 from jepa.training.teachers import TargetUpdate
 
 
@@ -170,6 +170,6 @@ class Config(Generic[C, M]):
     @property
     def evaluated_encoder(self) -> Which:
         """The encoder to evaluate, export and embed with, and to watch for signs of collapse."""
-        last = self.stages[max(lasting(self.stages, self.steps))]
-        default: Which = "target_encoder" if last.averages else "context_encoder"
+        averages = last_stage(self.stages, self.steps).averages
+        default: Which = "target_encoder" if averages else "context_encoder"
         return self.evaluate.encoder or default

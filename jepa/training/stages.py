@@ -153,12 +153,13 @@ def in_steps(stages: Sequence[StageConfig], steps: int, more: dict[TargetKind, f
     A moving average that follows stages which neither read nor update the target encoder starts from a copy.
     """
     unread = {number for number, _ in unread_teachers(stages, steps)}
-    is_current = True
+    is_used = False
     for number, (first, end) in lasting(stages, steps).items():
         one = stages[number]
         teacher = FrozenTeacher() if number in unread else one.teacher
-        yield Stage(first, end - first, {**one.predict, **more}, teacher, one.averages and not is_current)
-        is_current = one.averages or one.reads_target_encoder or (is_current and first > 0)
+        copies = one.averages and first > 0 and not is_used
+        yield Stage(first, end - first, {**one.predict, **more}, teacher, copies)
+        is_used = is_used or one.averages or one.reads_target_encoder
 
 
 def lasting(stages: Sequence[StageConfig], steps: int) -> dict[int, tuple[int, int]]:
@@ -167,8 +168,13 @@ def lasting(stages: Sequence[StageConfig], steps: int) -> dict[int, tuple[int, i
     return {number: (first, end) for number, (first, end) in enumerate(pairwise(ends)) if end > first}
 
 
+def last_stage(stages: Sequence[StageConfig], steps: int) -> StageConfig:
+    """The stage with which a run of so many steps ends."""
+    return stages[max(lasting(stages, steps))]
+
+
 def unread_teachers(stages: Sequence[StageConfig], steps: int) -> list[tuple[int, int]]:
-    """The stages that do not read the target encoder, each with the next one, whose copy replaces it: no updates."""
+    """The stages whose teacher has no effect: they do not read it, and the next one, given too, starts with a copy."""
     return [
         (number, following)
         for number, following in pairwise(lasting(stages, steps))

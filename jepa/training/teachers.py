@@ -76,7 +76,7 @@ def target_update(step: int, steps: int, length: float, batch_size: int, teacher
             half_life = teacher.start_samples * (teacher.end_samples / teacher.start_samples) ** progress
             return TargetUpdate(after=float(0.5 ** (batch_size / half_life)))
         case SnapshotTeacher():
-            copies = teacher.refreshes + 1
+            copies = min(teacher.refreshes + 1, steps)
             is_due = step in {round(number * steps / copies) for number in range(copies)}
             return TargetUpdate(before=0.0 if is_due else 1.0)
         case FrozenTeacher():

@@ -11,7 +11,7 @@ from jepa.checkpoint import Checkpoint, CheckpointError
 from jepa.config import ConfigError, build
 from jepa.modality import Modality
 from jepa.training.config import Config
-from jepa.training.stages import StageConfig, lasting
+from jepa.training.stages import StageConfig, last_stage
 from jepa.weights.load import read_checkpoint
 from jepa.weights.outputs import with_outputs
 
@@ -36,7 +36,7 @@ def _with_a_trained_target(found: Checkpoint) -> dict[str, Tensor]:
     A target encoder that was frozen, or an earlier copy, may hold random weights, from which no run should average.
     """
     stages = [build(StageConfig, [{**stage, "predict": "latent"}]) for stage in found.config.get("stages", ())]
-    if not stages or stages[max(lasting(stages, found.config.get("steps", 1)))].averages:
+    if not stages or last_stage(stages, found.config.get("steps", 1)).averages:
         return found.model
     encoder = found.config.get("evaluate", {}).get("encoder") or "context_encoder"
     if encoder not in networks(found.model):
