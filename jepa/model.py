@@ -96,7 +96,7 @@ class JEPA(nn.Module):
     ) -> Output:
         """Predict the targets of every set of masks; mask set i applies to view i mod V of the V views [B, ...].
 
-        The target encoder runs once, on all views, or once per set under `target_input=hidden`. The views may be as
+        The target encoder runs once, on all views, or once per set under `target_input=predicted`. The views may be as
         the loader sends them. local: smaller views, which only `views` needs. project: if the loss reads `pooled`.
         """
         views = [self.to_network(view) for view in views]

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from jepa.config import ConfigError
 from jepa.config.imports import imported
 from jepa.encoder import PatchEmbedding, TokenEncoder, gather_tokens
-from jepa.masking import Masks, hidden_tokens, sets_together, views_together
+from jepa.masking import Masks, sets_together, views_together
 from jepa.modality import Modality
 from jepa.model_config import NetworksConfig
 from jepa.ops.norms import standardised
@@ -32,7 +32,7 @@ def check_target(kind: str) -> str:
 class EncodedTargets(NamedTuple):
     """What a set of masks selects its targets from. indices: where they are among the n tokens."""
 
-    raw: Sequence[Tensor]  # tensors [B, n, D], see `Target.raw`; n: all N tokens, or the hidden ones alone
+    raw: Sequence[Tensor]  # tensors [B, n, D], see `Target.raw`; n: all N tokens, or the predicted ones alone
     indices: Tensor  # [B, M, Kt]
 
 
@@ -78,13 +78,13 @@ class Target(ABC):
 class Latent(Target):
     """Outputs of the target encoder, layer-normed: otherwise shrinking them would lower the loss.
 
-    Under `target_input=hidden`, the target encoder sees in training only what the context encoder does not (M2D,
-    Niizumi et al. 2023): one pass per set of masks, those with equally many hidden tokens in one batch.
+    Under `target_input=predicted`, the target encoder sees in training the targets of a set of masks and nothing else,
+    as in M2D (Niizumi et al. 2023): one pass per set, sets of one shape as one batch.
     """
 
-    def __init__(self, config: NetworksConfig, width: int, tokens: int) -> None:
+    def __init__(self, config: NetworksConfig, width: int) -> None:
         self.layer_indices, self.width = config.target_outputs, width
-        self.hidden_only, self.tokens = config.target_input == "hidden", tokens
+        self.sees_all = config.target_input == "all"
         self.each = config.target_join == "each"
         self.layers = len(self.layer_indices) if self.each else 1
 
@@ -98,15 +98,15 @@ class Latent(Target):
         return normed if self.each or len(raw) == 1 else standardised(normed.mean(dim=-2, keepdim=True))
 
     def of_sets(self, views: Sequence[Any], sets: Sequence[Masks], encoder: TokenEncoder) -> list[EncodedTargets]:
-        """Targets of every set of masks, from passes of the whole views or of the hidden tokens."""
-        if not self.hidden_only:
+        """Targets of every set of masks, from passes of the whole views or of the predicted tokens."""
+        if self.sees_all:
             return super().of_sets(views, sets, encoder)
-        hidden = [hidden_tokens(one, self.tokens) for one in sets]
-        passes = sets_together(views, [tokens for tokens, _ in hidden], [one.context.shape for one in sets])
+        targets = [one.of_targets() for one in sets]
         encoded: dict[int, Sequence[Tensor]] = {}
-        for numbers, inputs, together in passes:
+        for numbers, inputs, together in sets_together(views, targets, [one.target.shape for one in sets]):
             encoded.update(zip(numbers, _parts(self.raw(inputs, encoder, together), len(numbers)), strict=True))
-        return [EncodedTargets(encoded[number], indices) for number, (_, indices) in enumerate(hidden)]
+        places = [torch.arange(one.target.shape[2], device=one.target.device).expand_as(one.target) for one in sets]
+        return [EncodedTargets(encoded[number], indices) for number, indices in enumerate(places)]
 
     def _of_views(self, views: Sequence[Any], encoder: TokenEncoder) -> list[Sequence[Tensor]]:
         """Views of one shape are one larger batch: small batches cost more per sample."""
@@ -160,7 +160,7 @@ def build_target(kind: TargetKind, config: NetworksConfig, modality: Modality[An
     """The target of a kind; raises ConfigError if it does not fit the modality."""
     match kind:
         case "latent":
-            return Latent(config, encoder.dim, len(modality.positions))
+            return Latent(config, encoder.dim)
         case "pixels":
             return Pixels(encoder)
         case _:

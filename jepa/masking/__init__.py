@@ -13,7 +13,6 @@ from jepa.masking.configs import (
     TubeMaskConfig,
 )
 from jepa.masking.groups import MaskGroups, mask_groups, own_generator
-from jepa.masking.hidden import hidden_tokens
 from jepa.masking.masks import Masks
 from jepa.masking.nearest import nearest_target
 from jepa.masking.sampling import sample_masks

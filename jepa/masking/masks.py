@@ -38,6 +38,10 @@ class Masks:
         """Masks without targets, to encode the tokens `context` [B, K] alone. valid: bool [B, K]."""
         return cls(context, context.new_empty(len(context), 0, 0), parts, valid_context=valid)
 
+    def of_targets(self) -> Self:
+        """Masks without targets, to encode the targets of one block alone."""
+        return self.of_context(self.target.flatten(1))
+
     @classmethod
     def of_everything(cls, valid: Tensor) -> Self:
         """Masks without targets whose context is all tokens, of which `valid`, bool [B, N], exist."""

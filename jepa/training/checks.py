@@ -34,8 +34,8 @@ def check_config(config: Config[Any, Any], modality: Modality[Any]) -> None:
         _check_views(config, sets + modality.local_views)
     if config.loss.visible != "none":
         _check_visible(config, modality)
-    if config.model.target_input == "hidden":
-        _check_hidden(config, modality)
+    if config.model.target_input == "predicted":
+        _check_target_input(config, modality, max(one.target.shape[1] for one in drawn))
     check_functions(config.evaluate.functions)
 
 
@@ -74,12 +74,14 @@ def _check_visible(config: Config[Any, Any], modality: Modality[Any]) -> None:
         raise ConfigError(f"loss.visible: {config.modality} data has several streams; it works with one")
 
 
-def _check_hidden(config: Config[Any, Any], modality: Modality[Any]) -> None:
-    """Raise ConfigError for what needs targets of visible tokens, or splits tokens into streams."""
+def _check_target_input(config: Config[Any, Any], modality: Modality[Any], blocks: int) -> None:
+    """Raise ConfigError for what needs targets of visible tokens, or splits tokens into streams or target blocks."""
     if config.loss.visible != "none":
         raise ConfigError("loss.visible: visible tokens have targets only under model.target_input=all")
     if modality.streams:
-        raise ConfigError(f"model.target_input: {config.modality} data has several streams; hidden works with one")
+        raise ConfigError(f"model.target_input: {config.modality} data has several streams; predicted works with one")
+    if blocks > 1:
+        raise ConfigError(f"model.target_input: the masks have {blocks} target blocks; predicted works with one")
 
 
 def check_functions(tasks: Sequence[FunctionTask]) -> None:
