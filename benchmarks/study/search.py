@@ -48,14 +48,16 @@ def rungs(trials: int) -> int:
 
 
 def best(study: Study, arm: Arm) -> Changes:
-    """The best settings of the last rung that an arm has reached on this data; raises ConfigError if there is none."""
+    """The best settings among the trials of the largest budget; raises ConfigError for none or for several units."""
     if not arm.search:
         return {}
     records = [one for one in read(study.log).values() if _is_of(one, study, arm)]
     if not records:
         raise ConfigError(f"{study.log} has no trial of {arm.name} as its file now is; run the search first")
-    last = max(one["rung"] for one in records)
-    changes: Changes = max((one for one in records if one["rung"] == last), key=ranking)["changes"]
+    if len(units := {one["unit"] for one in records}) > 1:
+        raise ConfigError(f"{study.log} has searches of {arm.name} by {' and '.join(sorted(units))}; use another --log")
+    largest = max(one["budget"] for one in records)
+    changes: Changes = max((one for one in records if one["budget"] == largest), key=ranking)["changes"]
     return changes
 
 

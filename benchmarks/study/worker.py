@@ -64,6 +64,8 @@ def _costs(job: dict[str, Any]) -> int:
     pairs: list[tuple[Record, list[str]]] = [*zip(job["costs"], job["settings"], strict=True)]
     rounds = [[_step_cost(*pair, job["steps"]) for pair in pairs] for _ in range(job["rounds"])]
     for (record, _), costs in zip(pairs, zip(*rounds, strict=True), strict=True):
+        if median(costs) <= 0:
+            raise RuntimeError(f"{record['arm']}: more steps took less time, on a busy machine; start again")
         facts = {"machine": provenance.hardware()["cpu"], "git": provenance.commit()}
         append(Path(job["log"]), {**record, "cpu_seconds_a_step": median(costs), "rounds": costs, **facts})
     return 0
