@@ -20,10 +20,10 @@ class NetworksConfig(TransformerConfig, ABC):
     the last alone, as in I-JEPA; 0: all blocks); a list names them, 0 being the embedded input before the first block.
     target_join: predict their `mean` (data2vec, Baevski et al. 2022) or `each` separately (V-JEPA 2.1). target_input:
     the target encoder sees `all` tokens of a view, or in training the `predicted` ones alone (M2D, Niizumi et al.
-    2023); evaluation encodes all. projector: widths of the layers between pooled context and regulariser, which keep the
-    regulariser from removing what a linear probe uses (the expander of VICReg, Bardes et al. 2022); a number w means
-    [w, w], 0 none. Each stream has its own projector. projector_norm: between its layers, `layer` norm, or the `batch`
-    norm of VICReg and LeJEPA, over the views and samples of all processes.
+    2023); evaluation encodes all. projector: widths of the layers between pooled context and regulariser, which keep
+    the regulariser from removing what a linear probe uses (the expander of VICReg, Bardes et al. 2022); a number w
+    means [w, w], 0 none. Each stream has its own projector. projector_norm: between its layers, `layer` norm, or the
+    `batch` norm of VICReg and LeJEPA, over the views and samples of all processes.
     """
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
