@@ -164,7 +164,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             if done % config.log_every == 0 or stopping:
                 speed = clock.lap(done - first_step) * config.optim.batch_size
                 values = {"loss": float(loss.detach()), "learning_rate": rate, "samples_per_second": speed}
-                log.write(done, clock.total(), values)
+                log.write(done, clock, values)
             if done % config.checkpoint_every == 0 or stopping:
                 saver.save(done, clock.total())
             if stopping:

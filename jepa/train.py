@@ -106,7 +106,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
                 signs = logged_signs(model, config.evaluated_encoder, batch, config.compute.precision, world)
                 losses = {"loss": float(world.mean(loss)), "total_loss": float(world.mean(total))}
-                log.write(done, clock.total(), losses, rates, flat_signs(signs), batch.sizes(), probe.scores(done))
+                log.write(done, clock, losses, rates, flat_signs(signs), batch.sizes(), probe.scores(done, clock))
                 log.warn(done, collapse_warning(signs, len(batch.masks[0].context), config.has_teacher))
             if saving or probe.is_best(done):
                 saver.save(done, clock.total(), config.keeps(done), probe.is_best(done))

@@ -164,7 +164,8 @@ def curve(metrics: Sequence[Mapping[str, Any]], name: str, wide: bool, streams: 
     if name == PROBE:
         top = max((line for line in metrics if PROBE in line), key=lambda line: line[PROBE])
         axes.plot(top["step"], top[PROBE], "o", color=_COLOURS["accent"], markersize=5)
-        axes.yaxis.set_major_formatter(lambda value, _: percent(value))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_formatter(lambda value, _: percent(value, int(high - low < 0.05)))
     if wide:
         axes.set_xlabel("step")
     _plain(axes)

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,11 +62,11 @@ class RunLog:
     def advance(self, step: int) -> None:
         self.progress.update(self.task, completed=step)
 
-    def write(self, step: int, seconds: float, *groups: Mapping[str, float]) -> None:
-        """Log groups of values of a step, which include `loss` and `samples_per_second`."""
+    def write(self, step: int, clock: "Stopwatch", *groups: Mapping[str, float]) -> None:
+        """Log groups of values of a step, which include `loss` and `samples_per_second`, and the time so far."""
         if not self.enabled:
             return
-        values = {name: value for group in groups for name, value in group.items()} | {"seconds": seconds}
+        values = {name: value for group in groups for name, value in group.items()} | {"seconds": clock.total()}
         path = self.run_dir / "metrics.jsonl"
         with writing(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
@@ -75,7 +76,7 @@ class RunLog:
         status = f"loss {values['loss']:.4f}{self.probed}  {values['samples_per_second']:.0f} samples/s"
         self.progress.update(self.task, status=status)
         if not CONSOLE.is_terminal:
-            left = seconds / step * (self.steps - step)
+            left = values["seconds"] / step * (self.steps - step)
             self.say(f"step {step}/{self.steps}  {status}  {left / 60:.1f} min left")
 
     def warn(self, step: int, warning: str) -> None:
@@ -104,6 +105,15 @@ class Stopwatch:
     def total(self) -> float:
         """Seconds of training, earlier attempts included."""
         return self.seconds_before + time.perf_counter() - self.started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the body out of the speed, but not out of the time."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.lap_started += time.perf_counter() - started
 
     def lap(self, steps: int) -> float:
         """Steps per second since the last lap; steps: done in this attempt."""

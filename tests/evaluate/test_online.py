@@ -126,9 +126,10 @@ def test_a_run_that_goes_back_to_an_earlier_step_ends_with_the_same_best_checkpo
 
     # Its score is known when the run resumes, unless that step comes again or other samples are probed.
     first = read_step(best(probed.run_dir))
-    assert best_before(probed, 7) == max(line.get(PROBE, 0) for line in read_metrics(probed.run_dir))
-    assert best_before(probed, first - 1) == -math.inf
-    assert best_before(replace(probed, probe=replace(probed.probe, train_samples=119)), 7) == -math.inf
+    top = max(line.get(PROBE, 0) for line in read_metrics(probed.run_dir))
+    assert best_before(probed, 7) == (top, first)
+    assert best_before(probed, first - 1) == (-math.inf, 0)
+    assert best_before(replace(probed, probe=replace(probed.probe, train_samples=119)), 7) == (-math.inf, 0)
 
 
 def test_a_run_killed_while_it_replaces_its_best_checkpoint_ends_with_the_same_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from jepa.checkpoint.file import best, read_facts
 from jepa.config import plain
-from jepa.console import warn_once
+from jepa.console import CONSOLE, shown, warn_once
 from jepa.distributed import World, is_sharded
 from jepa.encoder import TokenEncoder
 from jepa.evaluate.features import pooled_grid, samples_at_once
@@ -23,7 +23,7 @@ from jepa.evaluate.splits import Examples, Splits
 from jepa.evaluate.tasks import with_classes
 from jepa.modality import Modality, Split, Task
 from jepa.training.config import Config
-from jepa.training.log import PROBE, read_metrics
+from jepa.training.log import PROBE, Stopwatch, read_metrics
 from jepa.training.measuring import measuring
 
 NEIGHBOURS = 20  # that vote on a sample
@@ -48,10 +48,21 @@ class OnlineProbe:
             with world.error_barrier():
                 self._open(first_step)
 
-    def scores(self, done: int) -> dict[str, float]:
+    def scores(self, done: int, clock: Stopwatch) -> dict[str, float]:
         """The accuracy if a probe is due after so many steps, otherwise nothing; every process must call."""
         if not (self.is_on and self.config.probe.is_due(done, self.config.steps)):
             return {}
+        with clock.paused():
+            score, is_best = self._scored()
+        if is_best:
+            self.best, self.best_step = score, done
+        if done == self.config.steps and 0 < self.best_step < done:
+            path = shown(best(self.config.run_dir))
+            CONSOLE.print(f"the best probe was at step {self.best_step}: {100 * self.best:.1f} %, checkpoint: {path}")
+        return {} if score is None else {PROBE: score}
+
+    def _scored(self) -> tuple[float, bool] | tuple[None, bool]:
+        """The accuracy, None if it cannot be measured, and whether it is the best so far; the same in all processes."""
         with measuring(self.encoder, self.world.device):
             train, validation = (self._embedded(split) for split in PROBED)
         found: list[Any] = [None, False]
@@ -61,13 +72,10 @@ class OnlineProbe:
                 found = [score, score is not None and score > self.best]
         if self.world.size > 1:
             dist.broadcast_object_list(found, src=0, group=self.world.control)
-        score, is_best = found
-        if is_best:
-            self.best, self.best_step = score, done
-        return {} if score is None else {PROBE: score}
+        return found[0], found[1]
 
     def is_best(self, done: int) -> bool:
-        """Whether the last probe was after so many steps, and the best so far."""
+        """Whether the best probe so far was after so many steps."""
         return done == self.best_step
 
     def _obstacle(self) -> bool:
@@ -83,7 +91,7 @@ class OnlineProbe:
             split: share_of(probed_indices(self.config, self.modality, task, split), self.world) for split in PROBED
         }
         if self.world.is_main and first_step:
-            self.best = best_before(self.config, first_step)
+            self.best, self.best_step = best_before(self.config, first_step)
 
     def _embedded(self, split: Split) -> "_Embedded":
         """Vectors and labels of all processes on process 0, in the order of the samples; elsewhere of this process."""
@@ -149,19 +157,19 @@ class _Embedded:
         return Examples(torch.cat(self.vectors)[known], torch.stack(self.labels)[known])
 
 
-def best_before(config: Config[Any, Any], step: int) -> float:
-    """The score of the best checkpoint of a run that resumes from a step; -inf if it is unknown.
+def best_before(config: Config[Any, Any], step: int) -> tuple[float, int]:
+    """Score and step of the best checkpoint of a run that resumes from a step; -inf and 0 if the score is unknown.
 
     It is unknown if that checkpoint is of a later step, which the run will reach again, or if it was scored on other
     samples or with the other encoder.
     """
     path = best(config.run_dir)
     if not path.exists():
-        return -math.inf
+        return -math.inf, 0
     saved = read_facts(path)
     scores = {line["step"]: line[PROBE] for line in read_metrics(config.run_dir) if PROBE in line}
     known = saved.step <= step and saved.step in scores and _protocol(saved.config) == _protocol(plain(config))
-    return float(scores[saved.step]) if known else -math.inf
+    return (float(scores[saved.step]), saved.step) if known else (-math.inf, 0)
 
 
 def _protocol(config: dict[str, Any]) -> list[Any]:
