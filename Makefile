@@ -32,7 +32,7 @@ $(VENV)/.dev: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto
+	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto probe.every=600
 
 # WEIGHTS names some of them, such as demo-image. WEIGHTS_STEPS trains for fewer steps, to try the commands.
 weights: $(VENV)/.installed

@@ -17,8 +17,8 @@ def probe_words(metrics: Sequence[Mapping[str, Any]], config: Config[Any, Any]) 
     probe, best, last = config.probe, max(lines, key=lambda line: line[PROBE]), lines[-1]
     words = (
         f"Every {probe.every:,} steps, a probe classified up to {probe.validation_samples:,} validation samples by "
-        f"their {NEIGHBOURS} nearest neighbours among up to {probe.train_samples:,} training samples. The standard error "
-        f"of such an accuracy is up to {50 / probe.validation_samples**0.5:.1f} percentage points. "
+        f"their {NEIGHBOURS} nearest neighbours among up to {probe.train_samples:,} training samples. The "
+        f"standard error of such an accuracy is up to {50 / probe.validation_samples**0.5:.1f} percentage points. "
     )
     if best is last:
         return f"{words}It was best at its last step, {last['step']:,}: {percent(best[PROBE], 1)}. "

@@ -56,7 +56,7 @@ class OnlineProbe:
             score, is_best = self._scored()
         if is_best:
             self.best, self.best_step = score, done
-        if done == self.config.steps and 0 < self.best_step < done:
+        if self.world.is_main and done == self.config.steps and 0 < self.best_step < done:
             path = shown(best(self.config.run_dir))
             CONSOLE.print(f"the best probe was at step {self.best_step}: {100 * self.best:.1f} %, checkpoint: {path}")
         return {} if score is None else {PROBE: score}
