@@ -122,8 +122,8 @@ class OnlineProbe:
     def _accuracy(self, train: "_Embedded", validation: "_Embedded") -> float | None:
         """The score on process 0; None, with a warning, if there are no labels."""
         if bad := [*train.bad, *validation.bad]:
-            names = {source for source, _ in bad}
-            warn_once(f"the probe leaves out {len(names)} samples that cannot be read, such as {': '.join(bad[0])}")
+            count = f"{len(bad):,} sample{'s' if len(bad) > 1 else ''}"
+            warn_once(f"the probe leaves out {count} that cannot be read, such as {': '.join(bad[0])}")
         try:
             voting, classified = train.examples(self.task, "train"), validation.examples(self.task, "validation")
             examples = Splits(voting, classified, classified)
