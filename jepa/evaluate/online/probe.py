@@ -54,14 +54,14 @@ class OnlineProbe:
             return {}
         with clock.paused():
             score, is_best = self._scored()
-        if is_best:
+        if score is not None and is_best:
             self.best, self.best_step = score, done
         if self.world.is_main and done == self.config.steps and 0 < self.best_step < done:
             path = shown(best(self.config.run_dir))
             CONSOLE.print(f"the best probe was at step {self.best_step}: {100 * self.best:.1f} %, checkpoint: {path}")
         return {} if score is None else {PROBE: score}
 
-    def _scored(self) -> tuple[float, bool] | tuple[None, bool]:
+    def _scored(self) -> tuple[float | None, bool]:
         """The accuracy, None if it cannot be measured, and whether it is the best so far; the same in all processes."""
         with measuring(self.encoder, self.world.device):
             train, validation = (self._embedded(split) for split in PROBED)
