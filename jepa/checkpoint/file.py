@@ -133,11 +133,11 @@ def find_checkpoint(path: Path, step: Step | None = None) -> Path:
         if best(path).exists():
             return best(path)
         raise CheckpointError(f"{path} holds no best checkpoint; a run keeps one if it has a probe (probe.every)")
-    named = {name: read_step(one) for name, one in (("latest", latest(path)), ("best", best(path))) if one.exists()}
-    if named.get("latest") == step:
+    if latest(path).exists() and read_step(latest(path)) == step:
         return latest(path)
     if step in (steps := kept_steps(path)):
         return kept(path, step)
+    named = {name: read_step(one) for name, one in (("latest", latest(path)), ("best", best(path))) if one.exists()}
     if named.get("best") == step:
         return best(path)
     found = ", ".join([*map(str, steps), *(f"{one} (the {name})" for name, one in named.items())]) or "none"

@@ -1,8 +1,10 @@
 """Words about the probe during training."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from jepa.checkpoint.file import best as best_checkpoint, read_step
 from jepa.evaluate.online.probe import NEIGHBOURS
 from jepa.report.charts import percent
 from jepa.training.config import Config
@@ -24,6 +26,12 @@ def probe_words(metrics: Sequence[Mapping[str, Any]], config: Config[Any, Any]) 
         return f"{words}It was best at its last step, {last['step']:,}: {percent(best[PROBE], 1)}. "
     return (
         f"{words}It was best at step {best['step']:,}: {percent(best[PROBE], 1)}, against {percent(last[PROBE], 1)} at "
-        f"step {last['step']:,}. The checkpoint of that step is <code>checkpoints/best.pt</code>; "
+        f"step {last['step']:,}. <code>checkpoints/best.pt</code>{_step(config.run_dir)} is the best one; "
         "<code>--step best</code> names it. "
     )
+
+
+def _step(run_dir: Path) -> str:
+    """The step of the best checkpoint: other than that of the best score, if samples changed during the run."""
+    path = best_checkpoint(run_dir)
+    return f" of step {read_step(path):,}" if path.exists() else ""

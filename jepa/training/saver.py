@@ -160,6 +160,8 @@ class Saver:
             if self.world.is_main:
                 remove_other_shards(self.run_dir)
                 if folder.is_dir():  # kept before the run went back to an earlier step
+                    if best(self.run_dir).resolve() == folder.resolve():  # a kill must leave no link to half a folder
+                        best(self.run_dir).unlink()
                     shutil.rmtree(folder)
         state = self.optimizer.state_dict()
         written = start_writing(flatten(self.model.state_dict(), state), folder, self.group)

@@ -105,7 +105,7 @@ def test_a_probed_run_keeps_its_best_checkpoint_and_has_the_weights_of_one_witho
     printed = capsys.readouterr()
     assert "step 2/7  loss" in printed.err
     assert "  k-NN " in printed.err
-    assert "the probe leaves out 1 sample that cannot be read, such as noise/133" in printed.err
+    assert "the probe leaves out 2 samples that cannot be read, such as noise/133" in printed.err
     assert [line["step"] for line in read_metrics(probed.run_dir)] == [2, 3, 4, 6, 7]
 
     plain_run = replace(config, run_dir=tmp_path / "plain", probe=replace(config.probe, every=0))
