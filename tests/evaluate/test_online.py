@@ -214,6 +214,8 @@ def test_a_user_who_asks_for_a_probe_that_cannot_be_gets_an_error(
 def test_the_report_names_the_best_step() -> None:
     config, _ = small("modality=tiny:Labelled", "probe.every=2")
     lines = [{"step": 2, PROBE: 0.25}, {"step": 3}, {"step": 4, PROBE: 0.5}, {"step": 6, PROBE: 0.5}]
-    assert "It was best at step 4: 50.0 %, against 50.0 % at step 6. The checkpoint" in probe_words(lines, config)
+    assert "It was best at step 4: 50.0 %, against 50.0 % at step 6. <code>checkpoints/best.pt" in probe_words(
+        lines, config
+    )
     assert "It was best at its last step, 4: 50.0 %. " in probe_words(lines[:3], config)
     assert probe_words(lines[1:2], config) == ""
