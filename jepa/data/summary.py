@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from jepa.console import CONSOLE, shown, warn_once
 from jepa.data.batches import open_split
+from jepa.disk.columns import Streamed, bytes_of
 from jepa.modality import DataConfig, Modality, Samples, Split
 from jepa.probe.protocol import EvaluateConfig
 
@@ -70,12 +71,13 @@ def name_of(samples: Samples, index: int) -> str:
     return str(named(index)) if named is not None else f"[{index}]"
 
 
-def digest(*parts: bytes | bytearray | memoryview) -> str:
+def digest(*parts: bytes | bytearray | memoryview | Streamed) -> str:
     """A short digest of long lists, given as buffers."""
     whole = blake2b(digest_size=16)
     for part in parts:
-        whole.update(len(part).to_bytes(8, "little"))
-        whole.update(part)
+        whole.update((part.nbytes if isinstance(part, Streamed) else len(part)).to_bytes(8, "little"))
+        for block in bytes_of(part) if isinstance(part, Streamed) else (part,):
+            whole.update(block)
     return whole.hexdigest()
 
 

@@ -80,7 +80,25 @@ class Columns(Mapping[str, NDArray[Any]]):
         return len(self._arrays)
 
 
-def write_columns(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """An array that is made block by block while it is written, so that it never lies in memory as a whole."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    blocks: Callable[[], Iterator[NDArray[Any]]]  # its values, in order
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    def whole(self) -> NDArray[Any]:
+        """The array in memory."""
+        return np.concatenate([np.empty(0, self.dtype), *self.blocks()]).reshape(self.shape)
+
+
+def write_columns(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any] | Streamed]) -> None:
     """Write facts, as JSON can hold them, and arrays to a file, atomically; raises WriteError."""
     described, offset = {}, 0
     for name, array in arrays.items():
@@ -95,7 +113,7 @@ def write_columns(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, NDA
             writer.write(_MAGIC + len(header).to_bytes(8, "little") + header)
             writer.write(bytes(_padded(writer.size) - writer.size))
             for array in arrays.values():
-                for block in _blocks(array):
+                for block in bytes_of(array):
                     writer.write(block)
                 writer.write(bytes(_padded(array.nbytes) - array.nbytes))
             file.write(writer.digest.digest())
@@ -155,7 +173,12 @@ class _HashingWriter:
         self.size += len(data)
 
 
-def _blocks(array: NDArray[Any]) -> Iterator[memoryview]:
+def bytes_of(array: NDArray[Any] | Streamed) -> Iterator[memoryview]:
+    """The bytes of an array, in blocks."""
+    if isinstance(array, Streamed):
+        for block in array.blocks():
+            yield from bytes_of(block)
+        return
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     for start in range(0, len(flat), _BLOCK):
         yield flat[start : start + _BLOCK].data

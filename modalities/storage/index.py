@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 from jepa.console import CONSOLE, shown
 from jepa.data.summary import SplitSummary
 from jepa.disk import replacing
-from jepa.disk.columns import Columns, DamagedError, IndexFolder, read_columns, write_columns
+from jepa.disk.columns import Columns, DamagedError, IndexFolder, Streamed, read_columns, write_columns
 from jepa.modality import Split
 from modalities.storage.packed import PackedStrings
 
@@ -55,7 +55,7 @@ class SplitIndex:
     """What a source has found for one split.
 
     count: of samples. columns: arrays, as the source defines them. folder: that paths are relative to. digest: of the
-    names of the samples.
+    names of the samples. streamed: further columns, which `split_index` writes or brings into memory.
     """
 
     count: int
@@ -64,6 +64,14 @@ class SplitIndex:
     summary: SplitSummary
     digest: str
     folder: Path = Path()
+    streamed: Mapping[str, Streamed] = field(default_factory=dict)
+
+    def in_memory(self) -> "SplitIndex":
+        """The same with all columns as arrays."""
+        if not self.streamed:
+            return self
+        columns = {**self.columns, **{name: array.whole() for name, array in self.streamed.items()}}
+        return replace(self, columns=Columns(columns), streamed={})
 
     def strings(self, name: str) -> PackedStrings:
         """The strings of the columns `name` and `name`_ends."""
@@ -107,6 +115,10 @@ def split_index(place: IndexFolder | None, request: Request, build: Callable[[],
 
     Says why a stored index is not used. Raises WriteError, and what `build` raises.
     """
+    return _stored_or_built(place, request, build).in_memory()
+
+
+def _stored_or_built(place: IndexFolder | None, request: Request, build: Callable[[], SplitIndex]) -> SplitIndex:
     if place is None:
         return build()
     name = request.file_name
@@ -128,7 +140,8 @@ def split_index(place: IndexFolder | None, request: Request, build: Callable[[],
         (place.path / name).unlink(missing_ok=True)
         return found
     facts = {"state": state, "classes": found.classes, "summary": vars(found.summary), "digest": found.digest}
-    write_columns(place.path / name, {**facts, "count": found.count, "folder": str(found.folder)}, found.columns)
+    all_facts = {**facts, "count": found.count, "folder": str(found.folder)}
+    write_columns(place.path / name, all_facts, {**found.columns, **found.streamed})
     place.used.append(name)
     return _index_of(*read_columns(place.path / name))
 

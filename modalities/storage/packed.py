@@ -8,6 +8,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from jepa.disk.columns import Streamed
+
 _AT_ONCE = 2**15  # strings that are packed, unpacked or moved at once
 
 
@@ -133,3 +135,46 @@ class PackedStrings(Sequence[str]):
             ends = self.ends[first : first + size + 1]
             begin = int(ends[0])
             yield self._buffer[begin : int(ends[-1])].tobytes(), (ends - begin).tolist()
+
+
+class TakenStrings:
+    """The strings of a list where a mask is true. They are copied piece by piece while they are read."""
+
+    def __init__(self, strings: PackedStrings, mask: NDArray[np.bool_]) -> None:
+        self.strings, self.mask = strings, mask
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+    def __iter__(self) -> Iterator[str]:
+        for text, ends in zip(self._texts(), self._ends(), strict=True):
+            yield from PackedStrings.of(text, ends - ends[0])
+
+    def buffers(self) -> tuple[Streamed, Streamed]:
+        """As `PackedStrings.buffers`."""
+        size = sum(int(ends[-1] - ends[0]) for ends in self._ends())
+        text = Streamed(np.dtype(np.uint8), (size,), self._texts)
+        return text, Streamed(np.dtype(np.int64), (len(self) + 1,), self._joined_ends)
+
+    def _slices(self) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+        """The mask, and where the strings end after where the first starts, for some strings at a time."""
+        for first in range(0, len(self.mask), _AT_ONCE):
+            yield self.mask[first : first + _AT_ONCE], self.strings.ends[first : first + _AT_ONCE + 1]
+
+    def _texts(self) -> Iterator[NDArray[np.uint8]]:
+        for kept, ends in self._slices():
+            yield self.strings.text[ends[0] : ends[-1]][np.repeat(kept, np.diff(ends))]
+
+    def _ends(self) -> Iterator[NDArray[np.int64]]:
+        """Where the strings that are taken end, after where the first starts, for some strings at a time."""
+        last = 0
+        for kept, ends in self._slices():
+            found = np.full(np.count_nonzero(kept) + 1, last)
+            found[1:] += np.cumsum(np.diff(ends)[kept])
+            last = int(found[-1])
+            yield found
+
+    def _joined_ends(self) -> Iterator[NDArray[np.int64]]:
+        yield np.zeros(1, np.int64)
+        for ends in self._ends():
+            yield ends[1:]

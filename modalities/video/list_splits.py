@@ -1,5 +1,6 @@
 """The splits of listed videos, by the names of the lists or by a column `split`, and checks between them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from jepa.modality import Split
 from modalities.storage.labels import label_value
 from modalities.storage.packed import PackedStrings
-from modalities.storage.paths import FileHashes, FileKeys, distinct, file_hashes
+from modalities.storage.paths import HASH_PARTS, FileHashes, FileKeys, distinct, file_hashes
 from modalities.storage.splits import split_named
 
 _MIXED = 0x9E3779B97F4A7C1  # odd, so that a product keeps 64 bits apart
@@ -109,15 +110,20 @@ def _parts(listed: VideoList) -> Iterator[tuple[Split, VideoList]]:
 
 def check_apart(stored: Mapping[Split, Sequence[KeyedList]]) -> tuple[str, ...]:
     """Raise ValueError if two splits share some of their videos. Equal lists, as for a trial, give a note."""
-    notes = []
-    files = {
-        split: np.unique(np.concatenate([listed.hashes.files for listed in lists]))
-        for split, lists in stored.items()
-        if len(stored) > 1
-    }
-    for one, other in combinations(sorted(files, key=("train", "validation", "test").index), 2):
-        shared = np.intersect1d(files[one], files[other], assume_unique=True)
-        if len(shared) == len(files[one]) == len(files[other]):
+    notes, sizes = [], Counter[Split]()
+    pairs = list(combinations(sorted(stored, key=("train", "validation", "test").index), 2))
+    in_both: dict[tuple[Split, Split], list[NDArray[np.int64]]] = {pair: [] for pair in pairs}
+    for part in range(HASH_PARTS) if pairs else ():
+        files = {
+            split: np.unique(np.concatenate([listed.hashes.files[listed.hashes.rows(part)] for listed in lists]))
+            for split, lists in stored.items()
+        }
+        sizes.update({split: len(found) for split, found in files.items()})
+        for one, other in pairs:
+            in_both[one, other].append(np.intersect1d(files[one], files[other], assume_unique=True))
+    for one, other in pairs:
+        shared = np.concatenate(in_both[one, other])
+        if len(shared) == sizes[one] == sizes[other]:
             notes.append(f"{one} and {other} list the same videos")
         elif len(shared):
             listed, rows = next(
@@ -134,15 +140,28 @@ def label_notes(stored: Mapping[Split, Sequence[KeyedList]]) -> tuple[str, ...]:
     """Notes on videos that are listed with several labels."""
     notes = []
     for split, lists in stored.items():
-        values: dict[str, int] = {}
-        files, pairs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for listed in (listed for listed in lists if len(listed.labels)):
-            numbers = np.zeros(len(listed.labels.names), np.int64)
-            for code, label in listed.labels.used().items():
-                numbers[code] = values.setdefault(label_value(label), len(values) + 1)
-            files.append(listed.hashes.files)
-            pairs.append(listed.hashes.files + numbers[listed.labels.codes] * _MIXED)
-        more = distinct(np.concatenate(pairs)) - distinct(np.concatenate(files))
+        labelled = [listed for listed in lists if len(listed.labels)]
+        numbers = _numbers([listed.labels for listed in labelled])
+        more = 0
+        for part in range(HASH_PARTS) if labelled else ():
+            files, pairs = [], []
+            for listed, of_words in zip(labelled, numbers, strict=True):
+                rows = listed.hashes.rows(part)
+                files.append(listed.hashes.files[rows])
+                pairs.append(files[-1] + of_words[listed.labels.codes[rows]] * _MIXED)
+            more += distinct(np.concatenate(pairs)) - distinct(np.concatenate(files))
         if more:
             notes.append(f"{split}: {more:,} of the labels belong to videos that also have another label")
     return tuple(notes)
+
+
+def _numbers(lists: Sequence[Words]) -> list[NDArray[np.int64]]:
+    """A number for each word of each list, the same for equal labels."""
+    values: dict[str, int] = {}
+    found = []
+    for words in lists:
+        numbers = np.zeros(len(words.names), np.int64)
+        for code, label in words.used().items():
+            numbers[code] = values.setdefault(label_value(label), len(values) + 1)
+        found.append(numbers)
+    return found

@@ -1,6 +1,6 @@
 """Videos listed in text files: a path and optionally a label per line."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa.data.summary import SplitSummary, digest
-from jepa.disk.columns import Columns
+from jepa.disk.columns import Columns, Streamed
 from jepa.modality import Label, Sample, Split
 from modalities.storage.index import Request, SplitIndex, packed
 from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_of
 from modalities.storage.opened import Opened
-from modalities.storage.packed import PackedStrings
+from modalities.storage.packed import PackedStrings, TakenStrings
 from modalities.storage.paths import FileHashes, existing_file, one_spelling
 from modalities.storage.splits import StoredSplit, carved_codes, files_by_split, named_files, split_source
 from modalities.video.list_rows import read_list
 from modalities.video.list_splits import KeyedList, by_column, check_apart, label_notes
 
+_AT_ONCE = 2**16  # labels
 _LISTS = {".csv", ".tsv"}
 
-Noted = Callable[[PackedStrings], tuple[str, ...]]
+Noted = Callable[[PackedStrings | TakenStrings], tuple[str, ...]]
 
 
 class ListSamples:
@@ -109,18 +110,31 @@ def _found(
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"]) if reads_labels else NO_CLASSES
     rows = opened.once(("rows", source, carve), lambda: _rows(stored[source], classes, carve, seed))
-    paths, labels, sizes = rows.paths, rows.labels, {}
+    paths: PackedStrings | TakenStrings = rows.paths
+    labels, sizes = rows.labels, {}
     if carve and classes.names:
         sizes = {each: int((rows.carved == code).sum()) for code, each in enumerate(carve, start=1)}
     if carve and (split != "train" or classes.names):
-        kept = np.flatnonzero(rows.carved == ("train", *carve).index(split))
-        paths, labels = paths.take(kept), labels[kept]
+        kept = rows.carved == ("train", *carve).index(split)
+        paths, labels = TakenStrings(rows.paths, kept), labels[kept]
     where = f"listed in {', '.join(str(listed.source) for listed in stored[source])}"
     summary = SplitSummary("videos", where, classes.names, notes=notes).of_split(split, carve, sizes)
     summary = replace(summary, notes=(*summary.notes, *noted(paths)))
-    names = digest(*paths.buffers(), labels.astype(np.int64).view(np.uint8).data)
-    columns = Columns({**packed("paths", paths), "labels": labels})
-    return SplitIndex(len(paths), columns, classes.names, summary, names, stored[source][0].source.parent)
+    text, ends = paths.buffers()
+    names = digest(text, ends, Streamed(np.dtype(np.int64), labels.shape, lambda: _as_int64(labels)))
+    columns, streamed = {"labels": labels}, {}
+    if isinstance(text, Streamed) and isinstance(ends, Streamed):
+        streamed = {"paths": text, "paths_ends": ends}
+    else:
+        columns |= packed("paths", rows.paths)
+    folder = stored[source][0].source.parent
+    return SplitIndex(len(paths), Columns(columns), classes.names, summary, names, folder, streamed)
+
+
+def _as_int64(labels: NDArray[np.int32]) -> Iterator[NDArray[np.int64]]:
+    """The labels in blocks of 64-bit numbers, from which digests are made."""
+    for first in range(0, len(labels), _AT_ONCE):
+        yield labels[first : first + _AT_ONCE].astype(np.int64)
 
 
 def _read_all(

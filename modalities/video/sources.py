@@ -11,7 +11,7 @@ from modalities.storage.folders import FileKind, open_folder
 from modalities.storage.images import image_extensions
 from modalities.storage.listing import ending
 from modalities.storage.opened import Opened
-from modalities.storage.packed import PackedStrings
+from modalities.storage.packed import PackedStrings, TakenStrings
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
@@ -121,7 +121,7 @@ def _is_still(name: str) -> bool:
     return end in image_extensions() and end not in VIDEO_EXTENSIONS
 
 
-def _stills_noted(paths: PackedStrings) -> tuple[str, ...]:
+def _stills_noted(paths: PackedStrings | TakenStrings) -> tuple[str, ...]:
     """A note on how many of the listed files are images."""
     endings = Counter(path[path.rfind(".") :] for path in paths)
     count = sum(number for each, number in endings.items() if _is_still(each))
