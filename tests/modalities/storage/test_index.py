@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from jepa.data.index import open_data
-from jepa.data.summary import summary_of
+from jepa.data.summary import digest, summary_of
 from jepa.data_check import command
 from jepa.disk import WriteError
-from jepa.disk.columns import IndexFolder
+from jepa.disk.columns import IndexFolder, read_columns, write_columns
 from jepa.distributed import World
 from jepa.probe.protocol import EvaluateConfig
 from modalities.image.config import ImageConfig
@@ -25,6 +25,7 @@ from modalities.storage import index, listing, shards
 from modalities.storage.folders import open_folder
 from modalities.storage.listing import FileKind
 from modalities.storage.opened import Opened
+from modalities.storage.packed import PackedStrings, TakenStrings
 from modalities.storage.shards import open_shards
 from modalities.storage.splits import StoredSplit
 from modalities.video import lists
@@ -194,6 +195,22 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(tmp_path: Path, mon
     name = index.Request("list", root, "train").file_name
     (folder / f"{name}.host-1.partial").write_bytes(b"JEPACOL1")
     assert facts(opened(root, "list", place(folder))) == facts(opened(root, "list"))
+
+
+def test_strings_that_are_copied_piece_by_piece_are_written_as_a_whole_copy_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modalities.storage.packed._AT_ONCE", 7)
+    strings = PackedStrings(f"{'é' * (number % 3)}{number}" for number in range(100))
+    for mask in (torch.rand(100).numpy() < 0.5, torch.arange(100).numpy() > 60, torch.zeros(100).numpy() > 0):
+        taken, whole = TakenStrings(strings, mask), strings.take(mask.nonzero()[0])
+        assert (list(taken), len(taken)) == (list(whole), len(whole))
+        text, ends = taken.buffers()
+        write_columns(tmp_path / "strings", {}, {"text": text, "ends": ends})
+        found = read_columns(tmp_path / "strings")[1]
+        assert list(PackedStrings.of(found["text"], found["ends"])) == list(whole)
+        assert digest(text, ends) == digest(*whole.buffers())
+        assert text.whole().tobytes() == whole.text.tobytes()
 
 
 def test_small_data_has_no_index(tmp_path: Path) -> None:
