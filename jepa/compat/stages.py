@@ -1,5 +1,6 @@
 """The settings `target`, `curriculum` and `momentum` of earlier versions as `stages`."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -9,6 +10,7 @@ from jepa.config import ConfigError
 
 FORMER = ("target", "curriculum", "momentum")
 _MOMENTA = {"ema": ("linear", "start", "end"), "half_life": ("half_life", "start_samples", "end_samples")}
+_MANY = 10**9  # steps of a run whose stages all have some
 Tree = dict[str, Any]
 _EMA = {"kind": "ema", "start": 0.996, "end": 1.0}  # the default teacher
 # Numbers that the translation computes with: the least, whether that itself is excluded, and the largest.
@@ -127,7 +129,8 @@ def _with_defaults(stage: Any) -> Tree:
 def _targets(tree: Tree, recipe: Sequence[Tree]) -> Tree:
     """The former `target` and `curriculum` that a user wrote over those of a recipe."""
     known, given = _former_targets(recipe), _section(tree, "curriculum")
-    is_known = [stage["predict"] for stage in recipe] == [stage["predict"] for stage in _stages({**tree, **known})]
+    in_full = _stages({**tree, **known, "steps": _MANY})  # in a short run, the first stage may round to no step
+    is_known = [stage["predict"] for stage in recipe] == [stage["predict"] for stage in in_full]
     known = known if is_known else {"target": "latent", "curriculum": {}}
     curriculum = {**known["curriculum"], **given}
     if given.get("latent_from") and "pixel_weight" not in given:  # until then, something else was predicted
@@ -205,8 +208,8 @@ def _teachers(config: Mapping[str, Any], ends: Sequence[int]) -> list[Tree]:
     def value(from_: float, share: float) -> float:
         if start == end:
             return float(start)
-        # Rounded, as 0.98 + 0.02 must not lie above 1.
-        return float(round(from_ + (end - start) * share if is_linear else from_ * (end / start) ** share, 15))
+        # Without what is left of roundings: 0.98 + 0.02 must not lie above 1.
+        return float(f"{from_ + (end - start) * share if is_linear else from_ * (end / start) ** share:.15g}")
 
     found = []
     for first, last in pairwise(ends):
@@ -229,4 +232,4 @@ def _flow(value: Any) -> str:
             for key, one in value.items()
         )
         return f"{{{', '.join(parts)}}}"
-    return value if isinstance(value, str) else f"{value:.12g}"  # without what is left of roundings
+    return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")

@@ -159,7 +159,8 @@ def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
     prefix = "".join(f"{part}." for part in path)
     hint = f", did you mean '{prefix}{near[0]}'?" if near else "."
     kind = reduce(getitem, path, tree).get("kind")  # type: ignore[arg-type]
-    owner = f"'{prefix[:-1]}'{f' of kind {kind}' if isinstance(kind, str) else ''}" if path else "the config"
+    of_kind = f" of kind {kind}" if isinstance(kind, str) and "kind" in allowed else ""
+    owner = f"'{prefix[:-1]}'{of_kind}" if path else "the config"
     raise ConfigError(f"unknown key '{prefix}{key}'{hint} {owner} takes: {', '.join(allowed) or 'nothing'}")
 
 

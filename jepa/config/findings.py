@@ -32,15 +32,20 @@ def _sentence(finding: Any, tree: Mapping[str, Any]) -> tuple[list[str | int], s
         case "missing":
             return [*path, finding["loc"][-1]], "must be set"
         case "union_tag_not_found":
-            return [*path, "kind"], "must be set"
+            return [*path, _discriminator(finding)], "must be set"
         case "union_tag_invalid":
             kinds = " or ".join(finding["ctx"]["expected_tags"].rsplit(", ", 1))
-            return [*path, "kind"], f"should be {kinds}, not {value['kind']!r}"
+            return [*path, _discriminator(finding)], f"should be {kinds}, not {finding['ctx']['tag']!r}"
         case "string_type" if isinstance(value, int | float):
             hint = " (in YAML, text that reads as a number or as true or false needs quotes)"
         case _:
             hint = ""
     return path, f"{_WORDS.get(finding['type'], message).removeprefix('input ')}, not {value!r}{hint}"
+
+
+def _discriminator(finding: Any) -> str:
+    """The setting that says which member of a union a section is."""
+    return str(finding["ctx"]["discriminator"]).strip("'")
 
 
 def path_of(tree: Any, location: Location) -> list[str | int]:

@@ -83,11 +83,12 @@ def _targets(config: Any) -> Iterator[Finding]:
 
 
 def _views(config: Any, use: Use) -> Iterator[Finding]:
-    if use.modality.local_views and VIEWS not in config.target_kinds:
+    stages = [config.stages[number] for number in lasting(config.stages, config.steps)]
+    if use.modality.local_views and not any(VIEWS in stage.predict for stage in stages):
         yield "data.local_views", "no stage predicts views"
-    if config.loss.invariance and all(VIEWS in stage.predict for stage in config.stages):
+    if config.loss.invariance and all(VIEWS in stage.predict for stage in stages):
         yield "loss.invariance", "every stage predicts views, whose weight replaces it"
-    if not any(stage.predicts_tokens for stage in config.stages):
+    if not any(stage.predicts_tokens for stage in stages):
         masking = config.data.masking if hasattr(config.data, "masking") else ()
         sets = range(len(masking)) if isinstance(masking, tuple) else ()
         predicted = ["data.masking.predicted", *(f"data.masking.{number}.predicted" for number in sets)]

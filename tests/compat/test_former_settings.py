@@ -1,5 +1,6 @@
 """Configs with the former settings `target`, `curriculum` and `momentum` mean what they meant."""
 
+import json
 import re
 import shlex
 from typing import Any
@@ -91,8 +92,8 @@ AVERAGES = {
             COPIES,
             ["momentum={kind: half_life, start_samples: 10, end_samples: 100000}"],
             [
-                "stages.0.teacher={kind: half_life, start_samples: 10, end_samples: 25.1188643151}",
-                "stages.1.teacher={kind: half_life, start_samples: 25.1188643151, end_samples: 100000}",
+                "stages.0.teacher={kind: half_life, start_samples: 10, end_samples: 25.1188643150958}",
+                "stages.1.teacher={kind: half_life, start_samples: 25.1188643150958, end_samples: 100000}",
             ],
         ),
         (AVERAGES, ["target=pixels"], ["stages=[{predict: pixels, teacher: {kind: ema, start: 0.98, end: 1}}]"]),
@@ -116,6 +117,32 @@ def test_a_former_setting_of_a_user_is_an_error_that_says_how_to_write_it_now(
     assert printed
     assert shlex.split(printed[1]) == now
     assert resolve("image", recipe, now)[0].timeline
+
+
+@pytest.mark.parametrize("share", [0.3, 1 / 3])
+@pytest.mark.parametrize("momentum", [LINEAR, {**HALF_LIFE, "start_samples": 10, "end_samples": 1e5}])
+def test_a_former_run_and_what_is_printed_for_its_settings_have_equal_stages(
+    share: float, momentum: dict[str, Any]
+) -> None:
+    recipe = {"stages": [{"until": share, "predict": "pixels"}, {"predict": {"pixels": 1, "latent": 1}}]}
+    with pytest.raises(ConfigError) as refused:
+        resolve("image", recipe, [f"momentum={json.dumps(momentum)}"])
+    now = shlex.split(str(refused.value).split(" write ")[1].removesuffix("; see docs/settings.md"))
+    stored = {"curriculum": {"pixel_weight": 1.0, "latent_from": share}, "momentum": momentum}
+    former_run: Config[Any, Any] = build(Config.of(Image), [current({"modality": "image", "run_dir": "r", **stored})])
+    assert resolve("image", recipe, now)[0].stages == former_run.stages
+
+
+def test_a_short_run_keeps_the_pixels_of_its_recipe() -> None:
+    for steps in (4, 400):  # of 4, pixels alone have none
+        with pytest.raises(ConfigError, match=r"predict: \{pixels: 1, latent: 1\}"):
+            resolve("image", COPIES, ["target=latent", f"steps={steps}"])
+
+
+def test_a_recipe_with_a_setting_that_is_none_is_translated() -> None:
+    recipe = {"stages": [{"teacher": {"kind": "snapshot", "refreshes": None}}]}
+    with pytest.raises(ConfigError, match=r"write 'stages=\[.*refreshes: null"):
+        resolve("image", recipe, ["curriculum.pixel_weight=1"])
 
 
 def test_a_former_setting_in_a_recipe_is_refused_and_one_that_lacks_numbers_says_which() -> None:

@@ -294,14 +294,26 @@ class Notch:
     depth: int = 1
 
 
+@dataclass(frozen=True)
+class Low:
+    type: Literal["low"] = "low"
+    slope: int = 1
+
+
+@dataclass(frozen=True)
+class High:
+    type: Literal["high"] = "high"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig(DataConfig):
-    """A plug-in's section with config dataclasses in a list, a mapping and two kinds of union."""
+    """A plug-in's section with config dataclasses in a list, a mapping and unions of three kinds."""
 
     filters: tuple[Annotated[Band | Notch, Field(discriminator="kind")], ...] = ()
     named: Mapping[str, Notch] = field(default_factory=dict)
     first: Band | Notch = field(default_factory=Band)
     last: Band | None = None
+    sides: Annotated[Low | High, Field(discriminator="type")] = field(default_factory=Low)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +331,9 @@ class FilterConfig(DataConfig):
         ),
         ("last={hert: 2, kind: 3}", "unknown key 'last.hert', did you mean 'last.hertz'? 'last' takes: kind, hertz"),
         ("named={a: {depth: '2'}}", "named.a.depth: should be a valid integer, not '2'"),
+        ("sides={type: middle}", "sides.type: should be 'low' or 'high', not 'middle'"),
+        ("sides={slope: 2}", "sides.type: must be set"),
+        ("sides={type: low, kind: a}", "unknown key 'sides.kind'. 'sides' takes: type, slope"),
     ],
 )
 def test_unknown_keys_and_wrong_types_are_found_wherever_a_plug_in_nests_its_sections(

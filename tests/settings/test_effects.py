@@ -24,6 +24,7 @@ COPIED = "[{until: 0.5, predict: pixels, teacher: {kind: frozen}}, {teacher: {ki
 SHORT = "[{until: 0.1, predict: pixels}, {predict: latent}]"
 REFRESHED = "stages=[{teacher: {kind: snapshot, refreshes: 3}}]"
 VIEWS = ["stages.0.predict=views", "data.mask_sets=2", "data.views=2", "loss.regulariser=sigreg"]
+LATE_VIEWS = "stages=[{until: 0.1, predict: pixels}, {predict: views}]"  # pixels for less than a step of 5
 ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
 
 
@@ -62,6 +63,7 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ),
         ("image", ["steps=3", REFRESHED], "stages.0.teacher.refreshes: has no effect: the stage has room for 2, which"),
         ("image", [*VIEWS, "loss.invariance=1"], "loss.invariance: has no effect: every stage predicts views, whose"),
+        ("image", ["steps=5", *VIEWS, LATE_VIEWS, "loss.invariance=1"], "loss.invariance: has no effect: every stage"),
         ("image", ["loss.prediction_weight=0", ONE_SET[1], PIXELS], "stages.0.predict: has no effect"),
         ("image", [PIXELS, "model.target_layers=2"], f"model.target_layers: has no effect: {NO_LATENT}"),
         ("image", [PIXELS, "loss.normalise_prediction=true"], "loss.normalise_prediction"),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from jepa.targets import VIEWS
 from jepa.training.stages import StageConfig
 from jepa.weights.formats.export import Export
 
@@ -39,7 +40,7 @@ def with_last_layer(export: Export) -> tuple[Export, list[str]]:
 
 def _left_out(export: Export, layers: tuple[int, ...]) -> list[str]:
     """The outputs of the predictor that are left out, in words."""
-    kinds = [kind for kind in export.config.target_kinds if kind != "latent"]
+    kinds = [kind for kind in export.config.target_kinds if kind not in ("latent", VIEWS)]  # views have no outputs
     others = [str(layer) for layer in layers if layer != export.config.model.depth]
     words = [*kinds, *([f"layer{'s' * (len(others) > 1)} {', '.join(others)}"] if others else [])]
     return (
