@@ -44,18 +44,28 @@ def with_weights(build: Callable[[], N], weights: Mapping[str, Tensor]) -> N:
 
 
 def check_networks(networks: Callable[[], nn.Module], weights: Mapping[str, Tensor], unknown: str = "") -> None:
-    """Raise MismatchError if some network is there in part, or does not fit; `networks` are built without values.
+    """Raise MismatchError if some network is there in part, or does not fit.
 
     unknown: the layer whose shape only code would tell that is not imported. A whole network may be missing.
     """
-    with torch.device("meta"), torch.random.fork_rng(devices=[]), _NoInitialValues():
-        state = networks().state_dict()
+    state = _state_without_values(networks)
     given = {name.partition(".")[0] for name in weights}
     shapes = {name: value.shape for name, value in state.items() if name.partition(".")[0] in given}
     if unknown:
         shapes |= {name: value.shape for name, value in weights.items() if name.startswith(unknown)}
     if flaw := _flaw(shapes, weights):
         raise MismatchError(f"the weights do not fit the networks of their config: {flaw}")
+
+
+def _state_without_values(networks: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """What networks would store, for the names and shapes; on the meta device, as large ones take gigabytes."""
+    with torch.random.fork_rng(devices=[]), _NoInitialValues():
+        try:
+            with torch.device("meta"):
+                return networks().state_dict()
+        except (RuntimeError, TypeError):  # a plug-in may read a value while it builds, and meta tensors have none
+            pass
+        return networks().state_dict()  # an error of another cause comes again
 
 
 def _flaw(shapes: Mapping[str, torch.Size], weights: Mapping[str, Tensor]) -> str:

@@ -313,7 +313,7 @@ class FilterConfig(DataConfig):
     named: Mapping[str, Notch] = field(default_factory=dict)
     first: Band | Notch = field(default_factory=Band)
     last: Band | None = None
-    sides: Annotated[Low | High, Field(discriminator="type")] = field(default_factory=Low)
+    sides: tuple[Annotated[Low | High, Field(discriminator="type")], ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -331,9 +331,9 @@ class FilterConfig(DataConfig):
         ),
         ("last={hert: 2, kind: 3}", "unknown key 'last.hert', did you mean 'last.hertz'? 'last' takes: kind, hertz"),
         ("named={a: {depth: '2'}}", "named.a.depth: should be a valid integer, not '2'"),
-        ("sides={type: middle}", "sides.type: should be 'low' or 'high', not 'middle'"),
-        ("sides={slope: 2}", "sides.type: must be set"),
-        ("sides={type: low, kind: a}", "unknown key 'sides.kind'. 'sides' takes: type, slope"),
+        ("sides=[{type: middle}]", "sides.0.type: should be 'low' or 'high', not 'middle'"),
+        ("sides=[{slope: 2}]", "sides.0.type: must be set"),
+        ("sides=[{type: low, kind: a}]", "unknown key 'sides.0.kind'. 'sides.0' takes: type, slope"),
     ],
 )
 def test_unknown_keys_and_wrong_types_are_found_wherever_a_plug_in_nests_its_sections(

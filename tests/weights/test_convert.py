@@ -194,7 +194,7 @@ def test_official_files_keep_all_three_networks_and_our_config(
     assert "root" not in first["openjepa"]["data"]
 
 
-STAGES = "stages=[{until: 0.1, predict: pixels}, {predict: {pixels: 1, latent: 1}, teacher: snapshot}]"
+STAGES = "stages=[{until: 0.1, predict: pixels}, {predict: {pixels: 1, latent: 1, views: 1}, teacher: snapshot}]"
 LAYERS = ["model.target_layers=[0,2,1]", "model.target_join=each"]
 
 
@@ -202,7 +202,7 @@ LAYERS = ["model.target_layers=[0,2,1]", "model.target_join=each"]
 def test_the_outputs_of_a_predictor_for_the_last_layer_are_kept_and_others_left_out(
     to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [STAGES, *LAYERS, "model.projector=8", "loss.regulariser=vicreg"]
+    settings = [STAGES, *LAYERS, "model.projector=8", "loss.regulariser=vicreg", "data.mask_sets=2", "data.views=2"]
     modality, shape = ("image", IMAGE) if to == "official" else ("video", [*VIDEO, "model.positions=rotary_vjepa2"])
     run, there = saved(modality, tmp_path / "run", *shape, *settings), tmp_path / "there.pt"
     assert convert([str(run), str(there), "--to", to]) == 0
