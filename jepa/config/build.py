@@ -157,10 +157,13 @@ def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
     allowed = list(dict.fromkeys(name for section in sections for name in type_hints(section)))
     near = difflib.get_close_matches(key, allowed, n=1)
     prefix = "".join(f"{part}." for part in path)
+    if not path and not near:
+        owners = (name for name in allowed for part in _sections(config_type, (name,)) if key in type_hints(part))
+        near = [f"{name}.{key}" for name in owners][:1]
     hint = f", did you mean '{prefix}{near[0]}'?" if near else "."
     kind = reduce(getitem, path, tree).get("kind")  # type: ignore[arg-type]
     of_kind = f" of kind {kind}" if isinstance(kind, str) and "kind" in allowed else ""
-    owner = f"'{prefix[:-1]}'{of_kind}" if path else "the config"
+    owner = f"'{prefix[:-1]}'{of_kind}" if path else "The config"
     raise ConfigError(f"unknown key '{prefix}{key}'{hint} {owner} takes: {', '.join(allowed) or 'nothing'}")
 
 
