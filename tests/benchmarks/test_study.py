@@ -154,7 +154,7 @@ def test_arms_are_valid_and_a_step_of_each_has_its_cost(colours: Path, tmp_path:
     assert costs["latent"] > costs["both"] > costs["pixels_vicreg"] > costs["masked_autoencoder"]
     ablations = [read_arm(str(path)) for path in sorted((FOLDER.parents[1] / "ablations").glob("*.yaml"))]
     for arm in (*arms, *ablations):
-        assert len(design(arm.search, 9)) == 9 or not arm.search
+        assert len(design(arm.search, 9)) == min(9, math.prod(map(len, arm.search.values()))) or not arm.search
         for changes in design(arm.search, 9) or [{}]:
             assert resolved(tiny, arm, changes, 5)[0].steps == 5
 

@@ -202,8 +202,12 @@ LAYERS = ["model.target_layers=[0,2,1]", "model.target_join=each"]
 def test_the_outputs_of_a_predictor_for_the_last_layer_are_kept_and_others_left_out(
     to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [STAGES, *LAYERS, "model.projector=8", "loss.regulariser=vicreg", "data.mask_sets=2", "data.views=2"]
-    modality, shape = ("image", IMAGE) if to == "official" else ("video", [*VIDEO, "model.positions=rotary_vjepa2"])
+    settings = [STAGES, *LAYERS, "model.projector=8", "loss.regulariser=vicreg", "data.views=2"]
+    modality, shape = (
+        ("image", [*IMAGE, "data.mask_sets=2"])
+        if to == "official"
+        else ("video", [*VIDEO, "model.positions=rotary_vjepa2"])
+    )
     run, there = saved(modality, tmp_path / "run", *shape, *settings), tmp_path / "there.pt"
     assert convert([str(run), str(there), "--to", to]) == 0
     printed = capsys.readouterr().err
