@@ -84,8 +84,7 @@ class Latent(Target):
 
     def __init__(self, config: NetworksConfig, width: int) -> None:
         self.layer_indices, self.width = config.target_outputs, width
-        self.sees_all = config.target_input == "all"
-        self.each = config.target_join == "each"
+        self.sees_all, self.each = config.target_input == "all", config.target_join == "each"
         self.layers = len(self.layer_indices) if self.each else 1
 
     def raw(self, inputs: Any, encoder: TokenEncoder, masks: Masks | None = None) -> Sequence[Tensor]:

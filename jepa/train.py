@@ -11,7 +11,6 @@ from jepa.collapse import collapse_warning, flat_signs
 from jepa.config import plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, stop_on_signals
-from jepa.evaluate.online.probe import OnlineProbe
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.optim import build_optimizer, clip_gradient, set_schedule
@@ -37,6 +36,8 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     Raises ConfigError if the run directory holds another run, DataError, NonFiniteLossError, and PeerError if another
     process raised one of them.
     """
+    from jepa.evaluate.online import online_probe  # evaluation is slow to import
+
     with world.error_barrier():
         samples = open_split(modality, "train")
         order = batch_order(config, world)
@@ -56,7 +57,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         say_finished(config, world)
         return True
     announce_data(config, modality, samples, world)
-    probe = OnlineProbe(config, modality, model, world, first_step)
+    probe = online_probe(config, modality, model, world, first_step)
     keep_freed_memory(world.device)
     if config.compute.compile:
         model.compile()

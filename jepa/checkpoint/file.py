@@ -21,7 +21,6 @@ from jepa.checkpoint.places import (
     latest as latest,
     shards_folder as shards_folder,
 )
-from jepa.checkpoint.reasons import why_unreadable
 from jepa.compat.stages import current
 from jepa.disk import replacing, writing
 from jepa.errors import UserError
@@ -210,6 +209,8 @@ def _is_whole(path: Path) -> bool:
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
+    from jepa.checkpoint.reasons import why_unreadable  # of no use without an error
+
     return CheckpointError(f"{path} is not a readable checkpoint: {why_unreadable(path, error)}")
 
 

@@ -9,15 +9,17 @@ from functools import lru_cache, reduce
 from operator import getitem
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
-from jepa.config.findings import Location, explained, path_of
 from jepa.config.raw_bytes import hidden, restored
 from jepa.errors import UserError
+
+if TYPE_CHECKING:
+    from jepa.config.findings import Location
 
 Tree = dict[str, Any]  # nested plain data, as read from YAML
 
@@ -116,6 +118,8 @@ def build(config_type: type[T], layers: Sequence[Mapping[str, Any]]) -> T:
         built: T = _validator(cast(Any, config_type)).validate_json(to_json(hidden(tree)), strict=True, extra="forbid")
         return built if "\\udc" not in json.dumps(tree) else cast(T, restored(built))
     except ValidationError as error:
+        from jepa.config.findings import explained  # of no use without an error
+
         findings = error.errors(include_url=False)
         # An unknown key is the likely cause of other errors, so it is reported first.
         unknown = next((one["loc"] for one in findings if one["type"] == "unexpected_keyword_argument"), None)
@@ -144,8 +148,10 @@ def defaults(config_type: Any) -> Tree:
     return tree
 
 
-def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
+def _drop_removed(config_type: Any, tree: Tree, location: "Location") -> None:
     """Delete an unknown key from the tree if its section lists it as removed; raises ConfigError if not."""
+    from jepa.config.findings import path_of
+
     path, key = path_of(tree, location[:-1]), str(location[-1])
     sections = _sections(config_type, location[:-1])
     if any(key in getattr(section, "removed_settings", ()) for section in sections):
@@ -167,7 +173,7 @@ def _drop_removed(config_type: Any, tree: Tree, location: Location) -> None:
     raise ConfigError(f"unknown key '{prefix}{key}'{hint} {owner} takes: {', '.join(allowed) or 'nothing'}")
 
 
-def _sections(hint: Any, location: Location) -> list[Any]:
+def _sections(hint: Any, location: "Location") -> list[Any]:
     """Config dataclasses that a location inside a type may refer to."""
     if not is_dataclass(hint):
         inside = location if is_union(hint) else location[1:]  # without the index or key

@@ -1,4 +1,4 @@
-"""Precision and determinism of torch's operations during a run."""
+"""Precision, determinism and modes of torch during a run."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils import deterministic as _deterministic
 
 from jepa.distributed import World
@@ -40,3 +41,16 @@ def numerics(compute: ComputeConfig, device: torch.device) -> Iterator[None]:
 def bf16_everywhere(compute: ComputeConfig, world: World) -> bool:
     """Whether Muon iterates in bf16: only if it is fast in all processes, as all must compute one update."""
     return compute.precision == "bf16" and not world.any(not has_fast_bf16(world.device.type))
+
+
+@contextmanager
+def measuring(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without gradients; modes and random state are afterwards as before."""
+    modes = [(module, module.training) for module in network.modules()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        network.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode

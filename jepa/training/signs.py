@@ -12,7 +12,7 @@ from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
 from jepa.model import JEPA
 from jepa.probe.protocol import Which
-from jepa.training.measuring import measuring
+from jepa.training.numerics import measuring
 
 
 def logged_signs(

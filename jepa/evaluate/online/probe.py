@@ -24,7 +24,7 @@ from jepa.evaluate.tasks import with_classes
 from jepa.modality import Modality, Split, Task
 from jepa.training.config import Config
 from jepa.training.log import PROBE, Stopwatch, read_metrics
-from jepa.training.measuring import measuring
+from jepa.training.numerics import measuring
 
 NEIGHBOURS = 20  # that vote on a sample
 
@@ -43,7 +43,7 @@ class OnlineProbe:
         self.encoder: TokenEncoder = getattr(model, config.evaluated_encoder)
         self.is_sharded = is_sharded(model)
         self.best, self.best_step = -math.inf, 0
-        self.is_on = bool(config.probe.every) and not self._obstacle()
+        self.is_on = not self._obstacle()
         if self.is_on:
             with world.error_barrier():
                 self._open(first_step)
