@@ -62,6 +62,7 @@ def _trial(job: dict[str, Any], clock: Path) -> int:
 def _costs(job: dict[str, Any]) -> int:
     """Measure the CPU seconds of a step at several points in turn, and log their medians."""
     pairs: list[tuple[Record, list[str]]] = [*zip(job["costs"], job["settings"], strict=True)]
+    _seconds(*pairs[0], job["steps"][0])  # the first run of a process also loads and prepares what later ones use
     rounds = [[_step_cost(*pair, job["steps"]) for pair in pairs] for _ in range(job["rounds"])]
     for (record, _), costs in zip(pairs, zip(*rounds, strict=True), strict=True):
         if median(costs) <= 0:
@@ -73,16 +74,19 @@ def _costs(job: dict[str, Any]) -> int:
 
 def _step_cost(record: Record, settings: list[str], lengths: list[int]) -> float:
     """CPU seconds of one step: the difference of a long and a short run, which start and end alike."""
-    seconds = []
-    for steps in lengths:
-        with tempfile.TemporaryDirectory() as folder:
-            words = [*settings, f"steps={steps}", f"run_dir={folder}/run", "compute.device=cpu"]
-            config, modality = resolve(record["modality"], record["recipe"], words)
-            before = time.process_time()
-            if not LOOPS[record["loop"]].train(config, modality, join(config.compute.device)):
-                raise SystemExit(INTERRUPTED)
-            seconds.append(time.process_time() - before)
-    return (seconds[1] - seconds[0]) / (lengths[1] - lengths[0])
+    short, long = (_seconds(record, settings, steps) for steps in lengths)
+    return (long - short) / (lengths[1] - lengths[0])
+
+
+def _seconds(record: Record, settings: list[str], steps: int) -> float:
+    """CPU seconds of a run of so many steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*settings, f"steps={steps}", f"run_dir={folder}/run", "compute.device=cpu"]
+        config, modality = resolve(record["modality"], record["recipe"], words)
+        before = time.process_time()
+        if not LOOPS[record["loop"]].train(config, modality, join(config.compute.device)):
+            raise SystemExit(INTERRUPTED)
+        return time.process_time() - before
 
 
 def _scores(results: dict[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def _quick_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.study.trials.subprocess", forking)
         patch.setattr("jepa.cost.flops.DRAWS", 1)
-        patch.setattr(equal, "EXACT", Measurement("cost", (1, 3), rounds=2))
-        patch.setattr(search, "ROUGH", Measurement("rough cost", (2, 8), rounds=1))
+        patch.setattr(equal, "EXACT", Measurement("cost", (2, 40), rounds=2))
+        patch.setattr(search, "ROUGH", Measurement("rough cost", (2, 40), rounds=1))
         yield
 
 
