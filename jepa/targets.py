@@ -104,8 +104,8 @@ class Latent(Target):
         encoded: dict[int, Sequence[Tensor]] = {}
         for numbers, inputs, together in sets_together(views, targets, [one.target.shape for one in sets]):
             encoded.update(zip(numbers, _parts(self.raw(inputs, encoder, together), len(numbers)), strict=True))
-        places = [torch.arange(one.target.shape[2], device=one.target.device).expand_as(one.target) for one in sets]
-        return [EncodedTargets(encoded[number], indices) for number, indices in enumerate(places)]
+        every = [torch.arange(one.target.shape[2], device=one.target.device).expand_as(one.target) for one in sets]
+        return [EncodedTargets(encoded[number], indices) for number, indices in enumerate(every)]
 
     def _of_views(self, views: Sequence[Any], encoder: TokenEncoder) -> list[Sequence[Tensor]]:
         """Views of one shape are one larger batch: small batches cost more per sample."""

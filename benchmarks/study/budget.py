@@ -1,8 +1,9 @@
 """Budgets of a run: floating-point operations, or minutes of two cores, as optimiser steps of each arm.
 
 A minute of two cores is 90 CPU seconds of training with one thread: two processes on two cores train 1.5 times as fast
-as one thread (benchmarks/results/scaling.json). CPU seconds of a step do not grow while a run waits for a busy core.
-They are measured once in short runs that alternate between the points, and logged; later load changes no budget.
+as one thread (benchmarks/results/scaling.json). CPU seconds of a step do not grow while a run waits for a core, but do
+where other programs share its caches: measure on an idle machine. They are measured once in short runs that alternate
+between the points, and logged; later load changes no budget.
 """
 
 import fcntl
