@@ -97,7 +97,7 @@ def frozen_scores(config: Config[ImageConfig, Any], modality: WithColours) -> Sc
         return extractor.extract(samples[split], indices, TokenBudget())
 
     splits = Splits(features("train"), features("validation"), features("test"))
-    training = ProbeTraining(protocol.attentive_steps, device, config.compute.precision, True, (1,), (1,))
+    training = ProbeTraining(protocol.attentive_steps, device, config.compute.uses_bf16(device.type), True, (1,), (1,))
     table = FeatureTable(splits, protocol.low_shot_draws, training)
     scores: Scores = {column: {} for column in splits.test.columns}
     for title, probe in PROBES.items():

@@ -105,7 +105,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 rates = {"learning_rate": rate, "momentum": update.before * update.after}
                 rates["gradient_norm"] = float(gradient_norm)
                 rates["samples_per_second"] = clock.lap(done - first_step) * config.optim.batch_size
-                signs = logged_signs(model, config.evaluated_encoder, batch, config.compute.precision, world)
+                signs = logged_signs(model, config, batch, world)
                 losses = {"loss": float(world.mean(loss)), "total_loss": float(world.mean(total))}
                 log.write(done, clock, losses, rates, flat_signs(signs), batch.sizes(), probe.scores(done, clock))
                 log.warn(done, collapse_warning(signs, len(batch.masks[0].context), config.has_teacher))
@@ -127,7 +127,7 @@ def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], b
     losses, totals = [], []
     for number, part in enumerate(parts, start=1):
         with gradients_shared(forward, shared=number == len(parts)):
-            with torch.autocast(batch.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
+            with torch.autocast(batch.device.type, torch.bfloat16, config.compute.uses_bf16(batch.device.type)):
                 output = forward(part.views, part.masks, tuple(weights), part.local, config.projects(weights))
             loss = prediction_loss(output.predictions, terms, weights, output.local)
             added = added_loss(output, terms, config.model.contrast, seeded("slices", config.seed, step))

@@ -148,7 +148,7 @@ class Ours:
         self.config, self.batch = config, batch.to(world.device)
         self.model = initial_model(config, modality, world)
         self.model.set_activation_checkpointing(config.compute.activation_checkpointing)
-        low = config.compute.precision == "bf16" and has_fast_bf16(world.device.type)
+        low = config.compute.uses_bf16(world.device.type) and has_fast_bf16(world.device.type)
         self.optimizer = build_optimizer(self.model, config.optim, low)
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE

@@ -48,7 +48,7 @@ def warnings(
     if small:
         need, names = _gib(memory[chosen].total + RESERVED), ", ".join(gpu.name for gpu in small)
         found.append(f"{need:.1f} GiB with {chosen} do not fit {names}; {_advice(config, memory, small)}")
-    hours = {gpu.name: gpu.hours(flops, config.compute.precision) / asked.used_gpus for gpu in GPUS}
+    hours = {gpu.name: gpu.hours(flops, config.compute.uses_bf16("cuda")) / asked.used_gpus for gpu in GPUS}
     if slow := [f"{name} ({_hours(time)} h)" for name, time in hours.items() if time > asked.hours * asked.attempts]:
         attempts = f"{asked.attempts} attempts of " if asked.attempts > 1 else ""
         found.append(f"{attempts}{asked.hours:.3g} h end before the run does on {', '.join(slow)}")
@@ -123,7 +123,8 @@ def _memory_lines(
         parts = share // math.gcd(share // parts, groups.size)  # as `step_masks` divides it
     batches = f"{f'{parts} micro-batches' if parts > 1 else 'a batch'} of {share // parts:,} samples"
     recomputed = ", activations recomputed" if config.compute.activation_checkpointing else ""
-    title = f"peak GiB per process for {batches} in {config.compute.precision}{recomputed}"
+    precision = "bf16" if config.compute.uses_bf16(asked.device) else "fp32"
+    title = f"peak GiB per process for {batches} in {precision}{recomputed}"
     lines = [f"memory       {title}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
     labels = {"copies": "weights to compute with", "buckets": "gradients to send"}
     for name in ("weights", "gradients", "optimiser", "copies", "buckets", "activations", "total"):
@@ -135,7 +136,7 @@ def _memory_lines(
 def loader_lines(config: Config[Any, Any], modality: Modality[Any], asked: Allocation) -> list[str]:
     """Memory of the workers that prepare batches, on the host; nothing if there are none."""
     compute, processes = config.compute, asked.processes // asked.nodes
-    workers = compute.loaders(torch.device("cuda" if asked.gpus else "cpu"))
+    workers = compute.loaders(torch.device(asked.device))
     if not workers:
         return []
     size = batch_bytes(modality, config.optim.batch_size // asked.processes)
@@ -153,7 +154,8 @@ def loader_lines(config: Config[Any, Any], modality: Modality[Any], asked: Alloc
 def _gpu_lines(
     config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
 ) -> list[str]:
-    used, precision = asked.used_gpus, config.compute.precision
+    used, bf16 = asked.used_gpus, config.compute.uses_bf16("cuda")
+    precision = "bf16" if bf16 else "fp32"
     lines = [
         f"time         on {used} GPU{'s' if used > 1 else ''} at {UTILISATION:.0%} of peak {precision} FLOP/s; "
         f"a run fits if it leaves {_gib(RESERVED):.0f} GiB for CUDA",
@@ -161,7 +163,7 @@ def _gpu_lines(
     ]
     for gpu in GPUS:
         fits = "".join(f"{'yes' if gpu.holds(one.total) else 'no':>11}" for one in memory.values())
-        total = gpu.hours(flops, precision)
+        total = gpu.hours(flops, bf16)
         lines.append(f"  {gpu.name:<12}{_hours(total):>12}{_hours(total / used):>9}{fits}")
     return lines
 

@@ -1,7 +1,6 @@
 """Common GPUs, their memory and their speed."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 UTILISATION = 0.3  # share of peak FLOP/s; I-JEPA's ViT-H/14 reached 0.18 or more ("under 72 h" on 16 A100)
 RESERVED = 2 << 30  # bytes for the CUDA context, NCCL, workspaces and fragmentation
@@ -16,9 +15,9 @@ class Gpu:
     bf16: float
     fp32: float
 
-    def hours(self, flops: float, precision: Literal["bf16", "fp32"]) -> float:
+    def hours(self, flops: float, bf16: bool) -> float:
         """GPU hours for a number of FLOPs; a multiply-add counts as two."""
-        return flops / (self.bf16 if precision == "bf16" else self.fp32) / UTILISATION / 3600
+        return flops / (self.bf16 if bf16 else self.fp32) / UTILISATION / 3600
 
     def holds(self, size: int) -> bool:
         return size + RESERVED <= self.memory

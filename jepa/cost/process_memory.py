@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from jepa.cost.flops import DRAWS, example_view, local_views, networks
-from jepa.cost.step_memory import Usage, measure, trained
+from jepa.cost.step_memory import Device, Usage, measure, trained
 from jepa.data import Batch
 from jepa.data.masks import step_masks
 from jepa.distributed import World
@@ -39,6 +39,11 @@ class Allocation:
         """Processes that share one copy of a model under FSDP: those of a node, if it has several."""
         of_node = self.processes // self.nodes
         return of_node if of_node > 1 else self.processes
+
+    @property
+    def device(self) -> Device:
+        """Where its processes compute."""
+        return "cuda" if self.gpus else "cpu"
 
     @property
     def used_gpus(self) -> int:
@@ -76,7 +81,7 @@ def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Al
         for one in (example, local_views(modality))
     )
     batch = Batch([view] * modality.views, masks, [], local)
-    return measure(config, modality, batch, "cuda" if allocation.gpus else "cpu")
+    return measure(config, modality, batch, allocation.device)
 
 
 def ddp_memory(usage: Usage, model: JEPA, processes: int) -> ProcessMemory:
@@ -85,7 +90,7 @@ def ddp_memory(usage: Usage, model: JEPA, processes: int) -> ProcessMemory:
     return ProcessMemory(usage.weights, gradients, usage.optimiser, usage.copies, 0, usage.activations)
 
 
-def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, Any]) -> ProcessMemory:
+def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, Any], device: Device) -> ProcessMemory:
     """Memory of rank 0, which has the largest shards of weights, gradients and optimiser state; all exist at the peak.
 
     Three parts are gathered at the same time: the parameters outside blocks, one block, and the next block, which is
@@ -96,7 +101,7 @@ def fsdp_memory(usage: Usage, model: JEPA, processes: int, config: Config[Any, A
     blocks = model.fsdp_units()
     largest = max(count(block.parameters()) for block in blocks)
     outside = count(weights) - sum(count(block.parameters()) for block in blocks)
-    low = 2 if config.compute.precision == "bf16" else 4  # bytes of a number to compute with
+    low = 2 if config.compute.uses_bf16(device) else 4  # bytes of a number to compute with
     return ProcessMemory(
         weights=whole + shard_bytes(weights, processes),
         gradients=shard_bytes(learned, processes),
@@ -121,7 +126,7 @@ def process_memory(
     usage, model, processes = step_usage(config, modality, allocation), networks(config, modality), allocation.processes
     ways: dict[Parallel, ProcessMemory] = {"ddp": ddp_memory(usage, model, processes)}
     if processes > 1:
-        ways["fsdp"] = fsdp_memory(usage, model, allocation.shards, config)
+        ways["fsdp"] = fsdp_memory(usage, model, allocation.shards, config, allocation.device)
     return ways
 
 

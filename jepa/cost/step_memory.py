@@ -153,7 +153,7 @@ def measure(config: Config[Any, Any], modality: Modality[Any], batch: Batch, dev
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        optimizer = build_optimizer(model, config.optim, config.compute.precision == "bf16" and has_fast_bf16("cpu"))
+        optimizer = build_optimizer(model, config.optim, config.compute.uses_bf16(device) and has_fast_bf16(device))
         step = _Step(model, optimizer, config, device)
         masks = [replace(one, context=_empty(one.context), target=_empty(one.target)) for one in batch.masks]
         fake = Batch(_empty(batch.views), masks, [], _empty(batch.local))
@@ -199,7 +199,7 @@ class _Step:
     def _pass(self, batch: Batch, stage: Stage) -> None:
         # For a GPU, float16 replaces bf16: same size, and `attend` has no CPU special case for it.
         low = torch.float16 if self.device == "cuda" else torch.bfloat16
-        with torch.autocast("cpu", low, enabled=self.config.compute.precision == "bf16"):
+        with torch.autocast("cpu", low, enabled=self.config.compute.uses_bf16(self.device)):
             output = self.model(batch.views, batch.masks, tuple(stage.weights), batch.local)
         loss = prediction_loss(output.predictions, self.config.loss, stage.weights, output.local)
         total = loss + added_loss(output, self.config.loss, self.config.model.contrast, seeded("slices"))

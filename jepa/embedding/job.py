@@ -81,7 +81,7 @@ class Source:
     def embedder(self, device: torch.device) -> Embedder | StreamEmbedder:
         """The networks on a device."""
         config, modality, which = self.config, self.modality, self.config.evaluated_encoder
-        bf16, float16 = config.compute.precision == "bf16", self.settings.dtype == "float16"
+        bf16, float16 = config.compute.uses_bf16(device.type), self.settings.dtype == "float16"
         if self.pooling == "joint":
             assert isinstance(modality, MatchedModality)
             assert self.opened.checkpoint is not None
@@ -105,7 +105,8 @@ class Source:
     def facts(self, networks: nn.Module, chain: Chain, device: torch.device) -> Tree:
         """Everything that decides what the output holds; parts of other facts do not fit together."""
         data = {key: value for key, value in plain(self.config.data).items() if key not in _without(self.modality)}
-        compute = {"precision": self.config.compute.precision, "device": device.type}
+        bf16 = self.config.compute.uses_bf16(device.type)
+        compute = {"precision": "bf16" if bf16 else "fp32", "device": device.type}
         options: Tree = {"pooling": self.pooling, "dtype": self.settings.dtype, "split": self.settings.split or "all"}
         options |= {"stream": self.settings.stream, "probe": self.settings.probe and str(self.settings.probe)}
         windows = {"window": str(self.settings.window), "stride": str(self.stride)} if self.settings.window else {}

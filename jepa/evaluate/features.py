@@ -132,7 +132,8 @@ class Extractor:
         return self.modality.embedding(1) if isinstance(encoder, FamilyEncoder) else getattr(encoder, "embedding", None)
 
     def _encoded(self, encoder: TokenEncoder, view: Any) -> Encoded:
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
+        kind = encoder.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.compute.uses_bf16(kind)):
             if isinstance(encoder, FamilyEncoder):
                 layers, pooled = encoder.encode(view, LAST_LAYERS)
             else:

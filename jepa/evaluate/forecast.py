@@ -208,7 +208,8 @@ def forecast_section(
 ) -> dict[str, Any]:
     """The `forecast` section of results.json; empty if no sample can be read."""
     axis, horizons = batches.modality.forecast_axis, forecaster.cut.horizons
-    with torch.autocast(batches.device.type, torch.bfloat16, enabled=batches.config.compute.precision == "bf16"):
+    kind = batches.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=batches.config.compute.uses_bf16(kind)):
         means, train_samples = training_means(forecaster, train, batches)
         held_out_inputs = batches.of(held_out, "test") if train_samples else ()
         of_batches = []  # mean squared errors per sample and horizon, [B, H] of each forecast

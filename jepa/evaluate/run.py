@@ -175,7 +175,7 @@ class _Evaluation:
         training = ProbeTraining(
             evaluate.attentive_steps,
             self.setup.device,
-            config.compute.precision,
+            config.compute.uses_bf16(self.setup.device.type),
             evaluate.attentive_norm,
             grid,
             averaged_grid(grid, evaluate.attentive_tokens),

@@ -14,6 +14,7 @@ from jepa.config.effects import Use
 from jepa.loss import LossConfig
 from jepa.modality import C, Modality
 from jepa.model_config import NetworksConfig
+from jepa.ops.muon import has_fast_bf16
 from jepa.optim import OptimConfig
 from jepa.probe.protocol import EvaluateConfig, ProbeConfig, Which
 from jepa.targets import VIEWS, VISIBLE, TargetKind
@@ -31,7 +32,8 @@ class ComputeConfig:
     means four per GPU, and none on CPUs, where they would take cores from training. cache_mb: megabytes of decoded
     samples that each of these processes keeps in memory, so that a small data set is decoded once; they are dropped if
     they turn out to be less than half of the set. prefetch_mb: megabytes of batches that the workers of a training
-    process prepare ahead, in shared memory; at least one batch each. parallel: with
+    process prepare ahead, in shared memory; at least one batch each. precision: of matrix products; `auto` is bf16
+    where it is faster than fp32 (GPUs since Ampere, CPUs with AMX or AVX-512 BF16), fp32 elsewhere. parallel: with
     several processes, `ddp` keeps all weights in each; `fsdp` shards weights, gradients and optimiser state over them
     and saves sharded checkpoints in the background. deterministic: use only operations that give the same bits every
     time, so that a run on GPUs can be repeated exactly, at some cost in speed; on CPUs all operations here do.
@@ -39,7 +41,7 @@ class ComputeConfig:
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     deterministic: bool = False
     activation_checkpointing: bool = False
@@ -50,6 +52,10 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         if self.compile and self.parallel == "fsdp":
             raise ValueError("compile: does not work with parallel=fsdp; set parallel=ddp or compile=false")
+
+    def uses_bf16(self, device: str) -> bool:
+        """Whether matrix products on a kind of device, such as "cpu", are computed in bf16."""
+        return has_fast_bf16(device) if self.precision == "auto" else self.precision == "bf16"
 
     def loaders(self, device: torch.device) -> int:
         """Number of worker processes that prepare batches for a device."""

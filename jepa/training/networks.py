@@ -26,7 +26,7 @@ def initial_model(config: Config[Any, Any], modality: Modality[Any], world: Worl
         return model.to(world.device)
     from jepa.training.fsdp import sharded  # a slow import that few runs need
 
-    return sharded(build, world, config.compute.precision == "bf16")
+    return sharded(build, world, config.compute.uses_bf16(world.device.type))
 
 
 def build_model(config: Config[Any, Any], modality: Modality[Any], is_replaced: bool) -> JEPA:

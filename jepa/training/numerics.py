@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils import deterministic as _deterministic
 
+from jepa.config import ConfigError
+from jepa.console import warn_once
 from jepa.distributed import World
 from jepa.ops.muon import has_fast_bf16
 from jepa.training.config import ComputeConfig
@@ -24,8 +26,13 @@ def numerics(compute: ComputeConfig, device: torch.device) -> Iterator[None]:
     """
     before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
     filled = deterministic.fill_uninitialized_memory
-    if device.type == "cuda" and compute.precision == "bf16":
+    if device.type == "cuda" and compute.uses_bf16("cuda"):
         torch.set_float32_matmul_precision("high")
+    if compute.precision == "bf16" and not has_fast_bf16(device.type):
+        warn_once(
+            "compute.precision=bf16: this device only emulates bf16, at a tenth of the speed of fp32; "
+            "compute.precision=auto would choose fp32"
+        )
     if compute.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
         torch.use_deterministic_algorithms(True)
@@ -39,8 +46,18 @@ def numerics(compute: ComputeConfig, device: torch.device) -> Iterator[None]:
 
 
 def bf16_everywhere(compute: ComputeConfig, world: World) -> bool:
-    """Whether Muon iterates in bf16: only if it is fast in all processes, as all must compute one update."""
-    return compute.precision == "bf16" and not world.any(not has_fast_bf16(world.device.type))
+    """Whether Muon iterates in bf16: only if it is fast in all processes, as all must compute one update.
+
+    Raises ConfigError, in all processes, if `auto` means bf16 in some of them only.
+    """
+    fast = has_fast_bf16(world.device.type)
+    some, all_of_them = world.any(fast), not world.any(not fast)
+    if compute.precision == "auto" and some and not all_of_them:
+        raise ConfigError(
+            "compute.precision: auto would be bf16 in some processes and fp32 in others, as their processors differ; "
+            "set compute.precision=fp32, which is fast on all of them, or bf16"
+        )
+    return compute.precision != "fp32" and all_of_them
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Signs of collapse of a model on a batch."""
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
@@ -12,15 +12,15 @@ from jepa.encoder import TokenEncoder
 from jepa.masking import Masks
 from jepa.model import JEPA
 from jepa.probe.protocol import Which
+from jepa.training.config import Config
 from jepa.training.numerics import measuring
 
 
-def logged_signs(
-    model: JEPA, which: Which, batch: Batch, precision: Literal["bf16", "fp32"], world: World
-) -> dict[str, CollapseSigns]:
+def logged_signs(model: JEPA, config: Config[Any, Any], batch: Batch, world: World) -> dict[str, CollapseSigns]:
     """Signs of collapse for the log of rank 0; the other ranks only help to gather shards, and may get none."""
+    which = config.evaluated_encoder
     if is_sharded(model):
-        return collapse_signs_of(model, which, batch, precision == "bf16")
+        return collapse_signs_of(model, which, batch, config.compute.uses_bf16(world.device.type))
     return collapse_signs_of(model, which, batch, bf16=False) if world.is_main else {}
 
 

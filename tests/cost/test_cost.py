@@ -149,7 +149,7 @@ def test_fsdp_memory_shrinks_with_processes_and_its_sums_are_exact() -> None:
     model = networks(config, modality)
     learned, whole = count(trained(model)), count(model.parameters())
     usage = Usage(weights=4 * whole + 100, gradients=0, optimiser=8 * learned, activations=5000, most_activations=7000)
-    ddp, fsdp = ddp_memory(usage, model, 4), fsdp_memory(usage, model, 4, config)
+    ddp, fsdp = ddp_memory(usage, model, 4), fsdp_memory(usage, model, 4, config, "cuda")
     assert (ddp.gradients, ddp.buckets) == (4 * learned, 0)
     assert ddp.total == 4 * whole + 100 + 8 * learned + 5000 + 4 * learned
     block = 12 * 192**2 + 13 * 192
@@ -158,7 +158,7 @@ def test_fsdp_memory_shrinks_with_processes_and_its_sums_are_exact() -> None:
     assert (fsdp.gradients, fsdp.activations) == (shard_bytes(trained(model), 4), 7000)
     assert fsdp.optimiser == 2 * shard_bytes(trained(model), 4) + 4 * len(list(trained(model)))  # a step count each
     assert (fsdp.copies, fsdp.buckets) == (2 * (2 * block + outside), 4 * block)
-    assert fsdp_memory(usage, model, 8, config).total < fsdp.total < ddp.total
+    assert fsdp_memory(usage, model, 8, config, "cuda").total < fsdp.total < ddp.total
 
 
 def test_warnings_name_gpus_that_are_too_small_too_slow_or_unused() -> None:
@@ -180,8 +180,8 @@ def test_warnings_name_gpus_that_are_too_small_too_slow_or_unused() -> None:
 
 def test_gpu_hours_are_flops_divided_by_peak_and_utilisation() -> None:
     gpu = Gpu("one", memory=10 + RESERVED, bf16=1e12, fp32=1e11)
-    assert gpu.hours(3600 * 0.3 * 1e12, "bf16") == pytest.approx(1)
-    assert gpu.hours(3600 * 0.3 * 1e12, "fp32") == pytest.approx(10)
+    assert gpu.hours(3600 * 0.3 * 1e12, bf16=True) == pytest.approx(1)
+    assert gpu.hours(3600 * 0.3 * 1e12, bf16=False) == pytest.approx(10)
     assert (gpu.holds(10), gpu.holds(11)) == (True, False)
     assert [one.name for one in GPUS] == ["A100 40 GB", "A100 80 GB", "H100 80 GB", "H200 141 GB"]
 

@@ -38,7 +38,7 @@ def test_ids_are_classes_like_numbers_in_the_same_order() -> None:
         return extractor.extract(modality.dataset("train"), indices, TokenBudget(sequences=20))
 
     splits = Splits(extract(range(20)), extract(range(20, 30)), extract(range(30, 40)))
-    table = FeatureTable(splits, 2, ProbeTraining(3, torch.device("cpu"), "fp32"))
+    table = FeatureTable(splits, 2, ProbeTraining(3, torch.device("cpu"), bf16=False))
     ids, numbers = modality.tasks
     for probe in ("linear", "knn", "low_shot_12", "attentive"):
         assert measure(ids, probe, table, lambda: None) == measure(numbers, probe, table, lambda: None)

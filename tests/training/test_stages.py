@@ -89,7 +89,7 @@ def test_the_evaluated_encoder_follows_the_last_teacher_unless_one_is_chosen(
     other = "target_encoder" if encoder == "context_encoder" else "context_encoder"
     assert open_source(config.run_dir, [f"evaluate.encoder={other}"]).config.evaluated_encoder == other
     batch = Batch([torch.randn(4, 3, 16, 16)], modality.sample_masks(4, torch.Generator()), [])
-    signs = logged_signs(model, config.evaluated_encoder, batch, "fp32", join("cpu"))[""]
+    signs = logged_signs(model, config, batch, join("cpu"))[""]
     assert (signs.target_std < 0.1) == (encoder == "target_encoder")
 
 

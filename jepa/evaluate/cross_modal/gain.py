@@ -57,7 +57,7 @@ def cross_modal_gain(
         descriptions = [batch.descriptions[start] for start in starts]
         drawn = modality.gain_masks(len(descriptions), seeded("gain", len(parts)))
         assert drawn is not None, "the caller checks that there are masks"
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.compute.uses_bf16(device.type)):
             masks = drawn[0].to(device), drawn[1].to(device)
             others = other_samples(descriptions)
             parts.append(_errors(model, modality, config, to_device(batch.first, device), masks, others))

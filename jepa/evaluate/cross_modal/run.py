@@ -62,8 +62,9 @@ def evaluate_streams(
         notes.append(f"Retrieval between the streams is not measured: {obstacle}.")
         return {}, {}
     model = model_of(setup.checkpoint, config, modality).to(setup.device)
+    bf16 = config.compute.uses_bf16(setup.device.type)
     encoders = {
-        column: StreamEncoder(networks, modality, config.evaluated_encoder, config.compute.precision == "bf16")
+        column: StreamEncoder(networks, modality, config.evaluated_encoder, bf16)
         for column, networks in (("jepa", model), ("random_init", untrained_model(config, modality).to(setup.device)))
     }
     at_once = max(1, samples_at_once(modality, config.evaluate.batch_size) // 4)  # each sample has several views

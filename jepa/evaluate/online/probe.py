@@ -115,8 +115,8 @@ class OnlineProbe:
         return _Embedded.joined(parts) if self.world.is_main else own
 
     def _encoded(self, views: Any) -> Tensor:
-        bf16 = self.config.compute.precision == "bf16"
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=bf16):
+        kind = self.world.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.config.compute.uses_bf16(kind)):
             return pooled_grid(self.modality, self.encoder, views).float().cpu()
 
     def _accuracy(self, train: "_Embedded", validation: "_Embedded") -> float | None:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ class ProbeTraining:
 
     steps: int
     device: torch.device
-    precision: Literal["bf16", "fp32"]
+    bf16: bool
     normed: bool = True
     grid: tuple[int, ...] = ()
     averaged: tuple[int, ...] = ()
@@ -132,11 +132,10 @@ def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: Probe
 
 
 def _logits(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTraining) -> Tensor:
-    bf16 = training.precision == "bf16"
-    tokens = tokens.to(training.device, torch.bfloat16 if bf16 else torch.float32)
+    tokens = tokens.to(training.device, torch.bfloat16 if training.bf16 else torch.float32)
     if not probes[0].blocks:
         return attend(probes, tokens if training.normed else F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bf16):
         return probe_logits(probes, tokens.float()).float()
 
 

@@ -11,7 +11,7 @@ from jepa.evaluate.probes.attentive import GRID, AttentiveProbe, ProbeTraining, 
 from jepa.evaluate.splits import Examples, Splits
 from jepa.probe.averages import pooling
 
-FAST = ProbeTraining(steps=120, device=torch.device("cpu"), precision="fp32")
+FAST = ProbeTraining(steps=120, device=torch.device("cpu"), bf16=False)
 
 
 def rare_token(counts: tuple[int, int, int] = (300, 100, 100), views: int = 1, width: int = 16) -> Splits[Examples]:

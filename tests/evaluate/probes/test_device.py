@@ -28,7 +28,7 @@ def table(device: str) -> FeatureTable:
         return Features(columns, {}, columns, {}, {}, {"class": labels.double(), "number": numbers})
 
     splits = Splits(features(60), features(30), features(30))
-    return FeatureTable(splits, 2, ProbeTraining(1, torch.device(device), "fp32"))
+    return FeatureTable(splits, 2, ProbeTraining(1, torch.device(device), bf16=False))
 
 
 def test_examples_of_probes_are_on_the_device_of_the_evaluation() -> None:
