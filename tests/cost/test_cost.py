@@ -36,7 +36,7 @@ from jepa.launch import main, resolve
 from jepa.train import train
 
 OPTIONS = [
-    [],
+    ["compute.precision=bf16"],
     ["compute.precision=fp32"],
     ["compute.activation_checkpointing=true", "optim.batch_size=64"],
     ["optim.accumulate=4", "optim.batch_size=96", "optim.max_gradient_norm=1", "optim.optimizer=muon"],
@@ -123,9 +123,9 @@ def test_the_estimate_is_within_15_percent_of_the_memory_of_a_training_process(
     assert estimated(*options) == pytest.approx(int(done.stdout.split()[-1]), rel=0.15)
 
 
-def test_activations_grow_linearly_with_tokens_on_gpus_and_faster_on_cpus() -> None:
+def test_activations_in_bf16_grow_linearly_with_tokens_on_gpus_and_faster_on_cpus() -> None:
     def growth(gpus: int) -> float:
-        heads = ("model.size.heads=24", "model.size.depth=3", "optim.batch_size=4")
+        heads = ("model.size.heads=24", "model.size.depth=3", "optim.batch_size=4", "compute.precision=bf16")
         few, many = (
             process_memory(*small(grid, *heads), Allocation(1, gpus))["ddp"].activations
             for grid in ("data.grid=[8,12]", "data.grid=[16,24]")

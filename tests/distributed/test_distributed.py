@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from jepa import launch
 from jepa.checkpoint import Checkpoint, latest
+from jepa.config import ConfigError
 from jepa.data import TrainingBatches
 from jepa.data.index import open_data
 from jepa.distributed import World, gpu_index, join
@@ -109,7 +111,9 @@ def process(folder: str) -> None:
     found["any"] = torch.tensor([world.any(rank == 1), world.any(False)])
     for name, fast in {"one is fast": rank == 0, "both are fast": True}.items():
         with patch("jepa.training.numerics.has_fast_bf16", return_value=fast):
-            found[name] = torch.tensor(bf16_everywhere(ComputeConfig(), world))
+            found[name] = torch.tensor(bf16_everywhere(ComputeConfig(precision="bf16"), world))
+            with pytest.raises(ConfigError, match="auto") if name == "one is fast" else nullcontext():
+                bf16_everywhere(ComputeConfig(), world)
     forwards: Any = [world.data_parallel(module) for module in (Tables(), nn.BatchNorm1d(4))]
     found["broadcast"] = [forward.broadcast_buffers for forward in forwards]
     torch.save(found, f"{folder}/{rank}.pt")
