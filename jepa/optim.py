@@ -57,10 +57,10 @@ class OptimConfig:
     accumulate: PositiveInt = 1
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, bf16: bool = False) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, config: OptimConfig, bf16: bool = False, processes: int = 1) -> torch.optim.AdamW:
     """AdamW or Muon over all trainable parameters, without weight decay on biases, norms and other vectors.
 
-    bf16: whether Muon orthogonalises in bf16; the same in all processes.
+    bf16: whether Muon orthogonalises in bf16; the same in all processes. processes: that divide Muon's work.
     Raises ConfigError for a rate factor that applies to no parameter, and for Muon without matrices.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -75,8 +75,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig, bf16: bool = False) -
         factor = 1.0 if match is None else config.rate_factors[match].factor
         groups.setdefault((parameter in orthogonal, parameter.ndim > 1, factor), []).append(parameter)
     listed = [_group(parameters, *key) for key, parameters in groups.items()]
-    settings: dict[str, Any] = {"lr": config.peak_lr, "betas": config.betas, "fused": True}
-    return Muon(listed, bf16=bf16, **settings) if config.optimizer == "muon" else torch.optim.AdamW(listed, **settings)
+    common: dict[str, Any] = {"lr": config.peak_lr, "betas": config.betas, "fused": True}
+    return Muon(listed, bf16=bf16, processes=processes, **common) if orthogonal else torch.optim.AdamW(listed, **common)
 
 
 def _group(parameters: list[nn.Parameter], orthogonal: bool, decayed: bool, factor: float) -> dict[str, Any]:

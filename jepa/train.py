@@ -48,7 +48,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     model.set_activation_checkpointing(config.compute.activation_checkpointing)
     bf16 = bf16_everywhere(config.compute, world)
     with world.error_barrier():
-        optimizer = build_optimizer(model, config.optim, bf16)
+        optimizer = build_optimizer(model, config.optim, bf16, world.size)
         if world.is_main:  # last, so that a run that cannot start leaves no trace
             prepare_run_dir(config)
     saver = Saver(config.run_dir, plain(config), model, optimizer, world)

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -34,15 +35,17 @@ def block_matrices(blocks: Iterable[nn.Module]) -> list[nn.Parameter]:
 class Muon(AdamW):
     """Muon for groups of matrices whose `orthogonal` is true, AdamW for the other groups.
 
-    Joined weights, such as those of queries, keys and values, count as one matrix. Sharded matrices (FSDP) are gathered
-    in the precision of the iteration, and every process computes the whole update. Public code divides the matrices
-    among the processes and gathers their updates; with small matrices that exchange costs more than it saves, as the
-    iteration takes about 4 * width / (tokens of the process) of the operations of a forward and backward pass.
-    bf16: iterate in bf16, which must be the same in all processes; see `has_fast_bf16`.
+    Joined weights, such as those of queries, keys and values, count as one matrix. The processes divide whole matrices
+    among them and exchange the updates, as the iteration takes about 4 * width / (tokens of the process) of the
+    operations of a forward and backward pass. Sharded matrices (FSDP) are gathered in the precision of the iteration,
+    and every process computes the whole update. bf16: iterate in bf16, which must be the same in all processes; see
+    `has_fast_bf16`. processes: with equal weights and gradients, those of torch's process group.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, bf16: bool = False, **settings: Any) -> None:
-        self.bf16 = bf16
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, bf16: bool = False, processes: int = 1, **settings: Any
+    ) -> None:
+        self.bf16, self.processes = bf16, processes
         super().__init__(groups, **settings)
 
     @torch.no_grad()
@@ -66,7 +69,7 @@ class Muon(AdamW):
         # As in AdamW, the device knows whether the gradient is finite, and the host need not: 1 to update, 0 to stay.
         finite = 1 - getattr(self, "found_inf", torch.zeros((), device=device))
         weight, rate = (1 - MOMENTUM) * finite, group["lr"] * finite
-        for parameters in _of_equal_shape(group["params"]):
+        for parameters in _of_equal_shape(group["params"], self.processes):
             shards = [local(parameter) for parameter in parameters]
             momenta = [local(self._momentum(parameter)) for parameter in parameters]
             update = torch.stack([local(one.grad) for one in parameters if one.grad is not None])
@@ -74,10 +77,24 @@ class Muon(AdamW):
             views = list(update.unbind())
             torch._foreach_lerp_(momenta, views, [weight] * len(views))
             torch._foreach_lerp_(views, momenta, MOMENTUM)  # Nesterov's
-            update = _orthogonal(update.to(torch.bfloat16) if self.bf16 else update, parameters[0])
+            update = self._orthogonal(update.to(torch.bfloat16) if self.bf16 else update, parameters[0])
             update = update.float().mul_(-0.2 * math.sqrt(max(parameters[0].shape)) * rate)
             torch._foreach_mul_(shards, 1 - rate * group["weight_decay"])
             torch._foreach_add_(shards, list(update.unbind()))
+
+    def _orthogonal(self, shards: Tensor, parameter: nn.Parameter) -> Tensor:
+        """`orthogonalised` of matrices; if they are sharded as the parameter is, the shards of the result."""
+        if hasattr(parameter, "to_local"):
+            return _of_shards(shards, parameter)
+        if self.processes == 1:
+            return orthogonalised(shards)
+        share = math.ceil(len(shards) / self.processes)
+        own = shards.new_zeros(share, *shards.shape[1:])  # zeros, which stay zeros, where there are too few
+        mine = shards[share * dist.get_rank() :][:share]
+        own[: len(mine)] = orthogonalised(mine) if len(mine) else mine
+        every = shards.new_empty(self.processes * share, *shards.shape[1:])
+        dist.all_gather_into_tensor(every, own)
+        return every[: len(shards)]
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]
@@ -108,10 +125,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return matrices
 
 
-def _orthogonal(shards: Tensor, parameter: nn.Parameter) -> Tensor:
-    """`orthogonalised` of matrices; if they are sharded as the parameter is, the shards of the result."""
-    if not hasattr(parameter, "to_local"):
-        return orthogonalised(shards)
+def _of_shards(shards: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Shards of `orthogonalised` matrices from the shards of matrices, which lie as those of the parameter."""
     from torch.distributed.tensor import DTensor, Replicate, Shard  # slow to import
 
     assert isinstance(parameter, DTensor)
@@ -136,12 +151,12 @@ def has_fast_bf16(device: str) -> bool:
     return device == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def _of_equal_shape(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """The parameters that have a gradient, in batches of equal shape."""
+def _of_equal_shape(parameters: Sequence[nn.Parameter], processes: int) -> Iterator[list[nn.Parameter]]:
+    """The parameters that have a gradient, in batches of equal shape that divide well among the processes."""
     by_shape: dict[torch.Size, list[nn.Parameter]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
             by_shape.setdefault(parameter.shape, []).append(parameter)
     for shape, equal in by_shape.items():
-        size = max(1, _MOST // shape.numel())
+        size = max(1, _MOST // shape.numel() // processes) * processes
         yield from (equal[first : first + size] for first in range(0, len(equal), size))

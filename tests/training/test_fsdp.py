@@ -264,7 +264,10 @@ def test_shards_equal_the_whole_model_and_a_save_ignores_later_changes(machines:
         assert sum(process["held"][name] for process in found[-2:]) == pytest.approx(total, rel=0.01), name
         assert all(process["held"][name] < 0.6 * total for process in found), name
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(found[0]["weights"][name], value, atol=1e-5, rtol=1e-4)
+        both = found[0]["weights"][name], value
+        if name.endswith("qkv.bias"):  # Adam steps along the rounding errors of key biases, which have no gradient
+            both = tuple(torch.cat((one.chunk(3)[0], one.chunk(3)[2])) for one in both)
+        torch.testing.assert_close(*both, atol=1e-5, rtol=1e-4)
         assert torch.equal(found[0]["saved"][name], found[0]["weights"][name])
 
 
