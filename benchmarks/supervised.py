@@ -150,7 +150,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
             batch = next(batches).to(world.device)
             bad_files.add(batch.bad)
             views, labels = batch.views[0]  # [B, ...], int64 [B]
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.precision == "bf16"):
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=config.compute.uses_bf16(world.device.type)):
                 scores = model(views)  # [B, K]
             loss = F.cross_entropy(scores.float(), labels)
             loss.backward()

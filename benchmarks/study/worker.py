@@ -53,6 +53,7 @@ def _trial(job: dict[str, Any], clock: Path) -> int:
         "flops": loop.flops(config, modality),
         "cpu_seconds": _cpu_seconds(clock),
         "machine": _machine(),
+        "precision": "bf16" if config.compute.uses_bf16(world.device.type) else "fp32",
         "git": provenance.commit(),
     }
     append(Path(job["log"]), {**record, **facts, **outcome})
