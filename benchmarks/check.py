@@ -52,8 +52,8 @@ def measured() -> dict[str, float]:
 def of_step() -> dict[str, float]:
     """Counts of one step of the demo, without the blocks that only some processors run, so that they hold on all."""
     with patch.object(cpu_bf16, "applies", lambda _: False):
-        # Whatever the recipe's batch and optimiser, so that the counts of other versions compare.
-        fixed = ["run_dir=unused", "optim.batch_size=16", "optim.optimizer=adamw"]
+        # Whatever the recipe's batch and optimiser and the processor, so that the counts of other versions compare.
+        fixed = ["run_dir=unused", "optim.batch_size=16", "optim.optimizer=adamw", "compute.precision=bf16"]
         config, modality = resolve("image", read_recipe("image"), fixed)
         case = Case("the demo", "image", config.optim.batch_size, ())
         ours = Ours(config, modality, case.batch(modality))

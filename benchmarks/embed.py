@@ -20,11 +20,11 @@ from typing import NamedTuple
 from benchmarks import provenance
 
 WAYS = {
-    "one process, bf16": ["features.parquet"],
+    "one process, bf16": ["features.parquet", "compute.precision=bf16"],
     "one process, fp32": ["features.parquet", "compute.precision=fp32"],
-    "two processes, bf16": ["features.parquet", "--processes", "2"],
+    "two processes, bf16": ["features.parquet", "compute.precision=bf16", "--processes", "2"],
     "two processes, bf16, all tokens, float16": [
-        *("features.npy", "--processes", "2", "--pooling", "tokens", "--dtype", "float16")
+        *("features.npy", "compute.precision=bf16", "--processes", "2", "--pooling", "tokens", "--dtype", "float16")
     ],
 }
 

@@ -69,7 +69,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     loading = training_batches(training_set, steps, loaders, world, config.compute.prefetch_mb)
     run_log = RunLog(config.run_dir, first_step, config.steps, world.is_main)
     with (
-        numerics(config.compute, world.device),
+        numerics(config.compute, world),
         stop_on_signals() as stop_request,
         saver.finishing(),
         run_log as log,

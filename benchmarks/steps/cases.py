@@ -13,10 +13,9 @@ from jepa.data import Batch, seeded
 from jepa.distributed import World
 from jepa.launch import resolve
 from jepa.modality import Modality
-from jepa.ops.muon import has_fast_bf16
 from jepa.optim import build_optimizer, clip_gradient
 from jepa.train import backward
-from jepa.training.config import Config
+from jepa.training.config import Config, has_fast_bf16
 from jepa.training.networks import initial_model
 
 Precision = Literal["fp32", "bf16"]
@@ -149,7 +148,7 @@ class Ours:
         self.model = initial_model(config, modality, world)
         self.model.set_activation_checkpointing(config.compute.activation_checkpointing)
         low = config.compute.uses_bf16(world.device.type) and has_fast_bf16(world.device.type)
-        self.optimizer = build_optimizer(self.model, config.optim, low)
+        self.optimizer = build_optimizer(self.model, config.optim, low, world.size)
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
         if config.compute.compile:

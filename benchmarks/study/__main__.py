@@ -12,8 +12,7 @@ benchmarks/results/study_NAME.jsonl when it ends. The same command makes what is
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -24,7 +23,7 @@ from benchmarks.study.log import Record
 from benchmarks.study.nuisance import FolderImages, Nuisance, SceneImages, write
 from benchmarks.study.report import report
 from benchmarks.study.search import RANKED_BY, search
-from benchmarks.study.trials import Part, RunFailedError, StoppedError, Study
+from benchmarks.study.trials import RunFailedError, StoppedError, Study
 from jepa.config import ConfigError
 from jepa.console import CONSOLE
 from jepa.errors import INTERRUPTED, exit_status
@@ -70,19 +69,12 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _finals(options: argparse.Namespace) -> None:
-    _print(_equal(options, "final", [_budget(options)]))
+    _print(equal_runs(_study(options), options.arms, "final", [_budget(options)], options.seeds, options.split))
 
 
 def _curves(options: argparse.Namespace) -> None:
     budgets = [Budget("minutes", minutes) for minutes in MINUTES if minutes <= options.until]
-    _print(_equal(options, "curve", budgets))
-
-
-def _equal(options: argparse.Namespace, part: Part, budgets: Sequence[Budget]) -> Iterator[Record]:
-    study = _study(options)
-    name = options.searched_on
-    searched = replace(study, data=name, log=RESULTS / f"study_{name}.jsonl") if name else study
-    return equal_runs(study, searched, options.arms, part, budgets, options.seeds, options.split)
+    _print(equal_runs(_study(options), options.arms, "curve", budgets, options.seeds, options.split))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -173,7 +165,6 @@ def _add_common(parser: argparse.ArgumentParser, seeds: int = 0, split: str = ""
     if seeds:
         parser.add_argument("--seeds", type=_positive(int), default=seeds, help=f"of each run (default: {seeds})")
         parser.add_argument("--split", choices=("validation", "test"), default=split, help=f"default: {split}")
-        parser.add_argument("--searched-on", metavar="NAME", help="other data whose searches give the settings")
     parser.add_argument("--data", type=_data, required=True, metavar="NAME=FOLDER|scenes", help="images by class")
     parser.add_argument("--arms", type=_arms, required=True, help="names or files, separated by commas")
     parser.add_argument("--jobs", type=_positive(int), default=1, help="simultaneous runs of one thread each")

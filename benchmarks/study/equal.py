@@ -12,14 +12,13 @@ MINUTES = (1, 3, 10, 30, 100)  # of two cores
 
 
 def equal_runs(
-    study: Study, searched: Study, arms: Sequence[Arm], part: Part, budgets: Sequence[Budget], seeds: int, split: Split
+    study: Study, arms: Sequence[Arm], part: Part, budgets: Sequence[Budget], seeds: int, split: Split
 ) -> Iterator[Record]:
     """Make the missing runs, those of small budgets first, and yield the records.
 
-    searched: the study whose searches give the settings. Each budget is a run of its own, as schedules end with the
-    run: what a user gets who trains for so long.
+    Each budget is a run of its own, as schedules end with the run: what a user gets who trains for so long.
     """
-    points = [(arm, best(searched, arm)) for arm in arms]
+    points = [(arm, best(study, arm)) for arm in arms]
     planned = []
     for budget in budgets:
         costs = step_costs(budget.kind, study, points, EXACT)

@@ -48,7 +48,7 @@ def warnings(
     if small:
         need, names = _gib(memory[chosen].total + RESERVED), ", ".join(gpu.name for gpu in small)
         found.append(f"{need:.1f} GiB with {chosen} do not fit {names}; {_advice(config, memory, small)}")
-    hours = {gpu.name: gpu.hours(flops, config.compute.uses_bf16("cuda")) / asked.used_gpus for gpu in GPUS}
+    hours = {gpu.name: gpu.hours(flops, config.compute.precision != "fp32") / asked.used_gpus for gpu in GPUS}
     if slow := [f"{name} ({_hours(time)} h)" for name, time in hours.items() if time > asked.hours * asked.attempts]:
         attempts = f"{asked.attempts} attempts of " if asked.attempts > 1 else ""
         found.append(f"{attempts}{asked.hours:.3g} h end before the run does on {', '.join(slow)}")
@@ -154,7 +154,7 @@ def loader_lines(config: Config[Any, Any], modality: Modality[Any], asked: Alloc
 def _gpu_lines(
     config: Config[Any, Any], memory: dict[Parallel, ProcessMemory], asked: Allocation, flops: float
 ) -> list[str]:
-    used, bf16 = asked.used_gpus, config.compute.uses_bf16("cuda")
+    used, bf16 = asked.used_gpus, config.compute.precision != "fp32"  # the GPUs listed here have bf16
     precision = "bf16" if bf16 else "fp32"
     lines = [
         f"time         on {used} GPU{'s' if used > 1 else ''} at {UTILISATION:.0%} of peak {precision} FLOP/s; "

@@ -22,9 +22,8 @@ from jepa.data import Batch, seeded
 from jepa.loss import added_loss, prediction_loss
 from jepa.modality import Modality
 from jepa.model import JEPA
-from jepa.ops.muon import has_fast_bf16
 from jepa.optim import build_optimizer
-from jepa.training.config import Config
+from jepa.training.config import Config, has_fast_bf16
 from jepa.training.signs import collapse_signs_of
 from jepa.training.stages import Stage
 

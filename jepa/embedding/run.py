@@ -33,6 +33,7 @@ from jepa.embedding.tables import column_types, tables
 from jepa.embedding.vectors import VECTOR, Embedder, StreamEmbedder
 from jepa.embedding.windows import WindowedModality
 from jepa.evaluate.reading import batches
+from jepa.training.numerics import bf16_everywhere
 
 SAVE_EVERY = 15.0  # seconds of work that a kill may cost
 _TABLE_BYTES, _TABLE_ROWS = 2**25, 2**14  # of a table that is joined, at most
@@ -74,6 +75,7 @@ def _embed(source: Source, parts: PartsFolder, world: World, overwrite: bool, sa
 def _prepared(source: Source, parts: PartsFolder, world: World, overwrite: bool) -> "_Run | None":
     """Open the networks and the data in all processes, and find what is missing; None if the output is complete."""
     modality, split = source.modality, source.settings.split
+    bf16_everywhere(source.config.compute, world)  # raises where it would differ, as one output needs one precision
     with world.error_barrier():
         if world.is_main:
             _check_free(source, parts, overwrite)

@@ -7,7 +7,6 @@ square of an update is then that of AdamW, so AdamW's learning rate and weight d
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ MOMENTUM = 0.95
 _STEPS = 5
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5
 _EPS = 1e-7
-_MOST = 2**24  # numbers that are orthogonalised at once, which bounds the memory
+_MOST = 2**24  # numbers that are orthogonalised at once, or one matrix in each process; this bounds the memory
 _LAYERS = nn.Linear, nn.MultiheadAttention  # the latter keeps the weights of queries, keys and values itself
 
 
@@ -39,7 +38,7 @@ class Muon(AdamW):
     among them and exchange the updates, as the iteration takes about 4 * width / (tokens of the process) of the
     operations of a forward and backward pass. Sharded matrices (FSDP) are gathered in the precision of the iteration,
     and every process computes the whole update. bf16: iterate in bf16, which must be the same in all processes; see
-    `has_fast_bf16`. processes: with equal weights and gradients, those of torch's process group.
+    `bf16_everywhere`. processes: with equal weights and gradients, those of torch's process group.
     """
 
     def __init__(
@@ -140,23 +139,13 @@ def _of_shards(shards: Tensor, parameter: nn.Parameter) -> Tensor:
     return copies.redistribute(placements=placements).to_local()
 
 
-@cache
-def has_fast_bf16(device: str) -> bool:
-    """Whether products in bf16 are faster than in fp32 on a kind of device; CUDA without a GPU means a GPU that has it.
-
-    Processors without bf16 instructions emulate it, at a tenth of the speed of fp32.
-    """
-    if device == "cuda":
-        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
 def _of_equal_shape(parameters: Sequence[nn.Parameter], processes: int) -> Iterator[list[nn.Parameter]]:
-    """The parameters that have a gradient, in batches of equal shape that divide well among the processes."""
+    """The parameters that have a gradient, in batches of equal shape; matrices that are not sharded divide well."""
     by_shape: dict[torch.Size, list[nn.Parameter]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
             by_shape.setdefault(parameter.shape, []).append(parameter)
     for shape, equal in by_shape.items():
-        size = max(1, _MOST // shape.numel() // processes) * processes
+        divided = 1 if hasattr(equal[0], "to_local") else processes
+        size = max(1, _MOST // shape.numel() // divided) * divided
         yield from (equal[first : first + size] for first in range(0, len(equal), size))

@@ -61,7 +61,7 @@ def _train(modality: Modality[Any], model: NetworksConfig, run_dir: Path, worker
         data=modality.config,
         model=model,
         optim=OptimConfig(batch_size=_BATCH),
-        compute=ComputeConfig(device="cpu", workers=workers),
+        compute=ComputeConfig(device="cpu", workers=workers, precision="bf16"),
     )
     with global_seed(seed):
         train(config, modality, World(0, 1, torch.device("cpu")))

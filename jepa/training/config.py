@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -14,13 +15,23 @@ from jepa.config.effects import Use
 from jepa.loss import LossConfig
 from jepa.modality import C, Modality
 from jepa.model_config import NetworksConfig
-from jepa.ops.muon import has_fast_bf16
 from jepa.optim import OptimConfig
 from jepa.probe.protocol import EvaluateConfig, ProbeConfig, Which
 from jepa.targets import VIEWS, VISIBLE, TargetKind
 from jepa.training.effects import run_effects
 from jepa.training.stages import Stage, StageConfig, check_stages, in_order, in_steps, last_stage
 from jepa.training.teachers import TargetUpdate
+
+
+@cache
+def has_fast_bf16(device: str) -> bool:
+    """Whether matrix products in bf16 are known to be faster than in fp32 on a kind of device, such as "cpu".
+
+    Other processors emulate bf16, at a fraction of the speed of fp32. CUDA without a GPU means one that is planned.
+    """
+    if device == "cuda":
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,29 +10,31 @@ from torch import nn
 from torch.utils import deterministic as _deterministic
 
 from jepa.config import ConfigError
-from jepa.console import warn_once
+from jepa.console import CONSOLE, warn_once
 from jepa.distributed import World
-from jepa.ops.muon import has_fast_bf16
-from jepa.training.config import ComputeConfig
+from jepa.training.config import ComputeConfig, has_fast_bf16
 
 deterministic: Any = _deterministic  # torch declares no types for it
 
 
 @contextmanager
-def numerics(compute: ComputeConfig, device: torch.device) -> Iterator[None]:
-    """Set torch's precision and determinism as the config says; restores them on exit.
+def numerics(compute: ComputeConfig, world: World) -> Iterator[None]:
+    """Set torch's precision and determinism as the config says, and say in which precision; restores them on exit.
 
     Under bf16, products that stay in fp32 (signs of collapse, losses) use TF32 on GPUs; `precision=fp32` means fp32.
     """
     before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
     filled = deterministic.fill_uninitialized_memory
-    if device.type == "cuda" and compute.uses_bf16("cuda"):
+    device = world.device.type
+    if device == "cuda" and compute.uses_bf16("cuda"):
         torch.set_float32_matmul_precision("high")
-    if compute.precision == "bf16" and not has_fast_bf16(device.type):
-        warn_once(
-            "compute.precision=bf16: this device only emulates bf16, at a tenth of the speed of fp32; "
-            "compute.precision=auto would choose fp32"
-        )
+    if world.is_main:
+        CONSOLE.print(f"matrix products in {'bf16' if compute.uses_bf16(device) else 'fp32'}", highlight=False)
+        if compute.precision == "bf16" and not has_fast_bf16(device):
+            warn_once(
+                "compute.precision=bf16: products in bf16 are not known to be fast on this device, which may emulate "
+                "them; compute.precision=auto would choose fp32"
+            )
     if compute.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
         torch.use_deterministic_algorithms(True)
@@ -46,7 +48,7 @@ def numerics(compute: ComputeConfig, device: torch.device) -> Iterator[None]:
 
 
 def bf16_everywhere(compute: ComputeConfig, world: World) -> bool:
-    """Whether Muon iterates in bf16: only if it is fast in all processes, as all must compute one update.
+    """Whether all processes compute in bf16 and are fast at it; then Muon, whose updates all share, iterates in it.
 
     Raises ConfigError, in all processes, if `auto` means bf16 in some of them only.
     """
@@ -55,7 +57,7 @@ def bf16_everywhere(compute: ComputeConfig, world: World) -> bool:
     if compute.precision == "auto" and some and not all_of_them:
         raise ConfigError(
             "compute.precision: auto would be bf16 in some processes and fp32 in others, as their processors differ; "
-            "set compute.precision=fp32, which is fast on all of them, or bf16"
+            "set compute.precision=fp32 or bf16"
         )
     return compute.precision != "fp32" and all_of_them
 

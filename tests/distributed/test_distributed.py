@@ -109,11 +109,11 @@ def process(folder: str) -> None:
     found["scores"] = [call.args[0].shape for call in scored.call_args_list]
     found["mean"] = world.mean(torch.tensor([1.0 + rank]))
     found["any"] = torch.tensor([world.any(rank == 1), world.any(False)])
-    for name, fast in {"one is fast": rank == 0, "both are fast": True}.items():
+    for name, fast in {"one is fast": rank == 0, "both are fast": True, "none is fast": False}.items():
         with patch("jepa.training.numerics.has_fast_bf16", return_value=fast):
             found[name] = torch.tensor(bf16_everywhere(ComputeConfig(precision="bf16"), world))
             with pytest.raises(ConfigError, match="auto") if name == "one is fast" else nullcontext():
-                bf16_everywhere(ComputeConfig(), world)
+                found[f"auto, {name}"] = torch.tensor(bf16_everywhere(ComputeConfig(), world))
     forwards: Any = [world.data_parallel(module) for module in (Tables(), nn.BatchNorm1d(4))]
     found["broadcast"] = [forward.broadcast_buffers for forward in forwards]
     torch.save(found, f"{folder}/{rank}.pt")
@@ -133,7 +133,9 @@ def test_two_processes_have_the_losses_and_gradients_of_the_global_batch(tmp_pat
         assert found["scores"] == [(6, 12), (6, 12)]  # own rows of the global batch, both ways
         assert found["mean"].item() == 1.5
         assert found["any"].tolist() == [True, False]
-        assert [found[name].item() for name in ("one is fast", "both are fast")] == [False, True]  # of Muon
+        fast = {name for name, value in found.items() if name.endswith("fast") and value.item()}
+        assert fast == {"both are fast", "auto, both are fast"}
+        assert "auto, none is fast" in found
         assert found["broadcast"] == [False, True]  # constant tables are equal anyway, running statistics are not
 
 
@@ -214,7 +216,8 @@ VIEWS_LATER = ("loss.regulariser=none", "stages=[{until: 0.5, predict: latent}, 
 
 
 @pytest.mark.parametrize(
-    ("accumulate", "kind", "more"), [(1, "adamw", REGULARISED), (2, "muon", REGULARISED), (2, "adamw", VIEWS_LATER)]
+    ("accumulate", "kind", "more"),
+    [(1, "adamw", REGULARISED), (2, "muon", (*REGULARISED, "model.size.depth=3")), (2, "adamw", VIEWS_LATER)],
 )
 def test_two_processes_with_half_the_batch_each_train_like_one_with_all_of_it(
     accumulate: int, kind: str, more: Sequence[str], photos: Path, tmp_path: Path

@@ -201,7 +201,7 @@ class OtherCropsEachTime(Sound):
 
 
 class OnlyFloats(PatchEmbedding):
-    """An embedding that a run cannot compute in its precision, bf16."""
+    """An embedding that a run in bf16 cannot compute."""
 
     def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
         tokens = super().forward(inputs, keep)
