@@ -50,12 +50,22 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 
 
 def _about(name: str, log: Path, records: Sequence[Record]) -> str:
-    commits, machines = sorted({one["git"] for one in records}), sorted({one["machine"] for one in records})
+    commits, machines = sorted({one["git"] for one in records}), sorted({_machine(one) for one in records})
     return (
         f"{len(records)} trials, one thread each, on {', '.join(machines)}; commits {', '.join(commits)}. Numbers are "
         "means over seeds ± standard error; one seed has no error. A minute of two cores is 90 CPU seconds. Settings, "
         f"CPU seconds and all scores of every trial: {log.name}; trials of the search: study_{name}_search.md."
     )
+
+
+def _machine(record: Record) -> str:
+    return f"{record['machine']} in {_precision(record)}"
+
+
+def _precision(record: Record) -> str:
+    """Records of a time when all trials were in bf16 do not say it."""
+    precision: str = record.get("precision", "bf16")
+    return precision
 
 
 def _equal(records: Sequence[Record], part: str, title: str) -> list[str]:
@@ -96,8 +106,12 @@ def _sizes(runs: Sequence[Record]) -> list[str]:
     """Images, FLOPs, CPU seconds and number of the runs of an arm."""
     if not runs:
         return ["", "", "", "0"]
-    seconds = [one["cpu_seconds"] for one in runs if one["cpu_seconds"] is not None]
-    spent = f"{fmean(seconds):,.0f}" if seconds else ""
+    seconds: dict[str, list[float]] = {}
+    for one in runs:
+        if one["cpu_seconds"] is not None:
+            seconds.setdefault(_precision(one), []).append(one["cpu_seconds"])
+    means = {precision: f"{fmean(of_one):,.0f}" for precision, of_one in sorted(seconds.items())}
+    spent = ", ".join(f"{mean} in {name}" if len(means) > 1 else mean for name, mean in means.items())
     return [f"{runs[0]['images']:,}", f"{runs[0]['flops']:.3g}", spent, f"{len(runs)}"]
 
 

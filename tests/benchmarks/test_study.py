@@ -231,10 +231,14 @@ def test_a_report_shows_means_with_errors_and_draws_small_figures(
                 score = {"jepa": first + minutes / 100 + seed / 50, **floors}
                 rows = {"class/linear": score, "class/knn": score, "rankme": {"jepa": 30.0}}
                 run = {"part": "curve", "arm": arm, "seed": seed, "budget": minutes, "unit": "minutes", "scores": rows}
+                if (arm, seed) == ("masked_autoencoder", 1):
+                    run |= {"precision": "fp32", "cpu_seconds": 200.0}
                 append(tmp_path / "study_tiny.jsonl", {**facts, **run, "key": f"{arm}{minutes}{seed}", "images": 900})
     assert study.main(["report", "tiny"]) == 0
     page = (tmp_path / "study_tiny.md").read_text()
     assert "| latent | 0.420 ± 0.010 | 0.420 ± 0.010 | 30.0 ± 0.0 | 900 | 1e+12 | 90 | 2 |" in page
+    assert "| 900 | 1e+12 | 90 in bf16, 200 in fp32 | 2 |" in page
+    assert "on a CPU in bf16, a CPU in fp32;" in page
     assert "| untrained | 0.250 ± 0.000 | 0.250 ± 0.000 |" in page
     assert "**Curves: 10 minutes of two cores, validation split**" in page
     figure = tmp_path / "study_tiny.svg"
