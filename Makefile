@@ -31,8 +31,10 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) -e ".[dev]"
 	@touch $@
 
+# DEMO_STEPS trains for fewer steps, to try it on a slow machine.
 demo: $(VENV)/.installed
-	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto probe.every=600
+	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto probe.every=600 \
+	  $(if $(DEMO_STEPS),steps=$(DEMO_STEPS))
 
 # WEIGHTS names some of them, such as demo-image. WEIGHTS_STEPS trains for fewer steps, to try the commands.
 weights: $(VENV)/.installed
