@@ -53,7 +53,7 @@ def _trial(job: dict[str, Any], clock: Path) -> int:
         "flops": loop.flops(config, modality),
         "cpu_seconds": _cpu_seconds(clock),
         "machine": _machine(),
-        "precision": "bf16" if config.compute.uses_bf16(world.device.type) else "fp32",
+        "precision": config.compute.precision_on(world.device.type),
         "git": provenance.commit(),
     }
     append(Path(job["log"]), {**record, **facts, **outcome})

@@ -123,8 +123,7 @@ def _memory_lines(
         parts = share // math.gcd(share // parts, groups.size)  # as `step_masks` divides it
     batches = f"{f'{parts} micro-batches' if parts > 1 else 'a batch'} of {share // parts:,} samples"
     recomputed = ", activations recomputed" if config.compute.activation_checkpointing else ""
-    precision = "bf16" if config.compute.uses_bf16(asked.device) else "fp32"
-    title = f"peak GiB per process for {batches} in {precision}{recomputed}"
+    title = f"peak GiB per process for {batches} in {config.compute.precision_on(asked.device)}{recomputed}"
     lines = [f"memory       {title}", " " * 25 + "".join(f"{way:>9}" for way in memory)]
     labels = {"copies": "weights to compute with", "buckets": "gradients to send"}
     for name in ("weights", "gradients", "optimiser", "copies", "buckets", "activations", "total"):

@@ -105,8 +105,7 @@ class Source:
     def facts(self, networks: nn.Module, chain: Chain, device: torch.device) -> Tree:
         """Everything that decides what the output holds; parts of other facts do not fit together."""
         data = {key: value for key, value in plain(self.config.data).items() if key not in _without(self.modality)}
-        bf16 = self.config.compute.uses_bf16(device.type)
-        compute = {"precision": "bf16" if bf16 else "fp32", "device": device.type}
+        compute = {"precision": self.config.compute.precision_on(device.type), "device": device.type}
         options: Tree = {"pooling": self.pooling, "dtype": self.settings.dtype, "split": self.settings.split or "all"}
         options |= {"stream": self.settings.stream, "probe": self.settings.probe and str(self.settings.probe)}
         windows = {"window": str(self.settings.window), "stride": str(self.stride)} if self.settings.window else {}

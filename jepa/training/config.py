@@ -68,6 +68,10 @@ class ComputeConfig:
         """Whether matrix products on a kind of device, such as "cpu", are computed in bf16."""
         return has_fast_bf16(device) if self.precision == "auto" else self.precision == "bf16"
 
+    def precision_on(self, device: str) -> Literal["bf16", "fp32"]:
+        """The precision of matrix products on a kind of device."""
+        return "bf16" if self.uses_bf16(device) else "fp32"
+
     def loaders(self, device: torch.device) -> int:
         """Number of worker processes that prepare batches for a device."""
         if self.workers is not None:

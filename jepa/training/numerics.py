@@ -29,7 +29,7 @@ def numerics(compute: ComputeConfig, world: World) -> Iterator[None]:
     if device == "cuda" and compute.uses_bf16("cuda"):
         torch.set_float32_matmul_precision("high")
     if world.is_main:
-        CONSOLE.print(f"matrix products in {'bf16' if compute.uses_bf16(device) else 'fp32'}", highlight=False)
+        CONSOLE.print(f"matrix products in {compute.precision_on(device)}", highlight=False)
         if compute.precision == "bf16" and not has_fast_bf16(device):
             warn_once(
                 "compute.precision=bf16: products in bf16 are not known to be fast on this device, which may emulate "
