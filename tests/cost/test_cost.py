@@ -104,7 +104,7 @@ print(resident("VmHWM") - before)
 """
 
 
-LARGER = [  # large enough that the constant 30 MB of bf16 kernels do not matter; first in the precision of this processor
+LARGER = [  # large enough that the constant 30 MB of bf16 kernels do not matter; the first is in this processor's
     ["optim.batch_size=128"],
     pytest.param(["optim.batch_size=128", "compute.precision=fp32"], marks=pytest.mark.soak),
     pytest.param(
