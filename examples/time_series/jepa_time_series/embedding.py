@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.encoder import PatchEmbedding, gather_tokens
+from jepa.encoder import PatchEmbedding, TokenEncoder, gather_tokens
 
 View = tuple[Tensor, Tensor]  # values [C, T] and which channels are present, bool [C]; batched, each has an axis B
 _QUIET = 0.01  # amplitude below which a logarithmic spectrum is flat; values have a magnitude of 1
@@ -14,8 +14,8 @@ _QUIET = 0.01  # amplitude below which a logarithmic spectrum is flat; values ha
 class ChannelEmbedding(PatchEmbedding):
     """Embedding of inputs (values [B, C, T], present [B, C]): a token is `patch` values of one channel.
 
-    It embeds the values. As prediction targets (`predict: pixels`), beside representations or instead of them, it gives
-    their spectrum, because the phase of a hidden segment cannot be predicted.
+    It embeds the values. As prediction targets, beside representations or instead of them, it gives their spectrum,
+    because the phase of a hidden segment cannot be predicted: `spectra` below as it is, `pixels` normalised per token.
     """
 
     def __init__(self, patch: int, dim: int) -> None:
@@ -41,6 +41,16 @@ class ChannelEmbedding(PatchEmbedding):
         """Values of all tokens: [B, N, patch]; zeros for absent ones."""
         values, present = inputs
         return super().patches(values.masked_fill(~present.unsqueeze(-1), 0.0))
+
+
+def spectra(inputs: View, encoder: TokenEncoder) -> Tensor:
+    """Target `jepa_time_series.embedding:spectra`: spectra with their loudness -> [B, N, patch / 2 + 1].
+
+    The strength of a movement tells activities apart, and `pixels` normalises it away.
+    """
+    embedding = encoder.embedding
+    assert isinstance(embedding, ChannelEmbedding)  # the modality gives no other
+    return embedding.patches(inputs)
 
 
 def spectrum(segments: Tensor) -> Tensor:

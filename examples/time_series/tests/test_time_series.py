@@ -42,7 +42,8 @@ def test_the_generated_recordings_pass_the_contract_check(modality: TimeSeries) 
 def test_values_in_absent_channels_change_neither_features_nor_loss(modality: TimeSeries) -> None:
     config = ModelConfig(size=SMALL, predictor=PredictorConfig(width=16, depth=2, heads=2), target_layers=0)
     torch.manual_seed(0)
-    model = JEPA(config, modality, ("pixels", "latent"))
+    kinds = {"pixels": 1.0, "latent": 1.0, "jepa_time_series.embedding:spectra": 1.0}
+    model = JEPA(config, modality, tuple(kinds))
     values, present = batch(modality)
     assert not present.all()
     assert present[:, :3].all()
@@ -51,11 +52,22 @@ def test_values_in_absent_channels_change_neither_features_nor_loss(modality: Ti
 
     def measured(inputs: View) -> tuple[Tensor, Tensor]:
         tokens, valid = model.context_encoder(inputs), model.context_encoder.valid(inputs)
-        predictions = model([inputs], masks, ("pixels", "latent")).predictions
-        return tokens[valid], prediction_loss(predictions, LossConfig(), {"pixels": 1.0, "latent": 1.0})
+        predictions = model([inputs], masks, tuple(kinds)).predictions
+        return tokens[valid], prediction_loss(predictions, LossConfig(), kinds)
 
     for one, same in zip(measured((values, present)), measured((other, present)), strict=True):
         torch.testing.assert_close(one, same)
+
+
+def test_a_louder_movement_has_larger_spectra_but_equal_pixels(modality: TimeSeries) -> None:
+    kinds = ("pixels", "jepa_time_series.embedding:spectra")
+    model = JEPA(ModelConfig(size=SMALL, predictor=PredictorConfig(width=16, depth=1, heads=2)), modality, kinds)
+    time = torch.arange(modality.length) / modality.config.rate
+    values = torch.sin(2 * torch.pi * 4 * time).expand(1, len(CHANNELS), -1)
+    present = torch.ones(1, len(CHANNELS), dtype=torch.bool)
+    quiet, loud = (tuple(model.targets((size * values, present), kind) for kind in kinds) for size in (1.0, 10.0))
+    assert (loud[1].sum(dim=-1) > 1.2 * quiet[1].sum(dim=-1)).all()
+    torch.testing.assert_close(loud[0], quiet[0], rtol=0, atol=0.15)
 
 
 def test_absent_channels_give_the_same_tokens_as_dropping_them(modality: TimeSeries) -> None:
