@@ -61,7 +61,7 @@ def straightforward(config: Config[Any, Any], modality: Any, workers: int) -> di
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        momentum = config.target_update(step).after  # the recipe has no snapshots
+        momentum = config.target_update(step).after
         with torch.no_grad():
             pairs = zip(model.target_encoder.parameters(), model.context_encoder.parameters(), strict=True)
             for target, context in pairs:
@@ -121,7 +121,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="result; a .md of the same name is written beside it")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
-    overrides = ["data.source=folder", f"data.root={arguments.data}", "steps=400"]
+    # The straightforward loop has AdamW and moving averages alone.
+    overrides = ["data.source=folder", f"data.root={arguments.data}", "steps=400", "optim.optimizer=adamw"]
+    overrides += ["stages=[{predict: {pixels: 1, latent: 1}, teacher: {kind: ema, start: 0.996, end: 1.0}}]"]
     overrides += arguments.overrides
     config, modality = resolve("image", read_recipe("image"), overrides)
     rounds: list[dict[str, dict[str, float]]] = []

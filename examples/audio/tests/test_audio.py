@@ -69,7 +69,7 @@ def test_impossible_settings_are_errors(settings: dict[str, Any], reason: str) -
 @pytest.mark.filterwarnings("ignore:torch.searchsorted:UserWarning")  # of the forecast along a second axis
 def test_the_recipe_trains_and_its_run_is_evaluated(tmp_path: Path) -> None:
     clips = [f"data.instruments.{split}={getattr(FEW, split)}" for split in ("train", "validation", "test")]
-    settings = ["steps=3", "compute.device=cpu", "evaluate.enabled=false", "evaluate.report=false", *clips]
+    settings = ["steps=10", "compute.device=cpu", "evaluate.enabled=false", "evaluate.report=false", *clips]
     assert main(["--modality", "jepa_audio.modality:Audio", "--run-dir", str(tmp_path / "run"), *settings]) == 0
     rows = evaluate_run(tmp_path / "run", tasks=["class/linear", "pitch", "onset"])["tasks"]
     assert rows.keys() == {"class/linear", "pitch/ridge", "onset/ridge"}

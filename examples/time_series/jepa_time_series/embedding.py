@@ -44,9 +44,9 @@ class ChannelEmbedding(PatchEmbedding):
 
 
 def spectra(inputs: View, encoder: TokenEncoder) -> Tensor:
-    """Target `jepa_time_series.embedding:spectra`: spectra with their loudness -> [B, N, patch / 2 + 1].
+    """Target `jepa_time_series.embedding:spectra`: spectra that are not normalised -> [B, N, patch / 2 + 1].
 
-    The strength of a movement tells activities apart, and `pixels` normalises it away.
+    They keep the strength of a movement, which tells activities apart; `pixels` normalises it away.
     """
     embedding = encoder.embedding
     assert isinstance(embedding, ChannelEmbedding)  # the modality gives no other

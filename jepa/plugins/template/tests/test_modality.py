@@ -14,7 +14,7 @@ def test_the_modality_keeps_the_contract() -> None:
 
 
 def test_a_run_trains_and_is_evaluated(tmp_path: Path) -> None:
-    settings = ["steps=3", "data.samples=80", "compute.device=cpu", "evaluate.low_shot_draws=1"]
+    settings = ["steps=10", "data.samples=80", "compute.device=cpu", "evaluate.low_shot_draws=1"]
     run_dir = tmp_path / "run"
     assert main(["--modality", "jepa_template_name.modality:TemplateName", "--run-dir", str(run_dir), *settings]) == 0
     assert "shape/linear" in json.loads((run_dir / "results.json").read_text())["tasks"]
