@@ -36,13 +36,12 @@ from jepa.launch import main, resolve
 from jepa.train import train
 
 BF16 = "compute.precision=bf16"  # also where it is emulated: its memory is the same
-FEW = [BF16, "optim.batch_size=16"]  # because emulation takes ten times as long
 OPTIONS = [
-    FEW,
+    [BF16],
     ["compute.precision=fp32"],
     [BF16, "compute.activation_checkpointing=true", "optim.batch_size=64"],
-    [BF16, "optim.accumulate=4", "optim.batch_size=64", "optim.max_gradient_norm=1", "optim.optimizer=muon"],
-    [*FEW, "data.sets=2", "loss.regulariser=sigreg", "model.projector=64", "stages.0.predict={latent: 1, pixels: 1}"],
+    [BF16, "optim.accumulate=4", "optim.batch_size=96", "optim.max_gradient_norm=1", "optim.optimizer=muon"],
+    [BF16, "data.sets=2", "loss.regulariser=sigreg", "model.projector=64", "stages.0.predict={latent: 1, pixels: 1}"],
 ]
 
 
