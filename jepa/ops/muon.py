@@ -21,6 +21,7 @@ _STEPS = 5
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5
 _EPS = 1e-7
 _MOST = 2**24  # numbers that are orthogonalised at once, or one matrix in each process; this bounds the memory
+_ALL_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # torch 2.14 renamed it, with a warning
 _LAYERS = nn.Linear, nn.MultiheadAttention  # the latter keeps the weights of queries, keys and values itself
 
 
@@ -92,7 +93,7 @@ class Muon(AdamW):
         mine = shards[share * dist.get_rank() :][:share]
         own[: len(mine)] = orthogonalised(mine) if len(mine) else mine
         every = shards.new_empty(self.processes * share, *shards.shape[1:])
-        dist.all_gather_into_tensor(every, own)
+        _ALL_GATHER(every, own)
         return every[: len(shards)]
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:

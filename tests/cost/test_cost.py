@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from fast_products import FastProducts
 from places import SUPPORT
 from small_runs import small
 from tiny import Noise
@@ -35,7 +36,7 @@ from jepa.distributed import World
 from jepa.launch import main, resolve
 from jepa.train import train
 
-BF16 = "compute.precision=bf16"  # also where it is emulated: its memory is the same
+BF16 = "compute.precision=bf16"  # also on processors without it: its memory is the same
 OPTIONS = [
     [BF16],
     ["compute.precision=fp32"],
@@ -73,7 +74,7 @@ def test_i_jepa_vit_h_14_has_the_published_parameters_and_gpu_hours_in_the_publi
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options))
 def test_the_estimate_equals_the_tensors_of_the_real_loop(options: list[str], tmp_path: Path) -> None:
     config, modality = small(*options)
-    with LiveBytes() as counted:
+    with FastProducts(), LiveBytes() as counted:
         train(replace(config, run_dir=tmp_path / "run"), modality, World(0, 1, torch.device("cpu")))
     assert estimated(*options) == pytest.approx(counted.at_peak.total(), rel=0.05)
 

@@ -225,6 +225,7 @@ def test_two_processes_with_half_the_batch_each_train_like_one_with_all_of_it(
     settings = ["model.projector=16", f"optim.accumulate={accumulate}", f"optim.optimizer={kind}", *more]
     done = together(tmp_path / "together", photos, *settings)
     assert done.returncode == 0, done.stderr
+    assert "FutureWarning" not in done.stderr
     assert alone(tmp_path / "alone", photos, *settings) == 0
     assert_same_training(tmp_path / "together", tmp_path / "alone")
 
