@@ -23,7 +23,7 @@ from benchmarks.study.log import Record
 from benchmarks.study.nuisance import FolderImages, Nuisance, SceneImages, write
 from benchmarks.study.report import report
 from benchmarks.study.search import RANKED_BY, search
-from benchmarks.study.trials import RunFailedError, StoppedError, Study
+from benchmarks.study.trials import Part, RunFailedError, StoppedError, Study
 from jepa.config import ConfigError
 from jepa.console import CONSOLE
 from jepa.errors import INTERRUPTED, exit_status
@@ -69,12 +69,17 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _finals(options: argparse.Namespace) -> None:
-    _print(equal_runs(_study(options), options.arms, "final", [_budget(options)], options.seeds, options.split))
+    _print(_equal_runs(options, "final", [_budget(options)]))
 
 
 def _curves(options: argparse.Namespace) -> None:
     budgets = [Budget("minutes", minutes) for minutes in MINUTES if minutes <= options.until]
-    _print(equal_runs(_study(options), options.arms, "curve", budgets, options.seeds, options.split))
+    _print(_equal_runs(options, "curve", budgets))
+
+
+def _equal_runs(options: argparse.Namespace, part: Part, budgets: Sequence[Budget]) -> Iterable[Record]:
+    how = (options.seeds, options.split, options.searched_in)
+    return equal_runs(_study(options), options.arms, part, budgets, *how)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -165,6 +170,8 @@ def _add_common(parser: argparse.ArgumentParser, seeds: int = 0, split: str = ""
     if seeds:
         parser.add_argument("--seeds", type=_positive(int), default=seeds, help=f"of each run (default: {seeds})")
         parser.add_argument("--split", choices=("validation", "test"), default=split, help=f"default: {split}")
+        searched = "log of a study of other data whose searches found the settings (default: --log)"
+        parser.add_argument("--searched-in", type=_file, metavar="LOG", help=searched)
     parser.add_argument("--data", type=_data, required=True, metavar="NAME=FOLDER|scenes", help="images by class")
     parser.add_argument("--arms", type=_arms, required=True, help="names or files, separated by commas")
     parser.add_argument("--jobs", type=_positive(int), default=1, help="simultaneous runs of one thread each")
@@ -197,6 +204,12 @@ def _data(text: str) -> tuple[str, tuple[str, ...]]:
     if not Path(folder).is_dir() or not folder:
         raise argparse.ArgumentTypeError(f"NAME=FOLDER with a folder of images is needed, or scenes, not '{text}'")
     return name, ("data.source=folder", f"data.root={Path(folder).resolve()}")
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no file {text}")
+    return Path(text)
 
 
 def _arms(text: str) -> list[Arm]:

@@ -41,3 +41,20 @@ def _records(text: str) -> dict[str, Record]:
             continue  # cut short by a kill: the trial is not logged, so it is made again
         records[record["key"]] = record
     return records
+
+
+class Watched:
+    """A log that is parsed again only when its time or size has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state: tuple[int, int] | None = None
+        self._records: dict[str, Record] = {}
+
+    def records(self) -> dict[str, Record]:
+        """All records by key, as `read`."""
+        found = self.path.stat() if self.path.exists() else None
+        state = (found.st_mtime_ns, found.st_size) if found else None
+        if state != self._state:
+            self._state, self._records = state, read(self.path)
+        return self._records

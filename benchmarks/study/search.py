@@ -6,6 +6,7 @@ functions of the share of the run that is done, so the first third of a long run
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from benchmarks.study.arms import Arm, Changes, design
@@ -47,15 +48,19 @@ def rungs(trials: int) -> int:
     return 1 if trials <= FACTOR else 1 + rungs(math.ceil(trials / FACTOR))
 
 
-def best(study: Study, arm: Arm) -> Changes:
-    """The best settings among the trials of the largest budget; raises ConfigError for none or for several units."""
+def best(study: Study, arm: Arm, searched_in: Path | None = None) -> Changes:
+    """The best settings among the trials of the largest budget; raises ConfigError for none or for several units.
+
+    searched_in: log of a study of other data, whose trials decide.
+    """
     if not arm.search:
         return {}
-    records = [one for one in read(study.log).values() if _is_of(one, study, arm)]
+    log, free = (searched_in, ("data", "settings")) if searched_in else (study.log, ())
+    records = [one for one in read(log).values() if _is_of(one, study, arm, free)]
     if not records:
-        raise ConfigError(f"{study.log} has no trial of {arm.name} as its file now is; run the search first")
+        raise ConfigError(f"{log} has no trial of {arm.name} as its file now is; run the search first")
     if len(units := {one["unit"] for one in records}) > 1:
-        raise ConfigError(f"{study.log} has searches of {arm.name} by {' and '.join(sorted(units))}; use another --log")
+        raise ConfigError(f"{log} has searches of {arm.name} by {' and '.join(sorted(units))}; use another --log")
     largest = max(one["budget"] for one in records)
     changes: Changes = max((one for one in records if one["budget"] == largest), key=ranking)["changes"]
     return changes
@@ -68,9 +73,12 @@ def ranking(record: Record) -> float:
     return fmean(record["scores"][row]["jepa"] for row in RANKED_BY)
 
 
-def _is_of(record: Record, study: Study, arm: Arm) -> bool:
-    """Whether a record is a trial of the search of an arm as its file now is."""
-    return record["part"] == "search" and identity(study, arm, record["changes"]).items() <= record.items()
+def _is_of(record: Record, study: Study, arm: Arm, free: Sequence[str]) -> bool:
+    """Whether a record is a trial of the search of an arm as its file now is. free: keys that may differ."""
+    if record["part"] != "search":
+        return False
+    wanted = identity(study, arm, record["changes"])
+    return all(record[key] == value for key, value in wanted.items() if key not in free)
 
 
 def _best_third(records: Sequence[Record]) -> list[Changes]:

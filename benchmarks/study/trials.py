@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.study.arms import Arm, Changes
-from benchmarks.study.log import Record, key_of, read
+from benchmarks.study.log import Record, Watched, key_of, read
 from jepa.config import ConfigError
 from jepa.distributed import stop_on_signals
 from jepa.modality import Modality
@@ -126,10 +126,11 @@ def finish(trials: Sequence[Trial], study: Study) -> Iterator[Record]:
     """
     waiting = list({trial.key: trial for trial in trials}.values())
     running: dict[str, _Running] = {}
+    log = Watched(study.log)
     with stop_on_signals() as stop_request:
         try:
             while waiting or running:
-                records = read(study.log)
+                records = log.records()
                 for trial in [*waiting]:
                     if trial.key in records:
                         waiting.remove(trial)

@@ -18,8 +18,9 @@ from benchmarks.study import __main__ as study, budget, equal, search
 from benchmarks.study.arms import FOLDER, design, read_arm
 from benchmarks.study.budget import EXACT, Measurement, step_costs
 from benchmarks.study.log import append, read
-from benchmarks.study.search import ranking
+from benchmarks.study.search import best, ranking
 from benchmarks.study.trials import Study, Trial, finish, resolved
+from jepa.config import ConfigError
 
 SETTINGS = [
     *("data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
@@ -216,6 +217,16 @@ def test_finals_need_a_search(colours: Path, tmp_path: Path, capsys: pytest.Capt
     command = words(FOLDER / "latent.yaml", colours, tmp_path)
     assert study.main(["finals", "--images", "32", *command]) == 1
     assert "has no trial of latent as its file now is; run the search first" in capsys.readouterr().err
+
+
+def test_settings_may_come_from_a_search_on_other_data(searched: Path, arm: Path, tmp_path: Path) -> None:
+    other, one = Study("other", (), ("data.image_size=16",), tmp_path / "log.jsonl", tmp_path, 1), read_arm(str(arm))
+    trials = [trial for trial in read(searched / "log.jsonl").values() if trial["part"] == "search"]
+    largest = [trial for trial in trials if trial["budget"] == max(trial["budget"] for trial in trials)]
+    found = best(other, one, searched / "log.jsonl")
+    assert found == max(largest, key=ranking)["changes"] != {}
+    with pytest.raises(ConfigError, match="has no trial"):
+        best(other, one)
 
 
 def test_a_report_shows_means_with_errors_and_draws_small_figures(
