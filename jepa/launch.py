@@ -75,9 +75,9 @@ def _finish(config: Config[Any, Any], finished: bool, train_only: bool) -> int:
         return INTERRUPTED
     if not train_only:
         if config.evaluate.enabled:
-            from jepa.evaluate.run import evaluate_run
+            from jepa.evaluate.run import evaluate_as
 
-            evaluate_run(config.run_dir)
+            evaluate_as(config)
         if config.evaluate.report:
             from jepa.report.page import write_report  # matplotlib only after training
 

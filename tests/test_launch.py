@@ -1,5 +1,6 @@
 """`jepa launch`: mistakes end in one sentence and status 1, and nothing is overwritten."""
 
+import json
 import math
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from jepa.errors import INTERRUPTED
 from jepa.launch import main, resolve
 from jepa.loss import prediction_loss
 from jepa.masking import RandomMaskConfig
+from jepa.probe.protocol import EvaluateConfig
 from jepa.training.log import read_metrics
 from modalities.image import Image
 
@@ -229,6 +231,17 @@ def test_without_evaluation_and_report_the_last_checkpoint_finishes_a_run(photos
     assert run(run_dir, photos, "evaluate.report=true") == 0  # a resumed run may ask for the report
     assert (run_dir / "report.html").exists()
     assert is_finished(run_dir)
+
+
+def test_a_finished_run_is_evaluated_by_the_settings_of_the_last_launch(photos: Path, tmp_path: Path) -> None:
+    def samples(*settings: str) -> int:
+        assert run(tmp_path / "run", photos, "evaluate.enabled=true", *settings) == 0
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
+        found: int = results["protocol"]["test_samples"]
+        return found
+
+    assert samples() == EvaluateConfig().test_samples
+    assert samples("evaluate.test_samples=2") == 2
 
 
 def test_without_a_run_directory_the_config_names_it() -> None:

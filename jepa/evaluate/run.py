@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
+from jepa.checkpoint import latest
+from jepa.checkpoint.file import read_facts
 from jepa.collapse import collapse_signs, rankme
-from jepa.config import ConfigError, Tree
+from jepa.config import ConfigError, Tree, plain
 from jepa.console import CONSOLE, shown, warn_once
 from jepa.data import BadFiles, DataError
 from jepa.data.summary import say_data
@@ -33,6 +35,7 @@ from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
 from jepa.probe.averages import averaged_grid, pooling
+from jepa.training.config import Config
 from jepa.training.data_record import evaluated_data_change
 from jepa.weights.families.encoder import Family
 from jepa.weights.load import model_of
@@ -49,6 +52,14 @@ def evaluate_run(
     DataError and CheckpointError.
     """
     return evaluate_and_print(Request(source=run, tasks=tasks, layers=layers), say=say)
+
+
+def evaluate_as(config: Config[Any, Any]) -> dict[str, Any]:
+    """`evaluate_run` of `config.run_dir` by this config, also if the run was finished with other evaluate settings."""
+    trained, now = read_facts(latest(config.run_dir)).config.get("evaluate", {}), plain(config.evaluate)
+    same = all(trained.get(name) == value for name, value in now.items() if name not in ("enabled", "report"))
+    request = Request(source=config.run_dir, base={} if same else {"evaluate": now}, output=config.run_dir)
+    return evaluate_and_print(request)
 
 
 def evaluate_and_print(request: Request, *, say: bool = False) -> dict[str, Any]:
