@@ -15,7 +15,7 @@ C_GRID = tuple(10.0**power for power in range(-5, 4))  # inverse strength of the
 ALPHA_GRID = tuple(10.0**power for power in range(-3, 8))  # strength of the L2 penalty, as scikit-learn's alpha
 _PATIENCE = 2  # after this many settings in a row worse than the best, larger C are not tried
 _ITERATIONS = 300
-_HISTORY = 10  # of L-BFGS: torch's default of 100 saves hardly an iteration, and each takes ten times the small operations
+_HISTORY = 10  # of L-BFGS: torch's default of 100 saves hardly an iteration, at ten times the operations of each
 _QUERIES = 512
 
 
