@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 Strength = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
-_LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue (BT.601)
-_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (BT.601)
+_LUMINANCE = torch.tensor(LUMINANCE)
+_TO_YIQ = torch.tensor([LUMINANCE, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
 
 
@@ -33,19 +34,32 @@ class ColourConfig:
     grey: Probability = 0.2
 
 
-def jittered(view: Tensor, config: ColourConfig, generator: Generator) -> Tensor:
-    """A view in random colours: uint8 [3, h, w] -> uint8 [3, h, w]. It always draws equally many numbers."""
+@dataclass(frozen=True)
+class ColourMap:
+    """A linear map of colours: `matrix` [3, 3] times the colour, plus `grey` times the mean luminance of the view."""
+
+    matrix: Tensor
+    grey: float
+
+
+def random_colours(config: ColourConfig, generator: Generator) -> ColourMap | None:
+    """The change of a view's colours; None for none. It always draws equally many numbers."""
     changed, greyed, *draws = torch.rand(6, generator=generator).tolist()
     changes, is_grey = changed < config.probability, greyed < config.grey
     if not (changes or is_grey):
-        return view
+        return None
     brightness, contrast, saturation, hue = (2 * draw - 1 if changes else 0.0 for draw in draws)
     brightness, contrast = 1 + brightness * config.brightness, 1 + contrast * config.contrast
     saturation = 0.0 if is_grey else 1 + saturation * config.saturation
     matrix = brightness * colour_matrix(saturation, 2 * math.pi * hue * config.hue)
+    return ColourMap(contrast * matrix, (1 - contrast) * brightness)
+
+
+def coloured(view: Tensor, colours: ColourMap) -> Tensor:
+    """A view in other colours: uint8 [3, h, w] -> uint8 [3, h, w]."""
     pixels = view.flatten(1).float()  # [3, h * w]
-    mean_grey = brightness * (_LUMINANCE @ pixels.mean(dim=1))
-    mixed = torch.addmm((1 - contrast) * mean_grey.expand(3, 1), contrast * matrix, pixels)
+    mean_grey = colours.grey * (_LUMINANCE @ pixels.mean(dim=1))
+    mixed = torch.addmm(mean_grey.expand(3, 1), colours.matrix, pixels)
     return mixed.round_().clamp_(0, 255).to(torch.uint8).view_as(view)
 
 

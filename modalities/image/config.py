@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -17,6 +17,8 @@ from modalities.storage.labels import LabelSettings
 from modalities.storage.pixels import NormalisationSettings, PixelSettings, pixel_effects
 from modalities.storage.torchvision_sets import Arguments
 from modalities.worlds.scenes.dataset import ScenesConfig
+
+Place = Literal["workers", "device"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     world: ClassVar[str] = "scenes"
     training_only: ClassVar[Sequence[str]] = (
         *("crop_aspect", "flip", "colour", "views", "mask_sets", "masking"),
-        *("local_views", "local_size", "local_scale"),
+        *("local_views", "local_size", "local_scale", "augment_on"),
     )
     of_networks: ClassVar[Sequence[str]] = (
         *("image_size", "patch_size", "pixel_mean", "pixel_std"),
@@ -53,6 +55,7 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     crop_aspect: RatioRange = (3 / 4, 4 / 3)
     flip: bool = False
     colour: ColourConfig | None = None
+    augment_on: Place = "workers"
     mask_sets: PositiveInt = 1
     views: PositiveInt = 1
     local_views: NonNegativeInt = 0

@@ -8,17 +8,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.utils._pytree import tree_map
 
 from jepa.data.given import ValueRange
 from jepa.data.summary import SplitSummary
 from jepa.encoder import patch_embedding
+from jepa.errors import UserError
 from jepa.masking import Masks, check_masking, mask_groups, sample_masks
-from jepa.modality import Modality, Sample, Samples, Split, Task
+from jepa.modality import Modality, Sample, Samples, Split, Task, first_readable
 from jepa.positions import Grid
-from modalities.image.colour import jittered
+from modalities.image.augment import Drawn, Pending, PendingLocal, draw, views_on_device
 from modalities.image.config import ImageConfig
 from modalities.image.sources import EVIDENCE, open_source
-from modalities.image.views import center_view, denormalise, normalise, normalise_bytes, random_resized_crop
+from modalities.image.views import center_view, denormalise, normalise, normalise_bytes
 from modalities.storage.given import given_pixels
 from modalities.storage.images import decode_image
 from modalities.storage.opened import Opened
@@ -90,19 +92,26 @@ class Image(Modality[ImageConfig]):
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
-        return self._normalised(self._whole_crop(inputs, generator))
+        return self.to_network(tree_map(lambda leaf: leaf.unsqueeze(0), Image.loader_view(self, inputs, generator)))[0]
 
-    def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """Random resized crop, uint8 [3, H', W'] -> uint8 [3, H, W]."""
-        return self._whole_crop(inputs, generator)
+    def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor | Pending:
+        """Random resized crop, uint8 [3, H', W'] -> uint8 [3, H, W], or what makes it under `augment_on=device`."""
+        config = self.config
+        drawn = draw(_size(inputs), config.crop_scale, config.crop_aspect, config.flip, config.colour, generator)
+        return Pending(self._of_one_size(inputs), drawn.numbers) if self._on_device else drawn.view(inputs, config.size)
 
-    def local_view(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """Smaller random resized crop, uint8 [3, H', W'] -> uint8 [3, h, w]."""
-        return self._crop(inputs, self.config.size_of_local, self.config.local_scale, generator)
+    def local_view(self, inputs: Tensor, generator: Generator) -> Tensor | PendingLocal:
+        """Smaller random resized crop, uint8 [3, H', W'] -> uint8 [3, h, w], or what makes it, as `loader_view`."""
+        config, size = self.config, self.config.size_of_local
+        drawn = draw(_size(inputs), config.local_scale, config.crop_aspect, config.flip, config.colour, generator)
+        return PendingLocal(self._of_one_size(inputs), drawn.numbers) if self._on_device else drawn.view(inputs, size)
 
-    def to_network(self, views: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> float [B, 3, H, W]."""
-        return normalise_bytes(views, self.config.pixel_mean, self.config.pixel_std)
+    def to_network(self, views: Tensor | Pending | PendingLocal) -> Tensor:
+        """uint8 [B, 3, H, W], or what makes it -> float [B, 3, H, W]."""
+        if isinstance(views, Tensor):
+            return normalise_bytes(views, self.config.pixel_mean, self.config.pixel_std)
+        size = self.config.size if isinstance(views, Pending) else self.config.size_of_local
+        return self._normalised(views_on_device(views.image, views.numbers, size))
 
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
@@ -112,13 +121,13 @@ class Image(Modality[ImageConfig]):
         """An empty image: float [3, H, W]."""
         return torch.zeros(3, *self.config.size)
 
-    def example_loader_view(self) -> Tensor:
-        """An empty image: uint8 [3, H, W]."""
-        return torch.zeros(3, *self.config.size, dtype=torch.uint8)
+    def example_loader_view(self) -> Tensor | Pending:
+        """An empty image: uint8 [3, H, W]; under `augment_on=device` of the stored size."""
+        return Pending(*self._nothing_pending) if self._on_device else _empty(self.config.size)
 
-    def example_local_view(self) -> Tensor:
-        """An empty smaller image: uint8 [3, h, w]."""
-        return torch.zeros(3, *self.config.size_of_local, dtype=torch.uint8)
+    def example_local_view(self) -> Tensor | PendingLocal:
+        """An empty smaller image: uint8 [3, h, w]; under `augment_on=device` of the stored size."""
+        return PendingLocal(*self._nothing_pending) if self._on_device else _empty(self.config.size_of_local)
 
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged to at most 32 x 32: [3, H, W] -> [F]."""
@@ -138,13 +147,30 @@ class Image(Modality[ImageConfig]):
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.config.pixel_mean, self.config.pixel_std)
 
-    def _whole_crop(self, inputs: Tensor, generator: Generator) -> Tensor:
-        return self._crop(inputs, self.config.size, self.config.crop_scale, generator)
+    @property
+    def _on_device(self) -> bool:
+        return self.config.augment_on == "device"
 
-    def _crop(self, inputs: Tensor, size: tuple[int, int], scale: tuple[float, float], generator: Generator) -> Tensor:
-        config = self.config
-        view = random_resized_crop(inputs, size, scale, config.crop_aspect, config.flip, generator)
-        return view if config.colour is None else jittered(view, config.colour, generator)
+    @cached_property
+    def _stored_size(self) -> tuple[int, int]:
+        """Height and width of the first stored image."""
+        size: tuple[int, int] = first_readable(self.dataset("train"), _size)
+        return size
+
+    @property
+    def _nothing_pending(self) -> tuple[Tensor, Tensor]:
+        size = self._stored_size
+        return _empty(size), Drawn((0, 0, *size), mirrored=False, colours=None).numbers
+
+    def _of_one_size(self, image: Tensor) -> Tensor:
+        """The image; raises UserError if its size is not that of the others, as a batch on the device has one size."""
+        if _size(image) != self._stored_size:
+            (height, width), (first_height, first_width) = _size(image), self._stored_size
+            raise UserError(
+                f"data.augment_on=device needs stored images of one size: one has {height} x {width} pixels, the first "
+                f"one {first_height} x {first_width}; set data.augment_on=workers"
+            )
+        return image
 
     def _open(self, split: Split) -> StoredSplit:
         config, (source, root) = self.config, source_and_root(self.config)
@@ -157,6 +183,14 @@ class Image(Modality[ImageConfig]):
             labels=config.reads_labels,
         )
         return self._opened.once((split, self.index_folder), lambda: open_split(source, root, split))
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[-2], image.shape[-1]
+
+
+def _empty(size: tuple[int, int]) -> Tensor:
+    return torch.zeros(3, *size, dtype=torch.uint8)
 
 
 def _grid(setting: str, size: tuple[int, int], patch: int) -> Grid:

@@ -29,13 +29,22 @@ def random_resized_crop(
 ) -> Tensor:
     """A random crop of an image, resized with antialiasing (Szegedy et al. 2015).
 
-    Image uint8 [3, H, W], size (h, w) -> uint8 [3, h, w], mirrored with probability 1/2 if `flip`. scale: range of the
-    area share. aspect: range of width / height.
+    Image uint8 [3, H, W], size (h, w) -> uint8 [3, h, w]. See `random_box`.
+    """
+    box, mirrored = random_box(image.shape[-2], image.shape[-1], scale, aspect, flip, generator)
+    view = resized_crop(image, box, size)
+    return view.flip(-1) if mirrored else view
+
+
+def random_box(
+    height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float], flip: bool, generator: Generator
+) -> tuple[Box, bool]:
+    """A random part of an image, and whether it is mirrored: with probability 1/2 if `flip`.
+
+    scale: range of the area share. aspect: range of width / height. It always draws equally many numbers.
     """
     draws = torch.rand(4 * _TRIES + 1, generator=generator, dtype=torch.float64).tolist()
-    box = _random_box(image.shape[-2], image.shape[-1], scale, aspect, draws)
-    view = resized_crop(image, box, size)
-    return view.flip(-1) if flip and draws[-1] < 0.5 else view
+    return _first_fitting(height, width, scale, aspect, draws), flip and draws[-1] < 0.5
 
 
 def center_view(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -80,7 +89,7 @@ def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
 
 
 def normalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD, axis: int = -3) -> Tensor:
-    """uint8 [..., 3, H, W] -> float32 of zero mean and unit variance, by default by the statistics of ImageNet.
+    """Pixels from 0 to 255, [..., 3, H, W] -> float32 of zero mean and unit variance, by default by the statistics of ImageNet.
 
     axis: of the colours. Numbers instead of tensors of statistics, which a GPU would wait for.
     """
@@ -108,7 +117,7 @@ def _of_255(values: Statistics) -> list[float]:
     return [float(255 * np.float32(value)) for value in values]
 
 
-def _random_box(
+def _first_fitting(
     height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float], draws: list[float]
 ) -> Box:
     """Top, left, height and width of the first of ten random boxes that fits, or else of the nearest central one."""

@@ -1,10 +1,13 @@
-"""All ways of benchmarks.loader make a batch of the same pictures."""
+"""All ways of benchmarks.loader and benchmarks.augment make a batch of the same pictures."""
 
+import json
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
-from benchmarks import loader
+from benchmarks import augment, loader
 
 
 def test_ways_to_a_batch_differ_in_type_and_crops_only(tmp_path: Path) -> None:
@@ -19,3 +22,14 @@ def test_ways_to_a_batch_differ_in_type_and_crops_only(tmp_path: Path) -> None:
     errors = loader.pixel_errors(files)
     assert errors["mean"] < 0.1
     assert errors["max"] <= 16
+
+
+def test_views_of_both_places_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["augment", "--quick", "--json", str(tmp_path / "augment.json")])
+    threads = torch.get_num_threads()
+    augment.main()
+    torch.set_num_threads(threads)
+    records = json.loads((tmp_path / "augment.json").read_text())["records"]
+    assert [record["coloured"] for record in records] == [False, True]
+    assert all(part > 0 for record in records for place in ("workers", "device") for part in record[place][0].values())
+    assert (tmp_path / "augment.md").read_text().count("32 px") == 2

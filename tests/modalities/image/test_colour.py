@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional
 
 from modalities.image import Image, ImageConfig
-from modalities.image.colour import ColourConfig, colour_matrix, jittered
+from modalities.image.colour import ColourConfig, colour_matrix, coloured, random_colours
 
 
 def view() -> Tensor:
@@ -18,7 +18,8 @@ def view() -> Tensor:
 
 
 def jitter(config: ColourConfig, seed: int = 0) -> Tensor:
-    return jittered(view(), config, Generator().manual_seed(seed))
+    colours = random_colours(config, Generator().manual_seed(seed))
+    return view() if colours is None else coloured(view(), colours)
 
 
 ONLY = {"probability": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "grey": 0.0}

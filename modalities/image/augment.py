@@ -1,0 +1,95 @@
+"""Crop, flip and colours of a training view: drawn by a worker, and made by it or, for a whole batch, on the device."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from modalities.image.colour import LUMINANCE, ColourConfig, ColourMap, coloured, random_colours
+from modalities.image.views import Box, random_box, resized_crop
+
+_BOX, _MIRRORED, _GREY, _MATRIX = slice(0, 4), 4, 5, slice(6, 15)
+_UNCHANGED = ColourMap(torch.eye(3), 0.0)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a view shows of a stored image."""
+
+    box: Box
+    mirrored: bool
+    colours: ColourMap | None
+
+    def view(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """The view: uint8 [3, H, W], size (h, w) -> uint8 [3, h, w]."""
+        view = resized_crop(image, self.box, size)
+        view = view.flip(-1) if self.mirrored else view
+        return view if self.colours is None else coloured(view, self.colours)
+
+    @property
+    def numbers(self) -> Tensor:
+        """All of it for `views_on_device`: float32 [15]."""
+        colours = self.colours or _UNCHANGED
+        return torch.tensor([*self.box, self.mirrored, colours.grey, *colours.matrix.flatten().tolist()])
+
+
+def draw(
+    stored: tuple[int, int],
+    scale: tuple[float, float],
+    aspect: tuple[float, float],
+    flip: bool,
+    colour: ColourConfig | None,
+    generator: Generator,
+) -> Drawn:
+    """A random view of an image with `stored` rows and columns; see `random_box` and `ColourConfig`."""
+    box, mirrored = random_box(*stored, scale, aspect, flip, generator)
+    return Drawn(box, mirrored, None if colour is None else random_colours(colour, generator))
+
+
+class Pending(NamedTuple):
+    """A stored image, uint8 [3, H, W], and the numbers of a view of it, [15]; a batch has one more axis in front."""
+
+    image: Tensor
+    numbers: Tensor
+
+
+class PendingLocal(NamedTuple):
+    """As `Pending`, for a smaller view."""
+
+    image: Tensor
+    numbers: Tensor
+
+
+def views_on_device(images: Tensor, numbers: Tensor, size: tuple[int, int]) -> Tensor:
+    """The views of a batch: uint8 [B, 3, H, W], [B, 15], size (h, w) -> float32 [B, 3, h, w] from 0 to 255.
+
+    The same as `Drawn.view` of each, but for rounding: a few pixels differ by one level of 255. Resizing is two
+    products with the weights of the antialiased bilinear filter, so one operation serves images with any boxes.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        top, left, height, width = numbers[:, _BOX].unbind(1)
+        rows = _resizing(top, height, images.shape[-2], size[0], torch.zeros_like(top))
+        columns = _resizing(left, width, images.shape[-1], size[1], numbers[:, _MIRRORED])
+        views = (rows.unsqueeze(1) @ images.float() @ columns.mT.unsqueeze(1)).round_()
+        return _coloured(views, numbers[:, _MATRIX].unflatten(1, (3, 3)), numbers[:, _GREY])
+
+
+def _resizing(start: Tensor, length: Tensor, stored: int, wanted: int, mirrored: Tensor) -> Tensor:
+    """Weights of `stored` pixels in each of `wanted`, for a part of each image: 3 times [B] -> [B, wanted, stored]."""
+    start, length, mirrored = (values.view(-1, 1, 1) for values in (start, length, mirrored))
+    step = length / wanted  # stored pixels a pixel of the view
+    centres = torch.arange(wanted, device=start.device).view(-1, 1) + 0.5
+    centres = torch.where(mirrored > 0, wanted - centres, centres) * step  # [B, wanted, 1]
+    pixels = torch.arange(stored, device=start.device) - start  # [B, 1, stored], from the start of the part
+    weights = (1 - (pixels + 0.5 - centres).abs() / step.clamp(min=1)).clamp(min=0)
+    weights = weights * ((pixels >= 0) & (pixels < length))
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _coloured(views: Tensor, matrices: Tensor, grey: Tensor) -> Tensor:
+    """Views in other colours: [B, 3, h, w], [B, 3, 3], [B] -> [B, 3, h, w]."""
+    red, green, blue = views.mean((2, 3)).unbind(1)
+    luminance = LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue  # numbers: a GPU waits for no tensor
+    mixed = torch.baddbmm((grey * luminance).view(-1, 1, 1), matrices, views.flatten(2))
+    return mixed.round_().clamp_(0, 255).view_as(views)
