@@ -89,7 +89,7 @@ def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
 
 
 def normalise(image: Tensor, mean: Statistics = _MEAN, std: Statistics = _STD, axis: int = -3) -> Tensor:
-    """Pixels from 0 to 255, [..., 3, H, W] -> float32 of zero mean and unit variance, by default by the statistics of ImageNet.
+    """Pixels from 0 to 255, [..., 3, H, W] -> float32 of zero mean and unit variance, by default for ImageNet.
 
     axis: of the colours. Numbers instead of tensors of statistics, which a GPU would wait for.
     """
