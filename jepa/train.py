@@ -63,9 +63,9 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
         model.compile()
     forward = world.data_parallel(model, varying=bool(model.streams) or config.changes_networks)
     bad_files = BadFiles(config.run_dir / "bad_files.txt", len(samples), config.data.max_bad_fraction)
-    cached = SampleCache(samples, config.compute.cache_mb)
-    training_set = TrainingBatches(modality, cached, order, config.data.max_bad_fraction)
     steps, loaders = range(first_step, config.steps), config.compute.loaders(world.device)
+    cached = SampleCache.of_machine(samples, config.compute.cache_mb, world, loaders)
+    training_set = TrainingBatches(modality, cached, order, config.data.max_bad_fraction)
     loading = training_batches(training_set, steps, loaders, world, config.compute.prefetch_mb)
     run_log = RunLog(config.run_dir, first_step, config.steps, world.is_main)
     with (

@@ -1,10 +1,12 @@
 """A memory cache of decoded samples."""
 
 import sys
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch.utils._pytree import tree_leaves
 
+from jepa.data.shared import SharedInputs, shared_inputs
+from jepa.distributed import World
 from jepa.modality import Sample, Samples
 
 _SURVEY = 64  # samples after which the size of the set is estimated
@@ -30,11 +32,11 @@ class SampleCache:
     """Keeps decoded samples in memory up to a limit, so that small data sets are decoded once and not every epoch.
 
     If less than half of the set will fit, nothing is kept: a sample would rarely be found, as each process meets all
-    samples in turn.
+    samples in turn. shared: memory that the processes of this machine fill together; samples from it have no labels.
     """
 
-    def __init__(self, samples: Samples, megabytes: float) -> None:
-        self.samples, self.limit = samples, megabytes * 2**20
+    def __init__(self, samples: Samples, megabytes: float, shared: SharedInputs | None = None) -> None:
+        self.samples, self.shared, self.limit = samples, shared, megabytes * 2**20
         self.cached: dict[int, Sample] = {}
         self.bytes_left, self.is_useful = self.limit, megabytes > 0
         self.prepared = samples if isinstance(samples, PreparedSamples) else None
@@ -43,26 +45,44 @@ class SampleCache:
             self.is_useful = self.prepared.expected_bytes(self.limit) <= 2 * self.limit
         self._read, self._read_bytes = 0, 0
 
+    @classmethod
+    def of_machine(cls, samples: Samples, megabytes: int, world: World, loaders: int) -> Self:
+        """A cache that all processes of this machine fill together; every process must call, see `shared_inputs`."""
+        return cls(samples, megabytes, shared_inputs(world, loaders, len(samples), megabytes))
+
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int, /) -> Sample:
-        sample = self.cached.get(index)
-        if sample is not None:
-            return sample
+        kept = self._kept(index)
+        if kept is not None:
+            return kept
         if not self.is_useful:
             return self.prepared.read_once(index) if self.prepared else self.samples[index]
         sample = self.samples[index]
         size = sum(map(size_of, tree_leaves(sample.inputs)))
         self._survey(size)
-        if self.is_useful and size <= self.bytes_left:
+        if self.is_useful:
+            self._keep(index, sample, size)
+        return sample
+
+    def _kept(self, index: int) -> Sample | None:
+        if self.shared is None or not self.is_useful:
+            return self.cached.get(index)
+        inputs = self.shared.get(index)
+        return None if inputs is None else Sample(inputs)
+
+    def _keep(self, index: int, sample: Sample, size: int) -> None:
+        if self.shared is not None:
+            self.shared.put(index, sample.inputs)
+        elif size <= self.bytes_left:
             self.cached[index] = sample
             self.bytes_left -= size
-        return sample
 
     def _survey(self, size: int) -> None:
         self._read, self._read_bytes = self._read + 1, self._read_bytes + size
-        too_large = self._read_bytes / self._read * len(self.samples) > 2 * self.limit
+        limit = self.limit if self.shared is None else self.shared.limit
+        too_large = self._read_bytes / self._read * len(self.samples) > 2 * limit
         if self._read == _SURVEY and too_large and not self.prepared:
             self.is_useful, self.bytes_left = False, 0.0
             self.cached.clear()

@@ -38,16 +38,17 @@ def has_fast_bf16(device: str) -> bool:
 class ComputeConfig:
     """Where and how to compute; except for rounding, none of these settings changes a result.
 
-    device: `auto` means CUDA if there is a GPU, otherwise the CPU. `mps` (Apple; never tried on real hardware) is for
-    training only; evaluation then runs on the CPU. workers: processes per training process that prepare batches; null
-    means four per GPU, and none on CPUs, where they would take cores from training. cache_mb: megabytes of decoded
-    samples that each of these processes keeps in memory, so that a small data set is decoded once; they are dropped if
-    they turn out to be less than half of the set. prefetch_mb: megabytes of batches that the workers of a training
-    process prepare ahead, in shared memory; at least one batch each. precision: of matrix products; `auto` is bf16
-    where it is faster than fp32 (GPUs since Ampere, CPUs with AMX or AVX-512 BF16), fp32 elsewhere. parallel: with
-    several processes, `ddp` keeps all weights in each; `fsdp` shards weights, gradients and optimiser state over them
-    and saves sharded checkpoints in the background. deterministic: use only operations that give the same bits every
-    time, so that a run on GPUs can be repeated exactly, at some cost in speed; on CPUs all operations here do.
+    device: `auto` means CUDA if there is a GPU, otherwise the CPU. `mps` (Apple; never tried on real hardware) is
+    for training only; evaluation then runs on the CPU. workers: processes per training process that prepare
+    batches; null means four per GPU, and none on CPUs, where they would take cores from training. cache_mb:
+    megabytes of decoded samples in memory for each of these processes, so that a small data set is decoded once; on
+    Linux, all processes of a machine share them. They are dropped if they turn out to be less than half of the set.
+    prefetch_mb: megabytes of batches that the workers of a training process prepare ahead, in shared memory; at
+    least one batch each. precision: of matrix products; `auto` is bf16 where it is faster than fp32 (GPUs since
+    Ampere, CPUs with AMX or AVX-512 BF16), fp32 elsewhere. parallel: with several processes, `ddp` keeps all
+    weights in each; `fsdp` shards weights, gradients and optimiser state over them and saves sharded checkpoints in
+    the background. deterministic: use only operations that give the same bits every time, so that a run on GPUs can
+    be repeated exactly, at some cost in speed; on CPUs all operations here do.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
