@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 from typing import Any, Self
 
 import torch
@@ -109,7 +108,7 @@ class Masks:
     def mean_counts(self) -> tuple[float, float]:
         """Context tokens and target tokens of a sample, on average."""
         counts = self.counts or ((self.context.shape[1], self.target.shape[2]),)
-        context, target = (fmean(lengths) for lengths in zip(*counts, strict=True))
+        context, target = (sum(lengths) / len(lengths) for lengths in zip(*counts, strict=True))
         return context, target * self.target.shape[1]
 
     def to(self, device: torch.device | str) -> Self:
