@@ -1,7 +1,8 @@
 """Crops, flips and colours by workers or on the device: python -m benchmarks.augment --json FILE.json [--device cuda]
 
-Images in memory, stored at the side of their crops, in batches of 64. Workers: CPU time of one thread for a view until
-it lies in a batch. Device: time to make network inputs of the batch, by the clock, on the device of `--device`.
+Images in memory, stored at the side of their crops, in batches of 64. Workers: CPU time of one thread for a view, from
+the decoded image until it lies in a batch. Device: time to make network inputs of the batch, by the clock, on the
+device of `--device`, without the copy to it.
 """
 
 import argparse
@@ -21,10 +22,10 @@ from jepa.data.collate import collated
 from jepa.modality import Sample, Split
 from modalities.image import Image, ImageConfig
 from modalities.image.colour import ColourConfig
-from modalities.image.config import Place
+from modalities.image.config import AugmentPlace
 
 _BATCH = 64
-_SIDES = (32, 64, 224)
+_SIDES = (32, 64)
 
 
 class InMemory(Image):
@@ -35,7 +36,7 @@ class InMemory(Image):
         return [Sample(torch.randint(256, shape, dtype=torch.uint8).permute(2, 0, 1)) for _ in range(_BATCH)]
 
 
-def views(side: int, place: Place, coloured: bool) -> tuple[Callable[[], Any], Callable[[Any], Tensor]]:
+def views(side: int, place: AugmentPlace, coloured: bool) -> tuple[Callable[[], Any], Callable[[Any], Tensor]]:
     """What makes a batch of loader views, and network inputs of it."""
     colour = ColourConfig() if coloured else None
     settings: dict[str, Any] = {"image_size": side, "patch_size": side // 8, "flip": True, "colour": colour}
@@ -69,7 +70,7 @@ def measure(sides: tuple[int, ...], device: torch.device, rounds: int, seconds: 
     for side in sides:
         for coloured in (False, True):
             record: dict[str, Any] = {"side": side, "coloured": coloured}
-            ways = {place: views(side, place, coloured) for place in get_args(Place)}
+            ways = {place: views(side, place, coloured) for place in get_args(AugmentPlace)}
             for number in range(-1, rounds):  # the first round warms up
                 for place, (batch, to_network) in ways.items():
                     sent = tree_map(lambda leaf: leaf.to(device), batch())
@@ -86,7 +87,7 @@ def page(records: list[dict[str, Any]], device: torch.device) -> str:
     rows = []
     for record in records:
         cells = [f"{record['side']} px{', colours' if record['coloured'] else ''}"]
-        for place in get_args(Place):
+        for place in get_args(AugmentPlace):
             worker = sorted(one["worker"] for one in record[place])
             made = median(one["device"] for one in record[place])
             cells += [f"{median(worker):.0f} ({worker[0]:.0f} to {worker[-1]:.0f})", f"{made:.0f}"]

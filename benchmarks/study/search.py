@@ -78,7 +78,7 @@ def _is_of(record: Record, study: Study, arm: Arm, free: Sequence[str]) -> bool:
     if record["part"] != "search":
         return False
     wanted = identity(study, arm, record["changes"])
-    return all(record[key] == value for key, value in wanted.items() if key not in free)
+    return all(record.get(key) == value for key, value in wanted.items() if key not in free)
 
 
 def _best_third(records: Sequence[Record]) -> list[Changes]:

@@ -1,7 +1,8 @@
 """FLOPs of a run, counted on the meta device."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -120,12 +121,25 @@ def example_view(modality: Modality[Any], from_loader: bool = False) -> Any:
 
     from_loader: the view as the loader sends it.
     """
-    try:
+    with _needing_data():
         return modality.example_loader_view() if from_loader else modality.example_view()
+
+
+def local_views(modality: Modality[Any], from_loader: bool = False) -> list[Any]:
+    """The smaller views of a sample; only their shapes matter. See `example_view`."""
+    if not modality.local_views:
+        return []
+    with _needing_data():
+        view = modality.example_local_view()
+    if not from_loader:
+        view = tree_map(lambda leaf: leaf[0], modality.to_network(tree_map(lambda leaf: leaf.unsqueeze(0), view)))
+    return [view] * modality.local_views
+
+
+@contextmanager
+def _needing_data() -> Iterator[None]:
+    """Raise DataError where the body reads data that is not there."""
+    try:
+        yield
     except (OSError, ValueError, IndexError, BadSampleError) as error:
         raise DataError(f"data: no sample shows the shape of a view: {error}") from error
-
-
-def local_views(modality: Modality[Any]) -> list[Any]:
-    """The smaller views of a sample, as the loader sends them; only their shapes matter."""
-    return [modality.example_local_view() for _ in range(modality.local_views)]

@@ -78,7 +78,7 @@ def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Al
     example, samples = example_view(modality, from_loader=True), len(order.rows)
     view, local = (
         tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape), device="meta"), one)
-        for one in (example, local_views(modality))
+        for one in (example, local_views(modality, from_loader=True))
     )
     batch = Batch([view] * modality.views, masks, [], local)
     return measure(config, modality, batch, allocation.device)

@@ -21,7 +21,8 @@ _STEPS = 5
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5
 _EPS = 1e-7
 _MOST = 2**24  # numbers that are orthogonalised at once, or one matrix in each process; this bounds the memory
-_ALL_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # torch 2.14 renamed it, with a warning
+_RENAMED = hasattr(dist, "all_gather_single")  # by torch 2.14, which warns of the former name
+_ALL_GATHER = dist.all_gather_single if _RENAMED else dist.all_gather_into_tensor
 _LAYERS = nn.Linear, nn.MultiheadAttention  # the latter keeps the weights of queries, keys and values itself
 
 

@@ -18,7 +18,7 @@ from modalities.storage.pixels import NormalisationSettings, PixelSettings, pixe
 from modalities.storage.torchvision_sets import Arguments
 from modalities.worlds.scenes.dataset import ScenesConfig
 
-Place = Literal["workers", "device"]
+AugmentPlace = Literal["workers", "device"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,8 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     per sample and step. mask_sets: mask sets per sample and step; mask set i applies to view i mod `views`, and all
     sets of a view share one pass of the target encoder. local_views: smaller crops per sample and step, encoded whole,
     for the target `views`. local_size: their pixels, as `image_size`; null for half of it, in whole patches.
-    local_scale: as `crop_scale`, for them.
+    local_scale: as `crop_scale`, for them. augment_on: `workers`, or `device`, which makes the crops, flips and colours
+    of a whole batch at once, as the workers drew them, of stored images that have one size.
     """
 
     completed: ClassVar[Sequence[str]] = ("source",)
@@ -55,7 +56,7 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
     crop_aspect: RatioRange = (3 / 4, 4 / 3)
     flip: bool = False
     colour: ColourConfig | None = None
-    augment_on: Place = "workers"
+    augment_on: AugmentPlace = "workers"
     mask_sets: PositiveInt = 1
     views: PositiveInt = 1
     local_views: NonNegativeInt = 0

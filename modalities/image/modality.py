@@ -1,6 +1,7 @@
 """Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.utils._pytree import tree_map
 
 from jepa.data.given import ValueRange
 from jepa.data.summary import SplitSummary
 from jepa.encoder import patch_embedding
 from jepa.errors import UserError
 from jepa.masking import Masks, check_masking, mask_groups, sample_masks
-from jepa.modality import Modality, Sample, Samples, Split, Task, first_readable
+from jepa.modality import BadSampleError, Modality, Sample, Samples, Split, Task
 from jepa.positions import Grid
-from modalities.image.augment import Drawn, Pending, PendingLocal, draw, views_on_device
+from modalities.image.augment import UncroppedLocalView, UncroppedView, ViewParameters, draw, views_on_device
 from modalities.image.config import ImageConfig
 from modalities.image.sources import EVIDENCE, open_source
 from modalities.image.views import center_view, denormalise, normalise, normalise_bytes
@@ -31,6 +31,8 @@ from modalities.worlds.scenes.dataset import SCENES_VERSION, Scenes, default_cac
 from modalities.worlds.scenes.shapes import CLASSES
 
 _RAW_SIDE = 32  # pixels per side of the raw-input baseline
+_SIZES_READ = 16  # images whose sizes are compared as a run starts
+_ONE_SIZE = "data.augment_on=device needs stored images of one size, or set data.augment_on=workers"
 
 
 class Image(Modality[ImageConfig]):
@@ -92,26 +94,32 @@ class Image(Modality[ImageConfig]):
 
     def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Random resized crop, uint8 [3, H', W'] -> float [3, H, W]."""
-        return self.to_network(tree_map(lambda leaf: leaf.unsqueeze(0), Image.loader_view(self, inputs, generator)))[0]
+        config, drawn = self.config, self._drawn(inputs, self.config.crop_scale, generator)
+        if not self._on_device:
+            return self._normalised(drawn.view(inputs, config.size))
+        return self.to_network(UncroppedView(inputs.unsqueeze(0), drawn.as_tensor().unsqueeze(0)))[0]
 
-    def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor | Pending:
+    def loader_view(self, inputs: Tensor, generator: Generator) -> Tensor | UncroppedView:
         """Random resized crop, uint8 [3, H', W'] -> uint8 [3, H, W], or what makes it under `augment_on=device`."""
-        config = self.config
-        drawn = draw(_size(inputs), config.crop_scale, config.crop_aspect, config.flip, config.colour, generator)
-        return Pending(self._of_one_size(inputs), drawn.numbers) if self._on_device else drawn.view(inputs, config.size)
+        drawn = self._drawn(inputs, self.config.crop_scale, generator)
+        if self._on_device:
+            return UncroppedView(self._of_one_size(inputs), drawn.as_tensor())
+        return drawn.view(inputs, self.config.size)
 
-    def local_view(self, inputs: Tensor, generator: Generator) -> Tensor | PendingLocal:
+    def local_view(self, inputs: Tensor, generator: Generator) -> Tensor | UncroppedLocalView:
         """Smaller random resized crop, uint8 [3, H', W'] -> uint8 [3, h, w], or what makes it, as `loader_view`."""
-        config, size = self.config, self.config.size_of_local
-        drawn = draw(_size(inputs), config.local_scale, config.crop_aspect, config.flip, config.colour, generator)
-        return PendingLocal(self._of_one_size(inputs), drawn.numbers) if self._on_device else drawn.view(inputs, size)
+        drawn = self._drawn(inputs, self.config.local_scale, generator)
+        if self._on_device:
+            return UncroppedLocalView(self._of_one_size(inputs), drawn.as_tensor())
+        return drawn.view(inputs, self.config.size_of_local)
 
-    def to_network(self, views: Tensor | Pending | PendingLocal) -> Tensor:
+    def to_network(self, views: Tensor | UncroppedView | UncroppedLocalView) -> Tensor:
         """uint8 [B, 3, H, W], or what makes it -> float [B, 3, H, W]."""
+        config = self.config
         if isinstance(views, Tensor):
-            return normalise_bytes(views, self.config.pixel_mean, self.config.pixel_std)
-        size = self.config.size if isinstance(views, Pending) else self.config.size_of_local
-        return self._normalised(views_on_device(views.image, views.numbers, size))
+            return normalise_bytes(views, config.pixel_mean, config.pixel_std)
+        size = config.size if isinstance(views, UncroppedView) else config.size_of_local
+        return self._normalised(views_on_device(views.image, views.parameters, size, config.colour is not None))
 
     def evaluation_view(self, inputs: Tensor) -> Tensor:
         """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
@@ -121,13 +129,13 @@ class Image(Modality[ImageConfig]):
         """An empty image: float [3, H, W]."""
         return torch.zeros(3, *self.config.size)
 
-    def example_loader_view(self) -> Tensor | Pending:
+    def example_loader_view(self) -> Tensor | UncroppedView:
         """An empty image: uint8 [3, H, W]; under `augment_on=device` of the stored size."""
-        return Pending(*self._nothing_pending) if self._on_device else _empty(self.config.size)
+        return UncroppedView(*self._empty_uncropped) if self._on_device else _empty(self.config.size)
 
-    def example_local_view(self) -> Tensor | PendingLocal:
+    def example_local_view(self) -> Tensor | UncroppedLocalView:
         """An empty smaller image: uint8 [3, h, w]; under `augment_on=device` of the stored size."""
-        return PendingLocal(*self._nothing_pending) if self._on_device else _empty(self.config.size_of_local)
+        return UncroppedLocalView(*self._empty_uncropped) if self._on_device else _empty(self.config.size_of_local)
 
     def baselines(self, view: Tensor) -> Mapping[str, Tensor]:
         """Pixels, averaged to at most 32 x 32: [3, H, W] -> [F]."""
@@ -151,24 +159,36 @@ class Image(Modality[ImageConfig]):
     def _on_device(self) -> bool:
         return self.config.augment_on == "device"
 
+    def _drawn(self, inputs: Tensor, scale: tuple[float, float], generator: Generator) -> ViewParameters:
+        config = self.config
+        return draw(_size(inputs), scale, config.crop_aspect, config.flip, config.colour, generator)
+
     @cached_property
     def _stored_size(self) -> tuple[int, int]:
-        """Height and width of the first stored image."""
-        size: tuple[int, int] = first_readable(self.dataset("train"), _size)
-        return size
+        """Height and width of the stored images, by the first ones; raises UserError if these differ."""
+        if self.config.source == "scenes":  # opening them would render them
+            return max(self.config.size), max(self.config.size)
+        samples, sizes = self.dataset("train"), set()
+        for index in range(min(len(samples), _SIZES_READ)):
+            with suppress(BadSampleError):
+                sizes.add(_size(samples[index].inputs))
+        if len(sizes) != 1:
+            found = " and ".join(f"{height} x {width} pixels" for height, width in sorted(sizes)) or "none is readable"
+            raise UserError(f"{_ONE_SIZE}; among the first {_SIZES_READ} there are {found}")
+        return sizes.pop()
 
     @property
-    def _nothing_pending(self) -> tuple[Tensor, Tensor]:
+    def _empty_uncropped(self) -> tuple[Tensor, Tensor]:
         size = self._stored_size
-        return _empty(size), Drawn((0, 0, *size), mirrored=False, colours=None).numbers
+        return _empty(size), ViewParameters((0, 0, *size), mirrored=False, colours=None).as_tensor()
 
     def _of_one_size(self, image: Tensor) -> Tensor:
         """The image; raises UserError if its size is not that of the others, as a batch on the device has one size."""
         if _size(image) != self._stored_size:
             (height, width), (first_height, first_width) = _size(image), self._stored_size
             raise UserError(
-                f"data.augment_on=device needs stored images of one size: one has {height} x {width} pixels, the first "
-                f"one {first_height} x {first_width}; set data.augment_on=workers"
+                f"{_ONE_SIZE}; one has {height} x {width} pixels, the first ones {first_height} x {first_width} "
+                "(`jepa data check` lists sizes)"
             )
         return image
 
