@@ -30,13 +30,13 @@ class DataConfig:
 
     source: kind of data source, as named by the modality. root: folder or file of the source, if it needs one.
     max_bad_fraction: share of samples that may be unreadable before a run stops. position_grid: a grid of tokens to
-    whose extent positions are scaled; null for none. `completed` names settings that may be null: the modality then
-    determines them when it is created and stores them in its `config`, and the run keeps them.
+    whose extent positions are scaled; null for none. A modality sets null settings in `completed` when it is created.
     """
 
     completed: ClassVar[Sequence[str]] = ()
     world: ClassVar[str] = ""  # the generated data that a null `source` means without a `root`, and its section
     training_only: ClassVar[Sequence[str]] = ()  # settings that an evaluation does not use
+    may_change: ClassVar[Sequence[str]] = ("max_bad_fraction",)  # settings that a resumed run may have changed
     of_networks: ClassVar[Sequence[str]] = ()  # settings that `start_from` takes over with the networks
 
     source: str | None = "folder"
@@ -63,7 +63,7 @@ class Sample:
 class BadSampleError(Exception):
     """A sample cannot be read. A dataset or a view raises it; the core then replaces, counts and lists the sample.
 
-    source: the sample's path or another name. reason: what is wrong with it.
+    source: the sample's path or another name, or nothing in a view that does not know it. reason: what is wrong.
     """
 
     def __init__(self, source: str, reason: str) -> None:

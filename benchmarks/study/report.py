@@ -38,9 +38,12 @@ def report(name: str, log: Path, images: Path, words: str) -> None:
         figure = images / f"study_{name}.svg"
         draw(name, curves, figure)
         CONSOLE.print(f"{figure}", highlight=False)
-    lines = [command, "", _about(name, log, records), "", *_equal(records, "final", "Finals")]
-    _write(log.with_name(f"study_{name}.md"), [*lines, *_equal(records, "curve", "Curves")])
-    if searches := _searches(records):
+    searches = _searches(records)
+    of_searches = f"; trials of the search: study_{name}_search.md" if searches else ""
+    about = f"{_about(log, records)}{of_searches}."
+    lines = [command, "", about, "", *_equal(records, "final", "Finals"), *_equal(records, "curve", "Curves")]
+    _write(log.with_name(f"study_{name}.md"), lines)
+    if searches:
         _write(log.with_name(f"study_{name}_search.md"), [f"# Searches on {name}", "", command, "", *searches])
 
 
@@ -49,12 +52,12 @@ def _write(path: Path, lines: Sequence[str]) -> None:
     CONSOLE.print(f"{path}", highlight=False)
 
 
-def _about(name: str, log: Path, records: Sequence[Record]) -> str:
+def _about(log: Path, records: Sequence[Record]) -> str:
     commits, machines = sorted({one["git"] for one in records}), sorted({_machine(one) for one in records})
     return (
         f"{len(records)} trials, one thread each, on {', '.join(machines)}; commits {', '.join(commits)}. Numbers are "
         "means over seeds ± standard error; one seed has no error. A minute of two cores is 90 CPU seconds. Settings, "
-        f"CPU seconds and all scores of every trial: {log.name}; trials of the search: study_{name}_search.md."
+        f"CPU seconds and all scores of every trial: {log.name}"
     )
 
 

@@ -61,6 +61,9 @@ def best(study: Study, arm: Arm, searched_in: Path | None = None) -> Changes:
         raise ConfigError(f"{log} has no trial of {arm.name} as its file now is; run the search first")
     if len(units := {one["unit"] for one in records}) > 1:
         raise ConfigError(f"{log} has searches of {arm.name} by {' and '.join(sorted(units))}; use another --log")
+    if len(places := {(one["data"], *one["settings"]) for one in records}) > 1:
+        found = " and ".join(" ".join(place) for place in sorted(places))
+        raise ConfigError(f"{log} has searches of {arm.name} on {found}; use a log with one of them")
     largest = max(one["budget"] for one in records)
     changes: Changes = max((one for one in records if one["budget"] == largest), key=ranking)["changes"]
     return changes

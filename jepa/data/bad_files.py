@@ -10,6 +10,7 @@ from jepa.console import UNSAFE, shown
 from jepa.disk import writing
 from jepa.disk.locks import exclusive
 from jepa.errors import UserError
+from jepa.modality import Samples
 
 # A leading quote, or a character that `shown` escapes; but bytes that are not UTF-8 are written as they are.
 _UNSAFE = re.compile(f'^"|(?![\udc80-\udcff]){UNSAFE}')
@@ -98,3 +99,9 @@ def _unquoted(text: str) -> str:
         return str(json.loads(text)) if text.startswith('"') else text
     except ValueError:
         return text  # a plain name in a list of an earlier version
+
+
+def name_of(samples: Samples, index: int) -> str:
+    """The name of a sample, such as its path; its index in brackets if its source has no names."""
+    named = getattr(samples, "name_of", None)
+    return str(named(index)) if named is not None else f"[{index}]"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
-from jepa.data.bad_files import DataError
+from jepa.data.bad_files import DataError, name_of
 from jepa.data.collate import collated
 from jepa.data.masks import step_masks
 from jepa.data.order import Order, permutation, seeded
@@ -149,13 +149,13 @@ class TrainingBatches(Dataset[Batch | UserError]):
         epoch, place = divmod(number, count)
         first = int(permutation(self.order.seed, epoch, count)[place])
         for attempt in range(self.attempts + 1):
-            generator = seeded("view", self.order.seed, number)
+            generator, index = seeded("view", self.order.seed, number), (first + attempt) % count
             try:
-                inputs = self.samples[(first + attempt) % count].inputs
+                inputs = self.samples[index].inputs
                 views = [modality.loader_view(inputs, generator) for _ in range(modality.views)]
                 return views + [modality.local_view(inputs, generator) for _ in range(modality.local_views)]
             except BadSampleError as error:
-                bad.append((error.source, error.reason))
+                bad.append((error.source or name_of(self.samples, index), error.reason))
         source, reason = bad[-1]
         raise DataError(
             f"{self.attempts + 1} samples in a row cannot be read, more than data.max_bad_fraction allows; "

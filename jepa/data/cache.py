@@ -5,6 +5,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from torch.utils._pytree import tree_leaves
 
+from jepa.data.bad_files import name_of
 from jepa.data.shared import SharedInputs, shared_inputs
 from jepa.distributed import World
 from jepa.modality import Sample, Samples
@@ -52,6 +53,10 @@ class SampleCache:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def name_of(self, index: int) -> str:
+        """The name of a sample."""
+        return name_of(self.samples, index)
 
     def __getitem__(self, index: int, /) -> Sample:
         kept = self._kept(index)

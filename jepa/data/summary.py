@@ -65,12 +65,6 @@ def digest_of(samples: Samples) -> str:
     return str(digest()) if digest is not None else ""
 
 
-def name_of(samples: Samples, index: int) -> str:
-    """The name of a sample, such as its path; its index in brackets if its source has no names."""
-    named = getattr(samples, "name_of", None)
-    return str(named(index)) if named is not None else f"[{index}]"
-
-
 def digest(*parts: bytes | bytearray | memoryview | Streamed) -> str:
     """A short digest of long lists, given as buffers."""
     whole = blake2b(digest_size=16)

@@ -5,12 +5,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.data import open_split, seeded
+from jepa.data.bad_files import name_of
+from jepa.data.collate import collated
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Modality, Sample, Split
 
@@ -62,7 +65,7 @@ def check_split(
             sample = samples[index]
             view = _view(modality, split, sample.inputs, seed, index)
         except BadSampleError as error:
-            found.bad.append((error.source, error.reason))
+            found.bad.append((error.source or name_of(samples, index), error.reason))
         except Exception as error:
             error.add_note(f"while reading sample {index} of the {split} split")
             raise
@@ -94,9 +97,10 @@ def _draw(found: SplitCheck, modality: Modality[Any], sample: Sample, view: Any)
 
 
 def _view(modality: Modality[Any], split: Split, inputs: Any, seed: int, index: int) -> Any:
-    if split == "train":
-        return modality.training_view(inputs, seeded("view", seed, index))
-    return modality.evaluation_view(inputs)
+    if split != "train":
+        return modality.evaluation_view(inputs)
+    view = modality.loader_view(inputs, seeded("view", seed, index))  # the way of training, as it may refuse a sample
+    return tree_map(itemgetter(0), modality.to_network(collated([view])))
 
 
 def size_of(inputs: Any) -> Size:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from jepa.data import open_split
-from jepa.data.summary import digest_of, name_of, summary_of
+from jepa.data.bad_files import name_of
+from jepa.data.summary import digest_of, summary_of
 from jepa.embedding.settings import SPLITS, Extent
 from jepa.embedding.windows import WindowedModality
 from jepa.matching import MatchedModality

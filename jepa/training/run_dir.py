@@ -18,7 +18,7 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
     """
     saved = saved_config(config)
     free = ["run_dir", "log_every", "checkpoint_every", "keep_every"]
-    free += ["compute.", "probe.", "evaluate.", "data.max_bad_fraction"]
+    free += ["compute.", "probe.", "evaluate.", *(f"data.{name}" for name in config.data.may_change)]
     if config.loss.regulariser == config.model.contrast == "none":  # both depend on the micro-batch
         free.append("optim.accumulate")
     changed = differences(plain(completed(saved, config)), plain(config)) if saved else []

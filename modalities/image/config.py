@@ -43,6 +43,7 @@ class ImageConfig(NormalisationSettings, PixelSettings, LabelSettings, DataConfi
         *("crop_aspect", "flip", "colour", "views", "mask_sets", "masking"),
         *("local_views", "local_size", "local_scale", "augment_on"),
     )
+    may_change: ClassVar[Sequence[str]] = (*DataConfig.may_change, "augment_on")
     of_networks: ClassVar[Sequence[str]] = (
         *("image_size", "patch_size", "pixel_mean", "pixel_std"),
         *("views", "mask_sets", "masking", "local_views", "local_size", "local_scale"),

@@ -1,5 +1,6 @@
 """Images: patches on a grid of rows and columns, from folders, torchvision, tar shards or the embedded world."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -32,7 +33,6 @@ from modalities.worlds.scenes.shapes import CLASSES
 
 _RAW_SIDE = 32  # pixels per side of the raw-input baseline
 _SIZES_READ = 16  # images whose sizes are compared as a run starts
-_ONE_SIZE = "data.augment_on=device needs stored images of one size, or set data.augment_on=workers"
 
 
 class Image(Modality[ImageConfig]):
@@ -165,17 +165,21 @@ class Image(Modality[ImageConfig]):
 
     @cached_property
     def _stored_size(self) -> tuple[int, int]:
-        """Height and width of the stored images, by the first ones; raises UserError if these differ."""
+        """Height and width of most of the first stored images; raises UserError if there is no such size."""
         if self.config.source == "scenes":  # opening them would render them
             return max(self.config.size), max(self.config.size)
-        samples, sizes = self.dataset("train"), set()
+        samples, sizes = self.dataset("train"), Counter[tuple[int, int]]()
         for index in range(min(len(samples), _SIZES_READ)):
             with suppress(BadSampleError):
-                sizes.add(_size(samples[index].inputs))
-        if len(sizes) != 1:
-            found = " and ".join(f"{height} x {width} pixels" for height, width in sorted(sizes)) or "none is readable"
-            raise UserError(f"{_ONE_SIZE}; among the first {_SIZES_READ} there are {found}")
-        return sizes.pop()
+                sizes[_size(samples[index].inputs)] += 1
+        most = sizes.most_common(1)
+        if not most or 2 * most[0][1] <= sizes.total():
+            found = ", ".join(f"{height} x {width} pixels" for height, width in sorted(sizes)) or "none is readable"
+            raise UserError(
+                "data.augment_on=device needs stored images of one size, or set data.augment_on=workers; among the "
+                f"first {_SIZES_READ}: {found}"
+            )
+        return most[0][0]
 
     @property
     def _empty_uncropped(self) -> tuple[Tensor, Tensor]:
@@ -183,12 +187,13 @@ class Image(Modality[ImageConfig]):
         return _empty(size), ViewParameters((0, 0, *size), mirrored=False, colours=None).as_tensor()
 
     def _of_one_size(self, image: Tensor) -> Tensor:
-        """The image; raises UserError if its size is not that of the others, as a batch on the device has one size."""
+        """The image; raises BadSampleError if it has not the size of the others, as a batch on the device has one."""
         if _size(image) != self._stored_size:
-            (height, width), (first_height, first_width) = _size(image), self._stored_size
-            raise UserError(
-                f"{_ONE_SIZE}; one has {height} x {width} pixels, the first ones {first_height} x {first_width} "
-                "(`jepa data check` lists sizes)"
+            (height, width), (usual_height, usual_width) = _size(image), self._stored_size
+            raise BadSampleError(
+                "",
+                f"it has {height} x {width} pixels, others {usual_height} x {usual_width}, and data.augment_on=device "
+                "needs one size",
             )
         return image
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa.data.summary import SplitSummary, digest_of, name_of, summary_of
+from jepa.data.bad_files import name_of
+from jepa.data.summary import SplitSummary, digest_of, summary_of
 from jepa.modality import BadSampleError, Label, LabelledSamples, Sample
 from modalities.video.decode.stored import StoredVideo, VideoInfo, check_indices, reduced, reduced_size
 from modalities.video.decode.video import EncodedVideo

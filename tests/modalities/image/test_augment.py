@@ -164,16 +164,43 @@ def test_a_dry_run_renders_no_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process_memory(config, modality, Allocation(gpus=0))["ddp"].total > 0
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_images_of_several_sizes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], late: bool) -> None:
-    root = write_class_images(tmp_path / "photos", {"train": 30}, ("a",), side=20)
-    write_class_images(tmp_path / "larger", {"train": 3}, ("a",), side=24)
+def several_sizes(tmp_path: Path, odd: int) -> tuple[Path, list[str]]:
+    """60 images of 20 x 20 and `odd` of 24 x 24, which come first, with the settings of a run."""
+    root = write_class_images(tmp_path / "photos", {"train": 60}, ("a",), side=20)
+    write_class_images(tmp_path / "larger", {"train": odd}, ("a",), side=24)
     for path in (tmp_path / "larger").rglob("*.png"):
-        path.rename(root / "train" / "a" / f"{'z' if late else '0'}{path.name}")
-    own = ["data.augment_on=device", f"data.root={root}", "data.source=folder"]
-    assert main(["--modality", "image", "--run-dir", str(tmp_path / "run"), *own, *SMALL]) == 1
+        path.rename(root / "train" / "a" / f"0{path.name}")
+    return root, ["data.augment_on=device", f"data.root={root}", "data.source=folder", *SMALL]
+
+
+def test_an_image_of_another_size_is_a_bad_sample_with_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, settings = several_sizes(tmp_path, 1)
+    command = ["--modality", "image", "--run-dir", str(tmp_path / "run"), *settings, "steps=8"]
+    reason = "it has 24 x 24 pixels, others 20 x 20, and data.augment_on=device needs one size"
+    assert main([*command, "data.max_bad_fraction=0"]) == 1  # which a run meets in its first epoch
+    capsys.readouterr()
+    assert main([*command, "data.max_bad_fraction=0.1"]) == 0
+    source, found = (tmp_path / "run" / "bad_files.txt").read_text().splitlines()[0].split("\t")
+    assert Path(source).name == "00.png"
+    assert found == reason
+    capsys.readouterr()
+    assert check_data(["check", str(root), "--modality", "image", "--samples", "0", "data.augment_on=device"]) == 1
+    assert reason in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_may_change_where_views_are_made(tmp_path: Path) -> None:
+    _, settings = several_sizes(tmp_path, 0)
+    command = ["--modality", "image", "--run-dir", str(tmp_path / "run"), *settings]
+    assert main([*command, "data.augment_on=workers"]) == 0
+    assert main(command) == 0
+
+
+def test_images_of_many_sizes_are_refused_as_a_run_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, settings = several_sizes(tmp_path, 8)
+    assert main(["--modality", "image", "--run-dir", str(tmp_path / "run"), *settings]) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert "data.augment_on=device needs stored images of one size, or set data.augment_on=workers" in error
-    found = "one has 24 x 24 pixels, the first ones 20 x 20" if late else "there are 20 x 20 pixels and 24 x 24 pixels"
-    assert found in error
-    assert check_data(["check", str(root), "--modality", "image", "data.augment_on=device"]) == 0
+    assert "among the first 16: 20 x 20 pixels, 24 x 24 pixels" in error
+    assert read_metrics(tmp_path / "run") == []
