@@ -14,6 +14,8 @@ import torch
 from pictures import colour_of, write_images
 from PIL import Image
 
+from jepa.config import parse_yaml, to_yaml
+from jepa.launch import resolve
 from jepa.modality import BadSampleError, Samples, Split
 from modalities.image.sources import open_source
 from modalities.storage.packed import PackedStrings
@@ -366,3 +368,11 @@ def test_shards_with_incomplete_split_names_are_an_error(names: list[str], messa
         write_tar(tmp_path / f"{name}.tar", shard_members(0, 1))
     with pytest.raises(ValueError, match=message):
         open_source("webdataset", tmp_path, "train", min_side=4)
+
+
+def test_arguments_of_a_torchvision_set_may_be_lists(tmp_path: Path) -> None:
+    arguments = ["data.torchvision.image_size=[3,12,20]", "data.torchvision.size=30", "data.torchvision.num_classes=2"]
+    data = ["data.source=FakeData", f"data.root={tmp_path}", "data.image_size=8", "data.patch_size=4"]
+    config, modality = resolve("image", {}, ["run_dir=unused", *data, *arguments])
+    assert modality.dataset("train")[0].inputs.shape == (3, 12, 20)
+    assert parse_yaml(to_yaml(config), "config")["data"]["torchvision"]["image_size"] == [3, 12, 20]  # as a run keeps it
