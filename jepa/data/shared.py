@@ -3,10 +3,9 @@
 import mmap
 import os
 import pickle
-import sys
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +106,9 @@ def shared_inputs(world: World, loaders: int, count: int, megabytes: int) -> Sha
     here = [rank for rank, machine in enumerate(machines) if machine == _machine()]
     readers = len(here) * max(1, loaders)
     own = None
-    if readers > 1 and megabytes and sys.platform == "linux":
-        own = SharedInputs.create(count, readers * megabytes * 2**20)
+    if readers > 1 and megabytes and hasattr(os, "memfd_create"):
+        with suppress(OSError):  # some containers forbid it
+            own = SharedInputs.create(count, readers * megabytes * 2**20)
     if world.size == 1:
         return own
     offers: list[Any] = [None] * world.size

@@ -166,11 +166,14 @@ def test_each_sample_is_decoded_once_on_a_machine_and_batches_stay_the_same(tmp_
     assert len(read) < 1.5 * SAMPLES  # two may decode a sample at once; four on their own would have read 4 * SAMPLES
 
 
-def test_one_process_that_reads_alone_shares_nothing() -> None:
+def test_one_process_that_reads_alone_shares_nothing_nor_do_systems_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(0, 1, torch.device("cpu"))
     assert shared_inputs(world, 0, 10, 512) is None
     assert shared_inputs(world, 1, 10, 512) is None
     assert shared_inputs(world, 2, 10, 0) is None
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "memfd_create")
+        assert shared_inputs(world, 2, 10, 512) is None
     found = shared_inputs(world, 2, 10, 512)
     assert found is not None
     assert found.limit == 2 * 512 * 2**20
