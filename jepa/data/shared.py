@@ -113,9 +113,10 @@ def shared_inputs(world: World, loaders: int, count: int, megabytes: int) -> Sha
         return own
     offers: list[Any] = [None] * world.size
     dist.all_gather_object(offers, own and (own.path, own.token, own.count, own.limit), group=world.control)
-    if own is None or here[0] == world.rank:
+    offer = offers[here[0]]
+    if own is None or offer is None or here[0] == world.rank:
         return own
-    return SharedInputs.opened(*offers[here[0]]) or own
+    return SharedInputs.opened(*offer) or own
 
 
 def _machine() -> str:
