@@ -26,7 +26,7 @@ _SPLIT_ARGUMENTS: dict[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 _OURS = {"root", "train", "what", "download", "transform", "target_transform", "transforms", "loader", "is_valid_file"}
-Arguments = Mapping[str, str | int | float | bool | tuple[int | float | str, ...]]  # of a constructor
+Arguments = Mapping[str, str | int | float | bool | tuple[int | float, ...]]  # of a constructor
 
 
 class TorchvisionImages:
