@@ -186,8 +186,8 @@ def test_an_image_of_another_size_is_a_bad_sample_with_a_name(
     assert Path(source).name == "00.png"
     assert found == reason
     capsys.readouterr()
-    mosaic = ("--mosaic", str(tmp_path / "mosaic.png"))
-    assert check_data(["check", str(root), *mosaic, "--modality", "image", "--samples", "0", "data.augment_on=device"]) == 1
+    options = ["--modality", "image", "--samples", "0", "--mosaic", str(tmp_path / "mosaic.png")]
+    assert check_data(["check", str(root), *options, "data.augment_on=device"]) == 1
     assert reason in " ".join(capsys.readouterr().out.split())
 
 
