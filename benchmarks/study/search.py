@@ -49,7 +49,7 @@ def rungs(trials: int) -> int:
 
 
 def best(study: Study, arm: Arm, searched_in: Path | None = None) -> Changes:
-    """The best settings among the trials of the largest budget; raises ConfigError for none or for several units.
+    """The best settings among the trials of the largest budget; raises ConfigError for none or several units or sets.
 
     searched_in: log of a study of other data, whose trials decide.
     """

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from modalities.image.colour import LUMINANCE, ColourConfig, ColourMap, coloured, random_colours
-from modalities.image.views import Box, random_box, resized_crop
+from modalities.image.views import Box, cropped, random_box
 
 _BOX, _MIRRORED, _GREY, _MATRIX = slice(0, 4), 4, 5, slice(6, 15)
 _UNCHANGED = ColourMap(torch.eye(3), 0.0)
@@ -23,8 +23,7 @@ class ViewParameters:
 
     def view(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """The view: uint8 [3, H, W], size (h, w) -> uint8 [3, h, w]."""
-        view = resized_crop(image, self.box, size)
-        view = view.flip(-1) if self.mirrored else view
+        view = cropped(image, self.box, self.mirrored, size)
         return view if self.colours is None else coloured(view, self.colours)
 
     def as_tensor(self) -> Tensor:

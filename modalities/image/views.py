@@ -32,6 +32,11 @@ def random_resized_crop(
     Image uint8 [3, H, W], size (h, w) -> uint8 [3, h, w]. See `random_box`.
     """
     box, mirrored = random_box(image.shape[-2], image.shape[-1], scale, aspect, flip, generator)
+    return cropped(image, box, mirrored, size)
+
+
+def cropped(image: Tensor, box: Box, mirrored: bool, size: tuple[int, int]) -> Tensor:
+    """As `resized_crop`, and mirrored if it is `mirrored`."""
     view = resized_crop(image, box, size)
     return view.flip(-1) if mirrored else view
 

@@ -107,10 +107,10 @@ def stored(**settings: Any) -> Image:
     return Stored(ImageConfig(source="folder", root=Path("unused"), **{**usual, **settings}))
 
 
-def test_a_batch_of_pending_views_becomes_the_training_views_whatever_shares_it() -> None:
+def test_a_batch_of_uncropped_views_becomes_the_training_views_whatever_shares_it() -> None:
     device = stored(augment_on="device")
-    pending = [device.loader_view(image, Generator().manual_seed(place)) for place, image in enumerate(images())]
-    batch = collated(pending)
+    uncropped = [device.loader_view(image, Generator().manual_seed(place)) for place, image in enumerate(images())]
+    batch = collated(uncropped)
     assert isinstance(batch, UncroppedView)
     views = device.to_network(batch)
     for place, image in enumerate(images()):
@@ -118,7 +118,7 @@ def test_a_batch_of_pending_views_becomes_the_training_views_whatever_shares_it(
         torch.testing.assert_close(views[place], alone, atol=0.03, rtol=0)  # of a level, .017, at a tie
 
 
-def test_pending_views_keep_the_contract(tmp_path: Path) -> None:
+def test_uncropped_views_keep_the_contract(tmp_path: Path) -> None:
     write_class_images(tmp_path, {"train": 12, "test": 12}, side=20)
     data = ImageConfig(
         source="folder", root=tmp_path, image_size=16, patch_size=4, augment_on="device", views=2, mask_sets=2

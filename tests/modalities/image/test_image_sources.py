@@ -375,8 +375,5 @@ def test_arguments_of_a_torchvision_set_may_be_lists(tmp_path: Path) -> None:
     data = ["data.source=FakeData", f"data.root={tmp_path}", "data.image_size=8", "data.patch_size=4"]
     config, modality = resolve("image", {}, ["run_dir=unused", *data, *arguments])
     assert modality.dataset("train")[0].inputs.shape == (3, 12, 20)
-    assert parse_yaml(to_yaml(config), "config")["data"]["torchvision"]["image_size"] == [
-        3,
-        12,
-        20,
-    ]  # as a run keeps it
+    stored = parse_yaml(to_yaml(config), "config")["data"]["torchvision"]  # as a run keeps it
+    assert stored["image_size"] == [3, 12, 20]
