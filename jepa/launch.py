@@ -5,21 +5,18 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint.lock import locked
-from jepa.compat.stages import current
 from jepa.config import ConfigError
-from jepa.config.recipes import default_recipe, read_recipe, recipes, without_base
 from jepa.console import CONSOLE, shown
 from jepa.data.index import open_data, remove_index_without_run
 from jepa.distributed import join
 from jepa.distributed.peers import failing_together
 from jepa.distributed.starter import is_started, run_processes
 from jepa.errors import INTERRUPTED, exit_status
-from jepa.plugins.registry import declared_name, modality_class
 from jepa.settings.arguments import launch_parser
+from jepa.settings.recipe import chosen_recipe
 from jepa.settings.resolve import Resolved, resolve as resolve, resolve_layers, say
 from jepa.train import train
 from jepa.training.config import Config
@@ -87,22 +84,18 @@ def _finish(config: Config[Any, Any], finished: bool, train_only: bool) -> int:
 
 def _configured(arguments: argparse.Namespace, more: Sequence[str]) -> Resolved:
     """Config and modality of a command line and more overrides."""
-    modality_type = modality_class(arguments.modality)
-    recipe = arguments.config or default_recipe(declared_name(arguments.modality), modality_type)
-    overrides = [*arguments.overrides, *more]
+    recipe, overrides = chosen_recipe(arguments.modality, arguments.config), [*arguments.overrides, *more]
     if arguments.run_dir and not any(text.startswith("run_dir=") for text in more):
         overrides.append(f"run_dir={arguments.run_dir}")
-    tree = read_recipe(recipe, modality_type) if recipe else {}
-    # The config.yaml of a run names its modality; it holds all settings, also former ones and those without effect.
-    tree = current(tree) if "modality" in tree else tree
-    ours = recipes(modality_type)
-    is_ours = recipe in ours or (recipe is not None and Path(recipe).resolve() in map(Path.resolve, ours.values()))
-    is_users_file = not is_ours and "modality" not in tree
     processes = None if arguments.dry_run or arguments.slurm else int(os.environ.get("WORLD_SIZE", arguments.processes))
-    users_file = without_base(recipe) if is_users_file and recipe is not None else None
-    known: dict[str, Any] = {"users_file": users_file, "is_default": arguments.config is None}
-    known |= {"keeps_unused": arguments.keep_unused, "start": "tried" if arguments.dry_run else "read"}
-    return resolve_layers(arguments.modality, tree, overrides, processes=processes, **known)
+    return resolve_layers(
+        arguments.modality,
+        recipe,
+        overrides,
+        processes=processes,
+        keeps_unused=arguments.keep_unused,
+        start="tried" if arguments.dry_run else "read",
+    )
 
 
 if __name__ == "__main__":

@@ -110,9 +110,9 @@ def distances(pair: Pair, config: LossConfig, normalise: bool, reduction: str) -
             return F.mse_loss(predicted, target, reduction=reduction)
 
 
-def added_loss(output: Output, config: LossConfig, contrast: Contrast, generator: Generator) -> Tensor:
-    """The terms added to the prediction loss, with their weights: regulariser and contrast -> scalar."""
-    total = regularisation(output.predictions, config, generator, output.local)
+def total_loss(loss: Tensor, output: Output, config: LossConfig, contrast: Contrast, generator: Generator) -> Tensor:
+    """What is minimised: the prediction loss, regulariser and contrast, each with its weight -> scalar."""
+    total = config.prediction_weight * loss + regularisation(output.predictions, config, generator, output.local)
     if output.contrast is not None:
         total = total + config.contrast_weight * contrast_loss(output.contrast, contrast)
     return total

@@ -54,6 +54,11 @@ class NetworksConfig(TransformerConfig, ABC):
         chosen = self.target_layers
         return tuple(range(1, self.depth + 1))[-chosen:] if isinstance(chosen, int) else chosen
 
+    @property
+    def last_predicted(self) -> int:
+        """Where the deepest of the `target_outputs` stands among the L layers of a prediction."""
+        return self.target_outputs.index(max(self.target_outputs)) if self.target_join == "each" else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(NetworksConfig, EncoderConfig):

@@ -11,7 +11,7 @@ from jepa.collapse import collapse_warning, flat_signs
 from jepa.config import plain
 from jepa.data import BadFiles, Batch, SampleCache, TrainingBatches, Upcoming, open_split, seeded, training_batches
 from jepa.distributed import World, gradients_shared, stop_on_signals
-from jepa.loss import added_loss, prediction_loss
+from jepa.loss import prediction_loss, total_loss
 from jepa.modality import Modality
 from jepa.optim import build_optimizer, clip_gradient, set_schedule
 from jepa.training.checks import batch_order, check_config
@@ -130,8 +130,7 @@ def backward(config: Config[Any, Any], step: int, forward: Callable[..., Any], b
             with torch.autocast(batch.device.type, torch.bfloat16, config.compute.uses_bf16(batch.device.type)):
                 output = forward(part.views, part.masks, tuple(weights), part.local, config.projects(weights))
             loss = prediction_loss(output.predictions, terms, weights, output.local)
-            added = added_loss(output, terms, config.model.contrast, seeded("slices", config.seed, step))
-            total = terms.prediction_weight * loss + added
+            total = total_loss(loss, output, terms, config.model.contrast, seeded("slices", config.seed, step))
             scaled = total / len(parts)
             scaled.backward(scaled.detach() * 0 + 1)  # 1; NaN if the loss is not finite, so that every rank sees it
         losses.append(loss.detach())

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa.collapse import collapse_signs, rankme
-from jepa.loss import LossConfig, added_loss, contrast_loss, prediction_loss, regularisation
+from jepa.loss import LossConfig, contrast_loss, prediction_loss, regularisation, total_loss
 from jepa.model import ContrastPair, ContrastScale, Output, Pair, Prediction
 from jepa.regularisers import sigreg, vicreg, visreg
 
@@ -224,8 +224,9 @@ def test_contrasts_equal_those_of_open_clip() -> None:
 def test_a_contrast_is_added_by_its_weight_and_its_temperature_can_leave_its_bound() -> None:
     pairs = contrast_pair("infonce")
     output = Output([Prediction({}, {"first": pairs.streams[0]})], pairs)
-    added = added_loss(output, LossConfig(contrast_weight=0.5), "infonce", generator())
-    torch.testing.assert_close(added, 0.5 * contrast_loss(pairs, "infonce"))
+    config = LossConfig(contrast_weight=0.5, prediction_weight=2)
+    total = total_loss(torch.tensor(3.0), output, config, "infonce", generator())
+    torch.testing.assert_close(total, 6 + 0.5 * contrast_loss(pairs, "infonce"))
     scale = ContrastScale("infonce")
     with torch.no_grad():
         scale.log_scale.fill_(9.0)

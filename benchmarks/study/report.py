@@ -77,7 +77,8 @@ def _equal(records: Sequence[Record], part: str, title: str) -> list[str]:
     lines = []
     for unit, amount, split in sorted({(one["unit"], one["budget"], one["split"]) for one in runs}):
         group = [one for one in runs if (one["unit"], one["budget"], one["split"]) == (unit, amount, split)]
-        words = f"{amount:g} minutes of two cores" if unit == "minutes" else f"{amount:.3g} {unit}"
+        minutes = f"{amount:g} minute{'' if amount == 1 else 's'} of two cores"
+        words = minutes if unit == "minutes" else f"{amount:.3g} {unit}"
         lines += [f"**{title}: {words}, {split} split**", "", _table(group), ""]
     return lines
 

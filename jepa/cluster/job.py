@@ -38,15 +38,16 @@ class Attempts:
             path = self.run_dir / "attempts.jsonl"
             with writing(path):
                 self.run_dir.mkdir(parents=True, exist_ok=True)
+                torn = path.exists() and not path.read_bytes().endswith(b"\n")  # by a kill or a full disk
                 with path.open("a") as file:
-                    file.write(json.dumps({"job_id": self.job_id, **values}) + "\n")
+                    file.write("\n" * torn + json.dumps({"job_id": self.job_id, **values}) + "\n")
 
 
 def read_attempts(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of attempts.jsonl, without an incomplete last line."""
+    """The lines of attempts.jsonl, without incomplete ones."""
     path = run_dir / "attempts.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def write_job(run_dir: Path, content: dict[str, Any]) -> None:
@@ -100,8 +101,9 @@ class Command:
         began = time.monotonic()
         try:
             status = imported(self.entry)(self.arguments)
-        except SystemExit:
-            attempts.end("requeued")  # by submitit's own handler
+        except SystemExit as error:
+            # Submitit's own handler ends the process by -1 once it has requeued the job.
+            attempts.end("requeued" if error.code == -1 else f"failed: exit status {error.code}")
             raise
         except BaseException as error:
             attempts.end(f"failed: {type(error).__name__}: {error}")

@@ -57,7 +57,9 @@ def statuses(run_dirs: Sequence[Path]) -> list[JobStatus]:
     """Status of submitted runs, from a single query to the cluster."""
     jobs = [read_job(run_dir) for run_dir in run_dirs]
     sent = [one for job in jobs if job["cluster"] == "slurm" for one in (job, job.get("evaluation")) if one]
-    known = _cluster_states([one["job_id"] for one in sent])
+    # Without owners, the cluster would send the jobs of all its users.
+    owners = {os.getuid(), *((run_dir / "job.json").stat().st_uid for run_dir in run_dirs)}
+    known = _cluster_states([one["job_id"] for one in sent], owners)
     return [_status(run_dir, job, known) for run_dir, job in zip(run_dirs, jobs, strict=True)]
 
 
@@ -109,13 +111,14 @@ def _state(cluster_state: str, finished: bool, attempts: Sequence[dict[str, Any]
     return "FAILED", "left the queue before it started"
 
 
-def _cluster_states(job_ids: Sequence[str]) -> dict[str, str]:
-    """Job id -> state from the queue, or from accounting if the job has left the queue."""
+def _cluster_states(job_ids: Sequence[str], owners: Iterable[int]) -> dict[str, str]:
+    """Job id -> state from the queue, or from accounting if the job has left the queue. owners: numbers of users."""
     if not job_ids:
         return {}
     wanted = ",".join(sorted({job_id.partition("_")[0] for job_id in job_ids}))
     accounts = _rows("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", wanted)
-    queue = _rows("squeue", "--noheader", "--all", "--array", "--states=all", "--format=%i|%T")
+    users = ",".join(map(str, sorted(owners)))
+    queue = _rows("squeue", "--noheader", "--all", "--array", "--states=all", f"--user={users}", "--format=%i|%T")
     if accounts is None and queue is None:
         raise ConfigError("neither sacct nor squeue works here; use a login node of the cluster")
     # The queue overrides accounting, which may lag behind it.
@@ -143,13 +146,13 @@ def _local_state(job_id: str) -> str:
     return "RUNNING" if b"submitit" in command and not zombie else ""
 
 
-def last_lines(log: Path, count: int = _TAIL) -> list[str]:
+def last_lines(log: Path) -> list[str]:
     if not log.exists():
         return []
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 20_000))
         text = file.read().decode(errors="replace")
-    return [line for line in text.splitlines() if line.strip()][-count:]
+    return [line for line in text.splitlines() if line.strip()][-_TAIL:]
 
 
 def jobs(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.cost.flops import networks
 from jepa.data import Batch, seeded
-from jepa.loss import added_loss, prediction_loss
+from jepa.loss import prediction_loss, total_loss
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.optim import build_optimizer
@@ -199,9 +199,10 @@ class _Step:
         # For a GPU, float16 replaces bf16: same size, and `attend` has no CPU special case for it.
         low = torch.float16 if self.device == "cuda" else torch.bfloat16
         with torch.autocast("cpu", low, enabled=self.config.compute.uses_bf16(self.device)):
-            output = self.model(batch.views, batch.masks, tuple(stage.weights), batch.local)
+            projects = self.config.projects(stage.weights)
+            output = self.model(batch.views, batch.masks, tuple(stage.weights), batch.local, projects)
         loss = prediction_loss(output.predictions, self.config.loss, stage.weights, output.local)
-        total = loss + added_loss(output, self.config.loss, self.config.model.contrast, seeded("slices"))
+        total = total_loss(loss, output, self.config.loss, self.config.model.contrast, seeded("slices"))
         # Like total.backward(), but a TorchFunctionMode stays active while blocks are recomputed.
         torch.autograd.backward(get_gradient_edge(total), torch.ones_like(total))
 

@@ -10,7 +10,7 @@ from jepa.console import UNSAFE, shown
 from jepa.disk import writing
 from jepa.disk.locks import exclusive
 from jepa.errors import UserError
-from jepa.modality import Samples
+from jepa.modality import BadSampleError, Samples
 
 # A leading quote, or a character that `shown` escapes; but bytes that are not UTF-8 are written as they are.
 _UNSAFE = re.compile(f'^"|(?![\udc80-\udcff]){UNSAFE}')
@@ -99,6 +99,11 @@ def _unquoted(text: str) -> str:
         return str(json.loads(text)) if text.startswith('"') else text
     except ValueError:
         return text  # a plain name in a list of an earlier version
+
+
+def described(error: BadSampleError, samples: Samples, index: int) -> tuple[str, str]:
+    """Name of the sample, which a view may have left out of its error, and reason."""
+    return error.source or name_of(samples, index), error.reason
 
 
 def name_of(samples: Samples, index: int) -> str:

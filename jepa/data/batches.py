@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
-from jepa.data.bad_files import DataError, name_of
+from jepa.data.bad_files import DataError, described
 from jepa.data.collate import collated
 from jepa.data.masks import step_masks
 from jepa.data.order import Order, permutation, seeded
@@ -155,7 +155,7 @@ class TrainingBatches(Dataset[Batch | UserError]):
                 views = [modality.loader_view(inputs, generator) for _ in range(modality.views)]
                 return views + [modality.local_view(inputs, generator) for _ in range(modality.local_views)]
             except BadSampleError as error:
-                bad.append((error.source or name_of(self.samples, index), error.reason))
+                bad.append(described(error, self.samples, index))
         source, reason = bad[-1]
         raise DataError(
             f"{self.attempts + 1} samples in a row cannot be read, more than data.max_bad_fraction allows; "

@@ -11,7 +11,6 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jepa.config import ConfigError
-from jepa.config.recipes import default_recipe, read_recipe
 from jepa.console import CONSOLE, command_parser, printer, shown
 from jepa.data import open_split
 from jepa.data.summary import summary_lines
@@ -21,9 +20,10 @@ from jepa.data_check.reading import SplitCheck, check_split, spread
 from jepa.disk.cache import user_cache
 from jepa.disk.columns import IndexFolder
 from jepa.errors import UserError, exit_status
-from jepa.launch import resolve
 from jepa.modality import Modality, Split
-from jepa.plugins.registry import declared_name, modality_class, names
+from jepa.plugins.registry import modality_class, names
+from jepa.settings.recipe import chosen_recipe
+from jepa.settings.resolve import resolve
 from jepa.training.config import Config
 
 SPLITS: Sequence[Split] = get_args(Split)
@@ -91,10 +91,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _configured(
     name: str, path: str | None, recipe: str | None, settings: Sequence[str]
 ) -> tuple[Config[Any, Any], Modality[Any]]:
-    modality_type = modality_class(name)
-    chosen = recipe or default_recipe(declared_name(name), modality_type)
     root = [f"data.root={path}"] if path else []
-    return resolve(name, read_recipe(chosen, modality_type) if chosen else {}, [*root, *settings])
+    return resolve(name, chosen_recipe(name, recipe).tree, [*root, *settings])
 
 
 def _only_reader(path: str | None, recipe: str | None, settings: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from jepa.data import open_split, seeded
-from jepa.data.bad_files import name_of
+from jepa.data.bad_files import described
 from jepa.data.collate import collated
 from jepa.matching import MatchedModality
 from jepa.modality import BadSampleError, Modality, Sample, Split
@@ -65,7 +65,7 @@ def check_split(
             sample = samples[index]
             view = _view(modality, split, sample.inputs, seed, index)
         except BadSampleError as error:
-            found.bad.append((error.source or name_of(samples, index), error.reason))
+            found.bad.append(described(error, samples, index))
         except Exception as error:
             error.add_note(f"while reading sample {index} of the {split} split")
             raise

@@ -58,10 +58,9 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous()
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may share it with others
         dist.all_reduce(gradient)
-        first = dist.get_rank() * ctx.local
-        return gradient[first : first + ctx.local]
+        return gradient[own_rows(ctx.local)]
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -175,7 +175,7 @@ class RowDataset(Dataset[Any]):
         try:
             return self.rows.read(row)
         except BadSampleError as error:
-            return BadRow(row, error.source, error.reason)
+            return BadRow(row, error.source or self.rows.chain.name(self.rows.sample(row)), error.reason)
 
 
 def collate_rows(items: Sequence[RowViews | BadRow]) -> RowBatch:

@@ -111,7 +111,7 @@ class Forecaster:
         valid = None if valid is None else valid[:, known.to(valid.device)]
         level = mean_tokens(context.mean(dim=-1, keepdim=True), valid).unsqueeze(1)  # [B, 1, 1]
         spread = mean_tokens(context.std(dim=-1, correction=0, keepdim=True), valid).unsqueeze(1)
-        layer = self.model.config.target_outputs.index(self.model.config.depth)
+        layer = self.model.config.last_predicted
         predictions = []
         for horizon, slot in enumerate(self.cut.future):
             predictions.append(self._predict(inputs, context, known, self.cut.future[horizon:])[:, 0])

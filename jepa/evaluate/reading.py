@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from jepa.data import open_split, seeded
+from jepa.data.bad_files import described
 from jepa.modality import BadSampleError, Label, LabelledSamples, Modality, Sample, Samples, Split, Task
 from jepa.probe.protocol import EvaluateConfig
 
@@ -135,7 +136,7 @@ class ViewDataset(Dataset[Any]):
             one_view, all_views = self.modality.evaluation_view, self.modality.evaluation_views
             views = list(all_views(sample.inputs)) if self.averaged else [one_view(sample.inputs)]
         except BadSampleError as error:
-            return error
+            return BadSampleError(*described(error, self.samples, self.indices[index]))
         labels = {task.label: self._label(sample.labels, task) for task in self.tasks}
         of_views = [self.modality.baselines(view) for view in views]
         baselines = {name: torch.stack([one[name].float() for one in of_views]).mean(dim=0) for name in of_views[0]}

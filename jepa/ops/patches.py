@@ -1,6 +1,7 @@
 """Inputs cut into patches, and the choice of some tokens."""
 
 import re
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -33,10 +34,19 @@ class PatchEmbedding(nn.Module):
         groups = [group.strip("()").split() for group in re.findall(r"\([^)]*\)|\S+", after)]  # batch, tokens, values
         patches = rearrange(inputs, f"{before}->{after.translate(_NO_BRACKETS)}", **self.sizes)  # a view
         batch = torch.arange(len(keep), device=keep.device).unsqueeze(1)
-        return patches[batch, *torch.unravel_index(keep, patches.shape[1 : 1 + len(groups[1])])].flatten(2)
+        return patches[batch, *_coordinates(keep, patches.shape[1 : 1 + len(groups[1])])].flatten(2)
 
 
 _NO_BRACKETS = str.maketrans("", "", "()")
+
+
+def _coordinates(indices: Tensor, shape: Sequence[int]) -> Sequence[Tensor]:
+    """As torch.unravel_index, which copies the shape to the device and so makes the host wait for a GPU."""
+    found: list[Tensor] = []
+    for size in reversed(shape):
+        found.insert(0, indices % size)
+        indices = indices // size
+    return found
 
 
 def patch_embedding(pattern: str, values: int, dim: int, **sizes: int) -> PatchEmbedding:

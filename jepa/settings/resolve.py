@@ -11,6 +11,7 @@ from jepa.console import CONSOLE, shown
 from jepa.modality import DataConfig, Modality
 from jepa.plugins.registry import modality_class
 from jepa.settings.layers import Layers
+from jepa.settings.recipe import Recipe
 from jepa.settings.start import StartUse, with_start
 from jepa.training.config import Config
 from jepa.training.run_dir import completed, saved_config
@@ -39,38 +40,34 @@ def resolve(modality_name: str, recipe: Tree, overrides: Sequence[str]) -> tuple
     run, null settings that the data completes (`DataConfig.completed`) are taken from that run.
     Raises ConfigError and UnknownModalityError.
     """
-    resolved = resolve_layers(modality_name, recipe, overrides)
+    resolved = resolve_layers(modality_name, Recipe(recipe), overrides)
     return resolved.config, resolved.modality
 
 
 def resolve_layers(
     modality_name: str,
-    recipe: Tree,
+    recipe: Recipe,
     overrides: Sequence[str],
     *,
-    users_file: Tree | None = None,
     processes: int | None = None,
     keeps_unused: bool = False,
     start: StartUse = "ignored",
-    is_default: bool = False,
 ) -> Resolved:
     """As `resolve`, with notes, among them settings of the recipe that overrides switch off.
 
-    users_file: the settings that stand in the recipe's file, without its base, if it is a file of the user. processes:
-    of the training, None if unknown. Raises ConfigError for settings of the user that have no effect; keeps_unused:
-    overrides among them only give notes. start: whether a new
-    run takes over the settings of `start_from`; they give way to overrides and to a recipe, unless it is the
-    modality's default one (is_default).
+    processes: of the training, None if unknown. Raises ConfigError for settings of the user that have no effect;
+    keeps_unused: overrides among them only give notes. start: whether a new run takes over the settings of
+    `start_from`; they give way to overrides and to a recipe, unless it is the modality's default one.
     """
     modality_type = modality_class(modality_name)
     config_type = Config.of(modality_type)
     changes = parse_overrides(overrides, config_type)
-    layers = Layers(modality_name, modality_type, recipe, changes, is_default)
+    layers = Layers(modality_name, modality_type, recipe.tree, changes, recipe.is_default)
     config, modality, notes = _constructed(layers, start)
 
     def use(config: Config[Any, Any], modality: Modality[Any], changes: Tree) -> Use:
-        users = merge(users_file or {}, changes)
-        return Use(config, modality, False, processes, users, recipe)
+        users = merge(recipe.users_file or {}, changes)
+        return Use(config, modality, False, processes, users, recipe.tree)
 
     def alone() -> dict[str, str]:
         """Settings of the recipe that have no effect without overrides; none if it cannot be used without them."""
@@ -86,7 +83,8 @@ def resolve_layers(
     if not keeps_unused:
         refuse(unused)
     notes += [f"no effect here: {path}, as {reason}" for path, reason in unused.items()]
-    notes += check_recipe(of_recipe, recipe, defaults(config_type), alone if changes else lambda: found, users_file)
+    apart = alone if changes else lambda: found
+    notes += check_recipe(of_recipe, recipe.tree, defaults(config_type), apart, recipe.users_file)
     if "model.projector" in found and config.loss.regulariser == "none":  # DDP refuses parts that nothing trains
         config = replace(config, model=replace(config.model, projector=0))
     asks_for_probe = use(config, modality, changes).is_set_by_user("probe.every")

@@ -131,7 +131,7 @@ class _Given(Dataset[Any]):
                 self.modality.evaluation_views(stored_input(self.modality, self.items[index], self.value_range))
             )
         except BadSampleError as error:
-            raise ValueError(f"{error.source}: {error.reason}") from error
+            raise ValueError(f"{error.source or f'item {index}'}: {error.reason}") from error
 
 
 def _collate(items: Sequence[Any]) -> Any:

@@ -50,6 +50,17 @@ def test_a_run_whose_training_ends_during_the_query_waits_for_its_evaluation(
     assert (found.state, found.job_id, found.attempts) == ("PENDING", "2", 1)
 
 
+def test_a_line_that_was_cut_short_spoils_no_other(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path, "1", True)
+    attempts.begin(["here"])
+    with (tmp_path / "attempts.jsonl").open("a") as file:
+        file.write('{"job_id": "1", "begin": 17')  # the disk was full
+    attempts.begin(["here"])
+    attempts.end("finished")
+    assert attempts.count() == 2
+    assert [line.get("how") for line in read_attempts(tmp_path)] == [None, None, "finished"]
+
+
 def test_the_reason_of_a_failed_run_is_shown(
     on_cluster: LocalCluster, profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,15 +1,39 @@
 """`jepa data check`: bad samples and their reasons, structure, speed, and the mosaic, for every modality."""
 
 import json
+from array import array
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pairs import Pairs, PairsConfig
 from PIL import Image
+from tiny import Noise, NoiseConfig, NoiseSamples
+from torch import Tensor
 
 from jepa.data_check import command
 from jepa.data_check.lines import size_range
 from jepa.data_check.reading import spread
+from jepa.embedding.rows import BadRow, Chain, RowDataset, Rows
+from jepa.evaluate.cross_modal.samples import PairDataset
+from jepa.evaluate.reading import ViewDataset
+from jepa.modality import BadSampleError
+
+
+class Nameless(Noise):
+    """Noise of which no view can be made, for a reason that names no sample."""
+
+    def evaluation_view(self, inputs: Tensor) -> Tensor:
+        raise BadSampleError("", "too dark")
+
+
+class NamelessPairs(Pairs):
+    """The same for pairs."""
+
+    def matches(self, inputs: Any) -> Any:
+        raise BadSampleError("", "too dark")
+
 
 COLOURS = [(210, 40, 30), (20, 180, 70), (60, 90, 220)]
 
@@ -116,6 +140,26 @@ def test_custom_modalities_are_checked_too(capsys: pytest.CaptureFixture[str]) -
     assert status == 1
     assert sum(line.startswith("bad: ") for line in lines) >= 1
     assert "no mosaic: no training sample can be read, or the modality draws no pictures" in lines
+
+
+def test_a_view_that_does_not_know_its_sample_leaves_the_name_to_the_core() -> None:
+    samples = NoiseSamples(NoiseConfig(samples=5))
+    read = ViewDataset(Nameless(samples.config), samples, [1, 3])[1]
+    assert (read.source, read.reason) == ("[3]", "too dark")
+    pairs = PairDataset(NamelessPairs(PairsConfig()), samples, [1, 3], [])[1]
+    assert (pairs.source, pairs.reason) == ("[3]", "too dark")
+    chain = Chain([("test", samples)])
+    row = RowDataset(Rows(Nameless(samples.config), chain, ()), array("q", [1, 3]))[1]
+    assert isinstance(row, BadRow)
+    assert (row.source, row.reason) == ("test[3]", "too dark")
+
+
+def test_a_recipe_of_a_former_run_is_read_as_by_a_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    former = tmp_path / "config.yaml"
+    former.write_text("modality: image\nrun_dir: r\ncurriculum: {pixel_weight: 0.5, latent_from: 0.85}\n")
+    root = write_photos(tmp_path / "photos")
+    status, _ = check(capsys, str(root), "--modality", "image", "--config", str(former), "--samples", "2")
+    assert status == 0
 
 
 def test_what_cannot_be_checked_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

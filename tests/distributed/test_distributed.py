@@ -26,7 +26,7 @@ from jepa.checkpoint import Checkpoint, latest
 from jepa.config import ConfigError
 from jepa.data import TrainingBatches
 from jepa.data.index import open_data
-from jepa.distributed import World, gpu_index, join
+from jepa.distributed import World, gather_rows, gpu_index, join
 from jepa.distributed.peers import failing_together
 from jepa.distributed.world import PeerError, reason_of
 from jepa.loss import LossConfig, regularisation
@@ -60,6 +60,13 @@ def gradient(kind: str, world: World) -> Tensor:
     config = LossConfig(regulariser=kind, regulariser_weight=1.0)
     regularisation([Prediction({}, {"tokens": features})], config, Generator().manual_seed(2)).backward()
     return torch.cat([one.grad.flatten() for one in layer.parameters() if one.grad is not None])
+
+
+def gathered_gradients() -> list[float]:
+    """Gradients of the sums of two gathered tensors, whose gradient autograd passes on as one tensor."""
+    first, second = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    (gather_rows(first) + gather_rows(second)).sum().backward()
+    return [float(one.grad.max()) for one in (first, second) if one.grad is not None]
 
 
 def steps() -> dict[str, tuple[Config[Any, Any], Modality[Any]]]:
@@ -107,6 +114,7 @@ def process(folder: str) -> None:
     with patch("jepa.loss.F.cross_entropy", wraps=cross_entropy) as scored:
         found |= {name: step_gradients(*step, world) for name, step in steps().items()}
     found["scores"] = [call.args[0].shape for call in scored.call_args_list]
+    found["gathered"] = torch.tensor(gathered_gradients())
     found["mean"] = world.mean(torch.tensor([1.0 + rank]))
     found["any"] = torch.tensor([world.any(rank == 1), world.any(False)])
     for name, fast in {"one is fast": rank == 0, "both are fast": True, "none is fast": False}.items():
@@ -131,6 +139,7 @@ def test_two_processes_have_the_losses_and_gradients_of_the_global_batch(tmp_pat
         for name, step in steps().items():
             torch.testing.assert_close(found[name], step_gradients(*step, alone))
         assert found["scores"] == [(6, 12), (6, 12)]  # own rows of the global batch, both ways
+        assert found["gathered"].tolist() == [2, 2]
         assert found["mean"].item() == 1.5
         assert found["any"].tolist() == [True, False]
         fast = {name for name, value in found.items() if name.endswith("fast") and value.item()}

@@ -1,17 +1,29 @@
-"""What the host does in an ordinary training step, counted by torch's profiler in two real processes."""
+"""What the host does in an ordinary training step: counted by torch's profiler in two real processes, and on a device
+without data, where copies from the host show.
+"""
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import fork_server
+import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 import jepa.train
 import jepa.training.signs
 from jepa import launch
+from jepa.config.recipes import read_recipe
+from jepa.cost.flops import local_views, networks
+from jepa.data import Batch
+from jepa.data.masks import group_masks
+from jepa.plugins.registry import modality_class
+from jepa.settings.resolve import resolve
 
 FIRST, STEPS = 3, 4  # DDP arranges its buckets in the first steps
 SETTINGS = """
@@ -61,3 +73,60 @@ def test_a_step_reads_nothing_from_the_device_and_exchanges_its_gradient_and_one
     assert not {"aten::is_nonzero", "aten::nonzero", "aten::equal"} & found.keys()
     collectives = {name: count for name, count in found.items() if name.startswith("c10d::")}
     assert collectives == {"c10d::allreduce_": STEPS * (found["buckets"] + 1)}
+
+
+LEVELS = ["data.root=/unused", "model.size={width: 48, depth: 4, heads: 2}", "optim.batch_size=8"]
+LEVELS += ["model.levels=[1,2,3,4]", "model.target_layers=[1,2,3,4]", "model.predictor.depth=2"]
+
+
+class HostCopies(TorchDispatchMode):
+    """Collects the places that copy a tensor of the host to the device without data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        devices = {one.device.type for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor) and one.ndim}
+        copies = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_)
+        if copies and "cpu" in devices and result.device.type == "meta" and not (kwargs or {}).get("non_blocking"):
+            self.places.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("modality_name", "recipe", "overrides"),
+    [
+        ("image", "image", []),
+        ("image", "image", ["loss.regulariser=sigreg", "data.local_views=2", "stages=[{predict: {views: 1}}]"]),
+        ("image", "image/vith14_ijepa", ["data.root=/unused", "model.size=vit_nano"]),
+        ("video", "video", []),
+        ("video", "video/vitl16_vjepa2_1", LEVELS),
+        ("image-text", "image_text/tiny", []),
+    ],
+)
+def test_a_step_copies_nothing_from_the_host(
+    modality_name: str, recipe: str, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU makes the host wait for a copy of a number or a list, which the CPU does not show."""
+    found, made = HostCopies(), torch.tensor
+
+    def noted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tensor = made(*args, **kwargs)
+        found.places += ["torch.tensor"] if tensor.device.type == "meta" else []
+        return tensor
+
+    config, modality = resolve(modality_name, read_recipe(recipe, modality_class(modality_name)), overrides)
+    model = networks(config, modality)
+    view, local = tree_map(
+        lambda leaf: torch.empty(2, *leaf.shape, dtype=leaf.dtype, device="meta"),
+        (modality.example_loader_view(), local_views(modality)),
+    )
+    masks = [one[slice(2)].to("meta") for one in group_masks(modality, 0, 0, config.optim.batch_size)]
+    batch = Batch([view] * modality.views, masks, [], local)
+    monkeypatch.setattr("torch.tensor", noted)
+    monkeypatch.setattr("torch.autocast", lambda *_, **__: nullcontext())  # this device has none
+    with found:
+        jepa.train.backward(config, config.steps - 1, model, batch)
+    assert found.places == []

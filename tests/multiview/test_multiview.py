@@ -20,7 +20,7 @@ from jepa.data import Batch, Order, TrainingBatches, open_split
 from jepa.distributed import World
 from jepa.encoder import VitSize
 from jepa.launch import main, resolve
-from jepa.loss import LossConfig, added_loss, prediction_loss
+from jepa.loss import LossConfig, prediction_loss, total_loss
 from jepa.masking import RandomMaskConfig
 from jepa.model import JEPA
 from jepa.model_config import ModelConfig
@@ -135,8 +135,8 @@ def test_loss_and_gradients_are_those_of_lejepa_written_plainly(photos: Path) ->
     model = JEPA(networks(projector=(24, 12, 6), projector_norm="batch"), modality, ("views",))
     config = LossConfig(regulariser="sigreg", regulariser_weight=share * 8)
     output = model(batch.views, batch.masks, ("views",), batch.local)
-    total = prediction_loss(output.predictions, config, {"views": 1 - share}, output.local)
-    total = total + added_loss(output, config, "none", torch.Generator().manual_seed(7))
+    loss = prediction_loss(output.predictions, config, {"views": 1 - share}, output.local)
+    total = total_loss(loss, output, config, "none", torch.Generator().manual_seed(7))
     total.backward()
     trained = {**dict(model.context_encoder.named_parameters()), **dict(model.projectors["tokens"].named_parameters())}
     weights = {name: one.detach().clone().requires_grad_() for name, one in trained.items()}

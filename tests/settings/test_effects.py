@@ -11,6 +11,7 @@ from jepa.config.effects import Use, check_effects
 from jepa.config.recipes import read_recipe, recipes
 from jepa.launch import _configured, main, resolve
 from jepa.settings.arguments import launch_parser
+from jepa.settings.recipe import Recipe
 from jepa.settings.resolve import resolve_layers
 from jepa.training.config import Config
 
@@ -95,7 +96,7 @@ def test_a_setting_of_the_user_without_effect_is_one_sentence(
     modality: str, overrides: list[str], sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        resolve_layers(modality, {}, overrides, processes=1)
+        resolve_layers(modality, Recipe(), overrides, processes=1)
     assert sentence in str(refused.value)
     assert str(refused.value).endswith(", or change that")
     assert "\n" not in str(refused.value)
@@ -116,24 +117,26 @@ def test_a_setting_of_the_user_without_effect_is_one_sentence(
     ],
 )
 def test_settings_with_effect_are_accepted(modality: str, overrides: list[str]) -> None:
-    assert resolve_layers(modality, {}, overrides, processes=1).notes == ()
+    assert resolve_layers(modality, Recipe(), overrides, processes=1).notes == ()
 
 
 @pytest.mark.parametrize("name", recipes())
 def test_recipes_need_no_notes(name: str) -> None:
     modality = name.split("/")[0].replace("_", "-")
-    assert resolve_layers(modality, read_recipe(name), [f"evaluate.batch_size={7}"], processes=64).notes == ()
+    assert resolve_layers(modality, Recipe(read_recipe(name)), [f"evaluate.batch_size={7}"], processes=64).notes == ()
 
 
 def test_an_override_that_switches_settings_of_a_recipe_off_is_noted_once_for_each_reason() -> None:
-    resolved = resolve_layers("image", read_recipe("image"), [ONLY_PIXELS, "loss.regulariser=none"], processes=1)
+    resolved = resolve_layers(
+        "image", Recipe(read_recipe("image")), [ONLY_PIXELS, "loss.regulariser=none"], processes=1
+    )
     assert resolved.notes == (
         f"no effect here: model.target_layers, model.target_join of the recipe, as {NO_LATENT}",
         "no effect here: loss.invariance, model.projector, loss.regulariser_weight of the recipe, as there is no "
         "loss.regulariser",
     )
     assert resolved.config.model.projector == 0
-    assert resolve_layers("image", read_recipe("image"), ["steps=4"], processes=1).notes == (
+    assert resolve_layers("image", Recipe(read_recipe("image")), ["steps=4"], processes=1).notes == (
         "no effect here: stages.0 of the recipe, as its share of the run's 4 steps rounds to none",
         "no effect here: stages.1.teacher.refreshes of the recipe, as the stage has room for 3, which is a copy before "
         "every step",
@@ -155,12 +158,14 @@ def test_settings_without_effect_even_alone_are_errors_in_a_file_of_the_user(
     error = capsys.readouterr().err
     assert f"model.target_layers: has no effect: {NO_LATENT}" in error
     recipe = {"model": {"target_layers": 2}}
-    resolved = resolve_layers("image", recipe, [ONLY_PIXELS], users_file=recipe)
+    resolved = resolve_layers("image", Recipe(recipe, users_file=recipe), [ONLY_PIXELS])
     assert resolved.notes[0].startswith("no effect here: model.target_layers of the recipe")
 
     complete = resolve("image", read_recipe("image"), [ONLY_PIXELS, "run_dir=unused"])[0]
     tree: Tree = {"modality": "image", "model": {"target_layers": complete.model.target_layers}}
-    assert resolve_layers("image", {"stages": [{"predict": "pixels"}], **tree}, []).notes == ()  # config.yaml of a run
+    assert (
+        resolve_layers("image", Recipe({"stages": [{"predict": "pixels"}], **tree}), []).notes == ()
+    )  # config.yaml of a run
 
 
 def test_settings_of_a_base_that_the_file_of_the_user_switches_off_are_noted(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from jepa.checkpoint import Checkpoint
 from jepa.config import ConfigError, Tree, plain
 from jepa.config.recipes import read_recipe
 from jepa.launch import resolve
+from jepa.settings.recipe import Recipe
 from jepa.settings.resolve import resolve_layers
 from jepa.weights.load import configured
 
@@ -42,11 +43,11 @@ def with_files(root: Path, names: str) -> None:
 )
 def test_the_source_is_what_the_root_holds(root: Path, modality: str, files: str, source: str) -> None:
     with_files(root, files)
-    resolved = resolve_layers(modality, {}, [f"data.root={root}"])
+    resolved = resolve_layers(modality, Recipe(), [f"data.root={root}"])
     assert resolved.config.data.source == resolved.modality.config.source == source
     assert resolved.notes == (f"data.source={source}, as data.root={root} holds",)
-    assert resolve_layers(modality, {}, []).config.data.source == "scenes"
-    assert resolve_layers(modality, {}, ["data.source=" + source, f"data.root={root}"]).notes == ()
+    assert resolve_layers(modality, Recipe(), []).config.data.source == "scenes"
+    assert resolve_layers(modality, Recipe(), ["data.source=" + source, f"data.root={root}"]).notes == ()
 
 
 @pytest.mark.parametrize(

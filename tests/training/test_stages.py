@@ -14,6 +14,7 @@ from jepa.launch import main, resolve
 from jepa.model import JEPA
 from jepa.optim import OptimConfig
 from jepa.probe.protocol import Which
+from jepa.settings.recipe import Recipe
 from jepa.settings.resolve import resolve_layers
 from jepa.training.config import Config
 from jepa.training.log import read_metrics
@@ -33,7 +34,7 @@ SMALL = [
 
 def config_of(photos: Path, *overrides: str) -> Config[Any, Any]:
     """The config of a run that may be too short for some of its settings."""
-    return resolve_layers("image", {}, [*SMALL, f"data.root={photos}", *overrides], keeps_unused=True).config
+    return resolve_layers("image", Recipe(), [*SMALL, f"data.root={photos}", *overrides], keeps_unused=True).config
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])

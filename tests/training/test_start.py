@@ -12,6 +12,7 @@ from jepa.checkpoint.file import kept
 from jepa.config import ConfigError, plain, read_yaml
 from jepa.config.recipes import read_recipe
 from jepa.launch import main
+from jepa.settings.recipe import Recipe
 from jepa.settings.resolve import Resolved, resolve, resolve_layers
 from jepa.settings.start import Start, StartUse
 from jepa.training.checks import check_config
@@ -55,7 +56,7 @@ def weights(trained: Path) -> Checkpoint:
 
 def adapted(source: Path | str, *overrides: str) -> Resolved:
     settings = [f"start_from={source}", "run_dir=unused", *overrides]
-    return resolve_layers("image", {}, settings, start="read")
+    return resolve_layers("image", Recipe(), settings, start="read")
 
 
 def test_a_run_trains_on_from_the_loss_of_its_source_and_resumes_without_it(
@@ -115,11 +116,11 @@ def test_settings_of_the_user_and_of_a_chosen_recipe_win_and_a_default_recipe_gi
         "stages": {"0": {"teacher": {"start": 0.5}}},
     }
     settings = [f"start_from={trained}", "run_dir=unused", "loss.distance=l1"]
-    chosen = resolve_layers("image", recipe, settings, start="read").config
+    chosen = resolve_layers("image", Recipe(recipe), settings, start="read").config
     assert (chosen.data.pixel_mean, chosen.loss.distance) == ((0.1,) * 3, "l1")
     assert chosen.stages[0].predict == {"pixels": 1, "latent": 1}
     assert (chosen.stages[0].teacher.start, chosen.stages[0].teacher.end) == (0.5, 0.9)
-    default = resolve_layers("image", recipe, settings, start="read", is_default=True).config
+    default = resolve_layers("image", Recipe(recipe, is_default=True), settings, start="read").config
     assert (default.data.pixel_mean, default.loss.distance) == ((0.5,) * 3, "l1")
     assert (default.stages[0].until, default.stages[0].teacher.start) == (1, 0.9)
     assert default.model == chosen.model.__class__(**{**vars(chosen.model), "target_join": "mean"})
@@ -244,20 +245,20 @@ def test_a_start_of_another_modality_and_code_named_by_a_file_are_refused(weight
 
 def test_a_dry_run_says_what_is_taken_over_and_goes_without_a_source_that_only_its_recipe_names(trained: Path) -> None:
     recipe = read_recipe("image/adapt")
-    without = resolve_layers("image", recipe, [], start="tried")
+    without = resolve_layers("image", Recipe(recipe), [], start="tried")
     assert without.notes[-1] == "nothing is taken over: start_from: no checkpoint at path/to/weights"
     uses: list[tuple[StartUse, str]] = [("read", "steps=5"), ("tried", "start_from=/no/where")]
     for start, setting in uses:
         with pytest.raises(ConfigError, match=r"start_from: no checkpoint at"):
-            resolve_layers("image", recipe, [setting], start=start)
-    found = resolve_layers("image", recipe, [f"start_from={trained}"], start="tried")
+            resolve_layers("image", Recipe(recipe), [setting], start=start)
+    found = resolve_layers("image", Recipe(recipe), [f"start_from={trained}"], start="tried")
     assert f"data.image_size=16, as in {trained}" in found.notes
     assert found.modality.grid == (4, 4)
 
 
 def test_the_default_run_directory_does_not_depend_on_the_source(trained: Path, tmp_path: Path) -> None:
     settings = [f"start_from={trained}/", "model.target_layers=[2]"]
-    there = resolve_layers("image", {}, settings, start="read").config
-    assert there.run_dir == resolve_layers("image", {}, settings).config.run_dir
+    there = resolve_layers("image", Recipe(), settings, start="read").config
+    assert there.run_dir == resolve_layers("image", Recipe(), settings).config.run_dir
     assert there.start_from == str(trained)
     assert plain(there.model)["target_layers"] == [2]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset, default_collate
 
+from jepa.data.bad_files import described
 from jepa.evaluate.cross_modal.retrieval import RetrievalSet
 from jepa.evaluate.cross_modal.vectors import StreamEncoder, Vectors
 from jepa.evaluate.features import Column
@@ -57,7 +58,7 @@ class PairDataset(Dataset[Any]):
             views = list(self.modality.matches(sample.inputs))
             near_misses = {} if self.first_only else dict(self.modality.near_misses(sample.inputs))
         except BadSampleError as error:
-            return error
+            return BadSampleError(*described(error, self.samples, self.indices[index]))
         labels = [float(label_of(sample.labels, task, 0)) for task in self.tasks]
         count = 1 if self.first_only else len(views)
         return _PairSample(views[:count], list(self.modality.descriptions(sample.inputs))[:count], near_misses, labels)

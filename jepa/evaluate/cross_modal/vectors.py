@@ -50,7 +50,7 @@ class StreamEncoder:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             masks = masks.bind(model.context_encoder.valid(views))
             context, target = (encoder(views, masks) for encoder in (model.context_encoder, model.target_encoder))
-            prediction = model.predict(context, masks)[:, 0, 0, 0]
+            prediction = model.predict(context, masks)[:, 0, 0, model.config.last_predicted]
         chosen = {"context_encoder": context, "target_encoder": target}[self.encoder]
         encoded = model.context_encoder.pool(chosen, masks)[this.name].float()
         pooled = model.target_encoder.pool(target, masks)[this.name].float()

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from jepa.config import ConfigError
 from jepa.console import CONSOLE, shown
 from jepa.data import DataError, open_split
+from jepa.data.bad_files import described
 from jepa.data.cache import size_of
 from jepa.distributed import World
 from jepa.evaluate.reading import evaluated_indices, known_labels, label_of
@@ -95,7 +96,7 @@ class Views:
             try:
                 items.append(self.kept.get((split, index)) or self._decoded(samples, split, index))
             except BadSampleError as error:
-                bad.append((error.source, error.reason))
+                bad.append(described(error, samples, index))
         return items, bad
 
     def _decoded(self, samples: Samples, split: Split, index: int) -> tuple[Any, Tensor]:
