@@ -181,8 +181,9 @@ def _mean(values: list[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def rendering_ms(clips: int = 96) -> float:
+def rendering_ms() -> float:
     """CPU time of sampling, rendering and labelling a clip in this process, in milliseconds."""
+    clips = 96
     for first in (0, clips):  # the first pass is a warm-up
         started = time.process_time()
         described = sample_clips(0, first + np.arange(clips), FRAMES)

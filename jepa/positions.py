@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, ...]  # tokens along each axis: (rows, columns) for an image, (time, rows, columns) for a video
+_BASE = 10_000.0  # of the frequencies, as in Vaswani et al. 2017
 
 
 def grid_positions(grid: Grid, trained_grid: Grid | None = None) -> Tensor:
@@ -20,7 +21,7 @@ def grid_positions(grid: Grid, trained_grid: Grid | None = None) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 
-def sincos_table(positions: Tensor, dim: int, base: float = 10_000.0) -> Tensor:
+def sincos_table(positions: Tensor, dim: int) -> Tensor:
     """Fixed sin-cos embedding of coordinates: [N, A] -> [N, dim] (Vaswani et al. 2017, sec. 3.5, per axis).
 
     Each axis gets an equal share of sin-cos pairs, the first axes one more if the shares are uneven. The last column
@@ -30,23 +31,23 @@ def sincos_table(positions: Tensor, dim: int, base: float = 10_000.0) -> Tensor:
     columns = []
     for axis in range(axes):
         share = pairs // axes + (axis < pairs % axes)
-        angles = positions[:, axis, None] * frequencies(share, base, positions.dtype).to(positions)  # [N, share]
+        angles = positions[:, axis, None] * frequencies(share, positions.dtype).to(positions)  # [N, share]
         columns += [angles.sin(), angles.cos()]
     table = torch.cat(columns, dim=1)
     return torch.nn.functional.pad(table, (0, dim - table.shape[1]))
 
 
-def rotary_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
+def rotary_angles(positions: Tensor, head_dim: int) -> Tensor:
     """Rotation angles of a head's channel pairs: [N, A] -> [N, head_dim // 2] (Su et al. 2021, per axis).
 
     Every axis rotates the same number of pairs; remaining pairs have angle 0, as in V-JEPA 2.
     """
     axes, pairs = positions.shape[1], head_dim // 2
     share = pairs // axes
-    angles = (positions[:, :, None] * frequencies(share, base).to(positions)).flatten(1)  # [N, A * share]
+    angles = (positions[:, :, None] * frequencies(share).to(positions)).flatten(1)  # [N, A * share]
     return torch.nn.functional.pad(angles, (0, pairs - angles.shape[1]))
 
 
-def frequencies(count: int, base: float = 10_000.0, dtype: torch.dtype = torch.float32) -> Tensor:
+def frequencies(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Angles per unit of a coordinate, from 1 downwards: [count]."""
-    return base ** (-torch.arange(count, dtype=dtype) / max(count, 1))
+    return _BASE ** (-torch.arange(count, dtype=dtype) / max(count, 1))

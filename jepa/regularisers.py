@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+_KNOTS = 17  # of the trapezoid rule from 0 to 3
+
 
 def vicreg(features: Tensor) -> Tensor:
     """Variance and covariance terms with weights 1 and 1/25: [B, D] -> scalar (Bardes et al. 2022, eq. 1-4).
@@ -17,7 +19,7 @@ def vicreg(features: Tensor) -> Tensor:
     return F.relu(1 - deviation).mean() + off_diagonal.square().sum() / features.shape[1] / 25
 
 
-def sigreg(features: Tensor, generator: Generator, slices: int = 256, knots: int = 17) -> Tensor:
+def sigreg(features: Tensor, generator: Generator, slices: int = 256) -> Tensor:
     """Distance of random projections from a standard normal: [B, D] -> scalar (Balestriero & LeCun 2025, LeJEPA).
 
     Epps-Pulley statistic of each projection: the weighted squared distance between the empirical characteristic
@@ -25,7 +27,7 @@ def sigreg(features: Tensor, generator: Generator, slices: int = 256, knots: int
     the number of samples, so that its weight does not depend on the batch size.
     """
     directions = random_directions(features, slices, generator)
-    t = torch.linspace(0, 3, knots, device=features.device, dtype=features.dtype)
+    t = torch.linspace(0, 3, _KNOTS, device=features.device, dtype=features.dtype)
     normal = (-t.square() / 2).exp()
     angles = (features @ directions).unsqueeze(-1) * t  # [B, slices, knots]
     distance = (angles.cos().mean(dim=0) - normal).square() + angles.sin().mean(dim=0).square()  # [slices, knots]

@@ -69,9 +69,9 @@ def wait_until(
         time.sleep(every)
 
 
-def tail(log: Path, lines: int = 3) -> str:
-    """The last lines of a log; empty if it does not exist."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+def tail(log: Path) -> str:
+    """The last three lines of a log; empty if it does not exist."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-3:]) if log.exists() else ""
 
 
 def new_folder() -> Path:

@@ -42,16 +42,16 @@ from jepa.weights.load import model_of
 
 
 def evaluate_run(
-    run: Path | str | Family, *, tasks: Sequence[str] = (), layers: Sequence[Tree | str] = (), say: bool = False
+    run: Path | str | Family, *, tasks: Sequence[str] = (), layers: Sequence[Tree | str] = ()
 ) -> dict[str, Any]:
     """Evaluate frozen features, print the table and write the results -> the content of results.json.
 
     run: run directory, or any other source of an encoder. tasks: names of tasks (`count`) or rows (`class/knn`); all if
     empty. layers: config overrides, as trees or as `section.key=value`. With overrides, or only some tasks, results go
-    to `evaluations/` in the run directory and its results.json stays. say: print what is read. Raises ConfigError,
-    DataError and CheckpointError.
+    to `evaluations/` in the run directory and its results.json stays. Raises ConfigError, DataError and
+    CheckpointError.
     """
-    return evaluate_and_print(Request(source=run, tasks=tasks, layers=layers), say=say)
+    return evaluate_and_print(Request(source=run, tasks=tasks, layers=layers))
 
 
 def evaluate_as(config: Config[Any, Any]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def evaluate_as(config: Config[Any, Any]) -> dict[str, Any]:
 
 
 def evaluate_and_print(request: Request, *, say: bool = False) -> dict[str, Any]:
-    """As `evaluate_run`, with all options of `Request`."""
+    """As `evaluate_run`, with all options of `Request`. say: print what is read."""
     results, path = evaluate(request, say=say)
     print_table(results, stream_lines(results.get("streams", {})))
     CONSOLE.print(f"results: {shown(path)}")

@@ -15,6 +15,7 @@ from jepa.positions import Grid
 Range = tuple[float, float]
 SIMULATED = 1000  # placements from which the usual numbers of context tokens are estimated
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # edges of the windows of context counts; see draw_blocks
+_STEPS = 32  # values of scale and of aspect at which possible sizes of blocks are searched
 OVERDRAW = 5  # placements drawn for each missing one; about one in four or five falls into a window
 
 
@@ -58,9 +59,9 @@ def draw_block_size(grid: Grid, scale: Range, aspect: Range, generator: Generato
     return block_size(grid, low + chance[0] * (high - low), narrow + chance[1] * (wide - narrow))
 
 
-def possible_block_sizes(grid: Grid, scale: Range, aspect: Range, steps: int = 32) -> set[Grid]:
-    """Sizes that `draw_block_size` can return, searched at `steps` values of scale and of aspect."""
-    points = [step / steps for step in range(steps + 1)]
+def possible_block_sizes(grid: Grid, scale: Range, aspect: Range) -> set[Grid]:
+    """Sizes that `draw_block_size` can return, searched on a grid of scales and aspects."""
+    points = [step / _STEPS for step in range(_STEPS + 1)]
     scales = {scale[0] + point * (scale[1] - scale[0]) for point in points}
     aspects = {aspect[0] + point * (aspect[1] - aspect[0]) for point in points}
     return {block_size(grid, one, other) for one in scales for other in aspects}

@@ -10,7 +10,7 @@ from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
-from modalities.storage.splits import StoredSplit
+from modalities.storage.splits import SPLIT_SEED, StoredSplit
 from modalities.storage.torchvision_sets import Arguments, open_torchvision
 
 FILES = ("folder", "webdataset")  # other sources are torchvision sets
@@ -27,7 +27,6 @@ def open_source(
     min_side: int,
     pixels: PixelSettings = AS_STORED,
     arguments: Arguments | None = None,
-    seed: int = 0,
     opened: Opened | None = None,
     labels: bool = True,
 ) -> StoredSplit:
@@ -37,16 +36,15 @@ def open_source(
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
     pixels: how stored values become colours.
     arguments: of the constructor of a torchvision set.
-    seed: decides which images are carved from the training set for splits that are not stored. opened: what other
-    splits have listed already. labels: whether to read classes.
+    opened: what other splits have listed already. labels: whether to read classes.
     """
     check_min_side(min_side)
     kind = FileKind("images", image_extensions(), installable=installable_extensions())
     decode = partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
-            return open_folder(root, split, kind, decode, seed, labels, opened)
+            return open_folder(root, split, kind, decode, SPLIT_SEED, labels, opened)
         case "webdataset":
-            return StoredSplit(*open_shards(root, split, kind, decode, seed, opened, labels))
+            return StoredSplit(*open_shards(root, split, kind, decode, opened, labels))
         case _:
-            return open_torchvision(source, root, split, seed, pixels, arguments, opened, labels)
+            return open_torchvision(source, root, split, pixels, arguments, opened, labels)

@@ -24,7 +24,7 @@ from modalities.storage.layout import find_layout
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings
 from modalities.storage.shard_index import Shard, index_of
-from modalities.storage.splits import carved_codes, files_by_split, named_files, split_source
+from modalities.storage.splits import SPLIT_SEED, carved_codes, files_by_split, named_files, split_source
 
 _TAR = FileKind("shards", (".tar",))
 
@@ -78,7 +78,6 @@ def open_shards(
     split: Split,
     kind: FileKind,
     decode: Callable[..., Any],
-    seed: int | None,
     opened: Opened | None = None,
     labels: bool = True,
 ) -> tuple[ShardSamples, tuple[str, ...]]:
@@ -97,9 +96,9 @@ def open_shards(
     Raises ValueError if no sample is usable, or for a label that the training set lacks.
     """
     opened, (stored, beside) = opened or Opened(), _stored_shards(root)
-    settings = {"kind": kind.rules, "seed": seed, "labels": labels, "splits": list(stored)}
+    settings = {"kind": kind.rules, "seed": SPLIT_SEED, "labels": labels, "splits": list(stored)}
     request = Request("shards", root, split, settings, [path for paths in stored.values() for path in paths])
-    found = opened.indexed(request, lambda: _found(root, stored, beside, split, kind, seed, labels, opened))
+    found = opened.indexed(request, lambda: _found(root, stored, beside, split, kind, labels, opened))
     return ShardSamples(found, decode), found.classes
 
 
@@ -109,7 +108,6 @@ def _found(
     beside: Counter[str],
     split: Split,
     kind: FileKind,
-    seed: int | None,
     labels: bool,
     opened: Opened,
 ) -> SplitIndex:
@@ -121,7 +119,7 @@ def _found(
     held_out = bool(classes.names or kind.companions)
     parts: dict[Split, NDArray[np.int64]] = {}
     if carve and (split != "train" or held_out):
-        parts = opened.once((root, carve), lambda: _carved(shards, carve, seed))
+        parts = opened.once((root, carve), lambda: _carved(shards, carve))
     entries = parts[split] if parts else _all_rows(shards)
     passed_over: Counter[str] = sum((Counter(_passed_over(shard)) for shard in shards), Counter())
     many = f"{len(shards):,} tar files below {root if root.is_dir() else root.parent}"
@@ -221,11 +219,11 @@ def _check_usable(shards: Sequence[Shard], kind: FileKind) -> None:
     raise ValueError(f"no {kind.noun} in {paths}; {found}")
 
 
-def _carved(shards: Sequence[Shard], carve: tuple[Split, ...], seed: int | None) -> dict[Split, NDArray[np.int64]]:
+def _carved(shards: Sequence[Shard], carve: tuple[Split, ...]) -> dict[Split, NDArray[np.int64]]:
     """Rows (shard, entry) of a training set by split, after carving the splits of `carve` out of it."""
     rows = _all_rows(shards)
     codes = [
-        carved_codes(shard.names.encoded(), len(shard.names), carve, seed, f"{shard.path.name}/") for shard in shards
+        carved_codes(shard.names.encoded(), len(shard.names), carve, prefix=f"{shard.path.name}/") for shard in shards
     ]
     return {split: rows[np.concatenate(codes) == code] for code, split in enumerate(("train", *carve))}
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from jepa.modality import Samples, Split
 
+SPLIT_SEED = 0  # of the hash that carves splits; stored indexes record it
+
 _WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval", "evaluation"), "validation"),
@@ -43,24 +45,26 @@ def split_source(stored: Collection[Split], split: Split) -> tuple[Split, tuple[
     return "train", ("validation", "test")
 
 
-def carved_split(name: str, carve: tuple[Split, ...], seed: int | None) -> Split:
+def carved_split(name: str, carve: tuple[Split, ...]) -> Split:
     """The split of one item of a training set: each split in `carve` gets a tenth of all items, train the rest.
 
-    It depends on the item's name and the seed only (on the name alone if the seed is None), so that other items can
-    come and go without moving it.
+    It depends on the item's name only, so that other items can come and go without moving it.
     """
-    key = name if seed is None else f"{seed}/{name}"
-    digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    digest = blake2b(f"{SPLIT_SEED}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     tenth = int.from_bytes(digest, "big") * 10 >> 64
     return carve[tenth] if tenth < len(carve) else "train"
 
 
 def carved_codes(
-    names: Iterable[Sequence[bytes]], count: int, carve: tuple[Split, ...], seed: int | None, prefix: str = ""
+    names: Iterable[Sequence[bytes]],
+    count: int,
+    carve: tuple[Split, ...],
+    seed: int | None = SPLIT_SEED,
+    prefix: str = "",
 ) -> NDArray[np.int8]:
     """The same as `carved_split` of `count` names, given in lists of their bytes -> indices in ("train", *carve).
 
-    prefix: stands before each name.
+    seed: None hashes the names alone. prefix: stands before each name.
     """
     before = (
         prefix.encode("utf-8", "surrogateescape")

@@ -65,7 +65,6 @@ def open_torchvision(
     name: str,
     root: Path,
     split: Split,
-    seed: int | None,
     pixels: PixelSettings = AS_STORED,
     arguments: Arguments | None = None,
     opened: Opened | None = None,
@@ -88,7 +87,7 @@ def open_torchvision(
     if classes is None:
         training_set = opened.once((name, "train"), lambda: _build(dataset_class, root, stored["train"]))
         classes = classes_of(map(_written, _labels(training_set)))
-    splits = [carved_split(str(item), carve, seed) if carve else split for item in range(len(dataset))]
+    splits = [carved_split(str(item), carve) if carve else split for item in range(len(dataset))]
     keeps_all = split == "train" and not labels
     indices = [item for item, each in enumerate(splits) if keeps_all or each == split]
     sizes = {each: splits.count(each) for each in carve if labels}

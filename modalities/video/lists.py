@@ -16,7 +16,7 @@ from modalities.storage.labels import NO_CLASSES, UNLABELLED, Classes, classes_o
 from modalities.storage.opened import Opened
 from modalities.storage.packed import PackedStrings, TakenStrings
 from modalities.storage.paths import FileHashes, existing_file, one_spelling
-from modalities.storage.splits import StoredSplit, carved_codes, files_by_split, named_files, split_source
+from modalities.storage.splits import SPLIT_SEED, StoredSplit, carved_codes, files_by_split, named_files, split_source
 from modalities.video.list_rows import read_list
 from modalities.video.list_splits import KeyedList, by_column, check_apart, label_notes
 
@@ -63,7 +63,6 @@ def open_lists(
     split: Split,
     extensions: Collection[str],
     read: Callable[[Path], Any],
-    seed: int | None,
     reads_labels: bool = True,
     opened: Opened | None = None,
     noted: Noted = lambda paths: (),
@@ -80,9 +79,9 @@ def open_lists(
     reads_labels: false ignores the labels. noted: notes on the paths of a split.
     """
     opened, files = opened or Opened(), _stored_lists(root)
-    settings = {"extensions": sorted(extensions), "seed": seed, "labels": reads_labels, "splits": list(files)}
+    settings = {"extensions": sorted(extensions), "seed": SPLIT_SEED, "labels": reads_labels, "splits": list(files)}
     request = Request("list", root, split, settings, [path for paths in files.values() for path in paths], edges=True)
-    found = opened.indexed(request, lambda: _found(files, split, extensions, seed, reads_labels, opened, noted))
+    found = opened.indexed(request, lambda: _found(files, split, extensions, reads_labels, opened, noted))
     return StoredSplit(ListSamples(found, read), found.classes)
 
 
@@ -98,7 +97,6 @@ def _found(
     files: dict[Split, list[Path]],
     split: Split,
     extensions: Collection[str],
-    seed: int | None,
     reads_labels: bool,
     opened: Opened,
     noted: Noted,
@@ -109,7 +107,7 @@ def _found(
     )
     source, carve = split_source(list(stored), split)
     classes = _classes(stored["train"]) if reads_labels else NO_CLASSES
-    rows = opened.once(("rows", source, carve), lambda: _rows(stored[source], classes, carve, seed))
+    rows = opened.once(("rows", source, carve), lambda: _rows(stored[source], classes, carve))
     paths: PackedStrings | TakenStrings = rows.paths
     labels, sizes = rows.labels, {}
     if carve and classes.names:
@@ -147,14 +145,14 @@ def _read_all(
     return stored, check_apart(stored) + (label_notes(stored) if reads_labels else ())
 
 
-def _rows(lists: Sequence[KeyedList], classes: Classes, carve: tuple[Split, ...], seed: int | None) -> _Rows:
+def _rows(lists: Sequence[KeyedList], classes: Classes, carve: tuple[Split, ...]) -> _Rows:
     """The rows of all lists of a split."""
     labels = np.concatenate([_numbers(listed, classes) for listed in lists])
     hashes = FileHashes.joined([listed.hashes for listed in lists])
     paths, labels = one_spelling(PackedStrings.joined([listed.paths for listed in lists]), labels, hashes)
     for listed in lists:
         listed.drop_hashes()
-    carved = carved_codes(paths.encoded(), len(paths), carve, seed) if carve else np.empty(0, np.int8)
+    carved = carved_codes(paths.encoded(), len(paths), carve) if carve else np.empty(0, np.int8)
     return _Rows(paths, labels, carved)
 
 

@@ -15,7 +15,7 @@ from modalities.storage.packed import PackedStrings, TakenStrings
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.shards import open_shards
 from modalities.storage.sources import SHARDS, by_ending
-from modalities.storage.splits import StoredSplit
+from modalities.storage.splits import SPLIT_SEED, StoredSplit
 from modalities.video.decode.stored import StoredVideo
 from modalities.video.decode.video import VIDEO_EXTENSIONS, Decoder, EncodedVideo, usable_decoder
 from modalities.video.frames import ArrayFile, FrameFolder, StillImage
@@ -55,48 +55,45 @@ class ReadOptions:
 
 
 def open_source(
-    source: Source, root: Path, split: Split, options: ReadOptions, seed: int = 0, opened: Opened | None = None
+    source: Source, root: Path, split: Split, options: ReadOptions, opened: Opened | None = None
 ) -> StoredSplit:
     """One split of the videos at `root`: samples whose inputs are a StoredVideo, and the class names.
 
     source: "folder" (with class folders, or flat; of videos, or of images if there are no videos), "csv" (files that
     list paths of videos or images, and labels), "webdataset" (tar shards),
     "frames" (a folder of images per video) or "npy" (an array per video); the last two are organised like "folder".
-    seed: decides which samples are carved from the training set for splits that are not stored. opened: what other
-    splits have listed already.
+    opened: what other splits have listed already.
     """
     if options.short_side is not None and options.short_side < 1:
         raise ValueError(f"short_side is {options.short_side}; at least 1 pixel is needed")
     if source in ("folder", "csv", "webdataset"):
         usable_decoder(options.decoder)  # reports a missing decoder now, not at the first sample
-    samples, classes = _open(source, root, split, options, seed, opened)
+    samples, classes = _open(source, root, split, options, opened)
     if options.whole_mb:
         assert isinstance(samples, LabelledSamples)
         samples = DecodedIfSmall(samples, options.short_side, options.whole_mb)
     return StoredSplit(samples, classes)
 
 
-def _open(
-    source: Source, root: Path, split: Split, options: ReadOptions, seed: int, opened: Opened | None
-) -> StoredSplit:
+def _open(source: Source, root: Path, split: Split, options: ReadOptions, opened: Opened | None) -> StoredSplit:
     encoded = partial(EncodedVideo, decoder=options.decoder)
     read_file = partial(_video_or_still, options=options)
     match source:
         case "folder":
             stills = FileKind("still images", image_extensions())
-            return open_folder(root, split, _ENCODED, read_file, seed, options.labels, opened, stills)
+            return open_folder(root, split, _ENCODED, read_file, SPLIT_SEED, options.labels, opened, stills)
         case "csv":
             endings = VIDEO_EXTENSIONS | image_extensions()
-            return open_lists(root, split, endings, read_file, seed, options.labels, opened, _stills_noted)
+            return open_lists(root, split, endings, read_file, options.labels, opened, _stills_noted)
         case "webdataset":
-            return StoredSplit(*open_shards(root, split, _ENCODED, encoded, seed, opened, options.labels))
+            return StoredSplit(*open_shards(root, split, _ENCODED, encoded, opened, options.labels))
         case "frames":
             kind = FileKind("folders of frames", image_extensions(), whole_folders=True)
             read = partial(FrameFolder, fps=options.stored_fps, pixels=options.pixels)
-            return open_folder(root, split, kind, read, seed, options.labels, opened)
+            return open_folder(root, split, kind, read, SPLIT_SEED, options.labels, opened)
         case "npy":
             array = partial(ArrayFile, fps=options.stored_fps)
-            return open_folder(root, split, _ARRAYS, array, seed, options.labels, opened)
+            return open_folder(root, split, _ARRAYS, array, SPLIT_SEED, options.labels, opened)
         case _:
             raise ValueError(f"unknown source of videos '{source}'; allowed are {', '.join(get_args(Source))}")
 

@@ -1,9 +1,9 @@
 """I-JEPA as its authors publish it: a `.pth.tar` with `encoder`, `predictor` and `target_encoder`."""
 
-from pathlib import Path
+from functools import partial
 
-from jepa.weights.formats.export import Export, Written
-from jepa.weights.formats.obstacles import SINCOS, in_encoder, in_predictor, not_square, several_mask_tokens
+from jepa.weights.formats.export import Export
+from jepa.weights.formats.obstacles import SINCOS, in_networks, several_mask_tokens
 from jepa.weights.formats.official import IMAGE_PREDICTOR, check_networks, has_networks, read_networks, write_networks
 from jepa.weights.formats.settings import (
     as_converted,
@@ -15,10 +15,12 @@ from jepa.weights.formats.settings import (
     pixel_statistics,
     square_side,
 )
-from jepa.weights.formats.stored import Reading, Stored, open_stored
+from jepa.weights.formats.stored import Reading, Stored
 
 NAME = "I-JEPA"
 POSITIONS = SINCOS
+write = partial(write_networks, predictor=IMAGE_PREDICTOR, prefix="module.")
+check = partial(check_networks, predictor=IMAGE_PREDICTOR)
 
 
 def recognises(stored: Stored) -> bool:
@@ -47,14 +49,4 @@ def read(stored: Stored) -> Reading:
 
 def obstacle(export: Export) -> str:
     """What I-JEPA's code does not have."""
-    return in_encoder(export) or in_predictor(export) or not_square(export) or several_mask_tokens(export)
-
-
-def write(export: Export, path: Path) -> Written:
-    """Write all three networks."""
-    return write_networks(export, path, IMAGE_PREDICTOR, "module.")
-
-
-def check(path: Path, export: Export) -> str:
-    """Read the file and compare the weights with ours, as the official code is in no package."""
-    return check_networks(export, read(open_stored(path)).checkpoint.model)
+    return in_networks(export) or several_mask_tokens(export)

@@ -12,6 +12,11 @@ from jepa.weights.formats.last_layer import predicted_layers
 SINCOS = ("sincos", "sincos_published")  # tables, which the files hold
 
 
+def in_networks(export: Export) -> str:
+    """The setting of encoder, predictor or inputs that I-JEPA, V-JEPA and V-JEPA 2 lack; "" if they have all."""
+    return in_encoder(export) or _in_predictor(export) or _not_square(export)
+
+
 def in_encoder(export: Export) -> str:
     """The setting of the encoder that the formats of other projects lack, beside positions; "" if they have all."""
     encoder = export.encoder
@@ -35,8 +40,7 @@ def in_positions(export: Export, kinds: Sequence[str]) -> str:
     return f"model.positions={kind} (for modality {export.config.modality} it has {known})"
 
 
-def in_predictor(export: Export) -> str:
-    """The setting of the predictor that I-JEPA, V-JEPA and V-JEPA 2 lack; "" if they have all."""
+def _in_predictor(export: Export) -> str:
     model, predictor, visible = export.config.model, export.config.model.predictor, export.config.loss.visible
     if not export.weights("predictor"):
         return "an encoder without a predictor"
@@ -60,7 +64,7 @@ def several_mask_tokens(export: Export) -> str:
     return "" if count == 1 else f"model.predictor.mask_tokens={count}"
 
 
-def not_square(export: Export) -> str:
+def _not_square(export: Export) -> str:
     """The setting of images, or frames of videos, that are not square; "" if they are."""
     height, width = export.modality.grid[-2:]
     return "" if height == width else f"data.image_size={list(export.modality.config.size)}"

@@ -11,7 +11,7 @@ from jepa.config import plain
 from jepa.weights.formats.export import PLACE, Export, Written, check_weights
 from jepa.weights.formats.last_layer import with_last_layer
 from jepa.weights.formats.names import Entry, Table, layer
-from jepa.weights.formats.stored import SETTINGS, Stored
+from jepa.weights.formats.stored import SETTINGS, Stored, open_stored
 
 NETWORKS = {"context_encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder"}
 # What a training script stores beside the networks.
@@ -109,6 +109,6 @@ def write_networks(export: Export, path: Path, predictor: Table, prefix: str) ->
     return Written(usage, (note, *left_out, *beside))
 
 
-def check_networks(export: Export, found: Mapping[str, Tensor]) -> str:
-    """Compare the weights that are read back, under our names, with those that were written; raises FormatError."""
-    return check_weights(with_last_layer(export)[0], found)
+def check_networks(path: Path, export: Export, predictor: Table) -> str:
+    """Read the file and compare the weights with ours, as the official code is in no package; raises FormatError."""
+    return check_weights(with_last_layer(export)[0], read_networks(open_stored(path).content, predictor).model)

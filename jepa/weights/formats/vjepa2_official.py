@@ -1,9 +1,8 @@
 """V-JEPA 2 as its authors publish it: a `.pt` with `encoder`, `predictor` and `target_encoder`."""
 
-from pathlib import Path
+from functools import partial
 
-from jepa.weights.formats.export import Export, Written
-from jepa.weights.formats.obstacles import in_encoder, in_predictor, not_square
+from jepa.weights.formats.obstacles import in_networks
 from jepa.weights.formats.official import VIDEO_PREDICTOR, check_networks, has_networks, read_networks, write_networks
 from jepa.weights.formats.settings import (
     VJEPA2_HEADS,
@@ -13,12 +12,15 @@ from jepa.weights.formats.settings import (
     heads_of,
     video_config,
 )
-from jepa.weights.formats.stored import Reading, Stored, open_stored
+from jepa.weights.formats.stored import Reading, Stored
 
 NAME = "V-JEPA 2"
 POSITIONS = ("rotary_vjepa2",)
 PREDICTOR_HEADS = 12
 FRAMES, SIZE = 64, 256  # of published weights, unless their name ends in another size, as in vitg-384.pt
+obstacle = in_networks
+write = partial(write_networks, predictor=VIDEO_PREDICTOR, prefix="module.backbone.")
+check = partial(check_networks, predictor=VIDEO_PREDICTOR)
 
 
 def recognises(stored: Stored) -> bool:
@@ -43,18 +45,3 @@ def read(stored: Stored) -> Reading:
         f"left out: {', '.join([*found.left_out, *unused]) or 'nothing'}",
     )
     return Reading(checkpoint_of(stored.path, "video", config, found.model), notes)
-
-
-def obstacle(export: Export) -> str:
-    """What V-JEPA 2's code does not have."""
-    return in_encoder(export) or in_predictor(export) or not_square(export)
-
-
-def write(export: Export, path: Path) -> Written:
-    """Write all three networks."""
-    return write_networks(export, path, VIDEO_PREDICTOR, "module.backbone.")
-
-
-def check(path: Path, export: Export) -> str:
-    """Read the file and compare the weights with ours, as the official code is in no package."""
-    return check_networks(export, read(open_stored(path)).checkpoint.model)

@@ -14,7 +14,7 @@ from jepa.transformer import NORM_EPS
 from jepa.weights.formats.export import PLACE, Export, Written, check_features, largest_difference
 from jepa.weights.formats.last_layer import with_last_layer
 from jepa.weights.formats.names import Entry, Table, layer
-from jepa.weights.formats.obstacles import in_encoder, in_predictor, not_square
+from jepa.weights.formats.obstacles import in_networks
 from jepa.weights.formats.probes import transformers as probe_names
 from jepa.weights.formats.settings import (
     VJEPA2_HEADS,
@@ -115,8 +115,7 @@ def from_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def obstacle(export: Export) -> str:
     """What VJEPA2Model does not have."""
     probe = export.probe
-    of_networks = in_encoder(export) or in_predictor(export) or not_square(export)
-    return of_networks or ("" if probe is None else _in_probe(probe, export.config.model.vit.heads))
+    return in_networks(export) or ("" if probe is None else _in_probe(probe, export.config.model.vit.heads))
 
 
 def write(export: Export, path: Path) -> Written:

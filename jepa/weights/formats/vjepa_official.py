@@ -1,15 +1,14 @@
 """V-JEPA as its authors publish it: a `.pth.tar` with `encoder`, `predictor` and `target_encoder`."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from jepa.ops.published_positions import published_sincos
 from jepa.positions import Grid, grid_positions
-from jepa.weights.formats.export import Export, Written
-from jepa.weights.formats.obstacles import SINCOS, in_encoder, in_predictor, not_square
+from jepa.weights.formats.obstacles import SINCOS, in_networks
 from jepa.weights.formats.official import (
     VIDEO_PREDICTOR,
     check_networks,
@@ -26,10 +25,13 @@ from jepa.weights.formats.settings import (
     heads_of,
     video_config,
 )
-from jepa.weights.formats.stored import Reading, Stored, open_stored
+from jepa.weights.formats.stored import Reading, Stored
 
 NAME = "V-JEPA"
 POSITIONS = SINCOS
+obstacle = in_networks
+write = partial(write_networks, predictor=VIDEO_PREDICTOR, prefix="module.backbone.")
+check = partial(check_networks, predictor=VIDEO_PREDICTOR)
 
 
 def recognises(stored: Stored) -> bool:
@@ -78,18 +80,3 @@ def _grids(tokens: int) -> Iterator[Grid]:
         if tokens % (side * side) == 0:
             yield (tokens // (side * side), side, side)
         side += 1
-
-
-def obstacle(export: Export) -> str:
-    """What V-JEPA's code does not have."""
-    return in_encoder(export) or in_predictor(export) or not_square(export)
-
-
-def write(export: Export, path: Path) -> Written:
-    """Write all three networks."""
-    return write_networks(export, path, VIDEO_PREDICTOR, "module.backbone.")
-
-
-def check(path: Path, export: Export) -> str:
-    """Read the file and compare the weights with ours, as the official code is in no package."""
-    return check_networks(export, read(open_stored(path)).checkpoint.model)

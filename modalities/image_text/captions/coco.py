@@ -17,12 +17,12 @@ from modalities.storage.images import Decode
 from modalities.storage.index import Request
 from modalities.storage.labels import label_value
 from modalities.storage.opened import Opened
-from modalities.storage.splits import StoredSplit, named_files, split_named, split_word, split_words
+from modalities.storage.splits import SPLIT_SEED, StoredSplit, named_files, split_named, split_word, split_words
 
 _OFFICIAL = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
 
-def open_coco(root: Path, split: Split, decode: Decode, seed: int, opened: Opened | None = None) -> StoredSplit:
+def open_coco(root: Path, split: Split, decode: Decode, opened: Opened | None = None) -> StoredSplit:
     """The captioned images of one split, without classes.
 
     `root` is a folder with annotations/captions_train2017.json and captions_val2017.json (of any year) and the images
@@ -34,9 +34,9 @@ def open_coco(root: Path, split: Split, decode: Decode, seed: int, opened: Opene
     """
     stored = _stored_files(root)
     files = [(path, part if len(stored) > 1 else None) for path, part in stored]
-    settings = {"seed": seed, "splits": [part for _, part in files]}
+    settings = {"seed": SPLIT_SEED, "splits": [part for _, part in files]}
     request = Request("coco", root, split, settings, [path for path, _ in files], edges=True)
-    return open_table(request, lambda: _read(files), decode, seed, True, opened)
+    return open_table(request, lambda: _read(files), decode, True, opened)
 
 
 def _stored_files(root: Path) -> list[tuple[Path, Split]]:

@@ -79,7 +79,7 @@ class CaptionedFiles:
 
 
 def open_table(
-    request: Request, read: Callable[[], TableInFolder], decode: Decode, seed: int, labels: bool, opened: Opened | None
+    request: Request, read: Callable[[], TableInFolder], decode: Decode, labels: bool, opened: Opened | None
 ) -> StoredSplit:
     """One split of a table, and the class names, () without labels. read: reads the table, unless it is indexed.
 
@@ -91,19 +91,19 @@ def open_table(
     opened = opened or Opened()
     once = partial(opened.once, ("table", *request.files), read)
     carved = partial(opened.once, ("carved", *request.files))
-    found = opened.indexed(request, lambda: _found(*once(), request.split, seed, labels, carved))
+    found = opened.indexed(request, lambda: _found(*once(), request.split, labels, carved))
     return StoredSplit(CaptionedFiles(found, decode), found.classes)
 
 
 def _found(
-    table: CaptionTable, folder: Path, split: Split, seed: int, labels: bool, once: Callable[..., NDArray[np.int8]]
+    table: CaptionTable, folder: Path, split: Split, labels: bool, once: Callable[..., NDArray[np.int8]]
 ) -> SplitIndex:
     """Choose the images of one split, see `open_table`. once: keeps the carved splits for the next one."""
     source, carve = split_source([SPLITS[code] for code in np.unique(table.splits)], split)
     stored = np.flatnonzero(table.splits == split_code(source))
     parts = {split: stored}
     if carve:
-        codes = once(lambda: _carved(table, carve, seed))[stored]
+        codes = once(lambda: _carved(table, carve))[stored]
         parts = {each: stored[codes == split_code(each)] for each in {split, *carve}}
     table = table if labels else replace(table, labels=np.full_like(table.labels, UNKNOWN), label_names=())
     _check_labels(table, stored)
@@ -203,8 +203,8 @@ def _classes(table: CaptionTable) -> Classes:
         raise ValueError(f"{table.files[0][0]}: {error}") from error
 
 
-def _carved(table: CaptionTable, carve: tuple[Split, ...], seed: int) -> NDArray[np.int8]:
+def _carved(table: CaptionTable, carve: tuple[Split, ...]) -> NDArray[np.int8]:
     """The split of every image after carving these splits."""
     names = table.names.take(table.order[table.starts[:-1]])
     codes = np.array([split_code(split) for split in ("train", *carve)], dtype=np.int8)
-    return codes[carved_codes(names.encoded(), len(names), carve, seed)]
+    return codes[carved_codes(names.encoded(), len(names), carve)]

@@ -12,7 +12,7 @@ from modalities.storage.folders import check_folder
 from modalities.storage.images import Decode, image_extensions
 from modalities.storage.index import Request
 from modalities.storage.opened import Opened
-from modalities.storage.splits import StoredSplit, files_by_split, named_files
+from modalities.storage.splits import SPLIT_SEED, StoredSplit, files_by_split, named_files
 from modalities.storage.tables import DELIMITERS, BadRow, find_delimiter, is_unicode, split_row, table_rows
 
 _ENDINGS = (".jsonl", ".csv", ".tsv", ".txt")
@@ -24,7 +24,7 @@ Line = tuple[int, Mapping[str, object] | MalformedError]
 
 
 def open_lists(
-    root: Path, split: Split, decode: Decode, seed: int, labels: bool = True, opened: Opened | None = None
+    root: Path, split: Split, decode: Decode, labels: bool = True, opened: Opened | None = None
 ) -> StoredSplit:
     """The captioned images of one split listed at `root`, and the class names, () if unlabelled.
 
@@ -40,9 +40,9 @@ def open_lists(
     """
     stored = _stored_lists(root)
     paths = [(path, part if len(stored) > 1 else None) for part, of_part in stored.items() for path in of_part]
-    settings = {"seed": seed, "labels": labels, "splits": list(stored)}
+    settings = {"seed": SPLIT_SEED, "labels": labels, "splits": list(stored)}
     request = Request("captions", root, split, settings, [path for path, _ in paths], edges=True)
-    return open_table(request, lambda: (_read(paths), paths[0][0].parent), decode, seed, labels, opened)
+    return open_table(request, lambda: (_read(paths), paths[0][0].parent), decode, labels, opened)
 
 
 def _stored_lists(root: Path) -> dict[Split, list[Path]]:

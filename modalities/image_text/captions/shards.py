@@ -46,7 +46,7 @@ class CaptionedShards:
 
 
 def open_captioned_shards(
-    root: Path, split: Split, decode: Decode, seed: int, opened: Opened | None = None, labels: bool = True
+    root: Path, split: Split, decode: Decode, opened: Opened | None = None, labels: bool = True
 ) -> StoredSplit:
     """The captioned images of one split in the tar files at `root`, and the class names, () if unlabelled.
 
@@ -54,7 +54,7 @@ def open_captioned_shards(
     damage are as in storage.shards.open_shards, but carved samples are always held out from training.
     """
     kind = FileKind("images", image_extensions(), companions=_COMPANIONS, installable=installable_extensions())
-    images, classes = open_shards(root, split, kind, decode, seed, opened, labels)
+    images, classes = open_shards(root, split, kind, decode, opened, labels)
     if not images.found.columns["has_companions"].any():
         files = ", ".join(str(path) for path in images.paths[:3])
         raise ValueError(f"no captions in {files}; they belong into a .txt or .json with the key of the image")

@@ -13,7 +13,7 @@ from modalities.storage.images import Decode, check_min_side, decode_image, imag
 from modalities.storage.opened import Opened
 from modalities.storage.pixels import AS_STORED, PixelSettings
 from modalities.storage.sources import SHARDS, Evidence, by_ending
-from modalities.storage.splits import StoredSplit
+from modalities.storage.splits import SPLIT_SEED, StoredSplit
 
 SOURCES = ("folder", "webdataset", "coco", "images")
 _LISTS = (".jsonl", ".csv", ".tsv")
@@ -42,7 +42,6 @@ def open_captions(
     *,
     min_side: int,
     pixels: PixelSettings = AS_STORED,
-    seed: int = 0,
     opened: Opened | None = None,
     labels: bool = True,
 ) -> StoredSplit:
@@ -54,20 +53,19 @@ def open_captions(
     caption in its list, are bad samples when they are read.
     min_side: pixels; a large JPEG may be decoded at a fraction of its size, but no side falls below this.
     pixels: how stored values become colours.
-    seed: decides which images are carved from the training set for splits that are not stored. opened: what other
-    splits have listed already. labels: whether to read classes.
+    opened: what other splits have listed already. labels: whether to read classes.
     """
     check_min_side(min_side)
     decode = partial(decode_image, min_side=min_side, pixels=pixels)
     match source:
         case "folder":
-            return open_lists(root, split, decode, seed, labels, opened)
+            return open_lists(root, split, decode, labels, opened)
         case "webdataset":
-            return open_captioned_shards(root, split, decode, seed, opened, labels)
+            return open_captioned_shards(root, split, decode, opened, labels)
         case "coco":
-            return open_coco(root, split, decode, seed, opened)
+            return open_coco(root, split, decode, opened)
         case "images":
             kind = FileKind("images", image_extensions())
-            return open_folder(root, split, kind, partial(_uncaptioned, decode), seed, labels, opened)
+            return open_folder(root, split, kind, partial(_uncaptioned, decode), SPLIT_SEED, labels, opened)
         case _:
             raise ValueError(f"unknown source of captioned images '{source}'; allowed are {', '.join(SOURCES)}")

@@ -79,10 +79,10 @@ def opened(root: Path, source: str, place: IndexFolder | None = None) -> dict[st
         if source == "folder":
             return open_folder(root, split, KIND, Path, 0, True, cache)
         if source == "list":
-            return open_lists(root, split, {".mp4"}, Path, 0, True, cache)
+            return open_lists(root, split, {".mp4"}, Path, True, cache)
         if source == "captions":
-            return open_caption_lists(root, split, pixels_of, 0, True, cache)
-        return StoredSplit(*open_shards(root, split, KIND, content_of, 0, cache))
+            return open_caption_lists(root, split, pixels_of, True, cache)
+        return StoredSplit(*open_shards(root, split, KIND, content_of, cache))
 
     return {split: of_split(split) for split in ("train", "validation", "test")}
 

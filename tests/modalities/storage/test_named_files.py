@@ -53,7 +53,7 @@ def test_a_named_list_of_videos_is_read_with_its_other_splits_only(named: str, t
     for stem in STEMS:
         (tmp_path / f"{stem}.csv").write_text(f"{stem}.mp4 0\n")
     for split, stem in zip(SPLITS, STEMS, strict=False):
-        samples = open_lists(tmp_path / f"{named}.csv", split, {".mp4"}, str, seed=0).samples
+        samples = open_lists(tmp_path / f"{named}.csv", split, {".mp4"}, str).samples
         assert [samples[index].inputs for index in range(len(samples))] == [str(tmp_path / f"{stem}.mp4")]
 
 
@@ -78,11 +78,11 @@ def test_named_shards_are_read_with_their_other_splits_only(
     kind = FileKind("images", {".png"})
     assert infer_source(tmp_path / named, (SHARDS,)) == "webdataset"
     for split, expected in (("train", train), ("test", test or train)):
-        samples, _ = open_shards(tmp_path / named, split, kind, lambda data, name: data, seed=0)
+        samples, _ = open_shards(tmp_path / named, split, kind, lambda data, name: data)
         assert [path.stem for path in samples.paths] == expected
         assert (len(samples) == 30 * len(expected)) == (split == "train" or bool(test))
     with pytest.raises(FileNotFoundError, match=r"d-\*\.tar does not exist"):
-        open_shards(tmp_path / "d-*.tar", "train", kind, lambda data, name: data, seed=0)
+        open_shards(tmp_path / "d-*.tar", "train", kind, lambda data, name: data)
 
 
 def test_the_named_file_is_read_even_if_another_has_a_word_for_the_same_split(tmp_path: Path) -> None:

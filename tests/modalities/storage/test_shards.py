@@ -36,7 +36,7 @@ def decode(data: bytes, name: str) -> bytes:
 
 def opened(path: Path, kind: FileKind = KIND, split: str = "train") -> tuple[ShardSamples, tuple[str, ...]]:
     """All samples of the training set: unlabelled and captioned sets are carved otherwise."""
-    return open_shards(path, split, kind, decode, None)  # type: ignore[arg-type]
+    return open_shards(path, split, kind, decode)  # type: ignore[arg-type]
 
 
 def shard_set(folder: Path, members: Iterable[Member]) -> Path:
@@ -261,7 +261,7 @@ def test_shards_say_what_they_hold_and_pass_over_and_may_lie_some_levels_lower(t
 
 def test_labels_may_be_ignored_and_then_training_keeps_all_samples(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [part for i in range(30) for part in ((f"{i}.jpg", "x"), (f"{i}.cls", "1"))])
-    samples, classes = open_shards(tmp_path, "train", KIND, decode, None, labels=False)
+    samples, classes = open_shards(tmp_path, "train", KIND, decode, labels=False)
     assert (classes, len(samples), samples[0].labels) == ((), 30, {})
     assert line("train", samples).endswith("a tenth of them each is also used for validation and test")
 

@@ -20,7 +20,7 @@ from modalities.storage.torchvision_sets import open_torchvision
 
 
 def opened(name: str, root: Path, part: Split, /, **arguments: Any) -> StoredSplit:
-    return open_torchvision(name, root, part, seed=0, arguments=arguments)
+    return open_torchvision(name, root, part, arguments=arguments)
 
 
 def labels(found: StoredSplit) -> list[Any]:
@@ -176,7 +176,7 @@ def test_a_set_without_classes_is_read_without_labels(tmp_path: Path) -> None:
         (voc / folder / name).write_text(text)
     with pytest.raises(ValueError, match=r"\(\w+, dict\).*: data\.labels=none reads the images alone$"):
         opened("VOCDetection", tmp_path, "train")
-    found = open_torchvision("VOCDetection", tmp_path, "train", seed=0, labels=False)
+    found = open_torchvision("VOCDetection", tmp_path, "train", labels=False)
     assert found.classes == ()
     assert found.samples[0].labels == {}
     assert found.samples[0].inputs.shape == (3, 4, 4)

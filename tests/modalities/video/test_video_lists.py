@@ -15,7 +15,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 def read(root: Path) -> dict[Split, list[tuple[str, object]]]:
     """Paths, relative to the folder of the lists, and labels."""
     folder = root if root.is_dir() else root.parent
-    opened = {split: open_lists(root, split, {".mp4"}, str, seed=0).samples for split in SPLITS}
+    opened = {split: open_lists(root, split, {".mp4"}, str).samples for split in SPLITS}
     return {
         split: [
             (samples[index].inputs.removeprefix(f"{folder}/"), samples[index].labels.get("class"))
@@ -41,13 +41,13 @@ def test_splits_of_lists_must_not_share_videos(test: str, tmp_path: Path) -> Non
     (tmp_path / "test.csv").write_text(test.format(tmp_path, tmp_path.name))
     for split in SPLITS:
         with pytest.raises(ValueError, match=r"test\.csv: .*a\.mp4 is in test but also in train; one split is allowed"):
-            open_lists(tmp_path, split, {".mp4"}, str, seed=0)
+            open_lists(tmp_path, split, {".mp4"}, str)
 
 
 def test_lists_of_the_same_videos_are_allowed_and_noted(tmp_path: Path) -> None:
     for name in ("train.csv", "test.csv"):
         (tmp_path / name).write_text("a.mp4 0\nb.mp4 1\n" if name == "train.csv" else "./b.mp4 1\na.mp4 0\n")
-    samples = open_lists(tmp_path, "train", {".mp4"}, str, seed=0).samples
+    samples = open_lists(tmp_path, "train", {".mp4"}, str).samples
     assert summary_of(samples).notes == ("train and test list the same videos",)
 
 
@@ -70,7 +70,7 @@ def test_a_column_split_takes_precedence_over_the_name_of_the_list(tmp_path: Pat
 @pytest.mark.parametrize("reads_labels", [True, False])
 def test_videos_with_several_labels_are_noted(reads_labels: bool, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("a.mp4 0\nb.mp4 1\n./a.mp4 1\na.mp4 0\nb.mp4 01\n")
-    samples = open_lists(tmp_path, "train", {".mp4"}, str, seed=0, reads_labels=reads_labels).samples
+    samples = open_lists(tmp_path, "train", {".mp4"}, str, reads_labels=reads_labels).samples
     note = "train: 1 of the labels belong to videos that also have another label"
     assert summary_of(samples).notes == ((note,) if reads_labels else ())
 
@@ -82,14 +82,14 @@ def test_names_are_found_in_either_unicode_normalisation(tmp_path: Path) -> None
         (folder / stored).parent.mkdir()
         (folder / stored).write_text("")
         (folder / "list.csv").write_text(listed)
-        samples = open_lists(folder, "train", {".mp4"}, Path, seed=0).samples
+        samples = open_lists(folder, "train", {".mp4"}, Path).samples
         assert samples[0].inputs.exists()
 
 
 def test_quotes_are_text_between_tabs_and_must_be_closed_between_commas(tmp_path: Path) -> None:
     rows = [("path", "label", "note"), *((f"{i}.mp4", ('"walk', "run")[i % 2], "x") for i in range(6))]
     (tmp_path / "tabs.tsv").write_text("\n".join("\t".join(row) for row in rows))
-    assert open_lists(tmp_path / "tabs.tsv", "train", {".mp4"}, str, seed=0).classes == ('"walk', "run")
+    assert open_lists(tmp_path / "tabs.tsv", "train", {".mp4"}, str).classes == ('"walk', "run")
     (tmp_path / "commas.csv").write_text("\n".join(",".join(row) for row in rows))
     with pytest.raises(ValueError, match=r"commas\.csv, line 2: .* has an unclosed quote \(separated by commas\)"):
         read(tmp_path / "commas.csv")
