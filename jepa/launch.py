@@ -15,7 +15,7 @@ from jepa.distributed import join
 from jepa.distributed.peers import failing_together
 from jepa.distributed.starter import is_started, run_processes
 from jepa.errors import INTERRUPTED, exit_status
-from jepa.settings.arguments import launch_parser
+from jepa.settings.arguments import launch_arguments
 from jepa.settings.recipe import chosen_recipe
 from jepa.settings.resolve import Resolved, resolve as resolve, resolve_layers, say
 from jepa.train import train
@@ -25,7 +25,7 @@ from jepa.training.config import Config
 def main(argv: Sequence[str] | None = None) -> int:
     """`jepa launch`, also `python -m jepa.launch` -> exit status."""
     given = sys.argv[1:] if argv is None else argv
-    return exit_status(lambda: _launch(launch_parser().parse_intermixed_args(given), given))
+    return exit_status(lambda: _launch(launch_arguments(given), given))
 
 
 def _launch(arguments: argparse.Namespace, given: Sequence[str]) -> int:

@@ -13,10 +13,10 @@ import torch
 import yaml
 
 import jepa.train
-from jepa import launch
-from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.cluster.sweep import is_finished
-from jepa.config import plain, read_yaml, to_yaml
+from jepa.config import ConfigError, plain, read_yaml, to_yaml
+from jepa.config.recipes import read_recipe
 from jepa.data import read_bad_files
 from jepa.distributed import World
 from jepa.errors import INTERRUPTED
@@ -60,6 +60,9 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["data.imagesize=32"], "unknown key 'data.imagesize', did you mean 'data.image_size'?"),
         (["steps=many"], "steps: should be a valid integer, not 'many'"),
         (["steps"], "'steps' is not of the form section.key=value"),
+        (["seed=9223372036854775808"], "seed: should be less than 9223372036854775808"),
+        (["run_dir=elsewhere"], "run_dir: name the directory of the run, or of several runs, once, by --run-dir"),
+        (["data.value_range=[0,.inf]"], "data.value_range.1: should be a finite number"),
         (["data.masking.target_scale=[0.5,0.6]"], "data: 2 target blocks of up to 60% can leave a context of"),
         (["data.patch_size=16", "data.masking.targets=9"], "data: 9 "),
         (["data.patch_size=5"], "data: patch_size 5 does not divide image_size 32 x 32"),
@@ -254,6 +257,33 @@ def test_without_a_run_directory_the_config_names_it() -> None:
     assert named("run_dir=elsewhere") == "elsewhere"
 
 
+def test_what_a_user_removed_from_a_run_directory_is_found_in_its_checkpoint_or_left_out(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert run(run_dir, photos, "keep_every=1") == 0
+    (run_dir / "config.yaml").unlink()
+    assert run(run_dir, photos, "optim.peak_lr=0.5") == 1
+    assert "holds a run with another config: optim.peak_lr (" in capsys.readouterr().err
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "metrics.jsonl").write_text("".join([lines[0], "\0\0\n", *lines[1:]]))
+    assert [line["step"] for line in read_metrics(run_dir)] == [1, 2, 3]
+    assert "line 2 of " in capsys.readouterr().err
+    checkpoints = run_dir / "checkpoints"
+    with pytest.raises(ConfigError, match="which: 'encoder' is no encoder"):
+        jepa.load(run_dir, "encoder")  # type: ignore[arg-type]
+    (checkpoints / "latest.pt").write_bytes((checkpoints / "step_1.pt").read_bytes())  # in place, as `cp` does
+    with pytest.raises(CheckpointError, match=r"step_3.pt holds step 1: another checkpoint was copied over it"):
+        jepa.load(run_dir, step=3)
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "two"])
+def test_a_number_of_seeds_is_at_least_one(seeds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--modality", "image", f"--seeds={seeds}"])
+    assert f"'{seeds}' is not a whole number from 1 on" in capsys.readouterr().err
+
+
 def test_the_order_of_overrides_does_not_matter_if_one_changes_a_kind() -> None:
     for overrides in (
         ["data.masking.kind=random", "data.masking.ratio=.5"],
@@ -270,9 +300,7 @@ def test_a_dry_run_prints_the_config_and_its_cost_and_writes_nothing(
     assert run(tmp_path / "run", photos, "--dry-run") == 0
     printed = capsys.readouterr().out
     config, _, cost = printed.partition("parameters ")
-    expected = resolve(
-        "image", launch.read_recipe("image"), [*TINY, f"data.root={photos}", f"run_dir={tmp_path / 'run'}"]
-    )
+    expected = resolve("image", read_recipe("image"), [*TINY, f"data.root={photos}", f"run_dir={tmp_path / 'run'}"])
     assert yaml.safe_load(config) == plain(expected[0])
     assert "on a grid of 8 x 8" in cost
     assert not (tmp_path / "run").exists()
@@ -312,8 +340,8 @@ def test_every_process_opens_the_splits_of_the_evaluation_so_that_none_waits_for
     opened: list[str] = []
     dataset = Image.dataset
     monkeypatch.setattr(Image, "dataset", lambda self, split: opened.append(split) or dataset(self, split))
-    monkeypatch.setattr(launch, "join", lambda _: World(1, 1, torch.device("cpu")))  # not the first process
-    monkeypatch.setattr(launch, "train", lambda *_: False)
+    monkeypatch.setattr("jepa.launch.join", lambda _: World(1, 1, torch.device("cpu")))  # not the first process
+    monkeypatch.setattr("jepa.launch.train", lambda *_: False)
     for settings, expected in (
         (["evaluate.enabled=true"], ["train", "validation", "test"]),
         (["evaluate.enabled=true", "evaluate.scored_split=validation"], ["train", "validation"]),

@@ -135,6 +135,8 @@ def find_checkpoint(path: Path, step: Step | None = None) -> Path:
     if latest(path).exists() and read_step(latest(path)) == step:
         return latest(path)
     if step in (steps := kept_steps(path)):
+        if (stored := read_step(kept(path, step))) != step:  # one name of a file was written over, and so all are
+            raise CheckpointError(f"{kept(path, step)} holds step {stored}: another checkpoint was copied over it")
         return kept(path, step)
     named = {name: read_step(one) for name, one in (("latest", latest(path)), ("best", best(path))) if one.exists()}
     if named.get("best") == step:

@@ -108,6 +108,7 @@ def dry_run(arguments: argparse.Namespace, resolved: Resolved) -> int:
     if profile is not None:
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
         allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues, nodes=profile.nodes)
+    _check(resolved, allocation.processes, with_data=False)
     cost = describe(config, modality, allocation)
     print(f"{to_yaml(config)}\n{cost}")
     if reason := _why_unopened(config.data.root, arguments.overrides):
@@ -190,7 +191,8 @@ def _command(arguments: argparse.Namespace, variant: Variant, folder: Path, keep
     place = ["--run-dir", str(folder / variant.name)]
     keep = ["--keep-unused"] * keeps_unused + ["--train-only"] * arguments.train_only
     keep += [f"--processes={arguments.processes}"] * (arguments.processes > 1)
-    return ["--modality", arguments.modality, *recipe, *place, *keep, *arguments.overrides, *variant.overrides]
+    overrides = [text for text in (*arguments.overrides, *variant.overrides) if not text.startswith("run_dir=")]
+    return ["--modality", arguments.modality, *recipe, *place, *keep, *overrides]
 
 
 def _submissions(commands: dict[Path, list[str]], profile: Profile) -> list[Submission]:

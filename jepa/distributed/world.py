@@ -1,6 +1,7 @@
 """Rank and device of a process, data parallelism and error barriers."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class World:
         """
         if self.size == 1 or is_sharded(model):
             return model
+        if varying:  # a step that uses all parameters makes torch warn that others might not exist
+            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
         devices = [self.device] if self.device.type == "cuda" else None
         known = signature(DistributedDataParallel).parameters
         option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13

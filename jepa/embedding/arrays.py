@@ -46,7 +46,7 @@ def embed(
 ) -> Embedded:
     """Vectors of all samples of a data set that fits into memory; `jepa embed` explains the settings.
 
-    Raises ConfigError, CheckpointError, and DataError if no sample can be read.
+    Raises ConfigError, CheckpointError, and DataError if more samples than `data.max_bad_fraction` cannot be read.
     """
     settings = EmbedSettings(
         pooling=pooling, dtype=dtype, split=split, stream=stream, probe=None if probe is None else Path(probe)
@@ -66,6 +66,11 @@ def embed(
     if not found:
         example = "".join(f", such as {source}: {reason}" for source, reason in bad[:1])
         raise DataError(f"none of {len(rows):,} samples can be read{example}")
+    if len(bad) > (limit := job.config.data.max_bad_fraction) * len(rows):
+        raise DataError(
+            f"{len(bad):,} of {len(rows):,} samples cannot be read, more than data.max_bad_fraction={limit} allows; "
+            f"one is {bad[0][0]}: {bad[0][1]}"
+        )
     arrays = {name: torch.cat([vectors[name] for _, vectors in found]).numpy() for name in found[0][1]}
     arrays["rows"] = np.array([row for batch, _ in found for row in batch.rows], np.int64)
     arrays["labels"] = torch.cat([batch.labels for batch, _ in found]).numpy()

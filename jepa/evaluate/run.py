@@ -83,14 +83,16 @@ def evaluate(request: Request, *, say: bool = False) -> tuple[dict[str, Any], Pa
         if not any(is_part_of(name, task) for name in names):
             tasks_of_data = ", ".join(names) or "none, as the data has no labels"
             raise ConfigError(f"no task '{task}'; tasks of this data: {tasks_of_data}")
-    with writing(setup.output.parent):
+    aside = setup.output.with_suffix(".partial")
+    with writing(setup.output):  # now, as an evaluation may take hours
         setup.output.parent.mkdir(parents=True, exist_ok=True)
+        aside.touch()
     bar = ("evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
     with Progress(*bar, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal) as progress:
         progress.add_task("", total=None)
         measured = _evaluate(setup, progress)
     results = {**summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
-    write_text(setup.output, json.dumps(results, indent=1) + "\n", setup.output.with_suffix(".partial"))
+    write_text(setup.output, json.dumps(results, indent=1) + "\n", aside)
     return results, setup.output
 
 

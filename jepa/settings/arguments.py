@@ -1,10 +1,27 @@
 """The command line of `jepa launch`."""
 
 import argparse
+from collections.abc import Sequence
 
+from jepa.config import ConfigError
 from jepa.console import command_parser
 from jepa.distributed.starter import process_count
 from jepa.plugins.registry import names
+
+
+def launch_arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command line; raises ConfigError if they name the run directory twice."""
+    arguments = launch_parser().parse_intermixed_args(given)
+    several = arguments.run_dir or arguments.sweep or arguments.seeds
+    if several and any(text.startswith("run_dir=") for text in (*arguments.overrides, *arguments.sweep)):
+        raise ConfigError("run_dir: name the directory of the run, or of several runs, once, by --run-dir")
+    return arguments
+
+
+def _from_one(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return int(text)
 
 
 def launch_parser() -> argparse.ArgumentParser:
@@ -47,7 +64,9 @@ def launch_parser() -> argparse.ArgumentParser:
         metavar="KEY=V1,V2",
         help="one run for each value; repeat it for more keys",
     )
-    many.add_argument("--seeds", type=int, default=0, metavar="N", help="repeat each run with the seeds 0 to N - 1")
+    many.add_argument(
+        "--seeds", type=_from_one, default=0, metavar="N", help="repeat each run with the seeds 0 to N - 1"
+    )
     cluster = parser.add_argument_group("on a cluster")
     cluster.add_argument(
         "--slurm", metavar="PROFILE", help="submit to a cluster; profile by name or path, or `local`, `debug`"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.checkpoint import Checkpoint, CheckpointError
-from jepa.collapse import CollapseSigns
+from jepa.collapse import FEW, CollapseSigns
 from jepa.config import ConfigError
 from jepa.data import DataError, open_split
 from jepa.data.index import index_of_run
@@ -95,7 +95,8 @@ def _collapse_warnings(signs: Mapping[str, Any]) -> list[str]:
     for prefix in prefixes:
         values = [signs.get(f"{prefix}{key}") for key in _SIGNS]
         if all(isinstance(value, (int, float)) for value in values):
-            found.append(CollapseSigns(*values).warning(prefix.rstrip("_")))  # type: ignore[arg-type]
+            measured = signs.get("samples", FEW)
+            found.append(CollapseSigns(*values).warning(prefix.rstrip("_"), measured))  # type: ignore[arg-type]
     return [re.sub(r"; try .*", "", text) for text in found if text]
 
 

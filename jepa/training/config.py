@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
-from pydantic import AfterValidator, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from jepa.compat.stages import FORMER, new_spelling
 from jepa.config import Tree
@@ -102,7 +102,7 @@ class Config(Generic[C, M]):
     modality: str
     run_dir: Path
     steps: PositiveInt = 10_000
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 500
     keep_every: PositiveInt | None = None

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jepa.console import CONSOLE, shown
+from jepa.console import CONSOLE, shown, warn_once
 from jepa.disk import write_text, writing
 from jepa.training.events import Events
 
@@ -18,11 +18,15 @@ PROBE = "knn_accuracy"  # the score of the probe during training
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a last line that a kill cut short."""
+    """The lines of metrics.jsonl, without a last line that a kill cut short; of damaged ones it warns."""
     path = run_dir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_text().split("\n")[:-1] if path.exists() else (), start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            warn_once(f"line {number} of {path} is damaged and left out")
+    return found
 
 
 class RunLog:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any, cast
 
+from jepa.checkpoint import latest
+from jepa.checkpoint.file import read_facts
 from jepa.compat.stages import current
 from jepa.config import ConfigError, build, differences, plain, read_yaml, to_yaml
 from jepa.console import CONSOLE, shown
@@ -31,9 +33,12 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
 def saved_config(config: Config[Any, Any]) -> Config[Any, Any] | None:
     """The config of the run in `config.run_dir`, None if there is no run; raises ConfigError if its sections differ."""
     path = config.run_dir / "config.yaml"
-    if not path.exists():
+    if path.exists():
+        tree = current(read_yaml(path))
+    elif latest(config.run_dir).exists() and (stored := read_facts(latest(config.run_dir)).config):
+        tree = current(stored)  # somebody removed the file
+    else:
         return None
-    tree = current(read_yaml(path))
     config_type: Any = Config[type(config.data), type(config.model)]  # type: ignore[misc]
     try:
         return cast(Config[Any, Any], build(config_type, [tree]))

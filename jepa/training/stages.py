@@ -1,6 +1,6 @@
 """The stages of a run: what is predicted in each, and how the target encoder follows the context encoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
@@ -102,9 +102,12 @@ class Stage(NamedTuple):
     weights: dict[TargetKind, float]
     teacher: Teacher
     copies: bool = False  # whether the target encoder starts the stage as a copy of the context encoder
+    follows: bool = False  # whether it is a copy after each step: nothing reads it, but the run may be evaluated
 
     def target_update(self, step: int, optim: OptimConfig) -> TargetUpdate:
         """What a step of the run does to the target encoder."""
+        if self.follows:
+            return TargetUpdate(after=0.0)
         of_stage = step - self.first_step
         update = target_update(of_stage, self.steps, optim.schedule_length, optim.batch_size, self.teacher)
         return update._replace(before=0.0) if self.copies and not of_stage else update
@@ -112,7 +115,7 @@ class Stage(NamedTuple):
     def described(self) -> str:
         """The steps, the targets and the teacher in words."""
         targets = " + ".join(kind if weight == 1 else f"{weight:g} x {kind}" for kind, weight in self.weights.items())
-        teacher = _words(self.teacher, self.steps)
+        teacher = "target encoder: not used" if self.follows else _words(self.teacher, self.steps)
         return f"steps {self.first_step:,} to {self.first_step + self.steps - 1:,}: {targets}; {teacher}"
 
 
@@ -147,19 +150,28 @@ def check_stages(stages: Sequence[StageConfig]) -> None:
         raise ValueError(f"stages.{last}.until: {stages[-1].until:g}, but the last stage ends at 1; leave it out")
 
 
-def in_steps(stages: Sequence[StageConfig], steps: int, more: dict[TargetKind, float]) -> Iterator[Stage]:
+def in_steps(stages: Sequence[StageConfig], steps: int, more: dict[TargetKind, float]) -> list[Stage]:
     """The stages of a run of so many steps, without those that are shorter than a step; more: weights in each.
 
-    A moving average that follows stages which neither read nor update the target encoder starts from a copy.
+    A moving average that follows stages which neither read nor update the target encoder starts from a copy. Before a
+    copy, a target encoder that nothing reads follows the context encoder, so that any step can be evaluated.
     """
-    unread = {number for number, _ in unread_teachers(stages, steps)}
+    unread, lasts = {number for number, _ in unread_teachers(stages, steps)}, lasting(stages, steps)
     is_used = False
-    for number, (first, end) in lasting(stages, steps).items():
+    found: list[Stage] = []
+    for number, (first, end) in lasts.items():
         one = stages[number]
         teacher = FrozenTeacher() if number in unread else one.teacher
         copies = one.averages and first > 0 and not is_used
-        yield Stage(first, end - first, {**one.predict, **more}, teacher, copies)
+        found.append(Stage(first, end - first, {**one.predict, **more}, teacher, copies))
         is_used = is_used or one.averages or one.reads_target_encoder
+    is_copied = False
+    for place, number in reversed([*enumerate(lasts)]):
+        stage = found[place]
+        follows = is_copied and isinstance(stage.teacher, FrozenTeacher) and not stages[number].reads_target_encoder
+        found[place] = stage._replace(follows=follows)
+        is_copied = follows or stage.copies or isinstance(stage.teacher, SnapshotTeacher)
+    return found
 
 
 def lasting(stages: Sequence[StageConfig], steps: int) -> dict[int, tuple[int, int]]:

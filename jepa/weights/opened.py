@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -128,6 +128,8 @@ def load(
     `load_modality(run).evaluation_view(image)` makes the inputs. A modality with two matching streams returns the
     `MatchedModality.inference_model` instead. Raises CheckpointError if there is no checkpoint, or without trust.
     """
+    if which not in (None, *get_args(Which)):
+        raise ConfigError(f"which: '{which}' is no encoder; there are {' and '.join(get_args(Which))}")
     return open_source(run, step=step, trust=trust).encoder(which).to(device)
 
 

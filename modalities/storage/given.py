@@ -17,8 +17,8 @@ def given_pixels(given: Any, axes: int, value_range: ValueRange, pixels: PixelSe
     """A Pillow image, upright, or an array of pixels -> uint8 [..., 3, H, W], RGB, of `axes` axes.
 
     An array has its colours (1, 3 or 4 with transparency, which is dropped) last or before height and width, or none
-    if it is grey. Floats are scaled from `value_range`; other integers than uint8 as in files of that type. Raises
-    ValueError.
+    if it is grey. Floats are scaled from `value_range`; integers as in files of that type, which are uint8 and uint16
+    unless `data.value_range` is set. Raises ValueError.
     """
     if isinstance(given, Image.Image):
         if axes != 3:
@@ -51,8 +51,14 @@ def _bytes(values: NDArray[Any], value_range: ValueRange, pixels: PixelSettings)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind != "f":
+        if values.dtype not in (np.uint8, np.uint16) and pixels.value_range is None:
+            raise ValueError(
+                f"pixels of {values.dtype} may mean anything; give uint8 or uint16, or floats with value_range"
+            )
         return pixels.to_8_bit(values)
     black, white = value_range
+    if not black < white:
+        raise ValueError(f"value_range goes from black to white, so {black:g} must be less than {white:g}")
     low, high = values.min(), values.max()
     if not (black <= low and high <= white):
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat, PositiveInt
 
 from modalities.storage.value_ranges import observe
 
@@ -50,7 +50,7 @@ class PixelSettings:
     """
 
     max_megapixels: PositiveFloat = 200.0
-    value_range: Annotated[tuple[float, float], AfterValidator(_rising)] | None = None
+    value_range: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)] | None = None
     bands: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_one_or_three)] | None = None
 
     def check_size(self, width: int, height: int) -> None:

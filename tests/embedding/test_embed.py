@@ -26,7 +26,7 @@ import jepa
 from jepa.checkpoint import Checkpoint, latest
 from jepa.checkpoint.lock import locked
 from jepa.config import plain
-from jepa.data import open_split, read_bad_files
+from jepa.data import DataError, open_split, read_bad_files
 from jepa.embedding.command import main
 from jepa.embedding.outputs import Shape, write_output
 from jepa.embedding.parts import PartsFolder
@@ -96,6 +96,8 @@ def test_every_readable_sample_has_a_row_with_its_name_and_label(
     assert np.array_equal(found.vectors, vectors)
     assert found.columns == columns
     assert [source for source, _ in found.bad] == [broken]
+    with pytest.raises(DataError, match=r"1 of 60 samples cannot be read, more than data.max_bad_fraction=0.0 allows"):
+        jepa.embed(run_dir, overrides=[*COMMON, "data.max_bad_fraction=0"])
 
 
 def test_all_formats_hold_the_same_rows_in_the_same_order(run_dir: Path, tmp_path: Path) -> None:

@@ -237,6 +237,15 @@ def test_an_average_after_a_frozen_teacher_starts_from_a_copy_and_short_stages_d
         config = config_of(photos, "steps=10", f"stages={stages}", *more)
         return [step for step in range(10) if config.target_update(step).before == 0]
 
+    def follows(stages: str, *more: str) -> list[int]:
+        config = config_of(photos, "steps=10", f"stages={stages}", *more)
+        return [step for step in range(10) if config.target_update(step).after == 0]
+
+    # Nothing reads these target encoders, but probes and evaluation do.
+    assert follows("[{until: 0.4, predict: pixels, teacher: frozen}, {predict: latent}]") == [0, 1, 2, 3]
+    assert follows("[{until: 0.2, predict: pixels}, {predict: latent, teacher: snapshot}]") == [0, 1]
+    assert follows("[{until: 0.4, predict: latent, teacher: frozen}, {predict: latent}]") == []
+    assert follows("[{until: 0.4, predict: pixels}, {predict: latent, teacher: frozen}]") == []
     assert copies("[{until: 0.4, predict: pixels, teacher: frozen}, {predict: latent}]") == [4]
     assert copies("[{until: 0.4, predict: pixels}, {predict: latent}]") == []
     assert copies("[{until: 0.4, predict: latent, teacher: frozen}, {predict: latent}]") == []

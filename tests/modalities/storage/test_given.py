@@ -48,6 +48,7 @@ def test_what_is_no_picture_is_refused_with_a_reason(tmp_path: Path) -> None:
     image, video = Image(ImageConfig(image_size=16, patch_size=4)), Video(VideoConfig(image_size=16, patch_size=4))
     for modality, given, words in (
         (image, PIXELS[0] * 1.0, "value_range 0 to 1; set value_range"),
+        (image, PIXELS[0].astype(np.int64), "pixels of int64 may mean anything; give uint8 or uint16"),
         (image, PIXELS, r"no picture; allowed are arrays of numbers \[H, W, 3\]"),
         (image, np.zeros((5, 20, 24)), "no axis of 1, 3 or 4 colours"),
         (video, PillowImage.new("RGB", (9, 9)), "a video is a path, or an array"),
