@@ -1,7 +1,7 @@
 """Signs of collapse: how well representations still distinguish inputs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -25,10 +25,10 @@ class CollapseSigns:
     rankme: float
     cosine: float
 
-    def warning(self, stream: str = "", samples: int = FEW, teacher: bool = True) -> str:
+    def warning(self, stream: str = "", samples: int = FEW, remedies: Sequence[str] = ()) -> str:
         """A warning about a stream; empty if it looks healthy.
 
-        samples: measured ones; few vary in few dimensions. teacher: whether the run learns from a target encoder.
+        samples: measured ones; few vary in few dimensions. remedies: what to try (`Config.remedies`).
         """
         problems = []
         if self.target_std < 0.1:
@@ -41,12 +41,8 @@ class CollapseSigns:
             problems.append(f"representations of all inputs are nearly parallel (mean cosine {self.cosine:.3f})")
         if not problems:
             return ""
-        advice = "try a smaller optim.peak_lr, or a larger loss.regulariser_weight"
-        if teacher:
-            advice = "try a smaller optim.peak_lr, a slower or a snapshot teacher, or loss.regulariser=vicreg"
-        if teacher and not stream:  # encoders of several streams may only have a last layer
-            advice += ", or model.target_layers=0"
-        return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(problems)}; {advice}"
+        advice = f"; try {', or '.join(remedies)}" if remedies else ""
+        return f"signs of collapse{f' of {stream}' if stream else ''}: {'; '.join(problems)}{advice}"
 
 
 def flat_signs(streams: Mapping[str, CollapseSigns]) -> dict[str, float]:
@@ -58,9 +54,9 @@ def flat_signs(streams: Mapping[str, CollapseSigns]) -> dict[str, float]:
     }
 
 
-def collapse_warning(streams: Mapping[str, CollapseSigns], samples: int, teacher: bool) -> str:
+def collapse_warning(streams: Mapping[str, CollapseSigns], samples: int, remedies: Sequence[str]) -> str:
     """Warnings about all streams; empty if they look healthy."""
-    return ". ".join(filter(None, (signs.warning(stream, samples, teacher) for stream, signs in streams.items())))
+    return ". ".join(filter(None, (signs.warning(stream, samples, remedies) for stream, signs in streams.items())))
 
 
 @torch.no_grad()

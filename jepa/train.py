@@ -108,7 +108,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 signs = logged_signs(model, config, batch, world)
                 losses = {"loss": float(world.mean(loss)), "total_loss": float(world.mean(total))}
                 log.write(done, clock, losses, rates, flat_signs(signs), batch.sizes(), probe.scores(done, clock))
-                log.warn(done, collapse_warning(signs, len(batch.masks[0].context), config.has_teacher))
+                log.warn(done, collapse_warning(signs, len(batch.masks[0].context), config.remedies))
             if saving or probe.is_best(done):
                 saver.save(done, clock.total(), config.keeps(done), probe.is_best(done))
             if stopping:

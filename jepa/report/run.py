@@ -98,7 +98,7 @@ class Run:
             for signs, samples in ((evaluated, FEW), (logged, self.config.optim.batch_size)):
                 if all(key in signs for key in keys):
                     found = CollapseSigns(*(signs[key] for key in keys))
-                    warnings.append(found.warning(stream, samples, self.config.has_teacher))
+                    warnings.append(found.warning(stream, samples, self.config.remedies))
                     break
         return ". ".join(filter(None, warnings))
 

@@ -1,7 +1,6 @@
 """What is known of trained networks: the content of a model card, read from a run directory or any other source."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,7 +96,7 @@ def _collapse_warnings(signs: Mapping[str, Any]) -> list[str]:
         if all(isinstance(value, (int, float)) for value in values):
             measured = signs.get("samples", FEW)
             found.append(CollapseSigns(*values).warning(prefix.rstrip("_"), measured))  # type: ignore[arg-type]
-    return [re.sub(r"; try .*", "", text) for text in found if text]
+    return [text for text in found if text]
 
 
 def _data(checkpoint: Checkpoint, run_dir: Path | None, trust: bool) -> tuple[list[str], bool]:

@@ -190,6 +190,18 @@ class Config(Generic[C, M]):
         return any(stage.reads_target_encoder for stage in self.stages)
 
     @property
+    def remedies(self) -> list[str]:
+        """What may help against a collapse, and is not set."""
+        found = ["a smaller optim.peak_lr"]
+        if any(stage.reads_target_encoder and stage.averages for stage in self.stages):
+            found.append("a slower or a snapshot teacher")
+        none = self.loss.regulariser == "none"
+        found.append("loss.regulariser=vicreg" if none else "a larger loss.regulariser_weight")
+        if self.has_teacher and self.model.depth > 1 and self.model.target_layers != 0:
+            found.append("model.target_layers=0")
+        return found
+
+    @property
     def evaluated_encoder(self) -> Which:
         """The encoder to evaluate, export and embed with, and to watch for signs of collapse."""
         averages = last_stage(self.stages, self.steps).averages

@@ -256,6 +256,17 @@ def test_an_average_after_a_frozen_teacher_starts_from_a_copy_and_short_stages_d
     assert config.evaluated_encoder == "target_encoder"
 
 
+def test_remedies_for_a_collapse_name_nothing_that_is_set(photos: Path) -> None:
+    published = config_of(photos, "stages=[{predict: latent}]", "loss.regulariser=none", "model.target_layers=1")
+    assert published.remedies[1:] == [
+        "a slower or a snapshot teacher",
+        "loss.regulariser=vicreg",
+        "model.target_layers=0",
+    ]
+    recipe = config_of(photos, "stages=[{teacher: snapshot}]", "loss.regulariser=vicreg", "model.target_layers=0")
+    assert recipe.remedies == ["a smaller optim.peak_lr", "a larger loss.regulariser_weight"]
+
+
 @pytest.mark.parametrize(("teacher", "is_kept"), [("frozen", False), ("{kind: ema, start: 0.5}", True)])
 def test_a_start_from_a_run_without_an_averaged_teacher_takes_its_context_encoder_twice(
     photos: Path, tmp_path: Path, teacher: str, is_kept: bool
