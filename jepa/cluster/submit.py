@@ -108,12 +108,13 @@ def dry_run(arguments: argparse.Namespace, resolved: Resolved) -> int:
     if profile is not None:
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
         allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues, nodes=profile.nodes)
-    _check(resolved, allocation.processes, with_data=False)
+    _check_settings(resolved, allocation.processes)
     cost = describe(config, modality, allocation)
     print(f"{to_yaml(config)}\n{cost}")
     if reason := _why_unopened(config.data.root, arguments.overrides):
         CONSOLE.print(shown(generated_line(modality.config) or f"the data is not opened: {reason}"))
-    _check(resolved, allocation.processes, with_data=not reason)
+    else:
+        _check_data(resolved)
     return 0
 
 
@@ -169,21 +170,26 @@ def _checked(resolved: Resolved, processes: int, opened: set[str]) -> Config[Any
     config, modality = resolved.config, resolved.modality
     say(resolved.notes)
     data = json.dumps([plain(config.data), plain(config.evaluate), plain(config.probe)])
-    _check(resolved, processes, with_data=data not in opened)
+    _check_settings(resolved, processes)
+    if data not in opened:
+        _check_data(resolved)
     opened.add(data)
     networks(config, modality)
     return config
 
 
-def _check(resolved: Resolved, processes: int, with_data: bool) -> None:
-    """Check all that a run checks before its first step, except that pretrained weights are not downloaded."""
+def _check_settings(resolved: Resolved, processes: int) -> None:
+    """Check what a run checks before it opens its data."""
+    check_config(resolved.config, resolved.modality)
+    batch_order(resolved.config, World(0, processes, torch.device("cpu")))
+
+
+def _check_data(resolved: Resolved) -> None:
+    """Check what a run then checks before its first step, except that pretrained weights are not downloaded."""
     config, modality = resolved.config, resolved.modality
-    check_config(config, modality)
-    batch_order(config, World(0, processes, torch.device("cpu")))
-    if with_data:
-        open_split(modality, "train")
-        say_data(modality, config.evaluate, config.probe.every > 0)
-        announce_evaluation(config, modality, resolved.asks_for_probe)
+    open_split(modality, "train")
+    say_data(modality, config.evaluate, config.probe.every > 0)
+    announce_evaluation(config, modality, resolved.asks_for_probe)
 
 
 def _command(arguments: argparse.Namespace, variant: Variant, folder: Path, keeps_unused: bool) -> list[str]:

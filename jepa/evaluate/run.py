@@ -87,6 +87,7 @@ def evaluate(request: Request, *, say: bool = False) -> tuple[dict[str, Any], Pa
     with writing(setup.output):  # now, as an evaluation may take hours
         setup.output.parent.mkdir(parents=True, exist_ok=True)
         aside.touch()
+        aside.unlink()
     bar = ("evaluate", BarColumn(bar_width=None), "{task.description}", TimeElapsedColumn())
     with Progress(*bar, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal) as progress:
         progress.add_task("", total=None)
