@@ -78,7 +78,7 @@ def _equal(records: Sequence[Record], part: str, title: str) -> list[str]:
     for unit, amount, split in sorted({(one["unit"], one["budget"], one["split"]) for one in runs}):
         group = [one for one in runs if (one["unit"], one["budget"], one["split"]) == (unit, amount, split)]
         minutes = f"{amount:g} minute{'' if amount == 1 else 's'} of two cores"
-        words = minutes if unit == "minutes" else f"{amount:.3g} {unit}"
+        words = {"minutes": minutes, "images": f"{amount:,.0f} images"}.get(unit, f"{amount:.3g} {unit}")
         lines += [f"**{title}: {words}, {split} split**", "", _table(group), ""]
     return lines
 
