@@ -119,15 +119,28 @@ def environment_of(pid: int) -> list[bytes]:
 
 
 def kill_until_none(find: Callable[[], set[int]]) -> None:
-    """Kill the processes found until none is left: they may start others meanwhile. Raises TimeoutError."""
+    """Kill the processes found until none is left. Raises TimeoutError.
+
+    They are stopped first: the child of a killed process loses its parent, by which alone it may be found, and a
+    process that still runs could start one unseen.
+    """
+    stopped: set[int] = set()
+    while running := find() - stopped:
+        send(signal.SIGSTOP, running)
+        stopped |= running
     give_up = time.monotonic() + GIVE_UP_AFTER
     while found := find():
         if time.monotonic() > give_up:
             raise TimeoutError(f"processes survive SIGKILL: {sorted(found)}")
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):  # it has just exited
-                os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, found)
         time.sleep(0.002)
+
+
+def send(which: signal.Signals, pids: set[int]) -> None:
+    """Send a signal to all of these processes that still exist."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it has just exited
+            os.kill(pid, which)
 
 
 def say(answer: list[str]) -> None:

@@ -15,7 +15,15 @@ from slurm_programs import skip_without_slurm
 import local_cluster_host
 from local_cluster import Job, LocalCluster
 from local_cluster_guardian import environment_of, every_process
-from local_cluster_host import ABANDONED_AFTER, INSTALL, ClusterError, isolation_works, remove_abandoned, wait_until
+from local_cluster_host import (
+    ABANDONED_AFTER,
+    INSTALL,
+    ClusterError,
+    isolation_works,
+    remove,
+    remove_abandoned,
+    wait_until,
+)
 
 SCRIPT = Path(local_cluster_host.__file__).with_name("local_cluster.py")
 # A job that ignores SIGTERM, with a process outside of its session and environment.
@@ -226,6 +234,16 @@ def test_a_cluster_with_a_killed_guardian_reports_it_and_still_cleans_up(isolate
         with pytest.raises(ClusterError, match="guardian"):
             cluster.kill_node("127.0.0.1")
     assert_gone(cluster.folder, seconds=0)
+
+
+def test_removal_finds_what_a_process_starts_out_of_its_environment_until_it_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    escaping = f"while :; do env -i PATH=$PATH setsid sh -c 'sleep 9; : {folder}' & sleep 0.005; done"
+    with subprocess.Popen(["sh", "-c", escaping], env={**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}):
+        wait_until(lambda: runs("sleep 9", folder), 20, lambda: "no process escapes")
+        remove(folder)
+    assert_gone(folder, seconds=0)
 
 
 def test_a_folder_in_use_is_not_removed_as_abandoned(cluster: LocalCluster) -> None:
