@@ -194,10 +194,12 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Save the figure as PNG on white."""
+    """Lay the figure out, and save it as PNG on white."""
     with mpl.rc_context(_STYLE):
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # keeps the layout, which every drawing would compute twice
         figure.savefig(path, dpi=160, facecolor="white")
-    figure.set_layout_engine("none")  # keeps the layout, so that it is computed once
 
 
 def to_svg(figure: Figure, name: str) -> str:

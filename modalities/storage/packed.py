@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import overload
 
 import numpy as np
@@ -94,8 +94,7 @@ class PackedStrings(Sequence[str]):
         return str(self._buffer[start:end], "utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        for strings in self.batches():
-            yield from strings
+        return chain.from_iterable(self.batches())
 
     def batches(self, size: int = _AT_ONCE) -> Iterator[list[str]]:
         """All strings in order, in lists of at most `size`."""
@@ -147,8 +146,8 @@ class TakenStrings:
         return int(np.count_nonzero(self.mask))
 
     def __iter__(self) -> Iterator[str]:
-        for text, ends in zip(self._texts(), self._ends(), strict=True):
-            yield from PackedStrings.of(text, ends - ends[0])
+        parts = zip(self._texts(), self._ends(), strict=True)
+        return chain.from_iterable(PackedStrings.of(text, ends - ends[0]) for text, ends in parts)
 
     def buffers(self) -> tuple[Streamed, Streamed]:
         """As `PackedStrings.buffers`."""

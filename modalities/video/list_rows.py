@@ -85,7 +85,12 @@ class _Endings(dict[str, bool]):
 def _split(lines: list[str], delimiter: str, videos: _Endings) -> list[list[str]]:
     """The cells of lines."""
     if delimiter == " ":
-        return [_by_space(line.strip(), videos) for line in lines]
+        lines = [line.strip() for line in lines]
+        rows = [line.rsplit(" ", 1) for line in lines]
+        plain = {line[0] for line in lines}.isdisjoint("\"'") and not any(
+            "." in word for word in {row[-1] for row in rows}
+        )
+        return rows if plain else [_by_space(line, videos) for line in lines]
     return [split_row(line, delimiter) if '"' in line else line.split(delimiter) for line in lines]
 
 
@@ -93,8 +98,8 @@ def _by_space(line: str, videos: _Endings) -> list[str]:
     if line[0] in "\"'":
         path, _, rest = line[1:].partition(line[0])
         return [path, rest.strip()] if rest.strip() else [path]
-    path, _, label = line.rpartition(" ")
-    return [path.strip(), label] if path and not videos[label[label.rfind(".") :]] else [line]
+    cells = line.rsplit(" ", 1)
+    return [line] if videos.has(cells[-1]) else cells
 
 
 class _Column:
@@ -157,12 +162,11 @@ class _Reader:
 
     def _is_plain(self, lines: list[str], rows: list[list[str]]) -> bool:
         """Whether no row of a batch can be wrong, found faster than row by row."""
-        if any(len(row) != self.count for row in rows) or (
-            self.delimiter in ",;" and any('"' in each for each in lines)
-        ):
+        if set(map(len, rows)) != {self.count} or (self.delimiter in ",;" and any('"' in each for each in lines)):
             return False
-        label, has = self.label, self.videos.has
-        return all(has(row[self.path]) for row in rows) and (
+        label, paths = self.label, [row[self.path].strip() for row in rows]
+        endings = {path[path.rfind(".") :] for path in paths}
+        return all(self.videos[each] for each in endings) and (
             label is None or is_unicode("".join([row[label] for row in rows]))
         )
 

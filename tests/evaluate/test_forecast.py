@@ -172,11 +172,12 @@ def untrained(run_dir: Path, name: str, *more: str) -> Path:
 
 
 def test_forecasts_that_cannot_be_measured_are_omitted_with_a_note(trained: Path, tmp_path: Path) -> None:
-    longer = evaluate_run(trained, layers=["data.moments=12"])
+    few = "evaluate.attentive=[]"
+    longer = evaluate_run(trained, layers=["data.moments=12", few])
     assert "forecast" not in longer
     assert any("token grid of training" in note for note in longer["notes"])
-    pixels = untrained(tmp_path / "pixels", "moving:UnlabelledMoving", "stages.0.predict=pixels")
+    pixels = untrained(tmp_path / "pixels", "moving:UnlabelledMoving", few, "stages.0.predict=pixels")
     results = evaluate_run(pixels)
     assert "forecast" not in results
     assert any("did not predict representations" in note for note in results["notes"])
-    assert "forecast" not in evaluate_run(untrained(tmp_path / "labelled", "moving:Moving"), tasks=["row"])
+    assert "forecast" not in evaluate_run(untrained(tmp_path / "labelled", "moving:Moving", few), tasks=["row"])

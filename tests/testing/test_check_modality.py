@@ -21,6 +21,7 @@ from jepa.encoder import PatchEmbedding, TokenEncoder, take
 from jepa.launch import resolve
 from jepa.masking import BlockMaskConfig, MaskGroups, Masks
 from jepa.modality import Modality, Sample, Samples, Split, Task
+from jepa.predictor import PredictorConfig
 from jepa.testing import ContractError, check_modality
 from modalities.image import Image, ImageConfig
 from modalities.video import Video, VideoConfig
@@ -497,7 +498,7 @@ def test_modalities_that_keep_the_contract_pass_and_leave_nothing_behind(tmp_pat
     check_modality(Sound(NoiseConfig(sets=2, views=2)))
     check_modality(Padding(NoiseConfig()))
     check_modality(Moving(MovingConfig()))
-    check_modality(LabelledPairs(PairsConfig()), PairsNetworks())
+    check_modality(LabelledPairs(PairsConfig()), PairsNetworks(predictor=PredictorConfig(width=16, depth=1, heads=2)))
     assert torch.equal(torch.get_rng_state(), state)
     assert set(tmp_path.parent.iterdir()) == files
 

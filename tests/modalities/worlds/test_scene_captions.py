@@ -36,8 +36,8 @@ def rendered() -> tuple[SceneBatch, RenderedScenes]:
 
 @pytest.fixture(scope="module")
 def worlds() -> np.ndarray:
-    """Objects of many scenes: [1600, K]."""
-    scenes = (sample_scenes(SEED, np.arange(start, start + 50), captioned=True) for start in range(0, 1600, 50))
+    """Objects of many scenes: [1000, K]."""
+    scenes = (sample_scenes(SEED, np.arange(start, start + 50), captioned=True) for start in range(0, 1000, 50))
     return np.concatenate([object_records(each, render(each, 32)) for each in scenes])
 
 
