@@ -14,6 +14,7 @@ import yaml
 
 import jepa.train
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
+from jepa.checkpoint.file import kept
 from jepa.cluster.sweep import is_finished
 from jepa.config import ConfigError, plain, read_yaml, to_yaml
 from jepa.config.recipes import read_recipe
@@ -199,6 +200,25 @@ def test_a_checkpoint_truncated_anywhere_is_detected(finished: Path, tmp_path: P
         (tmp_path / "cut.pt").write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"cut\.pt is not a readable checkpoint: ."):
             Checkpoint.load(tmp_path / "cut.pt")
+
+
+def test_a_broken_checkpoint_of_a_run_names_those_that_can_take_its_place(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(shutil.copytree(finished, tmp_path / "run"))
+    whole, other = latest(run_dir).read_bytes(), kept(run_dir, Checkpoint.load(latest(run_dir)).step)
+    command = ["--modality", "image", "--config", str(finished / "config.yaml"), "--run-dir", str(run_dir)]
+    latest(run_dir).write_bytes(whole[:-3000])
+    assert main(command) == 1
+    assert capsys.readouterr().err.endswith("remove it to start from the first step\n")
+    other.write_bytes(whole)
+    assert main(command) == 1
+    means = f"To resume from another one, remove it and copy one of these to its name: {other.name}\n"
+    why = f"{latest(run_dir)} is not a readable checkpoint: it is truncated or damaged"
+    assert capsys.readouterr().err.endswith(f"{why}. {means}")
+    latest(run_dir).unlink()
+    shutil.copy(other, latest(run_dir))
+    assert main(command) == 0
 
 
 def test_the_written_config_repeats_the_run_exactly(finished: Path, photos: Path, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from jepa.checkpoint import latest
-from jepa.checkpoint.file import read_step
+from jepa.checkpoint.file import CheckpointError, best, kept, kept_steps, latest, read_step
 from jepa.config import ConfigError, differences, plain
 from jepa.data.summary import digest_of
 from jepa.distributed import World
@@ -87,4 +86,15 @@ def _step_in_time(path: Path, expected: int | None) -> int | None:
 
 
 def _step(path: Path) -> int | None:
-    return read_step(path) if path.exists() else None
+    try:
+        return read_step(path) if path.exists() else None
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {_other_ways(path.parent.parent)}") from error
+
+
+def _other_ways(run_dir: Path) -> str:
+    """How a run goes on without its latest checkpoint."""
+    others = [kept(run_dir, step).name for step in kept_steps(run_dir)] + [best(run_dir).name] * best(run_dir).exists()
+    if not others:
+        return "There is no other one, as keep_every and probe.every are off: remove it to start from the first step"
+    return f"To resume from another one, remove it and copy one of these to its name: {', '.join(others)}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import jepa
 from jepa import launch
-from jepa.checkpoint import Checkpoint, latest
+from jepa.checkpoint import Checkpoint, CheckpointError, latest
 from jepa.checkpoint.file import best, find_checkpoint, kept, read_step
 from jepa.config import ConfigError
 from jepa.distributed import World
@@ -131,6 +131,9 @@ def test_a_run_that_goes_back_to_an_earlier_step_ends_with_the_same_best_checkpo
     assert best_before(probed, 7) == (top, first)
     assert best_before(probed, first - 1) == (-math.inf, 0)
     assert best_before(replace(probed, probe=replace(probed.probe, train_samples=119)), 7) == (-math.inf, 0)
+    best(probed.run_dir).write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"best\.pt is not a readable checkpoint: .*\. Remove it to go on: "):
+        best_before(probed, 7)
 
 
 def test_a_run_killed_after_its_best_checkpoint_and_before_its_latest_one_ends_with_the_same(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from jepa.checkpoint.file import best, read_facts
+from jepa.checkpoint.file import CheckpointError, best, read_facts
 from jepa.config import plain
 from jepa.console import CONSOLE, shown, warn_once
 from jepa.distributed import World, is_sharded
@@ -166,7 +166,10 @@ def best_before(config: Config[Any, Any], step: int) -> tuple[float, int]:
     path = best(config.run_dir)
     if not path.exists():
         return -math.inf, 0
-    saved = read_facts(path)
+    try:
+        saved = read_facts(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. Remove it to go on: from then on, the best probe writes it again") from error
     scores = {line["step"]: line[PROBE] for line in read_metrics(config.run_dir) if PROBE in line}
     known = saved.step <= step and saved.step in scores and _protocol(saved.config) == _protocol(plain(config))
     return (float(scores[saved.step]), saved.step) if known else (-math.inf, 0)
