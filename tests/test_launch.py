@@ -221,6 +221,12 @@ def test_a_broken_checkpoint_of_a_run_names_those_that_can_take_its_place(
     assert main(command) == 0
 
 
+def test_the_config_of_a_run_of_another_modality_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = str(finished / "config.yaml")
+    assert main(["--modality", "video", "--config", recipe]) == 1
+    assert capsys.readouterr().err == f"error: {recipe} is the config of a run with --modality image, not video\n"
+
+
 def test_the_written_config_repeats_the_run_exactly(finished: Path, photos: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     recipe = str(finished / "config.yaml")

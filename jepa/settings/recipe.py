@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jepa.compat.stages import current
-from jepa.config import Tree
+from jepa.config import ConfigError, Tree
 from jepa.config.recipes import default_recipe, read_recipe, recipes, without_base
-from jepa.plugins.registry import declared_name, modality_class
+from jepa.plugins.registry import declared_name, modality_class, names
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ def chosen_recipe(modality_name: str, config: str | None) -> Recipe:
         return Recipe(is_default=True)
     tree = read_recipe(chosen, modality_type)
     if "modality" in tree:  # the config.yaml of a run: it holds all settings, also former ones and those without effect
+        theirs = declared_name(str(tree["modality"]))
+        if theirs in names() and not issubclass(modality_type, modality_class(theirs)):
+            raise ConfigError(f"{chosen} is the config of a run with --modality {theirs}, not {modality_name}")
         return Recipe(current(tree), is_default=config is None)
     ours = recipes(modality_type)
     is_ours = chosen in ours or Path(chosen).resolve() in map(Path.resolve, ours.values())
