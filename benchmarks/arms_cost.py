@@ -62,7 +62,7 @@ class _Arm:
         recipe = read_recipe("image")
         spelling = f"stages=[{stages}]" if "stages" in recipe else former
         config, modality = resolve("image", recipe, [*_SIZES, f"data.root={data}", spelling, *extra])
-        order = batch_order(config, World(0, 1, torch.device("cpu")))
+        order = batch_order(config, modality, World(0, 1, torch.device("cpu")))
         self.batches = TrainingBatches(modality, open_split(modality, "train"), order, config.data.max_bad_fraction)
         self.size, self.number = config.optim.batch_size, 0
         self.ours = Ours(config, modality, self._load())

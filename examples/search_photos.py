@@ -5,6 +5,7 @@ RUN_DIR is a run of `--modality image-text`. `jepa embed` reads a folder once, o
 """
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def main() -> int:
     parser.add_argument("sentence")
     parser.add_argument("--again", action="store_true")
     arguments, more = parser.parse_known_args()
-    vectors = arguments.run / f"photos_{arguments.folder.resolve().name}.parquet"
+    folder = arguments.folder.resolve()
+    digest = hashlib.blake2b(str(folder).encode(), digest_size=4).hexdigest()  # another folder may have the same name
+    vectors = arguments.run / f"photos_{folder.name}_{digest}.parquet"
     if arguments.again or not vectors.exists():
         of_images = ["--stream", "image", "data.source=images", "data.max_bad_fraction=0.9", "--overwrite"]
         if status := embed([str(arguments.run), str(arguments.folder), "-o", str(vectors), *of_images]):

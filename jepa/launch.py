@@ -33,12 +33,12 @@ def _launch(arguments: argparse.Namespace, given: Sequence[str]) -> int:
         from jepa.cluster.submit import launch_many  # not needed to train
 
         return launch_many(arguments, _configured)
-    resolved = _configured(arguments, [])
-    config, modality = resolved.config, resolved.modality
     if arguments.dry_run:
         from jepa.cluster.submit import dry_run
 
-        return dry_run(arguments, resolved)
+        return dry_run(arguments, _configured)
+    resolved = _configured(arguments, [])
+    config, modality = resolved.config, resolved.modality
     if arguments.processes > 1 and not is_started():
         if status := run_processes(arguments.processes, "jepa.launch", ["--train-only", *given]):
             return status

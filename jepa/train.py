@@ -40,7 +40,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
 
     with world.error_barrier():
         samples = open_split(modality, "train")
-        order = batch_order(config, world)
+        order = batch_order(config, modality, world)
         check_config(config, modality)
     checkpoint = checkpoint_to_resume(config, samples, world)
     start = partial(start_weights, config, modality) if config.start_from else None

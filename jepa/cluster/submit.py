@@ -29,7 +29,7 @@ from jepa.plugins.registry import modality_class
 from jepa.settings.resolve import Resolved, say
 from jepa.training.checks import batch_order, check_config
 from jepa.training.config import Config
-from jepa.training.run_dir import prepare_run_dir
+from jepa.training.run_dir import check_run_dir, prepare_run_dir, saved_config
 
 Configure = Callable[[argparse.Namespace, Sequence[str]], Resolved]
 
@@ -41,8 +41,7 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     """
     profile = profile_of(arguments)
     is_sweep = bool(arguments.sweep or arguments.seeds)
-    config_type = Config.of(modality_class(arguments.modality))
-    planned = variants(arguments.sweep, arguments.seeds, config_type) if is_sweep else [Variant("", {})]
+    planned = _planned(arguments) if is_sweep else [Variant("", {})]
     folder = _folder(arguments, configure, is_sweep)
     resolved = _resolved(arguments, configure, planned, folder)
     commands = {
@@ -52,6 +51,8 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
     opened: set[str] = set()
     processes = profile.processes if profile else arguments.processes
     configs = [_checked(resolved.pop(0), processes, opened) for _ in planned]  # each modality keeps its lists of files
+    for config in configs:
+        check_run_dir(config)
     if arguments.slurm_dry_run and profile is not None:
         submissions = _submissions(commands, profile)
         path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
@@ -70,7 +71,7 @@ def _start(
     """Start all runs except those that are finished, running or queued."""
     if planned:
         write_sweep(folder, planned)
-    left = {run_dir: command for run_dir, command in commands.items() if not _is_started(run_dir)}
+    left = {run_dir: command for run_dir, command in commands.items() if not _is_started(configs[run_dir])}
     if done := len(commands) - len(left):
         CONSOLE.print(f"{done} of {len(commands)} runs are finished, running or queued")
     if not left:
@@ -97,24 +98,32 @@ def _start(
     return 0
 
 
-def dry_run(arguments: argparse.Namespace, resolved: Resolved) -> int:
+def dry_run(arguments: argparse.Namespace, configure: Configure) -> int:
     """Print the resolved config, and the cost of the run on the hardware of the profile -> exit status.
 
-    Raises the errors that the run would raise before its first step, except those of generated data.
+    Of a sweep, those of the first run are printed and the settings of all are checked. Raises the errors that the run
+    would raise before its first step, except those of generated data.
     """
-    config, modality = resolved.config, resolved.modality
-    say(resolved.notes)
+    if is_sweep := bool(arguments.sweep or arguments.seeds):
+        planned = _planned(arguments)
+        runs = _resolved(arguments, configure, planned, _folder(arguments, configure, is_sweep))
+        CONSOLE.print(f"{len(runs)} runs; config and cost are those of the first, {shown(planned[0].name)}")
+    else:
+        runs = [configure(arguments, [])]
+    config, modality = runs[0].config, runs[0].modality
+    say(runs[0].notes)
     profile, allocation = profile_of(arguments), Allocation()
     if profile is not None:
         gpus, hours = profile.nodes * profile.gpus_per_node, profile.timeout_min / 60
         allocation = Allocation(profile.processes, gpus, hours, attempts=1 + profile.max_requeues, nodes=profile.nodes)
-    _check_settings(resolved, allocation.processes)
+    for one in runs:
+        _check_settings(one, allocation.processes)
     cost = describe(config, modality, allocation)
     print(f"{to_yaml(config)}\n{cost}")
     if reason := _why_unopened(config.data.root, arguments.overrides):
         CONSOLE.print(shown(generated_line(modality.config) or f"the data is not opened: {reason}"))
     else:
-        _check_data(resolved)
+        _check_data(runs[0])
     return 0
 
 
@@ -137,6 +146,11 @@ def profile_of(arguments: argparse.Namespace) -> Profile | None:
     if changes or arguments.slurm_dry_run:
         raise ConfigError("--nodes, --gpus, --time, --partition and --slurm-dry-run need --slurm PROFILE")
     return None
+
+
+def _planned(arguments: argparse.Namespace) -> list[Variant]:
+    """The runs of a sweep."""
+    return variants(arguments.sweep, arguments.seeds, Config.of(modality_class(arguments.modality)))
 
 
 def _folder(arguments: argparse.Namespace, configure: Configure, is_sweep: bool) -> Path:
@@ -181,7 +195,7 @@ def _checked(resolved: Resolved, processes: int, opened: set[str]) -> Config[Any
 def _check_settings(resolved: Resolved, processes: int) -> None:
     """Check what a run checks before it opens its data."""
     check_config(resolved.config, resolved.modality)
-    batch_order(resolved.config, World(0, processes, torch.device("cpu")))
+    batch_order(resolved.config, resolved.modality, World(0, processes, torch.device("cpu")))
 
 
 def _check_data(resolved: Resolved) -> None:
@@ -213,5 +227,9 @@ def _is_evaluated(config: Config[Any, Any]) -> bool:
     return config.evaluate.enabled or config.evaluate.report
 
 
-def _is_started(run_dir: Path) -> bool:
-    return is_finished(run_dir) or (bool(read_job(run_dir)) and statuses([run_dir])[0].is_active)
+def _is_started(config: Config[Any, Any]) -> bool:
+    """Whether a run is running or queued, or has been trained and evaluated as the config says."""
+    if read_job(config.run_dir) and statuses([config.run_dir])[0].is_active:
+        return True
+    saved = saved_config(config)
+    return saved is not None and saved.evaluate == config.evaluate and is_finished(config.run_dir)

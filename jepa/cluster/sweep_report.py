@@ -49,12 +49,14 @@ def _report(folder: Path) -> int:
     if not sweep:
         raise ConfigError(f"{folder} holds no sweep: it has no sweep.json")
     found = rows(folder, sweep)
-    keys, columns = list(found[0].values), sorted({name for row in found for name in row.cells})
+    keys = list(dict.fromkeys(key for row in found for key in row.values))  # runs of several sweeps differ in them
+    columns = sorted({name for row in found for name in row.cells})
     heading = [*keys, "runs", *map(shown, columns)]
     lines = []
     for row in found:
         cells = [str(row.cells.get(name, SeedValues(()))) for name in columns]
-        lines.append([*(_text(row.values[key]) for key in keys), str(row.runs), *cells])
+        values = [_text(row.values[key]) if key in row.values else "" for key in keys]
+        lines.append([*values, str(row.runs), *cells])
     table = "\n".join("| " + " | ".join(line) + " |" for line in [heading, ["---"] * len(heading), *lines])
     missing = [f"- {name}: {state}" for name, state in unfinished(folder, sweep).items()]
     text = "\n".join([table, "", *(["Without results:", "", *missing, ""] if missing else [])])

@@ -73,7 +73,7 @@ class ProcessMemory:
 def step_usage(config: Config[Any, Any], modality: Modality[Any], allocation: Allocation) -> Usage:
     """Measured memory of a process with its share of the batch and, out of several draws, the largest masks."""
     # The order refuses a batch that training would refuse.
-    order = batch_order(config, World(0, allocation.processes, torch.device("cpu")))
+    order = batch_order(config, modality, World(0, allocation.processes, torch.device("cpu")))
     masks = max((step_masks(modality, order, step) for step in range(DRAWS)), key=_tokens)
     example, samples = example_view(modality, from_loader=True), len(order.rows)
     view, local = (

@@ -39,12 +39,19 @@ class FeatureTable:
         """
         if layer in ("last4", "pooled") and column not in getattr(self.features.train, layer):
             layer = "last"  # a baseline has neither, so both rows show the same number
-        if projected and (layer, column) in self.projected:
-            return self.projected[layer, column].pair(_labelled, self.labels(task))
+        labels, key = self.labels(task), (layer, column)
+        all_known = bool(labels.train.isfinite().all())
+        if projected and all_known and key in self.projected:
+            return self.projected[key].pair(_labelled, labels)
         features = self.features.map(lambda one: getattr(one, layer)[column].flatten(0, -2).to(self.training.device))
-        if projected:
-            features = self.projected[layer, column] = on_principal_axes(features)
-        return features.pair(_labelled, self.labels(task))
+        if projected and all_known:
+            features = self.projected[key] = on_principal_axes(features)
+        examples = features.pair(_labelled, labels)
+        if not projected or all_known:
+            return examples
+        # A part of the samples has principal axes of its own, which the ridge probe relies on.
+        own = on_principal_axes(examples.map(lambda split: split.features))
+        return own.pair(Examples, examples.map(lambda split: split.labels))
 
     def sequences(self, task: Task, column: Column) -> Splits[Examples]:
         """Token sequences of the labelled samples that keep them."""

@@ -148,14 +148,14 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
     labels = table.sequence_labels(task)
     scores, chosen = {}, {}
     for column in table.features.train.sequences:
-        examples, outputs = table.sequences(task, column), 1
+        examples, names = table.sequences(task, column), tuple[str, ...]()
         if task.kind == "class":
-            examples, outputs = with_classes(task, examples)
-            outputs = max(2, outputs)
+            examples, names = with_classes(task, examples)
+        outputs = max(2, len(names)) if task.kind == "class" else 1
         outcome = attentive_probe(examples, blocks, outputs, table.training)
         scores[column], chosen[column] = outcome.score, outcome.setting._asdict()
         if column == "jepa" and table.probes is not None:
-            saved = outcome.saved(task.classes, table.training)
+            saved = outcome.saved(names, table.training)
             saved.save(table.probes / f"{task.label}_attentive{blocks}.pt")
         advance()
     row = _row(task, f"attentive{blocks}", table, scores, labels, count_labelled(labels.train))
@@ -163,28 +163,28 @@ def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callab
     return row
 
 
-def with_classes(task: Task, examples: Splits[Examples]) -> tuple[Splits[Examples], int]:
-    """Examples labelled with the numbers of their classes, and how many classes there are.
+def with_classes(task: Task, examples: Splits[Examples]) -> tuple[Splits[Examples], tuple[str, ...]]:
+    """Examples labelled with the numbers of their classes, and the names of these.
 
     Labels that the task does not name are numbered in order, so that 7 and 30,000 are two classes. Those that occur
     only outside the training split are -1, which no probe predicts.
     """
     examples = examples.map(lambda split: Examples(split.features, split.labels.long()))
     if all(int(split.labels.max()) < len(task.classes) for split in examples.parts()):
-        return examples, len(task.classes)
+        return examples, tuple(task.classes)
     values = examples.train.labels.unique()
 
     def numbered(split: Examples) -> Examples:
         numbers = torch.searchsorted(values, split.labels).clamp_max(len(values) - 1)
         return Examples(split.features, torch.where(values[numbers] == split.labels, numbers, -1))
 
-    return examples.map(numbered), len(values)
+    return examples.map(numbered), tuple(map(str, values.tolist()))
 
 
 def _classify(task: Task, probe: str, examples: Splits[Examples], draws: int) -> tuple[list[Outcome], int]:
     """Outcomes of a probe, one per draw, and the number of its training examples."""
-    examples, classes = with_classes(task, examples)
-    labels = examples.train.labels
+    examples, names = with_classes(task, examples)
+    labels, classes = examples.train.labels, len(names)
     if probe == "knn":
         return [knn(examples, classes)], len(labels)
     if probe in ("linear", "linear_last4"):

@@ -23,14 +23,18 @@ _EPS = 1e-7
 _MOST = 2**24  # numbers that are orthogonalised at once, or one matrix in each process; this bounds the memory
 _RENAMED = hasattr(dist, "all_gather_single")  # by torch 2.14, which warns of the former name
 _ALL_GATHER = dist.all_gather_single if _RENAMED else dist.all_gather_into_tensor
-_LAYERS = nn.Linear, nn.MultiheadAttention  # the latter keeps the weights of queries, keys and values itself
 
 
 def block_matrices(blocks: Iterable[nn.Module]) -> list[nn.Parameter]:
     """The trained weights of all linear and attention layers inside `blocks`, each a matrix."""
     layers = (layer for block in blocks for layer in block.modules())
-    weights = (one for layer in layers if isinstance(layer, _LAYERS) for one in layer.parameters(recurse=False))
+    weights = (one for layer in layers if _is_linear(layer) for one in layer.parameters(recurse=False))
     return list(dict.fromkeys(one for one in weights if one.ndim == 2 and one.requires_grad))
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """Also attention that keeps the weights of queries, keys and values itself, as `nn.MultiheadAttention` does."""
+    return isinstance(layer, nn.Linear) or hasattr(layer, "in_proj_weight")
 
 
 class Muon(AdamW):

@@ -1,5 +1,6 @@
 """The encoder: its output for all tokens, and for the tokens of a context."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -96,6 +97,10 @@ def _batch(modality: Modality[Any]) -> Any:
 
 
 def _embedding_flaw(embedding: nn.Module, inputs: Any, tokens: int, dim: int) -> str:
+    try:
+        inspect.signature(embedding.forward).bind(inputs, None)
+    except TypeError as error:
+        return f"embedding is called as embedding(inputs, keep), and {error}; `jepa.encoder.patch_embedding` makes one"
     whole: Tensor = embedding(inputs, None)
     if whole.shape != (_BATCH, tokens, dim):
         expected = f"{[_BATCH, tokens, dim]}, a vector for every token of the grid"

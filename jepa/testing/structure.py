@@ -121,7 +121,7 @@ def check_pickling(modality: Modality[Any]) -> Iterator[str]:
     try:
         samples = pickle.loads(pickle.dumps(modality.dataset("train")))
     except Exception as error:
-        hint = "open files when a sample is read"
+        hint = "open files when a sample is read, and define its class at the top of a module"
         yield f"{pickled} dataset('train'), but it cannot be pickled: {describe_error(error)}; {hint}"
         return
     if len(samples) != len(modality.dataset("train")):

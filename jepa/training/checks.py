@@ -1,6 +1,7 @@
 """Checks of a config before any network is built."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,6 +73,8 @@ def _check_visible(config: Config[Any, Any], modality: Modality[Any]) -> None:
         raise ConfigError("loss.visible: needs model.predictor.attention=self and model.predictor.blocks=joint")
     if modality.streams:
         raise ConfigError(f"loss.visible: {config.modality} data has several streams; it works with one")
+    if config.loss.visible == "distance" and getattr(getattr(config.data, "masking", None), "predicted", 1.0) < 1:
+        raise ConfigError("loss.visible: distance is to the nearest hidden token; it needs data.masking.predicted=1")
 
 
 def _check_target_input(config: Config[Any, Any], modality: Modality[Any], blocks: int) -> None:
@@ -106,7 +109,7 @@ def check_functions(tasks: Sequence[FunctionTask]) -> None:
             continue
 
 
-def batch_order(config: Config[Any, Any], world: World) -> Order:
+def batch_order(config: Config[Any, Any], modality: Modality[Any], world: World) -> Order:
     """The order of this process's samples; raises ConfigError if the batch does not divide."""
     batch_size, accumulate = config.optim.batch_size, config.optim.accumulate
     if batch_size % (world.size * accumulate) or batch_size < 2 * world.size * accumulate:
@@ -114,5 +117,11 @@ def batch_order(config: Config[Any, Any], world: World) -> Order:
         raise ConfigError(
             f"optim.batch_size: {batch_size} samples do not divide among {world.size} processes{parts} into equal "
             "shares of at least 2"
+        )
+    share, groups = batch_size // (world.size * accumulate), modality.mask_groups
+    if groups and not groups.equal and groups.size < batch_size and math.gcd(share, groups.size) < 2:
+        raise ConfigError(
+            f"data.masking.legacy_group: {groups.size} and the {share} samples of a pass have no common factor, so "
+            "each would need a pass of its own; choose a batch that is a multiple of the group"
         )
     return Order(seed=config.seed, batch_size=batch_size, rank=world.rank, world_size=world.size, accumulate=accumulate)

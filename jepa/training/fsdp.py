@@ -72,8 +72,11 @@ def _mesh(world: World) -> DeviceMesh:
 
 
 @torch.no_grad()
-def spread(source: Tensor | None, tensor: Tensor) -> None:
-    """Fill a tensor, or every process's shard of it, with rank 0's `source`; every process must call."""
+def spread(source: Tensor | None, tensor: Tensor, on_host: dist.ProcessGroup | None = None) -> None:
+    """Fill a tensor, or every process's shard of it, with rank 0's `source`; every process must call.
+
+    on_host: group for tensors on the CPU, such as the step of AdamW, which the group of GPUs cannot send.
+    """
     content = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) if source is None else source
     content = content.detach().to(tensor.device, tensor.dtype)
     if isinstance(tensor, DTensor):
@@ -81,7 +84,7 @@ def spread(source: Tensor | None, tensor: Tensor) -> None:
         tensor.to_local().copy_(shard.to_local())
     else:
         content = content.contiguous()
-        dist.broadcast(content, src=0)
+        dist.broadcast(content, src=0, group=on_host if content.device.type == "cpu" else None)
         tensor.copy_(content)
 
 

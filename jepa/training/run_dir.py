@@ -14,10 +14,14 @@ from jepa.training.config import Config
 
 
 def prepare_run_dir(config: Config[Any, Any]) -> None:
-    """Create the run directory and write the resolved config into it.
+    """Create the run directory and write the resolved config into it; raises ConfigError as `check_run_dir`."""
+    check_run_dir(config)
+    path = config.run_dir / "config.yaml"
+    write_text(path, to_yaml(config), path.with_suffix(".partial"))
 
-    Raises ConfigError if it holds a run with another config; settings that do not change the weights may differ.
-    """
+
+def check_run_dir(config: Config[Any, Any]) -> None:
+    """Raise ConfigError if the run directory holds another run; settings that do not change the weights may differ."""
     saved = saved_config(config)
     free = ["run_dir", "log_every", "checkpoint_every", "keep_every"]
     free += ["compute.", "probe.", "evaluate.", *(f"data.{name}" for name in config.data.may_change)]
@@ -26,8 +30,6 @@ def prepare_run_dir(config: Config[Any, Any]) -> None:
     changed = differences(plain(completed(saved, config)), plain(config)) if saved else []
     if changed := [line for line in changed if not line.startswith(tuple(free))]:
         raise _other_run(config, changed)
-    path = config.run_dir / "config.yaml"
-    write_text(path, to_yaml(config), path.with_suffix(".partial"))
 
 
 def saved_config(config: Config[Any, Any]) -> Config[Any, Any] | None:

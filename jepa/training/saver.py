@@ -210,7 +210,7 @@ class Saver:
             dist.broadcast_object_list(listed, src=0, group=self.group)
             tensors = _saved(tensors, listed[0])
             for name, tensor in tensors.items():
-                spread(source.get(name), tensor)
+                spread(source.get(name), tensor, on_host=self.group)
         self.optimizer.load_state_dict({"state": unflatten(tensors)[1], "param_groups": groups})
         progress = torch.tensor([float(run.step), run.seconds], dtype=torch.float64)
         dist.broadcast(progress, src=0, group=self.group)

@@ -77,7 +77,7 @@ def target_update(step: int, steps: int, length: float, batch_size: int, teacher
             return TargetUpdate(after=float(0.5 ** (batch_size / half_life)))
         case SnapshotTeacher():
             copies = min(teacher.refreshes + 1, steps)
-            is_due = step in {round(number * steps / copies) for number in range(copies)}
-            return TargetUpdate(before=0.0 if is_due else 1.0)
+            nearest = min(round(step * copies / steps), copies - 1)
+            return TargetUpdate(before=0.0 if step == round(nearest * steps / copies) else 1.0)
         case FrozenTeacher():
             return TargetUpdate()

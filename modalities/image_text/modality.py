@@ -191,11 +191,15 @@ class ImageText(MatchedModality[ImageTextConfig]):
         height, width = (min(side, _RAW_SIDE) for side in self.size)
         return {"raw_input": F.adaptive_avg_pool2d(view.image, (height, width)).flatten()}
 
+    @property
+    def stored_side(self) -> int:
+        """Pixels needed on the shorter side of a stored image; see `stored_side` of views.py."""
+        return stored_side(self.size, self.config.crop_scale)
+
     def stored_input(self, given: Any, value_range: ValueRange) -> CaptionedImage:
         """A path, an array or a Pillow image -> the image with an empty caption."""
         if isinstance(given, str | Path):
-            side = stored_side(self.size, self.config.crop_scale)
-            return CaptionedImage(decode_image(Path(given), side, pixels=self.config), ("",))
+            return CaptionedImage(decode_image(Path(given), self.stored_side, pixels=self.config), ("",))
         return CaptionedImage(given_pixels(given, 3, value_range, self.config), ("",))
 
     def picture(self, view: View) -> Tensor:
@@ -230,7 +234,7 @@ class ImageText(MatchedModality[ImageTextConfig]):
         config, (source, root) = self.config, source_and_root(self.config)
         open_split = partial(
             open_captions,
-            min_side=stored_side(self.size, config.crop_scale),
+            min_side=self.stored_side,
             pixels=config,
             opened=self._opened.at(self.index_folder),
             labels=config.reads_labels,

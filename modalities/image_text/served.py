@@ -22,7 +22,10 @@ _BATCH = 64
 class PairViews(Protocol):
     """What the model needs from its modality, beside what evaluation needs."""
 
-    size: tuple[int, int]  # pixels, height and width
+    @property
+    def stored_side(self) -> int:
+        """Pixels needed on the shorter side of a stored image."""
+        ...
 
     def view(self, image: Tensor, caption: str) -> View:
         """uint8 [3, H', W'] and a caption -> input of the towers."""
@@ -94,4 +97,4 @@ class ImageTextModel(nn.Module):
             case PillowImage.Image():
                 return image_tensor(ImageOps.exif_transpose(picture), self.pixels)  # upright, like files
             case _:
-                return decode_image(Path(picture), min(self.modality.size), pixels=self.pixels)
+                return decode_image(Path(picture), self.modality.stored_side, pixels=self.pixels)

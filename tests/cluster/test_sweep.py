@@ -65,3 +65,8 @@ def test_the_report_shows_mean_and_spread_over_seeds_and_missing_runs(
     assert "- lr=2,seed=1: not started" in said
     assert len(list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))) == 3
     assert (tmp_path / "sweep.png").stat().st_size > 1000
+    write_sweep(tmp_path, [Variant("decay=1", {"optim.decay": 1})])  # another sweep into the same folder
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| optim.lr | optim.decay | runs |" in said
+    assert "| 2 |  | 1 | 0.9000 |" in said

@@ -10,12 +10,15 @@ from small_runs import small
 from tiny import Noise, noise
 from torch import Generator
 
+from jepa.config import ConfigError
 from jepa.data import Order, seeded
 from jepa.data.batches import Batch
 from jepa.data.masks import step_masks
+from jepa.distributed import World
 from jepa.masking import BlockMaskConfig, FunctionMaskConfig, MaskGroups, Masks, TubeMaskConfig, mask_groups
 from jepa.model import JEPA
 from jepa.train import backward
+from jepa.training.checks import batch_order
 from modalities.image.config import ImageConfig
 from modalities.image.modality import Image
 from modalities.video.config import VideoConfig
@@ -93,6 +96,14 @@ def test_legacy_masks_in_groups_keep_as_many_context_tokens_as_those_of_a_publis
     in_groups, whole = lengths(128, 60), lengths(None, 4)
     assert fmean(in_groups) == pytest.approx(68, abs=4)
     assert fmean(in_groups[:4]) > fmean(whole) + 4  # the same sizes of blocks, cut to the shortest of 2,048
+
+
+def test_groups_that_would_leave_one_sample_to_a_pass_are_refused() -> None:
+    config, modality = small("data.masking={kind: block, targets: 2, legacy: ijepa, legacy_group: 7}")
+    modality.mask_groups = mask_groups([config.data.masking])
+    of_32 = replace(config, optim=replace(config.optim, batch_size=32))
+    with pytest.raises(ConfigError, match=r"legacy_group: 7 and the 32 samples of a pass have no common factor"):
+        batch_order(of_32, modality, World(0, 1, torch.device("cpu")))
 
 
 def test_a_forward_pass_holds_one_group_and_the_gradient_is_the_mean_over_groups() -> None:

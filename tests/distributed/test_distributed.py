@@ -92,7 +92,7 @@ def step_gradients(config: Config[Any, Any], modality: Modality[Any], world: Wor
     """Gradients of the first step, from this process's share of the batch."""
     torch.manual_seed(0)
     model = JEPA(config.model, modality)
-    batches = TrainingBatches(modality, modality.dataset("train"), batch_order(config, world), 0.1)
+    batches = TrainingBatches(modality, modality.dataset("train"), batch_order(config, modality, world), 0.1)
     backward(config, 0, world.data_parallel(model, varying=bool(model.streams)), batches[0])  # type: ignore[arg-type]
     return {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
 

@@ -44,6 +44,25 @@ def test_ids_are_classes_like_numbers_in_the_same_order() -> None:
         assert measure(ids, probe, table, lambda: None) == measure(numbers, probe, table, lambda: None)
 
 
+def test_numbers_that_some_samples_lack_are_predicted_from_those_that_have_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights, mixed = torch.randn(8, generator=generator), torch.randn(8, 8, generator=generator)
+
+    def split(count: int) -> Features:
+        features = torch.randn(count, 8, generator=generator) @ mixed
+        labels = features @ weights + 0.01 * torch.randn(count, generator=generator)
+        labels[torch.rand(count, generator=generator) < 0.7] = float("nan")
+        return Features({"jepa": features, "random_init": features}, {}, {}, {}, {}, {"number": labels})
+
+    splits = Splits(split(200), split(100), split(100))
+    table = FeatureTable(splits, 2, ProbeTraining(3, torch.device("cpu"), bf16=False))
+    row = measure(Task(label="number", kind="regression"), "ridge", table, lambda: None)
+    known = [one.labels["number"].isfinite() for one in (splits.train, splits.test)]
+    solved = torch.linalg.lstsq(splits.train.last["jepa"][known[0]], splits.train.labels["number"][known[0], None])
+    errors = splits.test.last["jepa"][known[1]] @ solved.solution[:, 0] - splits.test.labels["number"][known[1]]
+    assert row["jepa"] == pytest.approx(float(errors.square().mean().sqrt()), rel=0.1)
+
+
 def test_rows_of_few_labels_say_how_many_there_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_class_images(tmp_path / "data", {"train": 31, "validation": 6, "test": 6})
     results = evaluate_run(save_untrained(tmp_path / "run", tmp_path / "data"), tasks=["class"])

@@ -1,5 +1,6 @@
 """Attentive probes as files of V-JEPA 2's authors, of transformers, and of ours."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,13 @@ def test_a_probed_encoder_classifies_in_transformers(run: Path, tmp_path: Path) 
 @pytest.mark.parametrize("blocks", [1, 4])
 def test_a_probe_comes_back_from_an_official_file(blocks: int, tmp_path: Path) -> None:
     file = probe_file(tmp_path / "probe.pt", blocks)
+    how = replace(SavedProbe.load(file), centre=100.0, scale=20.0, grid=(4, 4), averaged=(2, 2))
+    how.save(file)
     there, back, again = (tmp_path / name for name in ("official.pt", "back.pt", "again.pt"))
     assert convert([str(file), str(there), "--to", "official"]) == 0
     assert convert([str(there), str(back), "--to", "openjepa"]) == 0
     assert_same(SavedProbe.load(back).weights, SavedProbe.load(file).weights)
+    assert replace(SavedProbe.load(back), weights={}) == replace(how, weights={})
     assert convert([str(back), str(again), "--to", "official"]) == 0
     first, second = (torch.load(path, weights_only=True)["classifiers"] for path in (there, again))
     assert_same(first[0], second[0])

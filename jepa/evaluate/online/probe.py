@@ -132,7 +132,7 @@ class OnlineProbe:
             warn_once(f"no probe: {error}")
             return None
         examples, classes = with_classes(self.task, examples)
-        return knn_accuracy(examples.train, examples.validation, classes, NEIGHBOURS)
+        return knn_accuracy(examples.train, examples.validation, len(classes), NEIGHBOURS)
 
 
 @dataclass

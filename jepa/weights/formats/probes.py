@@ -1,6 +1,7 @@
 """Attentive probes: those of V-JEPA's and V-JEPA 2's authors, and of transformers' VJEPA2ForVideoClassification."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,12 @@ def holds_probe(path: Path) -> bool:
 
 def check_probe(ours: SavedProbe, theirs: SavedProbe) -> None:
     """Raise CheckpointError if two probes differ."""
-    same = ours.weights.keys() == theirs.weights.keys() and ours.heads == theirs.heads
+    same = ours.weights.keys() == theirs.weights.keys() and replace(ours, weights={}) == replace(theirs, weights={})
     if not same or not all(torch.equal(one, theirs.weights[name]) for name, one in ours.weights.items()):
         raise CheckpointError("the written probe differs; not kept")
 
 
+_TO_USE = ("classes", "centre", "scale", "grid", "averaged")  # ours in a file of the authors, whose code ignores them
 _KEYS = ("classifiers", "classifier")  # of V-JEPA 2, with one per hyperparameters, and V-JEPA
 
 
@@ -113,7 +115,8 @@ def _of_authors(stored: Stored, number: int, heads: int | None) -> tuple[SavedPr
         raise ValueError(f"its width {width} does not divide into {heads} heads")
     if not known:
         notes.append(f"{heads} heads, a guess from the width, as no weight tells; --heads N sets another number")
-    return SavedProbe(weights, heads, tuple(settings.get("classes", ()))), tuple(notes)
+    how = {name: settings[name] for name in _TO_USE if name in settings}
+    return SavedProbe(weights, heads, tuple(how.pop("classes", ())), **how), tuple(notes)
 
 
 def _of_transformers(stored: Stored) -> tuple[SavedProbe, tuple[str, ...]]:
@@ -132,7 +135,7 @@ def write_official(probe: SavedProbe, path: Path) -> None:
         parts = [state.pop(f"{_CROSS}{_BOTH}.{name}.{kind}") for name in ("key", "value")]
         state[f"{_CROSS}{_BOTH}.{kind}"] = torch.cat(parts)
     named = {f"module.{name}": value for name, value in state.items()}
-    settings = {"heads": probe.heads, "classes": list(probe.classes)}
+    settings = {"heads": probe.heads} | {name: getattr(probe, name) for name in _TO_USE}
     content: dict[str, Any] = {"classifiers": [named], "epoch": 0, SETTINGS: settings}
     if probe.blocks == 1:
         width = len(probe.weights["query"])

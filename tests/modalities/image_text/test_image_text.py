@@ -28,6 +28,7 @@ from jepa.evaluate.cross_modal.rows import zero_shot_tasks
 from jepa.launch import main, resolve
 from jepa.masking import BlockMaskConfig, Masks, RandomMaskConfig
 from jepa.model import JEPA
+from jepa.optim import OptimConfig, build_optimizer
 from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
 from modalities.image_text import ImageText
@@ -238,6 +239,23 @@ def test_wrong_inputs_of_the_served_model_are_errors() -> None:
         served.encode_image([])
     with pytest.raises(ValueError, match=r"uint8 \[3, H, W\], RGB, not float32 \[3, 40, 50\]"):
         served.encode_image([grey / 255])
+
+
+def test_muon_orthogonalises_the_attention_of_the_towers() -> None:
+    model, _ = networks()
+    groups = build_optimizer(model, OptimConfig(optimizer="muon")).param_groups
+    orthogonal = {id(one) for group in groups if group["orthogonal"] for one in group["params"]}
+    towers = model.context_encoder.named_parameters()
+    assert all(id(one) in orthogonal for name, one in towers if name.endswith("in_proj_weight"))
+
+
+def test_files_are_decoded_for_the_served_model_as_for_training(tmp_path: Path) -> None:
+    model, modality = networks("data.crop_scale=[0.9,1]")
+    Image.effect_mandelbrot((66, 66), (-2, -1.5, 1, 1.5), 90).convert("RGB").save(tmp_path / "photo.jpg")
+    stored = modality.stored_input(tmp_path / "photo.jpg", None).image
+    served = modality.inference_model(model, "target_encoder")
+    assert stored.shape[-1] == 66  # the half size would do without random crops
+    assert torch.equal(served.encode_image([tmp_path / "photo.jpg"]), served.encode_image([stored]))
 
 
 def test_pillow_images_are_turned_upright_like_files(tmp_path: Path) -> None:
