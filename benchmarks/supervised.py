@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
 from jepa.checkpoint import Checkpoint, latest
@@ -34,9 +33,10 @@ from jepa.launch import resolve
 from jepa.masking import Masks
 from jepa.modality import Modality, Sample, Samples, Task
 from jepa.model_config import ModelConfig
-from jepa.optim import build_optimizer, set_schedule
+from jepa.optim import build_optimizer, clip_gradient, set_schedule
 from jepa.probe.protocol import EvaluateConfig
 from jepa.training.config import Config
+from jepa.training.finite import FiniteCheck
 from jepa.training.log import RunLog, Stopwatch
 from jepa.training.run_dir import prepare_run_dir
 from jepa.training.saver import Saver
@@ -144,7 +144,7 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
     run_log = RunLog(config.run_dir, first_step, config.steps, enabled=True)
     with stop_on_signals() as stop_request, saver.finishing(), run_log as log, loading as batches:
         log.say(f"resumed from step {first_step}" if first_step else "fresh run")
-        clock = Stopwatch(seconds_before)
+        clock, finite = Stopwatch(seconds_before), FiniteCheck(saver.last, world)
         for step in steps:
             rate = set_schedule(optimizer, step, config.steps, config.optim)
             batch = next(batches).to(world.device)
@@ -154,13 +154,16 @@ def train(config: Config[Any, Any], modality: Modality[Any], world: World) -> bo
                 scores = model(views)  # [B, K]
             loss = F.cross_entropy(scores.float(), labels)
             loss.backward()
-            clip_grad_norm_(model.parameters(), config.optim.max_gradient_norm or float("inf"))
+            gradient_norm = clip_gradient(optimizer, config.optim.max_gradient_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            finite.add(step, loss.detach(), gradient_norm)
 
             done = step + 1
             stopping = done == config.steps or bool(stop_request)
             log.advance(done)
+            if done % config.log_every == 0 or done % config.checkpoint_every == 0 or stopping:
+                finite.check()
             if done % config.log_every == 0 or stopping:
                 speed = clock.lap(done - first_step) * config.optim.batch_size
                 values = {"loss": float(loss.detach()), "learning_rate": rate, "samples_per_second": speed}

@@ -67,7 +67,8 @@ def _stages(config: Any) -> Iterator[Finding]:
         reason = f"stages.{number} needs no target encoder, and stages.{following} starts with a copy"
         yield f"stages.{number}.teacher", reason
     last = config.stages[max(ends)]
-    if isinstance(last.teacher, SnapshotTeacher) and not last.reads_target_encoder and config.evaluate.encoder is None:
+    encoder = config.evaluate.encoder
+    if isinstance(last.teacher, SnapshotTeacher) and not last.reads_target_encoder and encoder != "target_encoder":
         reason = "the last stage needs no target encoder; {kind: frozen} evaluates the context encoder as well"
         yield f"stages.{max(ends)}.teacher", reason
 
@@ -127,6 +128,12 @@ def _networks(config: Any, use: Use) -> Iterator[Finding]:
     predictor = config.model.predictor
     if not config.model.projector:
         yield "model.projector_norm", "there is no model.projector"
+    if predictor.mask_tokens == 1:
+        yield "model.predictor.share_mask_token", "there is one mask token"
+    if config.start_from is None:
+        yield "start_fresh", "there is no start_from"
+    if config.compute.workers == 0:
+        yield "compute.prefetch_mb", "compute.workers is 0"
     if predictor.attention == "cross":
         yield "model.predictor.blocks", "under attention=cross, targets never see each other"
     if config.compute.parallel == "fsdp" and use.processes == 1:

@@ -22,7 +22,7 @@ from modalities.storage.splits import StoredSplit
 from modalities.storage.value_ranges import value_range_warnings
 from modalities.video import views
 from modalities.video.config import VideoConfig
-from modalities.video.decode.stored import StoredVideo, VideoInfo
+from modalities.video.decode.stored import StoredVideo, VideoInfo, reduced
 from modalities.video.sources import EVIDENCE, ReadOptions, open_file, open_source
 from modalities.video.whole import DecodedVideo
 from modalities.video.windows import window_frames, window_spans
@@ -181,7 +181,9 @@ class Video(Modality[VideoConfig]):
         def choose(info: VideoInfo) -> list[int]:
             return views.even_frames(self._timed(info), self.config.frames, self._spacing(info), clip, clips)
 
-        return _as_video(inputs, self.config.fps).clip(choose, min(self.config.size))
+        # By way of the stored size, so that a video kept whole in memory and one that is read give the same clip.
+        stored = _as_video(inputs, self.config.fps).clip(choose, stored_side(self.config.size, self.config.crop_scale))
+        return reduced(stored, min(self.config.size))
 
     def _timed(self, info: VideoInfo) -> VideoInfo:
         """The facts, without the times of frames if clips count frames."""

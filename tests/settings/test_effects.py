@@ -23,6 +23,7 @@ PIXELS = "stages.0.predict=pixels"
 NO_LATENT = "no stage predicts representations"
 COPIED = "[{until: 0.5, predict: pixels, teacher: {kind: frozen}}, {teacher: {kind: snapshot}}]"
 SHORT = "[{until: 0.1, predict: pixels}, {predict: latent}]"
+SNAPSHOT = "stages=[{predict: pixels, teacher: {kind: snapshot}}]"
 REFRESHED = "stages=[{teacher: {kind: snapshot, refreshes: 3}}]"
 VIEWS = ["stages.0.predict=views", "data.mask_sets=2", "data.views=2", "loss.regulariser=sigreg"]
 LATE_VIEWS = "stages=[{until: 0.1, predict: pixels}, {predict: views}]"  # pixels for less than a step of 5
@@ -71,7 +72,11 @@ ONE_SET = ["data.mask_sets=1", "loss.regulariser=vicreg"]
         ("image", [*VIEWS, "model.predictor.depth=1"], "model.predictor: has no effect: no stage predicts tokens"),
         ("image", [*VIEWS, "data.masking={kind: random, predicted: 0.5}"], "data.masking.predicted: has no effect"),
         ("image", ["model.projector_norm=batch"], "model.projector_norm: has no effect: there is no model.projector"),
-        ("image", ["stages=[{predict: pixels, teacher: {kind: snapshot}}]"], "stages.0.teacher: has no effect: the"),
+        ("image", [SNAPSHOT], "stages.0.teacher: has no effect: the"),
+        ("image", [SNAPSHOT, "evaluate.encoder=context_encoder"], "stages.0.teacher: has no effect: the last"),
+        ("image", ["start_fresh=[predictor]"], "start_fresh: has no effect: there is no start_from"),
+        ("image", ["compute.workers=0", "compute.prefetch_mb=9"], "compute.prefetch_mb: has no effect"),
+        ("image", ["model.predictor.share_mask_token=true"], "model.predictor.share_mask_token"),
         ("image", ["model.target_join=each"], "model.target_join: has no effect: model.target_layers names a single"),
         ("image", ["model.projector=8"], "model.projector: has no effect: there is no loss.regulariser"),
         ("image", ["loss.regulariser_weight=8"], "loss.regulariser_weight"),

@@ -78,6 +78,17 @@ def test_embedded_clips_are_evaluated_on_all_of_their_labels(tmp_path: Path, mon
     assert tasks["motion/attentive"]["test_samples"] == 24
 
 
+def test_a_video_is_evaluated_alike_whether_it_is_kept_whole_or_read_for_each_clip(clips: Path) -> None:
+    seen = []
+    for megabytes in (0.0, 8.0):
+        sizes = {"frames": 8, "image_size": 32, "patch_size": 8, "crop_scale": (0.8, 1.0)}
+        modality = Video(VideoConfig(source="folder", root=clips, whole_mb=megabytes, **sizes))
+        inputs = modality.dataset("test")[0].inputs
+        assert isinstance(inputs, DecodedVideo) == (megabytes > 0)
+        seen.append(modality.evaluation_view(inputs))
+    torch.testing.assert_close(*seen)
+
+
 @pytest.mark.soak
 def test_a_killed_and_resumed_run_on_videos_ends_with_the_weights_of_an_uninterrupted_one(
     clips: Path, tmp_path: Path
