@@ -22,7 +22,7 @@ from jepa.config import ConfigError
 from jepa.data import seeded
 from jepa.encoder import VitSize
 from jepa.loss import LossConfig, prediction_loss
-from jepa.masking import Masks, TubeMaskConfig, nearest_target
+from jepa.masking import Masks, RandomMaskConfig, TubeMaskConfig, nearest_target
 from jepa.model import JEPA
 from jepa.model_config import ModelConfig
 from jepa.ops.published_positions import spread
@@ -32,6 +32,7 @@ from jepa.targets import VISIBLE
 from jepa.training.checks import check_config
 from jepa.training.config import Config
 from jepa.training.stages import StageConfig
+from modalities.image import ImageConfig
 from modalities.video import Video, VideoConfig
 
 State = dict[str, Tensor]
@@ -315,6 +316,7 @@ def test_levels_that_do_not_rise_to_the_last_block_are_refused(levels: tuple[int
         ({"stages": (StageConfig(predict={"pixels": 1.0}),)}, "every stage must predict latent"),
         ({"model": replace(MODEL, predictor=replace(MODEL.predictor, blocks="separate"))}, "blocks=joint"),
         ({"model": replace(MODEL, predictor=replace(MODEL.predictor, attention="cross"))}, "attention=self"),
+        ({"data": ImageConfig(source="scenes", masking=RandomMaskConfig(predicted=0.5))}, "data.masking.predicted=1"),
     ],
 )
 def test_a_loss_on_visible_tokens_that_cannot_work_is_refused(

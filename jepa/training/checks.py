@@ -73,7 +73,9 @@ def _check_visible(config: Config[Any, Any], modality: Modality[Any]) -> None:
         raise ConfigError("loss.visible: needs model.predictor.attention=self and model.predictor.blocks=joint")
     if modality.streams:
         raise ConfigError(f"loss.visible: {config.modality} data has several streams; it works with one")
-    if config.loss.visible == "distance" and getattr(getattr(config.data, "masking", None), "predicted", 1.0) < 1:
+    masking = getattr(config.data, "masking", ())
+    kinds = masking if isinstance(masking, tuple) else (masking,)
+    if config.loss.visible == "distance" and any(getattr(one, "predicted", 1.0) < 1 for one in kinds):
         raise ConfigError("loss.visible: distance is to the nearest hidden token; it needs data.masking.predicted=1")
 
 
