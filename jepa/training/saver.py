@@ -69,7 +69,14 @@ class Saver:
         with self.world.error_barrier():
             checkpoint = Checkpoint.load(path, self.world.device)
         self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        with self.world.error_barrier():
+            try:
+                self.optimizer.load_state_dict(checkpoint.optimizer)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{path}: the optimiser's state is of other groups of weights, as another version made them "
+                    f"({error}); to train on, start a run with a new run_dir and start_from={path}"
+                ) from error
         return checkpoint.step, checkpoint.seconds
 
     def _load_start(self, start: Start) -> None:

@@ -45,6 +45,14 @@ def test_a_save_ignores_later_changes_of_the_weights(saver: Saver, tmp_path: Pat
     assert all(torch.equal(saved[name], value) for name, value in expected.items())
 
 
+def test_the_state_of_an_optimiser_with_other_groups_is_refused(saver: Saver, tmp_path: Path) -> None:
+    saver.save(1, 0.0)
+    saver.wait()
+    other = Saver(tmp_path, {}, saver.model, build_optimizer(saver.model, OptimConfig(optimizer="muon")), WORLD)
+    with pytest.raises(CheckpointError, match=r"latest\.pt: the optimiser's state is of other groups of weights"):
+        other.restore(latest(tmp_path))
+
+
 @pytest.mark.parametrize("raising", [lambda saver: saver.check(), lambda saver: saver.save(3, 0.0)])
 def test_a_failed_save_is_an_error_of_the_next_step_or_save_and_keeps_the_last_checkpoint(
     raising: Callable[[Saver], None], saver: Saver, tmp_path: Path
