@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,32 +219,6 @@ def test_a_broken_checkpoint_of_a_run_names_those_that_can_take_its_place(
     latest(run_dir).unlink()
     shutil.copy(other, latest(run_dir))
     assert main(command) == 0
-
-
-def test_a_sweep_that_is_launched_again_with_other_settings_is_refused_or_evaluated_again(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    launched = list[str]()
-
-    def run_here(commands: dict[str, Sequence[str]]) -> int:
-        launched.extend(commands)
-        return max(main(command) for command in commands.values())
-
-    monkeypatch.setattr("jepa.cluster.submit.run_here", run_here)
-    sweep = ("--sweep", "seed=1,2")
-    assert run(tmp_path, photos, *sweep) == 0
-    assert launched == ["seed=1", "seed=2"]
-    assert run(tmp_path, photos, *sweep) == 0
-    assert len(launched) == 2
-    assert run(tmp_path, photos, *sweep, "optim.weight_decay=0.3") == 1
-    assert f"{tmp_path}/seed=1 holds a run with another config: optim.weight_decay" in capsys.readouterr().err
-    assert run(tmp_path, photos, *sweep, "evaluate.batch_size=7") == 0
-    assert launched == 2 * ["seed=1", "seed=2"]
-    assert run(tmp_path, photos, "--dry-run", "--sweep", "optim.peek_lr=1,2") == 1
-    assert "unknown key 'optim.peek_lr'" in capsys.readouterr().err
-    assert run(tmp_path, photos, "--dry-run", *sweep, "--seeds", "2") == 1
-    assert run(tmp_path, photos, "--dry-run", *sweep) == 0
-    assert "2 runs; config and cost are those of the first, seed=1" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_config_of_a_run_of_another_modality_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def _step(path: Path) -> int | None:
 
 
 def _other_ways(run_dir: Path) -> str:
-    """How a run goes on without its latest checkpoint."""
+    """What the user can do if the latest checkpoint cannot be read."""
     others = [kept(run_dir, step).name for step in kept_steps(run_dir)] + [best(run_dir).name] * best(run_dir).exists()
     if not others:
         return "There is no other one, as keep_every and probe.every are off: remove it to start from the first step"

@@ -1,7 +1,8 @@
-"""Sweeps: runs are the cross product; the report shows mean, spread and missing runs."""
+"""Sweeps: runs are the cross product, and start once; the report shows mean, spread and missing runs."""
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ from runs import FORKING
 from jepa.cluster.sweep import Variant, read_sweep, run_here, variants, write_sweep
 from jepa.cluster.sweep_report import main
 from jepa.config import ConfigError
+from jepa.launch import main as launch
+
+TINY = [
+    *("data.source=folder", "data.image_size=32", "data.patch_size=4", "optim.batch_size=8", "steps=3"),
+    *("model.size={width: 48, depth: 1, heads: 2}", "model.predictor={width: 32, depth: 1, heads: 2}"),
+    *("compute.workers=0", "evaluate.enabled=false", "evaluate.report=false"),
+]
 
 
 def test_a_sweep_is_the_cross_product_and_names_runs_after_their_settings() -> None:
@@ -70,3 +78,32 @@ def test_the_report_shows_mean_and_spread_over_seeds_and_missing_runs(
     said = capsys.readouterr().out
     assert "| optim.lr | optim.decay | runs |" in said
     assert "| 2 |  | 1 | 0.9000 |" in said
+
+
+def test_a_sweep_that_is_launched_again_with_other_settings_is_refused_or_evaluated_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launched = list[str]()
+
+    def run(*more: str) -> int:
+        return launch(["--modality", "image", "--run-dir", str(tmp_path), *TINY, f"data.root={photos}", *more])
+
+    def in_this_process(commands: dict[str, Sequence[str]]) -> int:
+        launched.extend(commands)
+        return max(launch(command) for command in commands.values())
+
+    monkeypatch.setattr("jepa.cluster.submit.run_here", in_this_process)
+    sweep = ("--sweep", "seed=1,2")
+    assert run(*sweep) == 0
+    assert launched == ["seed=1", "seed=2"]
+    assert run(*sweep) == 0
+    assert len(launched) == 2
+    assert run(*sweep, "optim.weight_decay=0.3") == 1
+    assert f"{tmp_path}/seed=1 holds a run with another config: optim.weight_decay" in capsys.readouterr().err
+    assert run(*sweep, "evaluate.batch_size=7") == 0
+    assert launched == 2 * ["seed=1", "seed=2"]
+    assert run("--dry-run", "--sweep", "optim.peek_lr=1,2") == 1
+    assert "unknown key 'optim.peek_lr'" in capsys.readouterr().err
+    assert run("--dry-run", *sweep, "--seeds", "2") == 1
+    assert run("--dry-run", *sweep) == 0
+    assert "2 runs; config and cost are those of the first, seed=1" in " ".join(capsys.readouterr().err.split())

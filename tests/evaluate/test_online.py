@@ -132,7 +132,9 @@ def test_a_run_that_goes_back_to_an_earlier_step_ends_with_the_same_best_checkpo
     assert best_before(probed, first - 1) == (-math.inf, 0)
     assert best_before(replace(probed, probe=replace(probed.probe, train_samples=119)), 7) == (-math.inf, 0)
     best(probed.run_dir).write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match=r"best\.pt is not a readable checkpoint: .*\. Remove it to go on: "):
+    with pytest.raises(
+        CheckpointError, match=r"best\.pt is not a readable checkpoint: .*\. Remove it and start the run again; "
+    ):
         best_before(probed, 7)
 
 

@@ -169,7 +169,9 @@ def best_before(config: Config[Any, Any], step: int) -> tuple[float, int]:
     try:
         saved = read_facts(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}. Remove it to go on: from then on, the best probe writes it again") from error
+        raise CheckpointError(
+            f"{error}. Remove it and start the run again; the next best probe writes a new one"
+        ) from error
     scores = {line["step"]: line[PROBE] for line in read_metrics(config.run_dir) if PROBE in line}
     known = saved.step <= step and saved.step in scores and _protocol(saved.config) == _protocol(plain(config))
     return (float(scores[saved.step]), saved.step) if known else (-math.inf, 0)

@@ -129,7 +129,10 @@ def _of_transformers(stored: Stored) -> tuple[SavedProbe, tuple[str, ...]]:
 
 
 def write_official(probe: SavedProbe, path: Path) -> None:
-    """Write a file that V-JEPA 2's evaluation reads, and with one block V-JEPA's too."""
+    """Write a file that V-JEPA 2's evaluation reads, and with one block V-JEPA's too.
+
+    That code gives the output of a probe of numbers as it is, which is (number - centre) / scale.
+    """
     state = official(probe.blocks > 1).to_theirs(probe.weights, ())
     for kind in ("weight", "bias"):
         parts = [state.pop(f"{_CROSS}{_BOTH}.{name}.{kind}") for name in ("key", "value")]
