@@ -170,9 +170,9 @@ def test_a_missing_network_starts_fresh_only_if_the_user_says_so(
     assert resolved.config.model.predictor.width == 384  # that of new networks
     plain_recipe = ("--config", str(trained.parent / "plain.yaml"))
     still = ("steps=1", "optim.peak_lr=1e-12", "optim.final_lr=0", *SHAPE, BOTH)
-    settings = (*plain_recipe, "start_fresh=[predictor]", *still)
-    for name, start in (("adapted", f"start_from={tmp_path / 'encoder.pt'}"), ("random", "start_from=")):
-        assert launch(tmp_path / name, photos, start, *settings) == 0
+    start = (f"start_from={tmp_path / 'encoder.pt'}", "start_fresh=[predictor]")
+    for name, how in (("adapted", start), ("random", ("start_from=",))):
+        assert launch(tmp_path / name, photos, *plain_recipe, *how, *still) == 0
     found, random = (Checkpoint.load(latest(tmp_path / name)).model for name in ("adapted", "random"))
     for name, value in found.items():
         network, _, rest = name.partition(".")
