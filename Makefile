@@ -31,10 +31,9 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) -e ".[dev]"
 	@touch $@
 
-# DEMO_STEPS trains for fewer steps, to try it on a slow machine.
+# DEMO adds settings, such as DEMO="steps=100 data.scenes.train=4000" to try it on a slow machine.
 demo: $(VENV)/.installed
-	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto probe.every=600 \
-	  $(if $(DEMO_STEPS),steps=$(DEMO_STEPS))
+	$(BIN)/python -m jepa.launch --modality image --run-dir $(RUN_DIR) --processes auto probe.every=600 $(DEMO)
 
 # WEIGHTS names some of them, such as demo-image. WEIGHTS_STEPS trains for fewer steps, to try the commands.
 weights: $(VENV)/.installed
