@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jepa.data import to_device
 from jepa.embedding.settings import Pooling
 from jepa.encoder import TokenEncoder, mean_tokens
 from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, joint_embedding
-from jepa.evaluate.features import LAST_LAYERS, grid_layers, grid_valid, joined_means
+from jepa.evaluate.features import LAST_LAYERS, grid_layers, grid_valid, joined_means, nan_unless
 from jepa.modality import Modality
 from jepa.probe.saved import SavedProbe
 from jepa.weights.families.encoder import FamilyEncoder
@@ -62,10 +61,10 @@ class Embedder:
             case "last4":
                 return joined_means(layers, valid)
             case "tokens":
-                return layers[-1] if valid is None else layers[-1].masked_fill(~valid.unsqueeze(-1), torch.nan)
+                return nan_unless(valid, layers[-1])
             case "attentive":
                 assert self.probe is not None
-                return self.probe(layers[-1])  # type: ignore[no-any-return]
+                return self.probe(nan_unless(valid, layers[-1]))  # type: ignore[no-any-return]
             case _:
                 return mean_tokens(layers[-1], valid)
 
@@ -77,15 +76,13 @@ class PooledByProbe(nn.Module):
 
     def __init__(self, saved: SavedProbe) -> None:
         super().__init__()
-        self.probe, self.normed = saved.network(), saved.normed
+        self.probe, self._prepared = saved.network(), saved.prepared
         self.probe.classifier = nn.Identity()  # type: ignore[assignment]
         self.register_buffer("averages", saved.averages())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, N, D] -> [B, D]."""
-        if self.averages is not None:
-            tokens = self.averages @ tokens
-        return self.probe(F.layer_norm(tokens, tokens.shape[-1:]) if self.normed else tokens)  # type: ignore[no-any-return]
+        """[B, N, D], NaN where a sample lacks a token -> [B, D]."""
+        return self.probe(*self._prepared(tokens, self.averages))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False)

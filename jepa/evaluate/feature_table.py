@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from jepa.evaluate.features import Column, Features
@@ -13,6 +14,7 @@ from jepa.evaluate.probes.attentive import ProbeTraining
 from jepa.evaluate.probes.linear import on_principal_axes
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
+from jepa.probe.averages import exist
 from jepa.probe.protocol import FunctionTask
 
 Layer = Literal["last", "last4", "pooled", "tokens"]
@@ -62,12 +64,17 @@ class FeatureTable:
         return self._labels(task, "sequences")
 
     def labels(self, task: Task) -> Splits[Tensor]:
-        """Labels [n]; of maps [m, N] for samples that keep tokens. Raises UnmeasurableError if there are too few."""
+        """Labels [n]; of maps [m, N] for samples that keep tokens. Raises UnmeasurableError if there are too few.
+
+        Tokens that a sample lacks have no label in maps.
+        """
         return self._labels(task, "tokens" if task.kind == "map" else "last")
 
     def _labels(self, task: Task, kind: str) -> Splits[Tensor]:
         """Labels of the samples that keep features of this kind."""
         labels = self.features.map(lambda split: split.labels[task.label][: len(getattr(split, kind)["jepa"])])
+        if kind == "tokens":
+            labels = labels.pair(_of_tokens, self.features)
         check_labels(task, labels)
         return labels
 
@@ -75,6 +82,12 @@ class FeatureTable:
         """Columns that have features of this layer."""
         features = self.features.train
         return [column for column in features.columns if layer != "tokens" or column in features.tokens]
+
+
+def _of_tokens(labels: Tensor, features: Features) -> Tensor:
+    """Labels of maps [m, N], NaN where the sample lacks the token."""
+    valid = exist(features.tokens["jepa"])
+    return labels if valid is None else labels.masked_fill(~valid, torch.nan)
 
 
 def _labelled(features: Tensor, labels: Tensor) -> Examples:

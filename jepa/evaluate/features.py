@@ -16,6 +16,7 @@ from jepa.encoder import PatchEmbedding, TokenEncoder, mean_tokens
 from jepa.evaluate.reading import ViewBatch, ViewDataset, batches, collate_views
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Task
+from jepa.probe.averages import averaged
 from jepa.training.config import ComputeConfig
 from jepa.weights.families.encoder import Encoded, FamilyEncoder
 
@@ -33,9 +34,10 @@ class Features:
     last: token mean of the last layer [n, D]; for a baseline, the modality's vector [n, F].
     pooled: the encoder's own pooled vector [n, F], such as a class token; none for baselines, and encoders without one.
     last4: token means of the last four layers, each layer-normed, concatenated [n, 4D]; none for baselines.
-    tokens: last layer of the first m samples, first view [m, N, D]; for `raw_input`, the values of the patches. Padding
-    is not removed.
-    sequences: last layer of the first s samples, pooled to M tokens, perhaps layer-normed, bf16 [s, V, M, D].
+    tokens: last layer of the first m samples, first view [m, N, D], NaN where a sample lacks the token; for
+    `raw_input`, the values of the patches.
+    sequences: last layer of the first s samples, pooled to M tokens, perhaps layer-normed, bf16 [s, V, M, D], NaN where
+    a sample lacks the token.
     labels: [n], or [n, N] for maps; NaN where unknown.
     """
 
@@ -118,8 +120,9 @@ class Extractor:
             buffer.add("last4", column, torch.stack(normed).mean(dim=0))
             if own:
                 buffer.add("pooled", column, torch.stack(own).mean(dim=0))
-            buffer.add_tokens(column, encoded[0][-1])
-            buffer.add_sequences(column, [layers[-1] for layers in encoded])
+            last = [nan_unless(mask, layers[-1]) for layers, mask in zip(encoded, valid, strict=True)]
+            buffer.add_tokens(column, last[0])
+            buffer.add_sequences(column, last)
         for baseline, vectors in batch.baselines.items():
             buffer.add("last", baseline, vectors)
         if isinstance(self._embedding, PatchEmbedding):
@@ -173,6 +176,13 @@ def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Te
     return None if valid is None else valid[:, : math.prod(modality.grid)]
 
 
+def nan_unless(valid: Tensor | None, tokens: Tensor) -> Tensor:
+    """Tokens [B, N, ...], NaN where they do not exist by `valid`, bool [B, N], None if all do."""
+    if valid is None:
+        return tokens
+    return tokens.masked_fill(~valid.view(*valid.shape, *(1 for _ in tokens.shape[2:])), torch.nan)
+
+
 def joined_means(layers: Sequence[Tensor], valid: Tensor | None) -> Tensor:
     """Means of the valid tokens of several layers, each layer-normed: [B, N, D] each -> [B, layers * D]."""
     return torch.cat([mean_tokens(F.layer_norm(layer, layer.shape[-1:]), valid) for layer in layers], dim=1)
@@ -205,8 +215,7 @@ class _FeatureBuffer:
         if missing <= 0:
             return
         tokens = torch.stack([view[:missing] for view in (views if self.budget.every_view else views[:1])], dim=1)
-        if self.budget.pooling is not None:
-            tokens = self.budget.pooling.to(tokens.device) @ tokens
+        tokens = averaged(tokens, self.budget.pooling)
         normed = F.layer_norm(tokens, tokens.shape[-1:]) if self.budget.normed else tokens
         parts.append(normed.bfloat16().cpu())
 

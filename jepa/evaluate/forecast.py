@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
 from jepa.encoder import mean_tokens
-from jepa.evaluate.features import samples_at_once
+from jepa.evaluate.features import nan_unless, samples_at_once
 from jepa.evaluate.reading import ViewDataset, batches, collate_views, evaluated_indices
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Split
@@ -82,14 +82,14 @@ class Forecaster:
 
     def token_targets(self, inputs: Any) -> Tensor:
         """Target representations of all tokens: inputs -> [B, N, L, D]."""
-        return _with_nan(self.model.targets(inputs).float(), self.model.target_encoder.valid(inputs))
+        return nan_unless(self.model.target_encoder.valid(inputs), self.model.targets(inputs).float())
 
     def last_slot(self, inputs: Any) -> Tensor:
         """Target representation of the last past slot, encoded from the past alone: inputs -> [B, S, L, D]."""
         past = self.cut.past.to(_device(self.model))
         targets = self.model.targets(inputs, masks=Masks.of_context(past.expand(_count(inputs), -1))).float()
         valid = self.model.target_encoder.valid(inputs)
-        targets = _with_nan(targets, None if valid is None else valid[:, past])
+        targets = nan_unless(None if valid is None else valid[:, past], targets)
         return targets[:, torch.searchsorted(self.cut.past, self.cut.last_slot)]
 
     def direct(self, inputs: Any) -> Tensor:
@@ -232,11 +232,6 @@ def forecast_section(
         "train_samples": train_samples,
         "test_samples": len(errors),
     }
-
-
-def _with_nan(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Values [B, K, L, D] of tokens, NaN for padding by the mask [B, K]."""
-    return values if valid is None else values.masked_fill(~valid[:, :, None, None], torch.nan)
 
 
 def _device(model: JEPA) -> torch.device:

@@ -34,7 +34,7 @@ from jepa.evaluate.summary import summary
 from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
-from jepa.probe.averages import averaged_grid, pooling
+from jepa.probe.averages import averaged_grid, exist, pooling
 from jepa.training.config import Config
 from jepa.training.data_record import evaluated_data_change
 from jepa.weights.families.encoder import Family
@@ -116,7 +116,7 @@ def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:
     if tasks:
         evaluation.notes.extend(size_notes({split: len(of_split) for split, of_split in features.items()}))
     return {
-        "collapse": _collapse(features[used[-1]], used[-1]) if used else {},
+        "collapse": collapse_of(features[used[-1]], used[-1]) if used else {},
         "tasks": tasks,
         **({"streams": streams} if streams else {}),
         **({"forecast": forecast} if forecast else {}),
@@ -244,13 +244,19 @@ def _token_budget(setup: EvaluationSetup, rows: Sequence[TaskProbe], split: Spli
     )
 
 
-def _collapse(features: Features, split: Split) -> dict[str, Any]:
-    """Signs of collapse: RankMe of the centred mean-pooled features of all samples, the others of the tokens kept."""
+def collapse_of(features: Features, split: Split) -> dict[str, Any]:
+    """Signs of collapse: RankMe of the centred mean-pooled features of all samples, the others of the tokens kept.
+
+    If samples lack tokens, the others are of pooled features too, as in training.
+    """
     if len(features) < 2:
         return {}
+    tokens = features.tokens["jepa"]
+    if exist(tokens) is not None:
+        tokens = features.last["jepa"][: len(tokens)].unsqueeze(1)
     ranks = {column: rankme(features.last[column] - features.last[column].mean(dim=0)) for column in ENCODERS}
     return {
-        **asdict(collapse_signs(features.tokens["jepa"])),
+        **asdict(collapse_signs(tokens)),
         "rankme": ranks["jepa"],
         "rankme_random_init": ranks["random_init"],
         "dimensions": features.last["jepa"].shape[1],

@@ -28,6 +28,23 @@ def averages(grid: Sequence[int], smaller: Sequence[int]) -> Tensor | None:
     return matrix
 
 
+def averaged(tokens: Tensor, matrix: Tensor | None) -> Tensor:
+    """Tokens averaged by such a matrix: [..., N, D] -> [..., M, D]. Those that a sample lacks are NaN and left out."""
+    if matrix is None:
+        return tokens
+    matrix, known = matrix.to(tokens), exist(tokens)
+    if known is None:
+        return matrix @ tokens
+    share = matrix @ known.unsqueeze(-1).to(tokens)  # NaN for averages of none
+    return matrix @ tokens.masked_fill(~known.unsqueeze(-1), 0.0) / share
+
+
+def exist(tokens: Tensor) -> Tensor | None:
+    """Which tokens a sample has, as those that it lacks are NaN: [..., N, D] -> bool [..., N], None if all exist."""
+    known = ~tokens[..., 0].isnan()
+    return None if bool(known.all()) else known
+
+
 def pooling(grid: Sequence[int], limit: int) -> Tensor | None:
     """Matrix [M, N] that averages neighbouring tokens, M at most `limit`; None if the grid is already that small."""
     return averages(grid, averaged_grid(grid, limit))

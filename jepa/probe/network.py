@@ -39,11 +39,11 @@ class AttentiveProbe(nn.Module):
             for norm in (module for module in block.children() if isinstance(module, nn.LayerNorm)):
                 norm.eps = EPS
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[B, M, D] -> [B, outputs]."""
+    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, M, D] -> [B, outputs]. valid: which tokens exist, bool [B, M], None for all."""
         for block in self.blocks:
-            tokens = block(tokens)
-        return attend([self], F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))[0]
+            tokens = block(tokens, None, valid)
+        return attend([self], F.layer_norm(tokens, tokens.shape[-1:], eps=EPS), valid)[0]
 
     def queries(self) -> Tensor:
         """The query of each head in the space of normed tokens: [H, D].
@@ -65,17 +65,23 @@ class AttentiveProbe(nn.Module):
         return self.classifier(pooled + self.mlp(self.norm2(pooled)))  # type: ignore[no-any-return]
 
 
-def probe_logits(probes: Sequence[AttentiveProbe], tokens: Tensor) -> Tensor:
-    """Outputs of probes of one shape: tokens [B, M, D] -> [P, B, outputs]."""
+def probe_logits(probes: Sequence[AttentiveProbe], tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Outputs of probes of one shape: tokens [B, M, D], of which `valid` [B, M] exist -> [P, B, outputs]."""
     if probes[0].blocks:
-        return torch.stack([probe(tokens) for probe in probes])
-    return attend(probes, F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))
+        return torch.stack([probe(tokens, valid) for probe in probes])
+    return attend(probes, F.layer_norm(tokens, tokens.shape[-1:], eps=EPS), valid)
 
 
-def attend(probes: Sequence[AttentiveProbe], normed: Tensor) -> Tensor:
-    """Cross-attention of all probes in one product: normed tokens [B, M, D], perhaps bf16 -> [P, B, outputs]."""
+def attend(probes: Sequence[AttentiveProbe], normed: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Cross-attention of all probes in one product: normed tokens [B, M, D], perhaps bf16 -> [P, B, outputs].
+
+    valid: which tokens exist, bool [B, M], None for all.
+    """
     queries = torch.cat([probe.queries() for probe in probes])  # [P H, D]
-    weights = (normed @ queries.T.to(normed.dtype)).float().softmax(dim=1)  # [B, M, P H]
+    scores = (normed @ queries.T.to(normed.dtype)).float()  # [B, M, P H]
+    if valid is not None:
+        scores = scores.masked_fill(~valid.unsqueeze(-1), torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=1)
     attended = (weights.transpose(1, 2).to(normed.dtype) @ normed).float()  # [B, P H, D]
     parts = attended.chunk(len(probes), dim=1)  # [B, H, D] each
     return torch.stack([probe.logits(part) for probe, part in zip(probes, parts, strict=True)])

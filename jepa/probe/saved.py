@@ -15,7 +15,7 @@ from jepa.checkpoint import CheckpointError
 from jepa.checkpoint.file import read_content
 from jepa.config import ConfigError
 from jepa.disk import replacing
-from jepa.probe.averages import averages
+from jepa.probe.averages import averaged, averages, exist
 from jepa.probe.network import AttentiveProbe
 
 FORMAT = "jepa attentive probe 1"
@@ -68,15 +68,26 @@ class SavedProbe:
             raise ConfigError(f"the probe was trained on a grid of {_text(self.grid)} tokens; here it is {_text(grid)}")
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Outputs for all tokens of the encoder: [B, N, D] -> [B, outputs]; raises ConfigError for another number."""
+        """Outputs for all tokens of the encoder: [B, N, D] -> [B, outputs]; raises ConfigError for another number.
+
+        Tokens that a sample lacks are NaN, as `jepa embed` writes them.
+        """
         if self.grid and tokens.shape[1] != math.prod(self.grid):
             raise ConfigError(
                 f"the probe was trained on a grid of {_text(self.grid)} tokens; here are {tokens.shape[1]} tokens"
             )
-        if (matrix := self.averages()) is not None:
-            tokens = matrix.to(tokens) @ tokens
-        outputs: Tensor = self.network()(F.layer_norm(tokens, tokens.shape[-1:]) if self.normed else tokens)
+        outputs: Tensor = self.network()(*self.prepared(tokens, self.averages()))
         return outputs
+
+    def prepared(self, tokens: Tensor, matrix: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What `network` takes for all tokens of the encoder, NaN where a sample lacks them: [B, N, D] -> [B, M, D].
+
+        matrix: of `averages`. The second value tells which tokens exist, bool [B, M], None for all.
+        """
+        tokens = averaged(tokens, matrix)
+        valid = exist(tokens)
+        tokens = tokens if valid is None else tokens.masked_fill(~valid.unsqueeze(-1), 0.0)
+        return F.layer_norm(tokens, tokens.shape[-1:]) if self.normed else tokens, valid
 
     def save(self, path: Path) -> None:
         """Write the probe to a file, atomically."""

@@ -16,10 +16,11 @@ from tiny import MODEL, NoiseConfig, PaddedNoise, randomise
 from torch import Tensor
 
 from jepa.checkpoint import Checkpoint, latest
+from jepa.collapse import collapse_signs
 from jepa.config import ConfigError, plain
 from jepa.data import DataError
 from jepa.evaluate.__main__ import main
-from jepa.evaluate.features import Extractor, TokenBudget
+from jepa.evaluate.features import Extractor, Features, TokenBudget
 from jepa.evaluate.labels import constant_error, draw_examples
 from jepa.evaluate.probes.linear import (
     ALPHA_GRID,
@@ -33,10 +34,11 @@ from jepa.evaluate.probes.linear import (
     ridge,
 )
 from jepa.evaluate.reading import evaluated_indices, evaluation_splits
-from jepa.evaluate.run import evaluate_run
+from jepa.evaluate.run import collapse_of, evaluate_run
 from jepa.evaluate.splits import Examples, Splits
 from jepa.launch import resolve
 from jepa.model import JEPA
+from jepa.probe.averages import pooling
 from jepa.probe.protocol import EvaluateConfig
 from jepa.training.config import ComputeConfig
 from jepa.weights.opened import load_modality
@@ -176,7 +178,10 @@ def test_features_of_padded_samples_equal_those_of_each_sample_alone() -> None:
     randomise(encoder)
     compute = ComputeConfig(workers=0, precision="fp32")
     extractor = Extractor(modality, {"jepa": encoder, "random_init": encoder}, (), 4, compute, lambda _: None)
-    features = extractor.extract(modality.dataset("test"), range(6), TokenBudget())
+    averaging = pooling(modality.grid, 6)
+    budget = TokenBudget(tokens=6, sequences=6, pooling=averaging, normed=False)
+    features = extractor.extract(modality.dataset("test"), range(6), budget)
+    assert averaging is not None
     lengths = set()
     for number in range(6):
         values, length = modality.evaluation_view(modality.dataset("test")[number].inputs)
@@ -185,8 +190,26 @@ def test_features_of_padded_samples_equal_those_of_each_sample_alone() -> None:
         close = {"atol": 1e-4, "rtol": 1e-4}
         torch.testing.assert_close(features.last["jepa"][number], layers[-1].mean(dim=1)[0], **close)
         torch.testing.assert_close(features.last4["jepa"][number], torch.cat(means), **close)
+        tokens = F.pad(layers[-1][0], (0, 0, 0, 24 - int(length)), value=torch.nan)
+        torch.testing.assert_close(features.tokens["jepa"][number], tokens, equal_nan=True, **close)
+        parts = [tokens[(part > 0) & (torch.arange(24) < length)] for part in averaging]
+        sequence = torch.stack([part.mean(dim=0) for part in parts])  # NaN for parts that lack all of their tokens
+        torch.testing.assert_close(
+            features.sequences["jepa"][number, 0].float(), sequence, equal_nan=True, atol=0.02, rtol=0.02
+        )
         lengths.add(int(length))
     assert len(lengths) > 2
+
+
+def test_collapse_of_padded_samples_is_measured_without_their_padding() -> None:
+    """Each sample has a vector of its own at all of its tokens, so padding alone could look like a collapse."""
+    vectors = torch.randn(40, 1, 16)
+    tokens = vectors.repeat(1, 6, 1)
+    tokens[:, 3:] = torch.nan
+    columns = dict.fromkeys(("jepa", "random_init"), vectors[:, 0])
+    features = Features(columns, {}, {}, {"jepa": tokens}, {}, {})
+    signs, whole = collapse_of(features, "test"), collapse_signs(vectors)
+    assert (signs["target_std"], signs["cosine"]) == pytest.approx((whole.target_std, whole.cosine))
 
 
 def test_low_shot_draws_are_balanced_and_repeatable_and_take_small_classes_whole() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from jepa.data import seeded
 from jepa.evaluate.probes.linear import accuracy, best_setting, root_mean_square_error
 from jepa.evaluate.splits import Examples, Splits
+from jepa.probe.averages import exist
 from jepa.probe.network import EPS, AttentiveProbe as AttentiveProbe, attend, probe_logits as probe_logits
 from jepa.probe.saved import SavedProbe
 from jepa.schedules import warmed_up
@@ -73,7 +74,8 @@ class AttentiveOutcome:
 def attentive_probe(examples: Splits[Examples], blocks: int, outputs: int, training: ProbeTraining) -> AttentiveOutcome:
     """Train a probe for every setting of `GRID` -> test score of the setting that is best on validation.
 
-    examples: tokens of V views [n, V, M, D], layer-normed if `training.normed`, perhaps bf16. outputs: number of
+    examples: tokens of V views [n, V, M, D], layer-normed if `training.normed`, perhaps bf16, NaN where a sample lacks
+    the token. outputs: number of
     classes, or 1 for a number.
 
     Classes: accuracy of the class probabilities averaged over views. Numbers: root mean square error of the outputs
@@ -132,11 +134,14 @@ def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: Probe
 
 
 def _logits(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTraining) -> Tensor:
+    if (valid := exist(tokens)) is not None:
+        tokens, valid = tokens.masked_fill(~valid.unsqueeze(-1), 0.0), valid.to(training.device)
     tokens = tokens.to(training.device, torch.bfloat16 if training.bf16 else torch.float32)
     if not probes[0].blocks:
-        return attend(probes, tokens if training.normed else F.layer_norm(tokens, tokens.shape[-1:], eps=EPS))
+        normed = tokens if training.normed else F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
+        return attend(probes, normed, valid)
     with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bf16):
-        return probe_logits(probes, tokens.float()).float()
+        return probe_logits(probes, tokens.float(), valid).float()
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """The attentive probe: equals independent implementations, reads what a mean hides, and is deterministic."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from jepa.evaluate.probes.attentive import GRID, AttentiveProbe, ProbeTraining, attentive_probe, probe_logits
 from jepa.evaluate.splits import Examples, Splits
 from jepa.probe.averages import pooling
+from jepa.probe.saved import SavedProbe
 
 FAST = ProbeTraining(steps=120, device=torch.device("cpu"), bf16=False)
 
@@ -128,6 +130,29 @@ def test_a_probe_predicts_numbers() -> None:
 
     outcome = attentive_probe(rare_token().map(numbered), blocks=1, outputs=1, training=FAST)
     assert outcome.score < 2.0  # the labels have a standard deviation of 4
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_tokens_that_a_sample_lacks_influence_no_probe(blocks: int) -> None:
+    probe = AttentiveProbe(32, 3, blocks)
+    randomise(probe)
+    tokens = torch.randn(4, 6, 32)
+    lacking = torch.cat([tokens, torch.full((4, 2, 32), torch.nan)], dim=1)
+    saved = SavedProbe(probe.state_dict(), probe.heads, grid=(8,), averaged=(4,))
+    whole = SavedProbe(probe.state_dict(), probe.heads, grid=(6,), averaged=(3,))
+    torch.testing.assert_close(saved.logits(lacking), whole.logits(tokens), rtol=1e-4, atol=1e-4)
+
+    examples = rare_token((60, 20, 20))
+    padding = torch.full((1, 3, 16), torch.nan)
+
+    def padded(split: Examples) -> Examples:
+        added = padding.to(split.features).expand(len(split), 1, 3, 16)
+        return Examples(torch.cat([split.features, added], dim=2), split.labels)
+
+    few = replace(FAST, steps=12)
+    alone, longer = (attentive_probe(one, blocks, 3, few).probe for one in (examples, examples.map(padded)))
+    for ours, theirs in zip(longer.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_pooling_averages_neighbouring_tokens_down_to_the_limit() -> None:
