@@ -58,7 +58,8 @@ def launch_many(arguments: argparse.Namespace, configure: Configure) -> int:
         path = script(submissions, profile, f"jepa-{folder.name}", folder / "slurm")
         print(f"batch script for {len(submissions)} run{'s' * (len(submissions) > 1)}: {shown(path)}")
         return 0
-    return _start(dict(zip(commands, configs, strict=True)), commands, folder, profile, planned if is_sweep else [])
+    by_folder = dict(zip(commands, configs, strict=True))
+    return _start(by_folder, commands, folder, profile, planned if is_sweep else [], arguments.train_only)
 
 
 def _start(
@@ -67,11 +68,12 @@ def _start(
     folder: Path,
     profile: Profile | None,
     planned: Sequence[Variant],
+    train_only: bool,
 ) -> int:
     """Start all runs except those that are finished, running or queued."""
     if planned:
         write_sweep(folder, planned)
-    left = {run_dir: command for run_dir, command in commands.items() if not _is_started(configs[run_dir])}
+    left = {path: command for path, command in commands.items() if not _is_started(configs[path], train_only)}
     if done := len(commands) - len(left):
         CONSOLE.print(f"{done} of {len(commands)} runs are finished, running or queued")
     if not left:
@@ -227,9 +229,11 @@ def _is_evaluated(config: Config[Any, Any]) -> bool:
     return config.evaluate.enabled or config.evaluate.report
 
 
-def _is_started(config: Config[Any, Any]) -> bool:
-    """Whether a run is running or queued, or has been trained and evaluated as the config says."""
+def _is_started(config: Config[Any, Any], train_only: bool) -> bool:
+    """Whether a run is running or queued, or trained and, unless `train_only`, evaluated as the config says."""
     if read_job(config.run_dir) and statuses([config.run_dir])[0].is_active:
         return True
     saved = saved_config(config)
-    return saved is not None and saved.evaluate == config.evaluate and is_finished(config.run_dir)
+    if saved is None or not is_finished(config.run_dir, train_only=train_only):
+        return False
+    return train_only or saved.evaluate == config.evaluate

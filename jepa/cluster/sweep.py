@@ -80,13 +80,16 @@ def read_sweep(folder: Path) -> dict[str, dict[str, Any]]:
     return runs
 
 
-def is_finished(run_dir: Path) -> bool:
-    """Whether a run has been trained to its end, and evaluated and reported if its config asks for that."""
+def is_finished(run_dir: Path, *, train_only: bool = False) -> bool:
+    """Whether a run has been trained to its end, and evaluated and reported if its config asks for that.
+
+    train_only: whether training alone is asked for, whatever the config says.
+    """
     if not (run_dir / "config.yaml").exists():
         return False
     config, lines = read_yaml(run_dir / "config.yaml"), read_metrics(run_dir)
     asked = {"results.json": config["evaluate"]["enabled"], "report.html": config["evaluate"].get("report", True)}
-    expected = [run_dir / name for name, is_written in asked.items() if is_written]
+    expected = [run_dir / name for name, is_written in asked.items() if is_written and not train_only]
     if not (lines and lines[-1]["step"] == config["steps"] and all(path.exists() for path in expected)):
         return False
     # The last metrics are written before the last checkpoint.

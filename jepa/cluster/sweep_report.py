@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jepa.cluster.job import read_job
 from jepa.cluster.status import statuses
-from jepa.cluster.sweep import read_sweep
+from jepa.cluster.sweep import is_finished, read_sweep
 from jepa.config import ConfigError
 from jepa.console import command_parser, shown
 from jepa.disk import write_text, writing
@@ -87,24 +87,26 @@ def rows(folder: Path, sweep: dict[str, dict[str, Any]]) -> list[SweepRow]:
 
 
 def _metrics(run_dir: Path) -> dict[str, float]:
-    """Task -> metric of a run, and its last loss; empty without results."""
+    """Task -> metric of a run, and its last loss; of a trained run without results the loss alone, else empty."""
     path = run_dir / "results.json"
-    if not path.exists():
+    if not (path.exists() or is_finished(run_dir, train_only=True)):
         return {}
-    results = json.loads(path.read_text())
-    found = {f"{name} ({task['metric']})": float(task["jepa"]) for name, task in results["tasks"].items()}
+    tasks = json.loads(path.read_text())["tasks"] if path.exists() else {}
+    found = {f"{name} ({task['metric']})": float(task["jepa"]) for name, task in tasks.items()}
     lines = read_metrics(run_dir)
     return {**found, "loss": float(lines[-1]["loss"])} if lines else found
 
 
 def unfinished(folder: Path, sweep: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Runs without results, with their states."""
+    """Runs without results, with their states; a run that was only trained has its loss in the table."""
     names = [name for name in sweep if not (folder / name / "results.json").exists()]
     sent = [name for name in names if read_job(folder / name)]
     known = dict(zip(sent, statuses([folder / name for name in sent]), strict=True))
     states = {name: f"{known[name].state} {known[name].reason}".strip() for name in sent}
     for name in names:
         lines = read_metrics(folder / name)
+        if is_finished(folder / name, train_only=True):
+            states.setdefault(name, "trained, not evaluated")
         states.setdefault(name, f"reached step {lines[-1]['step']}" if lines else "not started")
     return {name: shown(states[name]) for name in names}
 

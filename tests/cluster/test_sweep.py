@@ -102,6 +102,12 @@ def test_a_sweep_that_is_launched_again_with_other_settings_is_refused_or_evalua
     assert f"{tmp_path}/seed=1 holds a run with another config: optim.weight_decay" in capsys.readouterr().err
     assert run(*sweep, "evaluate.batch_size=7") == 0
     assert launched == 2 * ["seed=1", "seed=2"]
+    assert run(*sweep, "evaluate.enabled=true", "--train-only") == 0
+    assert len(launched) == 4
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| runs | loss |" in said
+    assert "- seed=1: trained, not evaluated" in said
     assert run("--dry-run", "--sweep", "optim.peek_lr=1,2") == 1
     assert "unknown key 'optim.peek_lr'" in capsys.readouterr().err
     assert run("--dry-run", *sweep, "--seeds", "2") == 1
