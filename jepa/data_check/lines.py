@@ -56,14 +56,17 @@ def _labels(check: SplitCheck, name: str, classes: Sequence[str]) -> str:
 
 
 def bad_lines(checks: Sequence[SplitCheck], max_bad_fraction: float) -> Iterator[str]:
-    """Every bad sample with its reason, and how many there are."""
-    found = dict.fromkeys(each for check in checks for each in check.bad)  # once, if splits share samples
+    """Every bad sample with its reason, once if splits share it, and how many there are in each split."""
+    found = dict.fromkeys(each for check in checks for each in check.bad)
     yield from (f"bad: {source}: {reason}" for source, reason in found)
-    bad, checked = len(found), sum(check.checked for check in checks)
-    if not bad:
-        yield f"all {checked:,} samples that were read are good"
+    if not found:
+        yield f"all {sum(check.checked for check in checks):,} samples that were read are good"
         return
+    shares = ", ".join(
+        f"{len(check.bad):,} of {check.checked:,} {check.split} ({len(check.bad) / check.checked:.1%})"
+        for check in checks
+        if check.bad
+    )
     yield (
-        f"{bad:,} of {checked:,} samples are bad ({bad / checked:.1%}); a run skips and lists them, and stops above "
-        f"data.max_bad_fraction={max_bad_fraction:g}"
+        f"bad samples: {shares}; a run skips and lists them, and stops above data.max_bad_fraction={max_bad_fraction:g}"
     )

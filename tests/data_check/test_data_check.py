@@ -97,7 +97,7 @@ def test_bad_images_are_listed_with_reasons_and_give_status_1(
     assert status == 1
     assert f"bad: {root}/train/colour0/0.png: not an image of a known format" in lines
     assert rf"bad: {root}/test/colour1/odd\nname.png: not an image of a known format" in lines
-    assert lines[-1].startswith("2 of 19 samples are bad (10.5%); a run skips and lists them, and stops above")
+    assert lines[-1].startswith("bad samples: 1 of 2 validation (50.0%), 1 of 10 test (10.0%); a run skips")
 
 
 def test_values_in_few_levels_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
