@@ -20,7 +20,9 @@ from jepa.weights.families.names import family_name
 from jepa.weights.opened import open_source
 
 _BASELINES = ("random_init", "raw_input")
-_SHARED = ("metric", "higher_is_better", "chance", "train_samples", "test_samples", "caveats")
+_SAMPLES = ("train_samples", "validation_samples", "test_samples")
+_SHARED = ("metric", "higher_is_better", "chance", *_SAMPLES, "caveats")
+_WITHOUT_EFFECT = ("enabled", "report", "keep_probes", "batch_size")  # of an evaluation, on its scores
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class Comparison:
     def notes(self) -> list[str]:
         """What makes rows of the sources incomparable, and other remarks."""
         found = [f"{name} is not measured: {reason}" for name, reason in self.failed.items()]
-        found += self._differences("protocol", ("train_samples",)) + self._differences("data", ())
+        found += self._differences("protocol", ("train_samples", *_WITHOUT_EFFECT)) + self._differences("data", ())
         for name in self.tasks:
             rows = {source: one["tasks"][name] for source, one in self.results.items() if name in one["tasks"]}
-            for key in ("chance", "test_samples", "train_samples"):
+            for key in ("chance", *reversed(_SAMPLES)):
                 values = {row.get(key) for row in rows.values()}
                 if len(values) > 1:
                     found.append(f"{name} is not comparable: {key.replace('_', ' ')} {_named(rows, key)}.")

@@ -102,7 +102,7 @@ def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:
     samples = evaluation_splits(setup.modality, setup.config.evaluate)
     count, limit = sum(map(len, samples.values())), setup.config.data.max_bad_fraction
     bad_files = BadFiles(setup.output.with_name("bad_files.txt"), count, limit, earlier=False)
-    evaluation = _Evaluation(setup, samples, bad_files, progress)
+    evaluation = _Evaluation(setup, samples, bad_files, progress, _unfinished(setup))
     rows = evaluation.measurable_rows()
     used = SPLITS if rows else used_without_tasks(samples)
     features = evaluation.features(used, rows)
@@ -242,6 +242,14 @@ def _token_budget(setup: EvaluationSetup, rows: Sequence[TaskProbe], split: Spli
         every_view=split != "train",
         normed=evaluate.attentive_norm,
     )
+
+
+def _unfinished(setup: EvaluationSetup) -> list[str]:
+    """A note on networks whose training went on, or will go on; empty for others."""
+    steps = setup.opened.trained[0].steps
+    if setup.checkpoint is None or not 0 < setup.checkpoint.step < steps:
+        return []
+    return [f"{setup.opened.source} holds the networks of step {setup.checkpoint.step:,} of {steps:,}."]
 
 
 def collapse_of(features: Features, split: Split) -> dict[str, Any]:

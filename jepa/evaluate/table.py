@@ -9,7 +9,18 @@ from rich.text import Text
 from jepa.console import printer, shown
 
 _HEADINGS = {"jepa": "trained", "random_init": "untrained"}
-_PROTOCOL = ("train_samples", "test_samples", "spread", "draws", "chosen", "way", "queries", "gallery", "galleries")
+_PROTOCOL = (
+    "train_samples",
+    "validation_samples",
+    "test_samples",
+    "spread",
+    "draws",
+    "chosen",
+    "way",
+    "queries",
+    "gallery",
+    "galleries",
+)
 _SCOPE = ("labels_per_class", "label_share", "caveats")
 _ABOUT = ("metric", "higher_is_better", *_PROTOCOL, *_SCOPE)
 RESERVED = frozenset({"jepa", "random_init", "chance", *_ABOUT})  # names that no baseline may have

@@ -138,7 +138,8 @@ def _row(
     row: Row = {"metric": kind, "higher_is_better": kind == "accuracy"}
     row |= {column: scores.get(column) for column in (*ENCODERS, "raw_input", *table.features.train.columns)}
     row["chance"] = majority_accuracy(labels) if task.kind == "class" else constant_error(labels)
-    row["train_samples"], row["test_samples"] = train_samples, count_labelled(labels.test)
+    row["train_samples"] = train_samples
+    row["validation_samples"], row["test_samples"] = count_labelled(labels.validation), count_labelled(labels.test)
     caveats = caveats_of(task, probe, labels)
     return row | ({"caveats": caveats} if caveats else {})
 

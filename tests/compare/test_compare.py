@@ -183,10 +183,14 @@ def test_results_under_different_protocols_are_said_to_be_incomparable(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = ["--task", "class/knn", "data.root=photos"]
-    assert evaluate(["run", *row, "evaluate.test_samples=12", "-o", "few"]) == 0
+    changed = ("evaluate.test_samples=12", "evaluate.validation_samples=20", "evaluate.batch_size=8")
+    assert evaluate(["run", *row, *changed, "-o", "few"]) == 0
     assert compare(["few", "timm:toy_mae@random", *row]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "protocol.test_samples differs: 12 (few), 2000 (timm-toy_mae-random)" in printed
     assert "class/knn is not comparable: chance" in printed or "test samples 12 (few), 30 (" in printed
+    assert "protocol.validation_samples differs: 20 (few)" in printed
+    assert "batch_size" not in printed
+    assert "run holds the networks of step 3 of 10,000." in printed
     assert compare(["run", "timm:toy_mae@random", "--modality", "video", *row]) == 1
     assert "run is an encoder of modality 'image', not 'video'" in capsys.readouterr().err

@@ -262,7 +262,7 @@ def test_results_hold_every_row_with_its_baselines(coloured: Path, capsys: pytes
         assert row["metric"] == "accuracy"
         assert row["higher_is_better"]
         assert row["chance"] == pytest.approx(1 / 3)
-        assert row["test_samples"] == 90
+        assert (row["validation_samples"], row["test_samples"]) == (30, 90)
         assert row["raw_input"] > 0.9
         assert row["chosen"].keys() == set(COLUMNS)
         # Without training, both encoders are equal.
@@ -270,6 +270,7 @@ def test_results_hold_every_row_with_its_baselines(coloured: Path, capsys: pytes
     assert results["tasks"]["class/linear"]["jepa"] > 0.9
     assert results["tasks"]["class/low_shot_12"]["train_samples"] == 36
     assert results["tasks"]["class/low_shot_12"]["spread"].keys() == set(COLUMNS)
+    assert f"{coloured} holds the networks of step 3 of 10,000." in results["notes"]
     shown = capsys.readouterr().out
     assert "class/low_shot_12" in shown
     assert "untrained" in shown

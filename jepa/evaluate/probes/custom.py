@@ -28,6 +28,7 @@ def function_row(task: FunctionTask, columns: Mapping[str, Splits[Examples]]) ->
         **scores,
         "chance": _score(task, shuffled),
         "train_samples": len(shuffled.train),
+        "validation_samples": len(shuffled.validation),
         "test_samples": len(shuffled.test),
     }
 
