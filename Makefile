@@ -27,9 +27,9 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/pip
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
+$(VENV)/.dev: pyproject.toml | $(BIN)/pip
 	$(PIP) -e ".[dev]"
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 # DEMO adds settings, such as DEMO="steps=100 data.scenes.train=4000" to try it on a slow machine.
 demo: $(VENV)/.installed
