@@ -17,7 +17,7 @@ from jepa.config import ConfigError, Tree, plain
 from jepa.console import CONSOLE, shown, warn_once
 from jepa.data import BadFiles, DataError
 from jepa.data.summary import say_data
-from jepa.disk import write_text, writing
+from jepa.disk import WriteError, write_text, writing
 from jepa.evaluate.cross_modal.run import evaluate_streams, has_stream_rows, possible_stream_rows
 from jepa.evaluate.cross_modal.words import stream_lines
 from jepa.evaluate.feature_table import FeatureTable
@@ -65,7 +65,7 @@ def evaluate_as(config: Config[Any, Any]) -> dict[str, Any]:
 def evaluate_and_print(request: Request, *, say: bool = False) -> dict[str, Any]:
     """As `evaluate_run`, with all options of `Request`. say: print what is read."""
     results, path = evaluate(request, say=say)
-    print_table(results, stream_lines(results.get("streams", {})))
+    _print(results)
     CONSOLE.print(f"results: {shown(path)}")
     return results
 
@@ -93,8 +93,16 @@ def evaluate(request: Request, *, say: bool = False) -> tuple[dict[str, Any], Pa
         progress.add_task("", total=None)
         measured = _evaluate(setup, progress)
     results = {**summary(setup), **measured, "evaluate_seconds": round(time.perf_counter() - started, 1)}
-    write_text(setup.output, json.dumps(results, indent=1) + "\n", aside)
+    try:
+        write_text(setup.output, json.dumps(results, indent=1) + "\n", aside)
+    except WriteError:  # the numbers may have taken hours
+        _print(results)
+        raise
     return results, setup.output
+
+
+def _print(results: dict[str, Any]) -> None:
+    print_table(results, stream_lines(results.get("streams", {})))
 
 
 def _evaluate(setup: EvaluationSetup, progress: Progress) -> dict[str, Any]:

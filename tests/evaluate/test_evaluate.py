@@ -15,6 +15,7 @@ from small_runs import save_untrained
 from tiny import MODEL, NoiseConfig, PaddedNoise, randomise
 from torch import Tensor
 
+import jepa.evaluate.run
 from jepa.checkpoint import Checkpoint, latest
 from jepa.collapse import collapse_signs
 from jepa.config import ConfigError, plain
@@ -298,6 +299,22 @@ def test_evaluation_is_repeatable(coloured: Path) -> None:
     first, second = (evaluate_run(run, tasks=["class/low_shot_12"]) for run in (coloured, latest(coloured)))
     assert first["tasks"] == second["tasks"]
     assert first["collapse"] == second["collapse"]
+
+
+def test_numbers_that_cannot_be_written_are_printed(
+    coloured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = jepa.evaluate.run.evaluation_splits
+
+    def then_blocked(*arguments: Any) -> Any:
+        (tmp_path / "out" / "results.partial").mkdir()  # the results can be written until they exist
+        return read(*arguments)
+
+    monkeypatch.setattr("jepa.evaluate.run.evaluation_splits", then_blocked)
+    assert main([str(coloured), "--task", "class/knn", "-o", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "class/knn" in printed.out
+    assert f"{tmp_path}/out/results.json cannot be written: " in printed.err
 
 
 def test_unreadable_images_are_skipped_and_listed(tmp_path: Path) -> None:
