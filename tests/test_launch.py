@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_runs import small
+from tiny import Noise
+from torch import nn
 
 import jepa.train
 from jepa.checkpoint import Checkpoint, CheckpointError, latest
@@ -26,6 +29,7 @@ from jepa.loss import prediction_loss
 from jepa.masking import RandomMaskConfig
 from jepa.probe.protocol import EvaluateConfig
 from jepa.training.log import read_metrics
+from jepa.training.networks import build_model
 from modalities.image import Image
 
 TINY = [
@@ -317,6 +321,16 @@ def test_the_order_of_overrides_does_not_matter_if_one_changes_a_kind() -> None:
     ):
         config, _ = resolve("image", {"data": {"masking": {"kind": "tube", "blocks": 2}}}, overrides)
         assert config.data.masking == RandomMaskConfig(ratio=0.5)
+
+
+def test_an_embedding_that_cannot_be_called_as_encoders_call_it_is_one_sentence() -> None:
+    class Whole(Noise):
+        def embedding(self, dim: int) -> nn.Module:
+            return nn.Linear(1, dim)
+
+    config, modality = small()
+    with pytest.raises(ConfigError, match=r"modality noise: embedding is called as embedding\(inputs, keep\)"):
+        build_model(config, Whole(modality.config), False)
 
 
 def test_a_dry_run_prints_the_config_and_its_cost_and_writes_nothing(

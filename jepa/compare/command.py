@@ -73,6 +73,7 @@ def describe(found: dict[str, Any]) -> str:
     pixels = " x ".join(map(str, size)) if isinstance(size, list) else size
     facts = [
         str(found.get("source", "")),
+        f"step {found['steps']:,}" if found.get("steps") else "",
         f"{network['parameters'] / 1e6:.3g} million parameters" if "parameters" in network else "",
         f"{network['dimensions']} dimensions" if "dimensions" in network else "",
         f"{' x '.join(map(str, network['grid']))} tokens" if "grid" in network else "",

@@ -63,6 +63,9 @@ class Comparison:
                 if len(values) > 1:
                     found.append(f"{name} is not comparable: {key.replace('_', ' ')} {_named(rows, key)}.")
                     break
+            else:
+                if len({row["test_labels"] for row in rows.values() if "test_labels" in row}) > 1:
+                    found.append(f"{name} is not comparable: the labels of the test samples differ, so the data does.")
         return found + list(dict.fromkeys(note for one in self.results.values() for note in one["notes"]))
 
     def _differences(self, section: str, without: Sequence[str]) -> list[str]:

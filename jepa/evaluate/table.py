@@ -13,6 +13,7 @@ _PROTOCOL = (
     "train_samples",
     "validation_samples",
     "test_samples",
+    "test_labels",
     "spread",
     "draws",
     "chosen",

@@ -3,6 +3,7 @@
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
@@ -140,6 +141,7 @@ def _row(
     row["chance"] = majority_accuracy(labels) if task.kind == "class" else constant_error(labels)
     row["train_samples"] = train_samples
     row["validation_samples"], row["test_samples"] = count_labelled(labels.validation), count_labelled(labels.test)
+    row["test_labels"] = blake2b(labels.test.float().cpu().numpy().tobytes(), digest_size=4).hexdigest()
     caveats = caveats_of(task, probe, labels)
     return row | ({"caveats": caveats} if caveats else {})
 

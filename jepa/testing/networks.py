@@ -1,6 +1,5 @@
 """The encoder: its output for all tokens, and for the tokens of a context."""
 
-import inspect
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -18,6 +17,7 @@ from jepa.model_config import ModelConfig, NetworksConfig
 from jepa.predictor import PredictorConfig
 from jepa.testing.compare import describe, global_seed
 from jepa.testing.samples import first_samples
+from jepa.training.networks import flaw_of_call
 
 _BATCH = 3
 _CLOSE = 1e-4
@@ -97,10 +97,8 @@ def _batch(modality: Modality[Any]) -> Any:
 
 
 def _embedding_flaw(embedding: nn.Module, inputs: Any, tokens: int, dim: int) -> str:
-    try:
-        inspect.signature(embedding.forward).bind(inputs, None)
-    except TypeError as error:
-        return f"embedding is called as embedding(inputs, keep), and {error}; `jepa.encoder.patch_embedding` makes one"
+    if flaw := flaw_of_call(embedding):
+        return flaw
     whole: Tensor = embedding(inputs, None)
     if whole.shape != (_BATCH, tokens, dim):
         expected = f"{[_BATCH, tokens, dim]}, a vector for every token of the grid"

@@ -1,12 +1,15 @@
 """The networks of a run before its first step."""
 
+import inspect
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from jepa.config import ConfigError
 from jepa.distributed import World
+from jepa.encoder import Encoder
 from jepa.modality import Modality
 from jepa.model import JEPA
 from jepa.training.config import Config
@@ -29,9 +32,21 @@ def initial_model(config: Config[Any, Any], modality: Modality[Any], world: Worl
     return sharded(build, world, config.compute.uses_bf16(world.device.type))
 
 
+def flaw_of_call(embedding: nn.Module) -> str:
+    """Why an encoder cannot call its embedding with inputs and the tokens to keep; empty if it can."""
+    try:
+        inspect.signature(embedding.forward).bind(None, None)
+    except TypeError as error:
+        return f"embedding is called as embedding(inputs, keep), and {error}; `jepa.encoder.patch_embedding` makes one"
+    return ""
+
+
 def build_model(config: Config[Any, Any], modality: Modality[Any], is_replaced: bool) -> JEPA:
     """Networks with random weights, or with the pretrained encoder that the config names; raises ConfigError."""
     model = JEPA(config.model, modality, config.target_kinds)
+    encoder = model.context_encoder
+    if isinstance(encoder, Encoder) and (flaw := flaw_of_call(encoder.embedding)):
+        raise ConfigError(f"modality {config.modality}: {flaw}")
     if model.context_encoder.device.type != "meta" and not is_replaced:
         try:
             model.context_encoder.load_pretrained(config.model)

@@ -38,6 +38,8 @@ def given_pixels(given: Any, axes: int, value_range: ValueRange, pixels: PixelSe
 def _planes(values: NDArray[Any], axes: int) -> NDArray[Any]:
     """[..., H, W, C], [..., C, H, W] or [..., H, W] -> [..., 3, H, W]."""
     if values.ndim == axes - 1:
+        if values.shape[-1] in (3, 4):
+            raise ValueError(f"an array {list(values.shape)} lacks an axis, as its last one holds colours; give a list")
         values = values[..., None]
     elif values.shape[-1] not in (1, 3, 4):
         if values.shape[-3] not in (1, 3, 4):

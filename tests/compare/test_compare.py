@@ -156,6 +156,15 @@ def test_a_comparison_that_was_cut_off_evaluates_only_what_is_missing(
     assert evaluated[3:] == [words[0], words[0], "run"]
 
 
+def test_scores_on_other_data_are_not_comparable(tmp_path: Path) -> None:
+    row = {"metric": "accuracy", "higher_is_better": True, "jepa": 0.5, "chance": 0.1, "test_samples": 60}
+    old = {"tasks": {"class/knn": row}, "notes": []}
+    one, other = ({"tasks": {"class/knn": row | {"test_labels": labels}}, "notes": []} for labels in ("3f", "9a"))
+    sentence = "class/knn is not comparable: the labels of the test samples differ, so the data does."
+    assert compare_run.Comparison(tmp_path, {"one": one, "other": other, "old": old}, {}).notes() == [sentence]
+    assert compare_run.Comparison(tmp_path, {"one": one, "old": old}, {}).notes() == []
+
+
 def test_every_source_has_a_name_of_its_own() -> None:
     assert compare_run.names_of(["x/b", "c/b", "x-b"]) == ["x-b", "c-b", "x-b-2"]
     assert compare_run.names_of(["x/b", "c/b", "x-b-2", "x-b"]) == ["x-b", "c-b", "x-b-2", "x-b-3"]

@@ -264,6 +264,7 @@ def test_results_hold_every_row_with_its_baselines(coloured: Path, capsys: pytes
         assert row["higher_is_better"]
         assert row["chance"] == pytest.approx(1 / 3)
         assert (row["validation_samples"], row["test_samples"]) == (30, 90)
+        assert row["test_labels"] == results["tasks"]["class/knn"]["test_labels"]
         assert row["raw_input"] > 0.9
         assert row["chosen"].keys() == set(COLUMNS)
         # Without training, both encoders are equal.

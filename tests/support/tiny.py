@@ -150,6 +150,31 @@ class Rows(PaddedNoise):
         return nn.functional.pad(values, (0, 24 - len(values))), torch.tensor(len(values))
 
 
+class Categories(nn.Module):
+    """Embedding of codes from 0 to 4, one per token."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(5, dim)
+
+    def forward(self, codes: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Codes [B, N], token indices [B, K] or None for all -> [B, K, dim]."""
+        return self.vectors((codes if keep is None else codes.gather(1, keep)).long())  # type: ignore[no-any-return]
+
+
+class Codes(Noise):
+    """Samples of 24 codes, as floats."""
+
+    def embedding(self, dim: int) -> nn.Module:
+        return Categories(dim)
+
+    def training_view(self, inputs: Tensor, generator: Generator) -> Tensor:
+        return self.evaluation_view(inputs)
+
+    def evaluation_view(self, inputs: Tensor) -> Tensor:
+        return (inputs.flatten()[:24].abs() * 100).floor() % 5
+
+
 LENGTHS = torch.tensor([24, 17, 9])
 
 

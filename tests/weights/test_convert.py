@@ -15,6 +15,7 @@ from official_code import needs_official_code, official
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
 from small_runs import small
+from tiny import Codes
 
 import jepa
 from jepa.checkpoint import Checkpoint
@@ -285,3 +286,12 @@ def test_a_custom_modality_is_for_formats_of_any_modality(tmp_path: Path, capsys
     assert convert([str(tmp_path / "noise.pt"), str(tmp_path / "noise-hf"), "--to", "hf"]) == 1
     sentence = "--to hf cannot express modality tiny:Noise; use --to openjepa or --to onnx or --to torch-export"
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+def test_inputs_that_are_codes_of_categories_are_exported(kind: str, tmp_path: Path) -> None:
+    config, modality = small("modality=tiny:Codes", "data.grid=[4,6]", "model.size={width: 24, depth: 1, heads: 2}")
+    model = JEPA(config.model, Codes(modality.config), config.target_kinds)
+    Checkpoint(0, 0.0, plain(config), model.state_dict(), {}).save(tmp_path / "codes.pt")
+    ending = {"onnx": "onnx", "torch-export": "pt2"}[kind]
+    assert convert([str(tmp_path / "codes.pt"), str(tmp_path / f"codes.{ending}"), "--to", kind, "--trust"]) == 0

@@ -111,8 +111,13 @@ class Export:
         return {"layout": layout, "mean": mean, "std": std, "resolution": f"{shape[-2]} x {shape[-1]}", **frames}
 
     def example(self, batch: int = 2, seed: int = 0) -> Tensor:
-        """Random inputs of the encoder."""
-        view = self.modality.example_view()
+        """Inputs of the encoder: random numbers, or copies of a sample if the modality has one for an example.
+
+        A sample may hold what random numbers are not, such as codes of categories.
+        """
+        view: Tensor = self.modality.example_view()
+        if view.any():
+            return view.expand(batch, *view.shape).clone()
         return torch.randn(batch, *view.shape, generator=torch.Generator().manual_seed(seed))
 
 

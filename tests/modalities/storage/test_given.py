@@ -51,6 +51,7 @@ def test_what_is_no_picture_is_refused_with_a_reason(tmp_path: Path) -> None:
         (image, PIXELS[0].astype(np.int64), "pixels of int64 may mean anything; give uint8 or uint16"),
         (image, PIXELS, r"no picture; allowed are arrays of numbers \[H, W, 3\]"),
         (image, np.zeros((5, 20, 24)), "no axis of 1, 3 or 4 colours"),
+        (image, np.zeros((24, 3), np.uint8), r"\[24, 3\] lacks an axis, as its last one holds colours"),
         (video, PillowImage.new("RGB", (9, 9)), "a video is a path, or an array"),
         (Noise(NoiseConfig()), "a.wav", "cannot read the file a.wav; give arrays"),
         (Noise(NoiseConfig()), [1.0], "in the shape of its samples"),
