@@ -71,7 +71,8 @@ def run(language: str, text: str, folder: Path, environment: dict[str, str]) -> 
     return done.stdout + done.stderr
 
 
-QUICK = "steps=20 evaluate.low_shot_draws=1 evaluate.train_samples=200 evaluate.test_samples=100"
+QUICK = "steps=4 optim.batch_size=8 evaluate.low_shot_draws=1"
+QUICK += " evaluate.train_samples=48 evaluate.validation_samples=24 evaluate.test_samples=24"
 
 
 @pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.soak, id="as_written")])
