@@ -24,7 +24,7 @@ from jepa.config import ConfigError
 
 SETTINGS = [
     *("data.image_size=16", "data.patch_size=4", "model.size={width: 24, depth: 2, heads: 2}"),
-    "model.predictor={width: 16, depth: 1, heads: 2}",
+    *("model.predictor={width: 16, depth: 1, heads: 2}", "evaluate.low_shot_draws=1"),
 ]
 
 
@@ -58,7 +58,7 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(
         f"base: {FOLDER.parent / 'base.yaml'}\nsearch: {{optim.peak_lr: [1.0e-3, 1.0e+30, 2.0e-3, 3.0e-3]}}\n"
         "stages: [{predict: pixels}]\noptim: {optimizer: adamw, batch_size: 16, warmup: 0}\n"
-        "evaluate: {attentive_steps: 20}\n"
+        "evaluate: {attentive_steps: 2}\n"
     )
     return path
 
