@@ -83,7 +83,7 @@ def _start(
     for run_dir in left:
         prepare_run_dir(configs[run_dir])
     submissions = _submissions(left, profile)
-    evaluated = [run_dir for run_dir in left if _is_evaluated(configs[run_dir])]
+    evaluated = [run_dir for run_dir in left if _is_evaluated(configs[run_dir]) and not train_only]
     jobs = submit(submissions, profile, f"jepa-{folder.name}", folder / "slurm", evaluated)
     for submission, job in zip(submissions, jobs, strict=True):
         place = shown(os.path.relpath(submission.run_dir))

@@ -22,6 +22,7 @@ from jepa.weights.opened import open_source
 _BASELINES = ("random_init", "raw_input")
 _SAMPLES = ("train_samples", "validation_samples", "test_samples")
 _SHARED = ("metric", "higher_is_better", "chance", *_SAMPLES, "caveats")
+_OTHER_LABELS = "the labels of the test samples differ, so the data does, or for maps the grid of tokens"
 _WITHOUT_EFFECT = ("enabled", "report", "keep_probes", "batch_size")  # of an evaluation, on its scores
 
 
@@ -58,14 +59,11 @@ class Comparison:
         found += self._differences("protocol", ("train_samples", *_WITHOUT_EFFECT)) + self._differences("data", ())
         for name in self.tasks:
             rows = {source: one["tasks"][name] for source, one in self.results.items() if name in one["tasks"]}
-            for key in ("chance", *reversed(_SAMPLES)):
-                values = {row.get(key) for row in rows.values()}
-                if len(values) > 1:
-                    found.append(f"{name} is not comparable: {key.replace('_', ' ')} {_named(rows, key)}.")
+            for key in ("chance", *reversed(_SAMPLES), "test_labels"):
+                if len({row[key] for row in rows.values() if key in row}) > 1:  # files of earlier versions lack some
+                    what = _OTHER_LABELS if key == "test_labels" else f"{key.replace('_', ' ')} {_named(rows, key)}"
+                    found.append(f"{name} is not comparable: {what}.")
                     break
-            else:
-                if len({row["test_labels"] for row in rows.values() if "test_labels" in row}) > 1:
-                    found.append(f"{name} is not comparable: the labels of the test samples differ, so the data does.")
         return found + list(dict.fromkeys(note for one in self.results.values() for note in one["notes"]))
 
     def _differences(self, section: str, without: Sequence[str]) -> list[str]:

@@ -160,8 +160,9 @@ def test_scores_on_other_data_are_not_comparable(tmp_path: Path) -> None:
     row = {"metric": "accuracy", "higher_is_better": True, "jepa": 0.5, "chance": 0.1, "test_samples": 60}
     old = {"tasks": {"class/knn": row}, "notes": []}
     one, other = ({"tasks": {"class/knn": row | {"test_labels": labels}}, "notes": []} for labels in ("3f", "9a"))
-    sentence = "class/knn is not comparable: the labels of the test samples differ, so the data does."
-    assert compare_run.Comparison(tmp_path, {"one": one, "other": other, "old": old}, {}).notes() == [sentence]
+    sentence = "class/knn is not comparable: the labels of the test samples differ, so the data does"
+    (note,) = compare_run.Comparison(tmp_path, {"one": one, "other": other, "old": old}, {}).notes()
+    assert note.startswith(sentence)
     assert compare_run.Comparison(tmp_path, {"one": one, "old": old}, {}).notes() == []
 
 

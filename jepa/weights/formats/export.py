@@ -111,14 +111,16 @@ class Export:
         return {"layout": layout, "mean": mean, "std": std, "resolution": f"{shape[-2]} x {shape[-1]}", **frames}
 
     def example(self, batch: int = 2, seed: int = 0) -> Tensor:
-        """Inputs of the encoder: random numbers, or copies of a sample if the modality has one for an example.
+        """Inputs of the encoder: random numbers, or the values of a sample in random order if the example is one.
 
         A sample may hold what random numbers are not, such as codes of categories.
         """
         view: Tensor = self.modality.example_view()
-        if view.any():
-            return view.expand(batch, *view.shape).clone()
-        return torch.randn(batch, *view.shape, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        if not view.any():
+            return torch.randn(batch, *view.shape, generator=generator)
+        orders = [torch.randperm(view.numel(), generator=generator) for _ in range(batch)]
+        return torch.stack([view.flatten()[order].view(view.shape) for order in orders])
 
 
 _OF_DATA = {"source", "root", "torchvision", "scenes", "max_bad_fraction"}
