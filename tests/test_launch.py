@@ -266,6 +266,24 @@ def test_without_evaluation_and_report_the_last_checkpoint_finishes_a_run(photos
     assert is_finished(run_dir)
 
 
+def test_a_run_whose_last_evaluation_did_not_end_is_not_finished(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("evaluate.enabled=true", "evaluate.report=false")
+    assert run(tmp_path, photos, *settings) == 0
+    assert is_finished(tmp_path)
+
+    def killed(config: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jepa.evaluate.run.evaluate_as", killed)
+        assert run(tmp_path, photos, *settings, "evaluate.test_samples=2") == INTERRUPTED
+    assert not is_finished(tmp_path)  # results.json is of the former evaluation
+    assert run(tmp_path, photos, *settings, "evaluate.test_samples=2") == 0
+    assert is_finished(tmp_path)
+
+
 def test_a_finished_run_is_evaluated_by_the_settings_of_the_last_launch(photos: Path, tmp_path: Path) -> None:
     def samples(*settings: str) -> int:
         assert run(tmp_path / "run", photos, "evaluate.enabled=true", *settings) == 0

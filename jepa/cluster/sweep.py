@@ -88,12 +88,23 @@ def is_finished(run_dir: Path, *, train_only: bool = False) -> bool:
     if not (run_dir / "config.yaml").exists():
         return False
     config, lines = read_yaml(run_dir / "config.yaml"), read_metrics(run_dir)
+    if not train_only and not _are_of(read_json(run_dir / "results.json"), config["evaluate"]):
+        return False  # an evaluation with other settings was begun since, and did not end
     asked = {"results.json": config["evaluate"]["enabled"], "report.html": config["evaluate"].get("report", True)}
     expected = [run_dir / name for name, is_written in asked.items() if is_written and not train_only]
     if not (lines and lines[-1]["step"] == config["steps"] and all(path.exists() for path in expected)):
         return False
     # The last metrics are written before the last checkpoint.
     return bool(expected) or (latest(run_dir).exists() and read_step(latest(run_dir)) == config["steps"])
+
+
+def _are_of(results: dict[str, Any], evaluate: dict[str, Any]) -> bool:
+    """Whether results, which may be missing, are of these settings; those that no file holds count as equal."""
+    protocol = results.get("protocol", {})
+    decided = {name: value for name, value in evaluate.items() if name not in ("enabled", "report", "keep_probes")}
+    if decided.get("train_samples") is None:
+        decided.pop("train_samples", None)  # the results say how many these were
+    return all(protocol.get(name, value) == value for name, value in decided.items())
 
 
 def run_here(commands: dict[str, Sequence[str]]) -> int:

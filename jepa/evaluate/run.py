@@ -225,6 +225,9 @@ class _Evaluation:
         obstacle = forecast_obstacle(config, modality, self.samples, setup.on_trained_grid)
         if setup.checkpoint is None or not setup.opened.has_predictor:
             obstacle = f"Forecasts are not measured: {setup.opened.source} has no predictor."
+        if not obstacle and (strange := setup.opened.strange_targets):
+            named = f"{' and '.join(strange)}, which {setup.opened.source} names"
+            obstacle = f"Forecasts are not measured: they would call {named}; if you trust its authors, pass --trust."
         if obstacle or setup.checkpoint is None:
             self.notes.append(obstacle)
             return {}

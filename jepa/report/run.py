@@ -80,8 +80,9 @@ class Run:
         return model_of(self.checkpoint, self.config, self.modality).to(self.encoders["trained"].device)
 
     def forecaster(self) -> Forecaster | None:
-        """The forecaster; None if the run cannot forecast."""
-        if not self.opened.has_predictor or not can_forecast(self.modality, self.config):
+        """The forecaster; None if the run cannot forecast, or names code that may not be called."""
+        opened = self.opened
+        if not opened.has_predictor or opened.strange_targets or not can_forecast(self.modality, self.config):
             return None
         return build_forecaster(self.networks(), self.modality, self.config)
 

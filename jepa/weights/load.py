@@ -123,8 +123,11 @@ def model_of(checkpoint: Checkpoint, config: Config[Any, Any], modality: Modalit
 
 
 def untrained_encoder(config: Config[Any, Any], modality: Modality[Any]) -> TokenEncoder:
-    """The encoders at step 0 of a run, which are equal, without pretrained weights: same seed, same initialisation."""
-    return untrained_model(config, modality).target_encoder
+    """The encoder at step 0 of a run, without pretrained weights, in evaluation mode; a run draws it first."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder: TokenEncoder = modality.encoder(config.model)
+    return encoder.eval().requires_grad_(False)
 
 
 def untrained_model(config: Config[Any, Any], modality: Modality[Any]) -> JEPA:

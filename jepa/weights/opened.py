@@ -21,7 +21,7 @@ from jepa.weights.families.names import family_name
 from jepa.weights.families.source import config_of, encoder_at, family_of
 from jepa.weights.load import configured, encoder_of, model_of, read_checkpoint, scaled_positions, untrained_encoder
 from jepa.weights.places import ijepa_of_timm
-from jepa.weights.trust import importing
+from jepa.weights.trust import importing, predicted_functions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Opened:
     """A source of a trained encoder.
 
     config, modality: as changed by the overrides. trained: as they were in training. checkpoint: all its networks;
-    None for encoders of other families, which have a `family` instead.
+    None for encoders of other families, which have a `family` instead. trusted: whether any code that it names may be
+    called.
     """
 
     source: str
@@ -38,6 +39,12 @@ class Opened:
     trained: tuple[Config[Any, Any], Modality[Any]]
     checkpoint: Checkpoint | None
     family: Family | None = None
+    trusted: bool = False
+
+    @property
+    def strange_targets(self) -> list[str]:
+        """Custom functions that predictor and target encoder together would call, if the source is not trusted."""
+        return [] if self.trusted or self.checkpoint is None else predicted_functions(self.checkpoint.config)
 
     def encoder(self, which: Which | None = None) -> nn.Module:
         """The encoder in evaluation mode: inputs -> [B, N, D]; of two matching streams, their `inference_model`.
@@ -112,7 +119,13 @@ def open_source(
         config, changed = configured(given, overrides) if overrides else trained
     checkpoint = None if family else given
     return Opened(
-        source=str(source), config=config, modality=changed, trained=trained, checkpoint=checkpoint, family=family
+        source=str(source),
+        config=config,
+        modality=changed,
+        trained=trained,
+        checkpoint=checkpoint,
+        family=family,
+        trusted=trust,
     )
 
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from jepa.checkpoint import Checkpoint, latest
 from jepa.config import plain
 from jepa.distributed import join
+from jepa.evaluate.__main__ import main
 from jepa.evaluate.forecast import Forecaster, Means, can_forecast, cut_grid, error_maps
 from jepa.evaluate.run import evaluate_run
 from jepa.launch import resolve
 from jepa.masking import Masks
 from jepa.model import JEPA
 from jepa.model_config import ModelConfig
+from jepa.report.page import write_report
 from jepa.train import train
 
 SMALL = (
@@ -181,3 +183,19 @@ def test_forecasts_that_cannot_be_measured_are_omitted_with_a_note(trained: Path
     assert "forecast" not in results
     assert any("did not predict representations" in note for note in results["notes"])
     assert "forecast" not in evaluate_run(untrained(tmp_path / "labelled", "moving:Moving", few), tasks=["row"])
+
+
+def test_targets_that_a_file_names_are_called_only_if_it_is_trusted(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = ("from pathlib import Path", "Path('imported').touch()", "def values(inputs, encoder):", "    return inputs")
+    Path("strange_targets.py").write_text("\n".join(code))
+    checkpoint = Checkpoint.load(latest(trained))
+    stages = [{**checkpoint.config["stages"][0], "predict": {"latent": 1.0, "strange_targets:values": 1.0}}]
+    replace(checkpoint, config={**checkpoint.config, "stages": stages}).save(tmp_path / "foreign.pt")
+    assert main(["foreign.pt", "evaluate.attentive=[]", "-o", "out"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Forecasts are not measured: they would call strange_targets:values, which foreign.pt names" in printed
+    write_report(Path("out"))
+    assert not Path("imported").exists()
