@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import TokenEncoder, mean_tokens
-from jepa.evaluate.features import grid_layers, grid_valid, samples_at_once
+from jepa.evaluate.features import grid_layers, grid_valid, nan_unless, samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Sample, Samples, Stream
@@ -64,9 +64,10 @@ def gallery_samples(
         first_inputs = tree_map(lambda leaf: leaf[:SHOWN], inputs) if first_inputs is None else first_inputs
         for name, encoder in encoders.items():
             encoded = grid_layers(modality, encoder, inputs)[-1].float()  # [B, N, D]
-            pooled[name].append(mean_tokens(encoded, grid_valid(modality, encoder, inputs)).cpu())
+            valid = grid_valid(modality, encoder, inputs)
+            pooled[name].append(mean_tokens(encoded, valid).cpu())
             coloured = max(SHOWN, min(_COLOURED, _COLOURED_TOKENS // count)) - sum(map(len, tokens[name]))
-            tokens[name].append(encoded.cpu()[: max(0, coloured)])
+            tokens[name].append(nan_unless(valid, encoded).cpu()[: max(0, coloured)])
     if not pictures:
         return GallerySamples([], [], [], {}, {}, None)
     of_tokens, of_samples = ({name: torch.cat(parts) for name, parts in named.items()} for named in (tokens, pooled))
@@ -208,16 +209,19 @@ def _class_name(modality: Modality[Any], sample: Sample) -> str:
 def as_colours(tokens: Tensor) -> Tensor:
     """Three principal components as red, green and blue, one basis for all samples: [m, N, D] -> uint8 [m, N, 3].
 
-    First subtracts the token mean of each sample; otherwise colours would separate samples, not their parts.
+    First subtracts the token mean of each sample; otherwise colours would separate samples, not their parts. Tokens
+    that a sample lacks are NaN, and grey.
     """
-    flat = (tokens - tokens.mean(dim=1, keepdim=True)).flatten(0, 1).double()  # [m N, D]
+    known = ~tokens[..., 0].isnan()  # [m, N]
+    flat = (tokens - tokens.nanmean(dim=1, keepdim=True))[known].double()  # [tokens that exist, D]
     axes = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -3:].flip(-1)  # [D, 3]
     strongest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))  # [1, 3]
     components = flat @ (axes * strongest.sign())  # signs are arbitrary: make the strongest entry positive
     low, high = components.quantile(torch.tensor([0.02, 0.98], dtype=torch.double), dim=0)
     shares = ((components - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
-    colours: Tensor = F.pad(shares, (0, 3 - shares.shape[-1])).mul(255).round().byte()
-    return colours.reshape(*tokens.shape[:2], 3)
+    colours = torch.full((*known.shape, 3), 128, dtype=torch.uint8)
+    colours[known] = F.pad(shares, (0, 3 - shares.shape[-1])).mul(255).round().byte()
+    return colours
 
 
 def _cells(indices: Tensor, grid: Grid) -> Tensor:

@@ -104,7 +104,7 @@ class QueryModel:
         if not names:
             return {}
         chain = self.source.chain()
-        found = {name: index for index in range(len(chain)) if (name := _written(chain.name(index))) in names}
+        found = {name: index for index in range(len(chain)) if (name := written(chain.name(index))) in names}
         return {name: chain[index].inputs for name, index in found.items()}
 
     def _vector(self, views: Sequence[Any], column: str) -> Floats:
@@ -120,7 +120,7 @@ def _layers(about: Facts) -> list[str]:
     return [text for text in about.get("overrides", ()) if not text.startswith(gone)]
 
 
-def _written(name: str) -> str:
+def written(name: str) -> str:
     """A name as files hold it: bytes that are not UTF-8 are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jepa.config import ConfigError
 from jepa.modality import BadSampleError
-from jepa.search.model import QueryModel
+from jepa.search.model import QueryModel, written
 from jepa.search.nearest import Floats, unit
 from jepa.search.stored import VectorFile
 
@@ -27,8 +27,11 @@ def read_queries(texts: Sequence[str], vectors: VectorFile, model: Callable[[], 
 
     A name that several rows have, such as windows of a video, stands for their mean.
     """
-    rows = vectors.named(set(texts))
-    return [_of_rows(text, rows[text], vectors) if text in rows else _encoded(text, vectors, model()) for text in texts]
+    rows, names = vectors.named(set(map(written, texts))), map(written, texts)
+    return [
+        _of_rows(text, rows[name], vectors) if name in rows else _encoded(text, vectors, model())
+        for text, name in zip(texts, names, strict=True)
+    ]
 
 
 def _of_rows(name: str, rows: Sequence[int], vectors: VectorFile) -> Query:

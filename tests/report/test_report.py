@@ -196,6 +196,14 @@ def test_colours_are_principal_components_of_either_sign() -> None:
     assert (as_colours(tokens @ -torch.eye(12)).int() - 255 + as_colours(tokens).int()).abs().max() <= 1
 
 
+def test_tokens_that_a_sample_lacks_are_grey_and_decide_no_colour() -> None:
+    tokens = torch.randn(6, 10, 12) * torch.linspace(3, 0.1, 12)
+    longer = torch.cat([tokens, torch.full((6, 4, 12), torch.nan)], dim=1)
+    colours = as_colours(longer)
+    assert (colours[:, :10].int() - as_colours(tokens).int()).abs().max() <= 1
+    assert (colours[:, 10:] == 128).all()
+
+
 def test_overlays_leave_context_and_mark_targets() -> None:
     picture = torch.randint(256, (12, 18, 3), dtype=torch.uint8)
     cells = torch.zeros(2, 3, dtype=torch.bool)

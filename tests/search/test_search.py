@@ -256,6 +256,7 @@ def test_what_cannot_be_searched_is_refused_in_one_sentence(
     for arguments, words in (
         ((path, "two red balls"), "sentences need vectors of captioned images"),
         ((path, "nowhere.png"), "neither the name of a row"),
+        ((path, "nowhere\udcff.png"), "neither the name of a row"),  # a name that is not UTF-8
         ((path, broken), "cannot be read: not an image"),
         ((tokens, "a"), "holds all tokens of each sample"),
         ((tmp_path / "cut.parquet", "a"), "cut.parquet cannot be read"),
