@@ -141,9 +141,14 @@ def _row(
     row["chance"] = majority_accuracy(labels) if task.kind == "class" else constant_error(labels)
     row["train_samples"] = train_samples
     row["validation_samples"], row["test_samples"] = count_labelled(labels.validation), count_labelled(labels.test)
-    row["test_labels"] = blake2b(labels.test.float().cpu().numpy().tobytes(), digest_size=4).hexdigest()
+    row["test_labels"] = _digest(labels.test.unique(return_inverse=True)[1] if kind == "accuracy" else labels.test)
     caveats = caveats_of(task, probe, labels)
     return row | ({"caveats": caveats} if caveats else {})
+
+
+def _digest(labels: Tensor) -> str:
+    """A text that labels, or the ranks of classes, share with no others."""
+    return blake2b(labels.double().cpu().numpy().tobytes(), digest_size=4).hexdigest()
 
 
 def _attentive_row(task: Task, blocks: int, table: FeatureTable, advance: Callable[[], None]) -> Row:
