@@ -17,6 +17,7 @@ from jepa.config.overrides import read_values, types_at
 from jepa.console import CONSOLE, shown
 from jepa.distributed import stop_on_signals
 from jepa.errors import INTERRUPTED, print_error
+from jepa.probe.protocol import CHANGE_NO_SCORE
 from jepa.training.log import read_metrics
 
 
@@ -101,7 +102,7 @@ def is_finished(run_dir: Path, *, train_only: bool = False) -> bool:
 def _are_of(results: dict[str, Any], evaluate: dict[str, Any]) -> bool:
     """Whether results, which may be missing, are of these settings; those that no file holds count as equal."""
     protocol = results.get("protocol", {})
-    decided = {name: value for name, value in evaluate.items() if name not in ("enabled", "report", "keep_probes")}
+    decided = {name: value for name, value in evaluate.items() if name not in CHANGE_NO_SCORE}
     if decided.get("train_samples") is None:
         decided.pop("train_samples", None)  # the results say how many these were
     return all(protocol.get(name, value) == value for name, value in decided.items())

@@ -14,7 +14,7 @@ from jepa.errors import UserError, print_error
 from jepa.evaluate.request import EVALUATIONS, Request, digest, plain_name_of, run_of
 from jepa.evaluate.run import evaluate
 from jepa.evaluate.setup import names_data, own_data
-from jepa.probe.protocol import EvaluateConfig
+from jepa.probe.protocol import CHANGE_NO_SCORE, EvaluateConfig
 from jepa.training.config import ComputeConfig, Config
 from jepa.weights.families.names import family_name
 from jepa.weights.opened import open_source
@@ -23,7 +23,6 @@ _BASELINES = ("random_init", "raw_input")
 _SAMPLES = ("train_samples", "validation_samples", "test_samples")
 _SHARED = ("metric", "higher_is_better", "chance", *_SAMPLES, "caveats")
 _OTHER_LABELS = "the labels of the test samples differ, so the data does, or for maps the grid of tokens"
-_WITHOUT_EFFECT = ("enabled", "report", "keep_probes", "batch_size")  # of an evaluation, on its scores
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Comparison:
     def notes(self) -> list[str]:
         """What makes rows of the sources incomparable, and other remarks."""
         found = [f"{name} is not measured: {reason}" for name, reason in self.failed.items()]
-        found += self._differences("protocol", ("train_samples", *_WITHOUT_EFFECT)) + self._differences("data", ())
+        found += self._differences("protocol", ("train_samples", *CHANGE_NO_SCORE)) + self._differences("data", ())
         for name in self.tasks:
             rows = {source: one["tasks"][name] for source, one in self.results.items() if name in one["tasks"]}
             for key in ("chance", *reversed(_SAMPLES), "test_labels"):

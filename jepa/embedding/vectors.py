@@ -11,8 +11,9 @@ from jepa.data import to_device
 from jepa.embedding.settings import Pooling
 from jepa.encoder import TokenEncoder, mean_tokens
 from jepa.evaluate.cross_modal.vectors import Similarity, StreamEncoder, joint_embedding
-from jepa.evaluate.features import LAST_LAYERS, grid_layers, grid_valid, joined_means, nan_unless
+from jepa.evaluate.features import LAST_LAYERS, grid_layers, grid_valid, joined_means
 from jepa.modality import Modality
+from jepa.probe.missing import nan_unless
 from jepa.probe.saved import SavedProbe
 from jepa.weights.families.encoder import FamilyEncoder
 

@@ -14,7 +14,7 @@ from jepa.evaluate.probes.attentive import ProbeTraining
 from jepa.evaluate.probes.linear import on_principal_axes
 from jepa.evaluate.splits import Examples, Splits
 from jepa.modality import Task
-from jepa.probe.averages import exist
+from jepa.probe.missing import existing
 from jepa.probe.protocol import FunctionTask
 
 Layer = Literal["last", "last4", "pooled", "tokens"]
@@ -86,7 +86,7 @@ class FeatureTable:
 
 def _of_tokens(labels: Tensor, features: Features) -> Tensor:
     """Labels of maps [m, N], NaN where the sample lacks the token."""
-    valid = exist(features.tokens["jepa"])
+    valid = existing(features.tokens["jepa"])
     return labels if valid is None else labels.masked_fill(~valid, torch.nan)
 
 

@@ -17,6 +17,7 @@ from jepa.evaluate.reading import ViewBatch, ViewDataset, batches, collate_views
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Task
 from jepa.probe.averages import averaged
+from jepa.probe.missing import nan_unless
 from jepa.training.config import ComputeConfig
 from jepa.weights.families.encoder import Encoded, FamilyEncoder
 
@@ -174,13 +175,6 @@ def grid_valid(modality: Modality[Any], encoder: TokenEncoder, views: Any) -> Te
     """Which tokens of `grid_layers` are valid: [B, ...] -> bool [B, N], None if all are."""
     valid = encoder.valid(to_device(views, encoder.device))
     return None if valid is None else valid[:, : math.prod(modality.grid)]
-
-
-def nan_unless(valid: Tensor | None, tokens: Tensor) -> Tensor:
-    """Tokens [B, N, ...], NaN where they do not exist by `valid`, bool [B, N], None if all do."""
-    if valid is None:
-        return tokens
-    return tokens.masked_fill(~valid.view(*valid.shape, *(1 for _ in tokens.shape[2:])), torch.nan)
 
 
 def joined_means(layers: Sequence[Tensor], valid: Tensor | None) -> Tensor:

@@ -17,12 +17,13 @@ from torch.utils._pytree import tree_leaves
 
 from jepa.data import to_device
 from jepa.encoder import mean_tokens
-from jepa.evaluate.features import nan_unless, samples_at_once
+from jepa.evaluate.features import samples_at_once
 from jepa.evaluate.reading import ViewDataset, batches, collate_views, evaluated_indices
 from jepa.masking import Masks
 from jepa.modality import Modality, Samples, Split
 from jepa.model import JEPA
 from jepa.positions import Grid
+from jepa.probe.missing import nan_unless
 from jepa.training.config import Config
 
 ForecastName = Literal["direct", "rolled", "repeat", "repeat_centred", "mean"]

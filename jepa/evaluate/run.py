@@ -34,7 +34,8 @@ from jepa.evaluate.summary import summary
 from jepa.evaluate.table import print_table
 from jepa.evaluate.tasks import attentive_blocks, measure
 from jepa.modality import Samples, Split
-from jepa.probe.averages import averaged_grid, exist, pooling
+from jepa.probe.averages import averaged_grid, pooling
+from jepa.probe.missing import existing
 from jepa.training.config import Config
 from jepa.training.data_record import evaluated_data_change
 from jepa.weights.families.encoder import Family
@@ -271,7 +272,7 @@ def collapse_of(features: Features, split: Split) -> dict[str, Any]:
     if len(features) < 2:
         return {}
     tokens = features.tokens["jepa"]
-    if exist(tokens) is not None:
+    if existing(tokens) is not None:
         tokens = features.last["jepa"][: len(tokens)].unsqueeze(1)
     ranks = {column: rankme(features.last[column] - features.last[column].mean(dim=0)) for column in ENCODERS}
     return {

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jepa.probe.missing import without_nan
+
 
 def averaged_grid(grid: Sequence[int], limit: int) -> tuple[int, ...]:
     """A grid of at most `limit` tokens: halves the longest axis (on a tie, the last one) until they are few enough."""
@@ -32,17 +34,10 @@ def averaged(tokens: Tensor, matrix: Tensor | None) -> Tensor:
     """Tokens averaged by such a matrix: [..., N, D] -> [..., M, D]. Those that a sample lacks are NaN and left out."""
     if matrix is None:
         return tokens
-    matrix, known = matrix.to(tokens), exist(tokens)
-    if known is None:
-        return matrix @ tokens
-    share = matrix @ known.unsqueeze(-1).to(tokens)  # NaN for averages of none
-    return matrix @ tokens.masked_fill(~known.unsqueeze(-1), 0.0) / share
-
-
-def exist(tokens: Tensor) -> Tensor | None:
-    """Which tokens a sample has, as those that it lacks are NaN: [..., N, D] -> bool [..., N], None if all exist."""
-    known = ~tokens[..., 0].isnan()
-    return None if bool(known.all()) else known
+    matrix = matrix.to(tokens)
+    tokens, valid = without_nan(tokens)
+    sums = matrix @ tokens
+    return sums if valid is None else sums / (matrix @ valid.unsqueeze(-1).to(tokens))  # NaN for averages of none
 
 
 def pooling(grid: Sequence[int], limit: int) -> Tensor | None:

@@ -77,6 +77,9 @@ class EvaluateConfig:
     batch_size: PositiveInt = 256
 
 
+CHANGE_NO_SCORE = ("enabled", "report", "keep_probes", "batch_size")  # settings of EvaluateConfig
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
     """A probe during training: k-NN accuracy of the encoder that the run evaluates, which shows whether it learns.

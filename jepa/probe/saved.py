@@ -15,7 +15,8 @@ from jepa.checkpoint import CheckpointError
 from jepa.checkpoint.file import read_content
 from jepa.config import ConfigError
 from jepa.disk import replacing
-from jepa.probe.averages import averaged, averages, exist
+from jepa.probe.averages import averaged, averages
+from jepa.probe.missing import without_nan
 from jepa.probe.network import AttentiveProbe
 
 FORMAT = "jepa attentive probe 1"
@@ -84,9 +85,7 @@ class SavedProbe:
 
         matrix: of `averages`. The second value tells which tokens exist, bool [B, M], None for all.
         """
-        tokens = averaged(tokens, matrix)
-        valid = exist(tokens)
-        tokens = tokens if valid is None else tokens.masked_fill(~valid.unsqueeze(-1), 0.0)
+        tokens, valid = without_nan(averaged(tokens, matrix))
         return F.layer_norm(tokens, tokens.shape[-1:]) if self.normed else tokens, valid
 
     def save(self, path: Path) -> None:

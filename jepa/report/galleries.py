@@ -14,11 +14,12 @@ from torch.utils.data import default_collate
 
 from jepa.data import seeded, to_device
 from jepa.encoder import TokenEncoder, mean_tokens
-from jepa.evaluate.features import grid_layers, grid_valid, nan_unless, samples_at_once
+from jepa.evaluate.features import grid_layers, grid_valid, samples_at_once
 from jepa.evaluate.forecast import Forecaster, error_maps
 from jepa.masking import Masks
 from jepa.modality import BadSampleError, Modality, Sample, Samples, Stream
 from jepa.positions import Grid
+from jepa.probe.missing import nan_unless
 from jepa.report.cards import Card, Picture, Strip
 from jepa.report.overlays import resize, upsample, with_context, with_heat, with_targets
 

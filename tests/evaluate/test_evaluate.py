@@ -308,7 +308,7 @@ def test_numbers_that_cannot_be_written_are_printed(
     read = jepa.evaluate.run.evaluation_splits
 
     def then_blocked(*arguments: Any) -> Any:
-        (tmp_path / "out" / "results.partial").mkdir()  # the results can be written until they exist
+        (tmp_path / "out" / "results.partial").mkdir()  # from now on, the results cannot be written
         return read(*arguments)
 
     monkeypatch.setattr("jepa.evaluate.run.evaluation_splits", then_blocked)

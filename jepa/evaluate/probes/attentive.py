@@ -12,7 +12,7 @@ from torch import Tensor
 from jepa.data import seeded
 from jepa.evaluate.probes.linear import accuracy, best_setting, root_mean_square_error
 from jepa.evaluate.splits import Examples, Splits
-from jepa.probe.averages import exist
+from jepa.probe.missing import without_nan
 from jepa.probe.network import EPS, AttentiveProbe as AttentiveProbe, attend, probe_logits as probe_logits
 from jepa.probe.saved import SavedProbe
 from jepa.schedules import warmed_up
@@ -134,8 +134,8 @@ def _train(probes: Sequence[AttentiveProbe], examples: Examples, training: Probe
 
 
 def _logits(probes: Sequence[AttentiveProbe], tokens: Tensor, training: ProbeTraining) -> Tensor:
-    if (valid := exist(tokens)) is not None:
-        tokens, valid = tokens.masked_fill(~valid.unsqueeze(-1), 0.0), valid.to(training.device)
+    tokens, valid = without_nan(tokens)
+    valid = None if valid is None else valid.to(training.device)
     tokens = tokens.to(training.device, torch.bfloat16 if training.bf16 else torch.float32)
     if not probes[0].blocks:
         normed = tokens if training.normed else F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
