@@ -28,17 +28,20 @@ from benchmarks.steps.plain import Plain, agreement
 
 _QUICK = {"rounds": 3, "fp32_rounds": 1, "cases": ["images"], "without_peers": True}
 _MATRIX = "matrix product"
+_COMPILED = "ours, compiled"
 _PLAIN = ("plain published step, SDPA", "plain published step, two products")
 # Each method with the one of ours that it is compared with.
 _AGAINST = {
-    **dict.fromkeys((*_PLAIN, "lightly"), "ours"),
+    **dict.fromkeys((*_PLAIN, _COMPILED, "lightly"), "ours"),
     "stable-pretraining": "ours, targets jointly",
     "timm, forward": "ours, forward",
     "transformers, forward": "ours, forward",
 }
 
 
-def methods(case: Case, precision: Precision, peers: bool) -> tuple[dict[str, Method], dict[str, Any]]:
+def methods(
+    case: Case, precision: Precision, peers: bool, compiled: bool = False
+) -> tuple[dict[str, Method], dict[str, Any]]:
     """Everything that is measured at a size, and how well the plain step agrees with ours."""
     ours = _ours(case, precision)
     plain = [Plain(ours, precision, fused) for fused in (True, False)]
@@ -49,6 +52,8 @@ def methods(case: Case, precision: Precision, peers: bool) -> tuple[dict[str, Me
         agreed = {"loss": max(losses), "gradients": max(gradients)}
         assert agreed["loss"] < 1e-5, f"the plain step has another loss than ours: {agreed}"
         assert agreed["gradients"] < 1e-3, f"the plain step has other gradients than ours: {agreed}"
+    if compiled:
+        built[_COMPILED] = _ours(case, precision, "compute.compile=true")
     if not peers:
         return built, agreed
     images = ours.batch.views[0]
@@ -80,8 +85,8 @@ def measure(name: str, precision: Precision, options: argparse.Namespace) -> lis
     """One size in one precision, with each number of threads."""
     rounds = options.fp32_rounds if precision == "fp32" else options.rounds
     torch.set_num_threads(options.threads[0])
-    built, agreed = methods(CASES[name], precision, peers=not options.without_peers)
-    costs = {key: asdict(cost(method)) for key, method in built.items()}
+    built, agreed = methods(CASES[name], precision, not options.without_peers, options.compiled)
+    costs = {key: asdict(cost(method)) for key, method in built.items() if key != _COMPILED}  # whose steps hide theirs
     results = []
     for threads in options.threads:
         torch.set_num_threads(threads)
@@ -100,17 +105,15 @@ def _section(result: Mapping[str, Any]) -> str:
     seconds, costs = result["seconds"], result["costs"]
     rate = result["matrix_rate"]
     rows = []
-    for name, counted in costs.items():
+    for name in (name for name in seconds if name != _MATRIX):
         reference = _AGAINST.get(name)
         ratio = "" if reference is None else spread(_ratios(seconds[name], seconds[reference]))
-        share = counted["flops"] / median(seconds[name]) / rate
-        rows.append(
-            [
-                *(name, spread([1e3 * one for one in seconds[name]], 0), ratio),
-                *(f"{counted['flops'] / 1e9:.0f}", f"{100 * share:.0f} %"),
-                *(f"{counted['activation_bytes'] / 1e6:.0f}", str(counted["operations"])),
-            ]
-        )
+        counts = ["", "", "", ""]
+        if counted := costs.get(name):
+            share = counted["flops"] / median(seconds[name]) / rate
+            counts = [f"{counted['flops'] / 1e9:.0f}", f"{100 * share:.0f} %"]
+            counts += [f"{counted['activation_bytes'] / 1e6:.0f}", str(counted["operations"])]
+        rows.append([name, spread([1e3 * one for one in seconds[name]], 0), ratio, *counts])
     threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
     title = f"**{CASES[result['case']].title}, {result['precision']}, {threads}.**"
     title += f" Matrix product: {rate / 1e9:.0f} GFLOP/s."
@@ -138,6 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--fp32-rounds", type=int, default=5)
     parser.add_argument("--without-peers", action="store_true", help="only our step and the plain published one")
+    parser.add_argument("--compiled", action="store_true", help="ours under compute.compile too; minutes to compile")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="wall time, or CPU time of the process")
     parser.add_argument("--quick", action="store_true", help="one size, no peers, few rounds: under two minutes")
     parser.add_argument("--json", type=Path, help="result; a .md of the same name is written beside it")

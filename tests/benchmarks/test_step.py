@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.steps.cases import CASES, Ours, Precision
-from benchmarks.steps.measure import cost
+from benchmarks.steps.measure import breakdown, cost
 from benchmarks.steps.official import Official
 from benchmarks.steps.plain import Plain, agreement
 
@@ -100,3 +100,17 @@ def test_cost_of_a_step_counts_what_the_backward_pass_needs_once() -> None:
     counted = cost(Product())
     assert counted.flops == 2 * (2 * 16 * 4 * 8)  # the product, and that of the weight's gradient
     assert counted.activation_bytes == 4 * (16 * 4 + 16 * 8)  # the inputs, and the output that is squared
+
+
+def test_where_the_time_goes_is_told_by_kind_of_operation() -> None:
+    class Gelu:
+        def step(self) -> None:
+            inputs = torch.zeros(2**20, requires_grad=True)
+            torch.nn.functional.gelu(inputs).backward(inputs.detach())
+
+        def modules(self) -> list[torch.nn.Module]:
+            return []
+
+    shares = breakdown(Gelu())
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["GELU"] > 0.5
