@@ -61,6 +61,16 @@ def test_gathering_tokens_equals_indexing_each_sample() -> None:
     assert torch.equal(gather_tokens(tokens, indices), expected)
 
 
+def test_an_embedding_with_its_own_patches_embeds_them_also_where_tokens_are_kept() -> None:
+    class Doubled(PatchEmbedding):
+        def patches(self, inputs: Tensor) -> Tensor:
+            return 2 * super().patches(inputs)
+
+    embedding = Doubled("b c (h p) (w q) -> b (h w) (c p q)", 8, 16, {"p": 2, "q": 2})
+    inputs, keep = noise(3), random_masks(3).context
+    torch.testing.assert_close(embedding(inputs, keep), gather_tokens(embedding(inputs), keep))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_keeping_all_tokens_in_order_equals_no_selection(kind: PositionKind) -> None:
     encoder, inputs = encoder_of(kind), noise(3)

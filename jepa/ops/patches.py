@@ -21,15 +21,25 @@ class PatchEmbedding(nn.Module):
         self.project = nn.Linear(values, dim)
 
     def patches(self, inputs: Tensor) -> Tensor:
-        """Raw values of every patch: inputs -> [B, N, values]."""
-        return rearrange(inputs, self.pattern, **self.sizes)
+        """Values of every patch, as they are projected and predicted: inputs -> [B, N, values]."""
+        return self.scaled(rearrange(inputs, self.pattern, **self.sizes))
+
+    def scaled(self, patches: Tensor) -> Tensor:
+        """What is done to the values of every patch by itself, [B, N, values] -> the same: nothing."""
+        return patches
 
     def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
         """Embed all tokens, or those at indices keep [B, K] -> [B, N or K, D]."""
-        return self.project(self.patches(inputs) if keep is None else self._kept(inputs, keep))  # type: ignore[no-any-return]
+        if keep is None:
+            patches = self.patches(inputs)
+        elif type(self).patches is PatchEmbedding.patches:
+            patches = self.scaled(self._kept(inputs, keep))
+        else:  # a subclass makes its own patches
+            patches = gather_tokens(self.patches(inputs), keep)
+        return self.project(patches)  # type: ignore[no-any-return]
 
     def _kept(self, inputs: Tensor, keep: Tensor) -> Tensor:
-        """The `patches` at indices keep [B, K] -> [B, K, values], without copying the others."""
+        """The patches at indices keep [B, K] -> [B, K, values], unscaled, without copying the others."""
         before, after = self.pattern.split("->")
         groups = [group.strip("()").split() for group in re.findall(r"\([^)]*\)|\S+", after)]  # batch, tokens, values
         patches = rearrange(inputs, f"{before}->{after.translate(_NO_BRACKETS)}", **self.sizes)  # a view

@@ -226,13 +226,13 @@ class TubeletEmbedding(PatchEmbedding):
         super().__init__(pattern, 3 * tubelet * patch_size**2, dim, sizes)
         self.tubelet, self.change_scale = tubelet, change_scale
 
-    def patches(self, inputs: Tensor) -> Tensor:
-        """Values of every tubelet: [B, 3, T, H, W] -> [B, N, values]."""
+    def scaled(self, patches: Tensor) -> Tensor:
+        """[B, N, values] -> the same, with the changes between the frames of every tubelet scaled."""
         if self.change_scale == 1:
-            return super().patches(inputs)
-        frames = inputs.unflatten(2, (-1, self.tubelet))  # [B, 3, T / u, u, H, W]
-        mean = frames.mean(dim=3, keepdim=True)
-        return super().patches((mean + self.change_scale * (frames - mean)).flatten(2, 3))
+            return patches
+        frames = patches.unflatten(-1, (3, self.tubelet, -1))
+        mean = frames.mean(dim=-2, keepdim=True)
+        return (mean + self.change_scale * (frames - mean)).flatten(-3)
 
 
 def _as_video(inputs: Tensor | StoredVideo, fps: float | None = None) -> StoredVideo:

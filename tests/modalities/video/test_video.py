@@ -12,6 +12,7 @@ from runs import assert_same_weights, kill_after, launch_here, log_of, until_end
 
 from jepa.checkpoint import latest
 from jepa.config import ConfigError
+from jepa.encoder import gather_tokens
 from jepa.launch import main, resolve
 from jepa.training.log import read_metrics
 from local_cluster import LocalCluster
@@ -183,3 +184,5 @@ def test_tubelets_equal_a_strided_convolution_of_frames_with_scaled_changes() ->
     first, second = video[:, :, 0::2], video[:, :, 1::2]
     enlarged = torch.stack((3 * first - 2 * second, 3 * second - 2 * first), dim=3).flatten(2, 3)  # mean -+ 5/2 change
     torch.testing.assert_close(scaled(video), plain(enlarged))
+    keep = torch.tensor([[5, 0, 31], [8, 9, 2]])  # as the context encoder, which sees a part
+    torch.testing.assert_close(scaled(video, keep), gather_tokens(plain(enlarged), keep))
