@@ -56,7 +56,8 @@ class LossConfig:
     def visible_at(self, progress: float) -> float:
         """Weight of the visible tokens after this share of the steps."""
         first, full = self.visible_ramp
-        return self.visible_weight * min(1.0, max(0.0, progress - first) / max(full - first, 1e-9))
+        share = 1.0 if progress >= full else (progress - first) / (full - first)
+        return self.visible_weight * max(0.0, share)
 
 
 def prediction_loss(

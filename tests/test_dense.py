@@ -261,6 +261,8 @@ def test_the_weight_of_visible_tokens_rises_between_two_shares_of_the_run() -> N
     config = Config(modality="video", run_dir=Path(), steps=100, data=VIDEO.config, model=DENSE, loss=loss)
     weights = [config.weights(number)[VISIBLE] for number in (0, 10, 20, 30, 99)]
     assert weights == pytest.approx([0, 0, 0.25, 0.5, 0.5])
+    at_once = replace(config, loss=LossConfig(visible="uniform", visible_weight=0.5))
+    assert at_once.weights(0)[VISIBLE] == 0.5
     assert replace(config, loss=LossConfig()).weights(99) == {"latent": 1.0}
     with pytest.raises(ValueError, match="visible_ramp"):
         LossConfig(visible_ramp=(0.3, 0.1))

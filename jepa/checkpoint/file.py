@@ -200,8 +200,9 @@ def remove_other_shards(run_dir: Path) -> None:
     """Remove all folders of shards but the latest, the best and those that stay: older and incomplete ones."""
     linked = (latest(run_dir).resolve(), best(run_dir).resolve())
     for folder in latest(run_dir).parent.glob("step_*"):
+        is_ours = folder.is_dir() and folder.name[5:].removesuffix(".pt").isdecimal()  # not a user's copy
         stays = folder.resolve() in linked or (folder.suffix == ".pt" and _is_whole(folder))
-        if not stays:
+        if is_ours and not stays:
             shutil.rmtree(folder)
 
 

@@ -74,6 +74,11 @@ class Start:
         if not {*ENCODERS} <= networks(self.checkpoint.model):
             notes.append(f"start_from: {self.source} has one encoder; context and target encoder start from it")
         stages = {str(number): stage for number, stage in enumerate(layers.taken["stages"])}
+        if isinstance(layers.chosen.get("stages"), list):
+            notes.append(
+                f"stages: those given replace the whole list, with the teachers of {self.source} and the recipe"
+            )
+            stages = {}
         taken = {**layers.taken, "stages": stages}
         for path, value in _settings(taken, ("data", "model", "loss", "stages", *(f"stages.{one}" for one in stages))):
             is_news = path.startswith(_ALWAYS_SAID) or value != value_at(known, path)

@@ -65,5 +65,6 @@ class FiniteCheck:
         return NonFiniteLossError(
             f"the {what} is not finite at step {step.number}{where}; "
             f"{self.last_checkpoint()}. Try a smaller "
-            "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32"
+            "optim.peak_lr, optim.max_gradient_norm=1, a longer optim.warmup, or compute.precision=fp32; "
+            "at the first step, or at any rate, samples may hold NaN or infinity (data sets raise BadSampleError)"
         )

@@ -230,8 +230,8 @@ class TubeletEmbedding(PatchEmbedding):
         """[B, N, values] -> the same, with the changes between the frames of every tubelet scaled."""
         if self.change_scale == 1:
             return patches
-        frames = patches.unflatten(-1, (3, self.tubelet, -1))
-        mean = frames.mean(dim=-2, keepdim=True)
+        frames: Tensor = patches.unflatten(-1, (3, self.tubelet, -1))
+        mean: Tensor = frames.mean(dim=-2, keepdim=True)
         return (mean + self.change_scale * (frames - mean)).flatten(-3)
 
 

@@ -1,4 +1,4 @@
-"""Metadata of a folder of shards, which are read without executing anything."""
+"""Folders of shards: which are removed, and their metadata, which is read without executing anything."""
 
 import io
 import pickle
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
-from jepa.checkpoint import shards
+from jepa.checkpoint import latest, shards
+from jepa.checkpoint.file import remove_other_shards
 
 
 class _EarlyPython(pickle.Pickler):
@@ -38,6 +39,18 @@ def test_metadata_is_read_whichever_python_wrote_it(pickler: type[pickle.Pickler
     file, members = io.BytesIO(), list(_MEM_FORMAT_ENCODING)
     pickler(file).dump(members)
     assert read(file) == members
+
+
+def test_only_folders_named_by_a_step_are_removed_beside_the_latest_checkpoint(tmp_path: Path) -> None:
+    folder = latest(tmp_path).parent
+    for name in ("step_4", "step_6", "step_8.pt", "step_4_copy"):
+        (folder / name).mkdir(parents=True)
+    for name in ("step_2.pt.partial", "step_4.pt.bak"):
+        (folder / name).touch()
+    latest(tmp_path).symlink_to(folder / "step_6")
+    remove_other_shards(tmp_path)
+    kept = {"latest.pt", "step_6", "step_4_copy", "step_2.pt.partial", "step_4.pt.bak"}
+    assert {path.name for path in folder.iterdir()} == kept
 
 
 def test_metadata_cannot_reach_other_attributes() -> None:

@@ -254,6 +254,11 @@ def test_a_dry_run_says_what_is_taken_over_and_goes_without_a_source_that_only_i
     found = resolve_layers("image", Recipe(recipe), [f"start_from={trained}"], start="tried")
     assert f"data.image_size=16, as in {trained}" in found.notes
     assert found.modality.grid == (4, 4)
+    whole_list = [f"start_from={trained}", "stages=[{predict: latent}]"]
+    notes = resolve_layers("image", Recipe(recipe), whole_list, start="tried").notes
+    assert [note for note in notes if note.startswith("stages")] == [
+        f"stages: the given list replaces the teachers of {trained} and of the recipe too"
+    ]
 
 
 def test_the_default_run_directory_does_not_depend_on_the_source(trained: Path, tmp_path: Path) -> None:
