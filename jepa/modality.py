@@ -99,7 +99,7 @@ def first_readable(samples: Samples, view: Callable[[Any], Any]) -> Any:
 class Task:
     """A label of the samples on which frozen features are evaluated.
 
-    kind: `class` (an integer, below 0 if unknown; k-NN, linear probe, low-shot), `count` and `regression` (one number per
+    kind: `class` (an integer, below 0 if unknown; k-NN, linear probe, low-shot), `count` and `regression` (one number a
     sample; ridge probe), `map` (one number per token [N]; ridge probe on token features). attentive: depths of
     additional attentive probes, unless `evaluate.attentive` sets them.
     """

@@ -75,9 +75,7 @@ class Start:
             notes.append(f"start_from: {self.source} has one encoder; context and target encoder start from it")
         stages = {str(number): stage for number, stage in enumerate(layers.taken["stages"])}
         if isinstance(layers.chosen.get("stages"), list):
-            notes.append(
-                f"stages: those given replace the whole list, with the teachers of {self.source} and the recipe"
-            )
+            notes.append(f"stages: the given list replaces the teachers of {self.source} and of the recipe too")
             stages = {}
         taken = {**layers.taken, "stages": stages}
         for path, value in _settings(taken, ("data", "model", "loss", "stages", *(f"stages.{one}" for one in stages))):
