@@ -3,6 +3,7 @@
 import ast
 import keyword
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,13 +64,17 @@ def write_package(name: str, into: Path) -> Path:
     folder = into / name
     if folder.exists():
         raise ConfigError(f"{folder} exists; nothing was written")
+    partial = into / f"{name}.partial"
+    if partial.exists():
+        shutil.rmtree(partial)  # of a command that failed
     replacements = {"template-name": name, "template_name": "_".join(words), "TemplateName": class_name}
     for source in sorted(_TEMPLATE.rglob("*")):
         path = source.relative_to(_TEMPLATE).as_posix()
         if source.is_file() and source.suffix != ".pyc" and not path.startswith("."):  # no caches of tools
-            target = folder / _replaced(path, replacements)
+            target = partial / _replaced(path, replacements)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_replaced(source.read_text(encoding="utf-8"), replacements), encoding="utf-8")
+    partial.rename(folder)
     return folder
 
 

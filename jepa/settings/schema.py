@@ -111,7 +111,7 @@ def _simplified(schema: Any) -> Any:
 def _labelled(text: str, settings: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Sentences of a docstring after `name: ` or `name, name: `, where a sentence may begin."""
     name = "|".join(sorted(map(re.escape, settings), key=len, reverse=True)) or "(?!)"
-    labels = list(re.finditer(rf"(?:^|(?<=\. )|(?<=\) ))((?:{name})(?:, (?:{name}))*): ", text))
+    labels = list(re.finditer(rf"(?:^|(?<=\. )(?<!\bal\. )|(?<=\) ))((?:{name})(?:, (?:{name}))*): ", text))
     for label, following in zip_longest(labels, labels[1:]):
         end = following.start() if following else len(text)
         for one in label[1].split(", "):
@@ -120,7 +120,7 @@ def _labelled(text: str, settings: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _mentions(text: str, name: str) -> str:
     """The sentences of a docstring in which a name occurs."""
-    sentences = re.split(r"(?<=\.) ", text)
+    sentences = re.split(r"(?<=\.)(?<!\bal\.)(?<!\bsec\.) ", text)  # not at "et al. 2024, sec. 3"
     return " ".join(one for one in sentences if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", one))
 
 

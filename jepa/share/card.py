@@ -74,17 +74,27 @@ def _summary(facts: Facts) -> str:
 def _objective(facts: Facts) -> str:
     """What the last stage learned, as the end of a sentence."""
     predicted = (facts.config.get("stages") or [{}])[-1].get("predict", {"latent": 1.0})
-    kinds = {predicted} if isinstance(predicted, str) else {*predicted}
+    weights = {predicted: 1.0} if isinstance(predicted, str) else predicted
+    kinds = {kind for kind, weight in weights.items() if weight}
     if kinds == {"views"}:
         return "by drawing together the representations of several views of an input, without a predictor."
     if kinds <= {"pixels", "views"}:
         return (
             "as a masked autoencoder: from visible parts of an input, a predictor predicts raw values of hidden parts."
         )
+    if functions := sorted(kinds - {"latent", "pixels", "views"}):
+        values = ["raw values"] if "pixels" in kinds else []
+        values += [f"the values of `{_plain(one)}`" for one in functions]
+        values += ["the representation"] if "latent" in kinds else []
+        return f"by prediction: from visible parts of an input, a predictor predicts {_and(values)} of hidden parts."
     return (
         "by prediction in representation space (JEPA): from visible parts of an input, a predictor predicts the "
         "representation of hidden parts."
     )
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _recipe(facts: Facts) -> str:

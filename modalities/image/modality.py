@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -122,7 +123,12 @@ class Image(Modality[ImageConfig]):
         return self._normalised(views_on_device(views.image, views.parameters, size, config.colour is not None))
 
     def evaluation_view(self, inputs: Tensor) -> Tensor:
-        """Central crop, uint8 [3, H', W'] -> float [3, H, W]."""
+        """Central crop, uint8 [3, H', W'] -> float [3, H, W]; raises ValueError for anything else."""
+        if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8 or inputs.shape[-3:-2] != (3,):
+            raise ValueError(
+                f"evaluation_view takes a uint8 tensor [3, H, W], not {_described(inputs)}; "
+                "jepa.data.given.stored_input(modality, image) makes one of a path, an array or a Pillow image"
+            )
         return self._normalised(center_view(inputs, self.config.size))
 
     def example_view(self) -> Tensor:
@@ -208,6 +214,13 @@ class Image(Modality[ImageConfig]):
             labels=config.reads_labels,
         )
         return self._opened.once((split, self.index_folder), lambda: open_split(source, root, split))
+
+
+def _described(given: Any) -> str:
+    if isinstance(given, Tensor | np.ndarray):
+        kind = "a tensor" if isinstance(given, Tensor) else "an array"
+        return f"{kind} of {str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
+    return f"an object of type {type(given).__name__}"
 
 
 def _size(image: Tensor) -> tuple[int, int]:

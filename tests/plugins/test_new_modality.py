@@ -1,6 +1,8 @@
 """`jepa new-modality` writes a complete package, and `jepa modalities` lists installed ones."""
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,31 @@ def test_an_invalid_or_taken_name_is_refused(
     assert commands.new_modality([name, "--into", str(tmp_path)]) == 1
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
+
+
+def test_a_full_disk_leaves_no_half_package_that_a_second_try_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_text = Path.write_text
+    written: list[Path] = []
+
+    def until_full(path: Path, *args: Any, **options: Any) -> int:
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write_text(path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", until_full)
+        assert commands.new_modality(["ebb", "--into", str(tmp_path)]) == 1
+    assert "ebb cannot be written: the disk is full" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "ebb").exists()
+    (tmp_path / "ebb.partial").mkdir(exist_ok=True)
+    (tmp_path / "ebb.partial" / "stale").touch()
+    assert commands.new_modality(["ebb", "--into", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["ebb"]
+    assert (tmp_path / "ebb" / "pyproject.toml").is_file()
+    assert not (tmp_path / "ebb" / "stale").exists()
 
 
 def test_installed_modalities_are_listed_with_those_that_cannot_be_loaded(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from jepa.config.recipes import FOLDER, read_recipe, recipes
+from jepa.masking import TubeMaskConfig
 from jepa.settings.schema import config_schema, descriptions, main
 from jepa.training.config import Config
 from jepa.training.stages import StageConfig
@@ -63,6 +64,7 @@ def test_docstrings_and_comments_describe_settings() -> None:
     assert found["predict"].startswith("kinds of target with weights")
     assert "teacher" not in found["predict"]
     assert "null for random ones" in descriptions(Config)["start_from"]
+    assert "the context (Bardes et al. 2024, sec. 3.2)." in descriptions(TubeMaskConfig)["blocks"]
     anything = config_schema(None)
     assert fits({"data": {"key_of_a_plug_in": 3}, "steps": 5}, anything, anything)
     described = [part for one in anything["$defs"].values() for part in one["properties"].values()]

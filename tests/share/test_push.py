@@ -239,10 +239,16 @@ def test_an_export_for_other_libraries_is_part_of_a_push(run: Path, hub: Hub, mo
 
 @pytest.mark.parametrize(
     ("predict", "words"),
-    [("latent", "predicts the representation"), ("pixels", "predicts raw values"), ("views", "several")],
+    [
+        ("latent", "predicts the representation"),
+        ("pixels", "predicts raw values"),
+        ("views", "several"),
+        ("tides.targets:spectra", "predicts the values of `tides.targets:spectra` of hidden parts."),
+        ({"tides.targets:spectra": 1.0, "latent": 0.5}, "the values of `tides.targets:spectra` and the representation"),
+    ],
 )
-def test_a_card_says_what_the_last_stage_learned(predict: str, words: str) -> None:
-    stages = [{"until": 0.5, "predict": {"latent": 1.0, "pixels": 1.0}}, {"predict": {predict: 1.0}}]
+def test_a_card_says_what_the_last_stage_learned(predict: str | dict[str, float], words: str) -> None:
+    stages = [{"until": 0.5, "predict": {"latent": 1.0, "pixels": 1.0}}, {"predict": predict}]
     checkpoint = Checkpoint(1, 1.0, {"modality": "image", "data": {}, "stages": stages}, {}, {})
     card = write_card(Facts("tiny", checkpoint, (), False), "mit", "tiny", Exports())
     assert words in card

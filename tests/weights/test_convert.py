@@ -1,5 +1,6 @@
 """`jepa convert` writes models that other libraries load, with our features, and says what a format cannot hold."""
 
+import errno
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_an_exported_program_of_another_resolution_loads_without_this_package(vi
     done = fork_server.run("alone.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_equal_features(np.load(tmp_path / "tokens.npy"), encoder(inputs))
+
+
+def test_a_full_disk_ends_an_export_with_a_sentence(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_bytes(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert convert([str(image), str(tmp_path / "image.pt2"), "--to", "torch-export"]) == 1
+    assert "image.pt2 cannot be written: the disk is full" in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_file_is_kept(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

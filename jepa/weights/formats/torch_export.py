@@ -1,5 +1,6 @@
 """torch.export: the graph of an encoder as a `.pt2` file, which torch loads without this package."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -20,7 +21,9 @@ def write(export: Export, path: Path) -> Written:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     facts = "\n".join(f"{name}: {value}" for name, value in export.facts.items())
-    torch.export.save(program, path, extra_files={"facts": facts})
+    memory = BytesIO()  # torch's own file writer ends the process if the disk is full
+    torch.export.save(program, memory, extra_files={"facts": facts})
+    path.write_bytes(memory.getbuffer())
     return Written(f"torch.export.load({PLACE}).module()(inputs)")
 
 

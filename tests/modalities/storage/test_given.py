@@ -1,6 +1,8 @@
 """Inputs that a caller gives: every form of the same picture or clip is the same input."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +25,29 @@ def test_files_arrays_and_pillow_images_of_a_picture_are_the_same_input(tmp_path
     rows = planes.transpose(1, 2, 0)
     PillowImage.fromarray(rows).save(tmp_path / "a.png")
     given = [tmp_path / "a.png", str(tmp_path / "a.png"), PillowImage.fromarray(rows), rows, planes]
-    given += [torch.from_numpy(planes), planes / 255, np.dstack([rows, rows[..., :1]]), rows.astype(np.uint16) * 257]
+    given += [torch.from_numpy(planes), planes / 255, rows.astype(np.uint16) * 257]
+    given += [np.dstack([rows, np.full_like(rows[..., :1], 255)])]
     for one in given:
         assert torch.equal(stored_input(image, one), torch.from_numpy(planes)), one
     assert torch.equal(stored_input(image, planes / 127.5 - 1, (-1, 1)), torch.from_numpy(planes))
     assert torch.equal(stored_input(image, rows[..., 0]), torch.from_numpy(planes[:1]).expand(3, -1, -1))
+
+
+def test_transparent_pixels_of_every_form_are_white(tmp_path: Path) -> None:
+    settings = ImageConfig(image_size=16, patch_size=4)
+    image, video = Image(settings), Video(VideoConfig(image_size=16, patch_size=4, frames=4))
+    rows = np.concatenate([PIXELS, PIXELS[:, :1] // 2], axis=1).transpose(0, 2, 3, 1)  # [5, 20, 24, 4]
+    picture = PillowImage.fromarray(rows[0])
+    picture.save(tmp_path / "a.png")
+    expected = stored_input(image, picture)
+    assert not torch.equal(expected, torch.from_numpy(PIXELS[0]))
+    planes = rows[0].transpose(2, 0, 1)
+    for one in (tmp_path / "a.png", rows[0], planes, rows[0] / 255, rows[0].astype(np.uint16) * 257):
+        assert torch.equal(stored_input(image, one), expected)
+    clip = stored_input(video, rows)
+    assert torch.equal(clip, torch.stack([stored_input(image, PillowImage.fromarray(frame)) for frame in rows]))
+    of_bands = Image(replace(settings, bands=(1, 2, 3)))
+    assert all(torch.equal(stored_input(of_bands, one), torch.from_numpy(PIXELS[0])) for one in (rows[0], picture))
 
 
 def test_files_and_arrays_of_a_clip_are_the_same_view(tmp_path: Path) -> None:
@@ -68,3 +88,19 @@ def test_a_modality_without_a_method_takes_arrays_as_they_are() -> None:
     taken = stored_input(Noise(NoiseConfig()), read_only)
     assert taken.dtype == torch.float32
     assert taken.tolist() == read_only.tolist()
+
+
+def test_an_evaluation_view_is_of_stored_inputs_only() -> None:
+    modality, stored = Image(ImageConfig(image_size=16, patch_size=4)), torch.from_numpy(PIXELS[0])
+    rows = PIXELS[0].transpose(1, 2, 0)
+    assert torch.equal(modality.evaluation_view(stored), modality.evaluation_view(stored_input(modality, rows)))
+    refused: list[tuple[Any, str]] = [
+        (stored / 255, r"not a tensor of float32 \[3, 20, 24\]"),
+        (stored[0], r"not a tensor of uint8 \[20, 24\]"),
+        (torch.from_numpy(rows), r"not a tensor of uint8 \[20, 24, 3\]"),
+        (rows, r"not an array of uint8 \[20, 24, 3\]"),
+        (PillowImage.fromarray(rows), "not an object of type Image"),
+    ]
+    for given, words in refused:
+        with pytest.raises(ValueError, match=words + r"; jepa\.data\.given\.stored_input\(modality, image\) makes one"):
+            modality.evaluation_view(given)
