@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,30 @@ def check_trusted(source: str, named: Iterable[str], own: Tree) -> None:
 
 
 def _strange_code(config: Mapping[str, Any]) -> list[str]:
-    """Modality and functions that loading would import, apart from installed modalities.
+    """Modality and functions that loading would import, apart from installed modalities and their packages' functions.
 
-    A class whose module this process has imported already is known; functions are not, as any module has some.
+    A class whose module this process has imported already is known; other functions are not, as any module has some.
     """
     modality = config["modality"]
-    known = ":" not in modality or modality.partition(":")[0] in sys.modules or declared_name(modality) != modality
-    functions = list(dict.fromkeys(functions_in(config["data"])))
+    installed = ":" not in modality or declared_name(modality) != modality
+    known = installed or modality.partition(":")[0] in sys.modules
+    package = modality_class(modality).__module__.partition(".")[0] if installed else None
+    functions = [name for name in dict.fromkeys(functions_in(config["data"])) if not _is_of(package, name)]
     if known and issubclass(modality_class(modality), MatchedModality):  # others load an encoder
-        functions += predicted_functions(config)
+        functions += [name for name in predicted_functions(config) if not _is_of(package, name)]
     return functions if known else [modality, *functions]
+
+
+def _is_of(package: str | None, name: str) -> bool:
+    """Whether `package.module:function` is defined, not only imported, in this package."""
+    module, _, function = name.partition(":")
+    if package is None or module.partition(".")[0] != package:
+        return False
+    try:
+        found = getattr(import_module(module), function, None)
+    except ImportError:
+        return False
+    return str(getattr(found, "__module__", "")).partition(".")[0] == package
 
 
 def predicted_functions(config: Mapping[str, Any]) -> list[str]:

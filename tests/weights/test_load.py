@@ -22,6 +22,7 @@ from jepa.config import ConfigError
 from jepa.distributed import World
 from jepa.train import train
 from jepa.weights.load import configured, model_of, read_checkpoint, read_networks
+from jepa.weights.trust import importing
 
 
 @pytest.fixture
@@ -105,6 +106,17 @@ def test_a_folder_of_shards_is_read_without_the_state_of_the_optimiser(run: Path
     assert networks.optimizer["state"] == {}
     assert Checkpoint.load(folder).optimizer["state"].keys() == checkpoint.optimizer["state"].keys()
     assert all(torch.equal(value, checkpoint.model[name]) for name, value in read_networks(folder).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own"),
+    [("modalities.image.augment:draw", True), ("modalities.image.modality:partial", False), ("os:system", False)],
+)
+def test_functions_defined_in_the_package_of_an_installed_modality_are_known(name: str, is_own: bool) -> None:
+    config = {"modality": "image", "data": {"masking": {"kind": "function", "function": name}}}
+    refused = contextlib.nullcontext() if is_own else pytest.raises(CheckpointError, match=name)
+    with refused, importing("a.pt", config, trust=False):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Reads and writes wav files: PCM of 8 to 32 bits with any number of channels, converted to mono at a given rate."""
 
+import mmap
 import wave
 from math import gcd
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from jepa.modality import BadSampleError
 
 _LONGEST = 600  # seconds
+_PCM, _EXTENSIBLE = b"\x01\x00", b"\xfe\xff"  # format tags
+_PCM_SUBFORMAT = _PCM + bytes.fromhex("000000001000800000aa00389b71")
 _ADVICE = "only uncompressed PCM can be read; convert with: ffmpeg -i FILE -c:a pcm_s16le NEW.wav"
 
 
@@ -22,7 +26,7 @@ def read_wave(path: Path, rate: int, shortest: int = 1) -> Tensor:
     shortest: a file with fewer samples is padded with silence to this many.
     """
     try:
-        with wave.open(str(path), "rb") as file:
+        with path.open("rb") as raw, wave.open(_plain(raw), "rb") as file:
             header = file.getparams()
             if header.nframes > _LONGEST * header.framerate:
                 raise ValueError(f"longer than {_LONGEST} seconds; cut it into shorter files")
@@ -71,6 +75,24 @@ def resample(samples: Tensor, source: int, target: int) -> Tensor:
     faded = spectrum[:count] * (1 + torch.cos(torch.pi * edge)) / 2
     resampled: Tensor = torch.fft.irfft(faded * up / down, n=blocks * up)
     return resampled[:length].float()
+
+
+def _plain(file: IO[bytes]) -> IO[bytes]:
+    """The file, or a view with the plain tag if its tag is 'extensible' and its samples are PCM.
+
+    Python's wave module refuses that tag before 3.12.
+    """
+    name = file.read(12)[:4]
+    while name and name != b"fmt ":
+        name, size = file.read(4), int.from_bytes(file.read(4), "little")
+        file.seek(0 if name == b"fmt " else size + size % 2, 1)
+    start, chunk = file.tell(), file.read(40)
+    file.seek(0)
+    if chunk[:2] != _EXTENSIBLE or chunk[24:] != _PCM_SUBFORMAT:
+        return file
+    view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # changes stay in memory
+    view[start : start + 2] = _PCM
+    return cast(IO[bytes], view)
 
 
 def _numbers(data: bytes, width: int) -> NDArray[np.float64]:

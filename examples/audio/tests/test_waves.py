@@ -1,5 +1,6 @@
 """Wav files: all PCM widths are read, all rates are resampled, and broken files are bad samples."""
 
+import struct
 import wave
 from pathlib import Path
 
@@ -31,6 +32,32 @@ def test_all_widths_and_channels_are_read(tmp_path: Path, width: int, channels: 
     torch.testing.assert_close(
         found, torch.from_numpy(values.mean(axis=1)).float(), atol=2.0 ** (2 - 8 * width), rtol=0
     )
+
+
+def extensible(path: Path, plain: Path, subformat: int = 1) -> Path:
+    """Write a plain file with the extensible header of ffmpeg, after a chunk of odd length."""
+    with wave.open(str(plain), "rb") as file:
+        channels, width, rate, frames, *_ = file.getparams()
+        data = file.readframes(frames)
+    align = channels * width
+    header = struct.pack("<HHIIHHHHI", 0xFFFE, channels, rate, rate * align, align, 8 * width, 22, 8 * width, 0)
+    guid = struct.pack("<H", subformat) + bytes.fromhex("000000001000800000aa00389b71")
+    chunks = ((b"LIST", b"odd"), (b"fmt ", header + guid), (b"data", data))
+    body = b"".join(name + struct.pack("<I", len(part)) + part + bytes(len(part) % 2) for name, part in chunks)
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
+    return path
+
+
+@pytest.mark.parametrize(("width", "channels", "rate"), [(2, 6, 8000), (3, 1, 8000), (3, 2, 96000), (4, 2, 8000)])
+def test_files_with_an_extensible_header_equal_plain_ones(tmp_path: Path, width: int, channels: int, rate: int) -> None:
+    values = np.random.default_rng(0).uniform(-1, 1, (51, channels))
+    plain = pcm(tmp_path / "a.wav", values, width, rate)
+    path = extensible(tmp_path / "b.wav", plain)
+    before = path.read_bytes()
+    assert torch.equal(read_wave(path, 8000), read_wave(plain, 8000))
+    assert path.read_bytes() == before
+    with pytest.raises(BadSampleError, match=r"unknown .*format.*ffmpeg"):
+        read_wave(extensible(path, plain, subformat=3), 8000)
 
 
 def test_written_files_read_back_and_short_ones_are_padded_with_silence(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from modalities.storage.splits import StoredSplit
 from modalities.storage.tables import DELIMITERS, find_delimiter, split_row
 
 TIME = "time"
+_MOST_MOMENTS = 1000  # after resampling, for each line
 _CSV = FileKind("recordings", (".csv",), partly_labelled=True)
 
 
@@ -63,6 +64,10 @@ def resampled(path: Path, columns: dict[str, NDArray[np.float64]], rate: float) 
     if len(late):
         raise BadSampleError(str(path), f"line {late[0] + 3}: time {time[late[0] + 1]} does not follow {time[late[0]]}")
     span = time[-1] - time[0] if len(time) else 0.0
+    if span * rate > _MOST_MOMENTS * len(time):
+        raise BadSampleError(
+            str(path), f"time spans {span:,.0f} seconds in {len(time):,} lines; the column '{TIME}' must be in seconds"
+        )
     moments = time[:1] + np.arange(int(span * rate + 1e-6) + 1) / rate
     return {name: np.interp(moments, time, values) for name, values in columns.items()} if len(time) else columns
 

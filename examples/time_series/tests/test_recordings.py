@@ -89,6 +89,11 @@ def test_rows_are_resampled_by_their_time(tmp_path: Path) -> None:
         ("time,b", ["0,1", "0.1,1", "0.1,2"], "line 4: time 0.1 does not follow 0.1"),
         ("time,b", ["0,1", "0.5,1"], "6 samples at 10 Hz, but a window needs 8"),
         ("time,b", [], "0 samples at 10 Hz"),
+        (
+            "time,b",
+            ["1e18,1", "1.000000008e18,1"],
+            "time spans 8,000,000,000 seconds in 2 lines; the column 'time' must",
+        ),
         ("a_x,b", some_rows(2, 7), "7 samples at 10 Hz, but a window needs 8"),
     ],
 )
