@@ -1,7 +1,8 @@
 """The model that made a file of vectors, applied to queries: vectors of files and sentences, and thumbnails of rows."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from torch.utils.data import default_collate
 from jepa.checkpoint.file import CheckpointError
 from jepa.config import ConfigError
 from jepa.data import DataError
-from jepa.data.given import AcceptsSentences, stored_input
+from jepa.data.given import AcceptsGiven, AcceptsSentences, stored_input
 from jepa.embedding.job import Source, open_job, weights_digest
 from jepa.embedding.settings import EmbedSettings
 from jepa.embedding.vectors import VECTOR, Embedder, StreamEmbedder
 from jepa.embedding.windows import WindowedModality
-from jepa.modality import BadSampleError
+from jepa.modality import BadSampleError, Sample
 from jepa.search.nearest import Floats
 from jepa.search.stored import Facts, VectorFile
 
@@ -57,6 +58,11 @@ class QueryModel:
         """Whether sentences have vectors that compare with those of the file."""
         return isinstance(self.embedder, StreamEmbedder) and isinstance(self.source.modality, AcceptsSentences)
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether the modality reads files that are not in its data set."""
+        return isinstance(self.source.modality, AcceptsGiven)
+
     def of_file(self, path: Path) -> Floats:
         """The vector [D] of a file; raises BadSampleError, and ValueError for a modality that reads no files."""
         return self._vector(self.source.modality.evaluation_views(stored_input(self.source.modality, path)), VECTOR)
@@ -77,7 +83,7 @@ class QueryModel:
         found: dict[int, Tensor] = {}
         reasons: list[str] = []
         try:
-            stored = self._stored({str(facts["name"]) for facts in rows.values() if not _is_file(facts)})
+            stored = self._stored({str(facts["name"]) for facts in rows.values() if not self._is_file(facts)})
         except (DataError, ConfigError) as error:
             stored, reasons = {}, [str(error)]
         for row, facts in rows.items():
@@ -89,23 +95,31 @@ class QueryModel:
                 found |= {} if picture is None else {row: picture}
         return found, reasons
 
-    def _picture(self, facts: Facts, stored: Mapping[str, Any]) -> Tensor | None:
+    def _picture(self, facts: Facts, stored: Mapping[str, Callable[[], Sample]]) -> Tensor | None:
         modality, name = self.source.modality, str(facts["name"])
-        inputs = stored.get(name)
-        if inputs is None and not _is_file(facts):
-            raise BadSampleError(name, "no such file or sample")
-        inputs = stored_input(modality, Path(name)) if inputs is None else inputs
+        if name in stored:
+            inputs = stored[name]().inputs
+        elif self._is_file(facts):
+            try:
+                inputs = stored_input(modality, Path(name))
+            except ValueError as error:  # of a modality that accepts only arrays
+                raise BadSampleError(name, str(error)) from error
+        else:
+            raise BadSampleError(name, "no such file or sample" if self.reads_files else "no such sample in the data")
         if facts.get("start") is None or not isinstance(modality, WindowedModality):
             return modality.picture(modality.evaluation_view(inputs))
         return modality.picture(modality.window_view(inputs, float(facts["start"]), float(facts["end"])))
 
-    def _stored(self, names: Collection[str]) -> dict[str, Any]:
-        """Inputs of samples that are no files, such as members of tar files, by name."""
+    def _stored(self, names: Collection[str]) -> dict[str, Callable[[], Sample]]:
+        """What reads the samples of the data with these names, such as members of tar files."""
         if not names:
             return {}
         chain = self.source.chain()
         found = {name: index for index in range(len(chain)) if (name := written(chain.name(index))) in names}
-        return {name: chain[index].inputs for name, index in found.items()}
+        return {name: partial(chain.__getitem__, index) for name, index in found.items()}
+
+    def _is_file(self, facts: Facts) -> bool:
+        return self.reads_files and Path(str(facts["name"])).exists()
 
     def _vector(self, views: Sequence[Any], column: str) -> Floats:
         batch = [default_collate([view]) for view in views]
@@ -123,7 +137,3 @@ def _layers(about: Facts) -> list[str]:
 def written(name: str) -> str:
     """A name as files hold it: bytes that are not UTF-8 are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _is_file(facts: Facts) -> bool:
-    return Path(str(facts["name"])).exists()

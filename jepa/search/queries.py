@@ -40,6 +40,12 @@ def _of_rows(name: str, rows: Sequence[int], vectors: VectorFile) -> Query:
 
 def _encoded(text: str, vectors: VectorFile, model: QueryModel) -> Query:
     if _exists(text) and not (model.has_text and Path(text).is_dir()):  # a folder may have the name of a thing
+        if not model.reads_files:
+            name = type(model.source.modality).__name__
+            raise ConfigError(
+                f"'{text}' is not the name of a row of {vectors.path}, and {name} has no method stored_input to read "
+                "other files; use the name of a row"
+            )
         try:
             return Query(text, "file", model.of_file(Path(text)))
         except BadSampleError as error:

@@ -52,11 +52,17 @@ def _strange_code(config: Mapping[str, Any]) -> list[str]:
     modality = config["modality"]
     installed = ":" not in modality or declared_name(modality) != modality
     known = installed or modality.partition(":")[0] in sys.modules
-    package = modality_class(modality).__module__.partition(".")[0] if installed else None
+    package = _package_of(modality) if installed else None
     functions = [name for name in dict.fromkeys(functions_in(config["data"])) if not _is_of(package, name)]
     if known and issubclass(modality_class(modality), MatchedModality):  # others load an encoder
         functions += [name for name in predicted_functions(config) if not _is_of(package, name)]
     return functions if known else [modality, *functions]
+
+
+def _package_of(modality: str) -> str | None:
+    """Top-level package of an installed modality; None for a namespace, as other installed packages may share it."""
+    package = modality_class(modality).__module__.partition(".")[0]
+    return package if getattr(sys.modules.get(package), "__file__", None) else None
 
 
 def _is_of(package: str | None, name: str) -> bool:
@@ -66,7 +72,7 @@ def _is_of(package: str | None, name: str) -> bool:
         return False
     try:
         found = getattr(import_module(module), function, None)
-    except ImportError:
+    except (Exception, SystemExit):  # code may raise anything on import
         return False
     return str(getattr(found, "__module__", "")).partition(".")[0] == package
 

@@ -119,6 +119,34 @@ def test_functions_defined_in_the_package_of_an_installed_modality_are_known(nam
         pass
 
 
+def test_functions_beside_an_installed_modality_in_a_namespace_are_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several installed packages may share a namespace; a regular package belongs to one."""
+    for package in ("tides_shared", "tides_own"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "tides.py").write_text("from tiny import Noise\nclass Tides(Noise): pass\n")
+        (tmp_path / package / "masks.py").write_text("def masks(grid, batch_size, generator): pass\n")
+        (tmp_path / package / "broken.py").write_text("raise SystemExit(3)\n")
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[jepa.modalities]\n{package} = {package}.tides:Tides\n")
+    (tmp_path / "tides_own" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for package, module, is_own in (
+        ("tides_own", "masks", True),
+        ("tides_own", "broken", False),
+        ("tides_shared", "masks", False),
+    ):
+        name = f"{package}.{module}:masks"
+        for modality in (package, f"{package}.tides:Tides"):
+            config = {"modality": modality, "data": {"masking": {"kind": "function", "function": name}}}
+            refused = contextlib.nullcontext() if is_own else pytest.raises(CheckpointError, match=name)
+            with refused, importing("a.pt", config, trust=False):
+                pass
+
+
 @pytest.mark.parametrize(
     "change",
     [
