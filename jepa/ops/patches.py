@@ -25,7 +25,7 @@ class PatchEmbedding(nn.Module):
         return self.scaled(rearrange(inputs, self.pattern, **self.sizes))
 
     def scaled(self, patches: Tensor) -> Tensor:
-        """What is done to the values of every patch by itself, [B, N, values] -> the same: nothing."""
+        """Rescale values of patches, [B, N, values] -> the same shape; unchanged here, for subclasses to override."""
         return patches
 
     def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
